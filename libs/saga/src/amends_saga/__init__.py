@@ -1,0 +1,1 @@
+"""The saga engine: definition, checker, decide and evolve. Pure: no I/O, clock or randomness."""

@@ -1,0 +1,1 @@
+"""Builders, fakes and fixtures for real servers. Only tests import it."""

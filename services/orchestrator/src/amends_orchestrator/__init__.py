@@ -1,0 +1,1 @@
+"""The saga orchestrator: engine, Postgres journal, gRPC API."""

@@ -1,0 +1,156 @@
+"""What the engine needs to know of a definition, and nothing more.
+
+The compiler makes a `Plan` of a Saga resource; the engine, the orchestrator and the explorer read it. Steps are
+named by their index here, by their name in the journal and in what people see.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from functools import cached_property
+from typing import Protocol
+
+
+class Kind(StrEnum):
+    """What a method promises about being repeated, see the table in docs/explanation/guarantees.md."""
+
+    GUARDED = "guarded"
+    KEYED = "keyed"
+    IDEMPOTENT = "idempotent"
+    ONCE = "once"
+    READ = "read"
+
+    @property
+    def plain(self) -> bool:
+        """True for methods with effects that no barrier guards."""
+        return self in (Kind.KEYED, Kind.IDEMPOTENT, Kind.ONCE)
+
+
+@dataclass(frozen=True, slots=True)
+class CallPlan:
+    """One method that a step calls, with the facts that a run is pinned to."""
+
+    service: str
+    """Full protobuf name, e.g. `shop.payments.v1.PaymentService`."""
+    method: str
+    """Name in the service, e.g. `Charge`."""
+    kind: Kind
+    window: timedelta | None = None
+    """For KEYED methods, how long a key is remembered; None: for ever."""
+    retention: timedelta | None = None
+    """For guarded methods, how long the barrier remembers; None: for ever."""
+    outcomes: Mapping[str, str] = field(default_factory=dict)
+    """Status code name to `ok`, `rejected` or `unknown`, where the Participant overrides the table."""
+    uses_self: bool = False
+    """For compensations: whether the request uses the response of the step's own action."""
+
+    @property
+    def path(self) -> str:
+        """The method's path on the wire, e.g. `/shop.payments.v1.PaymentService/Charge`."""
+        return f"/{self.service}/{self.method}"
+
+
+@dataclass(frozen=True, slots=True)
+class StepPlan:
+    """One step of a saga."""
+
+    name: str
+    action: CallPlan
+    compensation: CallPlan | None = None
+    after: tuple[int, ...] = ()
+    """The steps that must have finished before this one begins: direct predecessors only."""
+    pivot: bool = False
+    post: bool = False
+    """True for steps after the pivot: they only go forward."""
+    has_when: bool = False
+    uses: tuple[int, ...] = ()
+    """The steps whose response the request, `when` or the compensation uses; never the step itself."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled saga: its graph and the facts of its methods."""
+
+    namespace: str
+    saga: str
+    digest: str
+    steps: tuple[StepPlan, ...]
+    deadline: timedelta | None = None
+    """For the part that can still be undone, from the start of a run."""
+    stalled_after: timedelta | None = None
+    """How long a step may wait before the run counts as stalled; None: the deadline."""
+
+    @cached_property
+    def pivot(self) -> int | None:
+        """Index of the pivot, None when the saga has none."""
+        return next((i for i, step in enumerate(self.steps) if step.pivot), None)
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Step names to indices."""
+        return {step.name: i for i, step in enumerate(self.steps)}
+
+    @cached_property
+    def ancestors(self) -> tuple[frozenset[int], ...]:
+        """For each step, all steps that finish before it begins."""
+        found: list[frozenset[int]] = [frozenset()] * len(self.steps)
+        for i in self.order:
+            direct = self.steps[i].after
+            found[i] = frozenset(direct).union(*(found[p] for p in direct))
+        return tuple(found)
+
+    @cached_property
+    def descendants(self) -> tuple[frozenset[int], ...]:
+        """For each step, all steps that begin after it has finished."""
+        return tuple(
+            frozenset(j for j in range(len(self.steps)) if i in self.ancestors[j]) for i in range(len(self.steps))
+        )
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """The steps in an order that the graph allows. Raises ValueError when the graph has a cycle."""
+        done: dict[int, None] = {}
+        waiting = list(range(len(self.steps)))
+        while waiting:
+            ready = [i for i in waiting if all(p in done for p in self.steps[i].after)]
+            if not ready:
+                raise ValueError("the steps wait for each other in a circle")
+            done.update(dict.fromkeys(ready))
+            waiting = [i for i in waiting if i not in done]
+        return tuple(done)
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What an expression sees."""
+
+    input: bytes
+    """The input message, serialised."""
+    run_id: str
+    saga: str
+    started_at: datetime
+    idempotency_key: str
+    """Of the step whose expression it is."""
+    responses: Mapping[int, bytes]
+    """Step index to serialised response. A step that `when` left out is missing: it reads as an empty message."""
+
+
+class ExpressionError(Exception):
+    """An expression failed when it ran. The text is for people and holds no values of the run."""
+
+
+class Expressions(Protocol):
+    """Evaluates a saga's expressions; every method is deterministic and raises only ExpressionError."""
+
+    def when(self, step: int, scope: Scope) -> bool:
+        """Return whether the step runs at all."""
+        ...
+
+    def request(self, step: int, scope: Scope) -> bytes:
+        """Return the action's request, serialised deterministically."""
+        ...
+
+    def compensation(self, step: int, scope: Scope) -> bytes:
+        """Return the compensation's request, serialised deterministically."""
+        ...

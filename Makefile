@@ -1,0 +1,146 @@
+# Every step of CI is a target here. `make` alone lists them.
+# Needs git, make, bash and Python 3.11 or newer with venv; everything else is installed into .venv from the lock.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-builtin-rules
+
+VENV := .venv
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check install --quiet --root-user-action=ignore
+STAMPS := $(VENV)/.stamps
+
+# A folder is a package as soon as it has a pyproject.toml.
+PROJECTS := $(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml \
+	cli/pyproject.toml demo/pyproject.toml))
+PACKAGES := $(patsubst %/pyproject.toml,%,$(PROJECTS))
+SOURCES := $(addsuffix /src,$(PACKAGES))
+PROTOS := $(shell find protos -name '*.proto')
+
+# Given on the command line: make test ARGS="-k barrier -x"
+ARGS ?=
+
+.PHONY: help
+help: ## List the targets
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+##@ Set up
+
+.PHONY: setup
+setup: $(STAMPS)/local $(STAMPS)/proto ## Create .venv and install everything into it (nothing to do when nothing changed)
+
+$(STAMPS)/venv:
+	@tools/make-venv $(VENV)
+	@mkdir -p $(STAMPS)
+	@touch $@
+
+$(STAMPS)/locked: requirements.lock | $(STAMPS)/venv
+	@echo "installing $$(grep -c '^[A-Za-z0-9].*==' requirements.lock) locked packages into $(VENV) ..."
+	@$(PIP) --no-deps --require-hashes --requirement requirements.lock
+	@touch $@
+
+# One call without build isolation: the locked build tools are used, and it takes seconds.
+$(STAMPS)/local: $(STAMPS)/locked $(PROJECTS)
+	@echo "installing $(words $(PACKAGES)) local packages ..."
+	@$(PIP) --no-build-isolation --no-deps $(addprefix --editable ,$(PACKAGES))
+	@touch $@ $(STAMPS)/proto
+
+$(STAMPS)/proto: $(PROTOS) libs/contracts/hatch_build.py | $(STAMPS)/local
+	@$(PY) libs/contracts/hatch_build.py
+	@touch $@
+
+.PHONY: proto
+proto: setup ## Generate Python code and descriptors from protos/
+	@$(PY) libs/contracts/hatch_build.py
+	@touch $(STAMPS)/proto
+
+.PHONY: lock
+lock: setup ## Resolve all dependencies again and write the lock files (keeps what still fits)
+	@$(PY) tools/lock.py
+
+.PHONY: clean
+clean: ## Remove the virtual environment, generated code and caches (make down first; demo data stays in .amends)
+	@rm -rf $(VENV) libs/contracts/gen dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+
+##@ Try it
+
+.PHONY: demo
+demo: setup ## Start the shop, tell the stories of saved orders, prove that the books balance, stop
+	@$(PY) -m amends_demo demo $(ARGS)
+
+.PHONY: up
+up: setup ## Start the shop and leave it running
+	@$(PY) -m amends_demo up $(ARGS)
+
+.PHONY: down
+down: setup ## Stop what `make up` started
+	@$(PY) -m amends_demo down $(ARGS)
+
+.PHONY: status
+status: setup ## Show what runs, and on which ports
+	@$(PY) -m amends_demo status $(ARGS)
+
+.PHONY: logs
+logs: setup ## Follow the logs of what runs
+	@$(PY) -m amends_demo logs $(ARGS)
+
+##@ Check
+
+.PHONY: lint
+lint: lint-python lint-imports lint-deps lint-protos breaking ## Style, import law, dependencies, contracts
+
+.PHONY: lint-python
+lint-python: setup ## Style and format of the Python code (ruff)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+.PHONY: lint-imports
+lint-imports: setup ## The import law (.importlinter)
+	@$(BIN)/lint-imports
+
+.PHONY: lint-deps
+lint-deps: setup ## Every package names what it imports, and imports what it names (deptry)
+	@bad=0; for package in $(PACKAGES); do \
+	  (cd $$package && $(CURDIR)/$(BIN)/deptry $$(ls -d src gen 2>/dev/null) --no-ansi --known-first-party "$$(ls src)" \
+	    --package-module-name-map "$$(cat $(CURDIR)/tools/deptry-modules)" 2>&1) >$(STAMPS)/deptry.txt \
+	  || { bad=1; sed -n "s|^.*: \(DEP[0-9]*\)|$$package: \1|p" $(STAMPS)/deptry.txt; }; \
+	done; exit $$bad
+
+.PHONY: lint-protos
+lint-protos: setup ## Style of the contracts (buf lint, buf format)
+	@$(BIN)/buf lint
+	@$(BIN)/buf format --diff --exit-code
+
+.PHONY: breaking
+breaking: setup ## Contracts against the last release (or AGAINST=REVISION): nothing that breaks a deployed peer
+	@BUF=$(BIN)/buf tools/buf-breaking $(AGAINST)
+
+.PHONY: typecheck
+typecheck: setup ## mypy --strict over every package
+	@$(PY) -m mypy $(SOURCES) tools tests
+
+.PHONY: format
+format: setup ## Format the Python code and the contracts
+	@$(BIN)/ruff check --fix --quiet . || true
+	@$(BIN)/ruff format .
+	@$(BIN)/buf format --write
+
+##@ Test
+
+.PHONY: test
+test: setup ## All tests but the slow ones, on two cores
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+
+.PHONY: test-slow
+test-slow: setup ## The tests that take minutes
+	@$(PY) -m pytest -m slow $(ARGS)
+
+.PHONY: ci
+ci: ## What CI runs, from nothing
+	@.ci/run

@@ -72,20 +72,26 @@ def test_when_everything_fails_retries_add_a_fifth_and_the_reserve(clock: HandCl
     st.floats(0, 2),
     st.integers(0, 5),
 )
-def test_no_ten_aligned_slices_hold_more_retries_than_they_earned(
+def test_a_retry_is_granted_only_if_the_last_ten_slices_earned_it(
     moves: list[tuple[int, int, int]], ratio: float, floor: int
 ) -> None:
     clock = HandClock()
     budget = RetryBudget(BudgetPolicy(ratio, floor), clock)
-    history: list[tuple[int, int, int]] = []
-    for pause, calls, wishes in moves:
+    calls: list[int] = []
+    retries: list[int] = []
+    for pause, deposits, wishes in moves:
         clock.go(timedelta(milliseconds=pause))
-        for _ in range(calls):
+        now = clock.monotonic() // SECOND
+        for _ in range(deposits):
             budget.deposit()
-        history.append((clock.monotonic() // SECOND, calls, sum(budget.withdraw() for _ in range(wishes))))
-    for end in {slice_ for slice_, _, _ in history}:
-        inside = [(calls, retries) for slice_, calls, retries in history if end - 10 < slice_ <= end]
-        assert sum(r for _, r in inside) <= ratio * sum(c for c, _ in inside) + 10 * floor + 1e-6
+            calls.append(now)
+        for _ in range(wishes):
+            granted = budget.withdraw()
+            earned = ratio * sum(at > now - 10 for at in calls) + 10 * floor
+            spent = sum(at > now - 10 for at in retries)
+            assert granted is (spent + 1 <= earned + 1e-9)
+            if granted:
+                retries.append(now)
 
 
 def test_memory_does_not_grow_with_time(clock: HandClock) -> None:

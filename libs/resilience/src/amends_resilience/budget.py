@@ -18,7 +18,8 @@ _ROUNDING = 1e-9
 class RetryBudget:
     """Counts first attempts and retries of the last ten seconds.
 
-    Within any ten seconds retries are at most `ratio` times the first attempts plus ten times `min_per_second`.
+    Whenever a retry is granted, the retries of the last ten seconds, it included, are at most `ratio` times the first
+    attempts of the same time plus ten times `min_per_second`.
     """
 
     def __init__(self, policy: BudgetPolicy, clock: Clock) -> None:

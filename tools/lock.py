@@ -58,13 +58,13 @@ def distributions(root: Path, patterns: tuple[str, ...] = FOLDERS) -> list[Distr
 def closure(start: Distribution, local: dict[str, Distribution]) -> list[Distribution]:
     """Return `start` and every local package that it needs, directly or through others, sorted by folder."""
     seen: dict[str, Distribution] = {}
-    todo = [start]
-    while todo:
-        current = todo.pop()
+    pending = [start]
+    while pending:
+        current = pending.pop()
         if current.name in seen:
             continue
         seen[current.name] = current
-        todo += [local[name] for name in map(requirement_name, current.requirements) if name in local]
+        pending += [local[name] for name in map(requirement_name, current.requirements) if name in local]
     return sorted(seen.values(), key=lambda distribution: distribution.folder)
 
 

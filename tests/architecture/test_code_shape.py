@@ -1,0 +1,134 @@
+"""The rules of shape that ruff has none for. Each rule is also shown a sample that it must refuse."""
+
+import ast
+import re
+
+import pytest
+
+MACHINE_PATH = re.compile(r"(?<![\w/.$}>-])/(?:home|Users|root|work|mnt)/[\w.-]+")
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+
+
+def functions(module):
+    return [node for node in ast.walk(module.tree) if isinstance(node, FUNCTIONS)]
+
+
+def public_functions(module):
+    """Functions and methods of the module's public surface: no underscore in front, not inside another function."""
+    pending = [node for node in module.tree.body if isinstance(node, (ast.ClassDef, *FUNCTIONS))]
+    while pending:
+        node = pending.pop()
+        if node.name.startswith("_"):
+            continue
+        if isinstance(node, ast.ClassDef):
+            pending += [child for child in node.body if isinstance(child, (ast.ClassDef, *FUNCTIONS))]
+        else:
+            yield node
+
+
+def has_a_docstring(module):
+    """Why the module exists and who calls it. An empty `__init__.py` says nothing and needs none."""
+    if module.tree.body and not module.is_test and not ast.get_docstring(module.tree):
+        yield "no module docstring"
+
+
+def is_at_most_600_lines(module):
+    if (lines := module.text.count("\n")) > 600:
+        yield f"{lines} lines"
+
+
+def has_functions_of_at_most_80_lines(module):
+    for function in functions(module):
+        if (lines := function.end_lineno - function.lineno + 1) > 80:
+            yield f"{function.name} has {lines} lines"
+
+
+def documents_public_functions(module):
+    """An overriding method that says so, and a gRPC method (its contract documents it), need no second text."""
+    if module.is_test:
+        return
+    for function in public_functions(module):
+        names = {decorator.id for decorator in function.decorator_list if isinstance(decorator, ast.Name)}
+        if not ast.get_docstring(function) and not names & {"override", "overload"}:
+            yield f"{function.name} has no docstring"
+
+
+def types_public_functions(module):
+    if module.is_test:
+        return
+    for function in public_functions(module):
+        arguments = function.args
+        named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs]
+        untyped = [argument.arg for argument in named if argument.annotation is None]
+        if function.returns is None or [name for name in untyped if name not in ("self", "cls")]:
+            yield f"{function.name} is not fully typed"
+
+
+def has_a_short_composition_root(module):
+    if module.path.endswith("__main__.py") and (lines := module.text.count("\n")) > 25:
+        yield f"{lines} lines in __main__"
+
+
+def leaves_the_grpc_context_alone(module):
+    """Handlers raise; one place maps errors to a status."""
+    if module.is_test or module.path.startswith(("libs/chassis/", "libs/barrier/", "libs/testkit/")):
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Attribute) and node.attr in ("abort", "abort_with_status", "set_code", "set_details"):
+            yield f"line {node.lineno} touches context.{node.attr}"
+
+
+def imports_no_other_service(module):
+    """For a service's own tests too, which import-linter does not read."""
+    match = re.match(r"services/(\w+)/", module.path)
+    if match is None:
+        return
+    for node in ast.walk(module.tree):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        else:
+            continue
+        for name in names:
+            other = re.match(r"(?:shop|amends)_(orders|inventory|payments|shipping|orchestrator)\b", name)
+            if other and other[1] != match[1]:
+                yield f"line {node.lineno} imports {name}"
+
+
+RULES = {
+    has_a_docstring: ("libs/x/src/x/a.py", "x = 1\n"),
+    is_at_most_600_lines: ("libs/x/src/x/a.py", "x = 1\n" * 601),
+    has_functions_of_at_most_80_lines: ("libs/x/src/x/a.py", "def f():\n" + "    x = 1\n" * 80),
+    documents_public_functions: ("libs/x/src/x/a.py", "class A:\n    def f(self) -> None: ...\n"),
+    types_public_functions: ("libs/x/src/x/a.py", "async def f(a, *, b: int) -> None: ...\n"),
+    has_a_short_composition_root: ("services/x/src/x/__main__.py", "x = 1\n" * 26),
+    leaves_the_grpc_context_alone: ("services/x/src/x/api.py", "async def f(context):\n    await context.abort(5)\n"),
+    imports_no_other_service: ("services/orders/tests/test_a.py", "from shop_payments import store\n"),
+}
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_every_module(rule, modules):
+    assert [f"{module.path}: {problem}" for module in modules for problem in rule(module)] == []
+
+
+@pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
+def test_a_sample_that_breaks_the_rule_is_refused(rule, module_of):
+    assert list(rule(module_of.parse(*RULES[rule])))
+
+
+def test_no_tracked_file_names_a_path_of_somebodys_machine(root, tracked):
+    found = []
+    for name in tracked:
+        try:
+            text = (root / name).read_text()
+        except UnicodeDecodeError:
+            continue
+        found += [f"{name}: {match[0]}" for match in MACHINE_PATH.finditer(text)]
+    assert found == []
+
+
+def test_a_machine_path_is_recognised():
+    assert MACHINE_PATH.search("cd " + "/home" + "/ann/amends")
+    assert not MACHINE_PATH.search("kubernetes.io/home/x and $HOME/home/x")

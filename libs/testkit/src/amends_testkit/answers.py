@@ -1,0 +1,58 @@
+"""What a fake participant does when it is called. Called by tests that script a `FakeParticipant`."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any, Self
+
+import grpc
+from google.protobuf.message import Message
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One scripted answer. Make it with the class methods; they read as sentences in a test."""
+
+    fields: dict[str, Any] = field(default_factory=dict)
+    """The response's fields, when it is given by fields."""
+    response: Message | None = None
+    """The response, when it is given whole."""
+    effect: bool = True
+    """Whether the call has its effect (and, guarded, leaves its row in the barrier)."""
+    code: grpc.StatusCode = grpc.StatusCode.OK
+    reason: str = ""
+    """For `ErrorInfo`; empty: no details."""
+    text: str = ""
+    delay: timedelta = timedelta()
+    """Before the effect."""
+    until: asyncio.Event | None = None
+    """Awaited before the effect."""
+    lag: timedelta = timedelta()
+    """After the effect, before the answer."""
+
+    @classmethod
+    def ok(cls, response: Message | None = None, **fields: Any) -> Self:
+        """Has its effect and answers with a message, or one made of fields."""
+        return cls(fields=fields, response=response)
+
+    @classmethod
+    def refused(cls, code: grpc.StatusCode, reason: str = "", text: str = "refused by the script") -> Self:
+        """Has no effect and answers with an error."""
+        return cls(effect=False, code=code, reason=reason, text=text)
+
+    @classmethod
+    def lost(cls, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, **fields: Any) -> Self:
+        """Has its effect, but its answer is lost: the caller sees an error."""
+        return cls(fields=fields, code=code, text="the answer was lost by the script")
+
+    def after(self, delay: timedelta) -> Self:
+        """The same, later."""
+        return replace(self, delay=delay)
+
+    def once(self, event: asyncio.Event) -> Self:
+        """The same, once the event is set."""
+        return replace(self, until=event)
+
+    def answered_after(self, lag: timedelta) -> Self:
+        """The same effect at once, with its answer later: beyond the caller's deadline, for example."""
+        return replace(self, lag=lag)

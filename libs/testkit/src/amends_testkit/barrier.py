@@ -1,0 +1,64 @@
+"""The five promises of the barrier in memory, for fake participants. The real one is `amends_barrier`.
+
+Called by `amends_testkit.participant`. It speaks the same metadata and gives the same reasons, so that the
+orchestrator's tests need no database of a participant.
+"""
+
+from dataclasses import dataclass, field
+
+FENCED = "STEP_FENCED"
+REUSED = "KEY_REUSED"
+UNKNOWN = "ACTION_UNKNOWN"
+
+
+@dataclass(slots=True)
+class Row:
+    """What is remembered of one operation under one key."""
+
+    digest: bytes | None
+    """The request; None for a void."""
+    response: bytes | None
+    """None for a void."""
+
+
+class Refusal(Exception):
+    """The barrier refuses. Carries the reason."""
+
+
+@dataclass(slots=True)
+class MemoryBarrier:
+    """Rows by (idempotency key, operation)."""
+
+    rows: dict[tuple[str, str], Row] = field(default_factory=dict)
+
+    def before(self, key: str, operation: str, outcome: str, request: bytes) -> bytes | None:
+        """What to answer without the handler; None when the handler is to run. Raises Refusal."""
+        row = self.rows.get((key, operation))
+        if operation == "compensation":
+            action = self.rows.get((key, "action"))
+            if row is None and action is None and outcome == "ok":
+                raise Refusal(UNKNOWN)
+            if row is None and action is None:
+                self.rows[key, "action"] = Row(None, None)
+                self.rows[key, operation] = Row(request, b"")
+                return b""
+            if row is None and action is not None and action.response is None:
+                self.rows[key, operation] = Row(request, b"")
+                return b""
+        elif (key, "compensation") in self.rows:
+            raise Refusal(FENCED)
+        if row is None:
+            return None
+        if row.response is None:
+            raise Refusal(FENCED)
+        if row.digest != request:
+            raise Refusal(REUSED)
+        return row.response
+
+    def after(self, key: str, operation: str, request: bytes, response: bytes) -> None:
+        """The handler had its effect."""
+        self.rows[key, operation] = Row(request, response)
+
+    def void(self, key: str, operation: str) -> bytes | None:
+        """Makes sure that an operation never runs. The stored response when it ran already, else None."""
+        return self.rows.setdefault((key, operation), Row(None, None)).response

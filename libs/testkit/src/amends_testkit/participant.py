@@ -1,0 +1,224 @@
+"""A gRPC server of any contract that answers as scripted and remembers what it was asked.
+
+Called by the suites of the orchestrator, the CLI and the end to end tests: it is the participant that is not ours.
+It needs descriptors only, no generated code.
+"""
+
+import asyncio
+from collections import defaultdict, deque
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from types import TracebackType
+from typing import Any, Self
+
+import grpc
+import grpc.aio
+from google.protobuf import any_pb2, message_factory
+from google.protobuf.descriptor import MethodDescriptor
+from google.protobuf.descriptor_pb2 import FileDescriptorSet, MethodOptions
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import Message
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+from grpc_reflection.v1alpha import reflection
+from grpc_status import rpc_status
+
+from amends.options.v1 import options_pb2
+from amends_testkit.answers import Answer
+from amends_testkit.barrier import FENCED, MemoryBarrier, Refusal
+from amends_testkit.waiting import eventually
+
+DOMAIN = "amends.dev"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """One call as it arrived."""
+
+    method: str
+    """Its name in the service, e.g. Charge."""
+    request: Message
+    metadata: Mapping[str, str]
+    remaining: timedelta | None
+    """Until the caller's deadline; None without one."""
+    at: datetime
+
+    @property
+    def key(self) -> str:
+        """The idempotency key; empty without one."""
+        return self.metadata.get("amends-idempotency-key", "")
+
+    @property
+    def operation(self) -> str:
+        """action, compensation or void; action when nothing was said."""
+        return self.metadata.get("amends-operation", "action")
+
+
+class FakeParticipant:
+    """A running server. `async with await FakeParticipant.start(descriptors, services) as shop: ...`."""
+
+    def __init__(self, pool: DescriptorPool, services: Sequence[str]) -> None:
+        self.target = ""
+        """host:port."""
+        self.received: list[Received] = []
+        """Every call that arrived, in order."""
+        self.effects: list[tuple[str, str]] = []
+        """(method, idempotency key) of every effect, in order."""
+        self.trailer = True
+        """Whether guarded methods answer with `amends-barrier`; False plays a replica without the interceptor."""
+        self.barrier = MemoryBarrier()
+        self._methods = _methods(pool, services)
+        self._script: defaultdict[str, deque[Answer]] = defaultdict(deque)
+        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._server: grpc.aio.Server | None = None
+        self._pool = pool
+        self._services = services
+
+    @classmethod
+    async def start(
+        cls, descriptors: FileDescriptorSet, services: Iterable[str], *, reflect: bool = True, port: int = 0
+    ) -> Self:
+        """Serves all methods of the services on 127.0.0.1. A method without a script answers with an empty message."""
+        pool = DescriptorPool()
+        for file in descriptors.file:
+            pool.Add(file)
+        participant = cls(pool, list(services))
+        await participant.listen(reflect=reflect, port=port)
+        return participant
+
+    async def listen(self, *, reflect: bool = True, port: int = 0) -> None:
+        """Serves (again, after `stop`): what was received and the barrier's rows are kept."""
+        server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
+        server.add_generic_rpc_handlers([_Handler(self)])
+        if reflect:
+            names = (*self._services, reflection.SERVICE_NAME)
+            reflection.enable_server_reflection(names, server, pool=self._pool)
+        self.target = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+        await server.start()
+        self._server = server
+
+    async def stop(self) -> None:
+        """Stops at once; calls under way are broken off."""
+        server, self._server = self._server, None
+        if server is not None:
+            await server.stop(None)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
+
+    def script(self, method: str, *answers: Answer) -> None:
+        """Sets the answers of a method, in order; the last one repeats. Replaces what was scripted before."""
+        if not any(known.name == method for known in self._methods.values()):
+            raise LookupError(f"{method} is no method of {', '.join(self._services)}")
+        self._script[method] = deque(answers)
+
+    def calls(self, method: str, operation: str | None = None) -> list[Received]:
+        """The calls of one method that arrived, in order; of one operation if given."""
+        return [call for call in self.received if call.method == method and operation in (None, call.operation)]
+
+    async def called(self, method: str, times: int = 1, *, timeout: timedelta = timedelta(seconds=15)) -> Received:
+        """Waits until a method was called that many times; returns the last of them."""
+        await eventually(lambda: len(self.calls(method)) >= times, timeout=timeout, what=f"{times} calls of {method}")
+        return self.calls(method)[times - 1]
+
+    async def _serve(self, method: MethodDescriptor, request: bytes, context: Any) -> bytes:
+        metadata = {str(name): str(value) for name, value in context.invocation_metadata() or ()}
+        left = context.time_remaining()
+        call = Received(
+            method.name,
+            message_factory.GetMessageClass(method.input_type).FromString(request),
+            metadata,
+            None if left is None else timedelta(seconds=left),
+            datetime.now(UTC),
+        )
+        self.received.append(call)
+        guard = _guarded(method) and call.key
+        trailers = (("amends-barrier", "1"),) if guard and self.trailer else ()
+        context.set_trailing_metadata(trailers)
+        if guard and call.operation == "void":
+            stored = self.barrier.void(call.key, call.metadata.get("amends-void-of", "action"))
+            if stored is None:
+                await _abort(context, grpc.StatusCode.ABORTED, "STEP_FENCED", "voided", trailers)
+            return stored or b""
+        # The same key waits for its predecessor, as the primary key of a real barrier makes it.
+        async with self._locks[call.key] if guard else asyncio.Lock():
+            if guard:
+                outcome = metadata.get("amends-action-outcome", "unknown")
+                try:
+                    stored = self.barrier.before(call.key, call.operation, outcome, request)
+                except Refusal as refusal:
+                    code = grpc.StatusCode.ABORTED if str(refusal) == FENCED else grpc.StatusCode.FAILED_PRECONDITION
+                    await _abort(context, code, str(refusal), "the barrier refused", trailers)
+                    raise
+                if stored is not None:
+                    return stored
+            answer = self._next(method.name)
+            response = await self._act(call, answer, method)
+            if guard and answer.effect:
+                self.barrier.after(call.key, call.operation, request, response)
+        await asyncio.sleep(answer.lag.total_seconds())
+        if answer.code is not grpc.StatusCode.OK:
+            await _abort(context, answer.code, answer.reason, answer.text, trailers)
+        return response
+
+    async def _act(self, call: Received, answer: Answer, method: MethodDescriptor) -> bytes:
+        await asyncio.sleep(answer.delay.total_seconds())
+        if answer.until is not None:
+            await answer.until.wait()
+        if answer.effect:
+            self.effects.append((call.method, call.key))
+        kind = message_factory.GetMessageClass(method.output_type)
+        response = answer.response if answer.response is not None else kind(**answer.fields)
+        return response.SerializeToString(deterministic=True)
+
+    def _next(self, method: str) -> Answer:
+        script = self._script[method]
+        if not script:
+            return Answer()
+        return script.popleft() if len(script) > 1 else script[0]
+
+
+class _Handler(grpc.GenericRpcHandler):
+    def __init__(self, participant: FakeParticipant) -> None:
+        self._participant = participant
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
+        method = self._participant._methods.get(handler_call_details.method)
+        if method is None:
+            return None
+
+        async def serve(request: bytes, context: Any) -> bytes:
+            return await self._participant._serve(method, request, context)
+
+        return grpc.unary_unary_rpc_method_handler(serve)
+
+
+def _methods(pool: DescriptorPool, services: Iterable[str]) -> dict[str, MethodDescriptor]:
+    found = {}
+    for name in services:
+        for method in pool.FindServiceByName(name).methods:
+            found[f"/{name}/{method.name}"] = method
+    return found
+
+
+def _guarded(method: MethodDescriptor) -> bool:
+    # By way of the wire: the options of another pool are not of our extension's class.
+    options = MethodOptions.FromString(method.GetOptions().SerializeToString())
+    return options.Extensions[options_pb2.method].guarded
+
+
+async def _abort(
+    context: Any, code: grpc.StatusCode, reason: str, text: str, trailers: tuple[tuple[str, str], ...]
+) -> None:
+    status = status_pb2.Status(code=code.value[0], message=text)
+    if reason:
+        detail = any_pb2.Any()
+        detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
+        status.details.append(detail)
+    # Abort replaces the trailing metadata that was set before, so both go in here.
+    await context.abort(code, text, (*trailers, *(rpc_status.to_status(status).trailing_metadata or ())))

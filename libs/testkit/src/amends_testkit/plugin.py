@@ -1,0 +1,47 @@
+"""The pytest plugin: real servers for tests, started at most once a session.
+
+Registered as an entry point, so every suite has the fixtures. Everything heavy is imported inside: a run of pure
+tests pays nothing for it.
+"""
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import TYPE_CHECKING
+
+import pytest
+import pytest_asyncio
+
+if TYPE_CHECKING:
+    from amends_embedded import Postgres
+
+_numbers = itertools.count(1)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def postgres(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Postgres]":
+    """A real server for the whole session. A test that kills or stops it must start its own."""
+    from amends_embedded import Postgres
+
+    async with await Postgres.start(tmp_path_factory.mktemp("postgres")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def make_database(postgres: "Postgres") -> AsyncIterator[Callable[[], Awaitable[str]]]:
+    """Makes fresh, empty databases, each with a role of its own; they are dropped after the test."""
+    made: list[str] = []
+
+    async def make() -> str:
+        name = f"test_{next(_numbers)}"
+        made.append(name)
+        return await postgres.create(name, name)
+
+    yield make
+    for name in made:
+        await postgres.drop(name, name)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database_url(make_database: Callable[[], Awaitable[str]]) -> str:
+    """The URL of a fresh, empty database of this test alone."""
+    return await make_database()

@@ -1,0 +1,25 @@
+"""Every suite gets a database of its own per test."""
+
+import asyncpg
+import pytest
+
+
+async def test_a_test_gets_an_empty_database_in_which_it_may_do_everything(database_url: str) -> None:
+    connection = await asyncpg.connect(database_url)
+    assert await connection.fetchval("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'") == 0
+    await connection.execute("CREATE TABLE t (n int)")
+    await connection.close()
+
+
+async def test_two_databases_of_one_test_are_strangers(make_database) -> None:
+    first, second = await make_database(), await make_database()
+    assert first.rsplit("/", 1)[1] != second.rsplit("/", 1)[1]
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await asyncpg.connect(first.rsplit("/", 1)[0] + "/" + second.rsplit("/", 1)[1])
+
+
+async def test_a_database_is_gone_after_its_test(postgres) -> None:
+    connection = await asyncpg.connect(postgres.admin_url)
+    databases = await connection.fetchval("SELECT count(*) FROM pg_database WHERE datname LIKE 'test_%'")
+    await connection.close()
+    assert databases == 0

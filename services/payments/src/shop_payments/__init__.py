@@ -1,1 +1,1 @@
-"""The shop's payments service."""
+"""The shop's payments service: a double-entry ledger of what customers paid and got back."""

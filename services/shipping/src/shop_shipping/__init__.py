@@ -1,1 +1,1 @@
-"""The shop's shipping service."""
+"""The shop's shipping service: carrier slots and parcels."""

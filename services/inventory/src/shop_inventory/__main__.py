@@ -1,0 +1,17 @@
+"""Starts the inventory service: `python -m shop_inventory`."""
+
+from amends_chassis.service import Runtime, run
+from shop.inventory.v1.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
+
+from shop_inventory.api import InventoryService
+from shop_inventory.settings import Settings
+
+
+async def assemble(runtime: Runtime) -> None:
+    """Put the service together."""
+    servicer = InventoryService(runtime.database)
+    runtime.add(add_InventoryServiceServicer_to_server, servicer, "shop.inventory.v1.InventoryService")
+
+
+if __name__ == "__main__":
+    run(Settings(), assemble)

@@ -1,0 +1,86 @@
+"""shop.inventory.v1.InventoryService: parses requests, opens transactions, answers.
+
+Assembled by `__main__.py`. Reserve and Release are guarded: the barrier has opened their transaction and commits it.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+
+import grpc.aio
+from amends_barrier import connection
+from amends_chassis.database import Database
+from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound
+from shop.inventory.v1 import inventory_pb2 as pb
+from shop.inventory.v1 import inventory_pb2_grpc
+from shop.types.v1 import types_pb2
+
+from shop_inventory import domain, store
+from shop_inventory.domain import Line, Refused
+
+ERRORS: Mapping[type[Refused], type[DomainError]] = {
+    domain.IdentifierInvalid: InvalidArgument,
+    domain.LinesInvalid: InvalidArgument,
+    domain.SkuUnknown: NotFound,
+    domain.OutOfStock: FailedPrecondition,
+    domain.AlreadyReserved: AlreadyExists,
+    domain.NotReserved: FailedPrecondition,
+    domain.DeliveryReused: AlreadyExists,
+}
+
+
+class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
+    """Keeps stock."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def Reserve(self, request: pb.ReserveRequest, context: grpc.aio.ServicerContext) -> pb.ReserveResponse:
+        """Keep stock for an order, all lines or none."""
+        with _answers():
+            order_id = domain.identifier(request.order_id, "order_id")
+            return pb.ReserveResponse(reservation_id=await store.reserve(connection(), order_id, _lines(request.lines)))
+
+    async def Release(self, request: pb.ReleaseRequest, context: grpc.aio.ServicerContext) -> pb.ReleaseResponse:
+        """Give back what was kept for an order."""
+        with _answers():
+            await store.release(connection(), domain.identifier(request.order_id, "order_id"))
+            return pb.ReleaseResponse()
+
+    async def Dispatch(self, request: pb.DispatchRequest, context: grpc.aio.ServicerContext) -> pb.DispatchResponse:
+        """Sell what was kept for an order."""
+        with _answers():
+            order_id = domain.identifier(request.order_id, "order_id")
+            async with self._database.transaction() as transaction:
+                await store.dispatch(transaction, order_id)
+            return pb.DispatchResponse()
+
+    async def Receive(self, request: pb.ReceiveRequest, context: grpc.aio.ServicerContext) -> pb.ReceiveResponse:
+        """Add a delivery, once."""
+        with _answers():
+            delivery_id, lines = domain.identifier(request.delivery_id, "delivery_id"), _lines(request.lines)
+            async with self._database.transaction() as transaction:
+                await store.receive(transaction, delivery_id, lines)
+            return pb.ReceiveResponse()
+
+    async def GetStock(self, request: pb.GetStockRequest, context: grpc.aio.ServicerContext) -> pb.GetStockResponse:
+        """Read the stock of one article."""
+        with _answers():
+            sku = domain.identifier(request.sku, "sku")
+            async with self._database.transaction() as transaction:
+                stock = await store.stock_of(transaction, sku)
+            return pb.GetStockResponse(
+                sku=stock.sku, available=stock.available, reserved=stock.reserved, sold=stock.sold
+            )
+
+
+def _lines(lines: Iterable[types_pb2.Line]) -> tuple[Line, ...]:
+    return domain.lines(Line(line.sku, line.quantity) for line in lines)
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Turn what the domain refuses into what a gRPC caller is told."""
+    try:
+        yield
+    except Refused as refusal:
+        raise ERRORS[type(refusal)](refusal.reason, str(refusal)) from refusal

@@ -1,0 +1,226 @@
+"""The rules of orders, free of SQL and gRPC.
+
+`api.py` parses requests into these values, `desk.py` works with them, `store.py` loads and saves them. An order is
+PENDING until its saga has ended: CONFIRMED when every step took effect, REJECTED when everything was undone.
+"""
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
+from enum import StrEnum
+from typing import ClassVar
+
+MAX_LINES = 100
+MAX_QUANTITY = 1_000_000
+MAX_MINOR = 1_000_000_000_000  # ten billion of a currency with cents
+
+_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
+_CURRENCY = re.compile(r"[A-Z]{3}")
+
+
+class Refused(Exception):
+    """The rules say no. `reason` is stable, for programs; the text is for people."""
+
+    reason: ClassVar[str]
+
+
+class IdentifierInvalid(Refused):
+    """An order, customer or article is named in a way nobody could repeat."""
+
+    reason = "IDENTIFIER_INVALID"
+
+
+class LinesInvalid(Refused):
+    """No lines, too many, or a quantity that is none."""
+
+    reason = "LINES_INVALID"
+
+
+class CardInvalid(Refused):
+    """Something that cannot be a provider's token."""
+
+    reason = "CARD_INVALID"
+
+
+class AddressInvalid(Refused):
+    """An address that nobody could write on a parcel. Whether it is served is for shipping to say."""
+
+    reason = "ADDRESS_INVALID"
+
+
+class PriceInvalid(Refused):
+    """No currency, nothing, or more than anybody pays."""
+
+    reason = "PRICE_INVALID"
+
+
+class PriceUnknown(Refused):
+    """The article is not for sale."""
+
+    reason = "PRICE_UNKNOWN"
+
+
+class CurrenciesMixed(Refused):
+    """One order has one total, in one currency."""
+
+    reason = "CURRENCIES_MIXED"
+
+
+class TotalTooLarge(Refused):
+    """More than anybody pays."""
+
+    reason = "TOTAL_TOO_LARGE"
+
+
+class OrderReused(Refused):
+    """The order was placed before, with other content."""
+
+    reason = "ORDER_REUSED"
+
+
+class OrderUnknown(Refused):
+    """There is no such order."""
+
+    reason = "ORDER_UNKNOWN"
+
+
+class OrderClosed(Refused):
+    """The order was rejected, or confirmed with other papers."""
+
+    reason = "ORDER_CLOSED"
+
+
+class PageInvalid(Refused):
+    """A page nobody was offered."""
+
+    reason = "PAGE_INVALID"
+
+
+class OrderState(StrEnum):
+    """The life of an order."""
+
+    PENDING = "pending"
+    CONFIRMED = "confirmed"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Money:
+    """An amount in the currency's minor unit (cents)."""
+
+    currency: str
+    minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A quantity of one article, from 1."""
+
+    sku: str
+    quantity: int
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a parcel goes."""
+
+    recipient: str
+    street: str
+    city: str
+    postal_code: str
+    country: str
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """What a customer asks for. Build it with `content`, which checks it."""
+
+    customer_id: str
+    lines: tuple[Line, ...]
+    card_token: str = field(repr=False)
+    address: Address
+
+    def digest(self, order_id: str) -> bytes:
+        """Return 32 bytes that differ when anything differs, to tell a repeated request when the token is gone."""
+        return hashlib.sha256(json.dumps([order_id, asdict(self)], sort_keys=True).encode()).digest()
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order. `card_token` is there only until the saga was started."""
+
+    order_id: str
+    customer_id: str
+    lines: tuple[Line, ...]
+    total: Money
+    address: Address
+    state: OrderState
+    run_id: str | None
+    tracking_id: str | None
+    payment_id: str | None
+    reason: str | None
+    placed_at: datetime
+    card_token: str | None = field(repr=False)
+
+
+def identifier(value: str, what: str) -> str:
+    """Return `value` if it can name something (1 to 100 plain characters). Raises IdentifierInvalid."""
+    if not _IDENTIFIER.fullmatch(value):
+        raise IdentifierInvalid(f"{what} must have 1 to 100 letters, digits or ._:/- and begin with a letter or digit")
+    return value
+
+
+def content(customer_id: str, wanted: Iterable[Line], card_token: str, address: Address) -> Content:
+    """Return what a customer asks for, lines of one article added up, by article.
+
+    Raises IdentifierInvalid, LinesInvalid, CardInvalid, AddressInvalid.
+    """
+    identifier(customer_id, "customer_id")
+    if not (1 <= len(card_token) <= 200 and card_token.isprintable()):
+        raise CardInvalid("card_token must be the payment provider's token")
+    for each in fields(Address):
+        value = getattr(address, each.name)
+        if not value.strip() or len(value) > 200 or not value.isprintable():
+            raise AddressInvalid(f"address.{each.name} must have 1 to 200 printable characters")
+    return Content(customer_id, _lines(wanted), card_token, address)
+
+
+def _lines(wanted: Iterable[Line]) -> tuple[Line, ...]:
+    pieces: Counter[str] = Counter()
+    for line in wanted:
+        if line.quantity < 1:
+            raise LinesInvalid(f"the quantity of {identifier(line.sku, 'sku')} must be at least 1")
+        pieces[identifier(line.sku, "sku")] += line.quantity
+    if not 1 <= len(pieces) <= MAX_LINES:
+        raise LinesInvalid(f"there must be 1 to {MAX_LINES} different articles, not {len(pieces)}")
+    if max(pieces.values()) > MAX_QUANTITY:
+        raise LinesInvalid(f"no more than {MAX_QUANTITY} of one article can be ordered at once")
+    return tuple(Line(sku, pieces[sku]) for sku in sorted(pieces))
+
+
+def price(value: Money) -> Money:
+    """Return `value` if an article can cost it. Raises PriceInvalid."""
+    if not _CURRENCY.fullmatch(value.currency):
+        raise PriceInvalid("the currency must be an ISO 4217 code such as EUR")
+    if not 0 < value.minor <= MAX_MINOR:
+        raise PriceInvalid(f"the price must be 1 to {MAX_MINOR} minor units")
+    return value
+
+
+def total(lines: Iterable[Line], prices: Mapping[str, Money]) -> Money:
+    """Return what the lines cost in all. Raises PriceUnknown, CurrenciesMixed, TotalTooLarge."""
+    amounts: Counter[str] = Counter()
+    for line in lines:
+        if line.sku not in prices:
+            raise PriceUnknown(f"article {line.sku} is not for sale")
+        amounts[prices[line.sku].currency] += prices[line.sku].minor * line.quantity
+    if len(amounts) != 1:
+        raise CurrenciesMixed(f"one order has one currency, not {', '.join(sorted(amounts))}")
+    [(currency, minor)] = amounts.items()
+    if minor > MAX_MINOR:
+        raise TotalTooLarge(f"an order can cost at most {MAX_MINOR} minor units")
+    return Money(currency, minor)

@@ -1,0 +1,212 @@
+"""Orders and prices in Postgres: every function is one change inside a transaction that its caller owns.
+
+`api.py` and `desk.py` call it. Every change touches one order's row, so nothing here can deadlock. The column
+`follow_up_at` is the service's to-do list: `followup.py` claims what is due, and whoever leaves work behind sets it.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from shop_orders.domain import (
+    Address,
+    Content,
+    Line,
+    Money,
+    Order,
+    OrderClosed,
+    OrderState,
+    OrderUnknown,
+)
+
+if TYPE_CHECKING:
+    from amends_chassis.database import Connection
+
+GRACE = timedelta(seconds=5)
+"""How long PlaceOrder has to start the saga itself before the follow-up does it."""
+
+FIRST_CHECK = timedelta(seconds=1)
+"""How long after its start a saga is asked for its end for the first time."""
+
+_ORDER = """
+SELECT o.*,
+       ARRAY(SELECT sku FROM order_line l WHERE l.order_id = o.order_id ORDER BY sku) AS skus,
+       ARRAY(SELECT quantity FROM order_line l WHERE l.order_id = o.order_id ORDER BY sku) AS quantities
+FROM orders o
+"""
+
+
+async def set_price(connection: "Connection", sku: str, price: Money) -> None:
+    """Set what one piece of an article costs from now on."""
+    await connection.execute(
+        "INSERT INTO price (sku, currency, minor) VALUES ($1, $2, $3)"
+        " ON CONFLICT (sku) DO UPDATE SET currency = excluded.currency, minor = excluded.minor",
+        sku,
+        price.currency,
+        price.minor,
+    )
+
+
+async def prices(connection: "Connection", skus: Iterable[str]) -> dict[str, Money]:
+    """Read the prices of those articles that have one."""
+    rows = await connection.fetch("SELECT sku, currency, minor FROM price WHERE sku = ANY($1::text[])", list(skus))
+    return {row["sku"]: Money(row["currency"], row["minor"]) for row in rows}
+
+
+async def digest_of(connection: "Connection", order_id: str) -> bytes | None:
+    """Read the digest of the content that the order was placed with; None when there is no such order."""
+    digest: bytes | None = await connection.fetchval("SELECT digest FROM orders WHERE order_id = $1", order_id)
+    return digest
+
+
+async def add(
+    connection: "Connection", order_id: str, content: Content, total: Money, unit_prices: Mapping[str, Money]
+) -> bool:
+    """Write down a new PENDING order; False when there is one with this id already."""
+    address = content.address
+    added = await connection.fetchval(
+        "INSERT INTO orders (order_id, digest, customer_id, currency, total_minor, card_token,"
+        " recipient, street, city, postal_code, country, follow_up_at)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12::interval)"
+        " ON CONFLICT (order_id) DO NOTHING RETURNING true",
+        order_id,
+        content.digest(order_id),
+        content.customer_id,
+        total.currency,
+        total.minor,
+        content.card_token,
+        address.recipient,
+        address.street,
+        address.city,
+        address.postal_code,
+        address.country,
+        GRACE,
+    )
+    if not added:
+        return False
+    await connection.execute(
+        "INSERT INTO order_line (order_id, sku, quantity, unit_minor)"
+        " SELECT $1, line.* FROM unnest($2::text[], $3::int[], $4::bigint[]) AS line",
+        order_id,
+        [line.sku for line in content.lines],
+        [line.quantity for line in content.lines],
+        [unit_prices[line.sku].minor for line in content.lines],
+    )
+    return True
+
+
+async def order_of(connection: "Connection", order_id: str) -> Order:
+    """Read an order. Raises OrderUnknown."""
+    row = await connection.fetchrow(f"{_ORDER} WHERE o.order_id = $1", order_id)
+    if row is None:
+        raise OrderUnknown(f"there is no order {order_id}")
+    return _order(row)
+
+
+async def page(
+    connection: "Connection", customer_id: str | None, before: tuple[datetime, str] | None, size: int
+) -> Sequence[Order]:
+    """Read up to `size` orders, newest first, of one customer or all, older than the order `before`."""
+    placed_at, order_id = before or (None, None)
+    rows = await connection.fetch(
+        f"{_ORDER} WHERE ($1::text IS NULL OR o.customer_id = $1)"
+        " AND ($2::timestamptz IS NULL OR (o.placed_at, o.order_id) < ($2, $3))"
+        " ORDER BY o.placed_at DESC, o.order_id DESC LIMIT $4",
+        customer_id,
+        placed_at,
+        order_id,
+        size,
+    )
+    return [_order(row) for row in rows]
+
+
+async def started(connection: "Connection", order_id: str, run_id: str) -> None:
+    """Note the run of the order's saga and erase the card's token, which the orchestrator has now."""
+    await connection.execute(
+        "UPDATE orders SET run_id = $2, card_token = NULL, follow_up_tries = 0,"
+        " follow_up_at = CASE state WHEN 'pending' THEN now() + $3::interval ELSE follow_up_at END"
+        " WHERE order_id = $1 AND run_id IS NULL",
+        order_id,
+        run_id,
+        FIRST_CHECK,
+    )
+
+
+async def confirm(connection: "Connection", order_id: str, tracking_id: str, payment_id: str) -> None:
+    """Make the order CONFIRMED, its stock to be dispatched next; again with the same papers: nothing.
+
+    Raises OrderUnknown, OrderClosed.
+    """
+    row = await connection.fetchrow(
+        "SELECT state, tracking_id, payment_id FROM orders WHERE order_id = $1 FOR UPDATE", order_id
+    )
+    if row is None:
+        raise OrderUnknown(f"there is no order {order_id}")
+    if row["state"] == OrderState.CONFIRMED and (row["tracking_id"], row["payment_id"]) == (tracking_id, payment_id):
+        return
+    if row["state"] != OrderState.PENDING:
+        raise OrderClosed(f"order {order_id} was {row['state']} before")
+    await connection.execute(
+        "UPDATE orders SET state = 'confirmed', tracking_id = $2, payment_id = $3, card_token = NULL,"
+        " follow_up_at = now(), follow_up_tries = 0 WHERE order_id = $1",
+        order_id,
+        tracking_id,
+        payment_id,
+    )
+
+
+async def reject(connection: "Connection", order_id: str, reason: str) -> None:
+    """Make the order REJECTED if it is still PENDING; nothing is left to do then."""
+    await connection.execute(
+        "UPDATE orders SET state = 'rejected', reason = $2, card_token = NULL, follow_up_at = NULL"
+        " WHERE order_id = $1 AND state = 'pending'",
+        order_id,
+        reason,
+    )
+
+
+async def dispatched(connection: "Connection", order_id: str) -> None:
+    """Note that the stock of a CONFIRMED order has left; nothing is left to do then."""
+    await connection.execute(
+        "UPDATE orders SET follow_up_at = NULL WHERE order_id = $1 AND state = 'confirmed'", order_id
+    )
+
+
+async def claim_due(connection: "Connection", limit: int, at_most_every: timedelta) -> Sequence[Order]:
+    """Claim up to `limit` orders that are due for following up, oldest first.
+
+    A claim postpones the order, each time longer up to `at_most_every`: whatever happens to the claimant, it will be
+    due again. Claimants beside this one get other orders.
+    """
+    rows = await connection.fetch(
+        "WITH due AS MATERIALIZED (SELECT order_id FROM orders WHERE follow_up_at <= now()"
+        "   ORDER BY follow_up_at LIMIT $1 FOR UPDATE SKIP LOCKED)"
+        " UPDATE orders o SET follow_up_tries = follow_up_tries + 1,"
+        "   follow_up_at = now() + least($2::interval, interval '1 second' * 2 ^ least(follow_up_tries, 10))"
+        " FROM due WHERE o.order_id = due.order_id RETURNING o.order_id",
+        limit,
+        at_most_every,
+    )
+    claimed = await connection.fetch(
+        f"{_ORDER} WHERE o.order_id = ANY($1::text[]) ORDER BY o.placed_at", [row["order_id"] for row in rows]
+    )
+    return [_order(row) for row in claimed]
+
+
+def _order(row: asyncpg.Record) -> Order:
+    return Order(
+        order_id=row["order_id"],
+        customer_id=row["customer_id"],
+        lines=tuple(Line(sku, quantity) for sku, quantity in zip(row["skus"], row["quantities"], strict=True)),
+        total=Money(row["currency"], row["total_minor"]),
+        address=Address(row["recipient"], row["street"], row["city"], row["postal_code"], row["country"]),
+        state=OrderState(row["state"]),
+        run_id=row["run_id"],
+        tracking_id=row["tracking_id"],
+        payment_id=row["payment_id"],
+        reason=row["reason"],
+        placed_at=row["placed_at"],
+        card_token=row["card_token"],
+    )

@@ -1,0 +1,116 @@
+"""shop.payments.v1.PaymentService: parses requests, opens transactions, answers.
+
+Assembled by `__main__.py`. Charge and Refund are guarded: the barrier has opened their transaction and commits it.
+"""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+import grpc.aio
+from amends_barrier import connection
+from amends_chassis.database import Database
+from amends_chassis.errors import (
+    AlreadyExists,
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
+from shop.payments.v1 import payments_pb2 as pb
+from shop.payments.v1 import payments_pb2_grpc
+from shop.types.v1 import types_pb2
+
+from shop_payments import domain, store
+from shop_payments.cards import card
+from shop_payments.domain import Money, PaymentState, Refused
+from shop_payments.network import Network
+
+ERRORS: Mapping[type[Refused], type[DomainError]] = {
+    domain.IdentifierInvalid: InvalidArgument,
+    domain.AmountInvalid: InvalidArgument,
+    domain.CardUnknown: InvalidArgument,
+    domain.CardDeclined: FailedPrecondition,
+    domain.InsufficientFunds: FailedPrecondition,
+    domain.ProcessingError: Unavailable,
+    domain.AlreadyCharged: AlreadyExists,
+    domain.ChargeDisputed: FailedPrecondition,
+    domain.PaymentUnknown: NotFound,
+}
+STATES: Mapping[PaymentState, pb.PaymentState] = {
+    PaymentState.CHARGED: pb.PAYMENT_STATE_CHARGED,
+    PaymentState.REFUNDED: pb.PAYMENT_STATE_REFUNDED,
+}
+
+
+class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
+    """Charges cards and keeps the ledger."""
+
+    def __init__(self, database: Database, network: Network) -> None:
+        self._database = database
+        self._network = network
+
+    async def Charge(self, request: pb.ChargeRequest, context: grpc.aio.ServicerContext) -> pb.ChargeResponse:
+        """Charge a card for an order."""
+        with _answers():
+            order_id = domain.identifier(request.order_id, "order_id")
+            amount = domain.payable(Money(request.amount.currency, request.amount.minor))
+            customers_card = card(request.card_token)
+            await self._network.authorise(order_id, customers_card)
+            return pb.ChargeResponse(payment_id=await store.charge(connection(), order_id, amount, customers_card))
+
+    async def Refund(self, request: pb.RefundRequest, context: grpc.aio.ServicerContext) -> pb.RefundResponse:
+        """Give the money of an order back."""
+        with _answers():
+            order_id = domain.identifier(request.order_id, "order_id")
+            return pb.RefundResponse(refund_id=await store.refund(connection(), order_id))
+
+    async def CloseDispute(
+        self, request: pb.CloseDisputeRequest, context: grpc.aio.ServicerContext
+    ) -> pb.CloseDisputeResponse:
+        """End the dispute about a charge."""
+        with _answers():
+            order_id = domain.identifier(request.order_id, "order_id")
+            async with self._database.transaction() as transaction:
+                await store.close_dispute(transaction, order_id)
+            return pb.CloseDisputeResponse()
+
+    async def GetPayment(
+        self, request: pb.GetPaymentRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetPaymentResponse:
+        """Read the payment of an order."""
+        with _answers():
+            order_id = domain.identifier(request.order_id, "order_id")
+            async with self._database.transaction() as transaction:
+                payment = await store.payment_of(transaction, order_id)
+        return pb.GetPaymentResponse(
+            payment_id=payment.payment_id,
+            order_id=payment.order_id,
+            amount=_money(payment.amount),
+            state=STATES[payment.state],
+            disputed=payment.disputed,
+            charged_at=payment.charged_at,
+        )
+
+    async def ListBalances(
+        self, request: pb.ListBalancesRequest, context: grpc.aio.ServicerContext
+    ) -> pb.ListBalancesResponse:
+        """Read the balance of every account."""
+        async with self._database.transaction() as transaction:
+            balances = await store.balances(transaction)
+        return pb.ListBalancesResponse(
+            balances=[pb.Balance(account=account, balance=_money(balance)) for account, balance in balances]
+        )
+
+
+def _money(amount: Money) -> types_pb2.Money:
+    return types_pb2.Money(currency=amount.currency, minor=amount.minor)
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Turn what the domain refuses into what a gRPC caller is told."""
+    try:
+        yield
+    except Refused as refusal:
+        raise ERRORS[type(refusal)](refusal.reason, str(refusal)) from refusal

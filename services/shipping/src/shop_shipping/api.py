@@ -1,0 +1,105 @@
+"""shop.shipping.v1.ShippingService: parses requests, opens transactions, answers.
+
+Assembled by `__main__.py`. Book is guarded: the barrier has opened its transaction and commits it.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+
+import grpc.aio
+from amends_barrier import connection
+from amends_chassis.database import Database
+from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound
+from shop.shipping.v1 import shipping_pb2 as pb
+from shop.shipping.v1 import shipping_pb2_grpc
+from shop.types.v1 import types_pb2
+
+from shop_shipping import domain, store
+from shop_shipping.domain import Address, Line, Refused
+
+ERRORS: Mapping[type[Refused], type[DomainError]] = {
+    domain.IdentifierInvalid: InvalidArgument,
+    domain.LinesInvalid: InvalidArgument,
+    domain.AddressInvalid: InvalidArgument,
+    domain.SlotsInvalid: InvalidArgument,
+    domain.NotServed: FailedPrecondition,
+    domain.NoSlot: FailedPrecondition,
+    domain.AlreadyBooked: AlreadyExists,
+    domain.ShipmentUnknown: NotFound,
+}
+
+
+class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
+    """Books parcels with carriers."""
+
+    def __init__(self, database: Database, handling_time: timedelta) -> None:
+        self._database = database
+        self._handling_time = handling_time
+
+    async def Book(self, request: pb.BookRequest, context: grpc.aio.ServicerContext) -> pb.BookResponse:
+        """Book a parcel; it cannot be called back."""
+        with _answers():
+            order_id = domain.identifier(request.order_id, "order_id")
+            address = domain.deliverable(_address(request.address))
+            lines = domain.contents(Line(line.sku, line.quantity) for line in request.lines)
+            # Before any row is locked: parcels are packed side by side.
+            await asyncio.sleep(self._handling_time.total_seconds())
+            tracking_id, carrier = await store.book(connection(), order_id, address, lines)
+            return pb.BookResponse(tracking_id=tracking_id, carrier=carrier)
+
+    async def GetShipment(
+        self, request: pb.GetShipmentRequest, context: grpc.aio.ServicerContext
+    ) -> pb.GetShipmentResponse:
+        """Read the parcel of an order."""
+        with _answers():
+            order_id = domain.identifier(request.order_id, "order_id")
+            async with self._database.transaction() as transaction:
+                shipment = await store.shipment_of(transaction, order_id)
+        address = shipment.address
+        return pb.GetShipmentResponse(
+            tracking_id=shipment.tracking_id,
+            order_id=shipment.order_id,
+            carrier=shipment.carrier,
+            address=types_pb2.Address(
+                recipient=address.recipient,
+                street=address.street,
+                city=address.city,
+                postal_code=address.postal_code,
+                country=address.country,
+            ),
+            booked_at=shipment.booked_at,
+        )
+
+    async def SetSlots(self, request: pb.SetSlotsRequest, context: grpc.aio.ServicerContext) -> pb.SetSlotsResponse:
+        """Set how many parcels a carrier takes to a country."""
+        with _answers():
+            capacity = domain.slots(request.carrier, request.country, request.available)
+            async with self._database.transaction() as transaction:
+                await store.set_slots(transaction, capacity)
+            return pb.SetSlotsResponse()
+
+    async def ListSlots(self, request: pb.ListSlotsRequest, context: grpc.aio.ServicerContext) -> pb.ListSlotsResponse:
+        """Read the slots that are left."""
+        async with self._database.transaction() as transaction:
+            capacity = await store.all_slots(transaction)
+        return pb.ListSlotsResponse(
+            slots=[
+                pb.Slots(carrier=each.carrier, country=each.country, available=each.available, booked=each.booked)
+                for each in capacity
+            ]
+        )
+
+
+def _address(address: types_pb2.Address) -> Address:
+    return Address(address.recipient, address.street, address.city, address.postal_code, address.country)
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Turn what the domain refuses into what a gRPC caller is told."""
+    try:
+        yield
+    except Refused as refusal:
+        raise ERRORS[type(refusal)](refusal.reason, str(refusal)) from refusal

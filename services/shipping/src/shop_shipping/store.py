@@ -1,0 +1,91 @@
+"""Slots and parcels in Postgres: every function is one change inside a transaction that its caller owns.
+
+`api.py` calls it with the barrier's connection (Book) or one of its own.
+"""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from shop_shipping import domain
+from shop_shipping.domain import Address, AlreadyBooked, Line, Shipment, ShipmentUnknown, Slots
+
+if TYPE_CHECKING:
+    from amends_chassis.database import Connection
+
+
+async def book(connection: "Connection", order_id: str, address: Address, lines: Sequence[Line]) -> tuple[str, str]:
+    """Take a slot for the order's parcel and return its tracking id and carrier.
+
+    Raises AlreadyBooked, NotServed, NoSlot.
+    """
+    # All carriers of the country, always by name: bookings to one country wait for each other and cannot deadlock,
+    # and none says "full" while another carrier still has room.
+    rows = await connection.fetch(
+        "SELECT carrier, country, available, booked FROM slots WHERE country = $1 ORDER BY carrier FOR NO KEY UPDATE",
+        address.country,
+    )
+    carrier = domain.choose(address.country, [Slots(**row) for row in rows]).carrier
+    await connection.execute(
+        "UPDATE slots SET available = available - 1, booked = booked + 1 WHERE country = $1 AND carrier = $2",
+        address.country,
+        carrier,
+    )
+    tracking_id = await _ship(connection, order_id, carrier, address)
+    await connection.execute(
+        "INSERT INTO shipment_line (tracking_id, position, sku, quantity)"
+        " SELECT $1, ordinality, sku, quantity"
+        " FROM unnest($2::text[], $3::int[]) WITH ORDINALITY AS l (sku, quantity, ordinality)",
+        tracking_id,
+        [line.sku for line in lines],
+        [line.quantity for line in lines],
+    )
+    return tracking_id, carrier
+
+
+async def _ship(connection: "Connection", order_id: str, carrier: str, address: Address) -> str:
+    tracking_id = await connection.fetchval(
+        "INSERT INTO shipment (tracking_id, order_id, carrier, recipient, street, city, postal_code, country)"
+        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (order_id) DO NOTHING RETURNING tracking_id",
+        f"trk_{uuid4().hex}",
+        order_id,
+        carrier,
+        address.recipient,
+        address.street,
+        address.city,
+        address.postal_code,
+        address.country,
+    )
+    if tracking_id is None:
+        raise AlreadyBooked(f"order {order_id} was shipped before")
+    return str(tracking_id)
+
+
+async def shipment_of(connection: "Connection", order_id: str) -> Shipment:
+    """Read the parcel of an order. Raises ShipmentUnknown."""
+    row = await connection.fetchrow(
+        "SELECT tracking_id, carrier, recipient, street, city, postal_code, country, booked_at FROM shipment"
+        " WHERE order_id = $1",
+        order_id,
+    )
+    if row is None:
+        raise ShipmentUnknown(f"order {order_id} has no parcel")
+    address = Address(row["recipient"], row["street"], row["city"], row["postal_code"], row["country"])
+    return Shipment(row["tracking_id"], order_id, row["carrier"], address, row["booked_at"])
+
+
+async def set_slots(connection: "Connection", capacity: Slots) -> None:
+    """Set how many parcels the carrier can still take to the country; what is booked stays booked."""
+    await connection.execute(
+        "INSERT INTO slots (country, carrier, available) VALUES ($1, $2, $3)"
+        " ON CONFLICT (country, carrier) DO UPDATE SET available = excluded.available",
+        capacity.country,
+        capacity.carrier,
+        capacity.available,
+    )
+
+
+async def all_slots(connection: "Connection") -> list[Slots]:
+    """Read the capacity of all carriers, by country and carrier."""
+    rows = await connection.fetch("SELECT carrier, country, available, booked FROM slots ORDER BY country, carrier")
+    return [Slots(**row) for row in rows]

@@ -1,0 +1,315 @@
+"""What can happen to a run: events that the journal keeps, signals that it does not, and commands to its owner.
+
+Events and signals are folded by `evolve`; commands come from `decide`. Steps are indices into the plan. They are
+NamedTuples because an owner makes dozens of them for each run and the explorer hashes millions.
+"""
+
+from datetime import datetime
+from enum import StrEnum
+from typing import NamedTuple
+
+
+class Call(StrEnum):
+    """Which call of a step is meant."""
+
+    ACTION = "action"
+    COMPENSATION = "compensation"
+    VOID = "void"
+    """The void of the action."""
+    VOID_COMPENSATION = "void-compensation"
+    """The void of the compensation, when a person skips it."""
+
+
+class Outcome(StrEnum):
+    """How a call ended."""
+
+    OK = "ok"
+    REJECTED = "rejected"
+    UNKNOWN = "unknown"
+    VOIDED = "voided"
+
+
+class UndoReason(StrEnum):
+    """Why a run undoes what it did."""
+
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    DEADLINE = "deadline"
+    CANCELLED = "cancelled"
+    PERSON = "person"
+    EXPRESSION = "expression"
+
+
+class ParkReason(StrEnum):
+    """Why a run waits for a person."""
+
+    REJECTED = "REJECTED"
+    PLAIN_IN_DOUBT = "PLAIN_IN_DOUBT"
+    KEY_REUSED = "KEY_REUSED"
+    NOT_GUARDED = "NOT_GUARDED"
+    ACTION_UNKNOWN = "ACTION_UNKNOWN"
+    EXPRESSION_FAILED = "EXPRESSION_FAILED"
+    RETENTION_PASSED = "RETENTION_PASSED"
+    WINDOW_PASSED = "WINDOW_PASSED"
+    BY_PERSON = "BY_PERSON"
+
+
+class Action(StrEnum):
+    """What a person may decide about a parked run."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+    COMPENSATE = "compensate"
+
+
+class Effect(StrEnum):
+    """What a person knows of a plain call that the machine cannot know."""
+
+    HAPPENED = "happened"
+    NONE = "none"
+
+
+STEP_FENCED = "STEP_FENCED"
+"""The barrier's reason for refusing an action that was voided or undone: proof that it never acts again."""
+
+PARKING_REASONS = frozenset({ParkReason.KEY_REUSED, ParkReason.NOT_GUARDED, ParkReason.ACTION_UNKNOWN})
+"""Reasons in an answer that no retry mends."""
+
+
+# ---------------------------------------------------------------- events, kept by the journal
+
+
+class Started(NamedTuple):
+    """The run began; always record 1."""
+
+    input: bytes
+    deadline: datetime | None
+
+
+class Intent(NamedTuple):
+    """A call that must not be forgotten is about to be made."""
+
+    step: int
+
+
+class AttemptFailed(NamedTuple):
+    """An attempt ended without a definite answer and will be repeated."""
+
+    step: int
+    call: Call
+    code: int
+    message: str
+    attempt: int
+
+
+class Answered(NamedTuple):
+    """An operation has its final answer."""
+
+    step: int
+    call: Call
+    outcome: Outcome
+    in_doubt: bool = False
+    response: bytes = b""
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+
+
+class Skipped(NamedTuple):
+    """`when` was false."""
+
+    step: int
+
+
+class Decided(NamedTuple):
+    """The decision to compensate."""
+
+    reason: UndoReason
+    step: int | None
+    undo: tuple[int, ...]
+    message: str = ""
+
+
+class Parked(NamedTuple):
+    """The run waits for a person."""
+
+    reason: ParkReason
+    step: int | None
+    call: Call
+    message: str = ""
+
+
+class Resolved(NamedTuple):
+    """A person decided."""
+
+    action: Action
+    step: int | None
+    call: Call
+    actor: str
+    reason: str
+    effect: Effect | None = None
+    result: bytes | None = None
+    deadline: datetime | None = None
+    """The new deadline: time that the run was parked does not count."""
+
+
+class CancelRequested(NamedTuple):
+    """Somebody asked for the end of the run."""
+
+    actor: str
+    reason: str
+
+
+class Ended(NamedTuple):
+    """COMPLETED or COMPENSATED."""
+
+    completed: bool
+
+
+class Released(NamedTuple):
+    """The owner let go with nothing under way."""
+
+    fence: int
+
+
+Event = (
+    Started
+    | Intent
+    | AttemptFailed
+    | Answered
+    | Skipped
+    | Decided
+    | Parked
+    | Resolved
+    | CancelRequested
+    | Ended
+    | Released
+)
+
+
+class Recorded(NamedTuple):
+    """An event with its place in the journal."""
+
+    seq: int
+    fence: int
+    at: datetime
+    event: Event
+
+
+# ---------------------------------------------------------------- signals, known to the owner alone
+
+
+class Reply(NamedTuple):
+    """A participant's answer, classified, with what the retry policy says about another attempt."""
+
+    outcome: Outcome
+    response: bytes = b""
+    code: int = 0
+    reason: str = ""
+    message: str = ""
+    retry_at: datetime | None = None
+    """When to try again; None: the policy's attempts are exhausted or the code is not retried. Calls that are not
+    `bounded` are repeated without end: for them it is never None."""
+    give_up_at: datetime | None = None
+    """The policy's cap in time, for an operation that waits for a breaker."""
+
+
+class Durable(NamedTuple):
+    """Every record up to this sequence number is on disk."""
+
+    seq: int
+
+
+class Prepared(NamedTuple):
+    """Expressions of a step were evaluated."""
+
+    step: int
+    call: Call
+    runs: bool = True
+    """False when `when` is false."""
+    request: bytes | None = None
+    compensation: bytes | None = None
+    """None when the compensation uses the action's own response, or there is none."""
+    error: str | None = None
+
+
+class Admitted(NamedTuple):
+    """Breaker, bulkhead and budget let the step's action pass; its intent may be written."""
+
+    step: int
+
+
+class Refused(NamedTuple):
+    """Breaker, bulkhead or budget refused a call. It is not an attempt."""
+
+    step: int
+    call: Call
+    retry_at: datetime
+    message: str = ""
+
+
+class Replied(NamedTuple):
+    """A call was answered or timed out."""
+
+    step: int
+    call: Call
+    reply: Reply
+
+
+class ParkRequested(NamedTuple):
+    """A person wants a stalled run to stop and wait."""
+
+    actor: str
+    reason: str
+
+
+class CancelAsked(NamedTuple):
+    """Somebody asks for the end of the run; becomes a record when it is honoured."""
+
+    actor: str
+    reason: str
+
+
+class ReleaseRequested(NamedTuple):
+    """The owner wants to let go of the run."""
+
+
+Signal = Durable | Prepared | Admitted | Refused | Replied | ParkRequested | CancelAsked | ReleaseRequested
+
+
+# ---------------------------------------------------------------- commands
+
+
+class Record(NamedTuple):
+    """Append this to the journal. It is folded already; say Durable when it is on disk."""
+
+    entry: Recorded
+
+
+class Prepare(NamedTuple):
+    """Evaluate: for ACTION `when`, request and compensation; for COMPENSATION its request alone."""
+
+    step: int
+    call: Call
+
+
+class Admit(NamedTuple):
+    """Pass breaker, bulkhead and budget for the step's action and hold the place until it is sent."""
+
+    step: int
+
+
+class Send(NamedTuple):
+    """Make the call. The request is in the state."""
+
+    step: int
+    call: Call
+
+
+class Wait(NamedTuple):
+    """Nothing is to be done before this time unless a signal comes."""
+
+    until: datetime
+
+
+Command = Record | Prepare | Admit | Send | Wait

@@ -1,0 +1,207 @@
+"""Folds events and signals into the state of a run. Total and pure: what the journal says is never refused here.
+
+Called by `replay` (events alone) and `advance` (both).
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from amends_saga.engine import events as ev
+from amends_saga.engine.events import Action, Call, Effect, Outcome
+from amends_saga.engine.state import OUTCOME_TO_DONE, Done, Phase, RunState, StepRun
+from amends_saga.plan import Kind, Plan
+
+
+def change(state: RunState, index: int, **fields: Any) -> RunState:
+    """Return the state with fields of one step replaced."""
+    steps = state.steps
+    return state._replace(steps=(*steps[:index], steps[index]._replace(**fields), *steps[index + 1 :]))
+
+
+def fold(plan: Plan, state: RunState, entry: ev.Recorded) -> RunState:
+    """Return the state after a record; the record is the next of the journal."""
+    state = state._replace(seq=entry.seq)
+    return _FOLD[type(entry.event)](plan, state, entry, entry.event)
+
+
+def _started(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Started) -> RunState:
+    return state._replace(input=event.input, deadline=event.deadline, started_at=entry.at)
+
+
+def _intent(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Intent) -> RunState:
+    first = state.steps[event.step].intent_at or entry.at
+    return change(state, event.step, intent=entry.seq, intent_at=first)
+
+
+def _attempt_failed(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.AttemptFailed) -> RunState:
+    step = state.steps[event.step]
+    since = step.since or entry.at
+    if event.call is Call.ACTION:
+        attempts = step.attempts + 1
+        return change(state, event.step, attempts=attempts, tried=True, since=since, message=event.message)
+    return change(state, event.step, retries=step.retries + 1, since=since, message=event.message)
+
+
+def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answered) -> RunState:
+    common: dict[str, Any] = {"since": None, "retry_at": None, "give_up_at": None, "retries": 0}
+    common |= {"reason": event.reason, "message": event.message}
+    step = state.steps[event.step]
+    if event.call is Call.ACTION:
+        common |= {"tried": True}
+    if event.call is Call.ACTION or (event.call is Call.VOID and event.outcome is Outcome.OK):
+        common |= {"done": OUTCOME_TO_DONE[event.outcome], "seq": entry.seq, "in_doubt": event.in_doubt}
+        if event.outcome is Outcome.OK:
+            common |= {"response": event.response, "skipping": False}
+    elif event.outcome is Outcome.REJECTED and event.call is not Call.COMPENSATION:
+        common |= {"stuck": event.call}
+    elif event.call is Call.VOID and step.skipping:
+        common |= {"done": Done.BY_PERSON, "response": step.assumed, "seq": entry.seq}
+        common |= {"by_person": True, "skipping": False, "in_doubt": False}
+    elif event.call is Call.VOID:
+        common |= {"done": Done.VOIDED, "seq": entry.seq, "in_doubt": False}
+    elif event.outcome is Outcome.VOIDED:
+        common |= {"undone": Done.BY_PERSON, "by_person": True, "skipping": False}
+    else:
+        common |= {"undone": OUTCOME_TO_DONE[event.outcome], "skipping": False}
+    return change(state, event.step, **common)
+
+
+def _skipped(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Skipped) -> RunState:
+    return change(state, event.step, done=Done.SKIPPED, seq=entry.seq)
+
+
+def _decided(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Decided) -> RunState:
+    # Calls of guarded actions that are still under way are left alone: their compensation fences them off.
+    quiet: dict[str, Any] = {"flight": None, "admitting": False, "admitted": False, "retry_at": None, "since": None}
+    steps = tuple(step._replace(**quiet) for step in state.steps)
+    return state._replace(phase=Phase.COMPENSATING, decided=event, decided_seq=entry.seq, steps=steps)
+
+
+def _parked(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Parked) -> RunState:
+    steps = tuple(step._replace(admitted=False, retry_at=None) for step in state.steps)
+    return state._replace(parked=event, parked_seq=entry.seq, parked_at=entry.at, park_request=None, steps=steps)
+
+
+def _resolved(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Resolved) -> RunState:
+    deadline = event.deadline or state.deadline
+    state = state._replace(parked=None, parked_seq=0, parked_at=None, deadline=deadline)
+    if event.action is Action.COMPENSATE:
+        state = state._replace(person_undo=True)
+    if event.step is None:
+        return state
+    step = state.steps[event.step]._replace(since=None, retry_at=None, reason="", stuck=None)
+    kind = plan.steps[event.step].action.kind
+    if event.action is Action.RETRY:
+        step = _retried(step, event, entry.seq)
+    elif event.call in (Call.COMPENSATION, Call.VOID_COMPENSATION) or state.phase is Phase.COMPENSATING:
+        step = _compensation_skipped(plan, step, event)
+    elif kind is Kind.GUARDED and event.action is Action.SKIP:
+        step = step._replace(skipping=True, assumed=event.result)
+    elif kind is not Kind.GUARDED:
+        step = _said_by_person(step, event, entry.seq, skip=event.action is Action.SKIP, read=kind is Kind.READ)
+    return state._replace(steps=(*state.steps[: event.step], step, *state.steps[event.step + 1 :]))
+
+
+def _retried(step: StepRun, event: ev.Resolved, seq: int) -> StepRun:
+    if event.call is Call.ACTION and step.done is not Done.OK:
+        doubt = step.in_doubt or step.attempts > 0
+        return step._replace(done=None, attempts=0, error=None, prepared=False, forced=seq, in_doubt=doubt)
+    if event.call is Call.COMPENSATION:
+        return step._replace(undone=None, retries=0, error=None, forced=seq)
+    return step._replace(forced=seq)
+
+
+def _compensation_skipped(plan: Plan, step: StepRun, event: ev.Resolved) -> StepRun:
+    compensation = plan.steps[event.step or 0].compensation
+    if compensation is None or compensation.kind is Kind.GUARDED:
+        return step._replace(undone=None, skipping=True, error=None)
+    undone = Done.OK if event.effect is Effect.HAPPENED else Done.BY_PERSON
+    return step._replace(undone=undone, by_person=True, error=None)
+
+
+def _said_by_person(step: StepRun, event: ev.Resolved, seq: int, *, skip: bool, read: bool) -> StepRun:
+    """A plain step or a read is what a person says it is: that it happened, or that it never will."""
+    if event.effect is None and not (skip and read):
+        return step
+    done = Done.OK if event.effect is Effect.HAPPENED else Done.BY_PERSON
+    response = event.result if event.result is not None else step.response
+    return step._replace(done=done, response=response, by_person=True, in_doubt=False, seq=seq, error=None)
+
+
+def _cancelled(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.CancelRequested) -> RunState:
+    return state._replace(cancel=event)
+
+
+def _ended(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Ended) -> RunState:
+    return state._replace(phase=Phase.COMPLETED if event.completed else Phase.COMPENSATED)
+
+
+def _released(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Released) -> RunState:
+    return state._replace(released=entry.seq)
+
+
+_FOLD: dict[type, Callable[[Plan, RunState, ev.Recorded, Any], RunState]] = {
+    ev.Started: _started,
+    ev.Intent: _intent,
+    ev.AttemptFailed: _attempt_failed,
+    ev.Answered: _answered,
+    ev.Skipped: _skipped,
+    ev.Decided: _decided,
+    ev.Parked: _parked,
+    ev.Resolved: _resolved,
+    ev.CancelRequested: _cancelled,
+    ev.Ended: _ended,
+    ev.Released: _released,
+}
+
+
+def hear(plan: Plan, state: RunState, signal: ev.Signal, now: datetime) -> RunState:
+    """Return the state after a signal. A reply is heard here only as the end of its flight, see `answers`."""
+    match signal:
+        case ev.Durable(seq):
+            return state._replace(durable=max(state.durable, seq))
+        case ev.Prepared(step, call):
+            return _prepared(state, signal, step, call)
+        case ev.Admitted(step):
+            wanted = state.steps[step].admitting
+            return change(state, step, admitting=False, admitted=True) if wanted else state
+        case ev.Refused(step, call, retry_at, message):
+            return _refused(state, step, call, retry_at, message, now)
+        case ev.Replied(step, call, reply):
+            if state.steps[step].flight is not call:
+                return state
+            return change(state, step, flight=None, retry_at=reply.retry_at, give_up_at=reply.give_up_at)
+        case ev.ParkRequested():
+            return state._replace(park_request=signal)
+        case ev.ReleaseRequested():
+            return state._replace(releasing=True)
+        case ev.CancelAsked():
+            return state
+
+
+def _refused(state: RunState, step: int, call: Call, retry_at: datetime, message: str, now: datetime) -> RunState:
+    before = state.steps[step]
+    if not before.admitting and before.flight is not call:
+        return state
+    # Not an attempt: a call refused before it was sent leaves no doubt.
+    # Earlier attempts of this owner are in the journal already.
+    fields = {"admitting": False, "retry_at": retry_at, "message": message, "since": before.since or now}
+    if before.flight is call:
+        fields |= {"flight": None, "sent": False}
+    return change(state, step, **fields)
+
+
+def _prepared(state: RunState, signal: ev.Prepared, step: int, call: Call) -> RunState:
+    if signal.call is Call.COMPENSATION:
+        return change(state, step, preparing=None, compensation=signal.compensation, error=signal.error)
+    return change(
+        state,
+        step,
+        preparing=None,
+        prepared=True,
+        runs=signal.runs,
+        request=signal.request,
+        compensation=signal.compensation,
+        error=signal.error,
+    )

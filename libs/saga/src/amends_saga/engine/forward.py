@@ -1,0 +1,260 @@
+"""What a run that goes forward does next.
+
+Called by `advance` while the phase is RUNNING. In order of precedence: rest for a person, undo, void the pivot,
+end, and only then call what the graph allows.
+"""
+
+from datetime import datetime
+
+from amends_saga.engine import rules
+from amends_saga.engine.events import (
+    PARKING_REASONS,
+    STEP_FENCED,
+    Admit,
+    Answered,
+    Call,
+    Decided,
+    Ended,
+    Event,
+    Intent,
+    Outcome,
+    Parked,
+    ParkReason,
+    Prepare,
+    Send,
+    Skipped,
+    UndoReason,
+    Wait,
+)
+from amends_saga.engine.state import Done, RunState, StepRun, after_pivot_intent, finished
+from amends_saga.plan import Kind, Plan
+
+Action = Event | Prepare | Admit | Send | Wait
+
+
+def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
+    """Return what to do now. Events are to be recorded in order; an empty list means to wait for a signal."""
+    parked = _park_cause(plan, state, now)
+    if parked is not None:
+        return [*rules.park(state, parked)]
+    undo = _undo_cause(plan, state, now)
+    if undo is not None:
+        return _undo(plan, state, undo)
+    if all(finished(step) for step in state.steps):
+        return [Ended(completed=True)]
+    return _go_on(plan, state, now)
+
+
+# ---------------------------------------------------------------- resting for a person
+
+
+def _park_cause(plan: Plan, state: RunState, now: datetime) -> Parked | None:
+    for index, step in enumerate(state.steps):
+        if step.stuck is not None:
+            return Parked(ParkReason.REJECTED, index, step.stuck, step.message)
+        if step.done in (Done.REJECTED, Done.EXHAUSTED) and step.reason in PARKING_REASONS:
+            return Parked(ParkReason(step.reason), index, Call.ACTION, step.message)
+        parked = _park_step(plan, state, index, now)
+        if parked is not None:
+            return parked
+    return rules.requested_park(state)
+
+
+def _park_step(plan: Plan, state: RunState, index: int, now: datetime) -> Parked | None:
+    step, sp = state.steps[index], plan.steps[index]
+    if step.skipping:
+        return None
+    if step.done is None:
+        if step.error is not None and (sp.pivot or sp.post):
+            return Parked(ParkReason.EXPRESSION_FAILED, index, Call.ACTION, step.error)
+        if sp.pivot and rules.once_spent(plan, step, index):
+            return Parked(ParkReason.PLAIN_IN_DOUBT, index, Call.ACTION, step.message)
+        if _ready(plan, state, index):
+            reason = rules.forgotten(plan, state, index, Call.ACTION, now)
+            return Parked(reason, index, Call.ACTION, step.message) if reason else None
+        return None
+    if _pivot_needs_void(plan, state, index, now) and rules.forgotten(plan, state, index, Call.VOID, now):
+        return Parked(ParkReason.RETENTION_PASSED, index, Call.VOID, step.message)
+    if sp.pivot and sp.action.kind.plain:
+        doubt = step.done is Done.EXHAUSTED or (step.done is Done.REJECTED and step.in_doubt)
+        return Parked(ParkReason.PLAIN_IN_DOUBT, index, Call.ACTION, step.message) if doubt else None
+    if sp.post and step.done in (Done.REJECTED, Done.EXHAUSTED):
+        return Parked(ParkReason.REJECTED, index, Call.ACTION, step.message)
+    return None
+
+
+# ---------------------------------------------------------------- undoing
+
+
+def _undo_cause(plan: Plan, state: RunState, now: datetime) -> Decided | None:
+    """Return why the run turns back, without the list of what is undone; None when it goes on."""
+    if after_pivot_intent(plan, state):
+        return _undo_at_pivot(plan, state)
+    for index, step in enumerate(state.steps):
+        if step.skipping:
+            continue
+        if step.done is Done.REJECTED:
+            return Decided(UndoReason.REJECTED, index, (), step.message)
+        if step.done is Done.EXHAUSTED or (step.done is None and rules.once_spent(plan, step, index)):
+            return Decided(UndoReason.EXHAUSTED, index, (), step.message)
+        if step.error is not None and _ready(plan, state, index):
+            return Decided(UndoReason.EXPRESSION, index, (), step.error)
+    if state.person_undo:
+        return Decided(UndoReason.PERSON, None, (), "a person asked for it")
+    if state.cancel is not None:
+        return Decided(UndoReason.CANCELLED, None, (), f"{state.cancel.actor}: {state.cancel.reason}")
+    if _past_deadline(plan, state, now):
+        return Decided(UndoReason.DEADLINE, None, (), "the deadline has passed")
+    return None
+
+
+def _past_deadline(plan: Plan, state: RunState, now: datetime) -> bool:
+    if state.deadline is None or now < state.deadline:
+        return False
+    return not all(finished(step) for step in state.steps)
+
+
+def _undo_at_pivot(plan: Plan, state: RunState) -> Decided | None:
+    """Return the decision if it is certain that the pivot never acts."""
+    index = plan.pivot or 0
+    pivot, kind = state.steps[index], plan.steps[index].action.kind
+    if state.person_undo and pivot.done is Done.BY_PERSON:
+        return Decided(UndoReason.PERSON, index, (), "a person asked for it")
+    fenced = pivot.done is Done.REJECTED and pivot.reason == STEP_FENCED
+    if pivot.done is Done.VOIDED or fenced:
+        reason = UndoReason.PERSON if state.person_undo else UndoReason.REJECTED
+        return Decided(reason, index, (), pivot.message)
+    clean = pivot.done is Done.REJECTED and not pivot.in_doubt and kind.plain
+    if clean or (kind is Kind.READ and pivot.done in (Done.REJECTED, Done.EXHAUSTED)):
+        return Decided(UndoReason.REJECTED, index, (), pivot.message)
+    return None
+
+
+def _undo(plan: Plan, state: RunState, cause: Decided) -> list[Action]:
+    plain = [i for i in range(len(plan.steps)) if plan.steps[i].action.kind.plain]
+    if any(state.steps[i].flight is Call.ACTION or state.steps[i].admitting for i in plain):
+        return []
+    doubtful = next((i for i in plain if rules.plain_in_doubt(plan, state, i)), None)
+    if doubtful is not None:
+        text = state.steps[doubtful].message
+        return [*rules.park(state, Parked(ParkReason.PLAIN_IN_DOUBT, doubtful, Call.ACTION, text))]
+    unprepared = [i for i in _could_have_been_attempted(plan, state) if not state.steps[i].prepared]
+    if unprepared:
+        return [Prepare(i, Call.ACTION) for i in unprepared if state.steps[i].preparing is None]
+    if any(step.preparing is not None for step in state.steps):
+        return []
+    return [cause._replace(undo=_undo_list(plan, state))]
+
+
+def _could_have_been_attempted(plan: Plan, state: RunState) -> list[int]:
+    """Return the guarded steps that an owner before this one may have called without a trace."""
+    if not state.successor:
+        return []
+    steps = state.steps
+    return [
+        i
+        for i, sp in enumerate(plan.steps)
+        if rules.undoable(plan, i)
+        and sp.action.kind is Kind.GUARDED
+        and steps[i].done is None
+        and not rules.attempted(steps[i])
+        and all(finished(steps[u]) for u in sp.uses)
+    ]
+
+
+def _undo_list(plan: Plan, state: RunState) -> tuple[int, ...]:
+    maybe = {i for i in _could_have_been_attempted(plan, state) if state.steps[i].runs and not state.steps[i].error}
+    return tuple(i for i in range(len(plan.steps)) if i in maybe or _must_undo(plan, state.steps[i], i))
+
+
+def _must_undo(plan: Plan, step: StepRun, index: int) -> bool:
+    if not rules.undoable(plan, index) or step.done in (Done.VOIDED, Done.SKIPPED, Done.BY_PERSON):
+        return False
+    if plan.steps[index].action.kind is Kind.GUARDED:
+        # The rejected one included: its compensation leaves the record that stops a late copy.
+        return rules.attempted(step)
+    return step.done is Done.OK
+
+
+# ---------------------------------------------------------------- going on
+
+
+def _go_on(plan: Plan, state: RunState, now: datetime) -> list[Action]:
+    actions: list[Action] = []
+    for index in plan.order:
+        actions += _next(plan, state, index, now)
+    if state.releasing and not actions:
+        return [*rules.release(state)]
+    if state.deadline is not None and not after_pivot_intent(plan, state):
+        actions.append(Wait(state.deadline))
+    return actions
+
+
+def _ready(plan: Plan, state: RunState, index: int) -> bool:
+    step = state.steps[index]
+    idle = step.done is None and step.flight is None and not step.admitting and step.preparing is None
+    return idle and all(finished(state.steps[p]) for p in plan.steps[index].after)
+
+
+def _next(plan: Plan, state: RunState, index: int, now: datetime) -> list[Action]:
+    step = state.steps[index]
+    if step.skipping or _pivot_needs_void(plan, state, index, now):
+        return _void(state, index, now)
+    if not _ready(plan, state, index):
+        return []
+    if not step.prepared:
+        return [] if state.releasing else [Prepare(index, Call.ACTION)]
+    if not step.runs:
+        return [Skipped(index)]
+    until = rules.waits(step, now)
+    if until is not None:
+        caps = [t for t in (until, step.give_up_at) if t is not None]
+        return [] if state.releasing else [Wait(min(caps))]
+    if not _durable(plan, state, index):
+        return []
+    return _call(plan, state, index)
+
+
+def _pivot_needs_void(plan: Plan, state: RunState, index: int, now: datetime) -> bool:
+    step, sp = state.steps[index], plan.steps[index]
+    if not sp.pivot or sp.action.kind is not Kind.GUARDED or step.intent == 0:
+        return False
+    if step.done is None:
+        gave_up = step.give_up_at is not None and now >= step.give_up_at and step.attempts > 0
+        return step.flight is None and (state.person_undo or gave_up)
+    return step.done in (Done.REJECTED, Done.EXHAUSTED) and step.reason != STEP_FENCED
+
+
+def _void(state: RunState, index: int, now: datetime) -> list[Action]:
+    step = state.steps[index]
+    if step.flight is not None or state.releasing:
+        return []
+    if step.done is None and not step.skipping and not state.person_undo:
+        text = step.message or "its retry policy allows no more time"
+        return [Answered(index, Call.ACTION, Outcome.UNKNOWN, in_doubt=True, message=text)]
+    until = rules.waits(step, now)
+    return [Wait(until)] if until is not None else [Send(index, Call.VOID)]
+
+
+def _durable(plan: Plan, state: RunState, index: int) -> bool:
+    """Return whether everything is on disk that a later owner could not make again in the same way."""
+    if state.durable < 1:
+        return False
+    if any(state.steps[u].seq > state.durable for u in plan.steps[index].uses):
+        return False
+    before = plan.ancestors[index]
+    return not any(state.steps[p].seq > state.durable for p in before if plan.steps[p].action.kind.plain)
+
+
+def _call(plan: Plan, state: RunState, index: int) -> list[Action]:
+    step, sp = state.steps[index], plan.steps[index]
+    if not sp.pivot and not sp.action.kind.plain:
+        return [] if state.releasing else [Send(index, Call.ACTION)]
+    if step.intent <= step.forced:
+        if state.releasing:
+            return []
+        return [Intent(index)] if step.admitted else [Admit(index)]
+    if step.intent > state.durable:
+        return []
+    # A run that is let go still makes the call whose intent it wrote: otherwise the next owner must doubt it.
+    return [] if state.releasing and not step.admitted else [Send(index, Call.ACTION)]

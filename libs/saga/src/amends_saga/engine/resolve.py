@@ -1,0 +1,91 @@
+"""What a person may decide about a parked run.
+
+Called by the API before a decision is recorded, and to tell people which decisions are open.
+"""
+
+from amends_saga.engine.events import STEP_FENCED, Action, Call, Effect, ParkReason, Resolved
+from amends_saga.engine.state import Done, Phase, RunState, after_pivot_intent
+from amends_saga.plan import Kind, Plan
+
+
+def resolutions(plan: Plan, state: RunState) -> tuple[Action, ...]:
+    """Return the decisions that are open: none unless the run is parked."""
+    if state.parked is None:
+        return ()
+    open_ = [Action.RETRY] if _may_retry(state) else []
+    if state.parked.step is not None:
+        open_.append(Action.SKIP)
+    if state.phase is Phase.RUNNING and _may_compensate(plan, state):
+        open_.append(Action.COMPENSATE)
+    return tuple(open_)
+
+
+def check_resolution(plan: Plan, state: RunState, wish: Resolved) -> str | None:
+    """Return why a decision cannot be taken, as `REASON: sentence`; None when it can."""
+    parked = state.parked
+    if parked is None:
+        return "RESOLUTION_NOT_ALLOWED: the run is not parked"
+    if wish.action not in resolutions(plan, state):
+        allowed = ", ".join(resolutions(plan, state))
+        return f"RESOLUTION_NOT_ALLOWED: {wish.action} is not possible here, only {allowed}"
+    if wish.step != parked.step or wish.call is not parked.call:
+        return "RESOLUTION_NOT_ALLOWED: the run is parked at another step or call"
+    if parked.step is None:
+        return None
+    if _effect_missing(plan, state, wish, parked.step):
+        return (
+            "EFFECT_REQUIRED: the method is plain, so say whether its call had its effect: "
+            "--effect=happened or --effect=none"
+        )
+    if _effect_refused(plan, state, wish, parked.step):
+        return "EFFECT_REQUIRED: a plain pivot can only be compensated when its call had no effect: --effect=none"
+    if _result_missing(plan, state, wish, parked.step):
+        return f"RESULT_REQUIRED: later steps use the response of {plan.steps[parked.step].name}, so say what to assume"
+    return None
+
+
+def _may_retry(state: RunState) -> bool:
+    parked = state.parked
+    if parked is None or parked.step is None:
+        return True
+    step = state.steps[parked.step]
+    if parked.call is Call.ACTION:
+        # A voided key can never act again; a step that is done needs no other call.
+        return step.done not in (Done.OK, Done.VOIDED) and step.reason != STEP_FENCED
+    return True
+
+
+def _may_compensate(plan: Plan, state: RunState) -> bool:
+    if not after_pivot_intent(plan, state):
+        return True
+    pivot = state.steps[plan.pivot or 0]
+    return pivot.done is not Done.OK
+
+
+def _plain(plan: Plan, wish: Resolved, step: int) -> bool:
+    plan_of = plan.steps[step]
+    backwards = wish.call in (Call.COMPENSATION, Call.VOID_COMPENSATION)
+    call = plan_of.compensation if backwards and plan_of.compensation else plan_of.action
+    return call.kind.plain
+
+
+def _effect_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
+    if wish.effect is not None or not _plain(plan, wish, step):
+        return False
+    doubtful = state.parked is not None and state.parked.reason is ParkReason.PLAIN_IN_DOUBT
+    at_pivot = plan.steps[step].pivot and state.steps[step].intent > 0
+    return wish.action is Action.SKIP or (wish.action is Action.COMPENSATE and (doubtful or at_pivot))
+
+
+def _effect_refused(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
+    at_pivot = plan.steps[step].pivot and state.steps[step].intent > 0 and _plain(plan, wish, step)
+    return wish.action is Action.COMPENSATE and at_pivot and wish.effect is not Effect.NONE
+
+
+def _result_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
+    if wish.action is not Action.SKIP or wish.result is not None or state.phase is not Phase.RUNNING:
+        return False
+    own = plan.steps[step].compensation
+    used = any(step in later.uses for later in plan.steps)
+    happened = wish.effect is Effect.HAPPENED or plan.steps[step].action.kind is not Kind.GUARDED
+    return used or (own is not None and own.uses_self and happened and wish.effect is Effect.HAPPENED)

@@ -1,0 +1,90 @@
+"""The questions that both directions of a run ask: is this step in doubt, may it be called, who must wait.
+
+Called by `forward` and `backward`.
+"""
+
+from datetime import datetime, timedelta
+
+from amends_saga.engine.events import Call, Event, Parked, ParkReason, Released
+from amends_saga.engine.state import Done, Phase, RunState, StepRun
+from amends_saga.plan import CallPlan, Kind, Plan
+
+RETENTION_MARGIN = timedelta(days=1)
+"""A run is parked this long before a guarded participant may forget it."""
+
+
+def attempted(step: StepRun) -> bool:
+    """Return whether the action was ever sent, as far as this owner knows."""
+    return step.sent or step.tried
+
+
+def undoable(plan: Plan, index: int) -> bool:
+    """Return whether the step belongs to the part that is undone: before the pivot, with a compensation."""
+    step = plan.steps[index]
+    return not step.pivot and not step.post and step.compensation is not None and step.action.kind is not Kind.READ
+
+
+def plain_in_doubt(plan: Plan, state: RunState, index: int) -> bool:
+    """Return whether a plain step before the pivot may have had an effect that nobody has seen for certain."""
+    step, sp = state.steps[index], plan.steps[index]
+    if not sp.action.kind.plain or sp.pivot or sp.post or step.by_person:
+        return False
+    if step.done is None:
+        return step.in_doubt or step.attempts > 0
+    return step.done is Done.EXHAUSTED or (step.done in (Done.OK, Done.REJECTED) and step.in_doubt)
+
+
+def once_spent(plan: Plan, step: StepRun, index: int) -> bool:
+    """Return whether a method that promises nothing was attempted by an owner before this one."""
+    promised = plan.steps[index].action.kind is not Kind.ONCE
+    return not promised and step.intent > step.forced and not step.sent and (step.in_doubt or step.attempts > 0)
+
+
+def forgotten(plan: Plan, state: RunState, index: int, call: Call, now: datetime) -> ParkReason | None:
+    """Return why the participant may no longer remember the key of this call; None while it does."""
+    step, sp = state.steps[index], plan.steps[index]
+    target: CallPlan | None = sp.compensation if call is Call.COMPENSATION else sp.action
+    if target is None or step.forced or state.started_at is None:
+        return None
+    if target.kind is Kind.GUARDED and target.retention is not None:
+        late = now >= state.started_at + target.retention - RETENTION_MARGIN
+        return ParkReason.RETENTION_PASSED if late else None
+    if target.kind is Kind.KEYED and target.window is not None:
+        first = step.intent_at if call is Call.ACTION else step.since
+        again = (step.attempts > 0 or step.in_doubt) if call is Call.ACTION else step.retries > 0
+        late = again and first is not None and now >= first + target.window
+        return ParkReason.WINDOW_PASSED if late else None
+    return None
+
+
+def waits(step: StepRun, now: datetime) -> datetime | None:
+    """Return until when the step may not be called; None when it may."""
+    return step.retry_at if step.retry_at is not None and step.retry_at > now else None
+
+
+def busy(state: RunState) -> bool:
+    """Return whether anything is under way whose end must be awaited before the run may rest."""
+    return any(step.flight is not None or step.admitting or step.preparing is not None for step in state.steps)
+
+
+def park(state: RunState, parked: Parked) -> list[Event]:
+    """Return the record that parks the run, or nothing while calls are under way: they are recorded first."""
+    return [] if busy(state) else [parked]
+
+
+def requested_park(state: RunState) -> Parked | None:
+    """Return the record for a person's wish to park; None when nobody wishes it."""
+    if state.park_request is None:
+        return None
+    waiting = [(step.since, i) for i, step in enumerate(state.steps) if step.since is not None]
+    index = min(waiting)[1] if waiting else None
+    call = Call.COMPENSATION if state.phase is Phase.COMPENSATING else Call.ACTION
+    text = f"{state.park_request.actor}: {state.park_request.reason}"
+    return Parked(ParkReason.BY_PERSON, index, call, text)
+
+
+def release(state: RunState) -> list[Event]:
+    """Return the record of a clean hand-over, or nothing while calls are under way."""
+    if busy(state) or state.released == state.seq:
+        return []
+    return [Released(state.fence)]

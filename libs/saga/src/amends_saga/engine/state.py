@@ -1,0 +1,171 @@
+"""The state of a run as its owner sees it: what the journal says, and what only the owner knows.
+
+Made by `replay` from a journal, changed by `evolve` alone, read by everybody.
+"""
+
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import NamedTuple
+
+from amends_saga.engine.events import Call, CancelRequested, Decided, Outcome, Parked, ParkRequested
+from amends_saga.plan import Plan
+
+
+class Phase(StrEnum):
+    """Where a run stands."""
+
+    RUNNING = "RUNNING"
+    COMPENSATING = "COMPENSATING"
+    COMPLETED = "COMPLETED"
+    COMPENSATED = "COMPENSATED"
+
+
+class Done(StrEnum):
+    """How a step's action or compensation came to its end."""
+
+    OK = "ok"
+    REJECTED = "rejected"
+    EXHAUSTED = "exhausted"
+    """The outcome is unknown and no further attempt is made."""
+    VOIDED = "voided"
+    SKIPPED = "skipped"
+    """`when` was false."""
+    BY_PERSON = "by-person"
+
+
+FINISHED = frozenset({Done.OK, Done.SKIPPED, Done.BY_PERSON})
+"""Ends of an action after which the steps that follow may begin."""
+
+
+class StepRun(NamedTuple):
+    """One step of a run. The first block is folded from the journal; the second is lost with the owner."""
+
+    intent: int = 0
+    """Sequence number of the last intent; 0: none."""
+    intent_at: datetime | None = None
+    done: Done | None = None
+    """How the action ended; None while it has not."""
+    seq: int = 0
+    """Sequence number of the action's final answer."""
+    response: bytes | None = None
+    in_doubt: bool = False
+    """Whether any attempt, by any owner, may still be under way or have had its effect unseen."""
+    undone: Done | None = None
+    """How the compensation ended; None while it has not."""
+    attempts: int = 0
+    """Attempts of the action that ended without a definite answer."""
+    tried: bool = False
+    """The journal knows of an attempt of the action."""
+    retries: int = 0
+    """The same for the compensation and the voids."""
+    since: datetime | None = None
+    """Since when it has waited for another attempt; None: it does not."""
+    reason: str = ""
+    """The last answer's reason, for parking and for people."""
+    message: str = ""
+    skipping: bool = False
+    """A person skips it; the void comes first."""
+    assumed: bytes | None = None
+    """The response that a person said to assume."""
+    forced: int = 0
+    """Sequence number of the record in which a person said to call it again, whatever the rules of doubt; 0: nobody."""
+    stuck: Call | None = None
+    """A void that the participant refused."""
+    by_person: bool = False
+    """A person decided how it ended."""
+
+    sent: bool = False
+    """This owner sent the action and has not been answered."""
+    flight: Call | None = None
+    """The call that is under way."""
+    admitting: bool = False
+    admitted: bool = False
+    retry_at: datetime | None = None
+    give_up_at: datetime | None = None
+    preparing: Call | None = None
+    prepared: bool = False
+    runs: bool = True
+    request: bytes | None = None
+    compensation: bytes | None = None
+    error: str | None = None
+    """Why an expression failed."""
+
+
+class RunState(NamedTuple):
+    """A run as its owner sees it."""
+
+    run_id: str
+    fence: int
+    phase: Phase
+    steps: tuple[StepRun, ...]
+    input: bytes = b""
+    started_at: datetime | None = None
+    deadline: datetime | None = None
+    seq: int = 0
+    """The last record, durable or not."""
+    durable: int = 0
+    """The last record known to be on disk."""
+    decided: Decided | None = None
+    decided_seq: int = 0
+    parked: Parked | None = None
+    parked_seq: int = 0
+    parked_at: datetime | None = None
+    cancel: CancelRequested | None = None
+    person_undo: bool = False
+    """A person resolved the run with `compensate`."""
+    successor: bool = False
+    """True when an owner before this one may have left calls that the journal does not know."""
+    released: int = 0
+    """Sequence number of the last Released record; equal to `seq` when nothing came after it."""
+
+    park_request: ParkRequested | None = None
+    releasing: bool = False
+
+    @property
+    def ended(self) -> bool:
+        """True when the run is COMPLETED or COMPENSATED."""
+        return self.phase in (Phase.COMPLETED, Phase.COMPENSATED)
+
+    @property
+    def settled(self) -> bool:
+        """True when the owner has nothing left to do: ended, parked or released, and durable."""
+        resting = self.ended or self.parked is not None or (self.releasing and self.released == self.seq)
+        return resting and self.durable >= self.seq
+
+    @property
+    def skipped_by_person(self) -> int:
+        """How many steps a person decided."""
+        return sum(step.by_person for step in self.steps)
+
+
+def initial(plan: Plan, run_id: str, fence: int = 1) -> RunState:
+    """Return the state before the first record."""
+    return RunState(run_id, fence, Phase.RUNNING, (StepRun(),) * len(plan.steps))
+
+
+def after_pivot_intent(plan: Plan, state: RunState) -> bool:
+    """Return whether the point of no return may have been passed: the pivot's intent is in the journal."""
+    return plan.pivot is not None and state.steps[plan.pivot].intent > 0
+
+
+def stalled_since(plan: Plan, state: RunState, now: datetime) -> tuple[int, datetime] | None:
+    """Return the step that has waited longest, and since when, if longer than the plan allows; else None."""
+    allowed: timedelta | None = plan.stalled_after or plan.deadline
+    waiting = [(step.since, i) for i, step in enumerate(state.steps) if step.since is not None]
+    if allowed is None or not waiting or state.ended or state.parked:
+        return None
+    since, step = min(waiting)
+    return (step, since) if now - since > allowed else None
+
+
+def finished(step: StepRun) -> bool:
+    """Return whether the steps after this one may begin."""
+    return step.done in FINISHED
+
+
+OUTCOME_TO_DONE = {
+    Outcome.OK: Done.OK,
+    Outcome.REJECTED: Done.REJECTED,
+    Outcome.UNKNOWN: Done.EXHAUSTED,
+    Outcome.VOIDED: Done.VOIDED,
+}

@@ -1,1 +1,6 @@
 """What every service needs: server, clients, errors, telemetry, settings, database."""
+
+import os
+
+# Before the first import of grpc: its core writes to standard error past every log setting, each GOAWAY as a line.
+os.environ.setdefault("GRPC_VERBOSITY", "NONE")

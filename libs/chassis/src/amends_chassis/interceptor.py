@@ -1,0 +1,268 @@
+"""The one server interceptor: deadline, error mapping, log context, metrics and sampled traces in a single wrapper.
+
+grpc.aio runs its interceptor chain for every call; this one wraps each method once and answers from a dictionary
+afterwards. Whatever else must wrap a handler (the barrier) is applied inside, once, too: see `guards`.
+Used by `service.Runtime`.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import nullcontext
+from datetime import timedelta
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, cast
+
+import grpc
+import structlog
+from amends_resilience import deadline
+
+from amends_chassis.context import Call, Metadatum, enter_call, trace_from
+from amends_chassis.errors import Blame, DomainError, Unavailable, refusal
+from amends_chassis.metrics import MethodSeries, ServerMetrics, split
+from amends_chassis.types import Context, Continuation, Handler, Stream, Unary, behavior
+
+if TYPE_CHECKING:
+    from amends_chassis.tracing import Tracing
+
+_log = structlog.get_logger(__name__)
+
+_INFRASTRUCTURE = ("/grpc.health.", "/grpc.reflection.")
+
+
+class ServerInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps every handler of a server, once per method."""
+
+    def __init__(
+        self, metrics: ServerMetrics, *, call_timeout: timedelta, trace_ratio: float, tracing: "Tracing | None" = None
+    ) -> None:
+        """Take the deadline of unary calls that bring none, and the share of new traces that are sampled."""
+        self.guards: tuple[grpc.aio.ServerInterceptor, ...] = ()
+        """Applied inside everything else, the last innermost. Set before `open`; they must decide by method alone
+        and look at a call's metadata through its context, because a wrapped handler is kept."""
+        self._metrics = metrics
+        self._limit = call_timeout
+        self._trace_ratio = trace_ratio
+        self._tracing = tracing
+        self._open = False
+        self._draining = False
+        self._wrapped: dict[str, Handler] = {}
+        self._streams: set[asyncio.Task[Any]] = set()
+
+    def open(self) -> None:
+        """Serve; until then every call but health and reflection is UNAVAILABLE."""
+        self._open = True
+
+    def end_streams(self) -> None:
+        """End open response streams with UNAVAILABLE: a watch has no end of its own and would hold up a drain."""
+        self._draining = True
+        for task in self._streams:
+            task.cancel()
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Return the wrapped handler of a method, from the second call on without asking anybody."""
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is not None:
+            return wrapped
+        if not self._open and not method.startswith(_INFRASTRUCTURE):
+            # Before all services are added a method may look unknown; UNIMPLEMENTED would be a definite answer.
+            return _refusing_while_starting(method)
+        for guard in reversed(self.guards):
+            continuation = _through(guard, continuation)
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return None
+        wrapped = await self._wrap(handler, handler_call_details)
+        return self._wrapped.setdefault(method, wrapped)
+
+    async def _wrap(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
+        series = self._metrics.method(details.method)
+        domain = _domain(details.method)
+        if handler.response_streaming:
+            mapped = _rebuilt(handler, self._mapped_stream(behavior(handler), domain))
+            traced = await self._traced(mapped, details)
+            return _rebuilt(handler, self._counted_stream(details.method, series, behavior(mapped), traced))
+        mapped = _rebuilt(handler, self._mapped_unary(behavior(handler), domain))
+        traced = await self._traced(mapped, details)
+        return _rebuilt(handler, self._counted_unary(details.method, series, behavior(mapped), traced))
+
+    async def _traced(self, mapped: Handler, details: grpc.HandlerCallDetails) -> Any:
+        """Return the behaviour inside the official interceptor, None without tracing."""
+        if self._tracing is None or details.method.startswith(_INFRASTRUCTURE):
+            return None
+        from amends_chassis.tracing import adopt_span
+
+        plain = behavior(mapped)
+
+        async def unary(request: Any, context: Context) -> Any:
+            adopt_span()
+            return await plain(request, context)
+
+        async def stream(request: Any, context: Context) -> AsyncIterator[Any]:
+            adopt_span()
+            async for response in plain(request, context):
+                yield response
+
+        adopting = _rebuilt(mapped, stream if mapped.response_streaming else unary)
+
+        async def innermost(_: grpc.HandlerCallDetails) -> Handler:
+            return adopting
+
+        traced = await self._tracing.server.intercept_service(innermost, details)
+        assert traced is not None
+        return behavior(traced)
+
+    def _counted_unary(self, method: str, series: MethodSeries, plain: Unary, traced: Unary | None) -> Unary:
+        async def serve(request: Any, context: Context) -> Any:
+            metadata = cast("tuple[Metadatum, ...]", context.invocation_metadata() or ())
+            trace = trace_from(metadata, self._trace_ratio)
+            enter_call(Call(method, metadata), trace)
+            series.in_flight += 1
+            began = perf_counter()
+            cut = True
+            try:
+                chosen = traced if traced is not None and trace.sampled else plain
+                response = await chosen(request, context)
+                cut = False
+                return response
+            except Exception:
+                cut = False
+                raise
+            finally:
+                series.in_flight -= 1
+                series.finished(_code(context, cut), perf_counter() - began)
+
+        return serve
+
+    def _counted_stream(
+        self, method: str, series: MethodSeries, plain: Stream, traced: Stream | None
+    ) -> Callable[[Any, Context], Awaitable[None]]:
+        domain = _domain(method)
+
+        async def serve(request: Any, context: Context) -> None:
+            metadata = cast("tuple[Metadatum, ...]", context.invocation_metadata() or ())
+            trace = trace_from(metadata, self._trace_ratio)
+            enter_call(Call(method, metadata), trace)
+            chosen = traced if traced is not None and trace.sampled else plain
+            left = context.time_remaining()
+            task = asyncio.current_task()
+            assert task is not None
+            self._streams.add(task)
+            series.in_flight += 1
+            began = perf_counter()
+            cut = True
+            try:
+                # Without a deadline a stream is meant to last: a watch has no end of its own.
+                with deadline.scope(timedelta(seconds=left)) if left is not None else nullcontext():
+                    async for response in chosen(request, context):
+                        await context.write(response)
+                cut = False
+            except asyncio.CancelledError:
+                if not self._draining or context.cancelled():
+                    raise
+                task.uncancel()
+                await _refuse(Unavailable("DRAINING", "This replica is stopping; watch another."), context, domain)
+            except Exception:
+                cut = False
+                raise
+            finally:
+                self._streams.discard(task)
+                series.in_flight -= 1
+                series.finished(_code(context, cut), perf_counter() - began)
+
+        return serve
+
+    def _mapped_unary(self, inner: Unary, domain: str) -> Unary:
+        limit = self._limit
+
+        async def serve(request: Any, context: Context) -> Any:
+            left = context.time_remaining()
+            try:
+                if left is not None:
+                    with deadline.scope(timedelta(seconds=left)):
+                        return await inner(request, context)
+                async with asyncio.timeout(limit.total_seconds()):
+                    with deadline.scope(limit):
+                        return await inner(request, context)
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await _refuse(error, context, domain)
+
+        return serve
+
+    def _mapped_stream(self, inner: Callable[[Any, Context], Any], domain: str) -> Stream:
+        async def serve(request: Any, context: Context) -> AsyncIterator[Any]:
+            try:
+                produced = inner(request, context)
+                if hasattr(produced, "__aiter__"):
+                    async for response in produced:
+                        yield response
+                else:
+                    await produced  # wrote through the context
+            except grpc.aio.AbortError:
+                raise
+            except Exception as error:
+                await _refuse(error, context, domain)
+
+        return serve
+
+
+def _refusing_while_starting(method: str) -> Handler:
+    async def refuse(request: Any, context: Context) -> None:
+        await _refuse(Unavailable("STARTING", "This service is still starting."), context, _domain(method))
+
+    return grpc.unary_unary_rpc_method_handler(refuse)
+
+
+def _domain(method: str) -> str:
+    """Return the package of "/package.Service/Method", the domain of its reasons."""
+    return split(method)[0].rpartition(".")[0]
+
+
+async def _refuse(error: Exception, context: Context, domain: str) -> None:
+    found = refusal(error)
+    if found.blame is Blame.SERVICE:
+        _log.error("call.failed", exc_info=error, **found.metadata)
+    elif found.blame is Blame.DEPENDENCY:
+        _log.warning("call.dependency_failed", reason=found.reason, error=f"{type(error).__name__}: {error}")
+    else:
+        assert isinstance(error, DomainError)
+        _log.debug("call.refused", reason=found.reason, message=found.message)
+    # What is already set stays: the barrier promises its trailer on errors too.
+    trailing = (*(context.trailing_metadata() or ()), found.trailer(domain))
+    await context.abort(found.code, found.message, cast("Any", trailing))
+
+
+def _code(context: Context, cut: bool) -> grpc.StatusCode:
+    code = context.code()
+    if isinstance(code, grpc.StatusCode):
+        return code
+    if not cut:
+        return grpc.StatusCode.OK
+    left = context.time_remaining()
+    return grpc.StatusCode.DEADLINE_EXCEEDED if left is not None and left <= 0 else grpc.StatusCode.CANCELLED
+
+
+def _through(guard: grpc.aio.ServerInterceptor, continuation: Continuation) -> Continuation:
+    async def next_one(details: grpc.HandlerCallDetails) -> Handler | None:
+        return await guard.intercept_service(continuation, details)
+
+    return next_one
+
+
+_FACTORIES: dict[tuple[bool, bool], Callable[..., Handler]] = {
+    (False, False): grpc.unary_unary_rpc_method_handler,
+    (False, True): grpc.unary_stream_rpc_method_handler,
+    (True, False): grpc.stream_unary_rpc_method_handler,
+    (True, True): grpc.stream_stream_rpc_method_handler,
+}
+
+
+def _rebuilt(handler: Handler, made: Any) -> Handler:
+    make = _FACTORIES[bool(handler.request_streaming), bool(handler.response_streaming)]
+    return make(
+        made, request_deserializer=handler.request_deserializer, response_serializer=handler.response_serializer
+    )

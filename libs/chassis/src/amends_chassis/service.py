@@ -1,0 +1,346 @@
+"""The whole life of a service process, and what it gives to the code that assembles one.
+
+A service's `__main__` calls `run(Settings(), assemble)`; `assemble` makes stores and servicers and hands them to the
+`Runtime`. Tests and other processes use `running`, the same life without signals.
+"""
+
+import asyncio
+import importlib.util
+import json
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import grpc
+import structlog
+from amends_resilience import Backoff
+from grpc_health.v1 import health_pb2_grpc
+from prometheus_client import REGISTRY, CollectorRegistry
+
+from amends_chassis import guard, logs
+from amends_chassis.clients import Channel
+from amends_chassis.context import Trace, current_trace, detached, in_trace
+from amends_chassis.database import Database
+from amends_chassis.errors import database_away
+from amends_chassis.health import Health
+from amends_chassis.interceptor import ServerInterceptor
+from amends_chassis.metrics import ClientMetrics, MetricsServer, ServerMetrics
+from amends_chassis.migrations import MigrationError, migrate
+from amends_chassis.server import Registrar, Routes, Servicer, add_reflection, server_options
+from amends_chassis.settings import ServiceSettings
+
+if TYPE_CHECKING:
+    from amends_barrier import Barrier
+
+    from amends_chassis.tracing import Tracing
+
+_log = structlog.get_logger(__name__)
+
+Work = Callable[[], Awaitable[None]]
+
+_HEALTH = "grpc.health.v1.Health"
+_RESTART = Backoff(initial=timedelta(milliseconds=100), maximum=timedelta(seconds=10))
+_STEADY = timedelta(seconds=60)
+"""A task that ran this long before it failed is restarted as after a first failure."""
+_CANCEL_WITHIN = timedelta(seconds=5)
+_EXPIRE_EVERY = timedelta(minutes=10)
+
+
+class Runtime:
+    """A running process: what `assemble` gets. `settings` is the object given to `run`."""
+
+    def __init__(self, settings: ServiceSettings, registry: CollectorRegistry = REGISTRY) -> None:
+        """Prepare; nothing is opened yet. `registry` is where the service puts metrics of its own too."""
+        self.settings = settings
+        self.registry = registry
+        self.health = Health()
+        self.draining = asyncio.Event()
+        """Set when the process begins to stop: stop taking on work, end long polls."""
+        self.barrier: Barrier | None = None
+        """There after `assemble` when an added service has guarded methods."""
+        self.address = ""
+        self.metrics_address = ""
+        self._database = _database(settings)
+        self._tracing = _tracing(settings)
+        self._client_metrics = ClientMetrics(registry)
+        self._server_metrics = ServerMetrics(registry)
+        self._interceptor = ServerInterceptor(
+            self._server_metrics,
+            call_timeout=settings.call_timeout,
+            trace_ratio=settings.trace_ratio,
+            tracing=self._tracing,
+        )
+        self._routes = Routes()
+        self._services: list[str] = []
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._channels: dict[str, Channel] = {}
+        self._server: grpc.aio.Server | None = None
+        self._metrics_server: MetricsServer | None = None
+
+    @property
+    def database(self) -> Database:
+        """The service's database. Raises LookupError without AMENDS_DATABASE_URL."""
+        if self._database is None:
+            raise LookupError("this service needs AMENDS_DATABASE_URL (or AMENDS_DATABASE_URL_FILE)")
+        return self._database
+
+    def add(self, registrar: Registrar[Servicer], servicer: Servicer, service_name: str) -> None:
+        """Serve `servicer` through its generated `add_..._to_server`, under its full name ("package.Service")."""
+        for method in self._routes.add(registrar, servicer, service_name):
+            self._server_metrics.method(method)
+        self._services.append(service_name)
+
+    def background(self, name: str, run: Work) -> None:
+        """Keep `run` running until the drain: when it raises it is logged and started again after a pause.
+
+        A `run` that returns is done. It is cancelled once no call is in flight any more.
+        """
+        if name in self._tasks:
+            raise ValueError(f"a background task is already called {name}")
+        self._tasks[name] = asyncio.create_task(_supervise(name, run), name=name, context=detached())
+
+    def channel(self, target: str) -> grpc.aio.Channel:
+        """Return the channel to `target`, one per target: deadlines, trace context and metrics are seen to."""
+        channel = self._channels.get(target)
+        if channel is None:
+            channel = self._channels[target] = Channel(
+                target,
+                call_timeout=self.settings.call_timeout,
+                max_message_bytes=self.settings.max_message_bytes,
+                metrics=self._client_metrics,
+                tracing=self._tracing,
+                closed=lambda: self._forget(target),
+            )
+        return channel
+
+    def _forget(self, target: str) -> None:
+        self._channels.pop(target, None)
+
+    @contextmanager
+    def span(self, name: str, trace: str | None = None, **attributes: str) -> Iterator[None]:
+        """Do the block as a span of the trace `trace` (a stored `traceparent`), or of the current one.
+
+        Without a sampled trace, or an endpoint for spans, it costs next to nothing and only sets the trace.
+        """
+        place = current_trace() if trace is None else Trace.parse(trace)
+        if self._tracing is not None and place is not None and place.sampled:
+            with self._tracing.span(name, place, attributes):
+                yield
+        else:
+            with in_trace(place):
+                yield
+
+    async def listen(self) -> None:
+        """Open the ports and answer probes: alive, not ready. Raises OSError when a port is taken."""
+        settings = self.settings
+        self._server = grpc.aio.server(
+            handlers=(self._routes,),
+            interceptors=(self._interceptor,),
+            options=server_options(settings),
+            maximum_concurrent_rpcs=settings.max_concurrent_calls,
+        )
+        self._routes.add(health_pb2_grpc.add_HealthServicer_to_server, self.health.servicer, _HEALTH)
+        try:
+            port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
+        self._metrics_server = MetricsServer(self.registry, settings.host, settings.metrics_port)
+        self.address = f"{settings.host}:{port}"
+        self.metrics_address = self._metrics_server.address
+        await self.health.publish()
+        await self._server.start()
+        self._report()
+        _log.info("service.listening", grpc=self.address, metrics=self.metrics_address, pid=os.getpid())
+
+    def _report(self) -> None:
+        path = self.settings.report_file
+        if path is None:
+            return
+        report = {
+            "service": self.settings.name,
+            "pid": os.getpid(),
+            "grpc": self.address,
+            "metrics": self.metrics_address,
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = path.with_name(f".{path.name}.{os.getpid()}")
+        draft.write_text(json.dumps(report) + "\n", encoding="utf-8")
+        draft.replace(path)
+
+    async def start(self, assemble: "Callable[[Runtime], Awaitable[None]]") -> None:
+        """Reach and migrate the database, assemble the service, and become ready."""
+        if self._database is not None:
+            await self.health.report("database", False)
+            await self._prepare(self._database)
+            await self.health.report("database", True)
+        await assemble(self)
+        if self._database is not None:
+            self.barrier = guard.barrier(self._database.pool, self._services)
+        if self.barrier is not None:
+            self._interceptor.guards = (self.barrier.interceptor(),)
+            self.background("barrier.expiry", self._expire_barrier)
+        if self.settings.reflection:
+            add_reflection(self._routes, (*self._services, _HEALTH))
+        for name in self._services:
+            await self.health.add(name)
+        if self._database is not None:
+            self.background("database.watch", self._watch_database)
+        self._interceptor.open()
+        await self.health.report("started", True)
+        _log.info("service.started", services=self._services)
+
+    async def _prepare(self, database: Database) -> None:
+        package = _migrations(self.settings)
+        while True:
+            await database.connect()
+            if package is None:
+                return
+            try:
+                await migrate(database, package)
+                return
+            except Exception as error:
+                if not database_away(error) and not isinstance(error, OSError | TimeoutError):
+                    raise
+                _log.warning("database.lost_while_migrating", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(0.5)
+
+    async def _watch_database(self) -> None:
+        await self.database.watch(lambda holds: self.health.report("database", holds))
+
+    async def _expire_barrier(self) -> None:
+        assert self.barrier is not None
+        while True:
+            removed = await self.barrier.expire(self.settings.barrier_retention, 1000)
+            if removed:
+                _log.info("barrier.expired", rows=removed)
+            if removed < 1000:
+                await asyncio.sleep(_EXPIRE_EVERY.total_seconds())
+
+    async def stop(self) -> None:
+        """Drain: say not ready, let calls in flight finish within `settings.drain`, then undo everything else."""
+        if self.draining.is_set():
+            return
+        self.draining.set()
+        _log.info("service.draining", within=self.settings.drain.total_seconds())
+        await self.health.report("started", False)
+        if self._server is not None:
+            self._interceptor.end_streams()
+            await self._server.stop(self.settings.drain.total_seconds())
+        await self._cancel_background()
+        for channel in list(self._channels.values()):
+            await channel.close()
+        if self._database is not None:
+            await self._database.close()
+        if self._metrics_server is not None:
+            await asyncio.to_thread(self._metrics_server.close)
+        if self._tracing is not None:
+            await asyncio.to_thread(self._tracing.close)
+        _log.info("service.stopped")
+
+    async def _cancel_background(self) -> None:
+        for task in self._tasks.values():
+            task.cancel()
+        if self._tasks:
+            _, stuck = await asyncio.wait(self._tasks.values(), timeout=_CANCEL_WITHIN.total_seconds())
+            for task in stuck:
+                _log.error("background.stuck", task=task.get_name())
+
+
+async def _supervise(name: str, run: Work) -> None:
+    loop = asyncio.get_running_loop()
+    failures = 0
+    while True:
+        began = loop.time()
+        try:
+            await run()
+            return
+        except Exception:
+            if loop.time() - began >= _STEADY.total_seconds():
+                failures = 0
+            failures += 1
+            pause = _RESTART.delay(failures, random.random)
+            _log.exception("background.failed", task=name, failures=failures, again_in=pause.total_seconds())
+            await asyncio.sleep(pause.total_seconds())
+
+
+def _database(settings: ServiceSettings) -> Database | None:
+    if settings.database_url is None:
+        return None
+    return Database(settings.database_url.get_secret_value(), application=settings.name, size=settings.database_pool)
+
+
+def _tracing(settings: ServiceSettings) -> "Tracing | None":
+    if settings.otlp_endpoint is None:
+        return None
+    from amends_chassis.tracing import Tracing  # the SDK costs 30 MB
+
+    return Tracing.to_endpoint(settings.name, settings.otlp_endpoint)
+
+
+def _migrations(settings: ServiceSettings) -> str | None:
+    if settings.migrations is not None:
+        return settings.migrations
+    package = f"{type(settings).__module__.partition('.')[0]}.migrations"
+    return package if importlib.util.find_spec(package) is not None else None
+
+
+@asynccontextmanager
+async def running(
+    settings: ServiceSettings,
+    assemble: Callable[[Runtime], Awaitable[None]],
+    registry: CollectorRegistry | None = None,
+) -> AsyncIterator[Runtime]:
+    """Run a service for the duration of the block, in this event loop, with a metrics registry of its own."""
+    runtime = Runtime(settings, CollectorRegistry() if registry is None else registry)
+    try:
+        await runtime.listen()
+        await runtime.start(assemble)
+        yield runtime
+    finally:
+        await runtime.stop()
+
+
+def run(settings: ServiceSettings, assemble: Callable[[Runtime], Awaitable[None]]) -> None:
+    """Run a service until SIGTERM or SIGINT; a second signal ends it at once. Exits with 1 when it cannot start."""
+    logs.configure(settings.name, settings.log_level, settings.log_format)
+    sys.exit(asyncio.run(_main(settings, assemble)))
+
+
+async def _main(settings: ServiceSettings, assemble: Callable[[Runtime], Awaitable[None]]) -> int:
+    loop = asyncio.get_running_loop()
+    stopping = asyncio.Event()
+
+    def signalled(number: signal.Signals) -> None:
+        _log.info("service.signalled", signal=number.name)
+        if stopping.is_set():
+            os._exit(130)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled, number)
+    runtime = Runtime(settings)
+    try:
+        await runtime.listen()
+        starting = asyncio.create_task(runtime.start(assemble))
+        waiting = asyncio.create_task(stopping.wait())
+        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if starting.done():
+            starting.result()
+            await waiting
+        starting.cancel()
+        waiting.cancel()
+        await asyncio.wait({starting, waiting})
+    except (OSError, MigrationError, LookupError, ValueError) as error:
+        _log.critical("service.cannot_start", error=f"{type(error).__name__}: {error}")
+        return 1
+    except Exception:
+        _log.critical("service.cannot_start", exc_info=True)
+        return 1
+    finally:
+        await runtime.stop()
+    return 0

@@ -1,0 +1,121 @@
+"""What an operator can set for any service, read from the environment. Services subclass `ServiceSettings`.
+
+Every value is `AMENDS_<FIELD>`. Two come by other names too: the port from `AMENDS_PORT_<NAME>`, because the
+services of a shop share an environment on a developer's machine, and secrets from a file (`AMENDS_DATABASE_URL_FILE`),
+because that is how secrets are mounted.
+"""
+
+import os
+import re
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+from pydantic import BeforeValidator, Field, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_UNITS = {
+    "ms": timedelta(milliseconds=1),
+    "s": timedelta(seconds=1),
+    "m": timedelta(minutes=1),
+    "h": timedelta(hours=1),
+    "d": timedelta(days=1),
+}
+
+
+def parse_duration(value: object) -> object:
+    """Turn `250ms`, `10s`, `5m`, `2h` or `30d` into a timedelta; leave anything else to pydantic (ISO 8601)."""
+    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
+    return value if found is None else float(found[1]) * _UNITS[found[2]]
+
+
+Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
+"""A setting that is a length of time: `10s` and the like, or ISO 8601 (`PT10S`)."""
+
+PositiveDuration = Annotated[Duration, Field(gt=timedelta(0))]
+
+
+class LogFormat(StrEnum):
+    """How log lines look."""
+
+    JSON = "json"
+    CONSOLE = "console"
+
+
+class LogLevel(StrEnum):
+    """From which severity on lines are written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class ServiceSettings(BaseSettings):
+    """The settings every service has. A subclass gives `name` a default and adds its own fields."""
+
+    model_config = SettingsConfigDict(env_prefix="AMENDS_", frozen=True, extra="ignore", env_ignore_empty=True)
+
+    migrations: ClassVar[str | None] = None
+    """Package of the SQL migrations; None: `<package of the settings class>.migrations` if there is one."""
+
+    name: str
+    """Short name, e.g. `payments`: in logs, the report, the metrics, and in AMENDS_PORT_<NAME>."""
+    host: str = "127.0.0.1"
+    port: int = Field(default=0, ge=0, le=65535)
+    metrics_port: int = Field(default=0, ge=0, le=65535)
+    database_url: SecretStr | None = None
+    database_pool: int = Field(default=8, ge=1, le=200)
+    log_level: LogLevel = LogLevel.INFO
+    log_format: LogFormat = LogFormat.JSON
+    otlp_endpoint: str | None = None
+    """Where spans go (OTLP over gRPC, e.g. http://127.0.0.1:4317); None: nowhere, but traces are passed on."""
+    trace_ratio: float = Field(default=0.01, ge=0.0, le=1.0)
+    """Share of the calls without a trace context that begin a sampled trace."""
+    report_file: Path | None = None
+    """Where the service says, as JSON, which addresses it got."""
+    drain: Duration = timedelta(seconds=10)
+    """How long calls in flight may take to finish after SIGTERM."""
+    reflection: bool = True
+    max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_concurrent_calls: int = Field(default=4096, ge=1)
+    call_timeout: PositiveDuration = timedelta(seconds=10)
+    """Deadline of unary calls that come without one, and of outgoing calls made without one."""
+    max_connection_age: PositiveDuration | None = None
+    """After this long a client is asked to connect again, so that it finds new replicas and certificates."""
+    barrier_retention: PositiveDuration = timedelta(days=30)
+    """How long guarded methods remember keys. A safety rule: longer than any run can live."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read arguments first, then the two special names, then the environment."""
+        return init_settings, _SpecialNames(settings_cls), env_settings
+
+
+class _SpecialNames(PydanticBaseSettingsSource):
+    """AMENDS_PORT_<NAME>, and AMENDS_<FIELD>_FILE for every secret field."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        return None, field_name, False
+
+    def __call__(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        default = self.settings_cls.model_fields["name"].default
+        name = self.current_state.get("name") or os.environ.get("AMENDS_NAME") or default
+        if isinstance(name, str) and (port := os.environ.get(f"AMENDS_PORT_{name.upper().replace('-', '_')}")):
+            found["port"] = port
+        for field, info in self.settings_cls.model_fields.items():
+            path = os.environ.get(f"AMENDS_{field.upper()}_FILE")
+            if path and "SecretStr" in str(info.annotation):
+                found[field] = Path(path).read_text(encoding="utf-8").strip()
+        return found

@@ -1,0 +1,140 @@
+"""What one statement of the writer carries, and its parameters."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Any
+from uuid import UUID
+
+from amends_orchestrator.journal.records import Change, NewRun
+from amends_orchestrator.journal.statements import batch_statement
+from amends_orchestrator.journal.tail import Tail
+
+
+@dataclass(slots=True)
+class Row:
+    """One journal row on its way, with what it does to the run's row."""
+
+    tail: Tail
+    seq: int
+    record: bytes
+    change: Change | None
+
+
+@dataclass(frozen=True, slots=True)
+class StartAnswer:
+    """What became of a start: `created`, or the run that has the key and the payload it was started with."""
+
+    created: bool
+    run_id: UUID
+    payload: bytes
+
+
+@dataclass(slots=True)
+class Start:
+    """A run on its way into the database."""
+
+    new: NewRun
+    answer: asyncio.Future[StartAnswer]
+
+
+statement = lru_cache(maxsize=8)(batch_statement)
+
+
+@dataclass(slots=True)
+class Batch:
+    """Rows in the order in which they were queued. `changes` holds the last change of each run."""
+
+    starts: list[Start] = field(default_factory=list)
+    rows: list[Row] = field(default_factory=list)
+    tails: dict[UUID, Tail] = field(default_factory=dict)
+    changes: dict[UUID, Change] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, entries: Iterable[Row | Start]) -> Batch:
+        """Sorts entries into a batch; rows of closed tails are left out, they were refused already."""
+        batch = cls()
+        for entry in entries:
+            if isinstance(entry, Start):
+                batch.starts.append(entry)
+            elif entry.tail.refusal is None:
+                batch.rows.append(entry)
+                batch.tails[entry.tail.id] = entry.tail
+                if entry.change is not None:
+                    batch.changes[entry.tail.id] = entry.change
+        return batch
+
+    def __len__(self) -> int:
+        return len(self.starts) + len(self.rows)
+
+    def without(self, closed: Iterable[UUID]) -> Batch:
+        """The same batch without these runs."""
+        gone = set(closed)
+        return Batch.of([*self.starts, *(row for row in self.rows if row.tail.id not in gone)])
+
+    def halves(self) -> tuple[Batch, Batch]:
+        """Two batches with about half of the runs each; a run is never split."""
+        ids = [*self.tails]
+        first = set(ids[: len(ids) // 2]) if len(ids) > 1 or self.starts else set(ids)
+        middle = len(self.starts) // 2 if len(self.starts) > 1 or not self.tails else 0
+        left: list[Row | Start] = [*self.starts[:middle], *(row for row in self.rows if row.tail.id in first)]
+        right: list[Row | Start] = [*self.starts[middle:], *(row for row in self.rows if row.tail.id not in first)]
+        return Batch.of(left), Batch.of(right)
+
+    @property
+    def single(self) -> bool:
+        """Whether it is about one run only, so that a failure is that run's own."""
+        return len(self.starts) + len(self.tails) <= 1
+
+    def sql(self) -> str:
+        """The statement for what is in it."""
+        return statement(starts=bool(self.starts), rows=bool(self.rows), changes=bool(self.changes))
+
+    def parameters(self) -> list[Sequence[Any]]:
+        """The statement's parameters, in its order."""
+        values: list[Sequence[Any]] = []
+        if self.rows:
+            values += [[*self.tails], [tail.fence for tail in self.tails.values()]]
+            values.append([row.tail.id for row in self.rows])
+            values.append([row.seq for row in self.rows])
+            values.append([row.tail.fence for row in self.rows])
+            values.append([row.record for row in self.rows])
+        if self.changes:
+            values += _changes(self.changes)
+        if self.starts:
+            values += _starts([start.new for start in self.starts])
+        return values
+
+
+def _starts(new: list[NewRun]) -> list[Sequence[Any]]:
+    return [
+        [run.id for run in new],
+        [run.namespace for run in new],
+        [run.saga for run in new],
+        [run.key for run in new],
+        [run.payload for run in new],
+        [run.digest for run in new],
+        [run.rules for run in new],
+        [run.owner for run in new],
+        [run.traceparent for run in new],
+        [run.record for run in new],
+    ]
+
+
+def _changes(changes: dict[UUID, Change]) -> list[Sequence[Any]]:
+    rows = [*changes.values()]
+    return [
+        [*changes],
+        [int(row.state) for row in rows],
+        [row.release for row in rows],
+        [row.due for row in rows],
+        [row.step for row in rows],
+        [row.reason for row in rows],
+        [row.message for row in rows],
+        [row.skipped_by_person for row in rows],
+        [row.stalled for row in rows],
+        [row.next_attempt for row in rows],
+    ]

@@ -1,0 +1,91 @@
+"""Claims: taking runs that are due, have never had an owner, or whose owner's lease has run out.
+
+Up to 64 at once, with SKIP LOCKED, so that replicas never wait for each other and a run whose old owner is just
+writing is left for the next time. The journals are read by a statement of their own after the claim has committed:
+whatever the old owner committed is in them, and nothing more can come.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from amends_orchestrator.journal.reader import COLUMNS, read_journals, run_row
+from amends_orchestrator.journal.records import Claimed, RunRow, State
+
+BATCH = 64
+
+_RETURNING = ", ".join(f"run.{column.strip()}" for column in COLUMNS.split(","))
+
+_CLAIM = f"""
+WITH due AS (
+    SELECT id FROM run
+    WHERE owner IS NULL AND due_at <= clock_timestamp() AND rules <= $3
+    ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
+), orphaned AS (
+    SELECT run.id FROM run
+    WHERE run.owner IN (SELECT id FROM process WHERE expires_at < clock_timestamp() AND id <> $1) AND rules <= $3
+    LIMIT greatest($2 - (SELECT count(*) FROM due), 0) FOR UPDATE OF run SKIP LOCKED
+), mine AS (
+    SELECT id FROM due UNION ALL SELECT id FROM orphaned
+)
+UPDATE run SET owner = $1, fence = run.fence + 1, due_at = NULL
+FROM mine WHERE run.id = mine.id
+RETURNING {_RETURNING}
+"""  # noqa: S608 - column names of ours
+
+# One run, whoever waits for it; only if nobody owns it, or its owner's lease has run out.
+_CLAIM_ONE = f"""
+UPDATE run SET owner = $2, fence = run.fence + 1, due_at = NULL
+WHERE id = $1 AND state < 3 AND rules <= $3 AND (
+    owner IS NULL OR owner IN (SELECT id FROM process WHERE expires_at < clock_timestamp()))
+RETURNING {_RETURNING}
+"""  # noqa: S608 - column names of ours
+
+_NEXT_DUE = "SELECT min(due_at) - clock_timestamp() FROM run WHERE owner IS NULL AND due_at IS NOT NULL"
+
+# Gives runs back that cannot be driven here; the fence says that they are still ours.
+_GIVE_BACK = """
+UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3, reason = $4, message = $5,
+    stalled_since = coalesce(stalled_since, clock_timestamp()), next_attempt_at = clock_timestamp() + $3
+WHERE id = $1 AND fence = $2 AND state < 3
+"""
+
+
+async def claim(connection: asyncpg.Connection[Any], process: UUID, *, rules: int, limit: int = BATCH) -> list[RunRow]:
+    """Takes up to `limit` runs that `rules` (the newest version of the journal's rules known here) allows."""
+    rows = await connection.fetch(_CLAIM, process, limit, rules)
+    return [run_row(row) for row in rows]
+
+
+async def claim_one(connection: asyncpg.Connection[Any], process: UUID, run_id: UUID, *, rules: int) -> RunRow | None:
+    """Takes one run that waits; None when it has ended, is parked, or somebody else owns it."""
+    row = await connection.fetchrow(_CLAIM_ONE, run_id, process, rules)
+    return run_row(row) if row is not None else None
+
+
+async def load(connection: asyncpg.Connection[Any], runs: list[RunRow]) -> list[Claimed]:
+    """Reads the journals of runs whose claim has committed."""
+    journals = await read_journals(connection, [run.id for run in runs])
+    return [Claimed(run, journals[run.id]) for run in runs]
+
+
+async def next_due(connection: asyncpg.Connection[Any]) -> timedelta | None:
+    """How long until the next waiting run is due; negative when it is already, None without one."""
+    value: timedelta | None = await connection.fetchval(_NEXT_DUE)
+    return value
+
+
+async def give_back(
+    connection: asyncpg.Connection[Any], run_id: UUID, fence: int, after: timedelta, reason: str, message: str
+) -> None:
+    """Lets go of a run that this process cannot drive, visibly stalled, to be tried again `after` that time."""
+    await connection.execute(_GIVE_BACK, run_id, fence, after, reason, message)
+
+
+def open_states() -> tuple[State, ...]:
+    """The states of runs that have not ended."""
+    return (State.RUNNING, State.COMPENSATING, State.PARKED)

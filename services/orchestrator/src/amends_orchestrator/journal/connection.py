@@ -1,0 +1,46 @@
+"""Connections for the journal: opened beside the pool, with the settings that the statements of the writer rely on.
+
+Called by the composition root for the writer, the leases, the claims and the listener.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+
+Connect = Callable[[], Awaitable["asyncpg.Connection[Any]"]]
+
+OPENING = timedelta(seconds=5)
+
+# The statements are planned once, for arrays of any length; compiling them would take longer than running them.
+SETTINGS = {
+    "plan_cache_mode": "force_generic_plan",
+    "jit": "off",
+    "idle_in_transaction_session_timeout": "10s",
+    "synchronous_commit": "on",
+}
+
+
+def connector(url: str, name: str, *, statement_timeout: timedelta = timedelta(seconds=10)) -> Connect:
+    """Makes a function that opens a connection called `name`; a statement that takes longer counts as lost.
+
+    The server gives up a little later than we do, so that a statement of a lost connection ends by itself.
+    """
+    server = {
+        **SETTINGS,
+        "application_name": f"amends {name}",
+        "statement_timeout": str(int(statement_timeout.total_seconds() * 1500)),
+    }
+
+    async def connect() -> asyncpg.Connection[Any]:
+        return await asyncpg.connect(
+            url,
+            timeout=OPENING.total_seconds(),
+            command_timeout=statement_timeout.total_seconds(),
+            server_settings=server,
+        )
+
+    return connect

@@ -1,0 +1,35 @@
+"""Run ids: version 7 UUIDs on the database's clock, made by the orchestrator and never by a caller.
+
+The journal is partitioned by them, so their time must be the database's whatever the clock of this machine says. The
+heartbeat tells the difference between the two every few seconds.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from datetime import UTC, datetime
+from uuid import UUID
+
+
+class RunIds:
+    """Makes run ids. Seventy-four bits of each are random, so that ids cannot be guessed or collide."""
+
+    def __init__(self) -> None:
+        self._offset = 0.0
+
+    def synchronise(self, database_now: datetime) -> None:
+        """Sets the clock by the database's; monotonic until the next time."""
+        self._offset = database_now.timestamp() - time.monotonic()
+
+    def now(self) -> datetime:
+        """The database's time, as far as this process knows it."""
+        return datetime.fromtimestamp(self._offset + time.monotonic(), UTC)
+
+    def next(self) -> UUID:
+        """A new run id."""
+        milliseconds = int((self._offset + time.monotonic()) * 1000)
+        chance = int.from_bytes(os.urandom(10), "big")
+        value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | chance
+        value = value & ~(0xF << 76) | 0x7 << 76
+        return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)

@@ -1,0 +1,50 @@
+"""Leases of orchestrator processes: one row each, renewed together for all of a process's runs.
+
+Only the database's clock decides whether a lease stands. A process whose lease has run out may have lost runs; it
+learns which ones when the journal refuses its next row.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+_RENEW = """
+INSERT INTO process (id, name, expires_at) VALUES ($1, $2, clock_timestamp() + $3)
+ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
+RETURNING clock_timestamp(), (SELECT old.expires_at < clock_timestamp() FROM process AS old WHERE old.id = $1)
+"""
+# Rows of processes that are long gone, once nobody has to be taken over from them.
+_FORGET = """
+DELETE FROM process WHERE expires_at < clock_timestamp() - interval '1 hour'
+    AND NOT EXISTS (SELECT FROM run WHERE run.owner = process.id)
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Renewal:
+    """An accepted heartbeat: the database's time, and whether the lease had run out before."""
+
+    now: datetime
+    late: bool
+
+
+async def renew(connection: asyncpg.Connection[Any], process: UUID, name: str, lease: timedelta) -> Renewal:
+    """Makes or renews the lease of a process for `lease` from now on, by the database's clock."""
+    row = await connection.fetchrow(_RENEW, process, name, lease)
+    assert row is not None
+    return Renewal(row[0], bool(row[1]))
+
+
+async def end(connection: asyncpg.Connection[Any], process: UUID) -> None:
+    """Ends a lease at once, at the end of a drain: runs that are still owned can be claimed now."""
+    await connection.execute("UPDATE process SET expires_at = clock_timestamp() WHERE id = $1", process)
+
+
+async def forget(connection: asyncpg.Connection[Any]) -> None:
+    """Deletes the rows of processes that ended long ago and own nothing."""
+    await connection.execute(_FORGET)

@@ -1,0 +1,123 @@
+"""Reads runs and their journals, for claims, for the API and for whoever shows a run.
+
+Nothing here changes anything. Reads of a run that this process means to own happen after the claim has committed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+
+from amends_orchestrator.journal.records import RunRow, State, StoredRecord
+
+COLUMNS = (
+    "id, namespace, saga, idempotency_key, payload, digest, rules, owner, fence, state, started_at, ended_at, due_at, "
+    "traceparent, step, reason, message, skipped_by_person, stalled_since, next_attempt_at"
+)
+
+_RUN = f"SELECT {COLUMNS} FROM run WHERE id = $1"  # noqa: S608 - column names of ours
+_RUN_BY_KEY = f"SELECT {COLUMNS} FROM run WHERE namespace = $1 AND idempotency_key = $2"  # noqa: S608
+_JOURNAL = "SELECT seq, fence, record FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
+_JOURNALS = "SELECT run_id, seq, fence, record FROM journal WHERE run_id = ANY($1) ORDER BY run_id, seq"
+
+Queries = Any  # an asyncpg pool or connection: both have fetch and fetchrow
+
+
+def run_row(row: asyncpg.Record) -> RunRow:
+    """One row of table run, selected with COLUMNS."""
+    return RunRow(
+        id=row["id"],
+        namespace=row["namespace"],
+        saga=row["saga"],
+        key=row["idempotency_key"],
+        payload=row["payload"],
+        digest=row["digest"],
+        rules=row["rules"],
+        owner=row["owner"],
+        fence=row["fence"],
+        state=State(row["state"]),
+        started_at=row["started_at"],
+        ended_at=row["ended_at"],
+        due_at=row["due_at"],
+        traceparent=row["traceparent"],
+        step=row["step"],
+        reason=row["reason"],
+        message=row["message"],
+        skipped_by_person=row["skipped_by_person"],
+        stalled_since=row["stalled_since"],
+        next_attempt_at=row["next_attempt_at"],
+    )
+
+
+async def read_run(database: Queries, run_id: UUID) -> RunRow | None:
+    """One run, or None."""
+    row = await database.fetchrow(_RUN, run_id)
+    return run_row(row) if row is not None else None
+
+
+async def read_run_by_key(database: Queries, namespace: str, key: str) -> RunRow | None:
+    """The run that was started with a caller's key, or None."""
+    row = await database.fetchrow(_RUN_BY_KEY, namespace, key)
+    return run_row(row) if row is not None else None
+
+
+async def read_journal(
+    database: Queries, run_id: UUID, after: int = 0, limit: int = 1_000_000
+) -> tuple[StoredRecord, ...]:
+    """The records of one run after sequence number `after`, in order."""
+    rows = await database.fetch(_JOURNAL, run_id, after, limit)
+    return tuple(StoredRecord(row[0], row[1], row[2]) for row in rows)
+
+
+async def read_journals(database: Queries, runs: Iterable[UUID]) -> dict[UUID, tuple[StoredRecord, ...]]:
+    """The whole journals of several runs in one statement."""
+    found: dict[UUID, list[StoredRecord]] = {run: [] for run in runs}
+    for row in await database.fetch(_JOURNALS, list(found)):
+        found[row[0]].append(StoredRecord(row[1], row[2], row[3]))
+    return {run: tuple(records) for run, records in found.items()}
+
+
+async def list_runs(
+    database: Queries,
+    *,
+    namespace: str = "",
+    saga: str = "",
+    states: Sequence[State] = (),
+    stalled: bool = False,
+    before: UUID | None = None,
+    started_before: datetime | None = None,
+    limit: int = 50,
+) -> list[RunRow]:
+    """Runs, newest first. Run ids are ordered by start, so `before` (the last id of a page) is all a page needs.
+
+    Only open states are asked for by the partial indexes, so that a long history costs nothing.
+    """
+    conditions: list[str] = []
+    values: list[Any] = []
+
+    def add(condition: str, value: Any) -> None:
+        values.append(value)
+        conditions.append(condition.format(f"${len(values)}"))
+
+    if namespace:
+        add("namespace = {}", namespace)
+    if saga:
+        add("saga = {}", saga)
+    if states:
+        add("state = ANY({}::smallint[])", [int(state) for state in states])
+        if all(not state.ended for state in states):
+            conditions.append("(owner IS NOT NULL OR (owner IS NULL AND due_at IS NOT NULL) OR state = 3)")
+    if stalled:
+        conditions.append("stalled_since IS NOT NULL")
+    if before is not None:
+        add("id < {}", before)
+    if started_before is not None:
+        add("started_at < {}", started_before)
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    values.append(limit)
+    statement = f"SELECT {COLUMNS} FROM run {where} ORDER BY id DESC LIMIT ${len(values)}"  # noqa: S608
+    return [run_row(row) for row in await database.fetch(statement, *values)]

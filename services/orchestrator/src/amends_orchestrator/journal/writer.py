@@ -1,0 +1,218 @@
+"""The group-commit writer: one task, one connection, one statement in flight for the whole process.
+
+While a statement waits for the disk, rows gather; the next statement takes them all. That is the only batching, so a
+single run waits for nothing but its own commit. The runner and StartRun queue rows here and are called back.
+
+Outcomes of a statement:
+* it commits: everybody is told, except the runs whose fence is not ours any more;
+* the connection fails: nobody knows whether it committed. It is sent again until it is answered. If it had
+  committed, the rows collide with themselves, which `recovery` sees by reading them;
+* a row is refused: `recovery` finds the run it belongs to, and the others are written without it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import deque
+from collections.abc import Iterable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+from amends_resilience import Backoff
+
+from amends_orchestrator.journal import recovery
+from amends_orchestrator.journal.batch import Batch, Row, Start, StartAnswer
+from amends_orchestrator.journal.connection import Connect
+from amends_orchestrator.journal.records import Change, NewRun, Refusal
+from amends_orchestrator.journal.statements import HOLDERS
+from amends_orchestrator.journal.tail import Tail
+from amends_orchestrator.observe import JOURNAL_BATCH, JOURNAL_REFUSED, JOURNAL_SECONDS
+
+JOURNAL_UNREACHABLE = "journal.unreachable"
+JOURNAL_REACHABLE = "journal.reachable"
+
+MAXIMUM_ROWS = 512
+MAXIMUM_BYTES = 4 * 1024 * 1024
+
+# A row, or a statement, that the database will refuse however often it is sent.
+REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
+# Anything else that goes wrong may be over the next time.
+UNKNOWN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+
+log = structlog.get_logger(__name__)
+
+
+class JournalWriter:
+    """Queues rows and writes them in order. `run` is the task; everything else may be called from the same loop."""
+
+    def __init__(self, connect: Connect, *, backoff: Backoff | None = None) -> None:
+        self._connect = connect
+        self._backoff = backoff or Backoff(initial=timedelta(milliseconds=50), maximum=timedelta(seconds=2))
+        self._connection: asyncpg.Connection[Any] | None = None
+        self._queue: deque[Row | Start] = deque()
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self.reachable = asyncio.Event()
+        self.reachable.set()
+
+    @property
+    def backlog(self) -> int:
+        """Rows that wait for the statement in flight."""
+        return len(self._queue)
+
+    def append(self, tail: Tail, seq: int, record: bytes, change: Change | None = None) -> None:
+        """Queues the row `seq` of a run; its listener hears of it. A closed tail takes nothing."""
+        if tail.refusal is None:
+            self._queue.append(Row(tail, seq, record, change))
+            self._signal()
+
+    def start(self, new: NewRun) -> asyncio.Future[StartAnswer]:
+        """Queues a new run with its first record; the answer comes when it is durable, or its key is known."""
+        answer: asyncio.Future[StartAnswer] = asyncio.get_running_loop().create_future()
+        self._queue.append(Start(new, answer))
+        self._signal()
+        return answer
+
+    async def flushed(self) -> None:
+        """Returns when nothing is queued or in flight."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Writes for ever; cancelled at the end of the process. Rows of a statement cut short may be durable."""
+        try:
+            while True:
+                if not self._queue:
+                    self._idle.set()
+                    self._wake.clear()
+                    await self._wake.wait()
+                await self._write(self._take())
+        finally:
+            if self._connection is not None:
+                self._connection.terminate()
+                self._connection = None
+
+    def _signal(self) -> None:
+        if not self._wake.is_set():
+            self._wake.set()
+            self._idle.clear()
+
+    def _take(self) -> Batch:
+        entries: list[Row | Start] = []
+        size = 0
+        while self._queue and len(entries) < MAXIMUM_ROWS and size < MAXIMUM_BYTES:
+            entry = self._queue.popleft()
+            size += len(entry.record if isinstance(entry, Row) else entry.new.record)
+            entries.append(entry)
+        return Batch.of(entries)
+
+    async def _write(self, batch: Batch) -> None:
+        """Writes a batch, however long it takes."""
+        attempt = 0
+        while len(batch):
+            try:
+                await self._commit(batch)
+            except REFUSED as error:
+                batch = await self._isolate(batch, error)
+            except UNKNOWN as error:
+                attempt += 1
+                await self._lost(error, attempt)
+            else:
+                break
+        if not self.reachable.is_set():
+            log.info(JOURNAL_REACHABLE, attempts=attempt)
+            self.reachable.set()
+
+    async def _commit(self, batch: Batch) -> None:
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            connection = self._connection = await self._connect()
+        began = time.perf_counter()
+        refused = await connection.fetch(batch.sql(), *batch.parameters())
+        JOURNAL_SECONDS.observe(time.perf_counter() - began)
+        JOURNAL_BATCH.observe(len(batch))
+        lost = {row[0] for row in refused}
+        if lost and batch.starts:
+            await self._answer_known([start for start in batch.starts if start.new.id in lost], connection)
+        tell(batch, lost)
+
+    async def _answer_known(self, starts: list[Start], connection: asyncpg.Connection[Any]) -> None:
+        """Answers starts whose key was there; among them our own, when the first commit's answer was lost."""
+        names = [start.new.namespace for start in starts], [start.new.key for start in starts]
+        rows = await connection.fetch(HOLDERS, *names)
+        holders = {(row["namespace"], row["idempotency_key"]): row for row in rows}
+        for start in starts:
+            row = holders.get((start.new.namespace, start.new.key))
+            if row is None:  # The holder was deleted meanwhile: its retention is over, so the key is free again.
+                self._queue.appendleft(start)
+            elif not start.answer.done():
+                created = row["id"] == start.new.id
+                start.answer.set_result(StartAnswer(created, row["id"], bytes(row["payload"])))
+
+    async def _isolate(self, batch: Batch, error: Exception) -> Batch:
+        """Takes out what can never be written and what is there already; returns what is to be sent again."""
+        connection = self._connection
+        if connection is None or connection.is_closed():
+            return batch
+        try:
+            present = await recovery.present(connection, batch)
+        except UNKNOWN as failure:
+            await self._lost(failure, 1)
+            return batch
+        done, collided = recovery.compare(batch, present)
+        refuse(batch, collided, Refusal.COLLISION)
+        tell(Batch.of(row for row in batch.rows if row.tail.id in done), set())
+        rest = batch.without([*collided, *done])
+        if rest.single or (collided or done):
+            if rest.single and not (collided or done):
+                refuse_single(rest, error)
+                return Batch()
+            return rest
+        for half in rest.halves():
+            await self._write(half)
+        return Batch()
+
+    async def _lost(self, error: Exception, attempt: int) -> None:
+        """Drops the connection and waits; nothing is refused, because the rows may be durable."""
+        if self.reachable.is_set():
+            self.reachable.clear()
+            log.warning(JOURNAL_UNREACHABLE, error=type(error).__name__, detail=str(error))
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+        await asyncio.sleep(self._backoff.delay(attempt, random.random).total_seconds())
+
+
+def tell(batch: Batch, lost: set[UUID]) -> None:
+    """Tells everybody in a committed batch; `lost` are the runs that were refused for their fence."""
+    for start in batch.starts:
+        if start.new.id not in lost and not start.answer.done():
+            start.answer.set_result(StartAnswer(True, start.new.id, start.new.payload))
+    last = {row.tail.id: row.seq for row in batch.rows}
+    for run_id, tail in batch.tails.items():
+        if run_id in lost:
+            JOURNAL_REFUSED.labels(reason=Refusal.FENCED.name).inc()
+            tail.close(Refusal.FENCED)
+        else:
+            tail.listener.durable(last[run_id])
+
+
+def refuse(batch: Batch, runs: Iterable[UUID], refusal: Refusal) -> None:
+    """Closes the tails of these runs."""
+    for run_id in runs:
+        JOURNAL_REFUSED.labels(reason=refusal.name).inc()
+        batch.tails[run_id].close(refusal)
+
+
+def refuse_single(batch: Batch, error: Exception) -> None:
+    """Refuses the only run of a batch, whose row is bad."""
+    for start in batch.starts:
+        JOURNAL_REFUSED.labels(reason=Refusal.BAD_ROW.name).inc()
+        if not start.answer.done():
+            start.answer.set_exception(error)
+    refuse(batch, batch.tails, Refusal.BAD_ROW)

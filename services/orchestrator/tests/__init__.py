@@ -1,0 +1,1 @@
+"""Tests of the orchestrator, on real Postgres and real gRPC servers."""

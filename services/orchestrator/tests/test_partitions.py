@@ -1,0 +1,63 @@
+"""Retention: partitions are dropped whole, and only when all their runs ended long ago."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import asyncpg
+from amends_orchestrator.journal.partitions import drop_old, make_partitions
+from amends_orchestrator.journal.records import Change, State
+
+from .journal_helpers import Journal
+
+MONTH = timedelta(days=30)
+
+
+async def partitions(connection: asyncpg.Connection) -> set[str]:
+    return {row[0] for row in await connection.fetch("SELECT inhrelid::regclass::text FROM pg_inherits")}
+
+
+async def make_day(connection: asyncpg.Connection, day: datetime) -> str:
+    name = f"journal_{day:%Y%m%d}"
+    low, high = [await connection.fetchval("SELECT run_id_floor($1)", at) for at in (day, day + timedelta(days=1))]
+    await connection.execute(f"CREATE TABLE {name} PARTITION OF journal FOR VALUES FROM ('{low}') TO ('{high}')")
+    return name
+
+
+async def test_partitions_of_the_coming_week_are_made_once(connection: asyncpg.Connection):
+    assert await make_partitions(connection) == 0
+    today = datetime.now(UTC)
+    for day in range(8):
+        assert f"journal_{today + timedelta(days=day):%Y%m%d}" in await partitions(connection)
+
+
+async def test_a_partition_goes_when_all_its_runs_ended_before_the_retention(
+    journal: Journal, connection: asyncpg.Connection
+):
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=40)
+    name = await make_day(connection, day)
+    journal.ids.synchronise(day + timedelta(hours=3))
+    tail = await journal.run()
+    assert await drop_old(connection, MONTH) == [], "its run has not ended"
+
+    journal.append(tail, 2, change=Change(State.COMPLETED, release=True))
+    await journal.durable(tail, 2)
+    assert await drop_old(connection, MONTH) == [], "its run has only just ended"
+
+    await connection.execute("UPDATE run SET ended_at = ended_at - interval '31 days'")
+    assert await drop_old(connection, MONTH) == [name]
+    assert await connection.fetchval("SELECT count(*) FROM run") == 0
+    assert name not in await partitions(connection)
+
+
+async def test_the_key_of_a_run_is_free_again_after_its_retention(journal: Journal, connection: asyncpg.Connection):
+    day = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=40)
+    await make_day(connection, day)
+    journal.ids.synchronise(day)
+    first = await journal.start("key", payload=b"old")
+    await connection.execute("UPDATE run SET state = 4, ended_at = clock_timestamp() - interval '31 days'")
+    await drop_old(connection, MONTH)
+    journal.ids.synchronise(datetime.now(UTC))
+    second = await journal.start("key", payload=b"new")
+    assert second.created
+    assert second.run_id != first.run_id

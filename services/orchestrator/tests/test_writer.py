@@ -1,0 +1,176 @@
+"""The group-commit writer on a real Postgres: order, fences, bad rows, lost answers."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import asyncpg
+import pytest
+from amends_orchestrator.journal.connection import Connect
+from amends_orchestrator.journal.reader import read_journal, read_run
+from amends_orchestrator.journal.records import Change, Refusal, State
+from amends_orchestrator.journal.tail import Tail
+from amends_testkit.waiting import eventually
+
+from .journal_helpers import Heard, Journal, heard
+
+
+async def test_rows_of_many_runs_are_kept_in_order_and_without_gaps(journal: Journal, connection: asyncpg.Connection):
+    tails = await asyncio.gather(*(journal.run() for _ in range(50)))
+    for seq in range(2, 12):
+        for tail in tails:
+            journal.append(tail, seq, record=b"%d" % seq)
+    for tail in tails:
+        await journal.durable(tail, 11)
+        records = await read_journal(connection, tail.id)
+        assert [record.seq for record in records] == list(range(1, 12))
+        assert [record.record for record in records[1:]] == [b"%d" % seq for seq in range(2, 12)]
+
+
+async def test_the_same_key_started_twice_is_one_run_and_both_learn_its_payload(journal: Journal):
+    answers = await asyncio.gather(*(journal.start("k", payload=b"one") for _ in range(20)))
+    assert len({answer.run_id for answer in answers}) == 1
+    assert sum(answer.created for answer in answers) == 1
+    later = await journal.start("k", payload=b"two")
+    assert (later.created, later.run_id, later.payload) == (False, answers[0].run_id, b"one")
+
+
+async def test_a_change_of_the_run_row_comes_with_the_record(journal: Journal, connection: asyncpg.Connection):
+    tail = await journal.run()
+    journal.append(tail, 2, change=Change(State.COMPLETED, release=True, message="done"))
+    await journal.durable(tail, 2)
+    run = await read_run(connection, tail.id)
+    assert run is not None
+    assert (run.state, run.owner, run.message) == (State.COMPLETED, None, "done")
+    assert run.ended_at is not None
+
+
+async def test_rows_under_an_old_fence_are_refused_and_so_is_every_later_row(
+    journal: Journal, connection: asyncpg.Connection
+):
+    lost, kept = await journal.run(), await journal.run()
+    await connection.execute("UPDATE run SET fence = 2 WHERE id = $1", lost.id)
+    journal.append(lost, 2, change=Change(State.COMPLETED, release=True))
+    journal.append(kept, 2)
+    assert await journal.refused(lost) is Refusal.FENCED
+    await journal.durable(kept, 2)
+    journal.append(lost, 3)
+    await journal.writer.flushed()
+    assert len(await read_journal(connection, lost.id)) == 1
+    run = await read_run(connection, lost.id)
+    assert run is not None
+    assert run.state is State.RUNNING
+
+
+async def test_a_bad_row_among_128_runs_fails_its_run_alone(journal: Journal, connection: asyncpg.Connection):
+    tails = await asyncio.gather(*(journal.run() for _ in range(128)))
+    bad = tails[77]
+    for tail in tails:
+        message = "no\x00text" if tail is bad else "text"
+        journal.append(tail, 2, change=Change(State.RUNNING, message=message))
+    for tail in tails:
+        journal.append(tail, 3)
+    assert await journal.refused(bad) is Refusal.BAD_ROW
+    for tail in tails:
+        if tail is not bad:
+            await journal.durable(tail, 3)
+    assert len(await read_journal(connection, bad.id)) == 1
+
+
+async def test_a_bad_start_fails_alone(journal: Journal):
+    results = await asyncio.gather(
+        journal.start("good"), journal.start("bad\x00"), journal.start("fine"), return_exceptions=True
+    )
+    assert [isinstance(result, BaseException) for result in results] == [False, True, False]
+
+
+async def test_a_row_of_somebody_else_under_our_number_drops_the_run_and_no_other(
+    journal: Journal, connection: asyncpg.Connection
+):
+    theirs, ours = await journal.run(), await journal.run()
+    await connection.execute("INSERT INTO journal VALUES ($1, 2, 1, 'somebody else')", theirs.id)
+    journal.append(theirs, 2, 3)
+    journal.append(ours, 2, 3)
+    assert await journal.refused(theirs) is Refusal.COLLISION
+    await journal.durable(ours, 3)
+    assert [record.seq for record in await read_journal(connection, theirs.id)] == [1, 2]
+
+
+class LosesAnswers:
+    """A connection whose next commits reach the database, but whose answers do not come back."""
+
+    def __init__(self, inner: asyncpg.Connection, plan: list[str]) -> None:
+        self._inner = inner
+        self._plan = plan
+
+    async def fetch(self, *arguments: Any) -> Any:
+        what = self._plan.pop(0) if self._plan else "answer"
+        if what == "before":
+            raise ConnectionResetError("cut before the statement")
+        rows = await self._inner.fetch(*arguments)
+        if what == "after":
+            raise ConnectionResetError("cut after the commit")
+        return rows
+
+    def is_closed(self) -> bool:
+        return self._inner.is_closed()
+
+    def terminate(self) -> None:
+        self._inner.terminate()
+
+
+@pytest.mark.parametrize("plan", [["after"], ["before"], ["before", "after"], ["after", "after", "before", "after"]])
+async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled(
+    connect: Connect, process, connection: asyncpg.Connection, plan: list[str]
+):
+    remaining: list[str] = []
+
+    async def losing() -> Any:
+        return LosesAnswers(await connect(), remaining)
+
+    async with Journal.over(losing, process) as journal:
+        tail = await journal.run()
+        remaining.extend(plan)
+        journal.append(tail, 2, 3, 4, change=Change(State.COMPENSATING, message="kept"))
+        start = journal.start("key")
+        answer = await start
+        await journal.durable(tail, 4)
+        assert answer.created
+        assert heard(tail).refusal is None
+        assert [record.seq for record in await read_journal(connection, tail.id)] == [1, 2, 3, 4]
+        assert len(await read_journal(connection, answer.run_id)) == 1
+
+
+async def test_when_the_database_is_gone_rows_wait_and_the_journal_says_so(
+    connect: Connect, process, connection: asyncpg.Connection
+):
+    there = asyncio.Event()
+    there.set()
+
+    async def sometimes() -> asyncpg.Connection:
+        if not there.is_set():
+            raise ConnectionRefusedError("gone")
+        return await connect()
+
+    async with Journal.over(sometimes, process) as journal:
+        tail = await journal.run()
+        there.clear()
+        await connection.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
+            "AND datname = current_database()"
+        )
+        journal.append(tail, 2)
+        await eventually(lambda: not journal.writer.reachable.is_set())
+        assert heard(tail).seq == 0
+        there.set()
+        await journal.durable(tail, 2)
+        assert journal.writer.reachable.is_set()
+
+
+async def test_a_closed_tail_takes_nothing_and_tells_its_listener_once():
+    listener = Heard()
+    tail = Tail(asyncio, 1, listener)  # type: ignore[arg-type]
+    tail.close(Refusal.FENCED)
+    tail.close(Refusal.BAD_ROW)
+    assert listener.refusal is Refusal.FENCED

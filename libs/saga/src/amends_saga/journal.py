@@ -14,7 +14,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from amends.saga.v1 import journal_pb2 as pb
 from amends_saga.engine import events as ev
-from amends_saga.engine.replay import UnreadableJournalError
+from amends_saga.engine.ledger import UnreadableJournalError
 from amends_saga.plan import Plan
 
 RULES_VERSION = 1

@@ -1,23 +1,29 @@
 """The saga engine: pure functions that fold a run's journal and decide what comes next.
 
-`advance` is what an owner of a run calls; `replay` makes the state of a run from its journal; `check_resolution`
-says what a person may do. The orchestrator, the explorer and the tests run these same functions. The rules are
-those of docs/explanation/guarantees.md; each was model-checked before it was written here.
+`start` and `advance` are what an owner of a run calls; `replay` makes the state of a run from its journal;
+`check_resolution` says what a person may do. The orchestrator, the explorer and the tests run these same functions.
+The rules are those of docs/explanation/guarantees.md; each was model-checked before it was written here.
 """
 
-from amends_saga.engine.advance import advance
-from amends_saga.engine.replay import UnreadableJournalError, replay
+from amends_saga.engine.answers import bounded
+from amends_saga.engine.ledger import Ledger, UnreadableJournalError, replay
+from amends_saga.engine.machine import advance, cancellable, start
 from amends_saga.engine.resolve import check_resolution, resolutions
-from amends_saga.engine.state import RunState, StepRun, initial, stalled_since
+from amends_saga.engine.state import Phase, RunState, StepRun, initial, stalled_since
 
 __all__ = [
+    "Ledger",
+    "Phase",
     "RunState",
     "StepRun",
     "UnreadableJournalError",
     "advance",
+    "bounded",
+    "cancellable",
     "check_resolution",
     "initial",
     "replay",
     "resolutions",
     "stalled_since",
+    "start",
 ]

@@ -1,6 +1,6 @@
 """Turns a participant's answer into the record that the journal keeps of it.
 
-Called by `advance` for every reply. Which attempts may be repeated is decided here: without end after the pivot,
+Called by `machine` for every reply. Which attempts may be repeated is decided here: without end after the pivot,
 for compensations and for voids; under the retry policy before the pivot; never for a method that promises nothing.
 """
 

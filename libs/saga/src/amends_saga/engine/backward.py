@@ -1,6 +1,6 @@
 """What a run that undoes its effects does next.
 
-Called by `advance` while the phase is COMPENSATING. Nothing goes forward any more: compensations run in the
+Called by `machine` while the phase is COMPENSATING. Nothing goes forward any more: compensations run in the
 reverse of the graph's partial order, each until it is answered.
 """
 

@@ -1,6 +1,6 @@
 """Folds events and signals into the state of a run. Total and pure: what the journal says is never refused here.
 
-Called by `replay` (events alone) and `advance` (both).
+Called by `ledger` (events alone) and `machine` (both).
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """What a run that goes forward does next.
 
-Called by `advance` while the phase is RUNNING. In order of precedence: rest for a person, undo, void the pivot,
+Called by `machine` while the phase is RUNNING. In order of precedence: rest for a person, undo, void the pivot,
 end, and only then call what the graph allows.
 """
 

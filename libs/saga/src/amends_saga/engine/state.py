@@ -1,6 +1,6 @@
 """The state of a run as its owner sees it: what the journal says, and what only the owner knows.
 
-Made by `replay` from a journal, changed by `evolve` alone, read by everybody.
+Made by `ledger` from a journal, changed by `evolve` alone, read by everybody.
 """
 
 from datetime import datetime, timedelta

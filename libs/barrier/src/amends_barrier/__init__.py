@@ -1,1 +1,8 @@
 """The barrier that makes a Python gRPC service a safe participant of sagas."""
+
+from amends_barrier.barrier import Barrier
+from amends_barrier.methods import Guarded, guarded_methods
+from amends_barrier.protocol import Reason, Refusal
+from amends_barrier.transaction import connection, savepoint
+
+__all__ = ["Barrier", "Guarded", "Reason", "Refusal", "connection", "guarded_methods", "savepoint"]

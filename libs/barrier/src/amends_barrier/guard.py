@@ -1,0 +1,109 @@
+"""The five promises, as decisions over the rows of one key. Knows Postgres, and nothing of gRPC servers.
+
+Called by the interceptor, for every call of a guarded method.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from amends_barrier import rows
+from amends_barrier.protocol import Call, Operation, Reason, Refusal, Voided
+from amends_barrier.transaction import Pool, Row, Transaction, transaction
+
+Work = Callable[[], Awaitable[bytes]]
+"""Runs the handler inside the transaction and returns its serialised response; raises to have it rolled back."""
+
+TRIES = 5
+"""How often a decision is taken again because the rows changed while it was."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A response, and for a void what became of it."""
+
+    response: bytes
+    voided: Voided | None = None
+
+
+class Guard:
+    """Takes the decisions on one database."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    async def answer(self, call: Call, digest: bytes, work: Work) -> Answer:
+        """Answer a call that has a key, with or without its handler. Raises Refusal, and whatever `work` raises."""
+        match call.operation:
+            case Operation.ACTION:
+                return await self._action(call.key, digest, work)
+            case Operation.COMPENSATION:
+                return await self._compensation(call, digest, work)
+            case Operation.VOID:
+                return await self._void(call.key, call.void_of)
+
+    async def unkeyed(self, work: Work) -> bytes:
+        """Run the handler in a transaction of its own that leaves no row: a call that is no part of a saga."""
+        async with transaction(self._pool) as own:
+            await own.begin()
+            response = await work()
+            await own.commit()
+            return response
+
+    async def _action(self, key: str, digest: bytes, work: Work) -> Answer:
+        for _ in range(TRIES):
+            async with transaction(self._pool) as own:
+                # Waits here for whoever holds the key's row.
+                if await own.begin(rows.begin_action(key, digest)):
+                    return await _once(own, key, Operation.ACTION, work)
+                found = await own.read(key)
+            action, compensation = found.get(Operation.ACTION), found.get(Operation.COMPENSATION)
+            if action is None:
+                continue  # expired meanwhile
+            if action.is_void or (compensation is not None and not compensation.is_void):
+                raise Refusal(Reason.STEP_FENCED)
+            return _again(action, digest)
+        raise Refusal(Reason.TRANSACTION_CONFLICT)
+
+    async def _compensation(self, call: Call, digest: bytes, work: Work) -> Answer:
+        key = call.key
+        for _ in range(TRIES):
+            async with transaction(self._pool) as own:
+                if await own.begin(rows.begin_compensation(key, digest)):
+                    return await _once(own, key, Operation.COMPENSATION, work)
+                found = await own.read(key)
+                compensation, action = found.get(Operation.COMPENSATION), found.get(Operation.ACTION)
+                if compensation is not None:
+                    if compensation.is_void:
+                        raise Refusal(Reason.STEP_FENCED)
+                    return _again(compensation, digest)
+                if action is None or not action.is_void:
+                    continue  # changed between the statements
+                if call.action_known_ok:
+                    raise Refusal(Reason.ACTION_UNKNOWN)  # the void row of this attempt is rolled back
+                if await own.insert(rows.null_compensation(key, digest)):
+                    await own.commit()
+                    return Answer(b"")
+        raise Refusal(Reason.TRANSACTION_CONFLICT)
+
+    async def _void(self, key: str, operation: Operation) -> Answer:
+        for _ in range(TRIES):
+            async with transaction(self._pool) as own:
+                if await own.insert(rows.void(key, operation)):
+                    return Answer(b"", Voided.VOIDED)
+                row = (await own.read(key)).get(operation)
+            if row is not None:
+                return Answer(b"", Voided.VOIDED) if row.is_void else Answer(row.stored(), Voided.ALREADY_DONE)
+        raise Refusal(Reason.TRANSACTION_CONFLICT)
+
+
+async def _once(own: Transaction, key: str, operation: Operation, work: Work) -> Answer:
+    """Run the handler, whose row is ours, and commit its effect and its response together."""
+    response = await work()
+    await own.commit(rows.finish(key, operation, response))
+    return Answer(response)
+
+
+def _again(row: Row, digest: bytes) -> Answer:
+    if row.digest != digest:
+        raise Refusal(Reason.KEY_REUSED)
+    return Answer(row.stored())

@@ -1,0 +1,150 @@
+"""Puts the guard around guarded methods of a grpc.aio server.
+
+Made by `Barrier.interceptor`. The handler and the commit are shielded: when the caller's deadline passes meanwhile
+they are finished all the same, so that the next attempt with the same key finds the stored response.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from datetime import timedelta
+from typing import Any, NoReturn, cast
+
+import grpc
+
+from amends_barrier.context import Aborted, GuardedContext
+from amends_barrier.guard import Answer, Guard
+from amends_barrier.methods import Guarded
+from amends_barrier.protocol import BARRIER_TRAILER, KEY, VOID_TRAILER, Call, Reason, Refusal, digest, read
+
+_log = logging.getLogger(__name__)
+
+Handler = grpc.RpcMethodHandler[Any, Any]
+Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+
+FINISHED_LATE = "barrier.finished_after_caller_left"
+FAILED_LATE = "barrier.failed_after_caller_left"
+GIVEN_UP = "barrier.given_up_after_caller_left"
+
+
+class Interceptor(grpc.aio.ServerInterceptor):
+    """Decides by method alone and looks at metadata through the context, so that wrapped handlers may be kept."""
+
+    def __init__(self, guard: Guard, methods: Mapping[str, Guarded], finish: timedelta) -> None:
+        """`finish` bounds how long a transaction may go on after its caller has left."""
+        self._guard = guard
+        self._methods = methods
+        self._finish = finish
+        self._orphans: set[asyncio.Task[Answer]] = set()
+
+    async def intercept_service(
+        self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
+    ) -> Handler | None:
+        """Return the handler of a method, wrapped if the method is guarded."""
+        handler = await continuation(handler_call_details)
+        method = handler_call_details.method
+        if handler is None or method not in self._methods:
+            return handler
+        if handler.unary_unary is None:
+            raise TypeError(f"{method} is guarded, but its handler is not unary")
+        return grpc.unary_unary_rpc_method_handler(cast("Any", self._wrapped(method, handler)))
+
+    async def drain(self) -> None:
+        """Wait for the transactions whose callers have left; they are bounded by `finish`."""
+        while self._orphans:
+            await asyncio.wait(self._orphans)
+
+    def _wrapped(self, method: str, handler: Handler) -> Callable[[bytes, Any], Awaitable[bytes]]:
+        """Return a behaviour over bytes: digests are over the request as sent, responses are stored as sent."""
+
+        async def serve(request: bytes, context: Any) -> bytes:
+            metadata = context.invocation_metadata() or ()
+            trailers = (BARRIER_TRAILER,) if any(name == KEY for name, _ in metadata) else ()
+            guarded = GuardedContext(context, trailers)
+            try:
+                call = read(metadata)
+                answer = await self._shielded(method, handler, request, guarded, call)
+            except Refusal as refusal:
+                await context.abort(refusal.code, refusal.message, (*trailers, refusal.trailer()))
+            except Aborted:
+                await _abort(context, guarded)
+            if answer.voided is not None:
+                context.set_trailing_metadata((*trailers, (VOID_TRAILER, answer.voided.value)))
+            return answer.response
+
+        return serve
+
+    async def _shielded(
+        self, method: str, handler: Handler, request: bytes, context: GuardedContext, call: Call | None
+    ) -> Answer:
+        began = False
+
+        async def work() -> bytes:
+            nonlocal began
+            began = True
+            return await _handle(handler, request, context)
+
+        task = asyncio.create_task(self._answer(method, request, call, work))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                self._leave_behind(task, method, began)
+            raise
+
+    async def _answer(
+        self, method: str, request: bytes, call: Call | None, work: Callable[[], Coroutine[Any, Any, bytes]]
+    ) -> Answer:
+        if call is None:
+            return Answer(await self._guard.unkeyed(work))
+        return await self._guard.answer(call, digest(method, request), work)
+
+    def _leave_behind(self, task: asyncio.Task[Answer], method: str, began: bool) -> None:
+        """The caller has left. A handler that began is finished within its bound, anything before it is called off."""
+        self._orphans.add(task)
+        if began:
+            bound = asyncio.get_running_loop().call_later(self._finish.total_seconds(), task.cancel)
+            task.add_done_callback(lambda _: bound.cancel())
+        else:
+            task.cancel()
+
+        def ended(done: asyncio.Task[Answer]) -> None:
+            self._orphans.discard(done)
+            if done.cancelled():
+                if began:
+                    _log.warning(GIVEN_UP, extra={"method": method})
+            elif (error := done.exception()) is not None:
+                _log.info(FAILED_LATE, extra={"method": method, "error": type(error).__name__})
+            else:
+                _log.info(FINISHED_LATE, extra={"method": method})
+
+        task.add_done_callback(ended)
+
+
+async def _handle(handler: Handler, request: bytes, context: GuardedContext) -> bytes:
+    """Run the service's handler; its response as bytes. Raises Aborted for an error that was not raised, too."""
+    message: Any = request
+    if handler.request_deserializer is not None:
+        try:
+            message = handler.request_deserializer(request)
+        except Exception as error:
+            raise Refusal(Reason.REQUEST_UNREADABLE) from error
+    behavior = cast("Any", handler.unary_unary)
+    response = await behavior(message, context)
+    if context.failed:
+        raise Aborted
+    if handler.response_serializer is None:
+        return cast("bytes", response)
+    return handler.response_serializer(response)
+
+
+async def _abort(context: Any, guarded: GuardedContext) -> NoReturn:
+    """End the call as the handler asked, now that its transaction is rolled back."""
+    if guarded.aborted is None:
+        code = context.code()
+        code = code if isinstance(code, grpc.StatusCode) else grpc.StatusCode.UNKNOWN
+        details = context.details() or ""
+        await context.abort(code, details if isinstance(details, str) else details.decode())
+    else:
+        await context.abort(*guarded.aborted)
+    raise AssertionError("abort always raises")

@@ -1,0 +1,168 @@
+"""The transaction that a guarded handler works in: opened and finished by the barrier, lent to the handler.
+
+Called by the guard. `connection` and `savepoint` are for handlers.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from contextvars import ContextVar
+from datetime import timedelta
+from itertools import count
+from typing import TypeAlias, cast
+
+import asyncpg
+
+from amends_barrier import rows
+from amends_barrier.protocol import Operation, Reason, Refusal
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
+
+ROLLBACK_TIMEOUT = timedelta(seconds=5)
+
+_lent: ContextVar[Connection] = ContextVar("amends_barrier_connection")
+_savepoints = count(1)
+
+# SQLSTATE: serialization_failure, deadlock_detected, lock_not_available
+_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
+# Classes connection exception, insufficient resources, operator intervention (shutdown, cancelled, time-outs);
+# read_only_sql_transaction (a failover) and idle_in_transaction_session_timeout.
+_UNAVAILABLE_CLASSES = frozenset({"08", "53", "57"})
+_UNAVAILABLE = frozenset({"25006", "25P03"})
+
+
+def connection() -> Connection:
+    """Return the connection of the barrier's transaction. Raises LookupError outside a guarded handler.
+
+    The barrier has begun the transaction and ends it. For a part that may fail on its own use `savepoint`; asyncpg's
+    own `connection.transaction()` refuses to work inside.
+    """
+    return _lent.get()
+
+
+@asynccontextmanager
+async def savepoint() -> AsyncIterator[Connection]:
+    """Undo just the block when it raises, and go on in the transaction. Raises LookupError like `connection`."""
+    lent = _lent.get()
+    name = f"amends_{next(_savepoints)}"
+    await lent.execute(f"SAVEPOINT {name}")
+    try:
+        yield lent
+    except BaseException:
+        await lent.execute(f"ROLLBACK TO SAVEPOINT {name}")
+        raise
+    await lent.execute(f"RELEASE SAVEPOINT {name}")
+
+
+def refusal_for(error: Exception) -> Refusal | None:
+    """Return the refusal that asks for another try, if that can help; None for an error that is the handler's own."""
+    if not isinstance(error, asyncpg.PostgresError):
+        return None
+    state = str(error.sqlstate or "")
+    if state in _CONFLICTS:
+        return Refusal(Reason.TRANSACTION_CONFLICT)
+    if state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE:
+        return Refusal(Reason.DATABASE_UNAVAILABLE)
+    return None
+
+
+class Transaction:
+    """One connection of the pool on which the barrier opens and ends transactions by script."""
+
+    def __init__(self, held: Connection) -> None:
+        self._held = held
+        self._open = False
+
+    async def begin(self, script: str = "BEGIN") -> bool:
+        """Run a script that starts with BEGIN; tell whether the INSERT at its end inserted."""
+        self._open = True
+        return await self.insert(script)
+
+    async def insert(self, script: str) -> bool:
+        """Run a script that ends with an INSERT; tell whether it inserted."""
+        return await self._held.execute(script) == "INSERT 0 1"
+
+    async def commit(self, script: str = "COMMIT") -> None:
+        """Run a script that ends with COMMIT. Raises RuntimeError when there is no transaction that could be."""
+        if not self._held.is_in_transaction():
+            raise RuntimeError("the handler has ended the barrier's transaction")
+        tag = await self._held.execute(script)
+        if tag != "COMMIT":
+            raise RuntimeError("the handler went on after an error that had broken the transaction")
+        self._open = False
+
+    async def rollback(self) -> None:
+        """Undo what is open; a connection that cannot do even that is given up, and the server undoes it."""
+        if self._held.is_closed() or not self._open:
+            return
+        self._open = False
+        try:
+            async with asyncio.timeout(ROLLBACK_TIMEOUT.total_seconds()):
+                await self._held.execute("ROLLBACK")
+        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            self._held.terminate()
+
+    async def read(self, key: str) -> "dict[Operation, Row]":
+        """Return what is recorded under a key."""
+        found = await self._held.fetch(rows.READ, key)
+        return {Operation(row["operation"]): Row(row["request_digest"], row["response"]) for row in found}
+
+    async def expire(self, retention: timedelta, limit: int) -> int:
+        """Remove at most `limit` keys that are older than `retention`; return how many rows that were."""
+        tag = await self._held.execute(rows.EXPIRE, retention, limit)
+        return int(tag.rpartition(" ")[2])
+
+
+class Row:
+    """What is recorded of one operation."""
+
+    __slots__ = ("digest", "response")
+
+    def __init__(self, digest: bytes | None, response: bytes | None) -> None:
+        self.digest = digest
+        self.response = response
+
+    @property
+    def is_void(self) -> bool:
+        """Tell whether the operation never ran and never will."""
+        return self.digest is None
+
+    def stored(self) -> bytes:
+        """Return the response. Raises RuntimeError if there is none: only a handler that committed can cause that."""
+        if self.response is None:
+            raise RuntimeError("a handler has committed the barrier's transaction before its response was stored")
+        return self.response
+
+
+@asynccontextmanager
+async def transaction(pool: Pool) -> AsyncIterator[Transaction]:
+    """Lend a connection for the block and roll back whatever is then still open.
+
+    Raises Refusal(DATABASE_UNAVAILABLE) when there is no connection to be had, when it was lost in the block, and when
+    the server gave up; Refusal(TRANSACTION_CONFLICT) for a serialisation failure or a deadlock.
+    """
+    try:
+        proxy = await pool.acquire()
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
+    held = cast("Connection", proxy)
+    token = _lent.set(held)
+    own = Transaction(held)
+    try:
+        yield own
+    except Exception as error:
+        if isinstance(error, Refusal):
+            raise
+        if held.is_closed():
+            raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
+        refusal = refusal_for(error)
+        if refusal is not None:
+            raise refusal from error
+        raise
+    finally:
+        _lent.reset(token)
+        try:
+            await own.rollback()
+        finally:
+            await pool.release(proxy)

@@ -1,0 +1,95 @@
+"""`amends apply`: puts Participants, RetryPolicies and Sagas in force, in the order in which they need each other."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amends_cli import connection, descriptors, findings, manifests, output
+from amends_cli.connection import CALL_TIMEOUT
+from amends_cli.failure import Exit, usage
+from amends_cli.manifests import Manifest
+from amends_cli.output import Column, Format, field
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+COLUMNS = [
+    Column("RESOURCE", field("resource")),
+    Column("RESULT", field("result")),
+    Column("DIGEST", lambda row: row.get("digest", "")[:12]),
+]
+
+
+def apply(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files, folders of them, or -.")],
+    descriptor_files: descriptors.Descriptors = None,
+    protos: descriptors.Protos = None,
+    namespace: connection.Namespace = "default",
+    form: output.Output = Format.TABLE,
+    address: connection.Address = None,
+) -> None:
+    """Check resources and put them in force. Exit code 1 when one is refused; the others are in force then."""
+    texts = manifests.read_files(files)
+    documents = manifests.split(texts)
+    if not documents:
+        raise usage("there is no resource in these files", "A resource has apiVersion, kind, metadata and spec.")
+    contracts = [found for _, found in descriptors.load(descriptor_files, protos)]
+    results: list[dict[str, Any]] = []
+    with connection.connect(address) as server:
+        for document in documents:
+            results.append(_apply(server, document, namespace, contracts))
+    if form in (Format.TABLE, Format.WIDE):
+        _show(results, form)
+    else:
+        data = [{**row, "findings": [findings.as_data(found) for found in row["findings"]]} for row in results]
+        output.emit(data, form)
+    if any(row["result"] == "refused" for row in results):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _apply(
+    server: connection.Connection, document: Manifest, namespace: str, contracts: "list[FileDescriptorSet]"
+) -> dict[str, Any]:
+    from amends.saga.v1 import definition_service_pb2 as api
+
+    timeout = CALL_TIMEOUT.total_seconds()
+    manifest = api.Manifest(text=document.text, source=document.source)
+    answer: Any
+    if document.kind == "Participant":
+        known = _contract(document, contracts)
+        participant = api.ApplyParticipantRequest(manifest=manifest, namespace=namespace, descriptors=known)
+        answer = server.definitions.ApplyParticipant(participant, timeout=timeout)
+    elif document.kind == "RetryPolicy":
+        policy = api.ApplyRetryPolicyRequest(manifest=manifest, namespace=namespace)
+        answer = server.definitions.ApplyRetryPolicy(policy, timeout=timeout)
+    elif document.kind == "Saga":
+        saga = api.ApplySagaRequest(manifest=manifest, namespace=namespace)
+        answer = server.definitions.ApplySaga(saga, timeout=timeout)
+    elif document.kind == "SagaRun":
+        raise usage(f"{document.source}: a SagaRun is not applied here", "Start one with `amends start SAGA`.")
+    else:
+        raise usage(f"{document.source}: `{document.kind}` is no kind of ours", "Use Saga, Participant or RetryPolicy.")
+    return {
+        "resource": f"{document.kind.lower()} {document.namespace or namespace}/{document.name}",
+        "result": "applied" if answer.accepted else "refused",
+        "digest": getattr(answer, "digest", ""),
+        "findings": [findings.from_message(found) for found in answer.findings],
+    }
+
+
+def _contract(document: Manifest, contracts: "list[FileDescriptorSet]") -> bytes:
+    """The first descriptor set that declares the participant's service; empty: it is asked by reflection."""
+    spec = document.content.get("spec")
+    wanted = spec.get("service") if isinstance(spec, dict) else None
+    for contract in contracts:
+        for file in contract.file:
+            if any(f"{file.package}.{service.name}".lstrip(".") == wanted for service in file.service):
+                return contract.SerializeToString()
+    return b""
+
+
+def _show(results: list[dict[str, Any]], form: Format) -> None:
+    found = [finding for row in results for finding in row["findings"]]
+    if found:
+        findings.show(found, form, summary=findings.plural([(len(results), "resource")]))
+    output.emit_rows(results, COLUMNS, form, empty="nothing")

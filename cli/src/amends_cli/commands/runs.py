@@ -1,0 +1,220 @@
+"""`amends start`, `watch`, `resolve` and `cancel`: what people do with runs."""
+
+import getpass
+import json
+import socket
+import sys
+import uuid
+from datetime import timedelta
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amends_cli import connection, output
+from amends_cli.connection import CALL_TIMEOUT
+from amends_cli.failure import Exit, usage
+from amends_cli.output import Format
+
+if TYPE_CHECKING:
+    from google.protobuf.struct_pb2 import Struct
+
+FOREVER = timedelta(days=1)
+"""How long to wait for the end of a run when nothing was said."""
+
+
+class Decision(StrEnum):
+    """What a person can decide about a run."""
+
+    RETRY = "retry"
+    SKIP = "skip"
+    COMPENSATE = "compensate"
+    PARK = "park"
+
+
+class Effect(StrEnum):
+    """What a person knows about a plain call."""
+
+    HAPPENED = "happened"
+    NONE = "none"
+
+
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the journal for ever.")]
+Actor = Annotated[str, typer.Option("--actor", help="Who decides; left out: user@host.")]
+
+
+def start(
+    saga: Annotated[str, typer.Argument(help="The saga's name.")],
+    given: Annotated[
+        str, typer.Option("-i", "--input", metavar="JSON|@FILE|-", help="The input message as protobuf JSON.")
+    ] = "{}",
+    key: Annotated[
+        str, typer.Option("--key", help="The same key starts nothing twice; left out: a new one is made and printed.")
+    ] = "",
+    wait: Annotated[bool, typer.Option("--wait", help="Wait until the run has ended or is parked.")] = False,
+    follow: Annotated[
+        bool, typer.Option("--watch", help="Show the timeline until the run has ended or is parked.")
+    ] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait at most.")] = 60.0,
+    namespace: connection.Namespace = "default",
+    form: output.Output = Format.TABLE,
+    address: connection.Address = None,
+) -> None:
+    """Start a run of a saga."""
+    from amends.saga.v1 import run_service_pb2
+
+    request = run_service_pb2.StartRunRequest(
+        namespace=namespace, saga=saga, idempotency_key=key or str(uuid.uuid4()), json=_struct("--input", given)
+    )
+    limit = timedelta(seconds=timeout)
+    if wait and not follow:
+        request.wait = True
+        request.wait_timeout.FromTimedelta(limit)
+    with connection.connect(address) as server:
+        answer = server.runs.StartRun(request, timeout=(limit + CALL_TIMEOUT).total_seconds())
+        run = answer.run
+        if not answer.created:
+            output.say(f"a run with the key {run.idempotency_key} was there already")
+        if follow:
+            if form in (Format.TABLE, Format.WIDE):
+                output.say(f"run {run.run_id}, key {run.idempotency_key}")
+            run = _follow(server, run.run_id, limit, form, until_parked=True)
+    _report(run, form, told=follow)
+    if wait or follow:
+        _exit_by(run)
+
+
+def watch(
+    run: RunId,
+    until_parked: Annotated[bool, typer.Option("--until-parked", help="End when the run waits for a person.")] = False,
+    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to watch at most; left out: a day.")] = (
+        FOREVER.total_seconds()
+    ),
+    form: output.Output = Format.TABLE,
+    address: connection.Address = None,
+) -> None:
+    """Show the timeline of a run live, until it has ended. Exit code 0 when it is COMPLETED, else 1."""
+    with connection.connect(address) as server:
+        last = _follow(server, run, timedelta(seconds=timeout), form, until_parked=until_parked)
+    _exit_by(last)
+
+
+def resolve(
+    run: RunId,
+    decision: Annotated[Decision, typer.Argument(help="What to do.")],
+    reason: Reason,
+    actor: Actor = "",
+    effect: Annotated[
+        Effect | None, typer.Option("--effect", help="For a plain call in doubt: whether it had its effect.")
+    ] = None,
+    result: Annotated[
+        str, typer.Option("--result", metavar="JSON|@FILE|-", help="For skip: the response that later steps shall see.")
+    ] = "",
+    seq: Annotated[
+        int | None, typer.Option("--seq", help="The sequence number of the parked record that the decision is about.")
+    ] = None,
+    form: output.Output = Format.TABLE,
+    address: connection.Address = None,
+) -> None:
+    """Decide what a parked run does next; kept in its journal with who and why."""
+    from amends.saga.v1 import run_service_pb2 as api
+    from amends_cli.commands import show
+
+    request = api.ResolveRunRequest(
+        run_id=run,
+        resolution=api.Resolution.Value(f"RESOLUTION_{decision.upper()}"),
+        reason=reason,
+        actor=actor or _me(),
+        effect=api.Effect.Value(f"EFFECT_{effect.upper()}") if effect else api.EFFECT_UNSPECIFIED,
+    )
+    if result:
+        request.result.CopyFrom(_struct("--result", result))
+    with connection.connect(address) as server:
+        # Without --seq the decision is about what is there now; the orchestrator refuses it if that changes meanwhile.
+        request.expected_seq = seq if seq is not None else show.fetch(server, run).parked.seq
+        answer = server.runs.ResolveRun(request, timeout=CALL_TIMEOUT.total_seconds())
+    _report(answer.run, form)
+
+
+def cancel(
+    run: RunId,
+    reason: Reason,
+    actor: Actor = "",
+    form: output.Output = Format.TABLE,
+    address: connection.Address = None,
+) -> None:
+    """Ask a run to undo what it did; refused once it is past its pivot."""
+    from amends.saga.v1 import run_service_pb2
+
+    request = run_service_pb2.CancelRunRequest(run_id=run, reason=reason, actor=actor or _me())
+    with connection.connect(address) as server:
+        answer = server.runs.CancelRun(request, timeout=CALL_TIMEOUT.total_seconds())
+    _report(answer.run, form)
+
+
+def _follow(server: connection.Connection, run_id: str, limit: timedelta, form: Format, *, until_parked: bool) -> Any:
+    """Tells the story of a run to its end; returns it as it stood last."""
+    from amends.saga.v1 import run_pb2, run_service_pb2
+    from amends_cli import timeline
+    from amends_cli.commands.show import plain
+
+    story = timeline.Story(output.console())
+    last = None
+    stream = server.runs.WatchRun(run_service_pb2.WatchRunRequest(run_id=run_id), timeout=limit.total_seconds())
+    for answer in stream:
+        event = answer.event if answer.HasField("event") else None
+        last = answer.run if answer.HasField("run") else last
+        if form in (Format.TABLE, Format.WIDE):
+            story.tell(event, answer.run if answer.HasField("run") else None)
+        elif event is not None:
+            typer.echo(json.dumps(plain(event), ensure_ascii=False))  # one line each: a stream has no end bracket
+        if until_parked and last is not None and last.state == run_pb2.RUN_STATE_PARKED:
+            stream.cancel()
+            break
+    if form in (Format.TABLE, Format.WIDE):
+        story.end()
+    return last
+
+
+def _report(run: Any, form: Format, *, told: bool = False) -> None:
+    from amends_cli import timeline
+    from amends_cli.commands.show import plain
+
+    if told or output.emit(plain(run), form):
+        return
+    printer = output.console()
+    printer.print(f"{run.run_id}  {timeline.final_line(run)}")
+    for line in timeline.parked_lines(run):
+        printer.print(line, style="magenta", markup=False)
+
+
+def _exit_by(run: Any) -> None:
+    from amends.saga.v1 import run_pb2
+
+    if run is None or run.state != run_pb2.RUN_STATE_COMPLETED:
+        raise typer.Exit(Exit.FAILED)
+
+
+def _struct(option: str, text: str) -> "Struct":
+    """Reads JSON given on the command line, in a file (@FILE) or on standard input (-). Raises Failure (wrong use)."""
+    from google.protobuf import json_format, struct_pb2
+
+    try:
+        if text == "-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text(encoding="utf-8")
+        data = json.loads(text)
+    except OSError as error:
+        raise usage(f"{option}: {error.filename} cannot be read: {error.strerror}") from None
+    except ValueError as error:
+        raise usage(f"{option} is not JSON: {error}", f'For example: {option} \'{{"orderId": "o-1"}}\'.') from None
+    if not isinstance(data, dict):
+        raise usage(f"{option} is no JSON object", f'For example: {option} \'{{"orderId": "o-1"}}\'.')
+    return json_format.ParseDict(data, struct_pb2.Struct())
+
+
+def _me() -> str:
+    return f"{getpass.getuser()}@{socket.gethostname()}"

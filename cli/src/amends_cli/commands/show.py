@@ -1,0 +1,232 @@
+"""`amends get` and `amends list`: shows runs, sagas, participants and retry policies."""
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from amends_cli import connection, output
+from amends_cli.connection import CALL_TIMEOUT
+from amends_cli.failure import Failure, usage
+from amends_cli.output import Column, Format, Row, field
+
+EVERY_NAMESPACE = Annotated[str, typer.Option("-n", "--namespace", help="Only of this namespace; left out: of all.")]
+
+
+class Kind(StrEnum):
+    """What can be listed."""
+
+    RUNS = "runs"
+    SAGAS = "sagas"
+    PARTICIPANTS = "participants"
+    POLICIES = "policies"
+
+
+class State(StrEnum):
+    """States of runs, as people write them."""
+
+    RUNNING = "running"
+    COMPENSATING = "compensating"
+    PARKED = "parked"
+    COMPLETED = "completed"
+    COMPENSATED = "compensated"
+
+
+def _count(*path: str) -> Any:
+    def read(row: Row) -> str:
+        digests = row.get("digests", [])
+        return str(sum(int(use.get(path[0], 0)) for use in digests))
+
+    return read
+
+
+def _ready(row: Row) -> str:
+    return "yes" if row.get("ready") else f"no: {row.get('message', '')}"
+
+
+COLUMNS = {
+    Kind.RUNS: [
+        Column("RUN", field("runId")),
+        Column("NAMESPACE", field("namespace")),
+        Column("SAGA", field("saga")),
+        Column(
+            "STATE", lambda row: row.get("state", "").removeprefix("RUN_STATE_") + (" (stalled)" * ("stalled" in row))
+        ),
+        Column("STARTED", field("startedAt")),
+        Column("MESSAGE", field("message")),
+        Column("KEY", field("idempotencyKey"), wide=True),
+        Column("ENDED", field("endedAt"), wide=True),
+        Column("SEQ", field("seq"), wide=True),
+        Column("DIGEST", lambda row: row.get("digest", "")[:12], wide=True),
+    ],
+    Kind.SAGAS: [
+        Column("NAMESPACE", field("namespace")),
+        Column("NAME", field("name")),
+        Column("READY", _ready),
+        Column("STEPS", lambda row: " ".join(row.get("steps", []))),
+        Column("RUNNING", _count("running")),
+        Column("PARKED", _count("parked")),
+        Column("DIGEST", lambda row: row.get("digest", "")[:12], wide=True),
+        Column("APPLIED", field("appliedAt"), wide=True),
+        Column("PARTICIPANTS", lambda row: " ".join(row.get("participants", [])), wide=True),
+    ],
+    Kind.PARTICIPANTS: [
+        Column("NAMESPACE", field("namespace")),
+        Column("NAME", field("name")),
+        Column("SERVICE", field("service")),
+        Column("TARGET", field("target")),
+        Column("READY", _ready),
+        Column("SAGAS", lambda row: " ".join(row.get("sagas", [])), wide=True),
+        Column(
+            "METHODS",
+            lambda row: " ".join(
+                f"{method['name']}:{method['kind']}" for method in row.get("methods", []) if method.get("callable")
+            ),
+            wide=True,
+        ),
+    ],
+    Kind.POLICIES: [
+        Column("NAMESPACE", field("namespace")),
+        Column("NAME", field("name")),
+        Column("ATTEMPTS", field("attempts")),
+        Column("TIMEOUT", field("timeout")),
+        Column("PARTICIPANTS", lambda row: " ".join(row.get("participants", [])) or "all"),
+        Column("METHODS", lambda row: " ".join(row.get("methods", [])) or "all"),
+        Column("CONFLICTS", lambda row: " ".join(row.get("conflicts", []))),
+    ],
+}
+
+
+def plain(message: Any) -> dict[str, Any]:
+    """A message as canonical protobuf JSON."""
+    from google.protobuf.json_format import MessageToDict
+
+    data: dict[str, Any] = MessageToDict(message)
+    return data
+
+
+def list_(
+    kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.RUNS,
+    namespace: EVERY_NAMESPACE = "",
+    saga: Annotated[str, typer.Option("--saga", help="Only runs of this saga.")] = "",
+    state: Annotated[
+        list[State] | None, typer.Option("--state", help="Only runs in this state; may be repeated.")
+    ] = None,
+    stalled: Annotated[bool, typer.Option("--stalled", help="Only runs in which a step has waited too long.")] = False,
+    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most this many runs.")] = 50,
+    form: output.Output = Format.TABLE,
+    address: connection.Address = None,
+) -> None:
+    """List runs (newest first), sagas, participants or retry policies."""
+    if kind is not Kind.RUNS and (saga or state or stalled):
+        raise usage("--saga, --state and --stalled select runs", f"`amends list {kind}` takes --namespace.")
+    with connection.connect(address) as server:
+        if kind is Kind.RUNS:
+            messages = _runs(server, namespace, saga, state or [], stalled, limit)
+        else:
+            messages = _resources(server, kind, namespace)
+    output.emit_rows([plain(message) for message in messages], COLUMNS[kind], form, empty=f"no {kind}")
+
+
+def _resources(server: connection.Connection, kind: Kind, namespace: str) -> list[Any]:
+    from amends.saga.v1 import definition_service_pb2 as api
+
+    timeout = CALL_TIMEOUT.total_seconds()
+    if kind is Kind.SAGAS:
+        return list(server.definitions.ListSagas(api.ListSagasRequest(namespace=namespace), timeout=timeout).sagas)
+    if kind is Kind.PARTICIPANTS:
+        participants = api.ListParticipantsRequest(namespace=namespace)
+        return list(server.definitions.ListParticipants(participants, timeout=timeout).participants)
+    policies = api.ListRetryPoliciesRequest(namespace=namespace)
+    return list(server.definitions.ListRetryPolicies(policies, timeout=timeout).retry_policies)
+
+
+def _runs(
+    server: connection.Connection, namespace: str, saga: str, states: list[State], stalled: bool, limit: int
+) -> list[Any]:
+    from amends.saga.v1 import run_pb2, run_service_pb2
+
+    found: list[Any] = []
+    request = run_service_pb2.ListRunsRequest(
+        namespace=namespace,
+        saga=saga,
+        states=[run_pb2.RunState.Value(f"RUN_STATE_{state.upper()}") for state in states],
+        stalled=stalled,
+    )
+    while len(found) < limit:
+        request.page_size = min(1000, limit - len(found))
+        page = server.runs.ListRuns(request, timeout=CALL_TIMEOUT.total_seconds())
+        found += page.runs
+        request.page_token = page.next_page_token
+        if not page.next_page_token:
+            break
+    return found
+
+
+def get(
+    name: Annotated[str, typer.Argument(help="A run's id, or saga/NAME, participant/NAME, policy/NAME.")] = "",
+    key: Annotated[str, typer.Option("--key", help="Find the run by the key it was started with.")] = "",
+    namespace: connection.Namespace = "default",
+    form: output.Output = Format.TABLE,
+    address: connection.Address = None,
+) -> None:
+    """Show one run with its steps, or one resource."""
+    if bool(name) == bool(key):
+        raise usage("name one run", "Give its id, or --key with --namespace.")
+    kind, _, resource = name.rpartition("/")
+    with connection.connect(address) as server:
+        if kind:
+            _show_resource(server, kind, resource, namespace, form)
+            return
+        run = fetch(server, name, namespace, key)
+    if not output.emit(plain(run), form):
+        _show_run(run, form)
+
+
+def fetch(server: connection.Connection, run_id: str, namespace: str = "", key: str = "") -> Any:
+    """Reads one run by its id, or by namespace and key. grpc errors pass through."""
+    from amends.saga.v1 import run_service_pb2
+
+    request = run_service_pb2.GetRunRequest(run_id=run_id, namespace=namespace if key else "", idempotency_key=key)
+    return server.runs.GetRun(request, timeout=CALL_TIMEOUT.total_seconds()).run
+
+
+def _show_resource(server: connection.Connection, kind: str, name: str, namespace: str, form: Format) -> None:
+    kinds = {"saga": Kind.SAGAS, "participant": Kind.PARTICIPANTS, "policy": Kind.POLICIES}
+    if kind not in kinds:
+        raise usage(f"`{kind}` is no kind", "Use saga/NAME, participant/NAME or policy/NAME.")
+    for message in _resources(server, kinds[kind], namespace):
+        if message.name == name:
+            row = plain(message)
+            if not output.emit(row, form):
+                output.emit_rows([row], COLUMNS[kinds[kind]], Format.WIDE, empty="")
+            return
+    raise Failure(f"there is no {kind} {namespace}/{name}", f"`amends list {kinds[kind]}` shows those that are there.")
+
+
+def _show_run(run: Any, form: Format) -> None:
+    from amends.saga.v1 import run_pb2
+    from amends_cli import timeline
+
+    printer = output.console()
+    printer.print(f"[bold]{run.namespace}/{run.saga}[/] {run.run_id}  key {run.idempotency_key}", markup=True)
+    printer.print(timeline.final_line(run))
+    for line in timeline.parked_lines(run):
+        printer.print(line, style="magenta", markup=False)
+    if run.HasField("stalled"):
+        printer.print(f"stalled: {run.stalled.step} waits: {run.stalled.reason}", style="yellow", markup=False)
+    rows = [
+        {
+            **plain(step),
+            "state": run_pb2.StepState.Name(step.state).removeprefix("STEP_STATE_"),
+        }
+        for step in run.steps
+    ]
+    columns = [
+        Column("STEP", field("name")),
+        Column("STATE", field("state")),
+        Column("ATTEMPTS", lambda row: str(row.get("attempts", 0))),
+        Column("MESSAGE", field("message")),
+        Column("RESPONSE", field("response"), wide=True),
+    ]
+    output.emit_rows(rows, columns, form, empty="no steps")

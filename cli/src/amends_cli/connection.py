@@ -1,0 +1,138 @@
+"""Finds the orchestrator, calls it, and turns its errors into sentences. Called by every command that needs a server.
+
+grpc is imported only when a channel is opened: `amends check` without a server must not pay for it.
+"""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from amends_cli.failure import Failure, usage
+
+if TYPE_CHECKING:
+    import grpc
+
+    from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
+    from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
+
+VARIABLE = "AMENDS_ADDRESS"
+LEFT_BY_UP = Path(".amends") / "address"
+DEFAULT = "127.0.0.1:7400"
+"""Where `amends dev` listens unless told otherwise."""
+CALL_TIMEOUT = timedelta(seconds=15)
+MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+HINTS = {
+    "SAGA_UNKNOWN": "`amends list sagas` shows those in force; `amends apply FILE` puts one in force.",
+    "SAGA_NOT_READY": "`amends get saga/NAME` says why.",
+    "INPUT_INVALID": "The input must be canonical protobuf JSON of the saga's input message.",
+    "KEY_REUSED": "Choose another --key, or give the same saga and input as at first.",
+    "RUN_UNKNOWN": "`amends list` shows the runs; give --key and --namespace to find one by its key.",
+    "STATE_CHANGED": "Somebody or something was faster: look at `amends get RUN` and decide again.",
+    "RESOLUTION_NOT_ALLOWED": "`amends get RUN` lists what is allowed now.",
+    "EFFECT_REQUIRED": "Find out whether the call had its effect and say so: --effect happened or --effect none.",
+    "RESULT_REQUIRED": "Later steps use this step's response: give one with --result '{...}'.",
+    "PAST_PIVOT": "The point of no return is passed: the run goes forward to its end.",
+}
+
+Address = Annotated[
+    str | None,
+    typer.Option(
+        "--address",
+        metavar="HOST:PORT",
+        envvar=VARIABLE,
+        help=f"The orchestrator; otherwise what `make up` left in .amends, otherwise {DEFAULT}.",
+        show_envvar=True,
+    ),
+]
+Namespace = Annotated[str, typer.Option("-n", "--namespace", help="The namespace of the saga and the key.")]
+
+
+def resolve(address: str | None, start: Path | None = None) -> tuple[str, str]:
+    """The address to use, and in words where it was found."""
+    if address:
+        return address, f"--address or {VARIABLE}"
+    here = (start or Path.cwd()).resolve()
+    for folder in (here, *here.parents):
+        left = folder / LEFT_BY_UP
+        if left.is_file():
+            return left.read_text().strip(), str(left)
+    return DEFAULT, "the default"
+
+
+class Connection:
+    """An open channel. Make it with `connect`."""
+
+    def __init__(self, channel: "grpc.Channel", address: str) -> None:
+        self._channel = channel
+        self.address = address
+
+    @property
+    def runs(self) -> "RunServiceStub":
+        """Stub of RunService."""
+        from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
+
+        return RunServiceStub(self._channel)
+
+    @property
+    def definitions(self) -> "DefinitionServiceStub":
+        """Stub of DefinitionService."""
+        from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
+
+        return DefinitionServiceStub(self._channel)
+
+
+@contextmanager
+def connect(address: str | None) -> Iterator[Connection]:
+    """Opens a channel for a block of calls. Raises Failure for every way in which a call can fail."""
+    target, found = resolve(address)
+    if ":" not in target:
+        raise usage(f"`{target}` is no address", "Give host:port, e.g. --address 127.0.0.1:7400.")
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines are no answer to a person
+    import grpc
+
+    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
+    with grpc.insecure_channel(target, options) as channel:
+        try:
+            yield Connection(channel, target)
+        except grpc.RpcError as error:
+            raise _failure(error, target, found) from None
+
+
+def _failure(error: Any, target: str, found: str) -> Failure:
+    import grpc
+
+    code, text = error.code(), error.details() or ""
+    reason = _reason(error)
+    if code is grpc.StatusCode.UNAVAILABLE and not reason:
+        return Failure(
+            f"no orchestrator answers at {target} ({found})",
+            "Start one with `amends dev` or `make up`, or say where it is with --address.",
+        )
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        return Failure(
+            f"the orchestrator at {target} did not answer in time", "Try again; `amends list` shows the state."
+        )
+    if code is grpc.StatusCode.UNIMPLEMENTED:
+        return Failure(f"the server at {target} is no orchestrator of this version", "Look at --address.")
+    label = reason or code.name
+    return Failure(f"{text or code.name} ({label})", HINTS.get(reason, ""))
+
+
+def _reason(error: Any) -> str:
+    """The reason in ErrorInfo; empty without one."""
+    from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+    from grpc_status import rpc_status
+
+    status = rpc_status.from_call(error)
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Is(info.DESCRIPTOR):
+            detail.Unpack(info)
+            return str(info.reason)
+    return ""

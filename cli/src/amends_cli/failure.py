@@ -1,0 +1,31 @@
+"""What the commands raise instead of printing: one sentence, one way to mend it, one exit code.
+
+Raised by every module of the CLI; shown by `amends_cli.main`.
+"""
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """What a script learns from the exit code."""
+
+    OK = 0
+    FAILED = 1
+    """A finding, a run that did not complete, or a request that the orchestrator refused."""
+    USAGE = 2
+    """The command line was wrong; nothing was asked of anybody."""
+
+
+class Failure(Exception):
+    """The command ends here."""
+
+    def __init__(self, message: str, hint: str = "", code: Exit = Exit.FAILED) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+        self.code = code
+
+
+def usage(message: str, hint: str = "") -> Failure:
+    """A failure because the command line is wrong: exit code 2."""
+    return Failure(message, hint, Exit.USAGE)

@@ -1,8 +1,8 @@
 """Starts the inventory service: `python -m shop_inventory`."""
 
 from amends_chassis.service import Runtime, run
-from shop.inventory.v1.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
 
+from shop.inventory.v1.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
 from shop_inventory.api import InventoryService
 from shop_inventory.settings import Settings
 

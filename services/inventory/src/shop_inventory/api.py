@@ -5,18 +5,20 @@ Assembled by `__main__.py`. Reserve and Release are guarded: the barrier has ope
 
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any, TypeAlias
 
-import grpc.aio
 from amends_barrier import connection
 from amends_chassis.database import Database
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound
+from grpc.aio import ServicerContext
+
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1 import inventory_pb2_grpc
 from shop.types.v1 import types_pb2
-
 from shop_inventory import domain, store
 from shop_inventory.domain import Line, Refused
 
+Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[Refused], type[DomainError]] = {
     domain.IdentifierInvalid: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
@@ -34,19 +36,19 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def Reserve(self, request: pb.ReserveRequest, context: grpc.aio.ServicerContext) -> pb.ReserveResponse:
+    async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
         """Keep stock for an order, all lines or none."""
         with _answers():
             order_id = domain.identifier(request.order_id, "order_id")
             return pb.ReserveResponse(reservation_id=await store.reserve(connection(), order_id, _lines(request.lines)))
 
-    async def Release(self, request: pb.ReleaseRequest, context: grpc.aio.ServicerContext) -> pb.ReleaseResponse:
+    async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.ReleaseResponse:
         """Give back what was kept for an order."""
         with _answers():
             await store.release(connection(), domain.identifier(request.order_id, "order_id"))
             return pb.ReleaseResponse()
 
-    async def Dispatch(self, request: pb.DispatchRequest, context: grpc.aio.ServicerContext) -> pb.DispatchResponse:
+    async def Dispatch(self, request: pb.DispatchRequest, context: Context) -> pb.DispatchResponse:
         """Sell what was kept for an order."""
         with _answers():
             order_id = domain.identifier(request.order_id, "order_id")
@@ -54,7 +56,7 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
                 await store.dispatch(transaction, order_id)
             return pb.DispatchResponse()
 
-    async def Receive(self, request: pb.ReceiveRequest, context: grpc.aio.ServicerContext) -> pb.ReceiveResponse:
+    async def Receive(self, request: pb.ReceiveRequest, context: Context) -> pb.ReceiveResponse:
         """Add a delivery, once."""
         with _answers():
             delivery_id, lines = domain.identifier(request.delivery_id, "delivery_id"), _lines(request.lines)
@@ -62,7 +64,7 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
                 await store.receive(transaction, delivery_id, lines)
             return pb.ReceiveResponse()
 
-    async def GetStock(self, request: pb.GetStockRequest, context: grpc.aio.ServicerContext) -> pb.GetStockResponse:
+    async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
         """Read the stock of one article."""
         with _answers():
             sku = domain.identifier(request.sku, "sku")

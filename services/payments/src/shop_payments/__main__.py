@@ -1,16 +1,16 @@
 """Starts the payments service: `python -m shop_payments`."""
 
-from amends_chassis.service import Runtime, run
-from shop.payments.v1.payments_pb2_grpc import add_PaymentServiceServicer_to_server
+from functools import partial
 
+from amends_chassis.service import Runtime, run
+
+from shop.payments.v1.payments_pb2_grpc import add_PaymentServiceServicer_to_server
 from shop_payments.api import PaymentService
 from shop_payments.network import DurableMemory, Network
 from shop_payments.settings import Settings
 
-settings = Settings()
 
-
-async def assemble(runtime: Runtime) -> None:
+async def assemble(settings: Settings, runtime: Runtime) -> None:
     """Put the service together."""
     network = Network(DurableMemory(runtime.database), settings.slow_answer)
     servicer = PaymentService(runtime.database, network)
@@ -18,4 +18,5 @@ async def assemble(runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    run(settings, assemble)
+    settings = Settings()
+    run(settings, partial(assemble, settings))

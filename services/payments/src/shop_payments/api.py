@@ -5,8 +5,9 @@ Assembled by `__main__.py`. Charge and Refund are guarded: the barrier has opene
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import datetime
+from typing import Any, TypeAlias
 
-import grpc.aio
 from amends_barrier import connection
 from amends_chassis.database import Database
 from amends_chassis.errors import (
@@ -17,15 +18,18 @@ from amends_chassis.errors import (
     NotFound,
     Unavailable,
 )
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc.aio import ServicerContext
+
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1 import payments_pb2_grpc
 from shop.types.v1 import types_pb2
-
 from shop_payments import domain, store
 from shop_payments.cards import card
 from shop_payments.domain import Money, PaymentState, Refused
 from shop_payments.network import Network
 
+Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[Refused], type[DomainError]] = {
     domain.IdentifierInvalid: InvalidArgument,
     domain.AmountInvalid: InvalidArgument,
@@ -37,7 +41,7 @@ ERRORS: Mapping[type[Refused], type[DomainError]] = {
     domain.ChargeDisputed: FailedPrecondition,
     domain.PaymentUnknown: NotFound,
 }
-STATES: Mapping[PaymentState, pb.PaymentState] = {
+STATES: Mapping[PaymentState, "pb.PaymentState.ValueType"] = {
     PaymentState.CHARGED: pb.PAYMENT_STATE_CHARGED,
     PaymentState.REFUNDED: pb.PAYMENT_STATE_REFUNDED,
 }
@@ -50,7 +54,7 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         self._database = database
         self._network = network
 
-    async def Charge(self, request: pb.ChargeRequest, context: grpc.aio.ServicerContext) -> pb.ChargeResponse:
+    async def Charge(self, request: pb.ChargeRequest, context: Context) -> pb.ChargeResponse:
         """Charge a card for an order."""
         with _answers():
             order_id = domain.identifier(request.order_id, "order_id")
@@ -59,15 +63,13 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
             await self._network.authorise(order_id, customers_card)
             return pb.ChargeResponse(payment_id=await store.charge(connection(), order_id, amount, customers_card))
 
-    async def Refund(self, request: pb.RefundRequest, context: grpc.aio.ServicerContext) -> pb.RefundResponse:
+    async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         """Give the money of an order back."""
         with _answers():
             order_id = domain.identifier(request.order_id, "order_id")
             return pb.RefundResponse(refund_id=await store.refund(connection(), order_id))
 
-    async def CloseDispute(
-        self, request: pb.CloseDisputeRequest, context: grpc.aio.ServicerContext
-    ) -> pb.CloseDisputeResponse:
+    async def CloseDispute(self, request: pb.CloseDisputeRequest, context: Context) -> pb.CloseDisputeResponse:
         """End the dispute about a charge."""
         with _answers():
             order_id = domain.identifier(request.order_id, "order_id")
@@ -75,9 +77,7 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
                 await store.close_dispute(transaction, order_id)
             return pb.CloseDisputeResponse()
 
-    async def GetPayment(
-        self, request: pb.GetPaymentRequest, context: grpc.aio.ServicerContext
-    ) -> pb.GetPaymentResponse:
+    async def GetPayment(self, request: pb.GetPaymentRequest, context: Context) -> pb.GetPaymentResponse:
         """Read the payment of an order."""
         with _answers():
             order_id = domain.identifier(request.order_id, "order_id")
@@ -89,12 +89,10 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
             amount=_money(payment.amount),
             state=STATES[payment.state],
             disputed=payment.disputed,
-            charged_at=payment.charged_at,
+            charged_at=_timestamp(payment.charged_at),
         )
 
-    async def ListBalances(
-        self, request: pb.ListBalancesRequest, context: grpc.aio.ServicerContext
-    ) -> pb.ListBalancesResponse:
+    async def ListBalances(self, request: pb.ListBalancesRequest, context: Context) -> pb.ListBalancesResponse:
         """Read the balance of every account."""
         async with self._database.transaction() as transaction:
             balances = await store.balances(transaction)
@@ -105,6 +103,12 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
 
 def _money(amount: Money) -> types_pb2.Money:
     return types_pb2.Money(currency=amount.currency, minor=amount.minor)
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp
 
 
 @contextmanager

@@ -1,19 +1,20 @@
 """Starts the shipping service: `python -m shop_shipping`."""
 
-from amends_chassis.service import Runtime, run
-from shop.shipping.v1.shipping_pb2_grpc import add_ShippingServiceServicer_to_server
+from functools import partial
 
+from amends_chassis.service import Runtime, run
+
+from shop.shipping.v1.shipping_pb2_grpc import add_ShippingServiceServicer_to_server
 from shop_shipping.api import ShippingService
 from shop_shipping.settings import Settings
 
-settings = Settings()
 
-
-async def assemble(runtime: Runtime) -> None:
+async def assemble(settings: Settings, runtime: Runtime) -> None:
     """Put the service together."""
     servicer = ShippingService(runtime.database, settings.handling_time)
     runtime.add(add_ShippingServiceServicer_to_server, servicer, "shop.shipping.v1.ShippingService")
 
 
 if __name__ == "__main__":
-    run(settings, assemble)
+    settings = Settings()
+    run(settings, partial(assemble, settings))

@@ -6,19 +6,22 @@ Assembled by `__main__.py`. Book is guarded: the barrier has opened its transact
 import asyncio
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from datetime import timedelta
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
 
-import grpc.aio
 from amends_barrier import connection
 from amends_chassis.database import Database
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc.aio import ServicerContext
+
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1 import shipping_pb2_grpc
 from shop.types.v1 import types_pb2
-
 from shop_shipping import domain, store
 from shop_shipping.domain import Address, Line, Refused
 
+Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[Refused], type[DomainError]] = {
     domain.IdentifierInvalid: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
@@ -38,7 +41,7 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
         self._database = database
         self._handling_time = handling_time
 
-    async def Book(self, request: pb.BookRequest, context: grpc.aio.ServicerContext) -> pb.BookResponse:
+    async def Book(self, request: pb.BookRequest, context: Context) -> pb.BookResponse:
         """Book a parcel; it cannot be called back."""
         with _answers():
             order_id = domain.identifier(request.order_id, "order_id")
@@ -49,9 +52,7 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
             tracking_id, carrier = await store.book(connection(), order_id, address, lines)
             return pb.BookResponse(tracking_id=tracking_id, carrier=carrier)
 
-    async def GetShipment(
-        self, request: pb.GetShipmentRequest, context: grpc.aio.ServicerContext
-    ) -> pb.GetShipmentResponse:
+    async def GetShipment(self, request: pb.GetShipmentRequest, context: Context) -> pb.GetShipmentResponse:
         """Read the parcel of an order."""
         with _answers():
             order_id = domain.identifier(request.order_id, "order_id")
@@ -69,10 +70,10 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
                 postal_code=address.postal_code,
                 country=address.country,
             ),
-            booked_at=shipment.booked_at,
+            booked_at=_timestamp(shipment.booked_at),
         )
 
-    async def SetSlots(self, request: pb.SetSlotsRequest, context: grpc.aio.ServicerContext) -> pb.SetSlotsResponse:
+    async def SetSlots(self, request: pb.SetSlotsRequest, context: Context) -> pb.SetSlotsResponse:
         """Set how many parcels a carrier takes to a country."""
         with _answers():
             capacity = domain.slots(request.carrier, request.country, request.available)
@@ -80,7 +81,7 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
                 await store.set_slots(transaction, capacity)
             return pb.SetSlotsResponse()
 
-    async def ListSlots(self, request: pb.ListSlotsRequest, context: grpc.aio.ServicerContext) -> pb.ListSlotsResponse:
+    async def ListSlots(self, request: pb.ListSlotsRequest, context: Context) -> pb.ListSlotsResponse:
         """Read the slots that are left."""
         async with self._database.transaction() as transaction:
             capacity = await store.all_slots(transaction)
@@ -94,6 +95,12 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
 
 def _address(address: types_pb2.Address) -> Address:
     return Address(address.recipient, address.street, address.city, address.postal_code, address.country)
+
+
+def _timestamp(moment: datetime) -> Timestamp:
+    timestamp = Timestamp()
+    timestamp.FromDatetime(moment)
+    return timestamp
 
 
 @contextmanager

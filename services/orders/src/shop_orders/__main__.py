@@ -1,0 +1,26 @@
+"""Starts the orders service: `python -m shop_orders`."""
+
+from functools import partial
+
+from amends_chassis.service import Runtime, run
+
+from shop.orders.v1.orders_pb2_grpc import add_OrderServiceServicer_to_server
+from shop_orders.api import OrderService
+from shop_orders.desk import Desk
+from shop_orders.followup import FollowUp
+from shop_orders.saga import PlaceOrderSaga
+from shop_orders.settings import Settings
+from shop_orders.warehouse import Warehouse
+
+
+async def assemble(settings: Settings, runtime: Runtime) -> None:
+    """Put the service together."""
+    saga = PlaceOrderSaga(runtime.channel(settings.orchestrator_target), settings.saga_namespace)
+    desk = Desk(runtime.database, saga, Warehouse(runtime.channel(settings.inventory_target)))
+    runtime.add(add_OrderServiceServicer_to_server, OrderService(runtime.database, desk), "shop.orders.v1.OrderService")
+    follow_up = FollowUp(runtime.database, desk, settings.follow_up_every, settings.follow_up_at_most)
+    runtime.background("follow-up", follow_up.run)
+
+
+if __name__ == "__main__":
+    run(settings := Settings(), partial(assemble, settings))

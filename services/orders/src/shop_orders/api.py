@@ -1,0 +1,174 @@
+"""shop.orders.v1.OrderService: parses requests, opens transactions, answers.
+
+Assembled by `__main__.py`. Confirm is guarded: the barrier has opened its transaction and commits it.
+"""
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Any, TypeAlias
+from uuid import uuid4
+
+from amends_barrier import connection
+from amends_chassis.database import Database
+from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound
+from amends_resilience import deadline
+from google.protobuf.timestamp_pb2 import Timestamp
+from grpc.aio import ServicerContext
+
+from shop.orders.v1 import orders_pb2 as pb
+from shop.orders.v1 import orders_pb2_grpc
+from shop.types.v1 import types_pb2
+from shop_orders import domain, store
+from shop_orders.desk import Desk
+from shop_orders.domain import Address, Line, Money, Order, OrderState, PageInvalid, Refused
+
+Context: TypeAlias = "ServicerContext[Any, Any]"
+ERRORS: Mapping[type[Refused], type[DomainError]] = {
+    domain.IdentifierInvalid: InvalidArgument,
+    domain.LinesInvalid: InvalidArgument,
+    domain.CardInvalid: InvalidArgument,
+    domain.AddressInvalid: InvalidArgument,
+    domain.PriceInvalid: InvalidArgument,
+    domain.PriceUnknown: FailedPrecondition,
+    domain.CurrenciesMixed: FailedPrecondition,
+    domain.TotalTooLarge: InvalidArgument,
+    domain.OrderReused: AlreadyExists,
+    domain.OrderUnknown: NotFound,
+    domain.OrderClosed: FailedPrecondition,
+    domain.PageInvalid: InvalidArgument,
+}
+STATES: Mapping[OrderState, "pb.OrderState.ValueType"] = {
+    OrderState.PENDING: pb.ORDER_STATE_PENDING,
+    OrderState.CONFIRMED: pb.ORDER_STATE_CONFIRMED,
+    OrderState.REJECTED: pb.ORDER_STATE_REJECTED,
+}
+ANSWER_IN = timedelta(milliseconds=500)
+"""So much of the caller's time is kept for the answer when it waits for the end of the saga."""
+DEFAULT_WAIT = timedelta(seconds=10)
+DEFAULT_PAGE, MAX_PAGE = 50, 500
+
+
+class OrderService(orders_pb2_grpc.OrderServiceServicer):
+    """Takes orders and keeps their life cycle."""
+
+    def __init__(self, database: Database, desk: Desk) -> None:
+        self._database = database
+        self._desk = desk
+
+    async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> pb.PlaceOrderResponse:
+        """Accept an order, start its saga and, if asked to, wait for its end."""
+        with _answers():
+            order_id = domain.identifier(request.order_id or f"ord_{uuid4().hex}", "order_id")
+            content = _content(request)
+            order = await self._desk.place(order_id, content)
+            if request.wait:
+                left = deadline.remaining(ANSWER_IN)
+                order = await self._desk.wait(order, content.card_token, DEFAULT_WAIT if left is None else left)
+            return pb.PlaceOrderResponse(order=_order(order))
+
+    async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
+        """Read an order."""
+        with _answers():
+            return pb.GetOrderResponse(
+                order=_order(await self._desk.read(domain.identifier(request.order_id, "order_id")))
+            )
+
+    async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
+        """Read a page of orders, newest first."""
+        with _answers():
+            customer_id = domain.identifier(request.customer_id, "customer_id") if request.customer_id else None
+            size, before = _page_size(request.page_size), _page_token(request.page_token)
+            async with self._database.transaction() as transaction:
+                orders = await store.page(transaction, customer_id, before, size + 1)
+        page = orders[:size]
+        return pb.ListOrdersResponse(
+            orders=[_order(order) for order in page],
+            next_page_token=_token_after(page[-1]) if len(orders) > size else "",
+        )
+
+    async def Confirm(self, request: pb.ConfirmRequest, context: Context) -> pb.ConfirmResponse:
+        """Complete an order; the last step of its saga."""
+        with _answers():
+            await store.confirm(
+                connection(),
+                domain.identifier(request.order_id, "order_id"),
+                domain.identifier(request.tracking_id, "tracking_id"),
+                domain.identifier(request.payment_id, "payment_id"),
+            )
+            return pb.ConfirmResponse()
+
+    async def SetPrice(self, request: pb.SetPriceRequest, context: Context) -> pb.SetPriceResponse:
+        """Set what an article costs."""
+        with _answers():
+            sku = domain.identifier(request.sku, "sku")
+            price = domain.price(Money(request.price.currency, request.price.minor))
+            async with self._database.transaction() as transaction:
+                await store.set_price(transaction, sku, price)
+            return pb.SetPriceResponse()
+
+
+def _content(request: pb.PlaceOrderRequest) -> domain.Content:
+    address = request.address
+    return domain.content(
+        request.customer_id,
+        [Line(line.sku, line.quantity) for line in request.lines],
+        request.card_token,
+        Address(address.recipient, address.street, address.city, address.postal_code, address.country),
+    )
+
+
+def _order(order: Order) -> pb.Order:
+    address = order.address
+    placed_at = Timestamp()
+    placed_at.FromDatetime(order.placed_at)
+    return pb.Order(
+        order_id=order.order_id,
+        customer_id=order.customer_id,
+        lines=[types_pb2.Line(sku=line.sku, quantity=line.quantity) for line in order.lines],
+        total=types_pb2.Money(currency=order.total.currency, minor=order.total.minor),
+        address=types_pb2.Address(
+            recipient=address.recipient,
+            street=address.street,
+            city=address.city,
+            postal_code=address.postal_code,
+            country=address.country,
+        ),
+        state=STATES[order.state],
+        run_id=order.run_id or "",
+        tracking_id=order.tracking_id or "",
+        payment_id=order.payment_id or "",
+        reason=order.reason or "",
+        placed_at=placed_at,
+    )
+
+
+def _page_size(asked: int) -> int:
+    if not 0 <= asked <= MAX_PAGE:
+        raise PageInvalid(f"page_size must be 0 (for {DEFAULT_PAGE}) to {MAX_PAGE}")
+    return asked or DEFAULT_PAGE
+
+
+def _page_token(token: str) -> tuple[datetime, str] | None:
+    if not token:
+        return None
+    try:
+        placed_at, order_id = base64.urlsafe_b64decode(token).decode().split("|", 1)
+        return datetime.fromisoformat(placed_at), domain.identifier(order_id, "order_id")
+    except (binascii.Error, ValueError, domain.IdentifierInvalid) as error:
+        raise PageInvalid("page_token must come from the answer before") from error
+
+
+def _token_after(order: Order) -> str:
+    return base64.urlsafe_b64encode(f"{order.placed_at.isoformat()}|{order.order_id}".encode()).decode()
+
+
+@contextmanager
+def _answers() -> Iterator[None]:
+    """Turn what the domain refuses into what a gRPC caller is told."""
+    try:
+        yield
+    except Refused as refusal:
+        raise ERRORS[type(refusal)](refusal.reason, str(refusal)) from refusal

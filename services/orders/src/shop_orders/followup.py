@@ -1,0 +1,49 @@
+"""The loop that leaves no order behind, whatever died in between. `__main__.py` runs it in every replica.
+
+It takes what is due from the database, several orders side by side, and never holds a transaction while it waits for
+another service.
+"""
+
+import asyncio
+from datetime import timedelta
+from typing import Protocol
+
+from amends_chassis.database import Database
+
+from shop_orders import store
+from shop_orders.domain import Order
+
+BATCH = 16
+
+
+class Clerk(Protocol):
+    """Does what is next for an order."""
+
+    async def follow_up(self, order: Order) -> None:
+        """Do it, or leave it for the next time."""
+        ...
+
+
+class FollowUp:
+    """Follows up on unfinished orders."""
+
+    def __init__(self, database: Database, clerk: Clerk, every: timedelta, at_most: timedelta) -> None:
+        self._database = database
+        self._clerk = clerk
+        self._every = every
+        self._at_most = at_most
+
+    async def run(self) -> None:
+        """Follow up for ever."""
+        while True:
+            if await self.once() < BATCH:
+                await asyncio.sleep(self._every.total_seconds())
+
+    async def once(self) -> int:
+        """Follow up on the orders that are due, at most a batch; return how many there were."""
+        async with self._database.transaction() as transaction:
+            orders = await store.claim_due(transaction, BATCH, self._at_most)
+        async with asyncio.TaskGroup() as group:
+            for order in orders:
+                group.create_task(self._clerk.follow_up(order))
+        return len(orders)

@@ -1,0 +1,21 @@
+"""What can be set for the orders service beside what every service has; read once, by `__main__.py`."""
+
+from datetime import timedelta
+
+from amends_chassis.settings import PositiveDuration, ServiceSettings
+
+
+class Settings(ServiceSettings):
+    """The settings of the orders service."""
+
+    name: str = "orders"
+    orchestrator_target: str
+    """Where sagas are started, e.g. 127.0.0.1:50050."""
+    inventory_target: str
+    """Where stock of confirmed orders is dispatched."""
+    saga_namespace: str = "shop"
+    """The namespace of the saga place-order."""
+    follow_up_every: PositiveDuration = timedelta(milliseconds=500)
+    """How often the list of unfinished orders is looked at."""
+    follow_up_at_most: PositiveDuration = timedelta(seconds=5)
+    """How long one order that waits for somebody else is left alone at most."""

@@ -1,0 +1,169 @@
+"""The service as its callers see it: over gRPC, with the real barrier and a real database."""
+
+import asyncio
+from importlib.resources import files
+
+import grpc
+import pytest
+from amends_barrier import Barrier
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_status.rpc_status import from_call
+from shop_payments import api, domain
+from shop_payments.network import FAILING_ATTEMPTS
+
+from shop.payments.v1 import payments_pb2 as pb
+from shop.types.v1.types_pb2 import Money
+
+
+def charge(order_id="o-1", token="tok_visa", minor=1250, currency="EUR"):
+    return pb.ChargeRequest(order_id=order_id, amount=Money(currency=currency, minor=minor), card_token=token)
+
+
+def reason(error):
+    info = ErrorInfo()
+    from_call(error.value).details[0].Unpack(info)
+    return error.value.code().name, info.reason
+
+
+async def merchant(service):
+    balances = (await service.ListBalances(pb.ListBalancesRequest())).balances
+    assert sum(entry.balance.minor for entry in balances) == 0
+    return sum(entry.balance.minor for entry in balances if entry.account == "merchant")
+
+
+def test_every_refusal_of_the_domain_has_an_answer():
+    assert set(api.ERRORS) == set(domain.Refused.__subclasses__())
+
+
+def test_every_state_of_a_payment_has_its_place_in_the_contract():
+    assert set(api.STATES) == set(domain.PaymentState)
+
+
+def test_the_barriers_table_is_the_one_the_barrier_wants():
+    migration = files("shop_payments.migrations").joinpath("0002_barrier.sql").read_text()
+    assert migration.partition("\n")[2] == Barrier.schema()
+
+
+async def test_a_repeated_charge_is_answered_from_memory(service, call):
+    first = await service.Charge(charge(), metadata=call("k-1"))
+    assert await service.Charge(charge(), metadata=call("k-1")) == first
+    payment = await service.GetPayment(pb.GetPaymentRequest(order_id="o-1"))
+    assert (payment.payment_id, payment.state) == (first.payment_id, pb.PAYMENT_STATE_CHARGED)
+    assert payment.charged_at.seconds > 0
+    assert await merchant(service) == 1250
+
+
+async def test_a_compensated_charge_is_refunded_and_stays_fenced(service, call):
+    await service.Charge(charge(), metadata=call("k-1"))
+    for _ in range(2):
+        await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.Charge(charge(), metadata=call("k-1"))
+    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    payment = await service.GetPayment(pb.GetPaymentRequest(order_id="o-1"))
+    assert payment.state == pb.PAYMENT_STATE_REFUNDED
+    assert await merchant(service) == 0
+
+
+async def test_a_refund_of_a_charge_that_never_ran_does_nothing_and_stops_a_late_charge(service, call):
+    await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "unknown"))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.Charge(charge(), metadata=call("k-1"))
+    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert await merchant(service) == 0
+
+
+async def test_a_refund_whose_charge_is_not_remembered_is_refused(service, call):
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
+    assert reason(error) == ("FAILED_PRECONDITION", "ACTION_UNKNOWN")
+
+
+async def test_a_voided_charge_never_happens(service, call):
+    await service.Charge(charge(), metadata=call("k-1", "void"))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.Charge(charge(), metadata=call("k-1"))
+    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert await merchant(service) == 0
+
+
+async def test_a_slow_charge_outlives_its_callers_deadline_and_is_made_once(service, call):
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.Charge(charge(token="tok_slow"), metadata=call("k-1"), timeout=0.2)
+    assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+    answer = await service.Charge(charge(token="tok_slow"), metadata=call("k-1"))
+    payment = await service.GetPayment(pb.GetPaymentRequest(order_id="o-1"))
+    assert payment.payment_id == answer.payment_id
+    assert await merchant(service) == 1250
+
+
+async def test_a_processing_error_goes_away_with_the_same_key(service, call):
+    for _ in range(FAILING_ATTEMPTS):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await service.Charge(charge(token="tok_processingError"), metadata=call("k-1"))
+        assert reason(error) == ("UNAVAILABLE", "PROCESSING_ERROR")
+    await service.Charge(charge(token="tok_processingError"), metadata=call("k-1"))
+    assert await merchant(service) == 1250
+
+
+async def test_more_processing_errors_at_once_than_there_are_connections_do_not_lock_up(service, call):
+    async def attempt(number):
+        try:
+            await service.Charge(charge(f"o-{number}", "tok_processingError"), metadata=call(f"k-{number}"))
+        except grpc.aio.AioRpcError as error:
+            return error.code()
+
+    codes = await asyncio.gather(*(attempt(number) for number in range(30)))
+    assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+
+
+async def test_a_disputed_charge_is_refunded_after_the_dispute(service, call):
+    await service.Charge(charge(token="tok_disputed"), metadata=call("k-1"))
+    assert (await service.GetPayment(pb.GetPaymentRequest(order_id="o-1"))).disputed
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
+    assert reason(error) == ("FAILED_PRECONDITION", "CHARGE_DISPUTED")
+    await service.CloseDispute(pb.CloseDisputeRequest(order_id="o-1"))
+    await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
+    assert await merchant(service) == 0
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "expected"),
+    [
+        ("Charge", charge(token="tok_chargeDeclined"), ("FAILED_PRECONDITION", "CARD_DECLINED")),
+        ("Charge", charge(token="tok_insufficientFunds"), ("FAILED_PRECONDITION", "INSUFFICIENT_FUNDS")),
+        ("Charge", charge(token="tok_nobody"), ("INVALID_ARGUMENT", "CARD_UNKNOWN")),
+        ("Charge", charge(token=""), ("INVALID_ARGUMENT", "CARD_UNKNOWN")),
+        ("Charge", charge(minor=0), ("INVALID_ARGUMENT", "AMOUNT_INVALID")),
+        ("Charge", charge(minor=-5), ("INVALID_ARGUMENT", "AMOUNT_INVALID")),
+        ("Charge", charge(currency="euro"), ("INVALID_ARGUMENT", "AMOUNT_INVALID")),
+        ("Charge", charge(order_id=""), ("INVALID_ARGUMENT", "IDENTIFIER_INVALID")),
+        ("Refund", pb.RefundRequest(order_id="o-1"), ("NOT_FOUND", "PAYMENT_UNKNOWN")),
+        ("GetPayment", pb.GetPaymentRequest(order_id="o-1"), ("NOT_FOUND", "PAYMENT_UNKNOWN")),
+        ("CloseDispute", pb.CloseDisputeRequest(order_id="o-1"), ("NOT_FOUND", "PAYMENT_UNKNOWN")),
+    ],
+)
+async def test_a_wrong_request_is_refused_with_a_reason_and_moves_nothing(service, method, request_, expected):
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await getattr(service, method)(request_)
+    assert reason(error) == expected
+    assert await merchant(service) == 0
+
+
+async def test_an_order_that_was_charged_is_not_charged_under_another_key(service, call):
+    await service.Charge(charge(), metadata=call("k-1"))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.Charge(charge(), metadata=call("k-2"))
+    assert reason(error) == ("ALREADY_EXISTS", "ALREADY_CHARGED")
+    assert await merchant(service) == 1250
+
+
+async def test_no_log_line_and_no_answer_holds_a_token(service, call, capfd):
+    calls = [
+        service.Charge(charge(token[4:], token), metadata=call(token[4:]))
+        for token in ("tok_visa", "tok_chargeDeclined", "tok_nobody")
+    ]
+    details = [await each.details() for each in calls]
+    captured = capfd.readouterr()
+    assert "tok_" not in f"{details} {captured.out} {captured.err}"

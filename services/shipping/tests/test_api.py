@@ -1,0 +1,126 @@
+"""The service as its callers see it: over gRPC, with the real barrier and a real database."""
+
+import asyncio
+from importlib.resources import files
+
+import grpc
+import pytest
+from amends_barrier import Barrier
+from google.rpc.error_details_pb2 import ErrorInfo
+from grpc_status.rpc_status import from_call
+from shop_shipping import api, domain
+
+from shop.shipping.v1 import shipping_pb2 as pb
+from shop.types.v1.types_pb2 import Address, Line
+
+
+def book(order_id="o-1", postal_code="10115", country="DE", quantity=1):
+    address = Address(
+        recipient="Ada Lovelace", street="Gartenstr. 1", city="Berlin", postal_code=postal_code, country=country
+    )
+    return pb.BookRequest(order_id=order_id, address=address, lines=[Line(sku="tea", quantity=quantity)])
+
+
+def reason(error):
+    info = ErrorInfo()
+    from_call(error.value).details[0].Unpack(info)
+    return error.value.code().name, info.reason
+
+
+async def slots(service):
+    return [
+        (each.carrier, each.available, each.booked) for each in (await service.ListSlots(pb.ListSlotsRequest())).slots
+    ]
+
+
+@pytest.fixture
+async def served(service):
+    await service.SetSlots(pb.SetSlotsRequest(carrier="postal", country="DE", available=5))
+    return service
+
+
+def test_every_refusal_of_the_domain_has_an_answer():
+    assert set(api.ERRORS) == set(domain.Refused.__subclasses__())
+
+
+def test_the_barriers_table_is_the_one_the_barrier_wants():
+    migration = files("shop_shipping.migrations").joinpath("0002_barrier.sql").read_text()
+    assert migration.partition("\n")[2] == Barrier.schema()
+
+
+async def test_a_repeated_booking_is_answered_from_memory(served, call):
+    first = await served.Book(book(), metadata=call("k-1"))
+    assert await served.Book(book(), metadata=call("k-1")) == first
+    shipment = await served.GetShipment(pb.GetShipmentRequest(order_id="o-1"))
+    assert (
+        (shipment.tracking_id, shipment.carrier)
+        == (first.tracking_id, first.carrier)
+        == (shipment.tracking_id, "postal")
+    )
+    assert shipment.address == book().address
+    assert shipment.booked_at.seconds > 0
+    assert await slots(served) == [("postal", 4, 1)]
+
+
+async def test_a_booking_in_doubt_is_made_or_voided_for_ever(served, call):
+    made = await served.Book(book("o-1"), metadata=call("k-1"))
+    assert await served.Book(book("o-1"), metadata=call("k-1", "void")) == made
+    await served.Book(book("o-2"), metadata=call("k-2", "void"))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await served.Book(book("o-2"), metadata=call("k-2"))
+    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert await slots(served) == [("postal", 4, 1)]
+
+
+async def test_the_same_booking_from_many_callers_at_once_takes_one_slot(served, call):
+    answers = await asyncio.gather(*(served.Book(book(), metadata=call("k-1")) for _ in range(12)))
+    assert len({answer.tracking_id for answer in answers}) == 1
+    assert await slots(served) == [("postal", 4, 1)]
+
+
+async def test_the_last_slot_goes_to_one_order(served, call):
+    await served.SetSlots(pb.SetSlotsRequest(carrier="postal", country="DE", available=1))
+    calls = [served.Book(book(f"o-{number}"), metadata=call(f"k-{number}")) for number in range(4)]
+    codes = [await each.code() for each in calls]
+    assert sorted(code.name for code in codes) == ["FAILED_PRECONDITION"] * 3 + ["OK"]
+
+
+async def test_a_refused_booking_can_be_repeated_when_there_is_room(served, call):
+    await served.SetSlots(pb.SetSlotsRequest(carrier="postal", country="DE", available=0))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await served.Book(book(), metadata=call("k-1"))
+    assert reason(error) == ("FAILED_PRECONDITION", "NO_SLOT")
+    await served.SetSlots(pb.SetSlotsRequest(carrier="postal", country="DE", available=1))
+    assert (await served.Book(book(), metadata=call("k-1"))).tracking_id
+
+
+async def test_an_order_that_was_shipped_is_not_shipped_under_another_key(served, call):
+    await served.Book(book(), metadata=call("k-1"))
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await served.Book(book(), metadata=call("k-2"))
+    assert reason(error) == ("ALREADY_EXISTS", "ALREADY_BOOKED")
+    assert await slots(served) == [("postal", 4, 1)]
+
+
+@pytest.mark.parametrize(
+    ("method", "request_", "expected"),
+    [
+        ("Book", book(postal_code="1"), ("INVALID_ARGUMENT", "ADDRESS_INVALID")),
+        ("Book", book(country=""), ("INVALID_ARGUMENT", "ADDRESS_INVALID")),
+        ("Book", book(country="AQ"), ("FAILED_PRECONDITION", "NOT_SERVED")),
+        ("Book", book(quantity=0), ("INVALID_ARGUMENT", "LINES_INVALID")),
+        ("Book", book(order_id=""), ("INVALID_ARGUMENT", "IDENTIFIER_INVALID")),
+        ("GetShipment", pb.GetShipmentRequest(order_id="o-1"), ("NOT_FOUND", "SHIPMENT_UNKNOWN")),
+        ("SetSlots", pb.SetSlotsRequest(country="DE"), ("INVALID_ARGUMENT", "IDENTIFIER_INVALID")),
+        (
+            "SetSlots",
+            pb.SetSlotsRequest(carrier="postal", country="DE", available=-1),
+            ("INVALID_ARGUMENT", "SLOTS_INVALID"),
+        ),
+    ],
+)
+async def test_a_wrong_request_is_refused_with_a_reason_and_takes_no_slot(served, method, request_, expected):
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await getattr(served, method)(request_)
+    assert reason(error) == expected
+    assert await slots(served) == [("postal", 5, 0)]

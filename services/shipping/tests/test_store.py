@@ -1,0 +1,77 @@
+"""The rules that only a real Postgres can keep."""
+
+import asyncio
+
+import asyncpg
+import pytest
+from shop_shipping import store
+from shop_shipping.domain import Address, AlreadyBooked, Line, NoSlot, NotServed, ShipmentUnknown, Slots
+
+HOME = Address("Ada Lovelace", "Gartenstr. 1", "Berlin", "10115", "DE")
+LINES = (Line("tea", 2), Line("cup", 1))
+
+
+async def set_slots(database, carrier, available):
+    async with database.transaction() as transaction:
+        await store.set_slots(transaction, Slots(carrier, "DE", available, 0))
+
+
+async def slots(database):
+    async with database.transaction() as transaction:
+        return await store.all_slots(transaction)
+
+
+async def book(database, order_id):
+    async with database.transaction() as transaction:
+        return await store.book(transaction, order_id, HOME, LINES)
+
+
+async def test_a_parcel_takes_a_slot_and_is_on_its_way(database):
+    await set_slots(database, "postal", 2)
+    tracking_id, carrier = await book(database, "o-1")
+    async with database.transaction() as transaction:
+        shipment = await store.shipment_of(transaction, "o-1")
+    assert (shipment.tracking_id, shipment.carrier, shipment.address) == (tracking_id, carrier, HOME)
+    assert await slots(database) == [Slots("postal", "DE", available=1, booked=1)]
+    rows = await database.pool.fetch("SELECT sku, quantity FROM shipment_line ORDER BY position")
+    assert [Line(**row) for row in rows] == list(LINES)
+
+
+async def test_a_country_without_carriers_is_not_served(database):
+    with pytest.raises(NotServed):
+        await book(database, "o-1")
+
+
+async def test_setting_slots_again_keeps_what_is_booked(database):
+    await set_slots(database, "postal", 2)
+    await book(database, "o-1")
+    await set_slots(database, "postal", 7)
+    assert await slots(database) == [Slots("postal", "DE", available=7, booked=1)]
+
+
+async def test_an_order_is_shipped_once_even_by_two_at_once(database):
+    await set_slots(database, "postal", 5)
+    results = await asyncio.gather(*(book(database, "o-1") for _ in range(3)), return_exceptions=True)
+    assert sum(isinstance(result, AlreadyBooked) for result in results) == 2
+    assert await slots(database) == [Slots("postal", "DE", available=4, booked=1)]
+
+
+async def test_many_bookings_at_once_fill_every_carrier_and_not_one_parcel_more(database):
+    for carrier, available in (("courier", 5), ("postal", 9), ("rail", 0)):
+        await set_slots(database, carrier, available)
+    results = await asyncio.gather(*(book(database, f"o-{number}") for number in range(20)), return_exceptions=True)
+    assert sum(isinstance(result, tuple) for result in results) == 14
+    assert sum(isinstance(result, NoSlot) for result in results) == 6
+    assert [each.available for each in await slots(database)] == [0, 0, 0]
+
+
+async def test_the_database_itself_refuses_a_slot_that_is_not_there(database):
+    await set_slots(database, "postal", 0)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await database.pool.execute("UPDATE slots SET available = available - 1")
+
+
+async def test_an_order_that_was_never_shipped_has_no_parcel(database):
+    with pytest.raises(ShipmentUnknown):
+        async with database.transaction() as transaction:
+            await store.shipment_of(transaction, "o-1")

@@ -1,0 +1,49 @@
+"""The reference pages say what the code does: tables of reasons, states and defaults are compared with their source."""
+
+import re
+
+from amends_barrier.protocol import Reason
+from amends_resilience import RetryPolicy
+from amends_saga.engine.events import ParkReason
+
+from amends.saga.v1 import run_pb2
+
+
+def first_column(root, page, heading):
+    """The names in the first column of the table under a heading."""
+    section = (root / page).read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    return set(re.findall(r"^\| `?([A-Z][A-Z_]+)`? \|", section, re.MULTILINE))
+
+
+def test_every_reason_to_park_is_explained(root):
+    assert first_column(root, "docs/reference/statuses.md", "Why a run is parked") == {str(r) for r in ParkReason}
+
+
+def test_every_state_of_a_run_is_explained(root):
+    states = {name.removeprefix("RUN_STATE_") for name in run_pb2.RunState.keys()} - {"UNSPECIFIED"}  # noqa: SIM118
+    assert first_column(root, "docs/reference/statuses.md", "States of a run") == states
+
+
+def test_every_refusal_of_the_barrier_is_explained(root):
+    assert first_column(root, "docs/reference/barrier.md", "Reasons") == {str(reason) for reason in Reason}
+
+
+def test_the_defaults_of_a_retry_policy_are_those_of_the_code(root):
+    page = (root / "docs/reference/retry-policy.md").read_text()
+    rows = {match[1]: match[2] for match in re.finditer(r"^\| `([a-zA-Z.]+)`[^|]*\| ([^|]+) \|", page, re.MULTILINE)}
+    default = RetryPolicy()
+    assert rows["timeout"] == f"`{default.timeout.total_seconds():.0f}s`"
+    assert rows["attempts"] == f"`{default.attempts}`"
+    assert set(rows["retryOn"].split(", ")) == default.retry_on
+    assert rows["budget.ratio"] == f"`{default.budget.ratio}`, `{default.budget.min_per_second}`"
+    assert rows["bulkhead.maxConcurrent"] == f"`{default.bulkhead.max_concurrent}`, `{default.bulkhead.max_queued}`"
+    breaker = default.circuit_breaker
+    assert rows["circuitBreaker.failureRatio"] == (
+        f"`{breaker.failure_ratio}`, `{breaker.minimum_calls}`, "
+        f"`{breaker.window.total_seconds():.0f}s`, `{breaker.open_for.total_seconds():.0f}s`"
+    )
+    backoff = default.backoff
+    assert rows["backoff.initial"] == (
+        f"`{backoff.initial.total_seconds() * 1000:.0f}ms`, `{backoff.maximum.total_seconds():.0f}s`, "
+        f"`{backoff.multiplier:.0f}`"
+    )

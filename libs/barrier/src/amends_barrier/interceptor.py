@@ -8,7 +8,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from datetime import timedelta
-from typing import Any, NoReturn, cast
+from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 
@@ -19,8 +19,8 @@ from amends_barrier.protocol import BARRIER_TRAILER, KEY, VOID_TRAILER, Call, Re
 
 _log = logging.getLogger(__name__)
 
-Handler = grpc.RpcMethodHandler[Any, Any]
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Continuation: TypeAlias = "Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]"
 
 FINISHED_LATE = "barrier.finished_after_caller_left"
 FAILED_LATE = "barrier.failed_after_caller_left"
@@ -39,7 +39,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
-    ) -> Handler | None:
+    ) -> "Handler | None":
         """Return the handler of a method, wrapped if the method is guarded."""
         handler = await continuation(handler_call_details)
         method = handler_call_details.method

@@ -62,7 +62,16 @@ class Journal:
         return NewRun(run_id, "default", "saga", key or str(run_id), payload, b"d", 1, owner, "", b"started")
 
     async def start(self, key: str = "", *, payload: bytes = b"p", owned: bool = True) -> StartAnswer:
-        return await asyncio.wait_for(self.writer.start(self.new(key, payload=payload, owned=owned)), 10)
+        answer: asyncio.Future[StartAnswer] = asyncio.get_running_loop().create_future()
+
+        def answered(what: StartAnswer | Exception) -> None:
+            if isinstance(what, Exception):
+                answer.set_exception(what)
+            else:
+                answer.set_result(what)
+
+        self.writer.start(self.new(key, payload=payload, owned=owned), answered)
+        return await asyncio.wait_for(answer, 10)
 
     async def run(self) -> Tail:
         """A started run with a listener of its own."""

@@ -36,6 +36,19 @@ async def test_the_same_key_started_twice_is_one_run_and_both_learn_its_payload(
     assert (later.created, later.run_id, later.payload) == (False, answers[0].run_id, b"one")
 
 
+async def test_a_row_may_be_queued_before_the_start_of_its_run_is_durable(
+    journal: Journal, connection: asyncpg.Connection
+):
+    new = journal.new()
+    tail = Tail(new.id, 1, Heard())
+    answers: list[object] = []
+    journal.writer.start(new, answers.append)
+    journal.append(tail, 2, 3)
+    await journal.durable(tail, 3)
+    assert len(answers) == 1
+    assert len(await read_journal(connection, new.id)) == 3
+
+
 async def test_a_change_of_the_run_row_comes_with_the_record(journal: Journal, connection: asyncpg.Connection):
     tail = await journal.run()
     journal.append(tail, 2, change=Change(State.COMPLETED, release=True, message="done"))
@@ -133,8 +146,7 @@ async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled(
         tail = await journal.run()
         remaining.extend(plan)
         journal.append(tail, 2, 3, 4, change=Change(State.COMPENSATING, message="kept"))
-        start = journal.start("key")
-        answer = await start
+        answer = await journal.start("key")
         await journal.durable(tail, 4)
         assert answer.created
         assert heard(tail).refusal is None
@@ -156,10 +168,9 @@ async def test_when_the_database_is_gone_rows_wait_and_the_journal_says_so(
     async with Journal.over(sometimes, process) as journal:
         tail = await journal.run()
         there.clear()
-        await connection.execute(
-            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE pid <> pg_backend_pid() "
-            "AND datname = current_database()"
-        )
+        others = "FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND datname = current_database()"
+        await connection.execute(f"SELECT pg_terminate_backend(pid) {others}")
+        await eventually(lambda: connection.fetchval(f"SELECT count(*) = 0 {others}"))
         journal.append(tail, 2)
         await eventually(lambda: not journal.writer.reachable.is_set())
         assert heard(tail).seq == 0

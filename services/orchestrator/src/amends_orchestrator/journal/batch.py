@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Any
@@ -33,12 +32,16 @@ class StartAnswer:
     payload: bytes
 
 
-@dataclass(slots=True)
+Answered = Callable[[StartAnswer | Exception], None]
+"""Told what became of a start, between two statements; an exception when the database refuses the row."""
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
     """A run on its way into the database."""
 
     new: NewRun
-    answer: asyncio.Future[StartAnswer]
+    answered: Answered
 
 
 statement = lru_cache(maxsize=8)(batch_statement)

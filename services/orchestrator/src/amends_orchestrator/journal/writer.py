@@ -26,7 +26,7 @@ import structlog
 from amends_resilience import Backoff
 
 from amends_orchestrator.journal import recovery
-from amends_orchestrator.journal.batch import Batch, Row, Start, StartAnswer
+from amends_orchestrator.journal.batch import Answered, Batch, Row, Start, StartAnswer
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.records import Change, NewRun, Refusal
 from amends_orchestrator.journal.statements import HOLDERS
@@ -72,12 +72,10 @@ class JournalWriter:
             self._queue.append(Row(tail, seq, record, change))
             self._signal()
 
-    def start(self, new: NewRun) -> asyncio.Future[StartAnswer]:
-        """Queues a new run with its first record; the answer comes when it is durable, or its key is known."""
-        answer: asyncio.Future[StartAnswer] = asyncio.get_running_loop().create_future()
-        self._queue.append(Start(new, answer))
+    def start(self, new: NewRun, answered: Answered) -> None:
+        """Queues a new run with its first record; answered when it is durable, or its key is known."""
+        self._queue.append(Start(new, answered))
         self._signal()
-        return answer
 
     async def flushed(self) -> None:
         """Returns when nothing is queued or in flight."""
@@ -103,12 +101,20 @@ class JournalWriter:
             self._idle.clear()
 
     def _take(self) -> Batch:
+        """The next rows in order. A run's later rows never share the statement that makes its row in table run."""
         entries: list[Row | Start] = []
+        started: set[UUID] = set()
         size = 0
         while self._queue and len(entries) < MAXIMUM_ROWS and size < MAXIMUM_BYTES:
-            entry = self._queue.popleft()
-            size += len(entry.record if isinstance(entry, Row) else entry.new.record)
-            entries.append(entry)
+            entry = self._queue[0]
+            if isinstance(entry, Start):
+                started.add(entry.new.id)
+                size += len(entry.new.record)
+            elif entry.tail.id in started:
+                break
+            else:
+                size += len(entry.record)
+            entries.append(self._queue.popleft())
         return Batch.of(entries)
 
     async def _write(self, batch: Batch) -> None:
@@ -150,9 +156,9 @@ class JournalWriter:
             row = holders.get((start.new.namespace, start.new.key))
             if row is None:  # The holder was deleted meanwhile: its retention is over, so the key is free again.
                 self._queue.appendleft(start)
-            elif not start.answer.done():
+            else:
                 created = row["id"] == start.new.id
-                start.answer.set_result(StartAnswer(created, row["id"], bytes(row["payload"])))
+                start.answered(StartAnswer(created, row["id"], bytes(row["payload"])))
 
     async def _isolate(self, batch: Batch, error: Exception) -> Batch:
         """Takes out what can never be written and what is there already; returns what is to be sent again."""
@@ -191,8 +197,8 @@ class JournalWriter:
 def tell(batch: Batch, lost: set[UUID]) -> None:
     """Tells everybody in a committed batch; `lost` are the runs that were refused for their fence."""
     for start in batch.starts:
-        if start.new.id not in lost and not start.answer.done():
-            start.answer.set_result(StartAnswer(True, start.new.id, start.new.payload))
+        if start.new.id not in lost:
+            start.answered(StartAnswer(True, start.new.id, start.new.payload))
     last = {row.tail.id: row.seq for row in batch.rows}
     for run_id, tail in batch.tails.items():
         if run_id in lost:
@@ -213,6 +219,5 @@ def refuse_single(batch: Batch, error: Exception) -> None:
     """Refuses the only run of a batch, whose row is bad."""
     for start in batch.starts:
         JOURNAL_REFUSED.labels(reason=Refusal.BAD_ROW.name).inc()
-        if not start.answer.done():
-            start.answer.set_exception(error)
+        start.answered(error)
     refuse(batch, batch.tails, Refusal.BAD_ROW)

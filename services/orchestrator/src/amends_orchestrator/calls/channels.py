@@ -1,0 +1,107 @@
+"""One channel for each target, with nothing between us and the wire that would call twice, or elsewhere.
+
+No proxy from the environment (it would see every request), no retries by gRPC (they are invisible, and ours are
+journaled), no service config. Called by the router and by the reflection client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc.aio
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from amends_orchestrator.calls.ports import Answer, Invoke
+from amends_orchestrator.calls.targets import TargetRules
+
+_AMENDS = "amends-"
+_LONGEST_MESSAGE = 500
+_DETAILS = "grpc-status-details-bin"
+
+
+class Channels:
+    """Opens channels to allowed targets and keeps them."""
+
+    def __init__(self, rules: TargetRules, *, max_message_bytes: int) -> None:
+        self._rules = rules
+        self._channels: dict[str, grpc.aio.Channel] = {}
+        self.max_message_bytes = max_message_bytes
+        self._options = [
+            ("grpc.enable_http_proxy", 0),
+            ("grpc.enable_retries", 0),
+            ("grpc.service_config_disable_resolution", 1),
+            ("grpc.lb_policy_name", "round_robin"),
+            ("grpc.max_send_message_length", max_message_bytes),
+            ("grpc.max_receive_message_length", max_message_bytes),
+            ("grpc.initial_reconnect_backoff_ms", 100),
+            ("grpc.max_reconnect_backoff_ms", 2000),
+        ]
+
+    def to(self, target: str) -> grpc.aio.Channel:
+        """The channel to a target. Raises ConfinementError for one that is not allowed."""
+        dialled = self._rules.check(target)
+        channel = self._channels.get(dialled)
+        if channel is None:
+            channel = self._channels[dialled] = grpc.aio.insecure_channel(dialled, options=self._options)
+        return channel
+
+    def invoke(self, target: str, path: str) -> Invoke:
+        """The multi-callable of a unary method over bytes. Raises ConfinementError."""
+        return self.to(target).unary_unary(path)
+
+    async def keep_only(self, targets: set[str]) -> None:
+        """Closes channels to targets that no Participant names any more; calls under way get a second."""
+        gone = [self._channels.pop(dialled) for dialled in list(self._channels) if dialled not in targets]
+        await asyncio.gather(*(channel.close(1) for channel in gone))
+
+    async def close(self) -> None:
+        """Closes all channels at once."""
+        await self.keep_only(set())
+
+
+async def attempt(
+    invoke: Invoke, request: bytes, metadata: tuple[tuple[str, str], ...], timeout: float, *, trailers: bool
+) -> Answer:
+    """Makes one call and says how it ended; raises nothing but CancelledError.
+
+    `timeout` is in seconds, because that is what the wire takes. `trailers` asks for those of an OK too.
+    """
+    call = invoke(request, timeout=timeout, metadata=metadata)
+    try:
+        response: bytes = await call
+    except grpc.aio.AioRpcError as error:
+        return _failed(error)
+    if not trailers:
+        return Answer(0, response)
+    return Answer(0, response, trailers=_ours(await call.trailing_metadata()))
+
+
+def _failed(error: grpc.aio.AioRpcError) -> Answer:
+    reason = domain = ""
+    trailing = error.trailing_metadata()
+    for key, value in trailing or ():
+        if key == _DETAILS:
+            reason, domain = _error_info(value)
+    code: int = error.code().value[0]
+    # Text columns take no NUL, and nobody reads more than this.
+    message = (error.details() or "").replace("\0", " ")[:_LONGEST_MESSAGE]
+    return Answer(code, b"", message, reason[:100].replace("\0", " "), domain, _ours(trailing))
+
+
+def _ours(trailing: Any) -> dict[str, str]:
+    return {key: value for key, value in trailing or () if key.startswith(_AMENDS) and isinstance(value, str)}
+
+
+def _error_info(details: Any) -> tuple[str, str]:
+    """Reason and domain of the first ErrorInfo in a google.rpc.Status; both empty when it is none."""
+    try:
+        status = status_pb2.Status.FromString(details)
+        for detail in status.details:
+            if detail.Is(error_details_pb2.ErrorInfo.DESCRIPTOR):
+                info = error_details_pb2.ErrorInfo.FromString(detail.value)
+                return info.reason, info.domain
+    except (DecodeError, TypeError):
+        return "", ""
+    return "", ""

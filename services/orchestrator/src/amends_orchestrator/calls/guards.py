@@ -1,0 +1,147 @@
+"""What a call passes before it is made: circuit breaker, bulkhead and retry budget of a participant.
+
+One guard for all methods of a participant that are under the same retry policy. Being refused here is no attempt:
+nothing was sent. Called by the runner, before the intent of a pivot is written and before every other call.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from datetime import timedelta
+
+from amends_resilience import (
+    BreakerOpen,
+    BreakerState,
+    Bulkhead,
+    BulkheadFull,
+    CircuitBreaker,
+    Pacer,
+    Permit,
+    Place,
+    RetryBudget,
+    RetryPolicy,
+    SystemClock,
+)
+
+from amends_orchestrator.observe import BREAKER_OPEN, CALLS_IN_FLIGHT, NOT_ADMITTED
+
+CLOCK = SystemClock()
+# Runs that were held back return one after the other, a hundred a second, so that they are no second outage.
+RETURN_EVERY = timedelta(milliseconds=10)
+BUDGET_PAUSE = timedelta(seconds=1)
+_GAUGE = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
+
+
+class Held(Exception):
+    """The call may not be made now; come back after `retry_in`. The text is for people."""
+
+    def __init__(self, retry_in: timedelta, message: str) -> None:
+        super().__init__(message)
+        self.retry_in = retry_in
+        self.message = message
+
+
+class Pass:
+    """The leave to make one call: a place in the bulkhead and a permit of the breaker. Conclude it exactly once."""
+
+    __slots__ = ("_guard", "_permit", "_place")
+
+    def __init__(self, guard: Guard, place: Place, permit: Permit) -> None:
+        self._guard = guard
+        self._place = place
+        self._permit = permit
+
+    def conclude(self, *, failed: bool) -> None:
+        """The call was answered, or failed to be."""
+        self._place.release()
+        if failed:
+            self._permit.failure()
+        else:
+            self._permit.success()
+        self._guard.in_flight.dec()
+
+    def give_back(self) -> None:
+        """The call was not made, or says nothing about the service."""
+        self._place.release()
+        self._permit.release()
+        self._guard.in_flight.dec()
+
+
+class Guard:
+    """The protection of one participant under one policy."""
+
+    def __init__(self, service: str, policy: RetryPolicy) -> None:
+        self.service = service
+        self.policy = policy
+        self.in_flight = CALLS_IN_FLIGHT.labels(service=service)
+        gauge = BREAKER_OPEN.labels(service=service)
+        gauge.set(0)
+        self._breaker = CircuitBreaker(policy.circuit_breaker, CLOCK, lambda state: gauge.set(_GAUGE[state]))
+        self._bulkhead = Bulkhead(policy.bulkhead)
+        self._budget = RetryBudget(policy.budget, CLOCK)
+        self._pacer = Pacer(RETURN_EVERY, CLOCK, random.SystemRandom())
+
+    def apply(self, policy: RetryPolicy) -> None:
+        """Puts another policy in force; what is under way stays counted."""
+        if policy != self.policy:
+            self.policy = policy
+            self._breaker.apply(policy.circuit_breaker)
+            self._bulkhead.apply(policy.bulkhead)
+            self._budget.policy = policy.budget
+
+    def try_pass(self, *, retry: bool) -> Pass | None:
+        """A pass if there is one at once, None when the bulkhead is busy. Raises Held."""
+        place = self._bulkhead.try_acquire()
+        if place is None:
+            return None
+        return self._through(place, retry=retry)
+
+    async def wait_pass(self, *, retry: bool) -> Pass:
+        """A pass, after waiting in the bulkhead's queue for at most one timeout of the policy. Raises Held."""
+        try:
+            place = await self._bulkhead.acquire(self.policy.timeout)
+        except BulkheadFull as full:
+            raise self._held("bulkhead", timedelta(), f"too many calls are under way: {full}") from None
+        return self._through(place, retry=retry)
+
+    def _through(self, place: Place, *, retry: bool) -> Pass:
+        try:
+            permit = self._breaker.acquire()
+        except BreakerOpen as refused:
+            place.release()
+            raise self._held("breaker", refused.retry_in, "the circuit breaker is open") from None
+        if retry and not self._budget.withdraw():
+            permit.release()
+            place.release()
+            raise self._held("budget", BUDGET_PAUSE, "the retry budget is spent")
+        if not retry:
+            self._budget.deposit()
+        self.in_flight.inc()
+        return Pass(self, place, permit)
+
+    def _held(self, by: str, at_least: timedelta, message: str) -> Held:
+        NOT_ADMITTED.labels(service=self.service, by=by).inc()
+        return Held(self._pacer.delay(at_least), message)
+
+
+class Guards:
+    """All guards of this process."""
+
+    def __init__(self, made: Callable[[str, RetryPolicy], Guard] = Guard) -> None:
+        self._made = made
+        self._guards: dict[tuple[str, str], Guard] = {}
+
+    def of(self, participant: str, service: str, policy_name: str, policy: RetryPolicy) -> Guard:
+        """The guard of a participant under the policy of that name (empty: the default one)."""
+        guard = self._guards.get((participant, policy_name))
+        if guard is None:
+            guard = self._guards[participant, policy_name] = self._made(service, policy)
+        guard.apply(policy)
+        return guard
+
+
+async def first_of(guard: Guard, *, retry: bool) -> Pass:
+    """A pass at once when there is one, else after waiting. Raises Held."""
+    ready = guard.try_pass(retry=retry)
+    return ready if ready is not None else await guard.wait_pass(retry=retry)

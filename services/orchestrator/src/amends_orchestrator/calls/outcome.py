@@ -1,0 +1,120 @@
+"""Classifies a participant's answer: ok, rejected or unknown, see the table in docs/explanation/guarantees.md.
+
+Pure. A reason of the barrier outranks the status code; the retry policy has no say here. Called by the runner for
+every attempt.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from amends_saga.engine.events import PARKING_REASONS, STEP_FENCED, Call, Outcome, ParkReason
+from amends_saga.plan import CallPlan, Kind
+
+from amends_orchestrator.calls.ports import Answer
+
+DOMAIN = "amends.dev"
+BARRIER_TRAILER = "amends-barrier"
+VOID_TRAILER = "amends-void"
+VOIDED = "voided"
+
+CODES = {
+    0: "OK",
+    1: "CANCELLED",
+    2: "UNKNOWN",
+    3: "INVALID_ARGUMENT",
+    4: "DEADLINE_EXCEEDED",
+    5: "NOT_FOUND",
+    6: "ALREADY_EXISTS",
+    7: "PERMISSION_DENIED",
+    8: "RESOURCE_EXHAUSTED",
+    9: "FAILED_PRECONDITION",
+    10: "ABORTED",
+    11: "OUT_OF_RANGE",
+    12: "UNIMPLEMENTED",
+    13: "INTERNAL",
+    14: "UNAVAILABLE",
+    15: "DATA_LOSS",
+    16: "UNAUTHENTICATED",
+}
+"""Numbers of gRPC statuses to their names."""
+
+_REJECTED = frozenset(
+    {
+        "INVALID_ARGUMENT",
+        "NOT_FOUND",
+        "ALREADY_EXISTS",
+        "FAILED_PRECONDITION",
+        "OUT_OF_RANGE",
+        "PERMISSION_DENIED",
+        "UNAUTHENTICATED",
+        "UNIMPLEMENTED",
+    }
+)
+# Proxies and servers without the method give these before any interceptor is asked, so they may lack its trailer.
+_BEFORE_THE_BARRIER = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED"})
+_FAILURES = frozenset(
+    {"CANCELLED", "UNKNOWN", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
+)
+
+
+class Verdict(NamedTuple):
+    """What an answer means for its operation."""
+
+    outcome: Outcome
+    reason: str = ""
+    """A reason of the barrier as it is, a participant's own as it is; empty without one."""
+    response: bytes = b""
+
+
+def code_name(code: int) -> str:
+    """The name of a gRPC status; UNKNOWN for a number that is none."""
+    return CODES.get(code, "UNKNOWN")
+
+
+def is_failure(code: int) -> bool:
+    """Whether an answer counts against the service for its circuit breaker: it did not or could not answer."""
+    return code_name(code) in _FAILURES
+
+
+def classify(method: CallPlan, call: Call, answer: Answer) -> Verdict:
+    """What `answer` to `call` means. `method` is the action or compensation that was called or voided."""
+    name = code_name(answer.code)
+    ours = answer.reason if answer.domain == DOMAIN else ""
+    theirs = "" if answer.domain == DOMAIN or answer.reason in _RESERVED else answer.reason
+    if not answer.sent:
+        return Verdict(Outcome.REJECTED, answer.reason)
+    if method.kind is Kind.GUARDED:
+        if ours in PARKING_REASONS:
+            return Verdict(Outcome.UNKNOWN, ours)
+        if _lacks_barrier(name, answer):
+            return Verdict(Outcome.UNKNOWN, ParkReason.NOT_GUARDED)
+        if ours == STEP_FENCED:
+            voiding = call in (Call.VOID, Call.VOID_COMPENSATION)
+            return Verdict(Outcome.VOIDED if voiding else Outcome.REJECTED, STEP_FENCED)
+        if name == "OK" and call in (Call.VOID, Call.VOID_COMPENSATION):
+            voided = answer.trailers.get(VOID_TRAILER) == VOIDED
+            return Verdict(Outcome.VOIDED) if voided else Verdict(Outcome.OK, response=answer.response)
+    outcome = _by_code(method, name)
+    return Verdict(outcome, ours or theirs, answer.response if name == "OK" else b"")
+
+
+_RESERVED = frozenset({*PARKING_REASONS, STEP_FENCED})
+
+
+def _lacks_barrier(name: str, answer: Answer) -> bool:
+    """Whether a definite answer of a guarded method came from a server without the barrier."""
+    if answer.trailers.get(BARRIER_TRAILER) == "1":
+        return False
+    return name == "OK" or name in _REJECTED - _BEFORE_THE_BARRIER
+
+
+def _by_code(method: CallPlan, name: str) -> Outcome:
+    override = method.outcomes.get(name)
+    if override is not None:
+        return Outcome(override)
+    if name == "OK":
+        return Outcome.OK
+    if name == "ALREADY_EXISTS" and method.kind.plain:
+        return Outcome.UNKNOWN  # it may be the echo of its own effect
+    return Outcome.REJECTED if name in _REJECTED else Outcome.UNKNOWN

@@ -1,0 +1,91 @@
+"""Finds the way to a method: which Participant, whether it may be called, under which policy.
+
+Targets, grants and policies are live: a run that began before a change follows it with its next attempt. Routes are
+worked out once for each method and namespace and forgotten when a resource changes. Called by the runner.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from amends_resilience import Conflict, NamedPolicy, RetryPolicy, match
+from amends_saga.definition.resources import Participant
+
+from amends_orchestrator.calls.channels import Channels
+from amends_orchestrator.calls.guards import Guard, Guards
+from amends_orchestrator.calls.ports import ConfinementError, Route, RouteError
+from amends_orchestrator.calls.targets import check_service
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """A route with what guards it."""
+
+    route: Route
+    guard: Guard
+
+
+class Router:
+    """Routes under the resources given last."""
+
+    def __init__(self, channels: Channels, guards: Guards) -> None:
+        self._channels = channels
+        self._guards = guards
+        self._participants: dict[str, list[Participant]] = {}
+        self._policies: dict[str, list[NamedPolicy]] = {}
+        self._ways: dict[tuple[str, str, str], Way] = {}
+
+    def put(self, participants: Iterable[Participant], policies: Iterable[tuple[str, NamedPolicy]]) -> None:
+        """Puts resources in force; policies come with their namespace."""
+        self._participants = {}
+        for participant in participants:
+            self._participants.setdefault(participant.service, []).append(participant)
+        self._policies = {}
+        for namespace, policy in policies:
+            self._policies.setdefault(namespace, []).append(policy)
+        self._ways = {}
+
+    def way(self, namespace: str, service: str, method: str) -> Way:
+        """How sagas of `namespace` call a method now. Raises RouteError with a sentence for people."""
+        way = self._ways.get((namespace, service, method))
+        if way is None:
+            way = self._ways[namespace, service, method] = self._find(namespace, service, method)
+        return way
+
+    def participant(self, namespace: str, service: str) -> Participant:
+        """The one Participant that serves a service for a namespace. Raises RouteError."""
+        offered = self._participants.get(service, [])
+        own = [participant for participant in offered if participant.metadata.namespace == namespace]
+        granted = own or [participant for participant in offered if participant.grants(namespace)]
+        if not granted:
+            why = f"none lists {namespace} among its callers" if offered else "none is applied"
+            raise RouteError(f"no Participant serves {service} to namespace {namespace}: {why}")
+        if len(granted) > 1:
+            names = ", ".join(sorted(participant.metadata.full_name for participant in granted))
+            raise RouteError(f"several Participants serve {service} to namespace {namespace}: {names}")
+        return granted[0]
+
+    def _find(self, namespace: str, service: str, method: str) -> Way:
+        participant = self.participant(namespace, service)
+        if not participant.grants(namespace):
+            raise RouteError(f"Participant {participant.metadata.full_name} does not list {namespace} as a caller")
+        if not participant.allows(method):
+            raise RouteError(f"Participant {participant.metadata.full_name} does not allow {method}")
+        policies = self._policies.get(namespace, [])
+        policy = match(policies, service, method)
+        if isinstance(policy, Conflict):
+            raise RouteError(str(policy))
+        try:
+            check_service(service)
+            invoke = self._channels.invoke(participant.target, f"/{service}/{method}")
+        except ConfinementError as error:
+            raise RouteError(str(error)) from None
+        name = participant.metadata.full_name
+        guard = self._guards.of(name, service, _policy_name(policies, policy), policy)
+        route = Route(service, method, name, policy, invoke, self._channels.max_message_bytes)
+        return Way(route, guard)
+
+
+def _policy_name(policies: Iterable[NamedPolicy], policy: RetryPolicy) -> str:
+    return next((named.name for named in policies if named.policy is policy), "")

@@ -1,0 +1,94 @@
+"""Which addresses this orchestrator calls at all, whatever a Participant says.
+
+A saga names methods, never addresses; an administrator's Participant names the address; and this, set by who runs
+the orchestrator (AMENDS_TARGETS), bounds what an administrator can reach with it. Enforced when a Participant is
+applied and again at every call, because settings differ between replicas and releases.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+
+from amends_orchestrator.calls.ports import ConfinementError
+
+_LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_PORT = r"(?P<port>[1-9][0-9]{0,4})"
+_DNS = re.compile(rf"dns:///(?P<host>{_LABEL}(?:\.{_LABEL})*):{_PORT}")
+_LOOPBACK = re.compile(rf"(?:dns:///)?(?P<host>127\.0\.0\.1|\[::1\]|localhost):{_PORT}")
+_CLUSTER = re.compile(rf"(?P<service>{_LABEL})\.(?P<namespace>{_LABEL})\.svc(?:\.cluster\.local)?")
+_SUFFIX = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
+_LONGEST = 253
+
+# The API server answers to this name in every cluster.
+_FORBIDDEN_SERVICES = frozenset({("kubernetes", "default")})
+# Services of the machinery itself: a saga that could call them could read or change what it runs on.
+_FORBIDDEN_PACKAGES = ("grpc.reflection.", "grpc.channelz.", "grpc.health.", "amends.saga.")
+
+
+class Scope(StrEnum):
+    """Where participants may be."""
+
+    CLUSTER = "cluster"
+    """Services of this Kubernetes cluster, and the suffixes of the allow-list."""
+    LOOPBACK = "loopback"
+    """The same, and this machine: for development."""
+
+
+@dataclass(frozen=True, slots=True)
+class TargetRules:
+    """What AMENDS_TARGETS and AMENDS_TARGET_SUFFIXES say. Raises ValueError for a suffix that is no DNS name."""
+
+    scope: Scope = Scope.CLUSTER
+    suffixes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for suffix in self.suffixes:
+            if not _SUFFIX.fullmatch(suffix) or suffix.rsplit(".", 1)[1].isdigit():
+                raise ValueError(f"{suffix!r} is no DNS suffix of at least two labels")
+
+    def check(self, target: str) -> str:
+        """The target in the form in which it is dialled. Raises ConfinementError with a sentence for people."""
+        loopback = _LOOPBACK.fullmatch(target)
+        if loopback is not None:
+            return self._local(loopback["host"], loopback["port"])
+        named = _DNS.fullmatch(target)
+        if named is None:
+            raise ConfinementError(
+                f"`{shown(target)}` is no target of the form dns:///service.namespace.svc.cluster.local:port"
+            )
+        host, port = named["host"], _port(named["port"])
+        if len(host) > _LONGEST or host.rsplit(".", 1)[-1].isdigit():
+            raise ConfinementError(f"`{shown(host)}` is no DNS name")
+        cluster = _CLUSTER.fullmatch(host)
+        if cluster is not None and (cluster["service"], cluster["namespace"]) in _FORBIDDEN_SERVICES:
+            raise ConfinementError("the Kubernetes API server is no participant")
+        if cluster is None and not any(host == suffix or host.endswith(f".{suffix}") for suffix in self.suffixes):
+            raise ConfinementError(
+                f"`{host}` is neither a service of this cluster nor under an allowed suffix (AMENDS_TARGET_SUFFIXES)"
+            )
+        return f"dns:///{host}:{port}"
+
+    def _local(self, host: str, port: str) -> str:
+        if self.scope is not Scope.LOOPBACK:
+            raise ConfinementError("targets on this machine are only allowed with AMENDS_TARGETS=loopback")
+        return f"{'127.0.0.1' if host == 'localhost' else host}:{_port(port)}"
+
+
+def check_service(service: str) -> None:
+    """Refuses services that no saga may call. Raises ConfinementError."""
+    if service.startswith(_FORBIDDEN_PACKAGES):
+        raise ConfinementError(f"`{shown(service)}` belongs to the machinery and is no participant")
+
+
+def shown(text: str) -> str:
+    """Hostile text as it may be shown: short and printable ASCII."""
+    return text[:100].encode("ascii", "backslashreplace").decode().replace("`", "'")
+
+
+def _port(digits: str) -> int:
+    port = int(digits)
+    if port > 65535:
+        raise ConfinementError(f"{digits} is no port")
+    return port

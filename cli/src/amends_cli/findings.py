@@ -1,4 +1,4 @@
-"""Shows findings to people: where, what, how to mend it, and the source line with a caret. Called by check and apply."""
+"""Shows findings to people: where, what, how to mend it, the source line with a caret. Called by check and apply."""
 
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any

@@ -118,11 +118,15 @@ async def test_a_compensation_of_an_action_that_is_known_ok_but_forgotten_here_i
 async def test_a_void_returns_the_response_of_what_ran_and_fences_what_did_not(payments, stub) -> None:
     payments.script("Charge", Answer.ok(payment_id="p-1"))
     await stub.Charge(CHARGE, metadata=told("ran"))
-    assert (await stub.Charge(CHARGE, metadata=told("ran", "void"))).payment_id == "p-1"
-    for operation in ("void", "action"):
-        with pytest.raises(grpc.aio.AioRpcError) as error:
-            await stub.Charge(CHARGE, metadata=told("never", operation))
-        assert reason(error.value) == "STEP_FENCED"
+    ran = stub.Charge(CHARGE, metadata=told("ran", "void"))
+    assert (await ran).payment_id == "p-1"
+    assert dict(await ran.trailing_metadata())["amends-void"] == "already-done"
+    never = stub.Charge(CHARGE, metadata=told("never", "void"))
+    await never
+    assert dict(await never.trailing_metadata())["amends-void"] == "voided"
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await stub.Charge(CHARGE, metadata=told("never"))
+    assert reason(error.value) == "STEP_FENCED"
     assert payments.effects == [("Charge", "ran")]
 
 

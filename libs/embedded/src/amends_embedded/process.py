@@ -78,11 +78,13 @@ class Child:
         environment: Mapping[str, str] | None = None,
         report: Path | None = None,
         directory: Path | None = None,
+        outlives_us: bool = False,
     ) -> Self:
         """Starts a program with `environment` over our own without `AMENDS_*`.
 
         With `report` the program finds the file's name in AMENDS_REPORT_FILE. It gets a session of its own, so that
-        Ctrl-C at the terminal reaches only us and the order of stopping stays ours.
+        Ctrl-C at the terminal reaches only us and the order of stopping stays ours. It dies with us, unless it
+        `outlives_us`.
         """
         log.parent.mkdir(parents=True, exist_ok=True)
         told = clean_environment() | dict(environment or {})
@@ -92,7 +94,7 @@ class Child:
             told["AMENDS_REPORT_FILE"] = str(report)
         with log.open("ab") as output:
             process = subprocess.Popen(  # noqa: S603
-                [*tie(), *command],
+                [*(() if outlives_us else tie()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

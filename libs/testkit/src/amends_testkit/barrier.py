@@ -34,19 +34,18 @@ class MemoryBarrier:
     def before(self, key: str, operation: str, outcome: str, request: bytes) -> bytes | None:
         """What to answer without the handler; None when the handler is to run. Raises Refusal."""
         row = self.rows.get((key, operation))
-        if operation == "compensation":
-            action = self.rows.get((key, "action"))
-            if row is None and action is None and outcome == "ok":
+        if operation == "action":
+            undone = self.rows.get((key, "compensation"))
+            if undone is not None and undone.response is not None:
+                raise Refusal(FENCED)
+        elif row is None:
+            action = self.rows.setdefault((key, "action"), Row(None, None))
+            if action.response is not None:
+                return None
+            if outcome == "ok":
                 raise Refusal(UNKNOWN)
-            if row is None and action is None:
-                self.rows[key, "action"] = Row(None, None)
-                self.rows[key, operation] = Row(request, b"")
-                return b""
-            if row is None and action is not None and action.response is None:
-                self.rows[key, operation] = Row(request, b"")
-                return b""
-        elif (key, "compensation") in self.rows:
-            raise Refusal(FENCED)
+            self.rows[key, operation] = Row(request, b"")
+            return b""
         if row is None:
             return None
         if row.response is None:

@@ -142,8 +142,7 @@ class FakeParticipant:
         context.set_trailing_metadata(trailers)
         if guard and call.operation == "void":
             stored = self.barrier.void(call.key, call.metadata.get("amends-void-of", "action"))
-            if stored is None:
-                await _abort(context, grpc.StatusCode.ABORTED, "STEP_FENCED", "voided", trailers)
+            context.set_trailing_metadata((*trailers, ("amends-void", "voided" if stored is None else "already-done")))
             return stored or b""
         # The same key waits for its predecessor, as the primary key of a real barrier makes it.
         async with self._locks[call.key] if guard else asyncio.Lock():

@@ -1,0 +1,147 @@
+"""The commands of the demo: tell the stories, or leave the shop running, look at it and stop it."""
+
+import argparse
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+from amends_embedded import Child, ChildDied, PostgresError, ReportTimeout
+from amends_embedded.process import until
+from rich.console import Console
+from rich.table import Table
+
+from amends_demo import guide, logs, manifests
+from amends_demo.place import CHECKOUT, Place, ShopRunsAlready
+from amends_demo.stack import MODULES, SERVICES, Stack, running
+
+UP_TIMEOUT = timedelta(seconds=120)
+DOWN_TIMEOUT = timedelta(seconds=60)
+RESTART_PAUSE = timedelta(seconds=1)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs one command; returns the exit code: 0 success, 1 a story or a command failed, 2 wrong use."""
+    parser = argparse.ArgumentParser(prog="amends_demo", description="The shop on this machine.")
+    parser.add_argument("command", choices=("demo", "up", "down", "status", "logs", "serve"))
+    parser.add_argument("names", nargs="*", help="for logs: only of these processes")
+    parser.add_argument("--place", type=Path, default=CHECKOUT / ".amends", help="where data, logs and ports are kept")
+    options = parser.parse_args(arguments)
+    place, console = Place(options.place), Console(highlight=False)
+    try:
+        if options.command == "demo":
+            return asyncio.run(demo(place, console))
+        if options.command == "serve":
+            return asyncio.run(serve(place))
+        if options.command == "logs":
+            return logs.follow(place, options.names, console)
+        return {"up": up, "down": down, "status": status}[options.command](place, console)
+    except ShopRunsAlready:
+        state = place.read_state()
+        console.print(f"The shop runs already: {state.get('mode', 'it is starting')}, process {state.get('pid', '?')}.")
+        console.print("`make status` shows it, `make logs` follows it, `make down` stops it.")
+        return 1
+    except (ChildDied, ReportTimeout, PostgresError, manifests.Refused) as error:
+        console.print("[bold red]The shop did not start.[/]")
+        console.print(str(error), markup=False)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+
+
+async def demo(place: Place, console: Console) -> int:
+    """Starts a fresh shop, tells the stories, proves the books and stops everything. 1 if anything is broken."""
+    from amends_demo import playbill  # the stubs of every service, which the other commands do not need
+
+    with place.held():
+        place.clear()
+        return await playbill.play(place, console)
+
+
+async def serve(place: Place) -> int:
+    """Runs a shop until SIGTERM: the background process of `up`. What dies is started again."""
+    from amends_demo.shop import NAMESPACE, visiting
+
+    stop = asyncio.Event()
+    for order in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(order, stop.set)
+    with place.held():
+        async with running(place) as stack:
+            async with visiting(stack) as shop:
+                targets = {service: stack.address(name) for name, service in SERVICES.items()}
+                await manifests.apply(shop.definitions, targets, NAMESPACE)
+                await shop.stock_up()
+            stack.say_what_runs("up")
+            place.report_started()
+            await _keep(stack, stop)
+    return 0
+
+
+async def _keep(stack: Stack, stop: asyncio.Event) -> None:
+    while not stop.is_set():
+        for name in MODULES:
+            if not stack.child(name).alive and not stop.is_set():
+                await asyncio.sleep(RESTART_PAUSE.total_seconds())
+                # Not ready in time, or dead again: the next round sees it.
+                with contextlib.suppress(ChildDied, ReportTimeout):
+                    await stack.start_one(name)
+                stack.say_what_runs("up")
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), 0.5)
+
+
+def up(place: Place, console: Console) -> int:
+    """Starts a shop in the background and prints what to try."""
+    if place.running:
+        raise ShopRunsAlready
+    with console.status("starting the shop"):
+        child = Child.start(
+            "shop",
+            [sys.executable, "-m", "amends_demo", "serve", "--place", str(place.root)],
+            log=place.logs / "shop.log",
+            report=place.reports / "shop.json",
+            environment={name: value for name, value in os.environ.items() if name.startswith("AMENDS_")},
+            outlives_us=True,
+        )
+        asyncio.run(child.ready(UP_TIMEOUT))
+    status(place, console)
+    guide.show(place, console)
+    return 0
+
+
+def down(place: Place, console: Console) -> int:
+    """Stops what `up` (or `demo`) started."""
+    if not place.running:
+        console.print("Nothing runs here.")
+        return 0
+    pid = int(place.read_state().get("pid", 0))
+    if not pid:
+        console.print("The shop is just starting: wait a moment.")
+        return 1
+    with console.status("stopping the shop"):
+        os.kill(pid, signal.SIGTERM)
+        stopped = asyncio.run(until(lambda: not place.running, DOWN_TIMEOUT))
+    console.print("Stopped." if stopped else f"Process {pid} did not stop; see {place.logs}.")
+    return 0 if stopped else 1
+
+
+def status(place: Place, console: Console) -> int:
+    """Shows what runs and where it listens. 1 when nothing runs."""
+    state = place.read_state()
+    if not place.running or not state:
+        console.print("The shop is starting." if place.running else "Nothing runs here. `make up` starts the shop.")
+        return 1
+    table = Table(box=None, pad_edge=False)
+    for title in ("PROCESS", "STATE", "PID", "GRPC", "METRICS", "DATABASE"):
+        table.add_column(title, no_wrap=True)
+    for name, process in state["processes"].items():
+        alive = Path(f"/proc/{process['pid']}").exists()
+        database = process["database"].rpartition("@")[2]
+        shown = "[green]runs[/]" if alive else "[red]dead[/]"
+        table.add_row(name, shown, str(process["pid"]), process["grpc"], process.get("metrics", ""), database)
+    console.print(table)
+    console.print(f"{state['mode']} since {state['since']}, process {state['pid']}, logs in {place.logs}")
+    return 0

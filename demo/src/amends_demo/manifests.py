@@ -1,0 +1,62 @@
+"""Applies examples/place-order to the running orchestrator, with the addresses that the services got.
+
+Called by `demo` and `up`. The example is a normal set of resources: only the targets differ on this machine.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from amends.saga.v1 import definition_service_pb2 as api
+from amends_demo.place import CHECKOUT
+
+if TYPE_CHECKING:
+    from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceAsyncStub
+
+EXAMPLE = CHECKOUT / "examples" / "place-order"
+ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2}
+TIMEOUT_SECONDS = 20
+
+
+class Refused(RuntimeError):
+    """The orchestrator refused a resource of the example. The text has its findings."""
+
+
+def rendered(targets: Mapping[str, str], folder: Path = EXAMPLE) -> Iterator[tuple[str, str, str]]:
+    """Kind, name of the file and text of each resource, in the order in which they need each other.
+
+    `targets` maps protobuf services to host:port. Raises LookupError for a participant that is not among them.
+    """
+    documents: list[tuple[str, dict[str, Any]]] = []
+    for path in sorted(folder.glob("*.yaml")):
+        documents += [(path.name, document) for document in yaml.safe_load_all(path.read_text()) if document]
+    for source, document in sorted(documents, key=lambda pair: ORDER.get(pair[1]["kind"], len(ORDER))):
+        if document["kind"] not in ORDER:
+            continue
+        if document["kind"] == "Participant":
+            document["spec"]["target"] = targets[document["spec"]["service"]]
+        yield document["kind"], source, yaml.safe_dump(document, sort_keys=False)
+
+
+async def apply(definitions: "DefinitionServiceAsyncStub", targets: Mapping[str, str], namespace: str) -> None:
+    """Puts the example in force. Raises Refused."""
+    for kind, source, text in rendered(targets):
+        manifest = api.Manifest(text=text, source=source)
+        answer: Any
+        if kind == "Participant":
+            answer = await definitions.ApplyParticipant(
+                api.ApplyParticipantRequest(manifest=manifest, namespace=namespace), timeout=TIMEOUT_SECONDS
+            )
+        elif kind == "RetryPolicy":
+            answer = await definitions.ApplyRetryPolicy(
+                api.ApplyRetryPolicyRequest(manifest=manifest, namespace=namespace), timeout=TIMEOUT_SECONDS
+            )
+        else:
+            answer = await definitions.ApplySaga(
+                api.ApplySagaRequest(manifest=manifest, namespace=namespace), timeout=TIMEOUT_SECONDS
+            )
+        if not answer.accepted:
+            said = "\n".join(f"{found.source}:{found.line}: {found.message} {found.hint}" for found in answer.findings)
+            raise Refused(f"{source} was refused\n{said}")

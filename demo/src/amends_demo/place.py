@@ -1,0 +1,108 @@
+"""Where a running shop keeps its data, logs, ports and passwords, and whether one runs.
+
+Called by every command. A shop holds a lock as long as it runs, so that a second one cannot break it and a stale file
+never looks like a running shop.
+"""
+
+import fcntl
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+CHECKOUT = Path(__file__).resolve().parents[3]
+
+
+class ShopRunsAlready(RuntimeError):
+    """Another process serves this place."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A folder of one shop, `.amends` in the checkout."""
+
+    root: Path
+
+    @property
+    def logs(self) -> Path:
+        """One file for each process."""
+        return self.root / "logs"
+
+    @property
+    def reports(self) -> Path:
+        """Where processes say what they listen on."""
+        return self.root / "reports"
+
+    @property
+    def address(self) -> Path:
+        """The orchestrator's address, for `amends`."""
+        return self.root / "address"
+
+    @property
+    def state(self) -> Path:
+        """What runs, as JSON."""
+        return self.root / "state.json"
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Holds the place for the life of a shop. Raises ShopRunsAlready."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                raise ShopRunsAlready(str(self.root)) from None
+            try:
+                yield
+            finally:
+                for left in (self.state, self.address):
+                    left.unlink(missing_ok=True)
+
+    @property
+    def running(self) -> bool:
+        """Whether a shop holds the place now."""
+        if not (self.root / "lock").exists():
+            return False
+        with (self.root / "lock").open("a") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                return True
+        return False
+
+    def clear(self) -> None:
+        """Removes what a former shop left, but the lock that is held."""
+        for left in self.root.iterdir():
+            if left.name != "lock":
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
+
+    def write_state(self, mode: str, address: str, processes: dict[str, dict[str, Any]]) -> None:
+        """Says what runs."""
+        state = {"pid": os.getpid(), "mode": mode, "since": datetime.now(UTC).isoformat(), "processes": processes}
+        _replace(self.state, json.dumps(state, indent=1))
+        _replace(self.address, address + "\n")
+
+    def report_started(self) -> None:
+        """Tells whoever started this process in the background that all is up."""
+        if "AMENDS_REPORT_FILE" in os.environ:
+            _replace(Path(os.environ["AMENDS_REPORT_FILE"]), "{}")
+
+    def read_state(self) -> dict[str, Any]:
+        """What runs; empty when nothing has said so yet."""
+        try:
+            state: dict[str, Any] = json.loads(self.state.read_text())
+        except FileNotFoundError:
+            return {}
+        return state
+
+
+def _replace(path: Path, text: str) -> None:
+    scratch = path.with_suffix(".new")
+    scratch.touch(mode=0o600)  # state.json has database URLs
+    scratch.write_text(text)
+    scratch.replace(path)

@@ -1,0 +1,135 @@
+"""The processes of the shop: a Postgres, two replicas of the orchestrator, and the four services.
+
+Called by the commands `demo` and `up`. Every service gets a database and a role of its own; nobody knows another's
+password. All listen on free ports of 127.0.0.1, or on AMENDS_PORT_<NAME>, and report what they got.
+"""
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from amends_embedded import Child, Children, Postgres
+
+from amends_demo.place import Place
+
+REPLICAS = ("orchestrator-1", "orchestrator-2")
+PARTICIPANTS = ("inventory", "payments", "shipping")
+MODULES = {
+    **dict.fromkeys(REPLICAS, "amends_orchestrator"),
+    "inventory": "shop_inventory",
+    "orders": "shop_orders",
+    "payments": "shop_payments",
+    "shipping": "shop_shipping",
+}
+SERVICES = {
+    "inventory": "shop.inventory.v1.InventoryService",
+    "orders": "shop.orders.v1.OrderService",
+    "payments": "shop.payments.v1.PaymentService",
+    "shipping": "shop.shipping.v1.ShippingService",
+}
+TOLD = {
+    **{replica: {"AMENDS_TARGETS": "loopback"} for replica in REPLICAS},
+    "shipping": {"AMENDS_HANDLING_TIME": "40ms"},  # packing a parcel takes a while: the slow one of the four
+}
+PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
+READY = timedelta(seconds=60)
+
+
+@dataclass(slots=True)
+class Stack:
+    """The running shop. Make it with `running`."""
+
+    place: Place
+    postgres: Postgres
+    children: Children
+    databases: dict[str, str] = field(default_factory=dict)
+    """Database URLs by name: orchestrator, orders, inventory, payments, shipping."""
+    reports: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What each process reported, by name."""
+
+    @property
+    def orchestrator(self) -> str:
+        """A gRPC target of all replicas: the first that answers is used."""
+        return "ipv4:" + ",".join(self.address(replica) for replica in REPLICAS)
+
+    def address(self, name: str) -> str:
+        """host:port of a process."""
+        return str(self.reports[name]["grpc"])
+
+    async def start(self) -> None:
+        """Starts everything, the orders last: they are told where the others are."""
+        names = ("orchestrator", "orders", *PARTICIPANTS)
+        for name in names:
+            self.databases[name] = await self.postgres.create(name, name)
+        await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS)))
+        await self.start_one("orders")
+
+    async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:
+        """Starts one process, or starts it again on the port it had. Raises ChildDied, ReportTimeout."""
+        environment = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
+        environment["AMENDS_DATABASE_URL"] = self.databases["orchestrator" if name in REPLICAS else name]
+        environment |= TOLD.get(name, {})
+        if name == "orders":
+            environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
+            environment["AMENDS_INVENTORY_TARGET"] = self.address("inventory")
+        port = self._port(name, environment)
+        if port is not None:
+            environment["AMENDS_PORT"] = port
+        child = Child.start(
+            name,
+            [sys.executable, "-m", MODULES[name]],
+            log=self.place.logs / f"{name}.log",
+            report=self.place.reports / f"{name}.json",
+            environment=environment | dict(more or {}),
+        )
+        self.children.add(child)
+        self.reports[name] = await child.ready(READY)
+
+    def _port(self, name: str, environment: dict[str, str]) -> str | None:
+        asked = environment.pop(f"AMENDS_PORT_{name.upper().replace('-', '_')}", None)
+        if name in REPLICAS:  # both read AMENDS_PORT_ORCHESTRATOR, and only one can have it
+            shared = environment.pop("AMENDS_PORT_ORCHESTRATOR", None)
+            asked = asked or (shared if name == REPLICAS[0] else None)
+        if name in self.reports:
+            return self.address(name).rpartition(":")[2]
+        return asked
+
+    def child(self, name: str) -> Child:
+        """The process of that name, running or not."""
+        return self.children.running[name]
+
+    def processes(self) -> dict[str, dict[str, Any]]:
+        """What runs where, for `status`."""
+        shown: dict[str, dict[str, Any]] = {
+            "postgres": {"pid": self.postgres.pid, "grpc": "", "database": self.postgres.admin_url}
+        }
+        for name in MODULES:
+            report = self.reports[name]
+            shown[name] = {
+                "pid": self.child(name).pid,
+                "grpc": report["grpc"],
+                "metrics": report.get("metrics", ""),
+                "database": self.databases["orchestrator" if name in REPLICAS else name],
+            }
+        return shown
+
+    def say_what_runs(self, mode: str) -> None:
+        """Writes the state file and the orchestrator's address."""
+        self.place.write_state(mode, self.address(REPLICAS[0]), self.processes())
+
+
+@asynccontextmanager
+async def running(place: Place) -> AsyncIterator[Stack]:
+    """A started shop over a place that the caller holds; everything is stopped afterwards."""
+    async with (
+        await Postgres.start(place.root / "postgres") as postgres,
+        Children(grace=timedelta(seconds=10)) as children,
+    ):
+        stack = Stack(place, postgres, children)
+        await stack.start()
+        yield stack

@@ -1,0 +1,218 @@
+"""The stories of single orders. Called by `amends_demo.commands`, in the order of STORIES.
+
+Each story does what a customer, a carrier or a person in the office would do, shows the timeline of the run, and
+states what must hold afterwards.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import timedelta
+
+import grpc.aio
+from amends_embedded.process import until
+
+from amends.saga.v1 import run_pb2
+from amends_demo.shop import CALL, FULL, Shop
+from amends_demo.stack import REPLICAS, Stack
+from amends_demo.telling import Telling
+from shop.orders.v1 import orders_pb2
+from shop.payments.v1 import payments_pb2
+
+CROWD = 50
+SLOW_EVERY = 5
+"""One in so many orders of the crowd has the slow card, so that some are surely under way when the replica dies."""
+KILL_AFTER = 15
+END = timedelta(seconds=60)
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What a story plays with."""
+
+    stack: Stack
+    shop: Shop
+    telling: Telling
+
+
+Story = Callable[[Scene], Awaitable[None]]
+
+
+async def an_order(scene: Scene) -> None:
+    """Everything goes well."""
+    shop, telling = scene.shop, scene.telling
+    telling.title(1, "An order", "reserve, charge, ship, confirm")
+    order = await shop.place("order-1")
+    run = await telling.timeline(shop.runs, order.run_id)
+    order = await shop.order("order-1")
+    telling.claim("the run is COMPLETED", run.state == run_pb2.RUN_STATE_COMPLETED, run.message)
+    telling.claim(
+        f"the order is CONFIRMED, tracking {order.tracking_id}, payment {order.payment_id}",
+        order.state == orders_pb2.ORDER_STATE_CONFIRMED and bool(order.tracking_id) and bool(order.payment_id),
+        order,
+    )
+
+
+async def the_card_is_declined(scene: Scene) -> None:
+    """The second step is refused; the first is undone."""
+    shop, telling = scene.shop, scene.telling
+    telling.title(2, "The card is declined", "the reservation is released, nothing is charged")
+    before = await shop.available("tea-assam")
+    order = await shop.place("order-2", "tok_chargeDeclined")
+    run = await telling.timeline(shop.runs, order.run_id)
+    telling.claim("the run is COMPENSATED", run.state == run_pb2.RUN_STATE_COMPENSATED, run.message)
+    after = await shop.available("tea-assam")
+    telling.claim("the reserved tea is back on the shelf", after == before, (before, after))
+    telling.claim("there is no payment", await shop.payment("order-2") is None)
+    await _rejected(scene, "order-2")
+
+
+async def shipping_has_no_slot(scene: Scene) -> None:
+    """The pivot is refused; everything before it is undone."""
+    shop, telling = scene.shop, scene.telling
+    telling.title(3, "Shipping has no slot", f"no carrier has room to {FULL}: the money and the stock go back")
+    before = await shop.available("tea-assam")
+    order = await shop.place("order-3", country=FULL)
+    run = await telling.timeline(shop.runs, order.run_id)
+    telling.claim("the run is COMPENSATED", run.state == run_pb2.RUN_STATE_COMPENSATED, run.message)
+    payment = await shop.payment("order-3")
+    telling.claim(
+        "the charge is refunded",
+        payment is not None and payment.state == payments_pb2.PAYMENT_STATE_REFUNDED,
+        payment,
+    )
+    after = await shop.available("tea-assam")
+    telling.claim("the stock is returned", after == before, (before, after))
+    await _rejected(scene, "order-3")
+
+
+async def payments_answers_late(scene: Scene) -> None:
+    """The deadline of a call passes: nobody knows whether the card was charged. The same key is sent again."""
+    shop, telling = scene.shop, scene.telling
+    telling.title(4, "Payments answers late", "after the call's deadline: unknown, asked again with the same key")
+    order = await shop.place("order-4", "tok_slow", wait=False)
+    run = await telling.timeline(shop.runs, await _run_id(scene, order.order_id))
+    charge = next(step for step in run.steps if step.name == "charge")
+    telling.claim(f"charge took {charge.attempts} attempts", charge.attempts > 1, charge.attempts)
+    telling.claim("the run is COMPLETED", run.state == run_pb2.RUN_STATE_COMPLETED, run.message)
+    payment = await shop.payment("order-4")
+    telling.claim("there is one payment, and it stands", payment is not None and payment.state == 1, payment)
+
+
+async def the_orchestrator_is_killed(scene: Scene) -> None:
+    """kill -9 under load; another replica takes the runs over."""
+    stack, shop, telling = scene.stack, scene.shop, scene.telling
+    victim, survivor = REPLICAS
+    telling.title(5, f"kill -9 of {victim}", f"while {CROWD} orders run; {survivor} takes over")
+    names = [f"crowd-{number}" for number in range(1, CROWD + 1)]
+    placed: list[str] = []
+
+    async def place(number: int, name: str) -> None:
+        card = "tok_slow" if number % SLOW_EVERY == 0 else "tok_visa"
+        await _patiently(lambda: shop.place(name, card, wait=False))
+        placed.append(name)
+
+    crowd = asyncio.gather(*(place(number, name) for number, name in enumerate(names)))
+    await until(lambda: len(placed) >= KILL_AFTER, END)
+    stack.child(victim).kill()
+    telling.say(f"  killed {victim} after {len(placed)} orders were accepted")
+    await crowd
+    ended = await _all_ended(scene, names)
+    runs = [await shop.run(name) for name in ended]
+    taken = [run for run in runs if run.fence > 1]
+    if taken:
+        telling.say(f"  the run of {taken[0].idempotency_key}, which changed hands:")
+        await telling.timeline(shop.runs, taken[0].run_id)
+    telling.claim(f"all {CROWD} orders have ended", len(ended) == CROWD, len(ended))
+    completed = sum(run.state == run_pb2.RUN_STATE_COMPLETED for run in runs)
+    telling.claim(f"all {CROWD} are COMPLETED", completed == CROWD, completed)
+    telling.claim(f"{len(taken)} runs were taken over by {survivor}", len(taken) > 0)
+    await stack.start_one(victim)
+    telling.say(f"  {victim} is back")
+
+
+async def refunds_are_refused(scene: Scene) -> None:
+    """A compensation is refused: the run waits for a person, and a person releases it."""
+    shop, telling = scene.shop, scene.telling
+    telling.title(6, "Refunds are refused", "the customer disputes the charge: the run waits for a person")
+    order = await shop.place("order-6", "tok_disputed", country=FULL, wait=False)
+    run_id = await _run_id(scene, order.order_id)
+    run = await telling.timeline(shop.runs, run_id, until_parked=True)
+    telling.claim(
+        f"the run is PARKED: {run.parked.reason} at {run.parked.step}",
+        run.state == run_pb2.RUN_STATE_PARKED and run.parked.step == "charge",
+        run.message,
+    )
+    await shop.payments.CloseDispute(payments_pb2.CloseDisputeRequest(order_id="order-6"), timeout=CALL)
+    reason, actor = "the bank closed the dispute in our favour", "grace@shop.example"
+    command = ["resolve", run_id, "retry", "--reason", reason, "--actor", actor]
+    telling.say(f"  $ amends resolve {run_id} retry --reason '{reason}' --actor {actor}")
+    code, output = await _amends(*command, "--address", scene.stack.address(REPLICAS[0]))
+    telling.claim("`amends resolve` succeeds", code == 0, output)
+    run = await telling.timeline(shop.runs, run_id)
+    telling.claim("then the run is COMPENSATED", run.state == run_pb2.RUN_STATE_COMPENSATED, run.message)
+    code, output = await _amends("watch", run_id, "-o", "json", "--address", scene.stack.address(REPLICAS[0]))
+    told = any(actor in line and reason in line for line in output.splitlines())
+    telling.claim("who and why is in the journal", told, output)
+
+
+async def _rejected(scene: Scene, order_id: str) -> None:
+    order = await scene.shop.order(order_id)
+    scene.telling.claim(f"the order is REJECTED: {order.reason}", order.state == orders_pb2.ORDER_STATE_REJECTED, order)
+
+
+async def _run_id(scene: Scene, order_id: str) -> str:
+    """The order's run, which begins a moment after the order is accepted."""
+    for _ in range(200):
+        order = await scene.shop.order(order_id)
+        if order.run_id:
+            return order.run_id
+        await asyncio.sleep(0.05)
+    raise LookupError(f"{order_id} has no run")
+
+
+async def _patiently(place: Callable[[], Awaitable[object]]) -> None:
+    """A customer whose order could not be taken sends it again: the same order, so nothing happens twice."""
+    while True:
+        try:
+            await place()
+            return
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                raise
+            await asyncio.sleep(0.1)
+
+
+async def _all_ended(scene: Scene, names: list[str]) -> list[str]:
+    """The orders that have ended; waits until all have, or the time is over."""
+    open_ = set(names)
+    end = asyncio.get_running_loop().time() + END.total_seconds()
+    while open_ and asyncio.get_running_loop().time() < end:
+        for name in sorted(open_):
+            if (await scene.shop.order(name)).state != orders_pb2.ORDER_STATE_PENDING:
+                open_.discard(name)
+        await asyncio.sleep(0.1)
+    return [name for name in names if name not in open_]
+
+
+async def _amends(*arguments: str) -> tuple[int, str]:
+    """Runs the command line as a person does; returns the exit code and what it printed."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "amends_cli", *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    return process.returncode or 0, output.decode(errors="replace")
+
+
+STORIES: tuple[Story, ...] = (
+    an_order,
+    the_card_is_declined,
+    shipping_has_no_slot,
+    payments_answers_late,
+    the_orchestrator_is_killed,
+    refunds_are_refused,
+)

@@ -1,0 +1,81 @@
+"""How the stories are told: titles, timelines and claims that hold or do not. Called by the stories and the proof."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+from rich.markup import escape
+
+if TYPE_CHECKING:
+    from amends.saga.v1.run_service_pb2_grpc import RunServiceAsyncStub
+
+from amends.saga.v1 import run_pb2, run_service_pb2
+
+COLOURS = {"ok": "green", "rejected": "red", "unknown": "yellow", "voided": "magenta"}
+STATES = {
+    run_pb2.RUN_STATE_COMPLETED: "[bold green]COMPLETED[/]",
+    run_pb2.RUN_STATE_COMPENSATED: "[bold yellow]COMPENSATED[/]",
+    run_pb2.RUN_STATE_PARKED: "[bold magenta]PARKED[/]",
+}
+WATCH_SECONDS = 60
+
+
+@dataclass(slots=True)
+class Telling:
+    """Prints, and remembers which claims did not hold."""
+
+    console: Console
+    broken: list[str] = field(default_factory=list)
+
+    def title(self, number: int, text: str, what: str) -> None:
+        """Begins a story."""
+        self.console.print()
+        self.console.rule(f"[bold]{number}. {text}[/]", align="left")
+        self.console.print(what, style="dim")
+
+    def say(self, text: str) -> None:
+        """One line of the story, as it is."""
+        self.console.print(text, markup=False)
+
+    def claim(self, text: str, holds: bool, seen: object = "") -> None:
+        """Something that must hold; what was seen instead is shown when it does not."""
+        if holds:
+            self.console.print(f"  [green]holds[/]  {escape(text)}")
+        else:
+            self.broken.append(text)
+            self.console.print(f"  [bold red]BROKEN[/] {escape(text)}: saw {escape(repr(seen))}")
+
+    async def timeline(self, runs: "RunServiceAsyncStub", run_id: str, *, until_parked: bool = False) -> run_pb2.Run:
+        """Tells a run record by record until it has ended (or parks); returns it as it stands then."""
+        began: datetime | None = None
+        last = run_pb2.Run()
+        request = run_service_pb2.WatchRunRequest(run_id=run_id)
+        stream = runs.WatchRun(request, timeout=WATCH_SECONDS)
+        async for answer in stream:
+            if answer.HasField("event"):
+                began = began or answer.event.at.ToDatetime()
+                self.console.print(line(answer.event, began), soft_wrap=True)
+            if answer.HasField("run"):
+                last = answer.run
+            if until_parked and last.state == run_pb2.RUN_STATE_PARKED:
+                stream.cancel()
+                break
+        self.console.print(f"  {STATES.get(last.state, str(last.state))} {escape(last.message)}", soft_wrap=True)
+        return last
+
+
+def line(event: run_pb2.RunEvent, began: datetime) -> str:
+    """One record as a line with rich markup."""
+    since = (event.at.ToDatetime() - began).total_seconds()
+    operation = run_pb2.Operation.Name(event.operation).removeprefix("OPERATION_").lower()
+    subject = event.step if operation in ("unspecified", "action") else f"{event.step} ({operation})"
+    outcome = f"[{COLOURS.get(event.outcome, 'white')}]{event.outcome:<8}[/]" if event.outcome else " " * 8
+    said = [
+        event.code if event.code not in ("", "OK") else "",
+        event.message,
+        f"by {event.actor}" if event.actor else "",
+    ]
+    text = escape(" ".join(part for part in said if part))
+    kind = event.kind.lower().replace("_", " ")
+    return f"  [dim]{since:+8.3f}s[/] {kind:<16} {escape(subject):<22} {outcome} {text}".rstrip()

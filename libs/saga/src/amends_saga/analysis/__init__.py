@@ -1,0 +1,17 @@
+"""Brings a Saga, the Participants and their contracts together into one model that the rules and the compiler read."""
+
+from amends_saga.analysis.analyse import analyse
+from amends_saga.analysis.model import Expression, ExpressionRole, Graph, Method, Model, ParticipantView, StepModel
+from amends_saga.analysis.resolve import resolve
+
+__all__ = [
+    "Expression",
+    "ExpressionRole",
+    "Graph",
+    "Method",
+    "Model",
+    "ParticipantView",
+    "StepModel",
+    "analyse",
+    "resolve",
+]

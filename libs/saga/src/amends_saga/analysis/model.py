@@ -1,0 +1,182 @@
+"""What is known of a saga once its names are resolved: the input of every rule, and of the compiler.
+
+Whatever could not be resolved is None; there is a finding about it already, so that a rule just passes over it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from functools import cached_property
+
+from amends_resilience import RetryPolicy
+
+from amends_saga.cel import Checked, Environment
+from amends_saga.definition import Node, Participant, RetryPolicyResource, Saga, Step
+from amends_saga.descriptors import Contracts, Facts
+from amends_saga.findings import Finding
+from amends_saga.plan import Kind
+
+
+@dataclass(frozen=True, slots=True)
+class ParticipantView:
+    """A Participant with its contract: the bytes of a FileDescriptorSet, None when it is not known (yet)."""
+
+    participant: Participant
+    descriptors: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """A method that a step calls, with its Participant, its messages and what it promises."""
+
+    participant: Participant
+    name: str
+    input_type: str
+    output_type: str
+    facts: Facts
+    policy: RetryPolicy | None
+    """The retry policy in force, None when several quarrel about it."""
+
+    @property
+    def service(self) -> str:
+        """Full name of the service."""
+        return self.participant.service
+
+    @property
+    def kind(self) -> Kind:
+        """What it promises about being repeated."""
+        return self.facts.kind
+
+    @property
+    def full_name(self) -> str:
+        """Service and method, as a definition writes it."""
+        return f"{self.service}/{self.name}"
+
+    @property
+    def package(self) -> str:
+        """The protobuf package of the service: the container of the expressions that call it."""
+        return self.service.rpartition(".")[0]
+
+
+class ExpressionRole(StrEnum):
+    """What an expression is for."""
+
+    REQUEST = "request"
+    WHEN = "when"
+    COMPENSATION = "compensation"
+
+
+@dataclass(frozen=True)
+class Expression:
+    """An expression of a step, with its type when it has one."""
+
+    role: ExpressionRole
+    step: int
+    node: Node
+    container: str
+    checked: Checked | None
+    uses: Mapping[str, int]
+    """Variables that it reads, each with the offset in the text of its first use."""
+    target: str
+    """The message that it must make; empty for conditions."""
+
+
+@dataclass(frozen=True)
+class StepModel:
+    """One step with everything resolved that could be."""
+
+    index: int
+    step: Step
+    after: tuple[int, ...]
+    action: Method | None
+    compensation: Method | None
+    expressions: tuple[Expression, ...]
+
+    @property
+    def name(self) -> str:
+        """The step's name."""
+        return self.step.name
+
+    @property
+    def is_read(self) -> bool:
+        """True when the action is known to have no side effects."""
+        return self.action is not None and self.action.kind is Kind.READ
+
+    def expression(self, role: ExpressionRole) -> Expression | None:
+        """Return the expression of that role, None when there is none or it has no type."""
+        return next((found for found in self.expressions if found.role is role), None)
+
+
+@dataclass(frozen=True)
+class Graph:
+    """The order of the steps. Sets of steps are whole numbers with a bit for each step."""
+
+    after: tuple[tuple[int, ...], ...]
+
+    @cached_property
+    def order(self) -> tuple[int, ...]:
+        """The steps in an order that the graph allows; steps in a circle, or behind one, are left out."""
+        waiting = [len(direct) for direct in self.after]
+        following: list[list[int]] = [[] for _ in self.after]
+        for step, direct in enumerate(self.after):
+            for before in direct:
+                following[before].append(step)
+        ready = [step for step, count in enumerate(waiting) if count == 0]
+        for step in ready:
+            for later in following[step]:
+                waiting[later] -= 1
+                if waiting[later] == 0:
+                    ready.append(later)
+        return tuple(ready)
+
+    @property
+    def is_acyclic(self) -> bool:
+        """True when every step begins some time."""
+        return len(self.order) == len(self.after)
+
+    @cached_property
+    def _ancestors(self) -> Sequence[int]:
+        found = [0] * len(self.after)
+        for step in self.order:
+            for before in self.after[step]:
+                found[step] |= found[before] | 1 << before
+        return found
+
+    def precedes(self, one: int, other: int) -> bool:
+        """Tell whether step `one` has always finished when step `other` begins."""
+        return bool(self._ancestors[other] >> one & 1)
+
+    @cached_property
+    def sinks(self) -> tuple[int, ...]:
+        """The steps that no other waits for."""
+        waited_for = {before for direct in self.after for before in direct}
+        return tuple(step for step in range(len(self.after)) if step not in waited_for)
+
+
+@dataclass
+class Model:
+    """A saga, as far as it could be understood."""
+
+    saga: Saga
+    steps: tuple[StepModel, ...]
+    graph: Graph
+    pivot: int | None
+    """Index of the pivot, marked or by shape; None when the saga has none."""
+    input_type: str
+    contracts: Contracts
+    environment: Environment | None
+    """None when there is no pool that expressions could be checked against."""
+    participants: Sequence[ParticipantView]
+    policies: Sequence[RetryPolicyResource]
+    findings: list[Finding] = field(default_factory=list)
+
+    @cached_property
+    def index(self) -> Mapping[str, int]:
+        """Step names to indices; of two of the same name the first."""
+        return {step.name: step.index for step in reversed(self.steps) if step.name}
+
+    def is_post(self, step: int) -> bool:
+        """Tell whether a step comes after the pivot."""
+        return self.pivot is not None and self.graph.precedes(self.pivot, step)

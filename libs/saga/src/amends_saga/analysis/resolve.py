@@ -1,0 +1,161 @@
+"""Finds the Participant that serves a service for a namespace, and the method that a step names.
+
+The same rules hold when a definition is checked, when a run starts, and at each call, for grants can be revoked.
+Called by the analysis and by the orchestrator.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from amends_resilience import Conflict as PolicyConflict
+from amends_resilience import NamedPolicy, match
+
+from amends_saga import codes
+from amends_saga.analysis.model import Method, ParticipantView
+from amends_saga.definition import CallSpec, Participant
+from amends_saga.descriptors import ContractSet, DescriptorError, parse_set, resolve_facts
+from amends_saga.findings import Code, Finding, choices
+
+FORBIDDEN = ("grpc.reflection.", "grpc.channelz.", "amends.saga.v1.")
+Refusal = tuple[Code, str, str]
+"""A code, what is wrong, and how to mend it."""
+
+
+def resolve(service: str, namespace: str, participants: Iterable[Participant]) -> Participant | Refusal:
+    """Return the Participant that sagas of `namespace` reach `service` through, or why there is none."""
+    if service.startswith(FORBIDDEN):
+        return codes.FORBIDDEN_SERVICE, f"No saga may call `{service}`.", "Call a service of your own."
+    known = list(participants)
+    serving = [found for found in known if found.service == service]
+    if not serving:
+        hint = choices(service, {p.service for p in known}, "Add a Participant that has this `service`.")
+        return codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint
+    own = [found for found in serving if found.metadata.namespace == namespace]
+    granting = [found for found in serving if found.grants(namespace)]
+    candidates = own or granting
+    if len(candidates) > 1:
+        names = ", ".join(sorted(found.metadata.full_name for found in candidates))
+        message = f"`{service}` is served by several Participants: {names}."
+        return codes.PARTICIPANT_CONFLICT, message, "Leave one of them, or take the namespace from the others' callers."
+    if not candidates or not candidates[0].grants(namespace):
+        name = (candidates or serving)[0].metadata.full_name
+        message = f"Participant {name} does not list the namespace `{namespace}` among its callers."
+        return codes.NOT_GRANTED, message, f"Have its owner add `{namespace}` to `callers`."
+    return candidates[0]
+
+
+class Methods:
+    """Resolves calls of one saga, each service once; what is wrong goes to `report`."""
+
+    def __init__(
+        self,
+        namespace: str,
+        views: Sequence[ParticipantView],
+        policies: Sequence[NamedPolicy],
+        sets: "SetCache",
+        report: Callable[[Finding], None],
+    ) -> None:
+        self._namespace, self._views, self._policies = namespace, views, policies
+        self._sets, self._report = sets, report
+        self._services: dict[str, tuple[Participant, ContractSet] | None] = {}
+        self._found: dict[tuple[str, str], Method | None] = {}
+        self.sets: dict[str, ContractSet] = {}
+        """The contracts of the services that were resolved, by service."""
+
+    def find(self, call: CallSpec) -> Method | None:
+        """Return the method that a call names, None (and a finding) when it cannot be called."""
+        if call.service not in self._services:
+            self._services[call.service] = self._service(call)
+        found = self._services[call.service]
+        if found is None:
+            return None
+        key = (call.service, call.method)
+        if key not in self._found:
+            self._found[key] = self._method(call, *found)
+        return self._found[key]
+
+    def _service(self, call: CallSpec) -> tuple[Participant, ContractSet] | None:
+        found = resolve(call.service, self._namespace, (view.participant for view in self._views))
+        if not isinstance(found, Participant):
+            self._report(call.node.finding(*found))
+            return None
+        data = next(view.descriptors for view in self._views if view.participant is found)
+        if data is None:
+            message = f"The descriptors of Participant {found.metadata.full_name} are not known."
+            hint = "Give a FileDescriptorSet, or make the service reachable and switch its reflection on."
+            self._report(call.node.finding(codes.DESCRIPTORS_UNKNOWN, message, hint))
+            return None
+        try:
+            contract = self._sets.get(found.metadata.full_name, data)
+        except DescriptorError as error:
+            hint = f"Give Participant {found.metadata.full_name} the output of protoc --descriptor_set_out."
+            self._report(call.node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))
+            return None
+        if call.service not in contract.symbols:
+            message = f"The contract of Participant {found.metadata.full_name} has no service `{call.service}`."
+            hint = choices(call.service, contract.symbols, "Give the Participant the descriptors of this service.")
+            self._report(call.node.finding(codes.UNKNOWN_SERVICE, message, hint))
+            return None
+        self.sets[call.service] = contract
+        return found, contract
+
+    def _method(self, call: CallSpec, participant: Participant, contract: ContractSet) -> Method | None:
+        method = contract.method(call.service, call.method)
+        names = {found.name for found in contract.methods(call.service)}
+        if method is None:
+            message = f"`{call.service}` has no method `{call.method}`."
+            self._report(call.node.finding(codes.UNKNOWN_METHOD, message, choices(call.method, names)))
+            return None
+        if method.client_streaming or method.server_streaming:
+            message = f"`{call.method}` is a stream, a step is one request and one response."
+            self._report(call.node.finding(codes.NOT_UNARY, message, "Call a unary method."))
+            return None
+        if not participant.allows(call.method):
+            message = f"Participant {participant.metadata.full_name} does not allow `{call.method}`."
+            hint = f"Have its owner add `{call.method}` to `methods`."
+            self._report(call.node.finding(codes.NOT_ALLOWED, message, hint))
+        entry = participant.methods.get(call.method)
+        facts, wrong = resolve_facts(method, entry)
+        for sentence in wrong:
+            node = entry.node if entry is not None else call.node
+            message = f"{sentence[:1].upper()}{sentence[1:]}."
+            hint = "Correct the Participant, or the contract: both must say the same."
+            self._report(node.finding(codes.CONTRACT_DISAGREES, message, hint))
+        if facts.compensated_by and facts.compensated_by not in names:
+            message = f"`{call.method}` says that it is undone by `{facts.compensated_by}`, which does not exist."
+            node = entry.node if entry is not None and entry.compensated_by else call.node
+            self._report(node.finding(codes.UNDONE_BY_NOTHING, message, choices(facts.compensated_by, names)))
+        policy = match(self._policies, call.service, call.method)
+        if isinstance(policy, PolicyConflict):
+            hint = "Make one of them more specific, or take the method out of the others."
+            self._report(call.node.finding(codes.POLICY_CONFLICT, str(policy), hint))
+            policy_or_none = None
+        else:
+            policy_or_none = policy
+        return Method(
+            participant,
+            call.method,
+            method.input_type.lstrip("."),
+            method.output_type.lstrip("."),
+            facts,
+            policy_or_none,
+        )
+
+
+class SetCache:
+    """Parsed descriptor sets: participants often share one, and parsing it again for each would be most of the time."""
+
+    def __init__(self) -> None:
+        self._parsed: dict[bytes, ContractSet | str] = {}
+
+    def get(self, owner: str, data: bytes) -> ContractSet:
+        """Return the set with its owner's name. Raises DescriptorError when the data is none."""
+        known = self._parsed.get(data)
+        if known is None:
+            try:
+                known = ContractSet(owner, parse_set(data))
+            except DescriptorError as error:
+                known = str(error)
+            self._parsed[data] = known
+        if isinstance(known, str):
+            raise DescriptorError(known)
+        return known

@@ -1,0 +1,59 @@
+"""Turns what CEL says about an expression into findings: the right place in the YAML, and a name that was meant.
+
+Called by the analysis.
+"""
+
+from collections.abc import Iterable, Iterator
+
+from amends_saga import codes
+from amends_saga.analysis.model import Method
+from amends_saga.cel import Environment, Problem, ProblemKind
+from amends_saga.definition import Node
+from amends_saga.findings import Code, Finding, choices, suggestion
+
+_CODES = {
+    ProblemKind.SYNTAX: codes.EXPRESSION_SYNTAX,
+    ProblemKind.UNKNOWN_NAME: codes.UNKNOWN_NAME,
+    ProblemKind.TYPE: codes.EXPRESSION_TYPE,
+    ProblemKind.TOO_COMPLEX: codes.TOO_COMPLEX,
+}
+_HINTS = {
+    ProblemKind.SYNTAX: "Mind brackets, commas and quotes near here.",
+    ProblemKind.UNKNOWN_NAME: "Use `input`, `saga`, a step that comes before, or a message of the method's package.",
+    ProblemKind.TYPE: "Give it a value of the type that is wanted; convert numbers with int(), uint() or double().",
+    ProblemKind.TOO_COMPLEX: "Make it simpler, or let the participant compute this.",
+}
+_FUNCTIONS = (
+    *("size", "matches", "contains", "startsWith", "endsWith", "has", "int", "uint", "double", "string", "bytes"),
+    *("bool", "timestamp", "duration", "dyn", "type", "map", "filter", "all", "exists", "exists_one", "orValue"),
+    *("hasValue", "value", "getFullYear", "getMonth", "getDate", "getHours", "getMinutes", "getSeconds", "optional"),
+)
+
+
+def at(node: Node, offset: int, width: int, code: Code, message: str, hint: str) -> Finding:
+    """Return a finding about a part of an expression, by the offset in its text."""
+    return Finding(code.id, code.severity, message, hint, node.place_at(offset, width))
+
+
+def expression_findings(
+    node: Node, problems: Iterable[Problem], environment: Environment, method: Method, target: str
+) -> Iterator[Finding]:
+    """Yield a finding for each problem of an expression."""
+    for problem in problems:
+        hint = _HINTS[problem.kind]
+        if problem.name:
+            hint = _meant(problem, environment, method, target) or hint
+        yield at(node, problem.offset, problem.width, _CODES[problem.kind], problem.message, hint)
+
+
+def _meant(problem: Problem, environment: Environment, method: Method, target: str) -> str:
+    if problem.struct:
+        try:
+            fields = environment.pool.FindMessageTypeByName(problem.struct).fields_by_name  # type: ignore[no-untyped-call]
+        except KeyError:
+            return ""
+        return choices(problem.name, fields, "The message has many fields: look it up in the contract.")
+    root, _, rest = problem.name.partition(".")
+    messages = {target.rpartition(".")[2]} if target else set[str]()
+    near = suggestion(root, {*environment.variables, *messages, *_FUNCTIONS})
+    return f"Did you mean `{near}{'.' + rest if rest else ''}`?" if near is not None and near != root else ""

@@ -1,0 +1,164 @@
+"""A compiled saga as bytes: everything that a later owner of a run needs, and its digest.
+
+The bytes are canonical: the same definition and the same reachable contracts give the same digest on every machine.
+Made by `compile`, read by `load_bundle`; kept by the orchestrator for as long as a run is pinned to it.
+"""
+
+import base64
+import binascii
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.message import DecodeError
+
+from amends_saga.plan import CallPlan, Kind
+
+FORMAT = 1
+
+
+class BundleError(Exception):
+    """Bytes that are no bundle, or one of a newer format; the text is a sentence for people."""
+
+
+@dataclass(frozen=True, slots=True)
+class BundledCall:
+    """A method with its expression and messages."""
+
+    plan: CallPlan
+    request: str
+    input_type: str
+    output_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class BundledStep:
+    """One step."""
+
+    name: str
+    after: tuple[int, ...]
+    pivot: bool
+    post: bool
+    when: str | None
+    uses: tuple[int, ...]
+    action: BundledCall
+    compensation: BundledCall | None
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A compiled saga as data."""
+
+    namespace: str
+    saga: str
+    input_type: str
+    required: tuple[str, ...]
+    """Paths of input fields that must be set, because a step copies them."""
+    deadline: timedelta | None
+    stalled_after: timedelta | None
+    steps: tuple[BundledStep, ...]
+    files: tuple[FileDescriptorProto, ...]
+
+    def to_bytes(self) -> bytes:
+        """Return the canonical bytes."""
+        files = FileDescriptorSet(file=self.files)
+        spec = {
+            "format": FORMAT,
+            "namespace": self.namespace,
+            "saga": self.saga,
+            "input": self.input_type,
+            "required": sorted(self.required),
+            "deadline": _micros(self.deadline),
+            "stalled_after": _micros(self.stalled_after),
+            "steps": [_step(step) for step in self.steps],
+            "descriptors": base64.b64encode(files.SerializeToString(deterministic=True)).decode(),
+        }
+        return json.dumps(spec, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def read_bundle(data: bytes) -> Bundle:
+    """Return the bundle that the bytes are. Raises BundleError."""
+    try:
+        spec = json.loads(data)
+        if spec["format"] != FORMAT:
+            raise BundleError(f"The definition has format {spec['format']}, this version reads {FORMAT}.")
+        files = FileDescriptorSet.FromString(base64.b64decode(spec["descriptors"], validate=True))
+        return Bundle(
+            namespace=spec["namespace"],
+            saga=spec["saga"],
+            input_type=spec["input"],
+            required=tuple(spec["required"]),
+            deadline=_duration(spec["deadline"]),
+            stalled_after=_duration(spec["stalled_after"]),
+            steps=tuple(_read_step(step) for step in spec["steps"]),
+            files=tuple(files.file),
+        )
+    except (ValueError, KeyError, TypeError, AttributeError, binascii.Error, DecodeError, RecursionError):
+        raise BundleError("The bytes are no compiled saga.") from None
+
+
+def _micros(value: timedelta | None) -> int | None:
+    return None if value is None else value // timedelta(microseconds=1)
+
+
+def _duration(micros: int | None) -> timedelta | None:
+    return None if micros is None else timedelta(microseconds=micros)
+
+
+def _call(call: BundledCall) -> dict[str, Any]:
+    plan = call.plan
+    return {
+        "service": plan.service,
+        "method": plan.method,
+        "kind": plan.kind.value,
+        "window": _micros(plan.window),
+        "retention": _micros(plan.retention),
+        "outcomes": dict(plan.outcomes),
+        "uses_self": plan.uses_self,
+        "request": call.request,
+        "input": call.input_type,
+        "output": call.output_type,
+    }
+
+
+def _step(step: BundledStep) -> dict[str, Any]:
+    return {
+        "name": step.name,
+        "after": list(step.after),
+        "pivot": step.pivot,
+        "post": step.post,
+        "when": step.when,
+        "uses": list(step.uses),
+        "action": _call(step.action),
+        "compensation": None if step.compensation is None else _call(step.compensation),
+    }
+
+
+def _read_call(spec: Mapping[str, Any]) -> BundledCall:
+    plan = CallPlan(
+        service=spec["service"],
+        method=spec["method"],
+        kind=Kind(spec["kind"]),
+        window=_duration(spec["window"]),
+        retention=_duration(spec["retention"]),
+        outcomes=dict(spec["outcomes"]),
+        uses_self=spec["uses_self"],
+    )
+    return BundledCall(plan, spec["request"], spec["input"], spec["output"])
+
+
+def _read_step(spec: Mapping[str, Any]) -> BundledStep:
+    after: Sequence[int] = spec["after"]
+    return BundledStep(
+        name=spec["name"],
+        after=tuple(after),
+        pivot=spec["pivot"],
+        post=spec["post"],
+        when=spec["when"],
+        uses=tuple(spec["uses"]),
+        action=_read_call(spec["action"]),
+        compensation=None if spec["compensation"] is None else _read_call(spec["compensation"]),
+    )

@@ -1,0 +1,140 @@
+"""Runs a checked expression: within its bounds, and with one error for all of CEL's ways to fail.
+
+Errors of evaluation arrive as values of type ERROR, as RuntimeError and as EncodeError; here they become
+ExpressionError, whose text holds nothing of the run. Called by `CompiledSaga`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from cel_expr_python import cel
+from google.protobuf.message import Message
+
+from amends_saga.cel.environment import Checked, Environment, children
+from amends_saga.cel.syntax import counting
+from amends_saga.plan import ExpressionError
+
+MAX_ELEMENTS = 1_000
+MAX_RESULT = 1024 * 1024
+MAX_WORK = 64 * 1024 * 1024
+"""Bytes that an evaluation may at most touch, estimated beforehand: uses times sizes times rounds."""
+_LOOP_VARIABLES = ("@result",)
+
+
+@dataclass(frozen=True)
+class Program:
+    """An expression that is ready to run."""
+
+    name: str
+    """How errors call it, e.g. `the request of step charge`."""
+    checked: Checked
+    uses: frozenset[str]
+    """The variables that it reads."""
+    count: cel.Expression | None
+    """Gives the number of rounds of its comprehension, None when it has none."""
+    once: Mapping[str, int]
+    """How often each variable is used outside the comprehension's body."""
+    rounds: Mapping[str, int]
+    """How often each variable is used in it."""
+
+    @classmethod
+    def of(cls, name: str, checked: Checked, environment: Environment, container: str) -> "Program":
+        """Return the program of a checked expression."""
+        once: dict[str, int] = {}
+        rounds: dict[str, int] = {}
+        _count_uses(checked.root, checked, frozenset(), once, rounds, False)
+        count = None
+        if checked.comprehension is not None:
+            count = environment.environment(container).deserialize(
+                counting(checked.proto, checked.comprehension.iter_range)
+            )
+        uses = frozenset(variable for variable in {**once, **rounds} if variable in environment.variables)
+        return cls(name, checked, uses, count, once, rounds)
+
+    def run(self, data: Mapping[str, Message]) -> Any:
+        """Return the plain Python value. Raises ExpressionError; `data` has a message for each variable used."""
+        sizes = {name: data[name].ByteSize() + 16 for name in self.uses}
+        turns = 0
+        if self.count is not None:
+            turns = int(self._evaluate(self.count, data))
+            if turns > MAX_ELEMENTS:
+                raise ExpressionError(f"{self.name} runs over {turns:,} elements, more than {MAX_ELEMENTS:,}")
+        body = sum(sizes.get(name, 16) * uses for name, uses in self.rounds.items())
+        work = sum(sizes.get(name, 16) * uses for name, uses in self.once.items()) + turns * body
+        if work > MAX_WORK:
+            raise ExpressionError(f"{self.name} would touch more than {MAX_WORK // 1024 // 1024} MiB")
+        return self._evaluate(self.checked.compiled, data)
+
+    def message(self, data: Mapping[str, Message]) -> bytes:
+        """Return the message that the expression makes, serialised deterministically. Raises ExpressionError."""
+        value = self.run(data)
+        if not isinstance(value, Message):
+            raise ExpressionError(f"{self.name} gives no message")
+        try:
+            if value.ByteSize() > MAX_RESULT:
+                raise ExpressionError(f"{self.name} is larger than {MAX_RESULT // 1024:,} KiB")
+            return value.SerializeToString(deterministic=True)
+        except ExpressionError:
+            raise
+        except Exception as error:  # EncodeError, ValueError: the text may hold values of the run
+            raise ExpressionError(f"{self.name} cannot be serialised") from error
+
+    def condition(self, data: Mapping[str, Message]) -> bool:
+        """Return the boolean that the expression gives. Raises ExpressionError."""
+        value = self.run(data)
+        if not isinstance(value, bool):
+            raise ExpressionError(f"{self.name} gives no boolean")
+        return value
+
+    def _evaluate(self, program: cel.Expression, data: Mapping[str, Message]) -> Any:
+        try:
+            value = program.eval(data={name: data[name] for name in self.uses})
+            if value.type() == cel.Type.ERROR:
+                raise ExpressionError(f"{self.name} failed: {_reason(str(value.value()))}")
+            return value.value()
+        except ExpressionError:
+            raise
+        except Exception as error:  # the binding raises what it likes; the text may hold values of the run
+            raise ExpressionError(f"{self.name} failed: {_reason(str(error))}") from error
+
+
+_REASONS = {
+    "index out of bounds": "an index is out of bounds",
+    "key not found": "a key is not there",
+    "no such key": "a key is not there",
+    "divide by zero": "a division by zero",
+    "modulus by zero": "a division by zero",
+    "overflow": "a number does not fit",
+    "out of range": "a number does not fit",
+    "regular expression": "a regular expression is malformed",
+    "optional.none()": "the value of an empty optional was asked for",
+    "Iteration budget": "too many iterations",
+}
+
+
+def _reason(text: str) -> str:
+    """Return what went wrong without anything that the message may quote from the run."""
+    return next(
+        (words for sign, words in _REASONS.items() if sign.lower() in text.lower()), "the value cannot be computed"
+    )
+
+
+def _count_uses(
+    node: Any, checked: Checked, bound: frozenset[str], once: dict[str, int], rounds: dict[str, int], looping: bool
+) -> None:
+    if node.HasField("ident_expr"):
+        name = node.ident_expr.name
+        if node.id not in checked.type_names and name not in _LOOP_VARIABLES and name not in bound:
+            into = rounds if looping else once
+            into[name] = into.get(name, 0) + 1
+    elif node.HasField("comprehension_expr"):
+        inner = node.comprehension_expr
+        _count_uses(inner.iter_range, checked, bound, once, rounds, looping)
+        _count_uses(inner.accu_init, checked, bound, once, rounds, looping)
+        now = bound | {inner.iter_var, inner.iter_var2, inner.accu_var}
+        for part in (inner.loop_condition, inner.loop_step, inner.result):
+            _count_uses(part, checked, now, once, rounds, True)
+    else:
+        for child in children(node):
+            _count_uses(child, checked, bound, once, rounds, looping)

@@ -1,0 +1,9 @@
+"""The checker: everything that can be known of a saga before it runs, all findings at once, with figures.
+
+Shared by the CLI, CI, the operator and the orchestrator. Pure, and never a traceback, whatever the text.
+"""
+
+from amends_saga.check.checker import CheckResult, SagaCheck, check, check_saga
+from amends_saga.check.figures import SagaFigures, StepFigures
+
+__all__ = ["CheckResult", "SagaCheck", "SagaFigures", "StepFigures", "check", "check_saga"]

@@ -1,0 +1,52 @@
+"""Rules about expressions that need no data flow: their type, and what is in scope where they stand.
+
+Each is a pure function over the model; called by `checker`.
+"""
+
+from collections.abc import Iterator
+
+from amends_saga import codes
+from amends_saga.analysis import ExpressionRole, Model
+from amends_saga.analysis.words import at
+from amends_saga.cel.types import Type
+from amends_saga.check.rule import Rule
+from amends_saga.findings import Finding
+
+
+def result_type(model: Model) -> Iterator[Finding]:
+    """A request has exactly the method's input type, a condition is a boolean."""
+    for step in model.steps:
+        for expression in step.expressions:
+            if expression.checked is None:
+                continue
+            type_, wanted = expression.checked.type, expression.target or "bool"
+            if type_ == Type("bool") if not expression.target else type_.message and type_.name == expression.target:
+                continue
+            message = f"The {expression.role.value} of `{step.name}` must be of type {wanted}, it is of type {type_}."
+            short = wanted.rpartition(".")[2]
+            hint = f"Write `{short}{{...}}`." if expression.target else "Write a comparison, or `has(...)`."
+            yield expression.node.finding(codes.RESULT_TYPE, message, hint)
+
+
+def not_in_scope(model: Model) -> Iterator[Finding]:
+    """Every response that is used belongs to a step that is certain to have finished before."""
+    if not model.graph.is_acyclic:
+        return
+    for step in model.steps:
+        for expression in step.expressions:
+            for name, offset in expression.uses.items():
+                used = model.index.get(name)
+                if used is None or model.graph.precedes(used, step.index):
+                    continue
+                if used == step.index:
+                    if expression.role is ExpressionRole.COMPENSATION:
+                        continue
+                    message = f"`{name}` is this step's own response, which its {expression.role.value} comes before."
+                    hint = "Only the compensation can use it."
+                else:
+                    message = f"`{name}` is not certain to have finished before `{step.name}` begins."
+                    hint = f"Put `{name}` into the `after` of `{step.name}`, or use another value."
+                yield at(expression.node, offset, len(name), codes.NOT_IN_SCOPE, message, hint)
+
+
+RULES: tuple[Rule, ...] = (result_type, not_in_scope)

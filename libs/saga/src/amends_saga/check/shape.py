@@ -1,0 +1,277 @@
+"""Rules about the graph of a saga and about what its methods promise: what may stand where.
+
+Each is a pure function over the model; called by `checker`.
+"""
+
+from collections.abc import Iterator
+
+from amends_saga import codes
+from amends_saga.analysis import Method, Model, StepModel
+from amends_saga.check.rule import Rule
+from amends_saga.findings import Finding
+from amends_saga.plan import Kind
+
+CEL_WORDS = frozenset(
+    ["as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop", "package", "namespace", "return", "true", "var", "void", "while", "null"]
+)
+BUILT_IN = frozenset(
+    ["bool", "bytes", "double", "int", "uint", "string", "list", "map", "type", "dyn", "null_type", "optional", "optional_type", "timestamp", "duration"]
+)
+_AFTER_PIVOT = (Kind.GUARDED, Kind.KEYED, Kind.IDEMPOTENT, Kind.READ)
+_REPEATABLE = (Kind.GUARDED, Kind.KEYED, Kind.IDEMPOTENT)
+
+
+def duplicate_step(model: Model) -> Iterator[Finding]:
+    """Step names are unique."""
+    for step in model.steps:
+        if step.name and model.index[step.name] != step.index:
+            message = f"A step called `{step.name}` stands above already."
+            yield step.step.name_node.finding(codes.DUPLICATE_STEP, message, "Rename one of them.")
+
+
+def reserved_name(model: Model) -> Iterator[Finding]:
+    """A step's name is no CEL word, built-in type, `input`, `saga` or root of a package."""
+    roots = {file.package.split(".")[0] for file in model.contracts.files.values()} - {""}
+    for step in model.steps:
+        name = step.name
+        if name in CEL_WORDS:
+            what = "a word of CEL"
+        elif name in BUILT_IN:
+            what = "a built-in name of CEL"
+        elif name in ("input", "saga"):
+            what = "what expressions call the saga's own values"
+        elif name in roots:
+            what = "the root of a protobuf package"
+        else:
+            continue
+        message = f"`{name}` is {what} and cannot name a step."
+        yield step.step.name_node.finding(codes.RESERVED_NAME, message, "Choose another name.")
+
+
+def cycle(model: Model) -> Iterator[Finding]:
+    """No step waits for itself, directly or through others."""
+    if model.graph.is_acyclic:
+        return
+    done = set(model.graph.order)
+    start = next(step for step in range(len(model.steps)) if step not in done)
+    path, at = dict[int, None](), start
+    while at not in path:
+        path[at] = None
+        at = next(before for before in model.graph.after[at] if before not in done)
+    ring = list(path)[list(path).index(at) :]
+    names = " → ".join(f"`{model.steps[i].name}`" for i in [*ring, at][:12])
+    step = model.steps[min(ring)]
+    message = f"Steps wait for each other in a circle: {names}{' → …' if len(ring) > 11 else ''}."
+    yield step.step.name_node.finding(codes.CYCLE, message, "Take one of them out of the `after` of another.")
+
+
+def several_pivots(model: Model) -> Iterator[Finding]:
+    """There is at most one pivot."""
+    marked = [step for step in model.steps if step.step.pivot]
+    for step in marked[1:]:
+        message = f"`{marked[0].name}` is the pivot already."
+        node = step.step.pivot_node or step.step.node
+        yield node.finding(codes.SEVERAL_PIVOTS, message, "Mark one step: the first that cannot be taken back.")
+
+
+def beside_pivot(model: Model) -> Iterator[Finding]:
+    """No step runs beside the pivot."""
+    if model.pivot is None or not model.graph.is_acyclic:
+        return
+    pivot = model.steps[model.pivot]
+    for step in model.steps:
+        if step.index == pivot.index or model.graph.precedes(step.index, pivot.index) or model.is_post(step.index):
+            continue
+        message = f"`{step.name}` may run at the same time as the pivot `{pivot.name}`."
+        hint = f"Put `{pivot.name}` into its `after`, or `{step.name}` into the pivot's."
+        yield step.step.name_node.finding(codes.BESIDE_PIVOT, message, hint)
+
+
+def no_compensation(model: Model) -> Iterator[Finding]:
+    """Before the pivot every step has a compensation or is a read."""
+    for step in model.steps:
+        if step.action is None or step.is_read or step.step.compensate_node is not None:
+            continue
+        if step.index == model.pivot or model.is_post(step.index):
+            continue
+        declared = step.action.facts.compensated_by
+        hint = f"Add `compensate` with {step.action.service}/{declared}." if declared else "Add `compensate`"
+        if not declared:
+            hint += ", or mark the step as the pivot when it cannot be taken back."
+        message = f"`{step.name}` has effects and nothing undoes them."
+        yield step.step.name_node.finding(codes.NO_COMPENSATION, message, hint)
+
+
+def post_once(model: Model) -> Iterator[Finding]:
+    """After the pivot every step can be repeated."""
+    for step in model.steps:
+        if model.is_post(step.index) and step.action is not None and step.action.kind not in _AFTER_PIVOT:
+            message = f"`{step.name}` comes after the pivot, and `{step.action.name}` cannot be repeated safely."
+            hint = "Call a guarded, KEYED or IDEMPOTENT method, or move the step before the pivot."
+            yield step.step.name_node.finding(codes.POST_ONCE, message, hint)
+
+
+def post_compensation(model: Model) -> Iterator[Finding]:
+    """After the pivot no step has a compensation."""
+    for step in model.steps:
+        if model.is_post(step.index) and step.step.compensate_node is not None:
+            message = f"`{step.name}` comes after the pivot and is never undone."
+            yield step.step.compensate_node.finding(codes.POST_COMPENSATION, message, "Leave `compensate` out.")
+
+
+def pivot_compensation(model: Model) -> Iterator[Finding]:
+    """The pivot has no compensation."""
+    for step in model.steps:
+        if step.step.pivot and step.step.compensate_node is not None:
+            message = f"`{step.name}` is the pivot and has a compensation."
+            hint = "Leave out `pivot` if it can be undone, `compensate` if not."
+            yield step.step.compensate_node.finding(codes.PIVOT_COMPENSATION, message, hint)
+
+
+def pivot_when(model: Model) -> Iterator[Finding]:
+    """The pivot has no condition."""
+    for step in model.steps:
+        if (step.step.pivot or step.index == model.pivot) and step.step.when is not None:
+            by_shape = "" if step.step.pivot else ", for it is the last step and nothing undoes it"
+            message = f"`{step.name}` is the pivot{by_shape}, and may be skipped."
+            hint = "Leave `when` out, or put the condition on the steps around it."
+            yield step.step.when.finding(codes.PIVOT_WHEN, message, hint)
+
+
+def pivot_read(model: Model) -> Iterator[Finding]:
+    """The pivot has side effects."""
+    for step in model.steps:
+        if step.step.pivot and step.is_read:
+            node = step.step.pivot_node or step.step.node
+            message = f"`{step.name}` only reads, and cannot be the point of no return."
+            yield node.finding(codes.PIVOT_READ, message, "Mark the step whose effect cannot be taken back.")
+
+
+def pivot_once(model: Model) -> Iterator[Finding]:
+    """Say that a plain pivot that is not idempotent is attempted once."""
+    step = model.steps[model.pivot] if model.pivot is not None else None
+    if step is not None and step.action is not None and step.action.kind is Kind.ONCE:
+        message = f"`{step.action.name}` is attempted once over all owners: any doubt about it parks the run."
+        hint = "Call a guarded or idempotent method if you can."
+        yield step.step.name_node.finding(codes.PIVOT_ONCE, message, hint)
+
+
+def compensation_once(model: Model) -> Iterator[Finding]:
+    """Compensating methods can be repeated and have an effect."""
+    for step, undo in _compensated(model):
+        if undo.kind not in _REPEATABLE and step.step.compensate is not None:
+            what = "only reads" if undo.kind is Kind.READ else "cannot be repeated safely"
+            message = f"`{undo.name}` is to undo `{step.name}`, and {what}."
+            hint = "Call a guarded or idempotent method, or say in contract or Participant that it is one."
+            yield step.step.compensate.node.finding(codes.COMPENSATION_ONCE, message, hint)
+
+
+def compensation_elsewhere(model: Model) -> Iterator[Finding]:
+    """A guarded action's compensation belongs to the same service."""
+    for step, undo in _compensated(model):
+        action = step.action
+        if action is not None and action.kind is Kind.GUARDED and undo.service != action.service:
+            assert step.step.compensate is not None
+            message = f"`{action.name}` is guarded by {action.service}, `{undo.name}` belongs to {undo.service}."
+            hint = f"Compensate with a method of {action.service}."
+            yield step.step.compensate.node.finding(codes.COMPENSATION_ELSEWHERE, message, hint)
+
+
+def pair_not_guarded(model: Model) -> Iterator[Finding]:
+    """Action and compensation are both guarded, or neither is."""
+    for step, undo in _compensated(model):
+        action = step.action
+        if action is None or undo.service != action.service or undo.kind not in _REPEATABLE:
+            continue
+        if (action.kind is Kind.GUARDED) != (undo.kind is Kind.GUARDED) and action.kind is not Kind.READ:
+            assert step.step.compensate is not None
+            guarded, other = (action, undo) if action.kind is Kind.GUARDED else (undo, action)
+            message = f"`{guarded.name}` is guarded and `{other.name}` is not."
+            hint = "Guard both, in one barrier table, or neither."
+            yield step.step.compensate.node.finding(codes.PAIR_NOT_GUARDED, message, hint)
+
+
+def undo_disagrees(model: Model) -> Iterator[Finding]:
+    """What the contract declares about undoing and the definition agree."""
+    for step in model.steps:
+        declared = step.action.facts.compensated_by if step.action is not None else ""
+        if step.action is None or not declared:
+            continue
+        call = step.step.compensate
+        if call is not None and (call.service, call.method) != (step.action.service, declared):
+            message = f"The contract says that `{step.action.name}` is undone by `{declared}`, not by `{call.method}`."
+            hint = f"Write {step.action.service}/{declared}."
+            yield call.node.finding(codes.UNDO_DISAGREES, message, hint)
+        elif step.step.compensate_node is None and step.index == model.pivot and not step.step.pivot:
+            message = f"`{declared}` can undo `{step.action.name}`, but as the last step it counts as the pivot."
+            hint = f"Add `compensate` with {step.action.service}/{declared}, or mark the step `pivot: true`."
+            yield step.step.name_node.finding(codes.UNDO_DISAGREES, message, hint)
+
+
+def read_compensated(model: Model) -> Iterator[Finding]:
+    """A read has no compensation."""
+    for step in model.steps:
+        if step.is_read and step.step.compensate_node is not None:
+            message = f"`{step.name}` only reads and has a compensation."
+            yield step.step.compensate_node.finding(codes.READ_COMPENSATED, message, "Leave `compensate` out.")
+
+
+_LIMITS = {
+    Kind.KEYED: "has one effect only while its keys are remembered{window}",
+    Kind.IDEMPOTENT: "has one effect only while that effect stands, and its ok after an unanswered attempt is in doubt",
+    Kind.ONCE: "is attempted once, and a wire that repeats the call repeats its effect",
+}
+
+
+def plain_step(model: Model) -> Iterator[Finding]:
+    """Say of each plain step what it cannot promise."""
+    for step in model.steps:
+        action = step.action
+        if action is None or not action.kind.plain:
+            continue
+        if step.index == model.pivot and action.kind is Kind.ONCE:
+            continue
+        window = f", for {_days(action)}" if action.facts.window is not None else ""
+        limit = _LIMITS[action.kind].format(window=window)
+        if model.is_post(step.index):
+            doubt = "a late copy of the call cannot be refused"
+        else:
+            doubt = "doubt about it parks the run for a person, and a call still on the wire may act after the undo"
+        message = f"`{step.name}` is plain: `{action.name}` {limit}; {doubt}."
+        hint = "Guard the method with the barrier, or accept this."
+        yield step.step.name_node.finding(codes.PLAIN_STEP, message, hint)
+
+
+def _days(action: Method) -> str:
+    from amends_saga.definition import format_duration
+
+    assert action.facts.window is not None
+    return format_duration(action.facts.window)
+
+
+def _compensated(model: Model) -> Iterator[tuple[StepModel, Method]]:
+    for step in model.steps:
+        if step.compensation is not None:
+            yield step, step.compensation
+
+
+RULES: tuple[Rule, ...] = (
+    duplicate_step,
+    reserved_name,
+    cycle,
+    several_pivots,
+    beside_pivot,
+    no_compensation,
+    post_once,
+    post_compensation,
+    pivot_compensation,
+    pivot_when,
+    pivot_read,
+    pivot_once,
+    compensation_once,
+    compensation_elsewhere,
+    pair_not_guarded,
+    undo_disagrees,
+    read_compensated,
+    plain_step,
+)

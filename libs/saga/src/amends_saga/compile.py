@@ -1,0 +1,108 @@
+"""Makes a compiled saga of a model without errors, and the front door for whoever has one Saga in hand.
+
+Called by `check` and by the orchestrator.
+"""
+
+from collections.abc import Sequence
+
+from amends_saga.analysis import ExpressionRole, Method, Model, ParticipantView, StepModel
+from amends_saga.bundle import Bundle, BundledCall, BundledStep
+from amends_saga.cel.types import Type
+from amends_saga.compiled import CompiledSaga, load_bundle
+from amends_saga.definition import RetryPolicyResource, Saga
+from amends_saga.descriptors import RUN_MESSAGE, reachable_files
+from amends_saga.findings import Finding
+from amends_saga.plan import CallPlan, Kind
+
+__all__ = ["CompiledSaga", "compile_model", "compile_saga", "load_bundle"]
+
+
+def compile_saga(
+    saga: Saga,
+    participants: Sequence[ParticipantView],
+    policies: Sequence[RetryPolicyResource],
+    *,
+    descriptors: bytes | None = None,
+) -> CompiledSaga | list[Finding]:
+    """Return the compiled saga, or all findings when one of them is an error."""
+    from amends_saga.check import check_saga  # the rules stand above the compiler
+
+    checked = check_saga(saga, participants, policies, descriptors=descriptors)
+    return checked.compiled if checked.compiled is not None else checked.findings
+
+
+def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:
+    """Return the compiled saga of a model that no rule found an error in. `required` are paths of input fields."""
+    saga = model.saga
+    steps = tuple(_step(model, step) for step in model.steps)
+    roots = {RUN_MESSAGE, model.input_type}
+    for step in steps:
+        for call in (step.action, step.compensation):
+            if call is not None:
+                roots |= {call.input_type, call.output_type}
+    for made in model.steps:
+        for expression in made.expressions:
+            if expression.checked is not None:
+                for type_ in expression.checked.types.values():
+                    roots |= _messages(type_)
+                for entry in expression.checked.proto.reference_map:
+                    roots.add(entry.value.name)
+                    roots.add(entry.value.name.rpartition(".")[0])
+    bundle = Bundle(
+        namespace=saga.metadata.namespace,
+        saga=saga.metadata.name,
+        input_type=model.input_type,
+        required=tuple(sorted(set(required))),
+        deadline=saga.deadline,
+        stalled_after=saga.stalled_after,
+        steps=steps,
+        files=tuple(reachable_files(model.contracts.files, sorted(roots))),
+    )
+    return load_bundle(bundle.to_bytes())
+
+
+def _messages(type_: Type) -> set[str]:
+    found = {type_.name} if type_.message else set[str]()
+    for parameter in type_.parameters:
+        found |= _messages(parameter)
+    return found
+
+
+def _step(model: Model, step: StepModel) -> BundledStep:
+    assert step.action is not None
+    assert step.step.call is not None
+    used: set[int] = set()
+    uses_self = False
+    for expression in step.expressions:
+        indices = {model.index[name] for name in expression.uses if name in model.index}
+        if expression.role is ExpressionRole.COMPENSATION:
+            uses_self = step.index in indices
+        used |= indices - {step.index}
+    undo = step.step.compensate
+    compensation = None
+    if step.compensation is not None and undo is not None:
+        compensation = _call(step.compensation, undo.request.value, uses_self)
+    return BundledStep(
+        name=step.name,
+        after=step.after,
+        pivot=model.pivot == step.index,
+        post=model.is_post(step.index),
+        when=step.step.when.value if step.step.when is not None else None,
+        uses=tuple(sorted(used)),
+        action=_call(step.action, step.step.call.request.value, False),
+        compensation=compensation,
+    )
+
+
+def _call(method: Method, request: str, uses_self: bool) -> BundledCall:
+    retention = method.participant.barrier_retention if method.kind is Kind.GUARDED else None
+    plan = CallPlan(
+        service=method.service,
+        method=method.name,
+        kind=method.kind,
+        window=method.facts.window,
+        retention=retention,
+        outcomes=dict(method.facts.outcomes),
+        uses_self=uses_self,
+    )
+    return BundledCall(plan, request, method.input_type, method.output_type)

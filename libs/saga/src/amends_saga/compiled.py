@@ -1,0 +1,216 @@
+"""A saga ready to run: its plan, its expressions, its messages. Always loaded from a bundle, freshly compiled or old.
+
+Called by the orchestrator for every step of a run, by the explorer and by the CLI. Implements `plan.Expressions`.
+"""
+
+from collections.abc import Mapping
+from functools import cached_property
+from hashlib import sha256
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor
+from google.protobuf.message import DecodeError, Message
+
+from amends_saga.bundle import Bundle, BundledStep, BundleError, read_bundle
+from amends_saga.cel import Checked, Environment, Program
+from amends_saga.descriptors import RUN_MESSAGE, DescriptorError
+from amends_saga.descriptors.contracts import build_pool
+from amends_saga.descriptors.wellknown import ALWAYS, well_known_file
+from amends_saga.jsonform import InputError, parse_json, require, show_json
+from amends_saga.plan import ExpressionError, Plan, Scope, StepPlan
+
+__all__ = ["CompiledSaga", "InputError", "load_bundle"]
+
+
+class CompiledSaga:
+    """One version of a saga. Pure and safe to share between runs; expressions are compiled at their first use."""
+
+    def __init__(self, bundle: Bundle, data: bytes) -> None:
+        """Take a bundle and its bytes. Raises BundleError when its descriptors cannot be used."""
+        self._bundle = bundle
+        self.bundle = data
+        """Everything that a later owner needs; `load_bundle` reads it."""
+        self.digest = sha256(data).hexdigest()
+        files = {file.name: file for file in bundle.files}
+        waiting = [*ALWAYS, *(name for file in bundle.files for name in file.dependency)]
+        while waiting:
+            name = waiting.pop()
+            known = well_known_file(name)
+            if known is not None and name not in files:
+                files[name] = known
+                waiting.extend(known.dependency)
+        try:
+            self._pool = build_pool(files.values())
+            variables = {"saga": RUN_MESSAGE, "input": bundle.input_type}
+            variables |= {step.name: step.action.output_type for step in bundle.steps}
+            self._classes = {name: self._class(type_) for name, type_ in variables.items()}
+        except (DescriptorError, KeyError):
+            raise BundleError("The descriptors of the compiled saga cannot be used.") from None
+        self._environment = Environment(self._pool, variables)
+        self._programs: dict[tuple[int, str], Program] = {}
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What the engine needs to know."""
+        steps = tuple(
+            StepPlan(
+                name=step.name,
+                action=step.action.plan,
+                compensation=step.compensation.plan if step.compensation is not None else None,
+                after=step.after,
+                pivot=step.pivot,
+                post=step.post,
+                has_when=step.when is not None,
+                uses=step.uses,
+            )
+            for step in self._bundle.steps
+        )
+        bundle = self._bundle
+        return Plan(bundle.namespace, bundle.saga, self.digest, steps, bundle.deadline, bundle.stalled_after)
+
+    @property
+    def input_descriptor(self) -> Descriptor:
+        """The input message."""
+        return self._descriptor(self._bundle.input_type)
+
+    @property
+    def required_input(self) -> tuple[str, ...]:
+        """Paths of input fields that must be set, because a step copies them and could not tell them from unset ones."""
+        return self._bundle.required
+
+    def request_descriptor(self, step: int) -> Descriptor:
+        """Return the message that a step's action takes."""
+        return self._descriptor(self._bundle.steps[step].action.input_type)
+
+    def response_descriptor(self, step: int) -> Descriptor:
+        """Return the message that a step's action answers with."""
+        return self._descriptor(self._bundle.steps[step].action.output_type)
+
+    def compensation_request_descriptor(self, step: int) -> Descriptor:
+        """Return the message that a step's compensation takes. Raises LookupError when it has none."""
+        return self._descriptor(self._compensation(step).input_type)
+
+    def compensation_response_descriptor(self, step: int) -> Descriptor:
+        """Return the message that a step's compensation answers with. Raises LookupError when it has none."""
+        return self._descriptor(self._compensation(step).output_type)
+
+    def when(self, step: int, scope: Scope) -> bool:
+        """Return whether the step runs at all; True when it has no condition. Raises ExpressionError."""
+        if self._bundle.steps[step].when is None:
+            return True
+        program = self._program(step, "when")
+        return program.condition(self._data(program, step, scope))
+
+    def request(self, step: int, scope: Scope) -> bytes:
+        """Return the action's request, serialised deterministically. Raises ExpressionError."""
+        program = self._program(step, "request")
+        return program.message(self._data(program, step, scope))
+
+    def compensation(self, step: int, scope: Scope) -> bytes:
+        """Return the compensation's request, serialised deterministically. Raises ExpressionError, LookupError."""
+        self._compensation(step)
+        program = self._program(step, "compensation")
+        return program.message(self._data(program, step, scope))
+
+    def parse_input(self, json: Mapping[str, Any]) -> bytes:
+        """Return the input that canonical protobuf JSON means, serialised deterministically.
+
+        Raises InputError with the path of the field that is wrong.
+        """
+        return self._accepted(parse_json(json, self._classes["input"], self.input_descriptor))
+
+    def check_input(self, data: bytes) -> bytes:
+        """Return a serialised input, checked and made deterministic. Raises InputError."""
+        try:
+            message = self._classes["input"].FromString(data)
+        except DecodeError:
+            raise InputError("", f"The bytes are no {self._bundle.input_type}.") from None
+        return self._accepted(message)
+
+    def parse_response(self, step: int, json: Mapping[str, Any]) -> bytes:
+        """Return the response of a step that canonical protobuf JSON means: what a person assumes for a skipped one.
+
+        Raises InputError with the path of the field that is wrong.
+        """
+        name = self._bundle.steps[step].name
+        message = parse_json(json, self._classes[name], self.response_descriptor(step))
+        return message.SerializeToString(deterministic=True)
+
+    def input_json(self, data: bytes, *, redact: bool = True) -> dict[str, Any]:
+        """Return an input as canonical protobuf JSON; fields marked `debug_redact` are hidden unless asked for."""
+        return self._show(self._bundle.input_type, data, redact)
+
+    def to_json(self, step: int, data: bytes, *, redact: bool = True) -> dict[str, Any]:
+        """Return a step's response as canonical protobuf JSON; fields marked `debug_redact` are hidden."""
+        return self._show(self._bundle.steps[step].action.output_type, data, redact)
+
+    def request_json(
+        self, step: int, data: bytes, *, compensation: bool = False, redact: bool = True
+    ) -> dict[str, Any]:
+        """Return a request, of the action or the compensation, as canonical protobuf JSON, redacted."""
+        call = self._compensation(step) if compensation else self._bundle.steps[step].action
+        return self._show(call.input_type, data, redact)
+
+    def _show(self, name: str, data: bytes, redact: bool) -> dict[str, Any]:
+        return show_json(self._class(name), data, redact=redact, pool=self._pool)
+
+    def _accepted(self, message: Message) -> bytes:
+        require(message, self._bundle.required)
+        return message.SerializeToString(deterministic=True)
+
+    def _compensation(self, step: int) -> Any:
+        call = self._bundle.steps[step].compensation
+        if call is None:
+            raise LookupError(f"step {self._bundle.steps[step].name} has no compensation")
+        return call
+
+    def _descriptor(self, name: str) -> Descriptor:
+        return self._pool.FindMessageTypeByName(name)  # type: ignore[no-untyped-call, no-any-return]
+
+    def _class(self, name: str) -> type[Message]:
+        return message_factory.GetMessageClass(self._descriptor(name))  # type: ignore[no-untyped-call, no-any-return]
+
+    def _program(self, index: int, role: str) -> Program:
+        key = (index, role)
+        if key not in self._programs:
+            step = self._bundle.steps[index]
+            text, service = _text(step, role)
+            container = service.rpartition(".")[0]
+            checked = self._environment.compile(text, container)
+            name = f"the {role} of step {step.name}" if role != "when" else f"the condition of step {step.name}"
+            if not isinstance(checked, Checked):
+                raise ExpressionError(f"{name} cannot be compiled by this version")
+            self._programs[key] = Program.of(name, checked, self._environment, container)
+        return self._programs[key]
+
+    def _data(self, program: Program, step: int, scope: Scope) -> dict[str, Message]:
+        return {name: self._value(name, program, scope) for name in program.uses}
+
+    def _value(self, name: str, program: Program, scope: Scope) -> Message:
+        made = self._classes[name]
+        try:
+            if name == "input":
+                return made.FromString(scope.input)
+            if name == "saga":
+                run: Any = made(run_id=scope.run_id, name=scope.saga, idempotency_key=scope.idempotency_key)
+                run.started_at.FromDatetime(scope.started_at)
+                return run  # type: ignore[no-any-return]
+            data = scope.responses.get(self.plan.index[name])
+            return made() if data is None else made.FromString(data)
+        except (DecodeError, ValueError) as error:
+            raise ExpressionError(f"{program.name} cannot read `{name}`") from error
+
+
+def _text(step: BundledStep, role: str) -> tuple[str, str]:
+    if role == "request":
+        return step.action.request, step.action.plan.service
+    if role == "when":
+        return step.when or "true", step.action.plan.service
+    assert step.compensation is not None
+    return step.compensation.request, step.compensation.plan.service
+
+
+def load_bundle(data: bytes) -> CompiledSaga:
+    """Return the saga that was compiled to these bytes. Raises BundleError."""
+    return CompiledSaga(read_bundle(data), data)

@@ -1,0 +1,41 @@
+"""Reads Saga, Participant, RetryPolicy and SagaRun resources from YAML or JSON, with the place of every node kept."""
+
+from amends_saga.definition.documents import Document, Resources, read
+from amends_saga.definition.durations import format_duration, parse_duration
+from amends_saga.definition.nodes import Node, NodeKind, SourceText, compose
+from amends_saga.definition.resources import (
+    API_VERSION,
+    CallSpec,
+    Descriptors,
+    InlineField,
+    Metadata,
+    MethodEntry,
+    Participant,
+    RetryPolicyResource,
+    Saga,
+    SagaRun,
+    Step,
+)
+
+__all__ = [
+    "API_VERSION",
+    "CallSpec",
+    "Descriptors",
+    "Document",
+    "InlineField",
+    "Metadata",
+    "MethodEntry",
+    "Node",
+    "NodeKind",
+    "Participant",
+    "Resources",
+    "RetryPolicyResource",
+    "Saga",
+    "SagaRun",
+    "SourceText",
+    "Step",
+    "compose",
+    "format_duration",
+    "parse_duration",
+    "read",
+]

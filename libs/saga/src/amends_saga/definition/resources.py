@@ -1,0 +1,166 @@
+"""The resources as values, with the nodes they were read from, so that every later finding has a place.
+
+Made by `documents`; read by the analysis, the checker, the orchestrator and the CLI.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from amends_resilience import NamedPolicy, RetryPolicy, Selector
+
+from amends_saga.definition.nodes import Node
+
+API_VERSION = "amends.dev/v1alpha1"
+
+
+@dataclass(frozen=True, slots=True)
+class Metadata:
+    """Which resource it is."""
+
+    kind: str
+    namespace: str
+    name: str
+    node: Node
+    """The whole document."""
+
+    @property
+    def full_name(self) -> str:
+        """Namespace and name, e.g. `shop/payments`."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class CallSpec:
+    """A call as written: `pkg.Service/Method` and the expression of its request."""
+
+    node: Node
+    """Where the name of the method stands."""
+    service: str
+    method: str
+    request: Node
+    """The scalar that holds the expression."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step as written."""
+
+    node: Node
+    name: str
+    name_node: Node
+    call: CallSpec | None
+    """None when it could not be read; there is a finding then."""
+    compensate: CallSpec | None
+    compensate_node: Node | None
+    """The `compensate` mapping, also when it could not be read."""
+    after: tuple[tuple[str, Node], ...] | None
+    """None when left out: the step above."""
+    when: Node | None
+    pivot: bool
+    pivot_node: Node | None
+
+
+@dataclass(frozen=True, slots=True)
+class InlineField:
+    """One field of an inline input: `lines: repeated shop.orders.v1.Line`."""
+
+    name: str
+    type: str
+    """Scalar type or full name of a message or enum; for maps the value's."""
+    label: str
+    """``, `repeated`, `optional` or `map`."""
+    key: str
+    """For maps, the key's scalar type."""
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptors:
+    """Where a FileDescriptorSet comes from: server reflection, a ConfigMap's key, or the text itself."""
+
+    reflection: bool = False
+    config_map: tuple[str, str] | None = None
+    inline: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Saga:
+    """A Saga as written."""
+
+    metadata: Metadata
+    input: str | tuple[InlineField, ...]
+    input_node: Node
+    deadline: timedelta | None
+    deadline_node: Node | None
+    stalled_after: timedelta | None
+    descriptors: Descriptors | None
+    steps: tuple[Step, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class MethodEntry:
+    """What a Participant says of one method; None where it says nothing."""
+
+    name: str
+    node: Node
+    guarded: bool | None = None
+    idempotency: str | None = None
+    compensated_by: str | None = None
+    window: timedelta | None = None
+    outcomes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Participant:
+    """Where a service is, what may be called, and by whom."""
+
+    metadata: Metadata
+    service: str
+    target: str
+    service_node: Node
+    methods_node: Node | None
+    identity: str = ""
+    all_methods: bool = False
+    methods: Mapping[str, MethodEntry] = field(default_factory=dict)
+    callers: tuple[str, ...] = ()
+    barrier_retention: timedelta | None = None
+    descriptors: Descriptors = Descriptors(reflection=True)
+    calls: tuple[tuple[str, Node], ...] = ()
+    """The services that it calls itself, with retries of its own."""
+
+    def allows(self, method: str) -> bool:
+        """Tell whether the method is on the allow-list."""
+        return self.all_methods or method in self.methods
+
+    def grants(self, namespace: str) -> bool:
+        """Tell whether sagas of the namespace may call it."""
+        return namespace in self.callers
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicyResource:
+    """A RetryPolicy with what it selects."""
+
+    metadata: Metadata
+    selector: Selector
+    policy: RetryPolicy
+    participants: tuple[tuple[str, Node], ...] = ()
+    methods: tuple[tuple[str, Node], ...] = ()
+
+    def named(self) -> NamedPolicy:
+        """Return it in the form that `amends_resilience.match` takes."""
+        return NamedPolicy(self.metadata.full_name, self.selector, self.policy)
+
+
+@dataclass(frozen=True, slots=True)
+class SagaRun:
+    """A run asked for as a resource; `input` is canonical protobuf JSON."""
+
+    metadata: Metadata
+    saga: str
+    input: Mapping[str, Any]
+    input_node: Node | None

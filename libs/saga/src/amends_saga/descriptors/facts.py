@@ -1,0 +1,106 @@
+"""What a method promises about being repeated and undone: said by the contract, by the Participant, or by both.
+
+Where both speak and disagree it is a finding, for what a method promises decides what is safe. Called by the
+analysis of a saga, and by the orchestrator to list a Participant's methods.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+
+from google.protobuf.descriptor_pb2 import MethodDescriptorProto, MethodOptions
+
+from amends.options.v1 import options_pb2
+from amends_saga.definition.resources import MethodEntry
+from amends_saga.plan import Kind
+
+_DECLARED = {
+    options_pb2.IDEMPOTENCY_ONCE: Kind.ONCE,
+    options_pb2.IDEMPOTENCY_IDEMPOTENT: Kind.IDEMPOTENT,
+    options_pb2.IDEMPOTENCY_KEYED: Kind.KEYED,
+    options_pb2.IDEMPOTENCY_NO_SIDE_EFFECTS: Kind.READ,
+}
+_LEVELS = {MethodOptions.IDEMPOTENT: Kind.IDEMPOTENT, MethodOptions.NO_SIDE_EFFECTS: Kind.READ}
+_WORDS = {
+    "ONCE": Kind.ONCE,
+    "IDEMPOTENT": Kind.IDEMPOTENT,
+    "KEYED": Kind.KEYED,
+    "NO_SIDE_EFFECTS": Kind.READ,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What is known of one method."""
+
+    kind: Kind = Kind.ONCE
+    compensated_by: str = ""
+    """Name of the method of the same service that undoes it; empty when nobody says."""
+    window: timedelta | None = None
+    outcomes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    guarded: bool = False
+    repeated: Kind | None = None
+    compensated_by: str = ""
+    window: timedelta | None = None
+
+
+def contract_facts(method: MethodDescriptorProto) -> tuple[Facts, list[str]]:
+    """Return what the contract says of a method, and one sentence for each way in which it contradicts itself."""
+    said, wrong = _contract(method)
+    return _facts(said), wrong
+
+
+def resolve_facts(method: MethodDescriptorProto, entry: MethodEntry | None) -> tuple[Facts, list[str]]:
+    """Return what contract and Participant together say, and one sentence for each disagreement."""
+    said, wrong = _contract(method)
+    if entry is None:
+        return _facts(said), wrong
+    name = method.name
+    repeated = _WORDS[entry.idempotency] if entry.idempotency is not None else None
+    if entry.guarded is False and said.guarded:
+        wrong.append(f"the contract says that {name} is guarded, the Participant says that it is not")
+    if repeated is not None and said.repeated is not None and repeated is not said.repeated:
+        if not (repeated is Kind.KEYED and said.repeated is Kind.IDEMPOTENT):
+            wrong.append(f"the contract says that {name} is {said.repeated.name}, the Participant says {repeated.name}")
+    if repeated is Kind.READ and (said.guarded or entry.guarded):
+        wrong.append(f"{name} cannot be guarded and without side effects")
+    if entry.compensated_by is not None and said.compensated_by and entry.compensated_by != said.compensated_by:
+        wrong.append(
+            f"the contract says that {name} is undone by {said.compensated_by}, the Participant says by "
+            f"{entry.compensated_by or 'nothing'}"
+        )
+    if entry.window is not None and said.window is not None and entry.window != said.window:
+        wrong.append(f"contract and Participant name different windows for {name}")
+    together = _Said(
+        guarded=said.guarded or bool(entry.guarded),
+        repeated=repeated or said.repeated,
+        compensated_by=said.compensated_by or entry.compensated_by or "",
+        window=entry.window or said.window,
+    )
+    return replace(_facts(together), outcomes=dict(entry.outcomes)), wrong
+
+
+def _contract(method: MethodDescriptorProto) -> tuple[_Said, list[str]]:
+    # Read again, because a set that was parsed elsewhere may keep our option among its unknown fields.
+    options = MethodOptions.FromString(method.options.SerializeToString())
+    promise = options.Extensions[options_pb2.method]
+    level = _LEVELS.get(options.idempotency_level)
+    declared = _DECLARED.get(promise.idempotency)
+    wrong: list[str] = []
+    if level is not None and declared is not None and level is not declared:
+        if not (level is Kind.IDEMPOTENT and declared is Kind.KEYED):
+            wrong.append(f"the contract says of {method.name} both {level.name} and {declared.name}")
+    repeated = declared or level
+    if promise.guarded and repeated is Kind.READ:
+        wrong.append(f"the contract says that {method.name} is guarded and without side effects")
+    window = promise.window.ToTimedelta() if promise.HasField("window") else None
+    return _Said(promise.guarded, repeated, promise.compensated_by, window), wrong
+
+
+def _facts(said: _Said) -> Facts:
+    kind = Kind.GUARDED if said.guarded else said.repeated or Kind.ONCE
+    return Facts(kind, said.compensated_by, said.window if kind is Kind.KEYED else None)

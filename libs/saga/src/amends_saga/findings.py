@@ -1,0 +1,96 @@
+"""What the reader and the checker have to say about a definition: a finding, and the code it carries.
+
+Made by `definition`, `analysis` and `check`; shown by the renderers of `check`, the CLI and the orchestrator's API.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Severity(StrEnum):
+    """How bad a finding is."""
+
+    ERROR = "error"
+    """The definition is refused."""
+    WARNING = "warning"
+    """The definition is accepted, and somebody should look."""
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A rule's identity: the code never changes its meaning and is never used again."""
+
+    id: str
+    severity: Severity
+    title: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a finding is, in the text that a person wrote."""
+
+    source: str
+    """What the text is called, e.g. a file's name."""
+    line: int = 0
+    """From 1; 0 when unknown."""
+    column: int = 0
+    """In code points, from 1; 0 when unknown."""
+    excerpt: str = ""
+    """The text of that line."""
+    width: int = 1
+    """How many characters the caret underlines."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: what, how to mend it, and where."""
+
+    code: str
+    severity: Severity
+    message: str
+    hint: str
+    place: Place
+
+    @property
+    def is_error(self) -> bool:
+        """True when the definition is refused because of it."""
+        return self.severity is Severity.ERROR
+
+
+def has_errors(findings: Iterable[Finding]) -> bool:
+    """Tell whether any finding refuses the definition."""
+    return any(finding.is_error for finding in findings)
+
+
+def ordered(findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings without repetitions: errors first, then by place and code."""
+    rank = {Severity.ERROR: 0, Severity.WARNING: 1}
+    unique = dict.fromkeys(findings)
+    return sorted(unique, key=lambda f: (rank[f.severity], f.place.source, f.place.line, f.place.column, f.code))
+
+
+def suggestion(name: str, known: Iterable[str]) -> str | None:
+    """Return the known name that was probably meant, None when nothing is near."""
+    from difflib import get_close_matches  # costs 10 ms of every start, and only a mistake needs it
+
+    candidates = sorted(set(known))
+    if len(candidates) > 2_000 or len(name) > 200:
+        return None
+    near = get_close_matches(name, candidates, n=1, cutoff=0.6)
+    if near:
+        return near[0]
+    folded = {c.replace("_", "").casefold(): c for c in candidates}
+    return folded.get(name.replace("_", "").casefold())
+
+
+def choices(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    """Return a hint for a misspelt name: the nearest one, else all of a short list, else `otherwise`."""
+    names = sorted(set(known))
+    near = suggestion(name, names)
+    if near is not None:
+        return f"Did you mean `{near}`?"
+    if names and len(names) <= 12:
+        return "Use " + (f"`{names[0]}`." if len(names) == 1 else f"one of {', '.join(f'`{n}`' for n in names)}.")
+    return otherwise

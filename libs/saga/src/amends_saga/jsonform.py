@@ -1,0 +1,185 @@
+"""Messages from and to canonical protobuf JSON: clear errors for what people write, redaction of what they see.
+
+Called by `CompiledSaga`.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any, TypeVar
+
+from google.protobuf import json_format
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+from google.protobuf.message import DecodeError, Message
+
+from amends_saga.findings import choices
+
+M = TypeVar("M", bound=Message)
+REDACTED = "[REDACTED]"
+MAX_DEPTH = 64
+
+
+class InputError(Exception):
+    """A message that cannot be accepted. `path` names the field, e.g. `lines[0].quantity`; empty for the whole."""
+
+    def __init__(self, path: str, message: str) -> None:
+        super().__init__(f"{path}: {message}" if path else message)
+        self.path, self.message = path, message
+
+
+def parse_json(json: Mapping[str, Any], made: type[M], descriptor: Descriptor) -> M:
+    """Return the message that the JSON means. Raises InputError with the path of the first field that is wrong."""
+    _check_message(json, descriptor, "", 0)
+    message = made()
+    try:
+        json_format.ParseDict(dict(json), message, max_recursion_depth=MAX_DEPTH + 10)
+    except json_format.ParseError as error:
+        raise InputError("", f"The JSON is no {descriptor.full_name}: {str(error).splitlines()[0][:200]}") from None
+    except (ValueError, TypeError, OverflowError, AttributeError, RecursionError):
+        raise InputError("", f"The JSON is no {descriptor.full_name}.") from None
+    return message
+
+
+def require(message: Message, paths: Iterable[str]) -> None:
+    """Raise InputError for the first path of message fields that is not set."""
+    for path in paths:
+        at: Any = message
+        for part in path.split("."):
+            if not at.HasField(part):
+                raise InputError(path, "It must be set, because a step copies it.")
+            at = getattr(at, part)
+
+
+def show_json(made: type[Message], data: bytes, *, redact: bool, pool: DescriptorPool) -> dict[str, Any]:
+    """Return a serialised message as canonical protobuf JSON; bytes that are none become `{"@error": ...}`.
+
+    Fields marked `debug_redact` are shown as `[REDACTED]`, whatever their type, when `redact` is set.
+    """
+    try:
+        message = made.FromString(data)
+        hidden: list[tuple[str | int, ...]] = []
+        if redact:
+            _hide(message, (), hidden, 0)
+        shown = json_format.MessageToDict(message, preserving_proto_field_name=False, descriptor_pool=pool)
+    except (DecodeError, json_format.SerializeToJsonError, TypeError, ValueError, RecursionError):
+        return {"@error": f"not shown: {len(data)} bytes"}
+    if not isinstance(shown, dict):
+        return {"value": shown}
+    for path in hidden:
+        _mark(shown, path)
+    return shown
+
+
+def _mark(shown: Any, path: tuple[str | int, ...]) -> None:
+    for part in path[:-1]:
+        if isinstance(shown, dict):
+            shown = shown.setdefault(part, {})
+        elif isinstance(shown, list) and isinstance(part, int) and part < len(shown):
+            shown = shown[part]
+        else:
+            return
+    if isinstance(shown, dict):
+        shown[path[-1]] = REDACTED
+
+
+def _hide(message: Message, path: tuple[str | int, ...], hidden: list[tuple[str | int, ...]], depth: int) -> None:
+    """Clear every redacted field, so that its value is nowhere, and note where it stood."""
+    if depth > MAX_DEPTH:
+        raise ValueError("too deep")
+    for field, value in message.ListFields():
+        here = (*path, field.json_name)
+        if field.GetOptions().debug_redact:
+            hidden.append(here)
+            message.ClearField(field.name)
+        elif _is_map(field):
+            if field.message_type.fields_by_name["value"].message_type is not None:
+                for key in value:
+                    _hide(value[key], (*here, _key(key)), hidden, depth + 1)
+        elif field.message_type is not None:
+            if field.is_repeated:
+                for i, item in enumerate(value):
+                    _hide(item, (*here, i), hidden, depth + 1)
+            else:
+                _hide(value, here, hidden, depth + 1)
+
+
+def _key(key: Any) -> str:
+    return str(key).lower() if isinstance(key, bool) else str(key)
+
+
+def _is_map(field: FieldDescriptor) -> bool:
+    return field.message_type is not None and field.message_type.GetOptions().map_entry
+
+
+def _check_message(json: Any, descriptor: Descriptor, path: str, depth: int) -> None:
+    """Find the field that is wrong before protobuf does, which does not say where it is."""
+    if depth > MAX_DEPTH:
+        raise InputError(path, f"It is nested deeper than {MAX_DEPTH}.")
+    if descriptor.full_name.startswith("google.protobuf."):
+        return
+    if not isinstance(json, Mapping):
+        raise InputError(path, f"It must be an object with the fields of {descriptor.full_name}.")
+    names = {name: f for f in descriptor.fields for name in (f.json_name, f.name)}
+    for key, value in json.items():
+        field = names.get(key)
+        if field is None:
+            hint = choices(str(key), {f.json_name for f in descriptor.fields})
+            raise InputError(_join(path, str(key)[:80]), f"{descriptor.full_name} has no such field. {hint}".strip())
+        if value is not None:
+            _check_field(value, field, _join(path, key), depth)
+
+
+def _check_field(value: Any, field: FieldDescriptor, path: str, depth: int) -> None:
+    if _is_map(field):
+        if not isinstance(value, Mapping):
+            raise InputError(path, "It must be an object: it is a map.")
+        entry = field.message_type.fields_by_name["value"]
+        for key, item in value.items():
+            _check_value(item, entry, f"{path}[{str(key)[:40]}]", depth)
+    elif field.is_repeated:
+        if not isinstance(value, list | tuple):
+            raise InputError(path, "It must be a list.")
+        for i, item in enumerate(value):
+            _check_value(item, field, f"{path}[{i}]", depth)
+    else:
+        _check_value(value, field, path, depth)
+
+
+_INTEGERS = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+
+
+def _check_value(value: Any, field: FieldDescriptor, path: str, depth: int) -> None:
+    if field.message_type is not None:
+        _check_message(value, field.message_type, path, depth + 1)
+    elif field.cpp_type in _INTEGERS:
+        _check_integer(value, path, *_INTEGERS[field.cpp_type])
+    elif field.cpp_type == FieldDescriptor.CPPTYPE_BOOL and not isinstance(value, bool):
+        raise InputError(path, "It must be true or false.")
+    elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING and not isinstance(value, str):
+        raise InputError(path, "It must be a text.")
+    elif field.cpp_type == FieldDescriptor.CPPTYPE_ENUM and isinstance(value, str):
+        if value not in field.enum_type.values_by_name:
+            hint = choices(value, field.enum_type.values_by_name)
+            raise InputError(path, f"{field.enum_type.full_name} has no value `{value[:80]}`. {hint}".strip())
+
+
+def _check_integer(value: Any, path: str, lowest: int, highest: int) -> None:
+    number: int | None = None
+    if isinstance(value, str) and len(value) <= 24 and value.lstrip("-").isdigit() and value.isascii():
+        number = int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        number = value
+    elif isinstance(value, float) and value.is_integer():
+        number = int(value)
+    if number is None:
+        raise InputError(path, "It must be a whole number.")
+    if not lowest <= number <= highest:
+        raise InputError(path, f"It must be from {lowest} to {highest}.")
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

@@ -85,6 +85,12 @@ def current_trace() -> Trace | None:
     return _trace.get()
 
 
+def sampled() -> bool:
+    """Tell whether the work in hand belongs to a sampled trace."""
+    trace = _trace.get()
+    return trace is not None and trace.sampled
+
+
 def traceparent() -> str | None:
     """Return the W3C header of the work in hand, to store with work that continues later; None without a trace."""
     trace = _trace.get()

@@ -16,7 +16,7 @@ import grpc
 import structlog
 from amends_resilience import deadline
 
-from amends_chassis.context import Call, Metadatum, enter_call, trace_from
+from amends_chassis.context import Call, enter_call, sampled, trace_from
 from amends_chassis.errors import Blame, DomainError, Unavailable, refusal
 from amends_chassis.metrics import MethodSeries, ServerMetrics, split
 from amends_chassis.types import Context, Continuation, Handler, Stream, Unary, behavior
@@ -63,6 +63,10 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     ) -> Handler | None:
         """Return the wrapped handler of a method, from the second call on without asking anybody."""
         method = handler_call_details.method
+        # The handler runs in this same task, and decoding the metadata a second time there would cost as much as all
+        # the rest of this interceptor.
+        metadata = handler_call_details.invocation_metadata or ()
+        enter_call(Call(method, metadata), trace_from(metadata, self._trace_ratio))
         wrapped = self._wrapped.get(method)
         if wrapped is not None:
             return wrapped
@@ -86,7 +90,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             return _rebuilt(handler, self._counted_stream(details.method, series, behavior(mapped), traced))
         mapped = _rebuilt(handler, self._mapped_unary(behavior(handler), domain))
         traced = await self._traced(mapped, details)
-        return _rebuilt(handler, self._counted_unary(details.method, series, behavior(mapped), traced))
+        return _rebuilt(handler, self._counted_unary(series, behavior(mapped), traced))
 
     async def _traced(self, mapped: Handler, details: grpc.HandlerCallDetails) -> Any:
         """Return the behaviour inside the official interceptor, None without tracing."""
@@ -114,16 +118,13 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         assert traced is not None
         return behavior(traced)
 
-    def _counted_unary(self, method: str, series: MethodSeries, plain: Unary, traced: Unary | None) -> Unary:
+    def _counted_unary(self, series: MethodSeries, plain: Unary, traced: Unary | None) -> Unary:
         async def serve(request: Any, context: Context) -> Any:
-            metadata = cast("tuple[Metadatum, ...]", context.invocation_metadata() or ())
-            trace = trace_from(metadata, self._trace_ratio)
-            enter_call(Call(method, metadata), trace)
             series.in_flight += 1
             began = perf_counter()
             cut = True
             try:
-                chosen = traced if traced is not None and trace.sampled else plain
+                chosen = plain if traced is None or not sampled() else traced
                 response = await chosen(request, context)
                 cut = False
                 return response
@@ -142,10 +143,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         domain = _domain(method)
 
         async def serve(request: Any, context: Context) -> None:
-            metadata = cast("tuple[Metadatum, ...]", context.invocation_metadata() or ())
-            trace = trace_from(metadata, self._trace_ratio)
-            enter_call(Call(method, metadata), trace)
-            chosen = traced if traced is not None and trace.sampled else plain
+            chosen = plain if traced is None or not sampled() else traced
             left = context.time_remaining()
             task = asyncio.current_task()
             assert task is not None

@@ -5,6 +5,7 @@ A service's `__main__` calls `run(Settings(), assemble)`; `assemble` makes store
 """
 
 import asyncio
+import gc
 import importlib.util
 import json
 import os
@@ -20,7 +21,7 @@ import grpc
 import structlog
 from amends_resilience import Backoff
 from grpc_health.v1 import health_pb2_grpc
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry, disable_created_metrics
 
 from amends_chassis import guard, logs
 from amends_chassis.clients import Channel
@@ -54,8 +55,13 @@ _EXPIRE_EVERY = timedelta(minutes=10)
 class Runtime:
     """A running process: what `assemble` gets. `settings` is the object given to `run`."""
 
-    def __init__(self, settings: ServiceSettings, registry: CollectorRegistry = REGISTRY) -> None:
-        """Prepare; nothing is opened yet. `registry` is where the service puts metrics of its own too."""
+    def __init__(
+        self, settings: ServiceSettings, registry: CollectorRegistry = REGISTRY, tracing: "Tracing | None" = None
+    ) -> None:
+        """Prepare; nothing is opened yet. `registry` is where the service puts metrics of its own too.
+
+        `tracing` is made from the settings unless given.
+        """
         self.settings = settings
         self.registry = registry
         self.health = Health()
@@ -66,7 +72,7 @@ class Runtime:
         self.address = ""
         self.metrics_address = ""
         self._database = _database(settings)
-        self._tracing = _tracing(settings)
+        self._tracing = _tracing(settings) if tracing is None else tracing
         self._client_metrics = ClientMetrics(registry)
         self._server_metrics = ServerMetrics(registry)
         self._interceptor = ServerInterceptor(
@@ -231,6 +237,8 @@ class Runtime:
         if self._server is not None:
             self._interceptor.end_streams()
             await self._server.stop(self.settings.drain.total_seconds())
+        if self.barrier is not None:
+            await self.barrier.drain()
         await self._cancel_background()
         for channel in list(self._channels.values()):
             await channel.close()
@@ -293,10 +301,10 @@ def _migrations(settings: ServiceSettings) -> str | None:
 async def running(
     settings: ServiceSettings,
     assemble: Callable[[Runtime], Awaitable[None]],
-    registry: CollectorRegistry | None = None,
+    tracing: "Tracing | None" = None,
 ) -> AsyncIterator[Runtime]:
     """Run a service for the duration of the block, in this event loop, with a metrics registry of its own."""
-    runtime = Runtime(settings, CollectorRegistry() if registry is None else registry)
+    runtime = Runtime(settings, CollectorRegistry(), tracing)
     try:
         await runtime.listen()
         await runtime.start(assemble)
@@ -308,6 +316,7 @@ async def running(
 def run(settings: ServiceSettings, assemble: Callable[[Runtime], Awaitable[None]]) -> None:
     """Run a service until SIGTERM or SIGINT; a second signal ends it at once. Exits with 1 when it cannot start."""
     logs.configure(settings.name, settings.log_level, settings.log_format)
+    disable_created_metrics()  # type: ignore[no-untyped-call] # a second series beside each of ours, which nobody reads
     sys.exit(asyncio.run(_main(settings, assemble)))
 
 
@@ -331,6 +340,8 @@ async def _main(settings: ServiceSettings, assemble: Callable[[Runtime], Awaitab
         await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
         if starting.done():
             starting.result()
+            gc.collect()
+            gc.freeze()  # what is there now stays: no collection need look at it again
             await waiting
         starting.cancel()
         waiting.cancel()

@@ -1,0 +1,1 @@
+"""The suite of the chassis: real servers, channels and databases."""

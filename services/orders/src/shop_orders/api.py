@@ -155,8 +155,11 @@ def _page_token(token: str) -> tuple[datetime, str] | None:
     if not token:
         return None
     try:
-        placed_at, order_id = base64.urlsafe_b64decode(token).decode().split("|", 1)
-        return datetime.fromisoformat(placed_at), domain.identifier(order_id, "order_id")
+        written, order_id = base64.urlsafe_b64decode(token).decode().split("|", 1)
+        placed_at = datetime.fromisoformat(written)
+        if placed_at.tzinfo is None:
+            raise ValueError("a moment without its time zone")
+        return placed_at, domain.identifier(order_id, "order_id")
     except (binascii.Error, ValueError, domain.IdentifierInvalid) as error:
         raise PageInvalid("page_token must come from the answer before") from error
 

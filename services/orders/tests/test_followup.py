@@ -1,0 +1,179 @@
+"""No order is left behind, whatever died in between: the whole service with its loop, among neighbours that fail."""
+
+import grpc
+import pytest
+from amends_testkit.waiting import eventually
+from shop_orders import domain, store
+from shop_orders.domain import Address, Content, Line, Money
+
+from amends.saga.v1 import run_pb2
+from shop.orders.v1 import orders_pb2 as pb
+from shop.types.v1 import types_pb2
+
+HOME = Address("Ada Lovelace", "Gartenstr. 1", "Berlin", "10115", "DE")
+WISH = domain.content("c-1", [Line("tea", 2)], "tok_visa", HOME)
+
+
+def as_request(order_id: str, wish: Content) -> pb.PlaceOrderRequest:
+    address = wish.address
+    return pb.PlaceOrderRequest(
+        order_id=order_id,
+        customer_id=wish.customer_id,
+        lines=[types_pb2.Line(sku=line.sku, quantity=line.quantity) for line in wish.lines],
+        card_token=wish.card_token,
+        address=types_pb2.Address(
+            recipient=address.recipient,
+            street=address.street,
+            city=address.city,
+            postal_code=address.postal_code,
+            country=address.country,
+        ),
+    )
+
+
+@pytest.fixture
+async def shop(service):
+    """The service with something for sale."""
+    await service.SetPrice(pb.SetPriceRequest(sku="tea", price=types_pb2.Money(currency="EUR", minor=450)))
+    return service
+
+
+@pytest.fixture
+def place_and_die(database):
+    """What is left of a PlaceOrder whose process died before it could start the saga."""
+
+    async def place(order_id):
+        async with database.transaction() as transaction:
+            await store.add(transaction, order_id, WISH, Money("EUR", 900), {"tea": Money("EUR", 450)})
+
+    return place
+
+
+@pytest.fixture
+def make_due(database):
+    """Time passes."""
+
+    async def due():
+        await database.pool.execute("UPDATE orders SET follow_up_at = now() WHERE follow_up_at IS NOT NULL")
+
+    return due
+
+
+@pytest.fixture
+def order_once(shop):
+    """The order as soon as it is in a state."""
+
+    async def wait(order_id, state):
+        async def look():
+            order = (await shop.GetOrder(pb.GetOrderRequest(order_id=order_id))).order
+            return order if order.state == state else None
+
+        return await eventually(look)
+
+    return wait
+
+
+@pytest.fixture
+def finished(database):
+    """True once nothing is left to do for any order."""
+
+    async def look():
+        return await database.pool.fetchval("SELECT count(follow_up_at) = 0 FROM orders")
+
+    return look
+
+
+async def test_an_order_whose_saga_was_never_started_is_started(shop, orchestrator, place_and_die, make_due, database):
+    await place_and_die("o-1")
+    await make_due()
+    assert (await orchestrator.started("o-1")).card_token == "tok_visa"
+    await eventually(lambda: database.pool.fetchval("SELECT run_id = 'run-o-1' AND card_token IS NULL FROM orders"))
+
+
+async def test_an_order_is_accepted_while_the_orchestrator_is_away(shop, orchestrator, make_due, database):
+    orchestrator.refuses_with = grpc.StatusCode.UNAVAILABLE
+    placed = (await shop.PlaceOrder(as_request("o-1", WISH))).order
+    assert (placed.state, placed.run_id) == (pb.ORDER_STATE_PENDING, "")
+    assert await database.pool.fetchval("SELECT card_token FROM orders") == "tok_visa"
+    orchestrator.refuses_with = None
+    await make_due()
+    await orchestrator.started("o-1")
+    await eventually(lambda: database.pool.fetchval("SELECT card_token IS NULL FROM orders"))
+
+
+async def test_a_start_that_nobody_wrote_down_is_found_again_and_not_repeated(shop, orchestrator, make_due, database):
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    await database.pool.execute("UPDATE orders SET run_id = NULL, card_token = 'tok_visa'")
+    await make_due()
+    await eventually(lambda: database.pool.fetchval("SELECT run_id = 'run-o-1' FROM orders"))
+    assert len(orchestrator.runs) == 1
+
+
+async def test_an_order_whose_saga_was_undone_is_rejected_with_the_reason(shop, orchestrator, make_due, order_once):
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    await orchestrator.end("o-1", run_pb2.RUN_STATE_COMPENSATED, "COMPENSATED: no slot is left")
+    await make_due()
+    assert (await order_once("o-1", pb.ORDER_STATE_REJECTED)).reason == "COMPENSATED: no slot is left"
+
+
+async def test_an_order_whose_saga_waits_for_a_person_waits_too(shop, orchestrator, make_due, order_once, database):
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    await orchestrator.end("o-1", run_pb2.RUN_STATE_PARKED, "PARKED")
+    await make_due()
+    await eventually(lambda: database.pool.fetchval("SELECT follow_up_tries > 2 FROM orders"))
+    assert (await order_once("o-1", pb.ORDER_STATE_PENDING)).reason == ""
+    await orchestrator.end("o-1", run_pb2.RUN_STATE_COMPENSATED, "COMPENSATED")
+    await order_once("o-1", pb.ORDER_STATE_REJECTED)
+
+
+async def test_an_order_that_the_orchestrator_cannot_read_is_rejected(shop, orchestrator, database):
+    orchestrator.refuses_with = grpc.StatusCode.INVALID_ARGUMENT
+    placed = (await shop.PlaceOrder(as_request("o-1", WISH))).order
+    assert (placed.state, placed.reason) == (pb.ORDER_STATE_REJECTED, "the order could not be processed")
+    assert await database.pool.fetchval("SELECT card_token IS NULL FROM orders")
+
+
+async def test_an_order_whose_last_step_a_person_skipped_is_confirmed(shop, orchestrator, make_due, order_once):
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    await orchestrator.end(
+        "o-1",
+        run_pb2.RUN_STATE_COMPLETED,
+        ship={"trackingId": "trk-1", "carrier": "postal"},
+        charge={"paymentId": "pay-1"},
+    )
+    await make_due()
+    confirmed = await order_once("o-1", pb.ORDER_STATE_CONFIRMED)
+    assert (confirmed.tracking_id, confirmed.payment_id) == ("trk-1", "pay-1")
+
+
+async def test_the_stock_of_a_confirmed_order_is_dispatched(shop, inventory, finished, call):
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    await shop.Confirm(pb.ConfirmRequest(order_id="o-1", tracking_id="t", payment_id="p"), metadata=call("k-1"))
+    await eventually(finished)
+    assert inventory.dispatched == ["o-1"]
+
+
+async def test_the_stock_is_dispatched_when_inventory_is_back(shop, inventory, finished, call):
+    inventory.away = True
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    await shop.Confirm(pb.ConfirmRequest(order_id="o-1", tracking_id="t", payment_id="p"), metadata=call("k-1"))
+    await eventually(lambda: len(inventory.dispatched) > 1)
+    inventory.away = False
+    await eventually(finished)
+
+
+async def test_a_confirmed_order_learns_its_run_afterwards(shop, orchestrator, place_and_die, finished, call):
+    await place_and_die("o-1")
+    orchestrator.runs["o-1"] = run_pb2.Run(run_id="run-o-1", state=run_pb2.RUN_STATE_COMPLETED)
+    await shop.Confirm(pb.ConfirmRequest(order_id="o-1", tracking_id="t", payment_id="p"), metadata=call("k-1"))
+    await eventually(finished)
+    assert (await shop.GetOrder(pb.GetOrderRequest(order_id="o-1"))).order.run_id == "run-o-1"
+
+
+async def test_one_order_that_cannot_go_on_does_not_hold_up_the_others(shop, orchestrator, make_due, order_once):
+    for number in range(20):
+        await shop.PlaceOrder(as_request(f"o-{number}", WISH))
+    await orchestrator.end("o-19", run_pb2.RUN_STATE_COMPENSATED, "COMPENSATED")
+    del orchestrator.runs["o-0"]
+    await make_due()
+    await order_once("o-19", pb.ORDER_STATE_REJECTED)

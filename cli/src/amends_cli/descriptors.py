@@ -32,10 +32,30 @@ Protos = Annotated[
 ]
 
 
-def load(files: Iterable[Path] | None, folders: Iterable[Path] | None) -> "list[tuple[str, FileDescriptorSet]]":
-    """Loads all of them, each with the name to use in findings. Raises Failure."""
-    loaded = [(str(file), _parse(file)) for file in files or ()]
-    return loaded + [(str(folder), _compile(folder)) for folder in folders or ()]
+def load(files: Iterable[Path] | None, folders: Iterable[Path] | None) -> "FileDescriptorSet | None":
+    """Loads all of them as one set; None when none was named. Raises Failure."""
+    sources = [(str(file), _parse(file)) for file in files or ()]
+    sources += [(str(folder), _compile(folder)) for folder in folders or ()]
+    return _merge(sources) if sources else None
+
+
+def _merge(sources: "list[tuple[str, FileDescriptorSet]]") -> "FileDescriptorSet":
+    """One set of all files; two of one name must mean the same, but for comments and positions."""
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+    merged, first = FileDescriptorSet(), {}
+    for source, contract in sources:
+        for file in contract.file:
+            file.ClearField("source_code_info")
+            if file.name not in first:
+                first[file.name] = (source, file)
+                merged.file.append(file)
+            elif first[file.name][1] != file:
+                raise Failure(
+                    f"{first[file.name][0]} and {source} contradict each other about {file.name}",
+                    "Make both from the same version of the contracts.",
+                )
+    return merged
 
 
 def _parse(file: Path) -> "FileDescriptorSet":

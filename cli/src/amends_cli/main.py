@@ -4,7 +4,6 @@ Called by the console scripts. Commands import what they need when they run: a c
 """
 
 import sys
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
@@ -33,6 +32,8 @@ app.command("dev")(dev.dev)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
+        from importlib.metadata import version  # slow to load, and asked for once a year
+
         typer.echo(f"amends {version('amends-cli')}")
         raise typer.Exit
 
@@ -46,10 +47,10 @@ def _root(
     """Durable sagas for the gRPC services you already have."""
 
 
-def main() -> None:
+def main(arguments: list[str] | None = None) -> None:
     """Runs one command and exits: 0 success, 1 a finding or a failed run, 2 wrong use."""
     try:
-        app()
+        app(arguments)
     except Failure as failure:
         typer.secho("error: ", fg="red", nl=False, err=True)
         typer.echo(failure.message, err=True)

@@ -13,7 +13,11 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from amends_embedded import Child, Children, Postgres
+import grpc
+import grpc.aio
+from amends_embedded import Child, ChildDied, Children, Postgres
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from amends_demo.place import Place
 
@@ -88,7 +92,9 @@ class Stack:
             environment=environment | dict(more or {}),
         )
         self.children.add(child)
-        self.reports[name] = await child.ready(READY)
+        report = await child.ready(READY)
+        await _serving(child, str(report["grpc"]))
+        self.reports[name] = report
 
     def _port(self, name: str, environment: dict[str, str]) -> str | None:
         asked = environment.pop(f"AMENDS_PORT_{name.upper().replace('-', '_')}", None)
@@ -121,6 +127,23 @@ class Stack:
     def say_what_runs(self, mode: str) -> None:
         """Writes the state file and the orchestrator's address."""
         self.place.write_state(mode, self.address(REPLICAS[0]), self.processes())
+
+
+async def _serving(child: Child, address: str) -> None:
+    """A process reports as soon as it listens; ready it is when its database is there and migrated."""
+    end = asyncio.get_running_loop().time() + READY.total_seconds()
+    async with grpc.aio.insecure_channel(address) as channel:
+        health: Any = HealthStub(channel)
+        while child.alive and asyncio.get_running_loop().time() < end:
+            try:
+                answer = await health.Check(HealthCheckRequest(service="readiness"), timeout=1, wait_for_ready=True)
+                if answer.status == HealthCheckResponse.SERVING:
+                    return
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                    raise
+            await asyncio.sleep(0.05)
+    raise ChildDied(f"{child.name} does not become ready\n{child.tail()}")
 
 
 @asynccontextmanager

@@ -33,7 +33,7 @@ def apply(
     documents = manifests.split(texts)
     if not documents:
         raise usage("there is no resource in these files", "A resource has apiVersion, kind, metadata and spec.")
-    contracts = [found for _, found in descriptors.load(descriptor_files, protos)]
+    contracts = descriptors.load(descriptor_files, protos)
     results: list[dict[str, Any]] = []
     with connection.connect(address) as server:
         for document in documents:
@@ -48,7 +48,7 @@ def apply(
 
 
 def _apply(
-    server: connection.Connection, document: Manifest, namespace: str, contracts: "list[FileDescriptorSet]"
+    server: connection.Connection, document: Manifest, namespace: str, contracts: "FileDescriptorSet | None"
 ) -> dict[str, Any]:
     from amends.saga.v1 import definition_service_pb2 as api
 
@@ -77,14 +77,13 @@ def _apply(
     }
 
 
-def _contract(document: Manifest, contracts: "list[FileDescriptorSet]") -> bytes:
-    """The first descriptor set that declares the participant's service; empty: it is asked by reflection."""
+def _contract(document: Manifest, contracts: "FileDescriptorSet | None") -> bytes:
+    """The contracts, if they declare the participant's service; empty: it is asked by reflection."""
     spec = document.content.get("spec")
     wanted = spec.get("service") if isinstance(spec, dict) else None
-    for contract in contracts:
-        for file in contract.file:
-            if any(f"{file.package}.{service.name}".lstrip(".") == wanted for service in file.service):
-                return contract.SerializeToString()
+    for file in contracts.file if contracts is not None else ():
+        if any(f"{file.package}.{service.name}".lstrip(".") == wanted for service in file.service):
+            return contracts.SerializeToString() if contracts is not None else b""
     return b""
 
 

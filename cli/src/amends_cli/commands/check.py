@@ -12,11 +12,24 @@ from amends_cli import connection, descriptors, findings, manifests, output
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Exit
 from amends_cli.manifests import Text
-from amends_cli.output import Format
+from amends_cli.output import Column, Format, field
 
 if TYPE_CHECKING:
+    from amends_saga.check import CheckResult, SagaFigures
     from amends_saga.findings import Finding
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+
+FIGURES = [
+    Column("STEP", field("step")),
+    Column("METHOD", field("method")),
+    Column("KIND", field("kind")),
+    Column("PIVOT", field("position")),
+    Column("ATTEMPTS", field("attempts")),
+    Column("TIMEOUT", field("timeout")),
+    Column("WORST CASE", field("worst")),
+    Column("COMPENSATION", field("compensation")),
+]
 
 
 def check(
@@ -30,18 +43,47 @@ def check(
     """Check definitions. Exit code 1 when there is an error; warnings alone are a success."""
     texts = manifests.read_files(files)
     contracts = descriptors.load(descriptor_files, protos)
-    found = _locally(texts, contracts, namespace) if contracts else _by_server(texts, namespace, address)
+    if contracts:
+        result = _locally(texts, contracts, namespace)
+        found = result.findings
+        if form is Format.WIDE:
+            _show_figures(result.figures)
+    else:
+        found = _by_server(texts, namespace, address)
     findings.show(found, form, summary=findings.plural([(len(texts), "file")]))
     if any(finding.is_error for finding in found):
         raise typer.Exit(Exit.FAILED)
 
 
-def _locally(texts: list[Text], contracts: "list[tuple[str, FileDescriptorSet]]", namespace: str) -> "list[Finding]":
-    from amends_saga.check import check_documents
+def _locally(texts: list[Text], contracts: "FileDescriptorSet", namespace: str) -> "CheckResult":
+    from amends_saga import check as checker  # a server checks without it
     from amends_saga.definition import Document
 
     documents = [Document(text.source, text.text) for text in texts]
-    return check_documents(documents, contracts, namespace=namespace)
+    return checker.check(documents, namespace=namespace, descriptors=contracts.SerializeToString())
+
+
+def _show_figures(sagas: "list[SagaFigures]") -> None:
+    from amends_saga.definition import format_duration
+
+    for saga in sagas:
+        deadline = "none" if saga.deadline is None else format_duration(saga.deadline)
+        worst = format_duration(saga.worst_case)
+        typer.echo(f"{saga.namespace}/{saga.saga}: worst case {worst} before the pivot, deadline {deadline}")
+        rows = [
+            {
+                "step": step.name,
+                "method": step.method,
+                "kind": step.kind,
+                "position": step.position,
+                "attempts": step.attempts,
+                "timeout": step.timeout and format_duration(step.timeout),
+                "worst": step.worst_case and format_duration(step.worst_case),
+                "compensation": step.compensation,
+            }
+            for step in saga.steps
+        ]
+        output.emit_rows(rows, FIGURES, Format.TABLE, empty="no steps")
 
 
 def _by_server(texts: list[Text], namespace: str, address: str | None) -> "list[Finding]":

@@ -17,6 +17,8 @@ class Answer:
     """The response's fields, when it is given by fields."""
     response: Message | None = None
     """The response, when it is given whole."""
+    stream: tuple[Message, ...] = ()
+    """The responses of a method that streams; `code` comes after the last."""
     effect: bool = True
     """Whether the call has its effect (and, guarded, leaves its row in the barrier)."""
     code: grpc.StatusCode = grpc.StatusCode.OK
@@ -34,6 +36,11 @@ class Answer:
     def ok(cls, response: Message | None = None, **fields: Any) -> Self:
         """Has its effect and answers with a message, or one made of fields."""
         return cls(fields=fields, response=response)
+
+    @classmethod
+    def streamed(cls, *responses: Message) -> Self:
+        """Answers a streaming method with these, in order."""
+        return cls(stream=responses)
 
     @classmethod
     def refused(cls, code: grpc.StatusCode, reason: str = "", text: str = "refused by the script") -> Self:

@@ -6,7 +6,7 @@ It needs descriptors only, no generated code.
 
 import asyncio
 from collections import defaultdict, deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
@@ -126,17 +126,29 @@ class FakeParticipant:
         await eventually(lambda: len(self.calls(method)) >= times, timeout=timeout, what=f"{times} calls of {method}")
         return self.calls(method)[times - 1]
 
-    async def _serve(self, method: MethodDescriptor, request: bytes, context: Any) -> bytes:
-        metadata = {str(name): str(value) for name, value in context.invocation_metadata() or ()}
+    def _receive(self, method: MethodDescriptor, request: bytes, context: Any) -> Received:
         left = context.time_remaining()
         call = Received(
             method.name,
             message_factory.GetMessageClass(method.input_type).FromString(request),
-            metadata,
+            {str(name): str(value) for name, value in context.invocation_metadata() or ()},
             None if left is None else timedelta(seconds=left),
             datetime.now(UTC),
         )
         self.received.append(call)
+        return call
+
+    async def _stream(self, method: MethodDescriptor, request: bytes, context: Any) -> AsyncIterator[bytes]:
+        call = self._receive(method, request, context)
+        answer = self._next(method.name)
+        for response in answer.stream:
+            yield response.SerializeToString()
+        await self._act(call, answer, method)
+        if answer.code is not grpc.StatusCode.OK:
+            await _abort(context, answer.code, answer.reason, answer.text, ())
+
+    async def _serve(self, method: MethodDescriptor, request: bytes, context: Any) -> bytes:
+        call = self._receive(method, request, context)
         guard = _guarded(method) and call.key
         trailers = (("amends-barrier", "1"),) if guard and self.trailer else ()
         context.set_trailing_metadata(trailers)
@@ -147,7 +159,7 @@ class FakeParticipant:
         # The same key waits for its predecessor, as the primary key of a real barrier makes it.
         async with self._locks[call.key] if guard else asyncio.Lock():
             if guard:
-                outcome = metadata.get("amends-action-outcome", "unknown")
+                outcome = call.metadata.get("amends-action-outcome", "unknown")
                 try:
                     stored = self.barrier.before(call.key, call.operation, outcome, request)
                 except Refusal as refusal:
@@ -194,6 +206,12 @@ class _Handler(grpc.GenericRpcHandler):
         async def serve(request: bytes, context: Any) -> bytes:
             return await self._participant._serve(method, request, context)
 
+        async def stream(request: bytes, context: Any) -> AsyncIterator[bytes]:
+            async for response in self._participant._stream(method, request, context):
+                yield response
+
+        if method.server_streaming:
+            return grpc.unary_stream_rpc_method_handler(stream)
         return grpc.unary_unary_rpc_method_handler(serve)
 
 

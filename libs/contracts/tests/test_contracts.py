@@ -3,9 +3,10 @@
 import importlib
 from pathlib import Path
 
-from amends.options.v1 import options_pb2
 from amends_contracts import descriptor_set
 from google.protobuf.descriptor_pb2 import MethodOptions
+
+from amends.options.v1 import options_pb2
 
 PROTOS = Path(__file__).resolve().parents[3] / "protos"
 

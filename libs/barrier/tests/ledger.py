@@ -81,6 +81,24 @@ async def leave_effect(name: str, what: str) -> int:
     return number
 
 
+class Watcher(grpc.aio.ServerInterceptor):
+    """Counts the calls whose callers left before the answer, once everything inside has noticed."""
+
+    left = 0
+
+    async def intercept_service(self, continuation: Any, handler_call_details: Any) -> Any:
+        inner = await continuation(handler_call_details)
+
+        async def serve(message: Any, context: Any) -> Any:
+            try:
+                return await inner.unary_unary(message, context)
+            except asyncio.CancelledError:
+                self.left += 1
+                raise
+
+        return grpc.unary_unary_rpc_method_handler(serve, inner.request_deserializer, inner.response_serializer)
+
+
 class Ledger:
     """A running participant. `on` replaces what a method does."""
 
@@ -91,6 +109,7 @@ class Ledger:
         self.on: dict[str, Behavior] = {}
         self.calls: list[str] = []
         self.gate = asyncio.Event()
+        self.watcher = Watcher()
         self.channel: Any = None
 
     async def do(self, name: str, message: StringValue, context: Any) -> StringValue:
@@ -140,6 +159,12 @@ class Ledger:
     async def void(self, of: str = "action", **more: Any) -> Reply:
         return await self.call("Charge", b"no message", operation="void", void_of=of, **more)
 
+    async def left_by_its_caller(self, call: Awaitable[Reply]) -> None:
+        """Await a call that runs into its caller's deadline, until the service knows it."""
+        before = self.watcher.left
+        assert (await call).code is grpc.StatusCode.DEADLINE_EXCEEDED
+        await eventually(lambda: self.watcher.left > before, what="the end of the call")
+
     async def effects(self, what: str = "o-1") -> list[str]:
         rows = await self.pool.fetch("SELECT name FROM effect WHERE what = $1 ORDER BY number", what)
         return [row["name"] for row in rows]
@@ -182,7 +207,9 @@ async def serve(
         await pool.execute("TRUNCATE barrier, effect; UPDATE account SET balance = 0")
         barrier = Barrier(pool, METHODS, finish=finish)
         ledger = Ledger(url, pool, barrier)
-        server = grpc.aio.server(interceptors=[*outer, barrier.interceptor()], options=[("grpc.so_reuseport", 0)])
+        server = grpc.aio.server(
+            interceptors=[ledger.watcher, *outer, barrier.interceptor()], options=[("grpc.so_reuseport", 0)]
+        )
         server.add_generic_rpc_handlers([_handlers(ledger)])
         port = server.add_insecure_port("127.0.0.1:0")
         await server.start()
@@ -202,7 +229,7 @@ def _handlers(ledger: Ledger) -> grpc.GenericRpcHandler:
             return await ledger.do(name, message, context)
 
         return grpc.unary_unary_rpc_method_handler(
-            behavior,  # type: ignore[arg-type]
+            behavior,
             request_deserializer=StringValue.FromString,
             response_serializer=StringValue.SerializeToString,
         )

@@ -74,6 +74,14 @@ class Transaction:
         self._held = held
         self._open = False
 
+    @property
+    def lost(self) -> bool:
+        """Tell whether the connection is gone; the server has rolled back, unless it was just about to commit."""
+        try:
+            return self._held.is_closed()
+        except asyncpg.InterfaceError:  # the pool has dropped it already
+            return True
+
     async def begin(self, script: str = "BEGIN") -> bool:
         """Run a script that starts with BEGIN; tell whether the INSERT at its end inserted."""
         self._open = True
@@ -94,7 +102,7 @@ class Transaction:
 
     async def rollback(self) -> None:
         """Undo what is open; a connection that cannot do even that is given up, and the server undoes it."""
-        if self._held.is_closed() or not self._open:
+        if self.lost or not self._open:
             return
         self._open = False
         try:
@@ -154,7 +162,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Transaction]:
     except Exception as error:
         if isinstance(error, Refusal):
             raise
-        if held.is_closed():
+        if own.lost:
             raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
         refusal = refusal_for(error)
         if refusal is not None:

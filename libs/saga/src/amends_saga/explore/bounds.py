@@ -1,0 +1,67 @@
+"""How far the explorer looks, and what the world around the engine may do.
+
+Retries have no end, so an exploration is complete only within bounds; they are printed with every result.
+"""
+
+from dataclasses import dataclass, fields
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Limits of one exploration."""
+
+    attempts: int = 2
+    """Attempts of one call by one owner; the last is answered or counts as exhausted."""
+    owners: int = 2
+    """Owners that a run has one after the other. Each may stop for ever or go on as a zombie."""
+    crashes: int = 2
+    """How many owners may lose what they did not wait for."""
+    resolutions: int = 1
+    """Decisions that a person takes."""
+    late: bool = True
+    """A call may arrive after its caller gave up."""
+    duplicates: bool = True
+    """The wire may deliver a call of a guarded method, or of any method when `plain_duplicates`, twice."""
+    plain_duplicates: bool = False
+    """No rule protects plain methods from a wire that duplicates; switch on to see their limits."""
+    deadline: bool = True
+    """The deadline may pass for an owner at any moment."""
+    rejections: bool = True
+    """Every action may be rejected by its participant."""
+    compensation_rejections: bool = True
+    """Every compensation may be rejected by its participant."""
+    releases: bool = False
+    """An owner may let go of a run cleanly."""
+    states: int = 5_000_000
+    """Stop after this many states and say so."""
+
+    @classmethod
+    def parse(cls, texts: list[str]) -> "Bounds":
+        """Return the bounds with `name=value` texts applied. Raises ValueError that names the mistake."""
+        known = {field.name: field.type for field in fields(cls)}
+        values: dict[str, int | bool] = {}
+        for text in texts:
+            name, _, value = text.partition("=")
+            if name not in known:
+                raise ValueError(f"there is no bound {name!r}; known are {', '.join(known)}")
+            values[name] = _value(name, value, flag=known[name] in (bool, "bool"))
+        return cls(**values)  # type: ignore[arg-type]
+
+    def text(self) -> str:
+        """Return the bounds on one line, for people."""
+        shown = []
+        for field in fields(self):
+            value = getattr(self, field.name)
+            name = field.name.replace("_", " ")
+            shown.append(f"{name} {'yes' if value else 'no'}" if isinstance(value, bool) else f"{name} {value}")
+        return ", ".join(shown)
+
+
+def _value(name: str, value: str, *, flag: bool) -> int | bool:
+    if flag:
+        if value not in ("yes", "no"):
+            raise ValueError(f"{name} is yes or no, not {value!r}")
+        return value == "yes"
+    if not value.isdigit() or int(value) < (0 if name in ("resolutions", "crashes") else 1):
+        raise ValueError(f"{name} is a whole number, not {value!r}")
+    return int(value)

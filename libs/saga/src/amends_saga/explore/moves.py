@@ -1,0 +1,306 @@
+"""Everything that can happen next in a world: an owner, its zombies, the wire, the participants, the disk, a person.
+
+A record is put on disk as late as anything can tell: when its owner waits for it, or, for any prefix of the queue,
+when the next owner reads the journal. A call that was not answered stays on the wire, where it may arrive later or
+never: so one move covers `unknown with effect`, `unknown without` and `late`. Called by `search`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from amends_saga.engine.events import Action, Call, Effect, Outcome, Reply, Resolved
+from amends_saga.engine.resolve import check_resolution, resolutions
+from amends_saga.engine.state import Phase, RunState, after_pivot_intent
+from amends_saga.explore import invariants
+from amends_saga.explore.bounds import Bounds
+from amends_saga.explore.owners import NOW, Engine, Owners, Step, live
+from amends_saga.explore.participants import BarrierRules, Broken, Message, Participant, Participants
+from amends_saga.plan import Kind, Plan
+
+
+class World(NamedTuple):
+    """One state of everything. Numbers stand for owners and journals, see `Owners`."""
+
+    disk: int
+    owner: int
+    """The current owner; -1: nobody."""
+    zombies: tuple[int, ...]
+    """Owners that were replaced and may still act."""
+    wire: tuple[Message, ...]
+    """Calls whose caller waits no more, and copies."""
+    participants: tuple[Participant, ...]
+    fence: int = 1
+    owners: int = 1
+    crashes: int = 0
+    resolutions: int = 0
+
+
+class Move(NamedTuple):
+    """One thing that may happen."""
+
+    text: str
+    world: World
+    violations: tuple[Broken, ...] = ()
+
+
+class Event(NamedTuple):
+    """The same with everything that it breaks, for people."""
+
+    text: str
+    world: World
+    violations: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """The world around the engine, each promise of which a test may break."""
+
+    fence: bool = True
+    """Records of an owner that was replaced are refused."""
+    barrier: BarrierRules = BarrierRules()  # noqa: RUF009 - frozen and without state
+
+
+class Moves:
+    """The moves of one exploration."""
+
+    def __init__(self, plan: Plan, bounds: Bounds, engine: Engine, rules: Rules, whens: tuple[bool, ...]) -> None:
+        self._plan = plan
+        self._bounds = bounds
+        self._rules = rules
+        self.owners = Owners(plan, engine, whens)
+        self._participants = Participants(
+            plan,
+            rules.barrier,
+            rejections=bounds.rejections,
+            compensation_rejections=bounds.compensation_rejections,
+        )
+
+    def first(self) -> World:
+        """Return the world in which a run was just asked for."""
+        disk, owner = self.owners.begin()
+        return World(disk, owner, (), (), (Participant(),) * len(self._plan.steps))
+
+    def phase(self, world: World) -> str:
+        """Return what the journal says of the run: an end, PARKED with its reason, or empty."""
+        state = self.owners.disks[world.disk].state
+        if state.parked is not None:
+            return f"PARKED {state.parked.reason}"
+        if not state.ended:
+            return ""
+        skipped = state.skipped_by_person
+        return state.phase.value + (f" ({skipped} skipped by a person)" if skipped else "")
+
+    def next(self, world: World) -> Iterator[Event]:
+        """Yield every move, each with the invariants that it breaks."""
+        for move in self._all(world):
+            disk = self.owners.disks[move.world.disk].state
+            bad = [*move.violations, *invariants.broken(self._plan, disk, move.world.participants)]
+            yield Event(move.text, move.world, invariants.excuse(disk, bad) if bad else ())
+
+    def _all(self, world: World) -> Iterator[Move]:
+        if world.owner >= 0:
+            yield from self._owner(world)
+        for index in range(len(world.zombies)):
+            yield from self._zombie(world, index)
+        yield from self._wire(world)
+        yield from self._take_over(world)
+        yield from self._person(world)
+
+    # ------------------------------------------------------------ the current owner
+
+    def _owner(self, world: World) -> Iterator[Move]:
+        state = self.owners.owners[world.owner].state
+        name = f"owner {world.fence}"
+        for message in live(state):
+            for text, step, wire, after, bad in self._answers(world, world.owner, state, message):
+                moved = self._stepped(world._replace(participants=after, wire=wire), step)
+                yield Move(f"{name}: {text}", moved, bad)
+        count = self.owners.awaited(world.owner)
+        if count:
+            yield self._flush(world, name, count)
+        if self._may_pass_deadline(world):
+            step = self.owners.pass_deadline(world.owner)
+            yield Move(f"{name}: the deadline passes", self._stepped(world, step))
+        if self._bounds.releases and not (state.releasing or state.ended or state.parked):
+            yield Move(f"{name}: lets go of the run", self._stepped(world, self.owners.release(world.owner)))
+
+    def _flush(self, world: World, name: str, count: int) -> Move:
+        disk = self.owners.write(world.disk, world.owner, count, world.fence)
+        queue = self.owners.owners[world.owner].queue[:count]
+        step = self.owners.durable(world.owner, count)
+        after = self._stepped(world._replace(disk=disk), step)
+        if self.owners.owners[step.owner].state.settled:
+            after = after._replace(owner=-1)
+        written = ", ".join(self._named(event) for event in queue)
+        return Move(f"{name}: on disk: {written}", after)
+
+    def _named(self, event: object) -> str:
+        step = getattr(event, "step", None)
+        name = f" {self._plan.steps[step].name}" if step is not None else ""
+        outcome = f" {getattr(event, 'outcome', '')}".rstrip()
+        return f"{type(event).__name__}{name}{outcome}"
+
+    def _may_pass_deadline(self, world: World) -> bool:
+        owner = self.owners.owners[world.owner]
+        state = owner.state
+        open_ = state.phase is Phase.RUNNING and not after_pivot_intent(self._plan, state) and not state.parked
+        return self._bounds.deadline and self._plan.deadline is not None and not owner.late and open_
+
+    # ------------------------------------------------------------ calls and answers
+
+    def _answers(
+        self, world: World, owner: int, state: RunState, message: Message
+    ) -> Iterator[tuple[str, Step, tuple[Message, ...], tuple[Participant, ...], tuple[Broken, ...]]]:
+        """Yield what can become of a call that somebody waits for."""
+        name = self._call(message)
+        for delivery in self._participants.deliver(world.participants, message):
+            after = _put(world.participants, message.step, delivery.after)
+            copy = (message,) if self._duplicates(message) else ()
+            wire = self._with(world.wire, copy, after)
+            step = self.owners.reply(owner, message, delivery.reply)
+            yield f"{name}: {delivery.text}", step, wire, after, delivery.violations
+        if self._may_time_out(state, message):
+            more = state.steps[message.step].attempts + 1 < self._bounds.attempts
+            bounded = message.call is Call.ACTION and not self._plan.steps[message.step].post
+            reply = Reply(Outcome.UNKNOWN, retry_at=NOW if more or not bounded else None)
+            wire = self._with(world.wire, (message,) if self._bounds.late else (), world.participants)
+            yield f"{name}: no answer", self.owners.reply(owner, message, reply), wire, world.participants, ()
+
+    def _may_time_out(self, state: RunState, message: Message) -> bool:
+        step = state.steps[message.step]
+        if message.call is Call.ACTION and not self._plan.steps[message.step].post:
+            return True
+        failed = step.attempts if message.call is Call.ACTION else step.retries
+        return failed + 1 < self._bounds.attempts
+
+    def _duplicates(self, message: Message) -> bool:
+        guarded = self._plan.steps[message.step].action.kind is Kind.GUARDED
+        return self._bounds.duplicates if guarded else self._bounds.plain_duplicates
+
+    def _call(self, message: Message) -> str:
+        name = self._plan.steps[message.step].name
+        return name if message.call is Call.ACTION else f"{message.call.value} of {name}"
+
+    def _with(
+        self, wire: tuple[Message, ...], more: tuple[Message, ...], after: tuple[Participant, ...]
+    ) -> tuple[Message, ...]:
+        """Return the calls on the wire that can still change something."""
+        return tuple(sorted(m for m in {*wire, *more} if not self._participants.inert(after, m)))
+
+    def _stepped(self, world: World, step: Step) -> World:
+        wire = self._with(world.wire, step.abandoned, world.participants)
+        return world._replace(owner=step.owner, wire=wire)
+
+    # ------------------------------------------------------------ zombies and the wire
+
+    def _zombie(self, world: World, index: int) -> Iterator[Move]:
+        zombie = world.zombies[index]
+        state = self.owners.owners[zombie].state
+        for message in live(state):
+            for text, step, wire, after, bad in self._answers(world, zombie, state, message):
+                left = self._with(wire, step.abandoned, after)
+                zombies = self._zombies(world.zombies, index, self.owners.silence(step.owner))
+                moved = world._replace(participants=after, wire=left, zombies=zombies)
+                yield Move(f"replaced owner: {text}", moved, bad)
+        if not self._rules.fence and self.owners.owners[zombie].queue:
+            disk = self.owners.write(world.disk, zombie, 1, world.fence)
+            step = self.owners.durable(zombie, 1)
+            zombies = self._zombies(world.zombies, index, step.owner)
+            yield Move("replaced owner: on disk, unfenced", world._replace(disk=disk, zombies=zombies))
+
+    def _zombies(self, zombies: tuple[int, ...], index: int, now: int) -> tuple[int, ...]:
+        rest = zombies[:index] + zombies[index + 1 :]
+        keep = (now,) if any(True for _ in live(self.owners.owners[now].state)) else ()
+        return tuple(sorted(rest + keep))
+
+    def _wire(self, world: World) -> Iterator[Move]:
+        for message in world.wire:
+            for delivery in self._participants.deliver(world.participants, message):
+                if delivery.after == world.participants[message.step] and not delivery.violations:
+                    continue
+                after = _put(world.participants, message.step, delivery.after)
+                # A plain method is delivered twice at the most: it would never come to an end.
+                again = self._plan.steps[message.step].action.kind is Kind.GUARDED and self._bounds.duplicates
+                rest = tuple(m for m in world.wire if m != message or again)
+                moved = world._replace(participants=after, wire=self._with(rest, (), after))
+                yield Move(f"late {self._call(message)}: {delivery.text}", moved, delivery.violations)
+
+    # ------------------------------------------------------------ new owners
+
+    def _take_over(self, world: World) -> Iterator[Move]:
+        bounds = self._bounds
+        if world.owners >= bounds.owners:
+            return
+        queue = self.owners.owners[world.owner].queue if world.owner >= 0 else ()
+        seen = set()
+        for count in range(len(queue), -1, -1):
+            lost = len(queue) - count
+            if lost and world.crashes >= bounds.crashes:
+                continue
+            disk = self.owners.write(world.disk, world.owner, count, world.fence) if count else world.disk
+            state = self.owners.disks[disk].state
+            if disk in seen or state.seq == 0 or state.ended or state.parked:
+                continue
+            seen.add(disk)
+            yield self._taken(world, disk, lost)
+
+    def _taken(self, world: World, disk: int, lost: int) -> Move:
+        fence = world.fence + 1
+        zombies = world.zombies
+        if world.owner >= 0:
+            old = self.owners.silence(world.owner) if self._rules.fence else world.owner
+            zombies = self._zombies((*zombies, old), len(zombies), old)
+        step = self.owners.take_over(disk, fence)
+        after = World(
+            disk,
+            step.owner,
+            zombies,
+            world.wire,
+            world.participants,
+            fence,
+            world.owners + 1,
+            world.crashes + bool(lost),
+            world.resolutions,
+        )
+        what = f", {lost} of the old owner's records are lost" if lost else ""
+        return Move(f"owner {fence} takes over{what}", after)
+
+    # ------------------------------------------------------------ a person
+
+    def _person(self, world: World) -> Iterator[Move]:
+        state = self.owners.disks[world.disk].state
+        if state.parked is None or world.owner >= 0 or world.resolutions >= self._bounds.resolutions:
+            return
+        for action in resolutions(self._plan, state):
+            for effect in (None, Effect.HAPPENED, Effect.NONE):
+                yield from self._resolution(world, state, action, effect)
+
+    def _resolution(self, world: World, state: RunState, action: Action, effect: Effect | None) -> Iterator[Move]:
+        parked = state.parked
+        if parked is None:
+            return
+        wish = Resolved(action, parked.step, parked.call, "a person", "", effect, None, None)
+        if check_resolution(self._plan, state, wish):
+            wish = wish._replace(result=b"r")
+        if check_resolution(self._plan, state, wish) or (
+            effect and not check_resolution(self._plan, state, wish._replace(effect=None))
+        ):
+            return
+        fence = world.fence + 1
+        disk, step = self.owners.resolve(world.disk, wish, fence)
+        text = f"a person says {action.value}" + (f", effect {effect.value}" if effect else "")
+        moved = world._replace(disk=disk, owner=step.owner, fence=fence, resolutions=world.resolutions + 1)
+        yield Move(text, moved)
+
+    def stuck(self, world: World) -> bool:
+        """Return whether the current owner waits for something that never comes."""
+        if world.owner < 0:
+            return False
+        state = self.owners.owners[world.owner].state
+        waits = any(True for _ in live(state)) or self.owners.awaited(world.owner) or self._may_pass_deadline(world)
+        return not waits
+
+
+def _put(all_: tuple[Participant, ...], index: int, one: Participant) -> tuple[Participant, ...]:
+    return (*all_[:index], one, *all_[index + 1 :])

@@ -1,0 +1,307 @@
+"""Runs the real engine for one owner and remembers every transition, so that worlds are tuples of numbers.
+
+An owner's state is made canonical first: sequence numbers keep their order but not their size, and times and texts
+that no rule reads here are dropped. Called by `moves`.
+"""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple
+
+from amends_saga.engine import ledger as real_ledger
+from amends_saga.engine import machine as real_machine
+from amends_saga.engine.events import (
+    Admit,
+    Admitted,
+    Answered,
+    AttemptFailed,
+    Command,
+    Decided,
+    Durable,
+    Event,
+    Parked,
+    Prepare,
+    Prepared,
+    Record,
+    Recorded,
+    ReleaseRequested,
+    Replied,
+    Reply,
+    Resolved,
+    Send,
+    Started,
+)
+from amends_saga.engine.ledger import Ledger
+from amends_saga.engine.state import RunState, StepRun, initial
+from amends_saga.explore.participants import Message
+from amends_saga.plan import Plan
+
+NOW = datetime(2000, 1, 1, tzinfo=UTC)
+DEADLINE = NOW + timedelta(hours=1)
+AFTER = NOW + timedelta(days=1)
+"""A moment at which the deadline has passed."""
+
+
+class Engine(NamedTuple):
+    """The modules of the engine that an owner runs; tests put broken copies here."""
+
+    machine: Any = real_machine
+    ledger: Any = real_ledger
+
+
+class Owner(NamedTuple):
+    """What one owner knows, with the records that it has not seen on disk."""
+
+    state: RunState
+    queue: tuple[Event, ...] = ()
+    late: bool = False
+    """For this owner the deadline has passed."""
+
+    @property
+    def now(self) -> datetime:
+        """The moment at which this owner decides."""
+        return AFTER if self.late else NOW
+
+
+class Step(NamedTuple):
+    """What a transition of an owner leads to."""
+
+    owner: int
+    sent: tuple[Message, ...]
+    abandoned: tuple[Message, ...] = ()
+    """Calls that are under way and whose answers nobody waits for any more."""
+
+
+class Owners:
+    """All owners and journals that an exploration has met, by number."""
+
+    def __init__(self, plan: Plan, engine: Engine, whens: tuple[bool, ...]) -> None:
+        self._plan = plan
+        self._engine = engine
+        self._whens = whens
+        self.owners: list[Owner] = []
+        self.disks: list[Ledger] = []
+        self._owner_ids: dict[Owner, int] = {}
+        self._disk_ids: dict[Ledger, int] = {}
+        self._memo: dict[tuple[Any, ...], Any] = {}
+
+    # ------------------------------------------------------------ numbers
+
+    def _owner_id(self, owner: Owner) -> int:
+        owner = owner._replace(state=_canonical(owner.state, len(owner.queue)))
+        found = self._owner_ids.get(owner)
+        if found is None:
+            found = self._owner_ids[owner] = len(self.owners)
+            self.owners.append(owner)
+        return found
+
+    def _disk_id(self, disk: Ledger) -> int:
+        disk = disk._replace(state=_canonical(disk.state._replace(durable=disk.state.seq), 0))
+        found = self._disk_ids.get(disk)
+        if found is None:
+            found = self._disk_ids[disk] = len(self.disks)
+            self.disks.append(disk)
+        return found
+
+    # ------------------------------------------------------------ transitions
+
+    def begin(self) -> tuple[int, int]:
+        """Return the empty journal and the first owner, which has queued the start of the run."""
+        empty = initial(self._plan, "run")
+        event = Started(b"input", DEADLINE if self._plan.deadline else None)
+        state, commands = self._engine.machine.start(event, NOW, empty, self._plan)
+        step = self._after(Owner(empty), state, commands, NOW)
+        return self._disk_id(Ledger(empty)), step.owner
+
+    def reply(self, owner: int, message: Message, reply: Reply) -> Step:
+        """Return what the owner does with an answer."""
+        return self._do(owner, Replied(message.step, message.call, reply))
+
+    def pass_deadline(self, owner: int) -> Step:
+        """Return what the owner does when it sees that the deadline has passed."""
+        key = (owner, "deadline")
+        if key not in self._memo:
+            before = self.owners[owner]._replace(late=True)
+            state, commands = self._engine.machine.advance(self._plan, before.state, None, AFTER)
+            self._memo[key] = self._after(before, state, commands, AFTER)
+        return self._memo[key]  # type: ignore[no-any-return]
+
+    def release(self, owner: int) -> Step:
+        """Return what the owner does when it is told to let go of the run."""
+        return self._do(owner, ReleaseRequested())
+
+    def durable(self, owner: int, count: int) -> Step:
+        """Return what the owner does when the first `count` records of its queue are on disk."""
+        key = (owner, "durable", count)
+        if key not in self._memo:
+            before = self.owners[owner]
+            signal = Durable(before.state.durable + count)
+            state, commands = self._engine.machine.advance(self._plan, before.state, signal, before.now)
+            rest = before._replace(queue=before.queue[count:])
+            self._memo[key] = self._after(rest, state, commands, before.now)
+        return self._memo[key]  # type: ignore[no-any-return]
+
+    def awaited(self, owner: int) -> int:
+        """Return how many records the owner waits for before it does something more; 0: it waits for none."""
+        key = (owner, "awaited")
+        if key not in self._memo:
+            self._memo[key] = self._awaited(owner)
+        return self._memo[key]  # type: ignore[no-any-return]
+
+    def _awaited(self, owner: int) -> int:
+        before = self.owners[owner]
+        if before.state.ended or before.state.parked or _released(before.state):
+            return len(before.queue)
+        for count in range(1, len(before.queue) + 1):
+            after = self.owners[self.durable(owner, count).owner]
+            if self.durable(owner, count).sent or len(after.queue) > len(before.queue) - count:
+                return count
+        return 0
+
+    def write(self, disk: int, owner: int, count: int, fence: int) -> int:
+        """Return the journal with the first `count` records of the owner's queue."""
+        key = (disk, owner, "write", count, fence)
+        if key not in self._memo:
+            ledger = self.disks[disk]
+            for event in self.owners[owner].queue[:count]:
+                entry = Recorded(ledger.state.seq + 1, fence, NOW, event)
+                ledger = self._engine.ledger.append(self._plan, ledger, entry)
+            self._memo[key] = self._disk_id(ledger)
+        return self._memo[key]  # type: ignore[no-any-return]
+
+    def take_over(self, disk: int, fence: int) -> Step:
+        """Return the next owner as it begins with what is on disk."""
+        key = (disk, "take over", fence)
+        if key not in self._memo:
+            state = self._engine.ledger.owned(self.disks[disk], fence)
+            before = Owner(state)
+            state, commands = self._engine.machine.advance(self._plan, state, None, NOW)
+            self._memo[key] = self._after(before, state, commands, NOW)
+        return self._memo[key]  # type: ignore[no-any-return]
+
+    def resolve(self, disk: int, wish: Resolved, fence: int) -> tuple[int, Step]:
+        """Return the journal with a person's decision, and the owner that it makes."""
+        ledger = self.disks[disk]
+        entry = Recorded(ledger.state.seq + 1, fence, NOW, wish)
+        ledger = self._engine.ledger.append(self._plan, ledger, entry)
+        after = self._disk_id(ledger)
+        return after, self.take_over(after, fence)
+
+    def silence(self, owner: int) -> int:
+        """Return the owner as a zombie: none of its records will ever be on disk."""
+        before = self.owners[owner]
+        state = before.state
+        return self._owner_id(before._replace(queue=(), state=state._replace(seq=max(state.seq, state.durable))))
+
+    def _do(self, owner: int, signal: Any) -> Step:
+        key = (owner, signal)
+        if key not in self._memo:
+            before = self.owners[owner]
+            state, commands = self._engine.machine.advance(self._plan, before.state, signal, before.now)
+            answered = signal.step if isinstance(signal, Replied) else None
+            self._memo[key] = self._after(before, state, commands, before.now, answered)
+        return self._memo[key]  # type: ignore[no-any-return]
+
+    # ------------------------------------------------------------ commands
+
+    def _after(
+        self, before: Owner, state: RunState, commands: list[Command], now: datetime, answered: int | None = None
+    ) -> Step:
+        """Apply commands, answering at once what needs no world: expressions and admission."""
+        queue = list(before.queue)
+        sent: list[Message] = []
+        todo = list(commands)
+        while todo:
+            command = todo.pop(0)
+            match command:
+                case Record(entry):
+                    queue.append(_plain(entry.event))
+                case Prepare(step, _):
+                    state, more = self._engine.machine.advance(self._plan, state, self._evaluate(state, command), now)
+                    todo = more + todo
+                case Admit(step):
+                    state, more = self._engine.machine.advance(self._plan, state, Admitted(step), now)
+                    todo = more + todo
+                case Send(step, _):
+                    sent.append(_message(state, command))
+        abandoned = tuple(
+            _message(before.state, Send(i, step.flight))
+            for i, step in enumerate(before.state.steps)
+            if step.flight is not None and i != answered and state.decided and not before.state.decided
+        )
+        return Step(self._owner_id(Owner(state, tuple(queue), before.late)), tuple(sent), abandoned)
+
+    def _evaluate(self, state: RunState, command: Prepare) -> Prepared:
+        plan = self._plan.steps[command.step]
+        used = b",".join(b"%d=%s" % (u, state.steps[u].response or b"") for u in plan.uses)
+        runs = not plan.has_when or (self._whens[command.step] and b"=0" not in used)
+        own = plan.compensation is not None and plan.compensation.uses_self
+        undo = used if plan.compensation is not None and not own else None
+        if command.call.value == "compensation":
+            return Prepared(command.step, command.call, compensation=used)
+        return Prepared(command.step, command.call, runs, used, undo)
+
+
+def _message(state: RunState, command: Send) -> Message:
+    step = state.steps[command.step]
+    payload = (step.request if command.call.value == "action" else step.compensation) or b""
+    if command.call.value in ("void", "void-compensation"):
+        payload = b""
+    known = command.call.value == "compensation" and step.done is not None and step.done.value == "ok"
+    return Message(command.step, command.call, payload, known)
+
+
+def live(state: RunState) -> Iterable[Message]:
+    """Return the calls whose answers the owner waits for."""
+    for index, step in enumerate(state.steps):
+        if step.flight is not None:
+            yield _message(state, Send(index, step.flight))
+
+
+def _released(state: RunState) -> bool:
+    return state.releasing and state.released == state.seq
+
+
+def _plain(event: Event) -> Event:
+    """Return the event without its text for people."""
+    return event._replace(message="") if isinstance(event, (AttemptFailed, Answered, Decided, Parked)) else event
+
+
+def _canonical(state: RunState, queued: int) -> RunState:
+    """Return the state with sequence numbers renumbered and without times that no rule reads here."""
+    seqs = {state.durable, state.decided_seq, state.parked_seq, state.released}
+    for step in state.steps:
+        seqs |= {step.intent, step.seq, step.forced}
+    old = sorted(seq for seq in seqs if 0 < seq <= state.durable)
+    number = {0: 0} | {seq: i + 1 for i, seq in enumerate(old)}
+    top = number[state.durable]
+
+    def to(seq: int) -> int:
+        return number[seq] if seq <= state.durable else top + seq - state.durable
+
+    steps = tuple(_canonical_step(step, to) for step in state.steps)
+    return state._replace(
+        run_id="",
+        steps=steps,
+        seq=top + queued if queued else top + (1 if state.seq > state.durable else 0),
+        durable=top,
+        decided_seq=to(state.decided_seq),
+        parked_seq=to(state.parked_seq),
+        released=to(state.released),
+        parked_at=NOW if state.parked_at else None,
+        decided=state.decided._replace(message="") if state.decided else None,
+        parked=state.parked._replace(message="") if state.parked else None,
+    )
+
+
+def _canonical_step(step: StepRun, to: Any) -> StepRun:
+    return step._replace(
+        intent=to(step.intent),
+        seq=to(step.seq),
+        forced=to(step.forced),
+        since=None,
+        retry_at=None,
+        give_up_at=None,
+        message="",
+        assumed=step.assumed,
+    )

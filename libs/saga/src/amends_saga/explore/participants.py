@@ -1,0 +1,202 @@
+"""The participants as the explorer models them: the barrier for guarded methods, and each kind of plain method.
+
+Called by `moves` whenever a call is delivered. A participant's state is a tuple so that worlds hash fast.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from amends_saga.engine.events import STEP_FENCED, Call, Outcome, ParkReason, Reply
+from amends_saga.plan import Kind, Plan
+
+
+class Broken(NamedTuple):
+    """A broken invariant, and the step whose effect breaks it."""
+
+    step: int
+    text: str
+
+
+class Message(NamedTuple):
+    """A call on the wire."""
+
+    step: int
+    call: Call
+    payload: bytes
+    known: bool
+    """For compensations: the run knows that its action answered OK."""
+
+
+class Participant(NamedTuple):
+    """What one step's participant remembers, and what really happened there."""
+
+    action: str = "-"
+    """The barrier's row of the action: `-` none, `d` done, `v` void. For plain methods: whether the key was seen."""
+    compensation: str = "-"
+    """The barrier's row of the compensation: `-` none, `d` done, `v` void."""
+    effects: int = 0
+    undone: int = 0
+    payload: bytes | None = None
+
+
+class Delivery(NamedTuple):
+    """One thing that delivering a call can lead to."""
+
+    text: str
+    reply: Reply
+    after: Participant
+    violations: tuple[Broken, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class BarrierRules:
+    """The promises of the barrier, each of which a test may break."""
+
+    void_record: bool = True
+    """A compensation without its action leaves the record that stops a late copy."""
+    refuses_unknown: bool = True
+    """Told that the action answered OK, a compensation that finds no row refuses."""
+    returns_stored: bool = True
+    """The action again returns the stored response and has no second effect."""
+    fences: bool = True
+    """The action after its compensation or void is refused."""
+
+
+OK = Reply(Outcome.OK, b"r")
+REJECTED = Reply(Outcome.REJECTED)
+VOIDED = Reply(Outcome.VOIDED)
+FENCED = Reply(Outcome.REJECTED, reason=STEP_FENCED)
+REUSED = Reply(Outcome.UNKNOWN, reason=ParkReason.KEY_REUSED)
+UNKNOWN_ACTION = Reply(Outcome.REJECTED, reason=ParkReason.ACTION_UNKNOWN)
+
+TOO_LATE = "action effect after its compensation"
+
+
+class Participants:
+    """All participants of one plan."""
+
+    def __init__(self, plan: Plan, rules: BarrierRules, *, rejections: bool, compensation_rejections: bool) -> None:
+        self._plan = plan
+        self._rules = rules
+        self._rejections = rejections
+        self._compensation_rejections = compensation_rejections
+        self._sound = rules == BarrierRules()
+
+    def deliver(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
+        """Return everything that delivering the call can lead to."""
+        kind = self._plan.steps[message.step].action.kind
+        if kind is Kind.READ:
+            used = any(message.step in step.uses for step in self._plan.steps)
+            here = all_[message.step]
+            return [Delivery(f"answers {v}", Reply(Outcome.OK, b"%d" % v), here) for v in ((0, 1) if used else (1,))]
+        handle = self._guarded if kind is Kind.GUARDED else self._plain
+        return handle(all_, message)
+
+    def inert(self, all_: tuple[Participant, ...], message: Message) -> bool:
+        """Return whether delivering the call, now or ever, changes nothing but what its caller hears."""
+        kind = self._plan.steps[message.step].action.kind
+        here = all_[message.step]
+        if kind is Kind.READ:
+            return True
+        if kind is not Kind.GUARDED or not self._sound:
+            return False
+        if message.call in (Call.ACTION, Call.VOID):
+            return here.action != "-"
+        return here.compensation != "-"
+
+    # ------------------------------------------------------------ guarded
+
+    def _guarded(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
+        here = all_[message.step]
+        match message.call:
+            case Call.ACTION:
+                return self._guarded_action(here, message)
+            case Call.COMPENSATION:
+                return self._guarded_compensation(all_, here, message)
+            case Call.VOID:
+                if here.action == "d":
+                    return [Delivery("cannot void: it ran", OK, here)]
+                return [Delivery("voided", VOIDED, here._replace(action="v"))]
+            case Call.VOID_COMPENSATION:
+                if here.compensation == "d":
+                    return [Delivery("cannot void: it ran", OK, here)]
+                action = "v" if here.action == "-" else here.action
+                return [Delivery("compensation voided", VOIDED, here._replace(action=action, compensation="v"))]
+
+    def _guarded_action(self, here: Participant, message: Message) -> list[Delivery]:
+        rules = self._rules
+        if (here.action == "v" or here.compensation == "d") and rules.fences:
+            return [Delivery("STEP_FENCED", FENCED, here)]
+        if here.action == "d" and rules.returns_stored:
+            if message.payload != here.payload:
+                return [
+                    Delivery(
+                        "KEY_REUSED", REUSED, here, (Broken(message.step, "KEY_REUSED although nobody reused a key"),)
+                    )
+                ]
+            return [Delivery("stored answer", OK, here)]
+        bad = (Broken(message.step, TOO_LATE),) if here.compensation != "-" or here.undone else ()
+        after = here._replace(action="d", effects=here.effects + 1, payload=message.payload)
+        found = [Delivery("has its effect, ok", OK, after, bad)]
+        if self._rejections:
+            found.append(Delivery("rejected", REJECTED, here))
+        return found
+
+    def _guarded_compensation(
+        self, all_: tuple[Participant, ...], here: Participant, message: Message
+    ) -> list[Delivery]:
+        if here.action == "-" and message.known and self._rules.refuses_unknown:
+            return [Delivery("ACTION_UNKNOWN", UNKNOWN_ACTION, here)]
+        if here.action == "-":
+            row = "v" if self._rules.void_record else "-"
+            return [Delivery("never ran: void, ok", OK, here._replace(action=row, compensation="d"))]
+        if here.compensation != "-":
+            fenced = here.compensation == "v"
+            return [Delivery("STEP_FENCED" if fenced else "stored answer", FENCED if fenced else OK, here)]
+        if here.action == "v":
+            return [Delivery("nothing to undo, ok", OK, here._replace(compensation="d"))]
+        bad = self._order(all_, message.step)
+        if message.payload != here.payload:
+            bad.append(Broken(message.step, "compensation built from other data than its action"))
+        after = here._replace(compensation="d", undone=here.undone + 1)
+        found = [Delivery("undone, ok", OK, after, tuple(bad))]
+        if self._compensation_rejections:
+            found.append(Delivery("compensation rejected", REJECTED, here))
+        return found
+
+    # ------------------------------------------------------------ plain
+
+    def _plain(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
+        here = all_[message.step]
+        if message.call is Call.ACTION:
+            return self._plain_action(here, message)
+        if here.effects > here.undone:
+            after = here._replace(compensation="d", undone=here.effects)
+            found = [Delivery("undone, ok", OK, after, tuple(self._order(all_, message.step)))]
+            if self._compensation_rejections:
+                found.append(Delivery("compensation rejected", REJECTED, here))
+            return found
+        return [Delivery("nothing to undo, ok", OK, here._replace(compensation="d"))]
+
+    def _plain_action(self, here: Participant, message: Message) -> list[Delivery]:
+        kind = self._plan.steps[message.step].action.kind
+        stands = here.effects > here.undone
+        if (kind is Kind.KEYED and here.effects) or (kind is Kind.IDEMPOTENT and stands):
+            return [Delivery("ok, nothing to do", OK, here)]
+        bad = (Broken(message.step, TOO_LATE),) if here.compensation != "-" else ()
+        after = here._replace(action="d", effects=here.effects + 1, payload=message.payload)
+        found = [Delivery("has its effect, ok", OK, after, bad)]
+        if self._rejections:
+            found.append(Delivery("rejected", REJECTED, here))
+        return found
+
+    def _order(self, all_: tuple[Participant, ...], step: int) -> list[Broken]:
+        bad = []
+        pivot = self._plan.pivot
+        for later in self._plan.descendants[step]:
+            before_pivot = later != pivot and not self._plan.steps[later].post
+            if before_pivot and all_[later].effects > all_[later].undone:
+                bad.append(Broken(later, "compensation out of order"))
+        if pivot is not None and all_[pivot].effects:
+            bad.append(Broken(pivot, "compensated although the pivot took effect"))
+        return bad

@@ -3,7 +3,8 @@
 Read by the rules, by the reference page and by the tests that ask for a wrong and a right example of each.
 """
 
-from amends_saga.findings import Code, Severity
+from amends_saga.findings import Code as Code
+from amends_saga.findings import Severity
 
 ALL: dict[str, Code] = {}
 

@@ -76,7 +76,7 @@ class CompiledSaga:
 
     @property
     def required_input(self) -> tuple[str, ...]:
-        """Paths of input fields that must be set, because a step copies them and could not tell them from unset ones."""
+        """Paths of input fields that must be set, because a step copies them in every run."""
         return self._bundle.required
 
     def request_descriptor(self, step: int) -> Descriptor:
@@ -166,10 +166,10 @@ class CompiledSaga:
         return call
 
     def _descriptor(self, name: str) -> Descriptor:
-        return self._pool.FindMessageTypeByName(name)  # type: ignore[no-untyped-call, no-any-return]
+        return self._pool.FindMessageTypeByName(name)
 
     def _class(self, name: str) -> type[Message]:
-        return message_factory.GetMessageClass(self._descriptor(name))  # type: ignore[no-untyped-call, no-any-return]
+        return message_factory.GetMessageClass(self._descriptor(name))
 
     def _program(self, index: int, role: str) -> Program:
         key = (index, role)

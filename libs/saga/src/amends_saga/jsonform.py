@@ -90,8 +90,8 @@ def _hide(message: Message, path: tuple[str | int, ...], hidden: list[tuple[str 
         if field.GetOptions().debug_redact:
             hidden.append(here)
             message.ClearField(field.name)
-        elif _is_map(field):
-            if field.message_type.fields_by_name["value"].message_type is not None:
+        elif (entry := _map_value(field)) is not None:
+            if entry.message_type is not None:
                 for key in value:
                     _hide(value[key], (*here, _key(key)), hidden, depth + 1)
         elif field.message_type is not None:
@@ -106,8 +106,9 @@ def _key(key: Any) -> str:
     return str(key).lower() if isinstance(key, bool) else str(key)
 
 
-def _is_map(field: FieldDescriptor) -> bool:
-    return field.message_type is not None and field.message_type.GetOptions().map_entry
+def _map_value(field: FieldDescriptor) -> FieldDescriptor | None:
+    message = field.message_type
+    return message.fields_by_name["value"] if message is not None and message.GetOptions().map_entry else None
 
 
 def _check_message(json: Any, descriptor: Descriptor, path: str, depth: int) -> None:
@@ -129,10 +130,10 @@ def _check_message(json: Any, descriptor: Descriptor, path: str, depth: int) -> 
 
 
 def _check_field(value: Any, field: FieldDescriptor, path: str, depth: int) -> None:
-    if _is_map(field):
+    entry = _map_value(field)
+    if entry is not None:
         if not isinstance(value, Mapping):
             raise InputError(path, "It must be an object: it is a map.")
-        entry = field.message_type.fields_by_name["value"]
         for key, item in value.items():
             _check_value(item, entry, f"{path}[{str(key)[:40]}]", depth)
     elif field.is_repeated:
@@ -161,10 +162,9 @@ def _check_value(value: Any, field: FieldDescriptor, path: str, depth: int) -> N
         raise InputError(path, "It must be true or false.")
     elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING and not isinstance(value, str):
         raise InputError(path, "It must be a text.")
-    elif field.cpp_type == FieldDescriptor.CPPTYPE_ENUM and isinstance(value, str):
-        if value not in field.enum_type.values_by_name:
-            hint = choices(value, field.enum_type.values_by_name)
-            raise InputError(path, f"{field.enum_type.full_name} has no value `{value[:80]}`. {hint}".strip())
+    elif field.enum_type is not None and isinstance(value, str) and value not in field.enum_type.values_by_name:
+        hint = choices(value, field.enum_type.values_by_name)
+        raise InputError(path, f"{field.enum_type.full_name} has no value `{value[:80]}`. {hint}".strip())
 
 
 def _check_integer(value: Any, path: str, lowest: int, highest: int) -> None:

@@ -4,6 +4,7 @@ Called by `check` and `compile`. Never raises on any saga, whatever was wrong wi
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from amends_saga import codes
 from amends_saga.analysis.model import Expression, ExpressionRole, Graph, Method, Model, ParticipantView, StepModel
@@ -11,7 +12,7 @@ from amends_saga.analysis.resolve import Methods, SetCache
 from amends_saga.analysis.words import expression_findings
 from amends_saga.cel import Checked, Environment
 from amends_saga.cel.environment import ANYTHING, children
-from amends_saga.definition import Node, RetryPolicyResource, Saga, Step
+from amends_saga.definition import InlineField, Node, RetryPolicyResource, Saga, Step
 from amends_saga.descriptors import (
     RUN_MESSAGE,
     Contracts,
@@ -64,8 +65,14 @@ def analyse(
         environment=environment,
         participants=participants,
         policies=policies,
+        unsure=_unsure(saga.steps),
         findings=findings,
     )
+
+
+def _unsure(steps: Sequence[Step]) -> frozenset[int]:
+    names = {step.name for step in steps}
+    return frozenset(i for i, s in enumerate(steps) if any(name not in names for name, _ in s.after or ()))
 
 
 def _after(steps: Sequence[Step], findings: list[Finding]) -> tuple[tuple[int, ...], ...]:
@@ -118,9 +125,10 @@ def _contracts(
     for service in sorted(services):
         contracts.take(services[service], [services[service].symbols[service]])
     searched = [*dict.fromkeys(services[name] for name in sorted(services)), *extra]
+    fields: tuple[InlineField, ...] = ()
+    enums, imports = frozenset[str](), list[str]()
     if isinstance(saga.input, str):
         input_type = _find(saga.input, saga.input_node, contracts, searched, findings)
-        fields, enums, imports = (), frozenset[str](), list[str]()
     else:
         fields, input_type = saga.input, INPUT_MESSAGE
         named = {item.type: item.node for item in fields if "." in item.type}
@@ -128,7 +136,6 @@ def _contracts(
         fields = tuple(item for item in fields if item.type not in found or found[item.type])
         imports = [contracts_file(name, contracts) for name in found if found[name]]
         enums = frozenset(name for name in found if _is_enum(name, contracts))
-        fields = fields or ()
     for name in ALWAYS:
         known = well_known_file(name)
         if known is not None:
@@ -147,7 +154,7 @@ def contracts_file(name: str, contracts: Contracts) -> str:
         prefix = f"{file.package}." if file.package else ""
         if name.startswith(prefix):
             first = name[len(prefix) :].split(".")[0]
-            if any(item.name == first for item in (*file.message_type, *file.enum_type)):
+            if any(m.name == first for m in file.message_type) or any(e.name == first for e in file.enum_type):
                 return file.name
     return ""
 
@@ -158,13 +165,13 @@ def _is_enum(name: str, contracts: Contracts) -> bool:
         return False
     prefix = f"{file.package}." if file.package else ""
     *outer, last = name[len(prefix) :].split(".")
-    scope: object = file
+    scope: Any = file
     for part in outer:
-        nested = scope.message_type if scope is file else scope.nested_type  # type: ignore[attr-defined]
+        nested: Any = scope.message_type if scope is file else scope.nested_type
         scope = next((item for item in nested if item.name == part), None)
         if scope is None:
             return False
-    return any(item.name == last for item in scope.enum_type)  # type: ignore[attr-defined]
+    return any(item.name == last for item in scope.enum_type)
 
 
 def _find(name: str, node: Node, contracts: Contracts, searched: Sequence[ContractSet], findings: list[Finding]) -> str:
@@ -217,7 +224,7 @@ def _environment(
     variables = {"saga": RUN_MESSAGE, "input": ANYTHING}
     if input_type:
         try:
-            pool.FindMessageTypeByName(input_type)  # type: ignore[no-untyped-call]
+            pool.FindMessageTypeByName(input_type)
         except KeyError:
             message = f"`{input_type}` is no message."
             findings.append(

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from typing import Any
 
 from amends_resilience import RetryPolicy
 
@@ -170,7 +171,11 @@ class Model:
     """None when there is no pool that expressions could be checked against."""
     participants: Sequence[ParticipantView]
     policies: Sequence[RetryPolicyResource]
+    unsure: frozenset[int] = frozenset()
+    """Steps whose `after` names something unknown: nothing is said of their place in the order."""
     findings: list[Finding] = field(default_factory=list)
+    notes: dict[Any, Any] = field(default_factory=dict)
+    """What one rule computed and others need too."""
 
     @cached_property
     def index(self) -> Mapping[str, int]:

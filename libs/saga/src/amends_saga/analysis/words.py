@@ -49,7 +49,7 @@ def expression_findings(
 def _meant(problem: Problem, environment: Environment, method: Method, target: str) -> str:
     if problem.struct:
         try:
-            fields = environment.pool.FindMessageTypeByName(problem.struct).fields_by_name  # type: ignore[no-untyped-call]
+            fields = environment.pool.FindMessageTypeByName(problem.struct).fields_by_name
         except KeyError:
             return ""
         return choices(problem.name, fields, "The message has many fields: look it up in the contract.")

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from cel_expr_python import cel
-from cel_expr_python.ext import ext_optional
+from cel_expr_python import cel  # type: ignore[import-untyped]
+from cel_expr_python.ext import ext_optional  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from amends_saga.cel.syntax import read_checked
@@ -217,7 +217,7 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
     if line < 1:
         return Problem(ProblemKind.TOO_COMPLEX, 0, 1, "The expression is nested deeper than 32.")
     offset = sum(len(part) + 1 for part in text.split("\n")[: line - 1]) + column - 1
-    if message.startswith("Syntax error") or message.startswith("reserved identifier"):
+    if message.startswith(("Syntax error", "reserved identifier")):
         short = re.sub(r" expecting \{.*", "", message).removeprefix("Syntax error: ")[:200]
         return Problem(ProblemKind.SYNTAX, offset, 1, f"The expression cannot be parsed: {short}.")
     if match := _FIELD.search(message):

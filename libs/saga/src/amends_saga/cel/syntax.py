@@ -106,10 +106,9 @@ def _classes() -> dict[str, Any]:
             else:
                 added.type, added.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".amends.cel.{kind}"
     pool = DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())  # type: ignore[no-untyped-call]
+    pool.AddSerializedFile(file.SerializeToString())
     return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"amends.cel.{name}"))  # type: ignore[no-untyped-call]
-        for name in _MESSAGES
+        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"amends.cel.{name}")) for name in _MESSAGES
     }
 
 

@@ -12,7 +12,7 @@ _WELL_KNOWN = {1: "google.protobuf.Any", 2: "google.protobuf.Timestamp", 3: "goo
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """A CEL type: `name` is a primitive, `list`, `map`, `dyn`, `null`, `optional`, a message's full name or `unknown`."""
+    """A CEL type. `name` is a primitive, `list`, `map`, `dyn`, `null`, `optional` or the full name of a message."""
 
     name: str
     parameters: "tuple[Type, ...]" = ()

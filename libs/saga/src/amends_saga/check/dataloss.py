@@ -1,11 +1,243 @@
-"""Rules about data that CEL would lose silently."""
+"""Rules about data that CEL would lose silently: unset fields, oneofs, skipped steps, redaction.
 
-from amends_saga.analysis import Model
+Each is a pure function over the model; called by `checker`.
+"""
+
+from collections.abc import Iterator
+from functools import cache
+from typing import Any
+
+from cel_expr_python import cel  # type: ignore[import-untyped]
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from amends_saga import codes
+from amends_saga.analysis import Expression, ExpressionRole, Model, StepModel
+from amends_saga.analysis.words import at
+from amends_saga.cel.environment import locate
+from amends_saga.check.flow import (
+    Arms,
+    Copy,
+    Flow,
+    conjuncts,
+    facts,
+    fingerprint,
+    follow,
+    path_of,
+    prefixes,
+    real_oneof,
+)
 from amends_saga.check.rule import Rule
+from amends_saga.findings import Finding
+
+
+def flows(model: Model, given: frozenset[str] = frozenset()) -> Iterator[tuple[StepModel, Expression, Flow]]:
+    """Yield what happens to values in each expression that has a type."""
+    if model.environment is None:
+        return iter(())
+    key = ("flows", given)
+    if key not in model.notes:
+        model.notes[key] = list(_flows(model, model.environment.pool, given))
+    return iter(model.notes[key])
+
+
+def _flows(model: Model, pool: DescriptorPool, given: frozenset[str]) -> Iterator[tuple[StepModel, Expression, Flow]]:
+    for step in model.steps:
+        condition = _condition(step)
+        known = given | (facts(condition, True) if condition is not None else frozenset())
+        for expression in step.expressions:
+            under = given if expression.role is ExpressionRole.WHEN else known
+            certain = condition is None
+            flow = follow(expression, pool, under, certain=certain)
+            if flow is not None:
+                yield step, expression, flow
 
 
 def required_input(model: Model) -> tuple[str, ...]:
-    return ()
+    """Return the paths of input fields that must be set at the start, e.g. `order.total`, sorted.
+
+    A message of the input that is copied in every run is made certain by refusing an input without it. That is not
+    done for fields that the contract calls `optional`, arms of a oneof and well-known types, whose absence means
+    something: they are copied with `?f: input.?f`.
+    """
+    found = set[str]()
+    for _, _, flow in flows(model):
+        for copy in flow.copies:
+            if copy.certain and not copy.known and copy.direct and copy.path is not None and _is_lost(copy):
+                name, _, rest = copy.path.partition(".")
+                if name == "input" and rest and _can_be_required(flow, copy.node):
+                    found.add(rest)
+    return tuple(sorted(found))
 
 
-RULES: tuple[Rule, ...] = ()
+def presence_lost(model: Model) -> Iterator[Finding]:
+    """A field with presence is copied as optional, guarded, or certain to be set."""
+    given = frozenset(path for rest in required_input(model) for path in prefixes(f"input.{rest}"))
+    for _, expression, flow in flows(model, given):
+        for copy in flow.copies:
+            if copy.known or not copy.direct or not _is_lost(copy):
+                continue
+            offset, width = flow.place(copy.node)
+            shown = copy.path or f"the field `{copy.source.name if copy.source is not None else ''}`"
+            message = f"`{shown}` may be unset, and a copy of it would be set to {_default(copy)}."
+            yield at(expression.node, offset, width, codes.PRESENCE_LOST, message, _optional_hint(copy))
+
+
+def oneof_lost(model: Model) -> Iterator[Finding]:
+    """A message literal sets one arm of a oneof at most."""
+    for _, expression, flow in flows(model):
+        for arms in flow.arms:
+            if _same_oneof(flow, arms):
+                continue
+            names = [entry.field_key for entry in arms.entries]
+            offset = locate(flow.checked.text, flow.checked.offset(arms.entries[-1].id), names[-1])
+            listed = " and ".join(f"`{name}`" for name in names)
+            message = f"{listed} are arms of the oneof `{arms.name}`: only the last that is set is kept."
+            copies = ", ".join(f"?{name}: x.?{name}" for name in names)
+            hint = f"Set one of them, or copy a oneof as a whole: {copies}."
+            yield at(expression.node, offset, len(names[-1]), codes.ONEOF_LOST, message, hint)
+
+
+def skipped_step(model: Model) -> Iterator[Finding]:
+    """The response of a step that may have been skipped is used under a guard only."""
+    conditional = {step.name: step for step in model.steps if step.step.when is not None}
+    if not conditional:
+        return
+    for step, expression, flow in flows(model):
+        told = set[str]()
+        for use in flow.uses:
+            skipped = conditional.get(use.name)
+            if skipped is None or use.guarded or skipped.index == step.index or use.name in told:
+                continue
+            if expression.role is not ExpressionRole.WHEN and _implies(step, skipped):
+                continue
+            told.add(use.name)
+            offset, width = flow.place(use.node)
+            message = f"`{use.name}` may have been skipped by its condition; its response is empty then."
+            hint = f"Guard it: `has({use.name}.field) ? ... : ...`, `{use.name}.?field`, or the same `when` here."
+            yield at(expression.node, offset, width, codes.SKIPPED_STEP, message, hint)
+
+
+def redaction_lost(model: Model) -> Iterator[Finding]:
+    """A redacted value stays redacted where it is copied to."""
+    for _, expression, flow in flows(model):
+        for copy in flow.copies:
+            if copy.hidden or copy.target is None or not _is_redacted(flow, copy.node):
+                continue
+            offset, width = flow.place(copy.node)
+            message = f"`{copy.path or 'The value'}` is redacted, `{copy.target.name}` is not and would be shown."
+            hint = f"Mark `{copy.target.full_name}` with [debug_redact = true]."
+            yield at(expression.node, offset, width, codes.REDACTION_LOST, message, hint)
+
+
+def bad_pattern(model: Model) -> Iterator[Finding]:
+    """A constant regular expression is well-formed."""
+    for _, expression, flow in flows(model):
+        for node in flow.patterns:
+            reason = _pattern_error(node.const_expr.string_value)
+            if reason is not None:
+                offset = flow.checked.offset(node.id)
+                message = f"The regular expression is malformed: {reason}."
+                yield at(expression.node, offset, 1, codes.BAD_PATTERN, message, "Write it as RE2 has it.")
+
+
+def _condition(step: StepModel) -> Any:
+    expression = step.expression(ExpressionRole.WHEN)
+    return expression.checked.root if expression is not None and expression.checked is not None else None
+
+
+def _is_lost(copy: Copy) -> bool:
+    source = copy.source
+    if source is None or source.is_repeated or not source.has_presence:
+        return False
+    return not source.is_required and not copy.node.HasField("ident_expr") and _reads(copy.node)
+
+
+def _reads(node: Any) -> bool:
+    return bool(node.HasField("select_expr"))
+
+
+def _can_be_required(flow: Flow, node: Any) -> bool:
+    while node.HasField("select_expr"):
+        source = flow.source(node, {})
+        if source is None or not source.has_presence or source.containing_oneof is not None:
+            return False
+        if source.message_type is not None and source.message_type.full_name.startswith("google.protobuf."):
+            return False
+        node = node.select_expr.operand
+    return bool(node.HasField("ident_expr"))
+
+
+def _default(copy: Copy) -> str:
+    source = copy.source
+    if source is None or source.message_type is not None:
+        name = source.message_type.full_name if source is not None and source.message_type is not None else ""
+        known = {"google.protobuf.Timestamp": "the year 1970", "google.protobuf.Duration": "zero seconds"}
+        return known.get(name, "an empty message")
+    return f"`{source.default_value!r}`" if source.default_value not in (b"", "") else "an empty value"
+
+
+def _optional_hint(copy: Copy) -> str:
+    outer, _, name = (copy.path or "").rpartition(".")
+    if copy.target is None or not outer:
+        return "Guard it with `has(...)`, or give another value with `.orValue(...)`."
+    prefix = f"?{copy.target.name}: " if not copy.target.is_repeated else "?"
+    return f"Write `{prefix}{outer}.?{name}`, or guard it with `has({outer}.{name})`."
+
+
+def _same_oneof(flow: Flow, arms: Arms) -> bool:
+    """Tell whether the arms copy the arms of another oneof, each as optional: then at most one of them is set."""
+    seen = set[tuple[str | None, str | None]]()
+    names = set[str]()
+    for entry in arms.entries:
+        value = entry.value
+        if not entry.optional_entry or not value.HasField("call_expr") or value.call_expr.function != "_?._":
+            return False
+        source = flow.source(value, {})
+        name = value.call_expr.args[1].const_expr.string_value
+        outer = path_of(value.call_expr.args[0])
+        if outer is None or name in names:
+            return False
+        names.add(name)
+        seen.add((outer, real_oneof(source)))
+    return len(seen) == 1 and None not in next(iter(seen))
+
+
+def _implies(step: StepModel, skipped: StepModel) -> bool:
+    """Tell whether the step runs only if the other does, because its condition holds all parts of the other's."""
+    mine, theirs = _condition(step), _condition(skipped)
+    if mine is None or theirs is None:
+        return False
+    parts = {fingerprint(part) for part in conjuncts(mine)}
+    return all(fingerprint(part) in parts for part in conjuncts(theirs))
+
+
+def _is_redacted(flow: Flow, node: Any) -> bool:
+    while True:
+        source: FieldDescriptor | None = flow.source(node, {})
+        if source is not None and source.GetOptions().debug_redact:
+            return True
+        if node.HasField("select_expr"):
+            node = node.select_expr.operand
+        elif node.HasField("call_expr") and node.call_expr.function in ("_?._", "_[_]", "_[?_]"):
+            node = node.call_expr.args[0]
+        else:
+            return False
+
+
+@cache
+def _matcher() -> cel.Expression:
+    return cel.NewEnv(variables={"pattern": cel.Type.STRING}).compile("''.matches(pattern)")
+
+
+def _pattern_error(pattern: str) -> str | None:
+    try:
+        value = _matcher().eval(data={"pattern": pattern})
+    except Exception as error:  # the binding raises what it likes
+        return str(error)[:120]
+    if value.type() != cel.Type.ERROR:
+        return None
+    return str(value.value()).partition("expression: ")[2].partition(" [")[0][:120] or "RE2 refuses it"
+
+
+RULES: tuple[Rule, ...] = (presence_lost, oneof_lost, skipped_step, redaction_lost, bad_pattern)

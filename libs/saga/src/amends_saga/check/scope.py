@@ -36,7 +36,7 @@ def not_in_scope(model: Model) -> Iterator[Finding]:
         for expression in step.expressions:
             for name, offset in expression.uses.items():
                 used = model.index.get(name)
-                if used is None or model.graph.precedes(used, step.index):
+                if used is None or step.index in model.unsure or model.graph.precedes(used, step.index):
                     continue
                 if used == step.index:
                     if expression.role is ExpressionRole.COMPENSATION:

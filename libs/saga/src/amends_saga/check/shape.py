@@ -12,10 +12,16 @@ from amends_saga.findings import Finding
 from amends_saga.plan import Kind
 
 CEL_WORDS = frozenset(
-    ["as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop", "package", "namespace", "return", "true", "var", "void", "while", "null"]
+    (
+        *("as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop"),
+        *("package", "namespace", "return", "true", "var", "void", "while", "null"),
+    )
 )
 BUILT_IN = frozenset(
-    ["bool", "bytes", "double", "int", "uint", "string", "list", "map", "type", "dyn", "null_type", "optional", "optional_type", "timestamp", "duration"]
+    (
+        *("bool", "bytes", "double", "int", "uint", "string", "list", "map", "type", "dyn", "null_type"),
+        *("optional", "optional_type", "timestamp", "duration"),
+    )
 )
 _AFTER_PIVOT = (Kind.GUARDED, Kind.KEYED, Kind.IDEMPOTENT, Kind.READ)
 _REPEATABLE = (Kind.GUARDED, Kind.KEYED, Kind.IDEMPOTENT)
@@ -80,7 +86,11 @@ def beside_pivot(model: Model) -> Iterator[Finding]:
         return
     pivot = model.steps[model.pivot]
     for step in model.steps:
-        if step.index == pivot.index or model.graph.precedes(step.index, pivot.index) or model.is_post(step.index):
+        if (
+            step.index in (pivot.index, *model.unsure)
+            or model.graph.precedes(step.index, pivot.index)
+            or model.is_post(step.index)
+        ):
             continue
         message = f"`{step.name}` may run at the same time as the pivot `{pivot.name}`."
         hint = f"Put `{pivot.name}` into its `after`, or `{step.name}` into the pivot's."
@@ -92,7 +102,7 @@ def no_compensation(model: Model) -> Iterator[Finding]:
     for step in model.steps:
         if step.action is None or step.is_read or step.step.compensate_node is not None:
             continue
-        if step.index == model.pivot or model.is_post(step.index):
+        if step.index in (model.pivot, *model.unsure) or model.is_post(step.index):
             continue
         declared = step.action.facts.compensated_by
         hint = f"Add `compensate` with {step.action.service}/{declared}." if declared else "Add `compensate`"

@@ -128,7 +128,7 @@ def compose(name: str, text: str) -> tuple[list[Node], list[Finding]]:
         place = source.place(refused.at)
         return roots, [Finding(refused.code.id, refused.code.severity, refused.message, refused.hint, place)]
     except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark or error.context_mark
+        mark: Any = error.problem_mark or error.context_mark
         place = source.place(mark.index if mark is not None else 0)
         return roots, [_syntax(f"This is not YAML: {error.problem or error.context}.", place)]
     except yaml.reader.ReaderError as error:
@@ -148,7 +148,7 @@ def _documents(source: SourceText) -> Iterator[Node]:
     stack: list[Node] = []
     keys: list[Node | None] = []
     count = 0
-    for event in yaml.parse(source.text, Loader=_LOADER):  # type: ignore[no-untyped-call]
+    for event in yaml.parse(source.text, Loader=_LOADER):
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             count += 1
             node = _node(source, event, count, len(stack))
@@ -159,7 +159,7 @@ def _documents(source: SourceText) -> Iterator[Node]:
         elif isinstance(event, yaml.CollectionEndEvent):
             node = stack.pop()
             keys.pop()
-            node.end = event.end_mark.index
+            node.end = _end(event)
             if not stack:
                 yield node
             continue
@@ -192,6 +192,10 @@ def _at(event: Any) -> int:
     return int(event.start_mark.index)
 
 
+def _end(event: Any) -> int:
+    return int(event.end_mark.index)
+
+
 def _node(source: SourceText, event: Any, count: int, depth: int) -> Node:
     if count > MAX_NODES:
         raise _Refused(
@@ -209,7 +213,7 @@ def _node(source: SourceText, event: Any, count: int, depth: int) -> Node:
         raise _Refused(
             codes.YAML_FEATURE, f"The tag `{event.tag[:60]}` is not allowed.", "Leave the tag out.", _at(event)
         )
-    start, end = _at(event), int(event.end_mark.index)
+    start, end = _at(event), _end(event)
     if isinstance(event, yaml.ScalarEvent):
         plain = bool(event.implicit[0]) and event.tag is None
         return Node(NodeKind.SCALAR, source, start, end, event.value, plain)

@@ -140,7 +140,7 @@ def build_pool(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
     pool = DescriptorPool()
     for name in in_order(by_name):
         try:
-            pool.AddSerializedFile(by_name[name].SerializeToString())  # type: ignore[no-untyped-call]
+            pool.AddSerializedFile(by_name[name].SerializeToString())
         except (TypeError, ValueError, KeyError) as error:
             raise DescriptorError(f"`{name}` cannot be used: {str(error).splitlines()[0][:200]}") from None
     return pool
@@ -148,7 +148,7 @@ def build_pool(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
 
 def in_order(files: dict[str, FileDescriptorProto]) -> Iterator[str]:
     """Yield the names so that each comes after what it imports. Raises DescriptorError for imports in a circle."""
-    done, waiting = set[str](), list(reversed(sorted(files)))
+    done, waiting = set[str](), sorted(files, reverse=True)
     open_: set[str] = set()
     while waiting:
         name = waiting[-1]
@@ -207,11 +207,8 @@ def _bare(file: FileDescriptorProto) -> FileDescriptorProto:
     if bare.syntax == "proto2":
         bare.ClearField("syntax")
     del bare.service[:]
-    dependencies = sorted(set(bare.dependency))
-    for name in ("dependency", "public_dependency", "weak_dependency", "option_dependency"):
-        if name in bare.DESCRIPTOR.fields_by_name:
-            bare.ClearField(name)  # type: ignore[arg-type]
-    bare.dependency.extend(d for d in dependencies if "options" not in d and not d.startswith("google/api/"))
+    for imports in ("dependency", "public_dependency", "weak_dependency", "option_dependency"):
+        bare.ClearField(imports)  # what is imported shows in the types that fields have
     for message in messages(bare):
         _bare_message(message)
     for enum in bare.enum_type:

@@ -63,9 +63,8 @@ def resolve_facts(method: MethodDescriptorProto, entry: MethodEntry | None) -> t
     repeated = _WORDS[entry.idempotency] if entry.idempotency is not None else None
     if entry.guarded is False and said.guarded:
         wrong.append(f"the contract says that {name} is guarded, the Participant says that it is not")
-    if repeated is not None and said.repeated is not None and repeated is not said.repeated:
-        if not (repeated is Kind.KEYED and said.repeated is Kind.IDEMPOTENT):
-            wrong.append(f"the contract says that {name} is {said.repeated.name}, the Participant says {repeated.name}")
+    if repeated is not None and said.repeated is not None and not _agree(repeated, said.repeated):
+        wrong.append(f"the contract says that {name} is {said.repeated.name}, the Participant says {repeated.name}")
     if repeated is Kind.READ and (said.guarded or entry.guarded):
         wrong.append(f"{name} cannot be guarded and without side effects")
     if entry.compensated_by is not None and said.compensated_by and entry.compensated_by != said.compensated_by:
@@ -91,14 +90,18 @@ def _contract(method: MethodDescriptorProto) -> tuple[_Said, list[str]]:
     level = _LEVELS.get(options.idempotency_level)
     declared = _DECLARED.get(promise.idempotency)
     wrong: list[str] = []
-    if level is not None and declared is not None and level is not declared:
-        if not (level is Kind.IDEMPOTENT and declared is Kind.KEYED):
-            wrong.append(f"the contract says of {method.name} both {level.name} and {declared.name}")
+    if level is not None and declared is not None and not _agree(declared, level):
+        wrong.append(f"the contract says of {method.name} both {level.name} and {declared.name}")
     repeated = declared or level
     if promise.guarded and repeated is Kind.READ:
         wrong.append(f"the contract says that {method.name} is guarded and without side effects")
     window = promise.window.ToTimedelta() if promise.HasField("window") else None
     return _Said(promise.guarded, repeated, promise.compensated_by, window), wrong
+
+
+def _agree(narrow: Kind, wide: Kind) -> bool:
+    """Tell whether two promises fit: KEYED is one way of being idempotent, and the more exact word."""
+    return narrow is wide or (narrow is Kind.KEYED and wide is Kind.IDEMPOTENT)
 
 
 def _facts(said: _Said) -> Facts:

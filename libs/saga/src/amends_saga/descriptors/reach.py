@@ -77,7 +77,7 @@ def _cut(
         cut.edition = file.edition
     if file.options.HasField("features"):
         cut.options.features.CopyFrom(file.options.features)
-        cut.options.features.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+        cut.options.features.DiscardUnknownFields()
     prefix = f"{file.package}." if file.package else ""
     for enum in sorted(file.enum_type, key=lambda e: e.name):
         if prefix + enum.name in wanted:
@@ -114,7 +114,7 @@ def _message(message: DescriptorProto, prefix: str, wanted: set[str]) -> Descrip
         kept.options.message_set_wire_format = True
     if message.options.HasField("features"):
         kept.options.features.CopyFrom(message.options.features)
-        kept.options.features.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+        kept.options.features.DiscardUnknownFields()
     return kept
 
 
@@ -131,7 +131,7 @@ def _field(item: FieldDescriptorProto) -> FieldDescriptorProto:
         kept.options.debug_redact = True
     if item.options.HasField("features"):
         kept.options.features.CopyFrom(item.options.features)
-        kept.options.features.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+        kept.options.features.DiscardUnknownFields()
     return kept
 
 
@@ -143,5 +143,5 @@ def _enum(enum: EnumDescriptorProto) -> EnumDescriptorProto:
         kept.options.allow_alias = True
     if enum.options.HasField("features"):
         kept.options.features.CopyFrom(enum.options.features)
-        kept.options.features.DiscardUnknownFields()  # type: ignore[no-untyped-call]
+        kept.options.features.DiscardUnknownFields()
     return kept

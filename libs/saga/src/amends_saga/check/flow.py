@@ -1,0 +1,354 @@
+"""Follows values through an expression: what is copied whole, from where to where, and what is known to be set there.
+
+Works on the checked tree, so that brackets, conditions and comprehensions mean what CEL means by them. Called by the
+rules of `dataloss` and `numbers`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from amends_saga.analysis import Expression
+from amends_saga.cel import Checked
+from amends_saga.cel.environment import children, locate
+
+_PASSING = frozenset({"_+_", "string", "bytes", "value", "_[_]", "_[?_]", "or"})
+"""Calls whose result still holds what they were given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A value that ends up in a message (`target`), as it came out of a field (`source`) or was computed (None)."""
+
+    node: Any
+    source: FieldDescriptor | None
+    path: str | None
+    """The way to the source, e.g. `input.lines[0].price`; None when it is computed."""
+    target: FieldDescriptor | None
+    """None for the whole request, and for elements of no field."""
+    known: bool
+    """True when the source is known to be set here."""
+    certain: bool
+    """True when the copy is made whenever the expression runs."""
+    direct: bool
+    """True when the value is the field itself; False when it went through `+` and the like."""
+    hidden: bool
+    """True when the target, or a message around it, is redacted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """A variable that is read, and whether that is known to be meaningful there."""
+
+    name: str
+    node: Any
+    guarded: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Arms:
+    """Several fields of one oneof that one message literal sets."""
+
+    node: Any
+    entries: tuple[Any, ...]
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """Where the walk is: what is known there and where the value goes."""
+
+    facts: frozenset[str]
+    certain: bool = True
+    copying: bool = False
+    direct: bool = True
+    flows: bool = False
+    target: FieldDescriptor | None = None
+    hidden: bool = False
+    probing: bool = False
+    bound: Mapping[str, FieldDescriptor | None] = field(default_factory=dict)
+
+    def aside(self) -> _At:
+        """Return the same place for a value that is only looked at."""
+        return replace(self, copying=False, flows=False, target=None, probing=False)
+
+
+@dataclass
+class Flow:
+    """What the walk through one expression found."""
+
+    checked: Checked
+    pool: DescriptorPool
+    copies: list[Copy] = field(default_factory=list)
+    uses: list[Use] = field(default_factory=list)
+    arms: list[Arms] = field(default_factory=list)
+    patterns: list[Any] = field(default_factory=list)
+    """Constant regular expressions."""
+
+    def place(self, node: Any) -> tuple[int, int]:
+        """Return offset and width of a node's name in the text: CEL points at the dot before it."""
+        offset = self.checked.offset(node.id)
+        name = _name_of(node)
+        return (locate(self.checked.text, offset, name), len(name)) if name else (offset, 1)
+
+    def source(self, node: Any, bound: Mapping[str, FieldDescriptor | None]) -> FieldDescriptor | None:
+        """Return the field that a node's value comes straight out of, None when it is computed."""
+        if node.HasField("select_expr"):
+            return self.field_of(self._message(node.select_expr.operand), node.select_expr.field)
+        if node.HasField("ident_expr"):
+            return bound.get(node.ident_expr.name)
+        if node.HasField("call_expr"):
+            call = node.call_expr
+            if call.function == "_?._" and len(call.args) == 2:
+                return self.field_of(self._message(call.args[0]), call.args[1].const_expr.string_value)
+            if call.function in ("_[_]", "_[?_]") and call.args:
+                return self.source(call.args[0], bound)
+        return None
+
+    def field_of(self, message: str, name: str) -> FieldDescriptor | None:
+        """Return a field of a message, None when there is no such message or field."""
+        try:
+            return self.pool.FindMessageTypeByName(message).fields_by_name.get(name)
+        except KeyError:
+            return None
+
+    def _message(self, node: Any) -> str:
+        type_ = self.checked.types.get(node.id)
+        while type_ is not None and type_.name == "optional" and type_.parameters:
+            type_ = type_.parameters[0]
+        return type_.name if type_ is not None and type_.message else ""
+
+    def walk(self, node: Any, at: _At) -> None:
+        """Follow a node's value."""
+        if node.HasField("ident_expr"):
+            self._ident(node, at)
+        elif node.HasField("const_expr"):
+            self._leaf(node, at)
+        elif node.HasField("select_expr"):
+            self._select(node, at)
+        elif node.HasField("call_expr"):
+            self._call(node, at)
+        elif node.HasField("struct_expr"):
+            self._struct(node, at)
+        elif node.HasField("list_expr"):
+            for element in node.list_expr.elements:
+                self.walk(element, at)
+        elif node.HasField("comprehension_expr"):
+            self._comprehension(node.comprehension_expr, at)
+
+    def _leaf(self, node: Any, at: _At) -> None:
+        if not at.copying and not at.flows:
+            return
+        path = path_of(node)
+        self.copies.append(
+            Copy(
+                node=node,
+                source=self.source(node, at.bound),
+                path=path,
+                target=at.target,
+                known=path is not None and path in at.facts,
+                certain=at.certain,
+                direct=at.copying and at.direct,
+                hidden=at.hidden,
+            )
+        )
+
+    def _ident(self, node: Any, at: _At) -> None:
+        name = node.ident_expr.name
+        if name not in at.bound and node.id not in self.checked.type_names and not name.startswith("@"):
+            known = at.probing or any(fact.split(".")[0] == name for fact in at.facts)
+            self.uses.append(Use(name, node, known))
+        if not name.startswith("@"):
+            self._leaf(node, at)
+
+    def _select(self, node: Any, at: _At) -> None:
+        inner = at.aside()
+        if node.select_expr.test_only:
+            inner = replace(inner, probing=True)
+        else:
+            self._leaf(node, at)
+        self.walk(node.select_expr.operand, replace(inner, probing=inner.probing or at.probing))
+
+    def _call(self, node: Any, at: _At) -> None:
+        call, name = node.call_expr, node.call_expr.function
+        if name == "_?_:_" and len(call.args) == 3:
+            condition, yes, no = call.args
+            self.walk(condition, at.aside())
+            self.walk(yes, replace(at, facts=at.facts | facts(condition, True), certain=False))
+            self.walk(no, replace(at, facts=at.facts | facts(condition, False), certain=False))
+        elif name in ("_&&_", "_||_") and len(call.args) == 2:
+            one, other, sign = call.args[0], call.args[1], name == "_&&_"
+            self.walk(one, replace(at.aside(), facts=at.facts | facts(other, sign)))
+            self.walk(other, replace(at.aside(), facts=at.facts | facts(one, sign)))
+        elif name in ("_?._", "_[?_]") and call.args:
+            if at.flows:  # an optional that is not set sets nothing: no copy of a default, but of a redacted value
+                self._leaf(node, replace(at, copying=False))
+            self.walk(call.args[0], replace(at.aside(), probing=True))
+            for argument in list(call.args)[1:]:
+                self.walk(argument, at.aside())
+        elif name in ("optional.of", "optional.ofNonZeroValue"):
+            copying = at.copying and name == "optional.of"
+            for argument in call.args:
+                self.walk(argument, replace(at, copying=copying))
+        elif name == "orValue" and len(call.args) == 1 and call.HasField("target"):
+            self.walk(call.target, replace(at, copying=False))
+            self.walk(call.args[0], replace(at, certain=False))
+        else:
+            self._other_call(node, at)
+
+    def _other_call(self, node: Any, at: _At) -> None:
+        call, name = node.call_expr, node.call_expr.function
+        type_ = self.checked.types.get(node.id)
+        lists = name == "_+_" and type_ is not None and type_.name == "list"
+        if name == "matches" and call.args and call.args[-1].const_expr.HasField("string_value"):
+            self.patterns.append(call.args[-1])
+        if at.copying and not lists:
+            self._leaf(node, at)
+        inner = at if lists else at.aside()
+        if name in _PASSING and not lists:
+            inner = replace(inner, flows=at.flows, target=at.target, hidden=at.hidden, direct=False)
+        for child in children(node):
+            self.walk(child, inner)
+
+    def _struct(self, node: Any, at: _At) -> None:
+        literal = node.struct_expr
+        if not literal.message_name:
+            value = _map_value(at.target)
+            for entry in literal.entries:
+                self.walk(entry.map_key, at.aside())
+                self.walk(entry.value, replace(at, target=value))
+            return
+        grouped: dict[str, list[Any]] = {}
+        for entry in literal.entries:
+            target = self.field_of(literal.message_name, entry.field_key)
+            hidden = at.hidden or (target is not None and target.GetOptions().debug_redact)
+            inside = replace(at, copying=True, flows=True, direct=True, target=target, hidden=hidden, probing=False)
+            self.walk(entry.value, inside)
+            oneof = real_oneof(target)
+            if oneof is not None:
+                grouped.setdefault(oneof, []).append(entry)
+        for name, entries in grouped.items():
+            if len(entries) > 1:
+                self.arms.append(Arms(node, tuple(entries), name))
+
+    def _comprehension(self, loop: Any, at: _At) -> None:
+        self.walk(loop.iter_range, at.aside())
+        self.walk(loop.accu_init, replace(at, direct=False))
+        bound = dict(at.bound)
+        bound[loop.iter_var] = self.source(loop.iter_range, at.bound)
+        bound[loop.accu_var] = None
+        if loop.iter_var2:
+            bound[loop.iter_var2] = None
+        inside = replace(at, certain=False, bound=bound)
+        self.walk(loop.loop_condition, inside.aside())
+        self.walk(loop.loop_step, inside)
+        self.walk(loop.result, replace(inside, direct=False))
+
+
+def follow(expression: Expression, pool: DescriptorPool, given: frozenset[str], *, certain: bool) -> Flow | None:
+    """Return what happens to values in an expression, None when it has no type.
+
+    `given` are paths known to be set beforehand; `certain` tells that the expression runs in every run.
+    """
+    checked = expression.checked
+    if checked is None:
+        return None
+    flow = Flow(checked, pool)
+    makes = bool(expression.target)
+    flow.walk(checked.root, _At(given, certain=certain, copying=makes, flows=makes))
+    return flow
+
+
+def path_of(node: Any) -> str | None:
+    """Return the way to a value as text, e.g. `input.total`; None when it is computed."""
+    if node.HasField("ident_expr"):
+        return str(node.ident_expr.name)
+    if node.HasField("select_expr"):
+        outer = path_of(node.select_expr.operand)
+        return None if outer is None else f"{outer}.{node.select_expr.field}"
+    if node.HasField("call_expr") and len(node.call_expr.args) == 2:
+        outer, constant = path_of(node.call_expr.args[0]), node.call_expr.args[1].const_expr
+        if outer is not None and node.call_expr.function == "_?._":
+            return f"{outer}.{constant.string_value}"
+        if outer is not None and node.call_expr.function in ("_[_]", "_[?_]") and constant.HasField("int64_value"):
+            return f"{outer}[{constant.int64_value}]"
+    return None
+
+
+def facts(condition: Any, holds: bool) -> frozenset[str]:
+    """Return the paths that are known to be set when a condition holds, or does not hold."""
+    if condition.HasField("select_expr"):
+        return _prefixes(path_of(condition)) if condition.select_expr.test_only and holds else frozenset()
+    if not condition.HasField("call_expr"):
+        return frozenset()
+    call = condition.call_expr
+    if call.function == "!_" and call.args:
+        return facts(call.args[0], not holds)
+    if call.function in ("_&&_", "_||_") and len(call.args) == 2:
+        one, other = facts(call.args[0], holds), facts(call.args[1], holds)
+        return one | other if (call.function == "_&&_") == holds else one & other
+    if call.function == "hasValue" and holds and call.HasField("target"):
+        return _prefixes(path_of(call.target))
+    return frozenset()
+
+
+def prefixes(path: str) -> frozenset[str]:
+    """Return a path and every shorter one that it goes through."""
+    return _prefixes(path)
+
+
+def _prefixes(path: str | None) -> frozenset[str]:
+    if path is None:
+        return frozenset()
+    parts = path.split(".")
+    return frozenset(".".join(parts[: i + 1]) for i in range(len(parts)))
+
+
+def real_oneof(target: FieldDescriptor | None) -> str | None:
+    """Return the name of the oneof that a field is an arm of; None for `optional` fields: theirs is not written."""
+    oneof = target.containing_oneof if target is not None else None
+    if oneof is None or target is None or (len(oneof.fields) == 1 and oneof.name == f"_{target.name}"):
+        return None
+    return str(oneof.name)
+
+
+def _map_value(target: FieldDescriptor | None) -> FieldDescriptor | None:
+    message = target.message_type if target is not None else None
+    return message.fields_by_name["value"] if message is not None and message.GetOptions().map_entry else None
+
+
+def _name_of(node: Any) -> str:
+    if node.HasField("select_expr"):
+        return str(node.select_expr.field)
+    if node.HasField("ident_expr"):
+        return str(node.ident_expr.name)
+    if node.HasField("call_expr") and node.call_expr.function == "_?._":
+        return str(node.call_expr.args[1].const_expr.string_value)
+    return ""
+
+
+def conjuncts(condition: Any) -> list[Any]:
+    """Return the parts of a condition that are joined by `&&`."""
+    if condition.HasField("call_expr") and condition.call_expr.function == "_&&_":
+        return [part for argument in condition.call_expr.args for part in conjuncts(argument)]
+    return [condition]
+
+
+def fingerprint(node: Any) -> bytes:
+    """Return bytes that are equal for expressions that read the same, whatever their spaces and brackets."""
+    copy = type(node)()
+    copy.CopyFrom(node)
+    waiting = [copy]
+    while waiting:
+        found = waiting.pop()
+        found.ClearField("id")
+        if found.HasField("struct_expr"):
+            for entry in found.struct_expr.entries:
+                entry.ClearField("id")
+        waiting.extend(children(found))
+    return bytes(copy.SerializeToString(deterministic=True))

@@ -27,6 +27,7 @@ SAY_SO_EVERY = timedelta(seconds=3)
 RETRY = timedelta(milliseconds=100)
 RETRY_MAX = timedelta(seconds=1)
 PROBE_EVERY = timedelta(seconds=2)
+PROBE_AGAIN = timedelta(milliseconds=250)
 PROBE_TIMEOUT = timedelta(seconds=2)
 ACQUIRE_TIMEOUT = timedelta(seconds=5)
 IDLE_IN_TRANSACTION = timedelta(seconds=30)
@@ -111,25 +112,24 @@ class Database:
         Its own connection, because a pool that is merely busy must not look like a database that is gone.
         """
         connection: asyncpg.Connection[asyncpg.Record] | None = None
-        while True:
-            try:
-                async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
-                    if connection is None or connection.is_closed():
-                        connection = await self.open_connection()
-                    await connection.execute("SELECT 1")
-                await report(True)
-                pause = PROBE_EVERY
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                await report(False)
-                pause = RETRY_MAX / 4
-                if connection is not None:
-                    connection.terminate()
-                    connection = None
-            except asyncio.CancelledError:
-                if connection is not None:
-                    connection.terminate()
-                raise
-            await asyncio.sleep(pause.total_seconds())
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
+                        if connection is None or connection.is_closed():
+                            connection = await self.open_connection()
+                        await connection.execute("SELECT 1")
+                    answers = True
+                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
+                    answers = False
+                    if connection is not None:
+                        connection.terminate()
+                        connection = None
+                await report(answers)
+                await asyncio.sleep((PROBE_EVERY if answers else PROBE_AGAIN).total_seconds())
+        finally:
+            if connection is not None:
+                connection.terminate()
 
     async def close(self, within: timedelta = timedelta(seconds=2)) -> None:
         """Close the pool; connections still in use after `within` are cut."""

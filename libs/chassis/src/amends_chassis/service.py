@@ -48,6 +48,8 @@ _HEALTH = "grpc.health.v1.Health"
 _RESTART = Backoff(initial=timedelta(milliseconds=100), maximum=timedelta(seconds=10))
 _STEADY = timedelta(seconds=60)
 """A task that ran this long before it failed is restarted as after a first failure."""
+_HEARD_WITHIN = timedelta(milliseconds=50)
+"""So long those who watch our health get to hear that we stop before their streams end."""
 _CANCEL_WITHIN = timedelta(seconds=5)
 _EXPIRE_EVERY = timedelta(minutes=10)
 
@@ -235,6 +237,7 @@ class Runtime:
         _log.info("service.draining", within=self.settings.drain.total_seconds())
         await self.health.report("started", False)
         if self._server is not None:
+            await asyncio.sleep(_HEARD_WITHIN.total_seconds())
             self._interceptor.end_streams()
             await self._server.stop(self.settings.drain.total_seconds())
         if self.barrier is not None:
@@ -294,7 +297,8 @@ def _migrations(settings: ServiceSettings) -> str | None:
     if settings.migrations is not None:
         return settings.migrations
     package = f"{type(settings).__module__.partition('.')[0]}.migrations"
-    return package if importlib.util.find_spec(package) is not None else None
+    found = importlib.util.find_spec(package)
+    return package if found is not None and found.submodule_search_locations is not None else None
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ why `service` imports this module late.
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
 import grpc
 from opentelemetry import context as otel_context
@@ -28,6 +29,10 @@ _ATTRIBUTES = (
 )
 
 
+_EXPORT_WITHIN = timedelta(seconds=2)
+"""For one batch, retries included; also bounds how long the end of a process waits for an endpoint that is away."""
+
+
 class Tracing:
     """Where the spans of this process go, and the official interceptors bound to it."""
 
@@ -44,7 +49,11 @@ class Tracing:
     @classmethod
     def to_endpoint(cls, service: str, endpoint: str) -> "Tracing":
         """Export in batches from a thread, over OTLP to an address such as http://127.0.0.1:4317."""
-        exporter = OTLPSpanExporter(endpoint=endpoint, insecure=not endpoint.startswith("https://"))
+        exporter = OTLPSpanExporter(
+            endpoint=endpoint,
+            insecure=not endpoint.startswith("https://"),
+            timeout=_EXPORT_WITHIN.total_seconds(),
+        )
         return cls(service, BatchSpanProcessor(exporter))
 
     def client_interceptors(self) -> list[grpc.aio.ClientInterceptor]:

@@ -1,0 +1,197 @@
+"""`amends check` without a server: exit codes, places, contracts from files and folders, and speed."""
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from amends_contracts import descriptor_set
+from amends_testkit.answers import Answer
+
+from amends.saga.v1 import definition_service_pb2 as api
+
+GOOD = """\
+apiVersion: amends.dev/v1alpha1
+kind: Participant
+metadata: {name: payments, namespace: shop}
+spec: {service: shop.payments.v1.PaymentService, target: "127.0.0.1:1", methods: ["*"], callers: [shop]}
+---
+apiVersion: amends.dev/v1alpha1
+kind: Saga
+metadata: {name: pay, namespace: shop}
+spec:
+  input: shop.orders.v1.PlaceOrderInput
+  deadline: 60s
+  steps:
+    - name: charge
+      call: shop.payments.v1.PaymentService/Charge
+      request: "ChargeRequest{order_id: input.order_id, amount: input.total, card_token: input.card_token}"
+      compensate:
+        call: shop.payments.v1.PaymentService/Refund
+        request: "RefundRequest{order_id: input.order_id}"
+"""
+BAD = GOOD.replace("order_id: input.order_id, amount", "order_id: input.order_idd, amount")
+
+
+@pytest.fixture(scope="module")
+def contracts(tmp_path_factory) -> str:
+    path = tmp_path_factory.mktemp("contracts") / "set.binpb"
+    path.write_bytes(descriptor_set().SerializeToString())
+    return str(path)
+
+
+async def test_a_sound_saga_is_ok(run, contracts, tmp_path: Path) -> None:
+    (tmp_path / "saga.yaml").write_text(GOOD)
+    result = await run("check", "--descriptors", contracts, "saga.yaml")
+    assert (result.code, result.out) == (0, "ok: 1 file\n")
+
+
+async def test_a_mistake_is_shown_with_its_line_a_caret_and_how_to_mend_it(run, contracts, tmp_path: Path) -> None:
+    (tmp_path / "saga.yaml").write_text(BAD)
+    result = await run("check", "--descriptors", contracts, "saga.yaml")
+    lines = result.out.splitlines()
+    assert result.code == 1
+    assert lines[0].startswith("saga.yaml:15:")
+    assert "error[AM" in lines[0]
+    assert "order_idd" in lines[0]
+    assert lines[1].startswith("  15 |       request:")
+    assert lines[2].index("^") >= lines[1].index("order_idd") - 1
+    assert "order_id" in lines[3]
+    assert lines[-1] == "1 error in 1 file"
+
+
+async def test_findings_as_json_have_the_names_of_the_api(run, contracts, tmp_path: Path) -> None:
+    (tmp_path / "saga.yaml").write_text(BAD)
+    result = await run("check", "--descriptors", contracts, "-o", "json", "saga.yaml")
+    (finding,) = json.loads(result.out)
+    assert set(finding) == {field.name for field in api.Finding.DESCRIPTOR.fields}
+    assert (finding["severity"], finding["line"]) == ("error", 15)
+
+
+async def test_wide_shows_what_each_step_may_cost(run, contracts, tmp_path: Path) -> None:
+    (tmp_path / "saga.yaml").write_text(GOOD)
+    result = await run("check", "--descriptors", contracts, "-o", "wide", "saga.yaml")
+    assert "shop/pay: worst case" in result.out
+    assert "shop.payments.v1.PaymentService/Refund" in result.out
+
+
+async def test_malformed_yaml_is_a_finding(run, contracts, tmp_path: Path) -> None:
+    (tmp_path / "saga.yaml").write_text("kind: [unclosed\n")
+    result = await run("check", "--descriptors", contracts, "saga.yaml")
+    assert result.code == 1
+    assert "saga.yaml:" in result.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nowhere.yaml"], "nowhere.yaml is not there"),
+        (["--descriptors", "nowhere.binpb", "saga.yaml"], "nowhere.binpb cannot be read"),
+        (["--descriptors", "saga.yaml", "saga.yaml"], "is no FileDescriptorSet"),
+        (["--protos", "nowhere", "saga.yaml"], "nowhere is no folder"),
+        (["--protos", ".", "saga.yaml"], "there is no .proto file"),
+        (["empty"], "there is nothing to read"),
+        ([], "Missing argument"),
+        (["--frobnicate", "saga.yaml"], "No such option"),
+    ],
+)
+async def test_wrong_use_is_said_and_exits_with_2(run, tmp_path: Path, arguments: list[str], said: str) -> None:
+    (tmp_path / "saga.yaml").write_text(GOOD)
+    (tmp_path / "empty").mkdir()
+    result = await run("check", *arguments)
+    assert result.code == 2
+    assert said in result.err
+
+
+PROTO = """syntax = "proto3"; package toy.v1; import "google/protobuf/timestamp.proto";
+service ToyService { rpc Play(PlayRequest) returns (PlayResponse) { option idempotency_level = IDEMPOTENT; } }
+message PlayRequest { string id = 1; google.protobuf.Timestamp at = 2; } message PlayResponse {}
+"""
+TOY = """\
+apiVersion: amends.dev/v1alpha1
+kind: Participant
+metadata: {name: toys}
+spec: {service: toy.v1.ToyService, target: "127.0.0.1:1", methods: ["*"], callers: [default]}
+---
+apiVersion: amends.dev/v1alpha1
+kind: Saga
+metadata: {name: play}
+spec:
+  input: {id: string}
+  deadline: 60s
+  steps:
+    - {name: play, pivot: true, call: toy.v1.ToyService/Play, request: "PlayRequest{id: input.id}"}
+"""
+
+
+async def test_contracts_are_compiled_from_a_folder(run, tmp_path: Path) -> None:
+    (tmp_path / "protos" / "toy").mkdir(parents=True)
+    (tmp_path / "protos" / "toy" / "toy.proto").write_text(PROTO)
+    (tmp_path / "saga.yaml").write_text(TOY)
+    result = await run("check", "--protos", "protos", "saga.yaml")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.endswith("1 file\n")
+
+
+async def test_contracts_that_do_not_compile_are_named_with_the_compilers_words(run, tmp_path: Path) -> None:
+    (tmp_path / "toy.proto").write_text(PROTO.replace("PlayRequest {", "PlayReqest {"))
+    (tmp_path / "saga.yaml").write_text(TOY)
+    result = await run("check", "--protos", ".", "saga.yaml")
+    assert result.code == 1
+    assert '"PlayRequest" is not defined' in result.err
+
+
+async def test_without_the_compiler_the_way_out_is_said(run, tmp_path: Path, monkeypatch) -> None:
+    (tmp_path / "toy.proto").write_text(PROTO)
+    (tmp_path / "saga.yaml").write_text(TOY)
+    monkeypatch.setattr("amends_cli.descriptors.find_spec", lambda name: None)
+    result = await run("check", "--protos", ".", "saga.yaml")
+    assert result.code == 1
+    assert "pip install grpcio-tools" in result.err
+
+
+async def test_two_sets_that_contradict_each_other_are_named(run, contracts, tmp_path: Path) -> None:
+    changed = descriptor_set()
+    next(file for file in changed.file if file.name.endswith("payments.proto")).message_type[0].field[0].name = "other"
+    (tmp_path / "other.binpb").write_bytes(changed.SerializeToString())
+    (tmp_path / "saga.yaml").write_text(GOOD)
+    result = await run("check", "--descriptors", contracts, "--descriptors", "other.binpb", "saga.yaml")
+    assert result.code == 1
+    assert "other.binpb contradict each other about shop/payments/v1/payments.proto" in result.err
+
+
+async def test_without_contracts_the_orchestrator_checks(amends, orchestrator, tmp_path: Path) -> None:
+    (tmp_path / "saga.yaml").write_text(GOOD)
+    finding = api.Finding(
+        code="AM001", severity=api.SEVERITY_WARNING, message="Look.", source="saga.yaml", line=3, column=1, excerpt="x"
+    )
+    orchestrator.script("CheckSaga", Answer.ok(api.CheckSagaResponse(findings=[finding])))
+    result = await amends("check", "saga.yaml", "-n", "shop")
+    (call,) = orchestrator.calls("CheckSaga")
+    assert call.request.namespace == "shop"
+    assert call.request.manifests[0].text == GOOD
+    assert result.code == 0
+    assert "saga.yaml:3:1: warning[AM001]: Look." in result.out
+    assert result.out.endswith("1 warning in 1 file\n")
+
+
+async def test_a_check_loads_no_network_library_and_is_quick(contracts, tmp_path: Path) -> None:
+    (tmp_path / "saga.yaml").write_text(GOOD)
+    code = (
+        "import sys; from amends_cli.main import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "heavy = {'grpc', 'asyncpg', 'amends_orchestrator', 'rich'}\n"
+        "print(sorted({name.split('.')[0] for name in sys.modules} & heavy))"
+    )
+    command = [sys.executable, "-c", code, "check", "--descriptors", contracts, str(tmp_path / "saga.yaml")]
+    taken = []
+    for _ in range(3):
+        began = time.monotonic()
+        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: ASYNC221
+        taken.append(time.monotonic() - began)
+    assert done.stdout.splitlines()[-1] == "[]"
+    # 0.4 s on a quiet machine; here other work may be going on.
+    assert min(taken) < 1.5

@@ -160,6 +160,7 @@ async def test_the_stock_is_dispatched_when_inventory_is_back(shop, inventory, f
     await eventually(lambda: len(inventory.dispatched) > 1)
     inventory.away = False
     await eventually(finished)
+    assert set(inventory.dispatched) == {"o-1"}
 
 
 async def test_a_confirmed_order_learns_its_run_afterwards(shop, orchestrator, place_and_die, finished, call):
@@ -176,4 +177,4 @@ async def test_one_order_that_cannot_go_on_does_not_hold_up_the_others(shop, orc
     await orchestrator.end("o-19", run_pb2.RUN_STATE_COMPENSATED, "COMPENSATED")
     del orchestrator.runs["o-0"]
     await make_due()
-    await order_once("o-19", pb.ORDER_STATE_REJECTED)
+    assert (await order_once("o-19", pb.ORDER_STATE_REJECTED)).reason == "COMPENSATED"

@@ -18,9 +18,9 @@ async def assemble(settings: Settings, runtime: Runtime) -> None:
     saga = PlaceOrderSaga(runtime.channel(settings.orchestrator_target), settings.saga_namespace)
     desk = Desk(runtime.database, saga, Warehouse(runtime.channel(settings.inventory_target)))
     runtime.add(add_OrderServiceServicer_to_server, OrderService(runtime.database, desk), "shop.orders.v1.OrderService")
-    follow_up = FollowUp(runtime.database, desk, settings.follow_up_every, settings.follow_up_at_most)
-    runtime.background("follow-up", follow_up.run)
+    runtime.background("follow-up", FollowUp(runtime.database, desk, settings).run)
 
 
 if __name__ == "__main__":
-    run(settings := Settings(), partial(assemble, settings))
+    settings = Settings()
+    run(settings, partial(assemble, settings))

@@ -5,13 +5,13 @@ another service.
 """
 
 import asyncio
-from datetime import timedelta
 from typing import Protocol
 
 from amends_chassis.database import Database
 
 from shop_orders import store
 from shop_orders.domain import Order
+from shop_orders.settings import Settings
 
 BATCH = 16
 
@@ -27,11 +27,11 @@ class Clerk(Protocol):
 class FollowUp:
     """Follows up on unfinished orders."""
 
-    def __init__(self, database: Database, clerk: Clerk, every: timedelta, at_most: timedelta) -> None:
+    def __init__(self, database: Database, clerk: Clerk, settings: Settings) -> None:
         self._database = database
         self._clerk = clerk
-        self._every = every
-        self._at_most = at_most
+        self._every = settings.follow_up_every
+        self._at_most = settings.follow_up_at_most
 
     async def run(self) -> None:
         """Follow up for ever."""

@@ -1,9 +1,9 @@
 """`amends check` without a server: exit codes, places, contracts from files and folders, and speed."""
 
 import json
+import resource
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -54,18 +54,18 @@ async def test_a_mistake_is_shown_with_its_line_a_caret_and_how_to_mend_it(run, 
     lines = result.out.splitlines()
     assert result.code == 1
     assert lines[0].startswith("saga.yaml:15:")
-    assert "error[AM" in lines[0]
+    assert ": error AM" in lines[0]
     assert "order_idd" in lines[0]
-    assert lines[1].startswith("  15 |       request:")
-    assert lines[2].index("^") >= lines[1].index("order_idd") - 1
-    assert "order_id" in lines[3]
+    assert lines[2].startswith("15 |       request:")
+    assert lines[3].index("^") == lines[2].index("order_idd")
+    assert "order_id" in lines[4]
     assert lines[-1] == "1 error in 1 file"
 
 
 async def test_findings_as_json_have_the_names_of_the_api(run, contracts, tmp_path: Path) -> None:
     (tmp_path / "saga.yaml").write_text(BAD)
     result = await run("check", "--descriptors", contracts, "-o", "json", "saga.yaml")
-    (finding,) = json.loads(result.out)
+    (finding,) = json.loads(result.out)["findings"]
     assert set(finding) == {field.name for field in api.Finding.DESCRIPTOR.fields}
     assert (finding["severity"], finding["line"]) == ("error", 15)
 
@@ -73,8 +73,16 @@ async def test_findings_as_json_have_the_names_of_the_api(run, contracts, tmp_pa
 async def test_wide_shows_what_each_step_may_cost(run, contracts, tmp_path: Path) -> None:
     (tmp_path / "saga.yaml").write_text(GOOD)
     result = await run("check", "--descriptors", contracts, "-o", "wide", "saga.yaml")
-    assert "shop/pay: worst case" in result.out
-    assert "shop.payments.v1.PaymentService/Refund" in result.out
+    assert result.out.startswith("shop/pay\n")
+    assert "Refund (guarded)" in result.out
+    assert "the deadline is 1m" in result.out
+
+
+async def test_findings_are_written_for_code_scanning_too(run, contracts, tmp_path: Path) -> None:
+    (tmp_path / "saga.yaml").write_text(BAD)
+    result = await run("check", "--descriptors", contracts, "-o", "sarif", "saga.yaml")
+    assert result.code == 1
+    assert json.loads(result.out)["version"] == "2.1.0"
 
 
 async def test_malformed_yaml_is_a_finding(run, contracts, tmp_path: Path) -> None:
@@ -173,7 +181,7 @@ async def test_without_contracts_the_orchestrator_checks(amends, orchestrator, t
     assert call.request.namespace == "shop"
     assert call.request.manifests[0].text == GOOD
     assert result.code == 0
-    assert "saga.yaml:3:1: warning[AM001]: Look." in result.out
+    assert "saga.yaml:3:1: warning AM001: Look." in result.out
     assert result.out.endswith("1 warning in 1 file\n")
 
 
@@ -189,9 +197,10 @@ async def test_a_check_loads_no_network_library_and_is_quick(contracts, tmp_path
     command = [sys.executable, "-c", code, "check", "--descriptors", contracts, str(tmp_path / "saga.yaml")]
     taken = []
     for _ in range(3):
-        began = time.monotonic()
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: ASYNC221
-        taken.append(time.monotonic() - began)
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     assert done.stdout.splitlines()[-1] == "[]"
-    # 0.4 s on a quiet machine; here other work may be going on.
-    assert min(taken) < 1.5
+    # Of the processor, not of the clock: other work may be going on here.
+    assert min(taken) < 0.6

@@ -1,11 +1,10 @@
-"""Shows findings to people: where, what, how to mend it, the source line with a caret. Called by check and apply."""
+"""Findings of the orchestrator or the checker, for people and for programs. Called by check and apply."""
 
+import re
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import typer
-
-from amends_cli.output import Format, emit
 
 if TYPE_CHECKING:
     from amends_saga.findings import Finding
@@ -41,37 +40,25 @@ def as_data(finding: "Finding") -> dict[str, Any]:
     }
 
 
-def show(findings: Sequence["Finding"], form: Format, *, summary: str) -> None:
-    """Prints all findings, then on tables one line that sums them up."""
-    if emit([as_data(finding) for finding in findings], form):
-        return
-    for finding in findings:
-        _show_one(finding)
-    errors = sum(finding.is_error for finding in findings)
-    warnings = len(findings) - errors
+def show(findings: Sequence["Finding"], *, summary: str) -> None:
+    """Prints all findings for people, then one line that sums them up."""
+    from amends_saga.check import render  # only when there is something to show
+
     if findings:
-        counts = (_count(errors, "error"), _count(warnings, "warning"))
-        summary = f"{', '.join(filter(None, counts))} in {summary}"
-    else:
-        summary = f"ok: {summary}"
-    typer.secho(summary, fg="red" if errors else "yellow" if warnings else "green")
+        typer.echo(_coloured(render.text(findings)))
+    errors = sum(finding.is_error for finding in findings)
+    said = f"{render.summary(findings)} in {summary}" if findings else f"ok: {summary}"
+    typer.secho(said, fg=COLOURS["error"] if errors else COLOURS["warning"] if findings else "green")
 
 
-def _show_one(finding: "Finding") -> None:
-    place = finding.place
-    where = ":".join(str(part) for part in (place.source, place.line, place.column) if part)
-    typer.secho(f"{where}: " if where else "", bold=True, nl=False)
-    typer.secho(f"{finding.severity}[{finding.code}]", fg=COLOURS[finding.severity], nl=False)
-    typer.echo(f": {finding.message}")
-    if place.excerpt and place.line:
-        number = str(place.line)
-        typer.echo(f"  {number} | {place.excerpt}")
-        if place.column:
-            # Tabs stay tabs under tabs, or the caret would point elsewhere.
-            lead = "".join("\t" if character == "\t" else " " for character in place.excerpt[: place.column - 1])
-            typer.secho(f"  {' ' * len(number)} | {lead}{'^' * max(1, place.width)}", fg=COLOURS[finding.severity])
-    if finding.hint:
-        typer.echo(f"  help: {finding.hint}")
+def _coloured(text: str) -> str:
+    """The severities in their colours; typer takes them out again where the output is no terminal."""
+    return re.sub(
+        r"^(\S.*?: )(error|warning)( AM\d+:)",
+        lambda found: found[1] + typer.style(found[2] + found[3], fg=COLOURS[found[2]]),
+        text,
+        flags=re.MULTILINE,
+    )
 
 
 def _count(number: int, what: str) -> str:

@@ -73,17 +73,24 @@ def emit_rows(rows: Sequence[Row], columns: Iterable[Column], form: Format, *, e
     if not rows:
         say(empty)
         return
+    shown = [column for column in columns if form is Format.WIDE or not column.wide]
+    emit_table([column.title for column in shown], [[column.value(row) for column in shown] for row in rows])
+
+
+def emit_table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Prints a table: fitted to a terminal, and without limits of width into a file or a pipe."""
     from rich import box
     from rich.table import Table
+    from rich.text import Text
 
-    shown = [column for column in columns if form is Format.WIDE or not column.wide]
-    table = Table(box=box.SIMPLE_HEAD if sys.stdout.isatty() else None, pad_edge=False, header_style="bold")
-    for column in shown:
-        table.add_column(column.title, no_wrap=not sys.stdout.isatty())
+    terminal = sys.stdout.isatty()
+    table = Table(box=box.SIMPLE_HEAD if terminal else None, pad_edge=False, header_style="bold")
+    for heading in headings:
+        table.add_column(heading, no_wrap=not terminal)
     for row in rows:
-        table.add_row(*(column.value(row) for column in shown))
+        table.add_row(*(Text(cell) for cell in row))  # what a participant said is no markup
     printer = console()
-    if not sys.stdout.isatty():  # a file or a pipe has no width, and must not lose characters
+    if not terminal:
         printer.width = 10_000
     printer.print(table)
 

@@ -90,5 +90,5 @@ def _contract(document: Manifest, contracts: "FileDescriptorSet | None") -> byte
 def _show(results: list[dict[str, Any]], form: Format) -> None:
     found = [finding for row in results for finding in row["findings"]]
     if found:
-        findings.show(found, form, summary=findings.plural([(len(results), "resource")]))
+        findings.show(found, summary=findings.plural([(len(results), "resource")]))
     output.emit_rows(results, COLUMNS, form, empty="nothing")

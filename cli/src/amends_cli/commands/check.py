@@ -4,6 +4,7 @@ With contracts at hand (--descriptors, --protos) no server is needed, and none o
 process must take well under a second. Without them the orchestrator checks against what its participants say.
 """
 
+from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -12,7 +13,7 @@ from amends_cli import connection, descriptors, findings, manifests, output
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Exit
 from amends_cli.manifests import Text
-from amends_cli.output import Column, Format, field
+from amends_cli.output import Format
 
 if TYPE_CHECKING:
     from amends_saga.check import CheckResult, SagaFigures
@@ -20,16 +21,14 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 
-FIGURES = [
-    Column("STEP", field("step")),
-    Column("METHOD", field("method")),
-    Column("KIND", field("kind")),
-    Column("PIVOT", field("position")),
-    Column("ATTEMPTS", field("attempts")),
-    Column("TIMEOUT", field("timeout")),
-    Column("WORST CASE", field("worst")),
-    Column("COMPENSATION", field("compensation")),
-]
+class Report(StrEnum):
+    """How to print what was found."""
+
+    TABLE = "table"
+    WIDE = "wide"
+    JSON = "json"
+    YAML = "yaml"
+    SARIF = "sarif"
 
 
 def check(
@@ -37,20 +36,18 @@ def check(
     descriptor_files: descriptors.Descriptors = None,
     protos: descriptors.Protos = None,
     namespace: connection.Namespace = "default",
-    form: output.Output = Format.TABLE,
+    form: Annotated[Report, typer.Option("-o", "--output", help="How to print; wide adds figures.")] = Report.TABLE,
     address: connection.Address = None,
 ) -> None:
     """Check definitions. Exit code 1 when there is an error; warnings alone are a success."""
     texts = manifests.read_files(files)
     contracts = descriptors.load(descriptor_files, protos)
-    if contracts:
+    if contracts is not None:
         result = _locally(texts, contracts, namespace)
-        found = result.findings
-        if form is Format.WIDE:
-            _show_figures(result.figures)
+        found, figures = result.findings, result.figures
     else:
-        found = _by_server(texts, namespace, address)
-    findings.show(found, form, summary=findings.plural([(len(texts), "file")]))
+        found, figures = _by_server(texts, namespace, address), []
+    _show(found, figures, form, findings.plural([(len(texts), "file")]))
     if any(finding.is_error for finding in found):
         raise typer.Exit(Exit.FAILED)
 
@@ -63,27 +60,21 @@ def _locally(texts: list[Text], contracts: "FileDescriptorSet", namespace: str) 
     return checker.check(documents, namespace=namespace, descriptors=contracts.SerializeToString())
 
 
-def _show_figures(sagas: "list[SagaFigures]") -> None:
-    from amends_saga.definition import format_duration
+def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: Report, summary: str) -> None:
+    from amends_saga.check import render
 
-    for saga in sagas:
-        deadline = "none" if saga.deadline is None else format_duration(saga.deadline)
-        worst = format_duration(saga.worst_case)
-        typer.echo(f"{saga.namespace}/{saga.saga}: worst case {worst} before the pivot, deadline {deadline}")
-        rows = [
-            {
-                "step": step.name,
-                "method": step.method,
-                "kind": step.kind,
-                "position": step.position,
-                "attempts": step.attempts,
-                "timeout": step.timeout and format_duration(step.timeout),
-                "worst": step.worst_case and format_duration(step.worst_case),
-                "compensation": step.compensation,
-            }
-            for step in saga.steps
-        ]
-        output.emit_rows(rows, FIGURES, Format.TABLE, empty="no steps")
+    if form is Report.SARIF:
+        output.emit(render.sarif(found), Format.JSON)
+    elif form in (Report.JSON, Report.YAML):
+        data = {"findings": [findings.as_data(finding) for finding in found]}
+        output.emit(data | {"figures": render.as_json([], figures)["figures"]}, Format(form))
+    else:
+        for saga in figures if form is Report.WIDE else ():
+            typer.secho(f"{saga.namespace}/{saga.saga}", bold=True)
+            headings, rows = render.figures_table(saga)
+            output.emit_table(headings, rows)
+            typer.echo("\n".join(render.figures_lines(saga)) + "\n")
+        findings.show(found, summary=summary)
 
 
 def _by_server(texts: list[Text], namespace: str, address: str | None) -> "list[Finding]":

@@ -1,0 +1,62 @@
+"""A timeline's line, a claim that does not hold, and lines to copy that are valid JSON."""
+
+import io
+import json
+import re
+from datetime import UTC, datetime, timedelta
+
+from amends_demo import guide
+from amends_demo.place import Place
+from amends_demo.telling import Telling, line
+from google.protobuf import json_format
+from rich.console import Console
+from rich.text import Text
+
+from amends.saga.v1 import run_pb2, run_service_pb2
+from shop.orders.v1 import orders_pb2
+
+BEGAN = datetime(2026, 1, 1)
+
+
+def test_a_line_says_when_what_how_and_who() -> None:
+    event = run_pb2.RunEvent(
+        kind="RESOLVED",
+        step="charge",
+        operation=run_pb2.OPERATION_COMPENSATION,
+        outcome="rejected",
+        code="ABORTED",
+        message="retry: [closed]",
+        actor="grace",
+    )
+    event.at.FromDatetime(BEGAN.replace(tzinfo=UTC) + timedelta(milliseconds=1500))
+    text = Text.from_markup(line(event, BEGAN)).plain
+    assert text.split() == [
+        *("+1.500s", "resolved", "charge", "(compensation)", "rejected", "ABORTED", "retry:", "[closed]", "by", "grace")
+    ]
+
+
+def test_a_claim_that_does_not_hold_is_remembered_with_what_was_seen() -> None:
+    out = io.StringIO()
+    telling = Telling(Console(file=out, width=200))
+    telling.claim("the sun shines", True)
+    telling.claim("the [moon] shines", False, "clouds")
+    assert telling.broken == ["the [moon] shines"]
+    assert "BROKEN the [moon] shines: saw 'clouds'" in out.getvalue()
+
+
+def test_the_lines_to_copy_hold_valid_messages(tmp_path) -> None:
+    place = Place(tmp_path)
+    with place.held():
+        place.write_state("up", "a:1", {"orders": {"grpc": "o:1"}, "orchestrator-1": {"grpc": "a:1"}})
+        text = "\n".join(guide.lines(place))
+    bodies = re.findall(r"-d '(\{.*\})' \S+ (\S+)", text)
+    kinds = {
+        "shop.orders.v1.OrderService/PlaceOrder": orders_pb2.PlaceOrderRequest,
+        "amends.saga.v1.RunService/StartRun": run_service_pb2.StartRunRequest,
+        "amends.saga.v1.RunService/GetRun": run_service_pb2.GetRunRequest,
+        "amends.saga.v1.RunService/WatchRun": run_service_pb2.WatchRunRequest,
+    }
+    assert {method for _, method in bodies} == set(kinds)
+    for body, method in bodies:
+        json_format.ParseDict(json.loads(body), kinds[method]())
+    json_format.ParseDict(json.loads(guide.INPUT), orders_pb2.PlaceOrderInput())

@@ -18,5 +18,4 @@ async def assemble(settings: Settings, runtime: Runtime) -> None:
 
 
 if __name__ == "__main__":
-    settings = Settings()
-    run(settings, partial(assemble, settings))
+    run(settings := Settings(), partial(assemble, settings))

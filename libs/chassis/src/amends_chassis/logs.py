@@ -82,4 +82,9 @@ def _renderers(form: LogFormat, stream: TextIO) -> list[Processor]:
     if form is LogFormat.CONSOLE:
         plain = structlog.dev.plain_traceback
         return [structlog.dev.ConsoleRenderer(colors=stream.isatty(), exception_formatter=plain)]
-    return [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
+    return [structlog.processors.format_exc_info, _what_first, structlog.processors.JSONRenderer(default=str)]
+
+
+def _what_first(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
+    """Begin a line with when, how bad and what, for those who read it as it is."""
+    return {key: event[key] for key in ("timestamp", "level", "event") if key in event} | event

@@ -3,27 +3,24 @@
 Called by `check` and `compile`. Never raises on any saga, whatever was wrong with its text.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from amends_saga import codes
+from amends_saga.analysis.gather import gather
 from amends_saga.analysis.model import Expression, ExpressionRole, Graph, Method, Model, ParticipantView, StepModel
 from amends_saga.analysis.resolve import Methods, SetCache
 from amends_saga.analysis.words import expression_findings
 from amends_saga.cel import Checked, Environment
 from amends_saga.cel.environment import ANYTHING, children
-from amends_saga.definition import InlineField, Node, RetryPolicyResource, Saga, Step
+from amends_saga.definition import Node, RetryPolicyResource, Saga, Step
 from amends_saga.descriptors import (
     RUN_MESSAGE,
     Contracts,
     ContractSet,
     DescriptorError,
-    definition_file,
     parse_set,
 )
 from amends_saga.descriptors.contracts import build_pool
-from amends_saga.descriptors.inline import INPUT_MESSAGE
-from amends_saga.descriptors.wellknown import ALWAYS, well_known_file
 from amends_saga.findings import Finding, choices
 
 
@@ -49,7 +46,7 @@ def analyse(
     ]
     graph = Graph(_after(saga.steps, findings))
     extra = _extra_sets(saga, descriptors, cache, findings)
-    contracts, input_type = _contracts(saga, methods.sets, extra, findings)
+    contracts, input_type = gather(saga, methods, extra, findings)
     environment = _environment(saga, contracts, calls, input_type, findings)
     steps = tuple(
         StepModel(i, step, graph.after[i], *calls[i], _expressions(i, step, calls[i], environment, findings))
@@ -116,94 +113,6 @@ def _extra_sets(saga: Saga, descriptors: bytes | None, cache: SetCache, findings
             hint = "Give the output of protoc --include_imports --descriptor_set_out."
             findings.append(saga.input_node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))
     return found
-
-
-def _contracts(
-    saga: Saga, services: Mapping[str, ContractSet], extra: Sequence[ContractSet], findings: list[Finding]
-) -> tuple[Contracts, str]:
-    contracts = Contracts()
-    for service in sorted(services):
-        contracts.take(services[service], [services[service].symbols[service]])
-    searched = [*dict.fromkeys(services[name] for name in sorted(services)), *extra]
-    fields: tuple[InlineField, ...] = ()
-    enums, imports = frozenset[str](), list[str]()
-    if isinstance(saga.input, str):
-        input_type = _find(saga.input, saga.input_node, contracts, searched, findings)
-    else:
-        fields, input_type = saga.input, INPUT_MESSAGE
-        named = {item.type: item.node for item in fields if "." in item.type}
-        found = {name: _find(name, node, contracts, searched, findings) for name, node in named.items()}
-        fields = tuple(item for item in fields if item.type not in found or found[item.type])
-        imports = [contracts_file(name, contracts) for name in found if found[name]]
-        enums = frozenset(name for name in found if _is_enum(name, contracts))
-    for name in ALWAYS:
-        known = well_known_file(name)
-        if known is not None:
-            contracts.files.setdefault(name, known)
-    file = definition_file(fields, enums, imports)
-    if not isinstance(saga.input, str) and not fields:
-        file.message_type.add(name="Input")
-    contracts.files[file.name] = file
-    _quarrels(saga, contracts, findings)
-    return contracts, input_type
-
-
-def contracts_file(name: str, contracts: Contracts) -> str:
-    """Return the file that defines a message or enum in merged contracts; empty when none does."""
-    for file in contracts.files.values():
-        prefix = f"{file.package}." if file.package else ""
-        if name.startswith(prefix):
-            first = name[len(prefix) :].split(".")[0]
-            if any(m.name == first for m in file.message_type) or any(e.name == first for e in file.enum_type):
-                return file.name
-    return ""
-
-
-def _is_enum(name: str, contracts: Contracts) -> bool:
-    file = contracts.files.get(contracts_file(name, contracts))
-    if file is None:
-        return False
-    prefix = f"{file.package}." if file.package else ""
-    *outer, last = name[len(prefix) :].split(".")
-    scope: Any = file
-    for part in outer:
-        nested: Any = scope.message_type if scope is file else scope.nested_type
-        scope = next((item for item in nested if item.name == part), None)
-        if scope is None:
-            return False
-    return any(item.name == last for item in scope.enum_type)
-
-
-def _find(name: str, node: Node, contracts: Contracts, searched: Sequence[ContractSet], findings: list[Finding]) -> str:
-    """Take the file that defines a message, and return the message's name; empty (and a finding) when none does."""
-    if contracts_file(name, contracts):
-        return name
-    for given in searched:
-        if name in given.symbols:
-            contracts.take(given, [given.symbols[name]])
-            return name
-    stem = name.removeprefix("google.protobuf.")
-    if stem != name:
-        for file_name in ALWAYS:
-            known = well_known_file(file_name)
-            if known is not None and any(item.name == stem for item in known.message_type):
-                contracts.files.setdefault(file_name, known)
-                return name
-    known_names = {symbol for given in searched for symbol in given.symbols}
-    hint = choices(name, known_names, "Name a message of a service that the saga calls, or list the fields here.")
-    findings.append(node.finding(codes.UNKNOWN_MESSAGE, f"There is no message `{name[:120]}`.", hint))
-    return ""
-
-
-def _quarrels(saga: Saga, contracts: Contracts, findings: list[Finding]) -> None:
-    for conflict in contracts.conflicts:
-        message = f"{conflict.what} is not the same in the contracts of {conflict.first} and {conflict.second}."
-        hint = "Build both services with the same version of the file."
-        findings.append(saga.metadata.node.finding(codes.DESCRIPTORS_CONFLICT, message, hint))
-    for owner, name in contracts.missing:
-        message = f"The descriptors of {owner} import `{name}`, which they do not hold."
-        hint = "Make them with protoc --include_imports."
-        findings.append(saga.metadata.node.finding(codes.DESCRIPTORS_BROKEN, message, hint))
 
 
 def _environment(
@@ -273,15 +182,16 @@ def _uses(checked: Checked, environment: Environment) -> dict[str, int]:
     waiting = [(checked.root, frozenset[str]())]
     while waiting:
         node, bound = waiting.pop()
-        if node.HasField("ident_expr"):
+        kind = node.WhichOneof("kind")
+        if kind == "ident_expr":
             name = node.ident_expr.name
             if name in environment.variables and name not in bound and node.id not in checked.type_names:
                 uses[name] = min(uses.get(name, len(checked.text)), checked.offset(node.id))
-        elif node.HasField("comprehension_expr"):
+        elif kind == "comprehension_expr":
             inner = node.comprehension_expr
             now = bound | {inner.iter_var, inner.iter_var2, inner.accu_var}
             waiting += [(inner.iter_range, bound), (inner.accu_init, bound)]
             waiting += [(part, now) for part in (inner.loop_condition, inner.loop_step, inner.result)]
-        else:
+        elif kind != "const_expr":
             waiting += [(child, bound) for child in children(node)]
     return uses

@@ -58,6 +58,8 @@ class Methods:
         self._sets, self._report = sets, report
         self._services: dict[str, tuple[Participant, ContractSet] | None] = {}
         self._found: dict[tuple[str, str], Method | None] = {}
+        self.complete = True
+        """False when the contract of some service could not be had."""
         self.sets: dict[str, ContractSet] = {}
         """The contracts of the services that were resolved, by service."""
 
@@ -67,6 +69,7 @@ class Methods:
             self._services[call.service] = self._service(call)
         found = self._services[call.service]
         if found is None:
+            self.complete = False
             return None
         key = (call.service, call.method)
         if key not in self._found:

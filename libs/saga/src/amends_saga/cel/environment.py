@@ -132,7 +132,7 @@ class Environment:
 
 def children(node: Any) -> Iterator[Any]:
     """Yield the nodes directly below a node."""
-    kind = _kind(node)
+    kind = node.WhichOneof("kind")
     if kind == "select_expr":
         yield node.select_expr.operand
     elif kind == "call_expr":
@@ -149,13 +149,6 @@ def children(node: Any) -> Iterator[Any]:
     elif kind == "comprehension_expr":
         inner = node.comprehension_expr
         yield from (inner.iter_range, inner.accu_init, inner.loop_condition, inner.loop_step, inner.result)
-
-
-_KINDS = ("select_expr", "ident_expr", "const_expr", "call_expr", "struct_expr", "list_expr", "comprehension_expr")
-
-
-def _kind(node: Any) -> str:
-    return next((kind for kind in _KINDS if node.HasField(kind)), "")
 
 
 def walk(node: Any) -> Iterator[Any]:

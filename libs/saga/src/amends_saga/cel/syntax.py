@@ -105,6 +105,10 @@ def _classes() -> dict[str, Any]:
                 added.type = _SCALARS[kind]  # type: ignore[assignment]
             else:
                 added.type, added.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".amends.cel.{kind}"
+            if name == "Expr" and field != "id":
+                added.oneof_index = 0
+        if name == "Expr":
+            message.oneof_decl.add(name="kind")
     pool = DescriptorPool()
     pool.AddSerializedFile(file.SerializeToString())
     return {

@@ -75,7 +75,7 @@ class _At:
 
     def aside(self) -> _At:
         """Return the same place for a value that is only looked at."""
-        return replace(self, copying=False, flows=False, target=None, probing=False)
+        return _At(self.facts, self.certain, direct=self.direct, hidden=self.hidden, bound=self.bound)
 
 
 @dataclass
@@ -125,20 +125,21 @@ class Flow:
 
     def walk(self, node: Any, at: _At) -> None:
         """Follow a node's value."""
-        if node.HasField("ident_expr"):
+        kind = node.WhichOneof("kind")
+        if kind == "ident_expr":
             self._ident(node, at)
-        elif node.HasField("const_expr"):
+        elif kind == "const_expr":
             self._leaf(node, at)
-        elif node.HasField("select_expr"):
+        elif kind == "select_expr":
             self._select(node, at)
-        elif node.HasField("call_expr"):
+        elif kind == "call_expr":
             self._call(node, at)
-        elif node.HasField("struct_expr"):
+        elif kind == "struct_expr":
             self._struct(node, at)
-        elif node.HasField("list_expr"):
+        elif kind == "list_expr":
             for element in node.list_expr.elements:
                 self.walk(element, at)
-        elif node.HasField("comprehension_expr"):
+        elif kind == "comprehension_expr":
             self._comprehension(node.comprehension_expr, at)
 
     def _leaf(self, node: Any, at: _At) -> None:
@@ -172,7 +173,7 @@ class Flow:
             inner = replace(inner, probing=True)
         else:
             self._leaf(node, at)
-        self.walk(node.select_expr.operand, replace(inner, probing=inner.probing or at.probing))
+        self.walk(node.select_expr.operand, replace(inner, probing=True) if at.probing else inner)
 
     def _call(self, node: Any, at: _At) -> None:
         call, name = node.call_expr, node.call_expr.function

@@ -133,6 +133,12 @@ async def test_an_order_that_the_orchestrator_cannot_read_is_rejected(shop, orch
     assert await database.pool.fetchval("SELECT card_token IS NULL FROM orders")
 
 
+async def test_an_order_whose_key_has_a_run_of_something_else_stays_pending(shop, orchestrator, order_once):
+    orchestrator.inputs["o-1"] = b"something else"
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    assert (await order_once("o-1", pb.ORDER_STATE_PENDING)).run_id == ""
+
+
 async def test_an_order_whose_last_step_a_person_skipped_is_confirmed(shop, orchestrator, make_due, order_once):
     await shop.PlaceOrder(as_request("o-1", WISH))
     await orchestrator.end(

@@ -18,16 +18,15 @@ from shop.types.v1 import types_pb2
 from shop_orders.domain import Order
 
 SAGA = "place-order"
-_FOR_EVER = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.ALREADY_EXISTS)
 _ON_THE_WAY = timedelta(milliseconds=200)
 
 
 class SagaRefused(Exception):
-    """The orchestrator will never run this saga for the order: it cannot read the order, or its key is taken."""
+    """The orchestrator will never run the saga for this order: it cannot read the order, and no run exists."""
 
 
 class OrchestratorAway(Exception):
-    """The orchestrator did not answer, or not now. The saga may have been started all the same."""
+    """The orchestrator gave no answer that settles anything. The saga may have been started all the same."""
 
 
 class PlaceOrderSaga:
@@ -97,7 +96,9 @@ def _answers() -> Iterator[None]:
     try:
         yield
     except grpc.aio.AioRpcError as error:
-        if error.code() in _FOR_EVER:
+        # Not ALREADY_EXISTS: there is a run with this key, begun with other input, and it may go on. To call the order
+        # rejected would be a lie; it stays PENDING and is complained about until a person has looked.
+        if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
             raise SagaRefused(error.code().name) from error
         raise OrchestratorAway(error.code().name) from error
     except DeadlinePassed as error:

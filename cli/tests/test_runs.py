@@ -1,7 +1,9 @@
 """`amends start`, `watch`, `get`, `resolve`, `cancel`: what is sent, what is shown, and how it exits."""
 
+import asyncio
 import io
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -126,6 +128,23 @@ async def test_a_timeline_as_json_is_one_record_a_line(amends, orchestrator) -> 
         "RESOLVED",
     ]
     assert result.code == 0
+
+
+async def test_a_timeline_goes_on_at_another_replica_without_repeating_itself(amends, orchestrator) -> None:
+    gone = replace(Answer.streamed(*TIMELINE[:2]), code=grpc.StatusCode.UNAVAILABLE)
+    rest = Answer.streamed(*TIMELINE[2:], api.WatchRunResponse(run=COMPLETED))
+    orchestrator.script("WatchRun", gone, rest)
+    result = await amends("watch", RUN)
+    assert [call.request.after_seq for call in orchestrator.calls("WatchRun")] == [0, 2]
+    assert [line.split()[1] for line in result.out.splitlines()[:4]] == ["1", "2", "3", "4"]
+    assert result.code == 0
+
+
+async def test_a_run_that_takes_longer_than_one_wants_to_watch_is_a_failure(amends, orchestrator) -> None:
+    orchestrator.script("WatchRun", Answer.streamed(*TIMELINE).once(asyncio.Event()))
+    result = await amends("watch", RUN, "--timeout", "0.3")
+    assert result.code == 1
+    assert "has not ended within 0.3 s" in result.err
 
 
 async def test_a_parked_run_says_what_can_be_done(amends, orchestrator) -> None:

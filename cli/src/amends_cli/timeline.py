@@ -1,9 +1,14 @@
 """Tells the story of a run, record by record, as it becomes durable. Called by `watch` and `start --watch`."""
 
+import json
 from datetime import datetime
 from typing import Any
 
+import typer
+from google.protobuf import json_format
+
 from amends.saga.v1 import run_pb2
+from amends.saga.v1.run_service_pb2 import WatchRunResponse
 
 OUTCOME_STYLE = {"ok": "green", "rejected": "red", "unknown": "yellow", "voided": "magenta"}
 STATE_STYLE = {
@@ -74,27 +79,34 @@ def parked_lines(run: run_pb2.Run) -> list[str]:
 
 
 class Story:
-    """Follows one run and prints each record once."""
+    """Follows one run and prints each record once: as a line for people, or as one line of JSON."""
 
-    def __init__(self, printer: Any) -> None:
+    def __init__(self, printer: Any, *, as_json: bool = False) -> None:
         self._printer = printer
+        self._as_json = as_json
         self._began: datetime | None = None
         self.run: run_pb2.Run | None = None
         """As it stood last."""
 
-    def tell(self, event: run_pb2.RunEvent | None, run: run_pb2.Run | None) -> None:
+    def tell(self, answer: WatchRunResponse) -> None:
         """Takes one answer of WatchRun."""
-        if event is not None:
-            self._began = self._began or event.at.ToDatetime()
-            self._printer.print(event_line(event, self._began))
-        if run is not None:
+        if answer.HasField("event"):
+            self._tell_event(answer.event)
+        if answer.HasField("run"):
             was_parked = self.run is not None and self.run.state == run_pb2.RUN_STATE_PARKED
-            self.run = run
-            if run.state == run_pb2.RUN_STATE_PARKED and not was_parked:
-                for line in parked_lines(run):
+            self.run = answer.run
+            if self.run.state == run_pb2.RUN_STATE_PARKED and not was_parked and not self._as_json:
+                for line in parked_lines(self.run):
                     self._printer.print(line, style="magenta", markup=False)
 
     def end(self) -> None:
         """Prints how it stands when nothing more will come."""
-        if self.run is not None:
+        if self.run is not None and not self._as_json:
             self._printer.print(final_line(self.run))
+
+    def _tell_event(self, event: run_pb2.RunEvent) -> None:
+        if self._as_json:
+            typer.echo(json.dumps(json_format.MessageToDict(event), ensure_ascii=False))
+            return
+        self._began = self._began or event.at.ToDatetime()
+        self._printer.print(event_line(event, self._began))

@@ -75,7 +75,8 @@ class Stack:
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:
         """Starts one process, or starts it again on the port it had. Raises ChildDied, ReportTimeout."""
-        environment = {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
+        environment = {"AMENDS_LOG_FORMAT": "console"}  # `make logs` is read by people
+        environment |= {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
         environment["AMENDS_DATABASE_URL"] = self.databases["orchestrator" if name in REPLICAS else name]
         environment |= TOLD.get(name, {})
         if name == "orders":

@@ -4,7 +4,9 @@ import getpass
 import json
 import socket
 import sys
+import time
 import uuid
+from collections.abc import Iterator
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -14,12 +16,15 @@ import typer
 
 from amends_cli import connection, output
 from amends_cli.connection import CALL_TIMEOUT
-from amends_cli.failure import Exit, usage
+from amends_cli.failure import Exit, Failure, usage
 from amends_cli.output import Format
 
 if TYPE_CHECKING:
     from google.protobuf.struct_pb2 import Struct
 
+    from amends.saga.v1.run_service_pb2 import WatchRunResponse
+
+RECONNECT = timedelta(milliseconds=200)
 FOREVER = timedelta(days=1)
 """How long to wait for the end of a run when nothing was said."""
 
@@ -155,27 +160,46 @@ def cancel(
 
 
 def _follow(server: connection.Connection, run_id: str, limit: timedelta, form: Format, *, until_parked: bool) -> Any:
-    """Tells the story of a run to its end; returns it as it stood last."""
-    from amends.saga.v1 import run_pb2, run_service_pb2
+    """Tells the story of a run to its end; returns it as it stood last. Raises Failure when that takes too long."""
+    from amends.saga.v1 import run_pb2
     from amends_cli import timeline
-    from amends_cli.commands.show import plain
 
-    story = timeline.Story(output.console())
-    last = None
-    stream = server.runs.WatchRun(run_service_pb2.WatchRunRequest(run_id=run_id), timeout=limit.total_seconds())
-    for answer in stream:
-        event = answer.event if answer.HasField("event") else None
-        last = answer.run if answer.HasField("run") else last
-        if form in (Format.TABLE, Format.WIDE):
-            story.tell(event, answer.run if answer.HasField("run") else None)
-        elif event is not None:
-            typer.echo(json.dumps(plain(event), ensure_ascii=False))  # one line each: a stream has no end bracket
-        if until_parked and last is not None and last.state == run_pb2.RUN_STATE_PARKED:
-            stream.cancel()
+    story = timeline.Story(output.console(), as_json=form in (Format.JSON, Format.YAML))
+    for answer in _records(server, run_id, limit):
+        story.tell(answer)
+        if until_parked and story.run is not None and story.run.state == run_pb2.RUN_STATE_PARKED:
             break
-    if form in (Format.TABLE, Format.WIDE):
-        story.end()
-    return last
+    story.end()
+    return story.run
+
+
+def _records(server: connection.Connection, run_id: str, limit: timedelta) -> Iterator["WatchRunResponse"]:
+    """The records of a run, each once; goes on where it was when the replica that sent them is gone."""
+    import grpc
+
+    from amends.saga.v1 import run_service_pb2
+
+    request = run_service_pb2.WatchRunRequest(run_id=run_id)
+    end = time.monotonic() + limit.total_seconds()
+    seen = False
+    while True:
+        stream = server.runs.WatchRun(request, timeout=max(0.0, end - time.monotonic()))
+        try:
+            for answer in stream:
+                seen = True
+                request.after_seq = max(request.after_seq, answer.event.seq)
+                yield answer
+            return
+        except grpc.RpcError as error:
+            code = error.code()
+            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+                hint = f"`amends watch {run_id}` goes on watching."
+                raise Failure(f"the run has not ended within {limit.total_seconds():g} s", hint) from None
+            if code is not grpc.StatusCode.UNAVAILABLE or not seen:
+                raise
+            time.sleep(RECONNECT.total_seconds())
+        finally:
+            stream.cancel()
 
 
 def _report(run: Any, form: Format, *, told: bool = False) -> None:

@@ -7,13 +7,15 @@ journaled), no service config. Called by the router and by the reflection client
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
+from contextlib import suppress
 from typing import Any
 
 import grpc.aio
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
-from amends_orchestrator.calls.ports import Answer, Invoke
+from amends_orchestrator.calls.ports import Answer, ConfinementError, Invoke
 from amends_orchestrator.calls.targets import TargetRules
 
 _AMENDS = "amends-"
@@ -51,30 +53,30 @@ class Channels:
         """The multi-callable of a unary method over bytes. Raises ConfinementError."""
         return self.to(target).unary_unary(path)
 
-    async def keep_only(self, targets: set[str]) -> None:
+    async def keep_only(self, targets: Iterable[str]) -> None:
         """Closes channels to targets that no Participant names any more; calls under way get a second."""
-        gone = [self._channels.pop(dialled) for dialled in list(self._channels) if dialled not in targets]
+        kept: set[str] = set()
+        for target in targets:
+            with suppress(ConfinementError):
+                kept.add(self._rules.check(target))
+        gone = [self._channels.pop(dialled) for dialled in list(self._channels) if dialled not in kept]
         await asyncio.gather(*(channel.close(1) for channel in gone))
 
     async def close(self) -> None:
         """Closes all channels at once."""
-        await self.keep_only(set())
+        await self.keep_only(())
 
 
-async def attempt(
-    invoke: Invoke, request: bytes, metadata: tuple[tuple[str, str], ...], timeout: float, *, trailers: bool
-) -> Answer:
+async def attempt(invoke: Invoke, request: bytes, metadata: tuple[tuple[str, str], ...], timeout: float) -> Answer:
     """Makes one call and says how it ended; raises nothing but CancelledError.
 
-    `timeout` is in seconds, because that is what the wire takes. `trailers` asks for those of an OK too.
+    `timeout` is in seconds, because that is what the wire takes.
     """
     call = invoke(request, timeout=timeout, metadata=metadata)
     try:
         response: bytes = await call
     except grpc.aio.AioRpcError as error:
         return _failed(error)
-    if not trailers:
-        return Answer(0, response)
     return Answer(0, response, trailers=_ours(await call.trailing_metadata()))
 
 

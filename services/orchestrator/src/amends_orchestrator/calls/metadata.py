@@ -27,9 +27,7 @@ _EXTRA: dict[tuple[Call, bool], Metadata] = {
 }
 
 
-def call_metadata(
-    run_id: str, step: str, call: Call, key: str, fence: int, traceparent: str, *, action_ok: bool
-) -> Metadata:
+def call_metadata(run_id: str, step: str, call: Call, key: str, fence: int, *, action_ok: bool) -> Metadata:
     """The metadata of one attempt. `action_ok` is whether the run knows that the step's action had its effect."""
     common = (
         ("amends-run-id", run_id),
@@ -38,5 +36,4 @@ def call_metadata(
         ("amends-idempotency-key", key),
         ("amends-fence", str(fence)),
     )
-    trace = (("traceparent", traceparent),) if traceparent else ()
-    return (*common, *_EXTRA[call, action_ok], *trace)
+    return (*common, *_EXTRA[call, action_ok])

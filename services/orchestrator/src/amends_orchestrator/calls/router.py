@@ -7,23 +7,40 @@ worked out once for each method and namespace and forgotten when a resource chan
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from amends_resilience import Conflict, NamedPolicy, RetryPolicy, match
+from amends_saga.analysis import resolve
 from amends_saga.definition.resources import Participant
+from prometheus_client import Counter
 
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.calls.guards import Guard, Guards
+from amends_orchestrator.calls.outcome import code_name
 from amends_orchestrator.calls.ports import ConfinementError, Route, RouteError
 from amends_orchestrator.calls.targets import check_service
+from amends_orchestrator.observe import CALL_SECONDS, CALLS, RETRIES
 
 
-@dataclass(frozen=True, slots=True)
 class Way:
-    """A route with what guards it."""
+    """A route with what guards and what counts it."""
 
-    route: Route
-    guard: Guard
+    __slots__ = ("_counted", "guard", "retries", "route", "seconds")
+
+    def __init__(self, route: Route, guard: Guard) -> None:
+        self.route = route
+        self.guard = guard
+        self.seconds = CALL_SECONDS.labels(service=route.service, method=route.method)
+        self.retries = RETRIES.labels(service=route.service, method=route.method)
+        self._counted: dict[int, Counter] = {}
+
+    def count(self, code: int) -> None:
+        """Counts an attempt that ended with this status."""
+        counter = self._counted.get(code)
+        if counter is None:
+            route = self.route
+            labels = {"service": route.service, "method": route.method, "code": code_name(code)}
+            counter = self._counted[code] = CALLS.labels(**labels)
+        counter.inc()
 
 
 class Router:
@@ -55,21 +72,13 @@ class Router:
 
     def participant(self, namespace: str, service: str) -> Participant:
         """The one Participant that serves a service for a namespace. Raises RouteError."""
-        offered = self._participants.get(service, [])
-        own = [participant for participant in offered if participant.metadata.namespace == namespace]
-        granted = own or [participant for participant in offered if participant.grants(namespace)]
-        if not granted:
-            why = f"none lists {namespace} among its callers" if offered else "none is applied"
-            raise RouteError(f"no Participant serves {service} to namespace {namespace}: {why}")
-        if len(granted) > 1:
-            names = ", ".join(sorted(participant.metadata.full_name for participant in granted))
-            raise RouteError(f"several Participants serve {service} to namespace {namespace}: {names}")
-        return granted[0]
+        found = resolve(service, namespace, self._participants.get(service, ()))
+        if not isinstance(found, Participant):
+            raise RouteError(found[1])
+        return found
 
     def _find(self, namespace: str, service: str, method: str) -> Way:
         participant = self.participant(namespace, service)
-        if not participant.grants(namespace):
-            raise RouteError(f"Participant {participant.metadata.full_name} does not list {namespace} as a caller")
         if not participant.allows(method):
             raise RouteError(f"Participant {participant.metadata.full_name} does not allow {method}")
         policies = self._policies.get(namespace, [])

@@ -11,10 +11,10 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
-
 from amends_orchestrator.journal.reader import COLUMNS, read_journals, run_row
 from amends_orchestrator.journal.records import Claimed, RunRow, State
+
+Queries = Any  # an asyncpg connection, of a pool or not
 
 BATCH = 64
 
@@ -55,33 +55,31 @@ WHERE id = $1 AND fence = $2 AND state < 3
 """
 
 
-async def claim(connection: asyncpg.Connection[Any], process: UUID, *, rules: int, limit: int = BATCH) -> list[RunRow]:
+async def claim(connection: Queries, process: UUID, *, rules: int, limit: int = BATCH) -> list[RunRow]:
     """Takes up to `limit` runs that `rules` (the newest version of the journal's rules known here) allows."""
     rows = await connection.fetch(_CLAIM, process, limit, rules)
     return [run_row(row) for row in rows]
 
 
-async def claim_one(connection: asyncpg.Connection[Any], process: UUID, run_id: UUID, *, rules: int) -> RunRow | None:
+async def claim_one(connection: Queries, process: UUID, run_id: UUID, *, rules: int) -> RunRow | None:
     """Takes one run that waits; None when it has ended, is parked, or somebody else owns it."""
     row = await connection.fetchrow(_CLAIM_ONE, run_id, process, rules)
     return run_row(row) if row is not None else None
 
 
-async def load(connection: asyncpg.Connection[Any], runs: list[RunRow]) -> list[Claimed]:
+async def load(connection: Queries, runs: list[RunRow]) -> list[Claimed]:
     """Reads the journals of runs whose claim has committed."""
     journals = await read_journals(connection, [run.id for run in runs])
     return [Claimed(run, journals[run.id]) for run in runs]
 
 
-async def next_due(connection: asyncpg.Connection[Any]) -> timedelta | None:
+async def next_due(connection: Queries) -> timedelta | None:
     """How long until the next waiting run is due; negative when it is already, None without one."""
     value: timedelta | None = await connection.fetchval(_NEXT_DUE)
     return value
 
 
-async def give_back(
-    connection: asyncpg.Connection[Any], run_id: UUID, fence: int, after: timedelta, reason: str, message: str
-) -> None:
+async def give_back(connection: Queries, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
     """Lets go of a run that this process cannot drive, visibly stalled, to be tried again `after` that time."""
     await connection.execute(_GIVE_BACK, run_id, fence, after, reason, message)
 

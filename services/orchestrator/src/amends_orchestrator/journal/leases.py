@@ -11,7 +11,7 @@ from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
-import asyncpg
+Queries = Any  # an asyncpg connection, of a pool or not
 
 _RENEW = """
 INSERT INTO process (id, name, expires_at) VALUES ($1, $2, clock_timestamp() + $3)
@@ -33,18 +33,18 @@ class Renewal:
     late: bool
 
 
-async def renew(connection: asyncpg.Connection[Any], process: UUID, name: str, lease: timedelta) -> Renewal:
+async def renew(connection: Queries, process: UUID, name: str, lease: timedelta) -> Renewal:
     """Makes or renews the lease of a process for `lease` from now on, by the database's clock."""
     row = await connection.fetchrow(_RENEW, process, name, lease)
     assert row is not None
     return Renewal(row[0], bool(row[1]))
 
 
-async def end(connection: asyncpg.Connection[Any], process: UUID) -> None:
+async def end(connection: Queries, process: UUID) -> None:
     """Ends a lease at once, at the end of a drain: runs that are still owned can be claimed now."""
     await connection.execute("UPDATE process SET expires_at = clock_timestamp() WHERE id = $1", process)
 
 
-async def forget(connection: asyncpg.Connection[Any]) -> None:
+async def forget(connection: Queries) -> None:
     """Deletes the rows of processes that ended long ago and own nothing."""
     await connection.execute(_FORGET)

@@ -11,7 +11,7 @@ import re
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import asyncpg
+Queries = Any  # an asyncpg connection, of a pool or not
 
 AHEAD_DAYS = 7
 _LOCK = "amends.journal.retention"
@@ -36,13 +36,13 @@ DELETE FROM definition WHERE made_at < clock_timestamp() - interval '1 hour'
 _DELETE_REQUESTS = "DELETE FROM run_request WHERE asked_at < clock_timestamp() - interval '7 days'"
 
 
-async def make_partitions(connection: asyncpg.Connection[Any]) -> int:
+async def make_partitions(connection: Queries) -> int:
     """Makes the partitions of the coming week; returns how many were missing."""
     made: int = await connection.fetchval("SELECT make_journal_partitions($1)", AHEAD_DAYS)
     return made
 
 
-async def drop_old(connection: asyncpg.Connection[Any], retention: timedelta) -> list[str]:
+async def drop_old(connection: Queries, retention: timedelta) -> list[str]:
     """Drops partitions whose runs have all ended more than `retention` ago, with their runs; returns their names."""
     if not await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", _LOCK):
         return []
@@ -62,7 +62,7 @@ async def drop_old(connection: asyncpg.Connection[Any], retention: timedelta) ->
     return dropped
 
 
-async def _partitions(connection: asyncpg.Connection[Any]) -> list[tuple[str, datetime]]:
+async def _partitions(connection: Queries) -> list[tuple[str, datetime]]:
     rows = await connection.fetch(
         "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'journal'::regclass ORDER BY 1"
     )
@@ -70,7 +70,7 @@ async def _partitions(connection: asyncpg.Connection[Any]) -> list[tuple[str, da
     return [(name, datetime.strptime(match[1], "%Y%m%d").replace(tzinfo=UTC)) for name, match in found if match]
 
 
-async def _drop(connection: asyncpg.Connection[Any], name: str, day: datetime) -> None:
+async def _drop(connection: Queries, name: str, day: datetime) -> None:
     """Drops a partition; its runs go after it, so that a crash between leaves runs without a journal, which ended."""
     async with connection.transaction():
         await connection.execute("SET LOCAL lock_timeout = '2s'")

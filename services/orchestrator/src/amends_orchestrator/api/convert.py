@@ -1,0 +1,205 @@
+"""Turns a run's state and records into what callers see: messages of amends.saga.v1, with secrets hidden.
+
+Called by every method that answers with a run or an event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from amends_saga.compiled import CompiledSaga
+from amends_saga.engine import Phase, RunState, StepRun, resolutions, stalled_since
+from amends_saga.engine import events as ev
+from amends_saga.engine.state import Done
+from amends_saga.plan import Plan
+from google.protobuf.struct_pb2 import Struct
+
+from amends.saga.v1 import run_pb2 as pb
+from amends_orchestrator.calls.outcome import code_name
+from amends_orchestrator.journal.records import RunRow, State
+from amends_orchestrator.runner.summary import line, state_of
+
+_DONE = {
+    Done.OK: pb.STEP_STATE_DONE,
+    Done.REJECTED: pb.STEP_STATE_REJECTED,
+    Done.EXHAUSTED: pb.STEP_STATE_IN_DOUBT,
+    Done.VOIDED: pb.STEP_STATE_REJECTED,
+    Done.SKIPPED: pb.STEP_STATE_SKIPPED,
+    Done.BY_PERSON: pb.STEP_STATE_SKIPPED_BY_PERSON,
+}
+_OPERATIONS = {
+    ev.Call.ACTION: pb.OPERATION_ACTION,
+    ev.Call.COMPENSATION: pb.OPERATION_COMPENSATION,
+    ev.Call.VOID: pb.OPERATION_VOID,
+    ev.Call.VOID_COMPENSATION: pb.OPERATION_VOID,
+}
+_ANSWERED = frozenset({Done.OK, Done.REJECTED, Done.EXHAUSTED})
+
+
+def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: datetime, *, payloads: bool) -> pb.Run:
+    """A run with all its steps. `payloads` adds input and responses, redacted; they cost most of the time."""
+    plan = definition.plan
+    run = pb.Run(
+        run_id=str(row.id),
+        namespace=row.namespace,
+        saga=row.saga,
+        digest=row.digest.hex(),
+        idempotency_key=row.key,
+        state=int(state_of(state)),  # type: ignore[arg-type]
+        skipped_by_person=state.skipped_by_person,
+        message=line(plan, state),
+        seq=state.seq,
+        fence=row.fence,
+    )
+    run.started_at.FromDatetime(row.started_at)
+    if row.ended_at is not None:
+        run.ended_at.FromDatetime(row.ended_at)
+    if state.deadline is not None:
+        run.deadline.FromDatetime(state.deadline)
+    for index, step in enumerate(state.steps):
+        status = run.steps.add(
+            name=plan.steps[index].name,
+            state=step_state(state, index, step),
+            attempts=step.attempts + (step.tried and step.done in _ANSWERED),
+            message=step.message,
+        )
+        if payloads and step.response is not None and step.done is Done.OK:
+            fill(status.response, definition.to_json(index, step.response))
+    if payloads:
+        fill(run.input, definition.input_json(state.input))
+    _waiting(run, plan, row, state, now)
+    return run
+
+
+def bare_message(row: RunRow, message: str = "") -> pb.Run:
+    """A run whose journal or definition cannot be read here: what its row says."""
+    run = pb.Run(
+        run_id=str(row.id),
+        namespace=row.namespace,
+        saga=row.saga,
+        digest=row.digest.hex(),
+        idempotency_key=row.key,
+        state=int(row.state),  # type: ignore[arg-type]
+        skipped_by_person=row.skipped_by_person,
+        message=message or row.message,
+        fence=row.fence,
+    )
+    run.started_at.FromDatetime(row.started_at)
+    if row.ended_at is not None:
+        run.ended_at.FromDatetime(row.ended_at)
+    _row_stalled(run, row)
+    return run
+
+
+def step_state(state: RunState, index: int, step: StepRun) -> pb.StepState.ValueType:
+    """Where one step stands, for people."""
+    if step.undone is Done.OK:
+        return pb.STEP_STATE_COMPENSATED if step.done is not Done.REJECTED else pb.STEP_STATE_REJECTED
+    if step.undone is Done.BY_PERSON or (step.by_person and step.done is not None):
+        return pb.STEP_STATE_SKIPPED_BY_PERSON
+    undoing = state.phase is Phase.COMPENSATING and state.decided is not None and index in state.decided.undo
+    if undoing and step.done is not Done.VOIDED:
+        return pb.STEP_STATE_COMPENSATING
+    if step.done is not None:
+        return _DONE[step.done]
+    touched = step.tried or step.sent or step.intent > 0 or step.flight is not None
+    if not touched:
+        return pb.STEP_STATE_PENDING
+    resting = state.parked is not None or state.phase is not Phase.RUNNING
+    return pb.STEP_STATE_IN_DOUBT if resting else pb.STEP_STATE_ACTIVE
+
+
+def _waiting(run: pb.Run, plan: Plan, row: RunRow, state: RunState, now: datetime) -> None:
+    parked = state.parked
+    if parked is not None:
+        run.parked.reason = parked.reason.value
+        run.parked.message = parked.message
+        run.parked.operation = _OPERATIONS[parked.call]
+        run.parked.seq = state.parked_seq
+        run.parked.resolutions.extend(action.value for action in resolutions(plan, state))
+        if parked.step is not None:
+            run.parked.step = plan.steps[parked.step].name
+        if state.parked_at is not None:
+            run.parked.since.FromDatetime(state.parked_at)
+        return
+    stalled = stalled_since(plan, state, now)
+    if stalled is None:
+        _row_stalled(run, row)
+        return
+    step, since = stalled
+    run.stalled.step = plan.steps[step].name
+    run.stalled.reason = state.steps[step].message
+    run.stalled.since.FromDatetime(since)
+    due = state.steps[step].retry_at or row.due_at or row.next_attempt_at
+    if due is not None:
+        run.stalled.next_attempt.FromDatetime(due)
+
+
+def _row_stalled(run: pb.Run, row: RunRow) -> None:
+    """A run that no orchestrator could drive is stalled by its row alone."""
+    if row.stalled_since is None or row.state.ended or row.state is State.PARKED:
+        return
+    run.stalled.step = row.step
+    run.stalled.reason = f"{row.reason}: {row.message}" if row.message else row.reason
+    run.stalled.since.FromDatetime(row.stalled_since)
+    if row.next_attempt_at is not None:
+        run.stalled.next_attempt.FromDatetime(row.next_attempt_at)
+
+
+def event_message(plan: Plan, run_id: str, entry: ev.Recorded, state: RunState) -> pb.RunEvent:
+    """One line of the timeline. `state` is the run's after the record."""
+    event = entry.event
+    shown = pb.RunEvent(
+        run_id=run_id,
+        seq=entry.seq,
+        fence=entry.fence,
+        kind=_kind(event),
+        state=int(state_of(state)),  # type: ignore[arg-type]
+    )
+    shown.at.FromDatetime(entry.at)
+    step = getattr(event, "step", None)
+    if step is not None:
+        shown.step = plan.steps[step].name
+    call = getattr(event, "call", None)
+    if call is not None:
+        shown.operation = _OPERATIONS[call]
+    if isinstance(event, ev.Answered):
+        shown.outcome = event.outcome.value
+    if isinstance(event, ev.Answered | ev.AttemptFailed):
+        shown.code = code_name(event.code)
+    shown.actor = getattr(event, "actor", "")
+    shown.message = _text(plan, event, state)
+    return shown
+
+
+def _kind(event: ev.Event) -> str:
+    name = type(event).__name__
+    return "".join(f"_{letter}" if letter.isupper() and at else letter for at, letter in enumerate(name)).upper()
+
+
+def _text(plan: Plan, event: ev.Event, state: RunState) -> str:
+    match event:
+        case ev.AttemptFailed(attempt=attempt, message=message):
+            return f"attempt {attempt}: {message}"
+        case ev.Answered(reason=reason, message=message):
+            return f"{reason}: {message}" if reason and message else reason or message
+        case ev.Decided(undo=undo, message=message):
+            names = ", ".join(plan.steps[step].name for step in undo) or "nothing"
+            return f"undo {names}: {message}" if message else f"undo {names}"
+        case ev.Parked(reason=parked, message=message):
+            return f"{parked.value}: {message}" if message else parked.value
+        case ev.Resolved(action=action, reason=reason, effect=effect):
+            return f"{action.value}{f' (effect: {effect.value})' if effect else ''}: {reason}"
+        case ev.CancelRequested(reason=reason):
+            return reason
+        case ev.Ended():
+            return line(plan, state)
+        case _:
+            return ""
+
+
+def fill(struct: Struct, fields: Mapping[str, Any]) -> None:
+    """Sets a Struct to canonical JSON."""
+    struct.update(dict(fields))

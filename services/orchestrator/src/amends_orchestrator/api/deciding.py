@@ -1,0 +1,140 @@
+"""ResolveRun and CancelRun: what people decide about a run. Answered when the decision is durable."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from uuid import UUID
+
+from amends_chassis.errors import Aborted, DomainError, FailedPrecondition, InvalidArgument, NotFound
+from amends_resilience import deadline
+from amends_saga.engine import events as ev
+from amends_saga.jsonform import InputError
+from google.protobuf.json_format import MessageToDict
+
+from amends.saga.v1 import run_pb2
+from amends.saga.v1 import run_service_pb2 as pb
+from amends_orchestrator.api.views import Views, folded, parse_run_id
+from amends_orchestrator.journal.reader import read_journal
+from amends_orchestrator.journal.records import RunRow, State
+from amends_orchestrator.journal.requests import Kind, Reply
+from amends_orchestrator.runner.claimer import Claimer, DefinitionError
+from amends_orchestrator.runner.fleet import Fleet
+from amends_orchestrator.runner.resolution import Decision, ResolutionRefused, resolve
+from amends_orchestrator.runner.wishes import ask_owner, wish
+
+_ACTIONS = {
+    pb.RESOLUTION_RETRY: ev.Action.RETRY,
+    pb.RESOLUTION_SKIP: ev.Action.SKIP,
+    pb.RESOLUTION_COMPENSATE: ev.Action.COMPENSATE,
+}
+_EFFECTS = {pb.EFFECT_HAPPENED: ev.Effect.HAPPENED, pb.EFFECT_NONE: ev.Effect.NONE}
+LONGEST_TEXT = 1000
+PATIENCE = timedelta(seconds=8)
+_MARGIN = timedelta(milliseconds=200)
+
+
+class Deciding:
+    """Takes decisions of people to runs, wherever they are."""
+
+    def __init__(self, fleet: Fleet, views: Views, claimer: Claimer) -> None:
+        self._fleet = fleet
+        self._views = views
+        self._claimer = claimer
+
+    async def resolve(self, request: pb.ResolveRunRequest) -> pb.ResolveRunResponse:
+        """Decides about a parked run, or parks a stalled one."""
+        run_id = parse_run_id(request.run_id)
+        _check_texts(request.actor, request.reason)
+        if request.resolution == pb.RESOLUTION_PARK:
+            await self._ask(run_id, Kind.PARK, request.actor, request.reason)
+            return pb.ResolveRunResponse(run=await self._shown(run_id))
+        action = _ACTIONS.get(request.resolution)
+        if action is None:
+            raise InvalidArgument("RESOLUTION_MISSING", "Say what to do: retry, skip, compensate or park.")
+        decision = Decision(
+            action,
+            request.expected_seq,
+            request.actor,
+            request.reason,
+            _EFFECTS.get(request.effect),
+            await self._result(run_id, request),
+        )
+        try:
+            await resolve(self._views.pool, self._fleet, self._views.registry, run_id, decision)
+        except ResolutionRefused as refused:
+            raise _refusal(refused.reason, refused.message, run_id) from None
+        except DefinitionError as error:
+            raise FailedPrecondition("RESOLUTION_NOT_ALLOWED", f"The run cannot be read here: {error}.") from None
+        return pb.ResolveRunResponse(run=await self._shown(run_id))
+
+    async def cancel(self, request: pb.CancelRunRequest) -> pb.CancelRunResponse:
+        """Asks a run to undo what it did."""
+        run_id = parse_run_id(request.run_id)
+        _check_texts(request.actor, request.reason)
+        await self._ask(run_id, Kind.CANCEL, request.actor, request.reason)
+        return pb.CancelRunResponse(run=await self._shown(run_id))
+
+    async def _ask(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> None:
+        reply = await self._asked(run_id, kind, actor, reason)
+        if not reply.accepted:
+            raise _refusal(reply.reason, reply.message, run_id)
+
+    async def _asked(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> Reply:
+        """Here when the run is here, or waits for anybody; else its owner is asked."""
+        live = self._fleet.get(run_id)
+        if live is None:
+            row = await self._views.row(run_id)
+            if row.state.ended or row.state is State.PARKED:
+                return _of_resting(row, kind)
+            live = await self._claimer.take_one(run_id) if row.owner is None else None
+        if live is not None:
+            return await wish(self._fleet, live, kind, actor, reason)
+        left = deadline.remaining(_MARGIN)
+        within = PATIENCE if left is None else min(left, PATIENCE)
+        return await ask_owner(self._views.pool, run_id, kind, actor, reason, within)
+
+    async def _result(self, run_id: UUID, request: pb.ResolveRunRequest) -> bytes | None:
+        """The response to assume, serialised as the step's method answers."""
+        if not request.HasField("result"):
+            return None
+        row = await self._views.row(run_id)
+        try:
+            definition = await self._views.registry.pinned(row.digest)
+            state = folded(definition, row, await read_journal(self._views.pool, run_id))
+            if state.parked is None or state.parked.step is None:
+                return None
+            return definition.parse_response(state.parked.step, MessageToDict(request.result))
+        except InputError as error:
+            raise InvalidArgument("RESULT_INVALID", f"The result does not fit: {error}", field=error.path) from None
+        except DefinitionError as error:
+            raise FailedPrecondition("RESOLUTION_NOT_ALLOWED", f"The run cannot be read here: {error}.") from None
+
+    async def _shown(self, run_id: UUID) -> run_pb2.Run:
+        return await self._views.run(await self._views.row(run_id))
+
+
+def _check_texts(actor: str, reason: str) -> None:
+    for name, text in (("actor", actor), ("reason", reason)):
+        if not text.strip():
+            raise InvalidArgument(f"{name.upper()}_REQUIRED", f"Say {name}: it is kept in the journal.")
+        if len(text) > LONGEST_TEXT or "\0" in text:
+            raise InvalidArgument(f"{name.upper()}_INVALID", f"{name} takes at most {LONGEST_TEXT} characters.")
+
+
+def _of_resting(row: RunRow, kind: Kind) -> Reply:
+    if row.state is State.PARKED:
+        if kind is Kind.PARK:
+            return Reply(True)
+        return Reply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
+    if kind is Kind.CANCEL and row.state is State.COMPENSATED:
+        return Reply(True)
+    reason = "PAST_PIVOT" if kind is Kind.CANCEL else "RESOLUTION_NOT_ALLOWED"
+    return Reply(False, reason, f"the run has ended: {row.state.name}")
+
+
+def _refusal(reason: str, message: str, run_id: UUID) -> DomainError:
+    sentence = f"{message[:1].upper()}{message[1:]}."
+    if reason == "RUN_UNKNOWN":
+        return NotFound(reason, sentence, run_id=str(run_id))
+    kind = Aborted if reason == "STATE_CHANGED" else FailedPrecondition
+    return kind(reason, sentence, run_id=str(run_id))

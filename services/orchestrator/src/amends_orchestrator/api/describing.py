@@ -1,0 +1,109 @@
+"""Turns resources in force and findings into messages. Called by DefinitionService."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from amends_resilience import Conflict, match
+from amends_saga.compiled import CompiledSaga
+from amends_saga.descriptors import ContractSet, DescriptorError, parse_set, resolve_facts
+from amends_saga.findings import Finding, Severity
+
+from amends.saga.v1 import definition_service_pb2 as pb
+from amends_orchestrator.definitions.registry import KnownParticipant, KnownPolicy
+from amends_orchestrator.definitions.store import SagaRow, Use
+
+_SEVERITIES = {Severity.ERROR: pb.SEVERITY_ERROR, Severity.WARNING: pb.SEVERITY_WARNING}
+
+
+def finding_messages(findings: Iterable[Finding]) -> list[pb.Finding]:
+    """Findings, in their order."""
+    return [
+        pb.Finding(
+            code=finding.code,
+            severity=_SEVERITIES[finding.severity],
+            message=finding.message,
+            hint=finding.hint,
+            source=finding.place.source,
+            line=finding.place.line,
+            column=finding.place.column,
+            excerpt=finding.place.excerpt,
+        )
+        for finding in findings
+    ]
+
+
+def saga_message(row: SagaRow, compiled: CompiledSaga | None, uses: Sequence[Use]) -> pb.SagaInfo:
+    """A Saga with where its runs are."""
+    info = pb.SagaInfo(
+        namespace=row.namespace,
+        name=row.name,
+        digest=row.digest.hex(),
+        ready=row.ready,
+        message=row.message,
+        manifest=row.manifest,
+    )
+    info.applied_at.FromDatetime(row.applied_at)
+    for use in uses:
+        info.digests.add(digest=use.digest.hex(), running=use.running, parked=use.parked)
+    if compiled is not None:
+        plan = compiled.plan
+        info.steps.extend(step.name for step in plan.steps)
+        info.participants.extend(sorted({step.action.service for step in plan.steps}))
+    return info
+
+
+def participant_message(known: KnownParticipant, sagas: Iterable[str]) -> pb.ParticipantInfo:
+    """A Participant with its methods."""
+    row, resource = known.row, known.resource
+    info = pb.ParticipantInfo(
+        namespace=row.namespace,
+        name=row.name,
+        ready=row.ready,
+        message=row.message,
+        manifest=row.manifest,
+        sagas=sorted(sagas),
+    )
+    if resource is None:
+        info.ready, info.message = False, "this version of the orchestrator cannot read it"
+        return info
+    info.service, info.target = resource.service, resource.target
+    if row.descriptors is None:
+        return info
+    try:
+        contract = ContractSet(resource.metadata.full_name, parse_set(row.descriptors))
+    except DescriptorError as error:
+        info.ready, info.message = False, str(error)
+        return info
+    for method in contract.methods(resource.service):
+        facts, _ = resolve_facts(method, resource.methods.get(method.name))
+        unary = not method.client_streaming and not method.server_streaming
+        info.methods.add(
+            name=method.name,
+            kind=facts.kind.value,
+            compensated_by=facts.compensated_by,
+            callable=unary and resource.allows(method.name),
+        )
+    return info
+
+
+def policy_message(known: KnownPolicy, all_of_namespace: Sequence[KnownPolicy]) -> pb.RetryPolicyInfo:
+    """A RetryPolicy with those that it quarrels with."""
+    row, resource = known.row, known.resource
+    info = pb.RetryPolicyInfo(namespace=row.namespace, name=row.name, manifest=row.manifest)
+    if resource is None:
+        return info
+    info.participants.extend(resource.selector.participants)
+    info.methods.extend(resource.selector.methods)
+    info.attempts = resource.policy.attempts
+    info.timeout.FromTimedelta(resource.policy.timeout)
+    named = [other.resource.named() for other in all_of_namespace if other.resource is not None]
+    own = resource.metadata.full_name
+    conflicts: set[str] = set()
+    for service in resource.selector.participants or ("*",):
+        for method in resource.selector.methods or ("*",):
+            found = match(named, service, method)
+            if isinstance(found, Conflict) and own in found.names:
+                conflicts.update(name for name in found.names if name != own)
+    info.conflicts.extend(sorted(conflicts))
+    return info

@@ -1,0 +1,157 @@
+"""GetRun, ListRuns and WatchRun: what became of runs, from the durable journal alone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from uuid import UUID
+
+from amends_chassis.errors import InvalidArgument
+from amends_saga.compiled import CompiledSaga
+from amends_saga.engine import initial
+from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append
+from amends_saga.journal import decode
+
+from amends.saga.v1 import run_service_pb2 as pb
+from amends_orchestrator.api.convert import event_message
+from amends_orchestrator.api.views import Views, parse_run_id
+from amends_orchestrator.journal.reader import list_runs, read_journal
+from amends_orchestrator.journal.records import RunRow, State
+from amends_orchestrator.runner.claimer import DefinitionError
+from amends_orchestrator.runner.fleet import Fleet
+from amends_orchestrator.runner.live import LiveRun
+from amends_orchestrator.runner.summary import state_of
+
+PAGE = 50
+LONGEST_PAGE = 1000
+FIRST_LOOK = 0.05
+LONGEST_LOOK = 0.5
+WATCH_ROWS = 500
+
+
+async def get_run(views: Views, request: pb.GetRunRequest) -> pb.GetRunResponse:
+    """One run, by id or by its caller's key."""
+    if request.run_id:
+        row = await views.row(parse_run_id(request.run_id))
+    else:
+        row = await views.row_by_key(request.namespace, request.idempotency_key)
+    return pb.GetRunResponse(run=await views.run(row))
+
+
+async def list_page(views: Views, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
+    """A page of runs, newest first."""
+    size = request.page_size or PAGE
+    if not 1 <= size <= LONGEST_PAGE:
+        raise InvalidArgument("PAGE_SIZE_INVALID", f"page_size is from 1 to {LONGEST_PAGE}.")
+    rows = await list_runs(
+        views.pool,
+        namespace=request.namespace,
+        saga=request.saga,
+        states=_states(request),
+        stalled=request.stalled,
+        before=_before(request.page_token),
+        limit=size + 1,
+    )
+    token = rows[size - 1].id.hex if len(rows) > size else ""
+    return pb.ListRunsResponse(runs=await views.runs(rows[:size]), next_page_token=token)
+
+
+def _states(request: pb.ListRunsRequest) -> list[State]:
+    try:
+        return [State(number) for number in request.states]
+    except ValueError:
+        raise InvalidArgument("STATE_UNKNOWN", "states names a state that does not exist.") from None
+
+
+def _before(token: str) -> UUID | None:
+    try:
+        return UUID(hex=token) if token else None
+    except ValueError:
+        raise InvalidArgument("PAGE_TOKEN_INVALID", "page_token is from another list.") from None
+
+
+async def watch_run(views: Views, fleet: Fleet, request: pb.WatchRunRequest) -> AsyncIterator[pb.WatchRunResponse]:
+    """The timeline from the beginning, then on until the run has ended."""
+    row = await views.row(parse_run_id(request.run_id))
+    try:
+        definition = await views.registry.pinned(row.digest)
+    except DefinitionError:
+        yield pb.WatchRunResponse(run=await views.run(row))
+        return
+    timeline = _Timeline(views, definition, row)
+    pause = FIRST_LOOK
+    while True:
+        seen = 0
+        async for answer in timeline.more():
+            seen += 1
+            if answer.event.seq > request.after_seq:
+                yield answer
+        if timeline.ended:
+            yield pb.WatchRunResponse(run=await views.run(await views.row(row.id)))
+            return
+        if timeline.broken:
+            yield pb.WatchRunResponse(run=await views.run(await views.row(row.id)))
+            return
+        pause = FIRST_LOOK if seen else min(pause * 1.5, LONGEST_LOOK)
+        await _changed(fleet.get(row.id), pause)
+
+
+class _Timeline:
+    """A journal as it grows."""
+
+    def __init__(self, views: Views, definition: CompiledSaga, row: RunRow) -> None:
+        self._views = views
+        self._definition = definition
+        self._row = row
+        self._ledger = Ledger(initial(definition.plan, str(row.id)))
+        self._shown: State | None = None
+        self.broken = False
+
+    @property
+    def ended(self) -> bool:
+        return self._ledger.state.ended
+
+    async def more(self) -> AsyncIterator[pb.WatchRunResponse]:
+        """The records that are new."""
+        plan = self._definition.plan
+        while True:
+            records = await read_journal(self._views.pool, self._row.id, self._ledger.state.seq, WATCH_ROWS)
+            for record in records:
+                try:
+                    entry = decode(plan, record.seq, record.fence, record.record)
+                    self._ledger = append(plan, self._ledger, entry)
+                except UnreadableJournalError:
+                    self.broken = True
+                    return
+                state = self._ledger.state
+                answer = pb.WatchRunResponse(event=event_message(plan, str(self._row.id), entry, state))
+                if state_of(state) is not self._shown:
+                    self._shown = state_of(state)
+                    row = await self._views.row(self._row.id)
+                    up_to = await read_journal(self._views.pool, self._row.id, 0, record.seq)
+                    answer.run.CopyFrom(await self._views.message(row, up_to, payloads=True))
+                yield answer
+            if len(records) < WATCH_ROWS:
+                return
+
+
+async def _changed(run: LiveRun | None, pause: float) -> None:
+    """Returns when a run of this process has moved, or after `pause` seconds."""
+    if run is None or run.gone:
+        await asyncio.sleep(pause)
+        return
+    moved = asyncio.Event()
+
+    def look(_: LiveRun) -> None:
+        moved.set()
+
+    run.watchers.append(look)
+    try:
+        async with asyncio.timeout(pause):
+            await moved.wait()
+    except TimeoutError:
+        return
+    finally:
+        run.watchers.remove(look)
+    # What moved it is durable a moment later; look a little after that.
+    await asyncio.sleep(0.005)

@@ -1,0 +1,102 @@
+"""Reads runs for people: from the database, replayed with the same engine that drives them.
+
+Called by GetRun, ListRuns, WatchRun and everything that answers with a run that this process does not hold.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from amends_chassis.errors import InvalidArgument, NotFound
+from amends_saga.compiled import CompiledSaga
+from amends_saga.engine import RunState, initial
+from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append, owned
+from amends_saga.journal import decode
+
+from amends.saga.v1 import run_pb2 as pb
+from amends_orchestrator.api.convert import bare_message, run_message
+from amends_orchestrator.definitions.registry import Registry
+from amends_orchestrator.journal.reader import read_journals, read_run, read_run_by_key
+from amends_orchestrator.journal.records import RunRow, StoredRecord
+from amends_orchestrator.runner.claimer import DefinitionError
+from amends_orchestrator.runner.fleet import Fleet
+
+CHUNK = 50
+
+
+def parse_run_id(text: str) -> UUID:
+    """A run id as callers write it. Raises NotFound: ids are ours, so anything else names no run."""
+    try:
+        return UUID(text)
+    except ValueError:
+        raise NotFound("RUN_UNKNOWN", "There is no such run.") from None
+
+
+def folded(definition: CompiledSaga, row: RunRow, records: Sequence[StoredRecord]) -> RunState:
+    """The state that the durable journal says. Raises UnreadableJournalError."""
+    ledger = Ledger(initial(definition.plan, str(row.id)))
+    for record in records:
+        ledger = append(definition.plan, ledger, decode(definition.plan, record.seq, record.fence, record.record))
+    if ledger.state.seq == 0:
+        raise UnreadableJournalError("the journal is empty")
+    return owned(ledger, row.fence)
+
+
+class Views:
+    """Runs as callers see them."""
+
+    def __init__(self, pool: Any, registry: Registry, fleet: Fleet) -> None:
+        self.pool = pool
+        self.registry = registry
+        self._fleet = fleet
+
+    def now(self) -> datetime:
+        """The database's time."""
+        return self._fleet.now()
+
+    async def row(self, run_id: UUID) -> RunRow:
+        """One run's row. Raises NotFound."""
+        row = await read_run(self.pool, run_id)
+        if row is None:
+            raise NotFound("RUN_UNKNOWN", "There is no such run.", run_id=str(run_id))
+        return row
+
+    async def row_by_key(self, namespace: str, key: str) -> RunRow:
+        """The run that was started with a key. Raises NotFound, InvalidArgument."""
+        if not key:
+            raise InvalidArgument("RUN_UNNAMED", "Give run_id, or namespace and idempotency_key.")
+        row = await read_run_by_key(self.pool, namespace or "default", key)
+        if row is None:
+            raise NotFound("RUN_UNKNOWN", "No run was started with this key.")
+        return row
+
+    async def run(self, row: RunRow, *, payloads: bool = True) -> pb.Run:
+        """One run as it stands durably."""
+        journals = await read_journals(self.pool, [row.id])
+        return await self.message(row, journals[row.id], payloads=payloads)
+
+    async def runs(self, rows: Sequence[RunRow]) -> list[pb.Run]:
+        """Runs of a page, without payloads; long pages give way to other work in between."""
+        shown: list[pb.Run] = []
+        for at in range(0, len(rows), CHUNK):
+            chunk = rows[at : at + CHUNK]
+            journals = await read_journals(self.pool, [row.id for row in chunk])
+            shown += [await self.message(row, journals[row.id], payloads=False) for row in chunk]
+            await asyncio.sleep(0)
+        return shown
+
+    async def message(self, row: RunRow, records: Sequence[StoredRecord], *, payloads: bool) -> pb.Run:
+        """A run from its row and its journal; what the row says alone when the rest cannot be read here."""
+        try:
+            definition = await self.registry.pinned(row.digest)
+            state = folded(definition, row, records)
+        except DefinitionError as error:
+            return bare_message(row, str(error) if not row.message else "")
+        except UnreadableJournalError as error:
+            ended = row.state.ended
+            return bare_message(row, "" if ended else f"its journal cannot be read here: {error}")
+        return run_message(definition, row, state, self.now(), payloads=payloads)

@@ -1,0 +1,55 @@
+"""Waits until a run has ended or is parked: in memory when this process drives it, else by looking at its row.
+
+Called by StartRun and by whoever acts on a run and answers with what became of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+from amends_orchestrator.journal.reader import read_run
+from amends_orchestrator.journal.records import State
+from amends_orchestrator.runner.live import LiveRun
+
+_FIRST = 0.05
+_LONGEST = 0.5
+
+
+async def live_settled(run: LiveRun, within: timedelta) -> bool:
+    """Whether a run of this process came to rest in time. It may also have left for another reason: look at it."""
+    if run.gone:
+        return True
+    done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def look(changed: LiveRun) -> None:
+        if changed.gone and not done.done():
+            done.set_result(None)
+
+    run.watchers.append(look)
+    try:
+        async with asyncio.timeout(max(within.total_seconds(), 0.0)):
+            await done
+    except TimeoutError:
+        return run.gone
+    finally:
+        run.watchers.remove(look)
+    return True
+
+
+async def row_settled(pool: Any, run_id: UUID, within: timedelta) -> bool:
+    """Whether a run of another process has ended or is parked, as soon as its row says so."""
+    loop = asyncio.get_running_loop()
+    end = loop.time() + within.total_seconds()
+    pause = _FIRST
+    while True:
+        row = await read_run(pool, run_id)
+        if row is None or row.state.ended or row.state is State.PARKED:
+            return True
+        left = end - loop.time()
+        if left <= 0:
+            return False
+        await asyncio.sleep(min(pause, left))
+        pause = min(pause * 1.5, _LONGEST)

@@ -1,0 +1,160 @@
+"""Puts the orchestrator together: journal, call path, runs, API. Called by `__main__` and by tests."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from contextlib import AbstractContextManager
+from datetime import timedelta
+from uuid import UUID, uuid4
+
+import structlog
+from amends_chassis.service import Runtime
+
+from amends.saga.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
+from amends.saga.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
+from amends_orchestrator import retention
+from amends_orchestrator.api import definitions as definition_api
+from amends_orchestrator.api import runs as run_api
+from amends_orchestrator.api.deciding import Deciding
+from amends_orchestrator.api.views import Views
+from amends_orchestrator.calls.channels import Channels
+from amends_orchestrator.calls.guards import Guards
+from amends_orchestrator.calls.router import Router
+from amends_orchestrator.calls.sender import Sender
+from amends_orchestrator.definitions.apply import Definitions
+from amends_orchestrator.definitions.refresh import Refresher
+from amends_orchestrator.definitions.registry import Registry
+from amends_orchestrator.journal import claims
+from amends_orchestrator.journal.connection import connector
+from amends_orchestrator.journal.ids import RunIds
+from amends_orchestrator.journal.partitions import make_partitions
+from amends_orchestrator.journal.writer import JournalWriter
+from amends_orchestrator.runner.claimer import Claimer
+from amends_orchestrator.runner.fleet import Fleet, Limits
+from amends_orchestrator.runner.heartbeat import Heartbeat
+from amends_orchestrator.runner.wishes import Wishes
+from amends_orchestrator.settings import Settings
+
+DRAINED = "runs.drained"
+DRAIN_WITHIN = timedelta(seconds=4)
+log = structlog.get_logger(__name__)
+
+
+class Orchestrator:
+    """The parts of one process, and its background work."""
+
+    def __init__(self, runtime: Runtime, settings: Settings) -> None:
+        url = settings.database_url
+        if url is None:
+            raise LookupError("the orchestrator needs AMENDS_DATABASE_URL (or AMENDS_DATABASE_URL_FILE)")
+        self._runtime = runtime
+        self._settings = settings
+        self.process = uuid4()
+        self._pool = runtime.database.pool
+        connect = connector(url.get_secret_value(), settings.name)
+        rules = settings.target_rules()
+        ids = RunIds()
+        self.channels = Channels(rules, max_message_bytes=settings.max_message_bytes)
+        router = Router(self.channels, Guards())
+        self.writer = JournalWriter(connect)
+        self.fleet = Fleet(
+            self.process,
+            self.writer,
+            router,
+            Sender(self._span),
+            ids,
+            self._give_back,
+            Limits(settings.hot_runs, settings.passivate_after),
+        )
+        name = f"{settings.name}@{socket.gethostname()}"
+        self.heartbeat = Heartbeat(self.process, name, settings.lease, connect, ids)
+        self.registry = Registry(self._pool, router, self.channels)
+        self.definitions = Definitions(self._pool, self.registry, self.channels, rules)
+        self._refresher = Refresher(self._pool, self.registry, self.channels, self.definitions)
+        self._wishes = Wishes(self.fleet, connect, self._resources_changed)
+        self._claimer = Claimer(self.fleet, self.registry, connect, self._wishes.adopted, settings.poll)
+        self._reloads = asyncio.Event()
+
+    async def start(self) -> None:
+        """Makes partitions and the lease, reads what is in force, and begins to work."""
+        async with self._pool.acquire() as connection:
+            await make_partitions(connection)
+        await self.heartbeat.beat(self.fleet)
+        await self.registry.reload()
+        runtime, views = self._runtime, Views(self._pool, self.registry, self.fleet)
+        deciding = Deciding(self.fleet, views, self._claimer)
+        runtime.add(add_RunServiceServicer_to_server, run_api.RunApi(self.fleet, views, deciding), run_api.SERVICE)
+        runtime.add(
+            add_DefinitionServiceServicer_to_server,
+            definition_api.DefinitionApi(self._pool, self.registry, self.definitions),
+            definition_api.SERVICE,
+        )
+        runtime.background("runs", self._run)
+        runtime.background("resources", self._reload)
+        runtime.background("requests", self._wishes.run)
+        runtime.background("contracts", self._refresher.run)
+        runtime.background("journal.readiness", self._report_journal)
+        runtime.background("counting", lambda: retention.counting(self._pool))
+        runtime.background(
+            "housekeeping", lambda: retention.housekeeping(self._pool, self._settings.idempotency_retention)
+        )
+
+    async def _run(self) -> None:
+        """The writer, the lease and the claims, and at the end the drain: one task, because of that order."""
+        work = [
+            asyncio.create_task(self.writer.run(), name="journal.writer"),
+            asyncio.create_task(self.heartbeat.run(self.fleet), name="lease"),
+            asyncio.create_task(self._claimer.run(), name="claims"),
+        ]
+        draining = asyncio.create_task(self._drain_when_asked())
+        try:
+            done, _ = await asyncio.wait([*work, draining], return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+            await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)
+        finally:
+            try:
+                await draining if self._runtime.draining.is_set() else None
+            finally:
+                for task in (*work, draining):
+                    task.cancel()
+                await asyncio.gather(*work, draining, return_exceptions=True)
+                self._claimer.close()
+                if self._runtime.draining.is_set():
+                    await self.fleet.stop()
+                    await self.heartbeat.end()
+                    await self.channels.close()
+
+    async def _drain_when_asked(self) -> None:
+        await self._runtime.draining.wait()
+        left = await self.fleet.drain(DRAIN_WITHIN)
+        log.info(DRAINED, left_to_takeover=left)
+
+    def _resources_changed(self) -> None:
+        self._reloads.set()
+
+    async def _reload(self) -> None:
+        while True:
+            await self._reloads.wait()
+            self._reloads.clear()
+            await self.registry.reload()
+
+    async def _report_journal(self) -> None:
+        """Not ready while the journal cannot be written: nothing is acknowledged that could not be kept."""
+        while True:
+            await self._runtime.health.report("journal", self.writer.reachable.is_set())
+            await asyncio.sleep(0.2)
+
+    async def _give_back(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
+        async with self._pool.acquire() as connection:
+            await claims.give_back(connection, run_id, fence, after, reason, message)
+
+    def _span(self, name: str, traceparent: str, attributes: dict[str, str]) -> AbstractContextManager[None]:
+        return self._runtime.span(name, traceparent, **attributes)
+
+
+async def assemble(runtime: Runtime) -> None:
+    """Assembles an orchestrator whose settings are `Settings`."""
+    assert isinstance(runtime.settings, Settings)
+    await Orchestrator(runtime, runtime.settings).start()

@@ -1,0 +1,93 @@
+"""What people ask of a run that another process may own: a row in the database, answered by the owner.
+
+Rare, so a NOTIFY is affordable here, and only here. Notifications are a hint; the row is the truth, and whoever takes
+a run over reads the open requests with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+from uuid import UUID
+
+REQUESTS = "amends_requests"
+RESOURCES = "amends_resources"
+
+_ASK = """
+WITH asked AS (
+    INSERT INTO run_request (run_id, kind, actor, reason) VALUES ($1, $2, $3, $4) RETURNING id
+)
+SELECT id, pg_notify('amends_requests', $1::text) FROM asked
+"""
+_OPEN = """
+SELECT run_request.id, run_request.run_id, run_request.kind, run_request.actor, run_request.reason
+FROM run_request JOIN run ON run.id = run_request.run_id
+WHERE run_request.accepted IS NULL AND run.owner = $1
+ORDER BY run_request.id
+"""
+_ANSWER = "UPDATE run_request SET accepted = $2, answer = $3 WHERE id = $1 AND accepted IS NULL"
+_READ = "SELECT accepted, answer FROM run_request WHERE id = $1"
+
+Queries = Any  # an asyncpg pool or connection
+
+
+class Kind(StrEnum):
+    """What is asked."""
+
+    CANCEL = "cancel"
+    PARK = "park"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """A request as its owner reads it."""
+
+    id: int
+    run_id: UUID
+    kind: Kind
+    actor: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """The owner's answer. `reason` and `message` say why not; empty when accepted."""
+
+    accepted: bool
+    reason: str = ""
+    message: str = ""
+
+    def to_text(self) -> str:
+        """As the row keeps it."""
+        return f"{self.reason}: {self.message}" if self.reason else ""
+
+    @classmethod
+    def of(cls, accepted: bool, text: str) -> Reply:
+        """From what the row keeps."""
+        reason, _, message = text.partition(": ")
+        return cls(accepted, reason, message)
+
+
+async def ask(database: Queries, run_id: UUID, kind: Kind, actor: str, reason: str) -> int:
+    """Leaves a request for the owner of a run; returns its id."""
+    row = await database.fetchrow(_ASK, run_id, kind.value, actor, reason)
+    return int(row[0])
+
+
+async def open_requests(database: Queries, process: UUID) -> list[Request]:
+    """What people ask of the runs that a process owns, oldest first."""
+    rows: Sequence[Any] = await database.fetch(_OPEN, process)
+    return [Request(row[0], row[1], Kind(row[2]), row[3], row[4]) for row in rows]
+
+
+async def answer(database: Queries, request_id: int, reply: Reply) -> None:
+    """Answers a request; the first answer stays."""
+    await database.execute(_ANSWER, request_id, reply.accepted, reply.to_text())
+
+
+async def read_answer(database: Queries, request_id: int) -> Reply | None:
+    """The answer to a request, None while there is none."""
+    row = await database.fetchrow(_READ, request_id)
+    return Reply.of(row[0], row[1]) if row is not None and row[0] is not None else None

@@ -1,0 +1,48 @@
+"""Housekeeping: journal partitions made and dropped, dead processes forgotten, and what waits counted.
+
+Background tasks of every replica; advisory locks let one work at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from amends_orchestrator.journal import leases
+from amends_orchestrator.journal.partitions import drop_old, make_partitions
+from amends_orchestrator.observe import RUNS_WAITING
+
+PARTITIONS_DROPPED = "journal.partitions_dropped"
+HOUSEKEEPING_EVERY = timedelta(minutes=15)
+COUNT_EVERY = timedelta(seconds=10)
+_COUNTS = """
+SELECT (SELECT count(*) FROM run WHERE state = 3) AS parked,
+       (SELECT count(*) FROM run WHERE stalled_since IS NOT NULL) AS stalled,
+       (SELECT count(*) FROM run WHERE owner IS NULL AND due_at IS NOT NULL) AS waiting,
+       (SELECT count(*) FROM run WHERE owner IS NOT NULL) AS owned
+"""
+log = structlog.get_logger(__name__)
+
+
+async def housekeeping(pool: Any, retention: timedelta) -> None:
+    """Keeps partitions and leases in order for ever. Raises what the database says; it is started again."""
+    while True:
+        async with pool.acquire() as connection:
+            await make_partitions(connection)
+            await leases.forget(connection)
+            dropped = await drop_old(connection, retention)
+        if dropped:
+            log.info(PARTITIONS_DROPPED, partitions=dropped)
+        await asyncio.sleep(HOUSEKEEPING_EVERY.total_seconds())
+
+
+async def counting(pool: Any) -> None:
+    """Counts parked, stalled and waiting runs for ever; the partial indexes make it cheap."""
+    while True:
+        row = await pool.fetchrow(_COUNTS)
+        for condition, count in row.items():
+            RUNS_WAITING.labels(condition=condition).set(count)
+        await asyncio.sleep(COUNT_EVERY.total_seconds())

@@ -1,0 +1,163 @@
+"""Takes runs that wait for an owner and hands them to the fleet: due ones, and those of processes that died.
+
+A background task with a connection of its own. It asks again at once as long as it finds a full batch and there is
+room, else when the next run is due, at the latest after `poll`. Bounded batches and bounded memory keep a recovery
+from becoming an outage of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import timedelta
+from typing import Any, Protocol
+from uuid import UUID
+
+import asyncpg
+import structlog
+from amends_saga.engine.ledger import UnreadableJournalError
+from amends_saga.journal import RULES_VERSION
+
+from amends_orchestrator.journal import claims
+from amends_orchestrator.journal.connection import Connect
+from amends_orchestrator.journal.records import Claimed, RunRow
+from amends_orchestrator.observe import RUNS_CLAIMED
+from amends_orchestrator.runner.fleet import GIVE_BACK_AFTER, Fleet
+from amends_orchestrator.runner.live import LiveRun
+from amends_orchestrator.runner.ports import Definition
+
+RUNS_TAKEN = "claims.taken"
+RUN_UNREADABLE = "claims.unreadable"
+CLAIM_FAILED = "claims.failed"
+_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+log = structlog.get_logger(__name__)
+
+
+class Definitions(Protocol):
+    """Finds pinned definitions."""
+
+    async def pinned(self, digest: bytes) -> Definition:
+        """The definition with that digest. Raises DefinitionError when it is gone or cannot be read here."""
+        ...
+
+
+class DefinitionError(Exception):
+    """A definition that is not there, or that this version cannot read. For people."""
+
+
+class Adopted(Protocol):
+    """Told of runs that were just taken, with what people asked of them meanwhile."""
+
+    async def __call__(self, connection: asyncpg.Connection[Any], runs: list[LiveRun]) -> None:
+        """May tell the runs signals."""
+        ...
+
+
+class Claimer:
+    """Takes runs for one process."""
+
+    def __init__(
+        self, fleet: Fleet, definitions: Definitions, connect: Connect, adopted: Adopted, poll: timedelta
+    ) -> None:
+        self._fleet = fleet
+        self._definitions = definitions
+        self._connect = connect
+        self._adopted = adopted
+        self._poll = poll
+        self._connection: asyncpg.Connection[Any] | None = None
+
+    async def run(self) -> None:
+        """Takes runs for ever."""
+        while True:
+            try:
+                pause = await self._round()
+            except _AWAY as error:
+                log.warning(CLAIM_FAILED, error=type(error).__name__)
+                self._drop()
+                pause = self._poll
+            if pause > timedelta():
+                await self._sleep(pause)
+
+    def close(self) -> None:
+        """Gives the connection up."""
+        self._drop()
+
+    async def take_one(self, run_id: UUID) -> LiveRun | None:
+        """Takes one run now, because somebody asks something of it; None when it is not to be had."""
+        async with self._borrowed() as connection:
+            row = await claims.claim_one(connection, self._fleet.process, run_id, rules=RULES_VERSION)
+            if row is None:
+                return None
+            runs = await self._adopt(connection, [row])
+            return runs[0] if runs else None
+
+    async def _round(self) -> timedelta:
+        """One claim; returns how long to wait before the next."""
+        room = min(self._fleet.free, claims.BATCH)
+        if room <= 0:
+            return self._poll
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect()
+        self._fleet.room.clear()
+        rows = await claims.claim(self._connection, self._fleet.process, rules=RULES_VERSION, limit=room)
+        if rows:
+            log.info(RUNS_TAKEN, runs=len(rows))
+            await self._adopt(self._connection, rows)
+        if len(rows) == room:
+            return timedelta()
+        due = await claims.next_due(self._connection)
+        return self._poll if due is None else min(max(due, timedelta(milliseconds=5)), self._poll)
+
+    async def _adopt(self, connection: asyncpg.Connection[Any], rows: list[RunRow]) -> list[LiveRun]:
+        RUNS_CLAIMED.inc(len(rows))
+        adopted: list[LiveRun] = []
+        for claimed in await claims.load(connection, rows):
+            run = await self._adopt_one(connection, claimed)
+            if run is not None:
+                adopted.append(run)
+        await self._adopted(connection, adopted)
+        return adopted
+
+    async def _adopt_one(self, connection: asyncpg.Connection[Any], claimed: Claimed) -> LiveRun | None:
+        row = claimed.run
+        try:
+            definition = await self._definitions.pinned(row.digest)
+            return self._fleet.adopt(definition, claimed)
+        except (UnreadableJournalError, DefinitionError) as error:
+            log.error(RUN_UNREADABLE, run_id=str(row.id), error=str(error))
+            await claims.give_back(connection, row.id, row.fence, GIVE_BACK_AFTER, "UNREADABLE", str(error)[:500])
+            return None
+
+    async def _sleep(self, pause: timedelta) -> None:
+        seconds = pause.total_seconds() * random.uniform(0.8, 1.0)  # noqa: S311 - spreads replicas
+        try:
+            async with asyncio.timeout(seconds):
+                await self._fleet.room.wait()
+        except TimeoutError:
+            return
+        # Runs leave all the time under load: look for others a little later, not after each one.
+        await asyncio.sleep(0.02)
+
+    def _borrowed(self) -> Any:
+        return _Borrowed(self._connect)
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+class _Borrowed:
+    """A connection for a rare request of a person."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._connect = connect
+        self._connection: asyncpg.Connection[Any] | None = None
+
+    async def __aenter__(self) -> asyncpg.Connection[Any]:
+        self._connection = await self._connect()
+        return self._connection
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._connection is not None:
+            await self._connection.close()

@@ -1,0 +1,299 @@
+"""All runs in this process's memory: starts them, adopts claimed ones, lets go of them.
+
+The one place that knows which runs are here. Called by the API (StartRun, ResolveRun, CancelRun), by the claimer, and
+by the composition root for the drain.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+from collections.abc import Coroutine
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from hashlib import sha256
+from typing import Any, Protocol
+from uuid import UUID
+
+import structlog
+from amends_saga.engine import RunState, initial, replay, start
+from amends_saga.engine import events as ev
+from amends_saga.engine.ledger import UnreadableJournalError
+from amends_saga.journal import RULES_VERSION, decode, encode
+
+from amends_orchestrator.calls.metadata import Metadata
+from amends_orchestrator.calls.ports import Answer
+from amends_orchestrator.calls.router import Router, Way
+from amends_orchestrator.journal.batch import StartAnswer
+from amends_orchestrator.journal.ids import RunIds
+from amends_orchestrator.journal.records import Claimed, NewRun, Refusal
+from amends_orchestrator.journal.writer import JournalWriter
+from amends_orchestrator.observe import RUNS_ENDED, RUNS_HOT, RUNS_LOST, RUNS_STARTED
+from amends_orchestrator.runner.live import LiveRun
+from amends_orchestrator.runner.ports import Definition, RunInfo
+from amends_orchestrator.runner.summary import state_of
+
+RUN_LOST = "run.lost"
+RUN_BROKEN = "run.broken"
+RUN_PARKED = "run.parked"
+GIVE_BACK_FAILED = "run.give_back_failed"
+
+GIVE_BACK_AFTER = timedelta(seconds=30)
+
+log = structlog.get_logger(__name__)
+
+
+class Caller(Protocol):
+    """Makes attempts; `calls.sender.Sender` in production."""
+
+    async def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str, step: str) -> Answer:
+        """One attempt; raises nothing but CancelledError."""
+        ...
+
+
+class GiveBack(Protocol):
+    """Lets go of a run that cannot be driven here, visibly stalled."""
+
+    async def __call__(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
+        """Raises when the database is away; the lease then does the rest."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much a process takes on."""
+
+    hot_runs: int = 2000
+    passivate_after: timedelta = timedelta(seconds=2)
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A run that is durable now: started by this call, or before with the same key."""
+
+    run_id: UUID
+    created: bool
+    same: bool
+    """Whether the run that has the key was asked for with the same saga and input."""
+    live: LiveRun | None
+
+
+class Fleet:
+    """The runs that this process owns. Implements `ports.Ground`."""
+
+    def __init__(
+        self,
+        process: UUID,
+        writer: JournalWriter,
+        router: Router,
+        caller: Caller,
+        ids: RunIds,
+        give_back: GiveBack,
+        limits: Limits | None = None,
+    ) -> None:
+        self.process = process
+        self.writer = writer
+        self.limits = limits or Limits()
+        self.passivate_after = self.limits.passivate_after
+        self.runs: dict[UUID, LiveRun] = {}
+        self.draining = False
+        self.room = asyncio.Event()
+        """Set when there is something for the claimer to do: runs left the memory, or a run was left to it."""
+        self._router = router
+        self._caller = caller
+        self._ids = ids
+        self._give_back = give_back
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._empty.set()
+        self._lease_until = 0.0
+
+    # ------------------------------------------------------------ the ground that runs stand on
+
+    def now(self) -> datetime:
+        """The database's time, as far as it is known here."""
+        return self._ids.now()
+
+    def leased(self) -> bool:
+        """Whether the last heartbeat that was answered still protects this process's runs."""
+        return asyncio.get_running_loop().time() < self._lease_until
+
+    def hold_lease(self, until: float) -> None:
+        """The lease stands until this moment of the loop's clock."""
+        self._lease_until = until
+
+    def way(self, namespace: str, service: str, method: str) -> Way:
+        """How to call a method now. Raises RouteError."""
+        return self._router.way(namespace, service, method)
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Starts a call in a context of its own, so that it inherits nothing from who happened to trigger it."""
+        task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str, step: str) -> Answer:
+        """Makes one attempt."""
+        return await self._caller.send(way, request, metadata, traceparent, step)
+
+    def settled(self, run_id: UUID) -> None:
+        """A run has ended, is parked, or was let go, durably."""
+        run = self._forget(run_id)
+        state = state_of(run.state)
+        if run.state.ended or run.state.parked is not None:
+            RUNS_ENDED.labels(namespace=run.info.namespace, saga=run.info.saga, state=state.name).inc()
+        if run.state.parked is not None:
+            log.warning(RUN_PARKED, run_id=run.info.name, saga=run.info.saga, reason=run.state.parked.reason)
+
+    def lost(self, run_id: UUID, refusal: Refusal) -> None:
+        """The journal took no more rows of a run."""
+        run = self._forget(run_id)
+        RUNS_LOST.inc()
+        log.warning(RUN_LOST, run_id=run.info.name, fence=run.state.fence, why=refusal.value)
+        if refusal is not Refusal.FENCED:
+            self.spawn(self._give_back_run(run, refusal.name, refusal.value))
+
+    def broken(self, run_id: UUID, error: Exception) -> None:
+        """The engine or an expression failed in a way that no rule foresees."""
+        run = self._forget(run_id)
+        log.error(RUN_BROKEN, run_id=run.info.name, exc_info=error)
+        self.spawn(self._give_back_run(run, "INTERNAL", "the orchestrator failed; its log says why"))
+
+    async def _give_back_run(self, run: LiveRun, reason: str, message: str) -> None:
+        try:
+            await self._give_back(run.info.id, run.state.fence, GIVE_BACK_AFTER, reason, message)
+        except Exception as error:
+            log.warning(GIVE_BACK_FAILED, run_id=run.info.name, error=type(error).__name__)
+
+    # ------------------------------------------------------------ coming and going
+
+    @property
+    def free(self) -> int:
+        """How many more runs fit into memory."""
+        return 0 if self.draining else max(self.limits.hot_runs - len(self.runs), 0)
+
+    def get(self, run_id: UUID) -> LiveRun | None:
+        """A run that this process drives, or None."""
+        return self.runs.get(run_id)
+
+    async def begin(
+        self, definition: Definition, digest: bytes, *, namespace: str, key: str, data: bytes, traceparent: str
+    ) -> Begun:
+        """Starts a run, or finds the one that has the key; returns when it is durable. `data` is the input.
+
+        Raises what the database says of a row that it refuses.
+        """
+        run = self._new(definition, namespace, traceparent)
+        plan, now = definition.plan, self.now()
+        deadline = now + plan.deadline if plan.deadline is not None else None
+        state, commands = start(ev.Started(data, deadline), now, run.state, plan)
+        first = commands[0]
+        assert isinstance(first, ev.Record)
+        here = self.free > 0
+        payload = sha256(plan.saga.encode() + b"\0" + data).digest()
+        new = NewRun(
+            run.info.id,
+            namespace,
+            plan.saga,
+            key,
+            payload,
+            digest,
+            RULES_VERSION,
+            self.process if here else None,
+            traceparent,
+            encode(plan, first.entry),
+        )
+        answer: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
+        if here:
+            run.state = state
+            self._keep(run)
+        self.writer.start(new, lambda what: self._started(run, what, answer, payload, here=here))
+        if here:
+            run.resume(commands[1:], now)
+        return await answer
+
+    def _started(
+        self, run: LiveRun, what: StartAnswer | Exception, answer: asyncio.Future[Begun], payload: bytes, *, here: bool
+    ) -> None:
+        if here and (isinstance(what, Exception) or not what.created):
+            run.leave()
+            self._forget(run.info.id)
+        if isinstance(what, Exception):
+            if not answer.done():
+                answer.set_exception(what)
+            return
+        if not answer.done():
+            live = run if here and what.created else self.runs.get(what.run_id)
+            answer.set_result(Begun(what.run_id, what.created, what.payload == payload, live))
+        if what.created:
+            RUNS_STARTED.labels(namespace=run.info.namespace, saga=run.info.saga).inc()
+            if here:
+                run.tell(ev.Durable(1))
+            else:
+                self.room.set()
+
+    def _new(self, definition: Definition, namespace: str, traceparent: str) -> LiveRun:
+        run_id = self._ids.next()
+        info = RunInfo(run_id, namespace, definition.plan.saga, traceparent)
+        return LiveRun(self, definition, info, initial(definition.plan, info.name))
+
+    def adopt(self, definition: Definition, claimed: Claimed) -> LiveRun:
+        """Drives a run whose claim has committed. Raises UnreadableJournalError."""
+        row = claimed.run
+        state = restore(definition, claimed)
+        info = RunInfo(row.id, row.namespace, row.saga, row.traceparent)
+        before = self.runs.get(row.id)
+        if before is not None:  # we lost it and took it again before the journal could tell
+            before.leave()
+            self._forget(row.id)
+        run = LiveRun(self, definition, info, state)
+        self._keep(run)
+        run.tell(None)
+        return run
+
+    def _keep(self, run: LiveRun) -> None:
+        self.runs[run.info.id] = run
+        self._empty.clear()
+        RUNS_HOT.set(len(self.runs))
+
+    def _forget(self, run_id: UUID) -> LiveRun:
+        run = self.runs.pop(run_id)
+        RUNS_HOT.set(len(self.runs))
+        if len(self.runs) + 1 >= self.limits.hot_runs:
+            self.room.set()
+        if not self.runs:
+            self._empty.set()
+        return run
+
+    async def drain(self, within: timedelta) -> int:
+        """Lets go of all runs, after the calls under way were answered; returns how many would not go in time."""
+        self.draining = True
+        for run in list(self.runs.values()):
+            run.tell(ev.ReleaseRequested())
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                await self._empty.wait()
+                await self.writer.flushed()
+        except TimeoutError:
+            return len(self.runs)
+        return 0
+
+    async def stop(self) -> None:
+        """Ends the calls that are still under way; their runs are somebody else's now."""
+        for run in list(self.runs.values()):
+            run.leave()
+        self.runs.clear()
+        tasks = [*self._tasks]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def restore(definition: Definition, claimed: Claimed) -> RunState:
+    """The state that the owner of a claimed run begins with. Raises UnreadableJournalError."""
+    plan, row = definition.plan, claimed.run
+    try:
+        entries = [decode(plan, record.seq, record.fence, record.record) for record in claimed.records]
+    except KeyError as error:
+        raise UnreadableJournalError(f"the journal names {error}, which the definition does not have") from None
+    return replay(plan, str(row.id), row.fence, entries)

@@ -1,0 +1,75 @@
+"""Renews this process's lease, and keeps the database's time.
+
+A background task. When the database cannot be reached the lease runs out by itself: new calls stop here, because
+another process may take the runs, and the fence decides about everything that is written later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+
+from amends_orchestrator.journal import leases
+from amends_orchestrator.journal.connection import Connect
+from amends_orchestrator.journal.ids import RunIds
+from amends_orchestrator.runner.fleet import Fleet
+
+LEASE_RAN_OUT = "lease.ran_out"
+HEARTBEAT_FAILED = "lease.heartbeat_failed"
+log = structlog.get_logger(__name__)
+
+
+class Heartbeat:
+    """The lease of one process."""
+
+    def __init__(self, process: UUID, name: str, lease: timedelta, connect: Connect, ids: RunIds) -> None:
+        self._process = process
+        self._name = name
+        self._lease = lease
+        self._connect = connect
+        self._ids = ids
+        self._connection: asyncpg.Connection[Any] | None = None
+
+    async def beat(self, fleet: Fleet) -> None:
+        """Renews the lease once. Raises what the database says."""
+        loop = asyncio.get_running_loop()
+        asked = loop.time()  # before the database looks at its clock: our view of the lease ends first
+        if self._connection is None or self._connection.is_closed():
+            self._connection = await self._connect()
+        renewal = await leases.renew(self._connection, self._process, self._name, self._lease)
+        self._ids.synchronise(renewal.now)
+        fleet.hold_lease(asked + self._lease.total_seconds())
+        if renewal.late:
+            log.warning(LEASE_RAN_OUT, process=str(self._process))
+
+    async def run(self, fleet: Fleet) -> None:
+        """Renews for ever, three times a lease; more often while it fails."""
+        while True:
+            pause = self._lease / 3
+            try:
+                await self.beat(fleet)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+                log.warning(HEARTBEAT_FAILED, error=type(error).__name__)
+                self._drop()
+                pause = self._lease / 10
+            await asyncio.sleep(pause.total_seconds() * random.uniform(0.9, 1.0))  # noqa: S311 - spreads replicas
+
+    async def end(self) -> None:
+        """Ends the lease, so that what is left can be taken over at once."""
+        try:
+            connection = self._connection if self._connection is not None else await self._connect()
+            await leases.end(connection, self._process)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            log.warning(HEARTBEAT_FAILED, error=type(error).__name__)
+        self._drop()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None

@@ -1,0 +1,378 @@
+"""One run in memory: hears signals, lets the engine decide, and does what it says.
+
+There is no task for a run, only for a call under way: signals are folded at once, in the callback that brought them,
+so that an answer, its record and the next call are one step of the event loop. Made by the fleet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import random
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timedelta
+
+from amends_resilience import RetryPolicy
+from amends_saga.engine import Phase, RunState, advance, bounded, stalled_since
+from amends_saga.engine import events as ev
+from amends_saga.engine.state import Done
+from amends_saga.journal import encode, idempotency_key
+from amends_saga.plan import CallPlan, ExpressionError, Scope
+
+from amends_orchestrator.calls.guards import Held, Pass
+from amends_orchestrator.calls.metadata import call_metadata
+from amends_orchestrator.calls.outcome import classify, code_name, is_failure
+from amends_orchestrator.calls.ports import Answer, RouteError
+from amends_orchestrator.calls.router import Way
+from amends_orchestrator.journal.records import Change, Refusal
+from amends_orchestrator.journal.tail import Tail
+from amends_orchestrator.runner import summary
+from amends_orchestrator.runner.ports import Definition, Ground, RunInfo
+
+ROUTE_PAUSE = timedelta(seconds=2)
+LEASE_PAUSE = timedelta(milliseconds=500)
+NO_PAUSE = timedelta()
+
+Watcher = Callable[["LiveRun"], None]
+
+
+class LiveRun:
+    """A run that this process owns. Not safe across threads; every method is quick and none awaits."""
+
+    __slots__ = (
+        "_due",
+        "_ground",
+        "_inbox",
+        "_passes",
+        "_pumping",
+        "_shown_stalled",
+        "_timer",
+        "_until",
+        "definition",
+        "gone",
+        "info",
+        "state",
+        "tail",
+        "watchers",
+    )
+
+    def __init__(self, ground: Ground, definition: Definition, info: RunInfo, state: RunState) -> None:
+        self._ground = ground
+        self.definition = definition
+        self.info = info
+        self.state = state
+        self.tail = Tail(info.id, state.fence, self)
+        self.watchers: list[Watcher] = []
+        self.gone = False
+        """True once nothing that this process does changes the run any more."""
+        self._inbox: deque[ev.Signal | None] = deque()
+        self._pumping = False
+        self._passes: dict[int, Pass] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._until: datetime | None = None
+        self._due: datetime | None = None
+        self._shown_stalled = False
+
+    # ------------------------------------------------------------ signals
+
+    def durable(self, seq: int) -> None:
+        """Listener of the journal: rows up to `seq` are committed."""
+        self.tell(ev.Durable(seq))
+
+    def refused(self, refusal: Refusal) -> None:
+        """Listener of the journal: this owner's rows are taken no more."""
+        if not self.gone:
+            self.leave()
+            self._ground.lost(self.info.id, refusal)
+
+    def tell(self, signal: ev.Signal | None) -> None:
+        """Hears a signal (None: time has passed) and does what follows from it."""
+        if self.gone:
+            return
+        self._inbox.append(signal)
+        if not self._pumping:
+            self._pump()
+
+    def _pump(self) -> None:
+        self._pumping = True
+        try:
+            while self._inbox and not self.gone:
+                now = self._ground.now()
+                self._until = None
+                self.state, commands = advance(self.definition.plan, self.state, self._inbox.popleft(), now)
+                self._follow(commands, now)
+        except Exception as error:
+            self.leave()
+            self._ground.broken(self.info.id, error)
+            return
+        finally:
+            self._pumping = False
+        self._rest()
+
+    def resume(self, commands: list[ev.Command], now: datetime) -> None:
+        """Follows commands that the fleet got from the engine, when the run was started."""
+        self._pumping = True
+        try:
+            self._follow(commands, now)
+        finally:
+            self._pumping = False
+        self._pump()
+
+    def _follow(self, commands: list[ev.Command], now: datetime) -> None:
+        for command in commands:
+            match command:
+                case ev.Record(entry):
+                    self._record(entry, now)
+                case ev.Send(step, call):
+                    self._send(step, call)
+                case ev.Prepare(step, call):
+                    self._inbox.append(self._prepare(step, call))
+                case ev.Wait(until):
+                    self._until = until
+                case ev.Admit(step):
+                    self._admit(step)
+
+    def leave(self) -> None:
+        """Stops: nothing more is recorded or called for this run. Calls under way end by themselves."""
+        self.gone = True
+        self._inbox.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        for passed in self._passes.values():
+            passed.give_back()
+        self._passes.clear()
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
+        watchers = self.watchers
+        for watcher in list(watchers):
+            watcher(self)
+
+    def _rest(self) -> None:
+        """After all signals: gives places back, lets go of the run or sets the timer."""
+        if self.gone:
+            return
+        if self._passes:
+            self._give_back_passes()
+        state = self.state
+        if state.settled:
+            self.leave()
+            self._ground.settled(self.info.id)
+            return
+        if self.watchers:
+            self._tell_watchers()
+        if self._until is not None:
+            self._wait(self._until)
+
+    def _give_back_passes(self) -> None:
+        for step in list(self._passes):
+            at = self.state.steps[step]
+            if not at.admitted and at.flight is None:
+                self._passes.pop(step).give_back()
+
+    # ------------------------------------------------------------ time
+
+    def _wait(self, until: datetime) -> None:
+        now = self._ground.now()
+        if self._idle() and until - now > self._ground.passivate_after:
+            self._due = self._next_look(until, now)
+            self.tell(ev.ReleaseRequested())
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + max((until - now).total_seconds(), 0.0)
+        if self._timer is not None and not self._timer.cancelled():
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._ring, context=contextvars.Context())
+
+    def _ring(self) -> None:
+        self._timer = None
+        self.tell(None)
+
+    def _idle(self) -> bool:
+        state = self.state
+        if state.durable < state.seq:
+            return False
+        return all(step.flight is None and not step.admitting and step.preparing is None for step in state.steps)
+
+    def _next_look(self, until: datetime, now: datetime) -> datetime:
+        """When a run that is let go is looked at again: also when it begins to count as stalled."""
+        plan = self.definition.plan
+        allowed = plan.stalled_after or plan.deadline
+        waiting = [step.since for step in self.state.steps if step.since is not None]
+        if allowed is None or not waiting:
+            return until
+        stalls = min(waiting) + allowed + timedelta(seconds=1)
+        return min(until, stalls) if stalls > now else until
+
+    # ------------------------------------------------------------ records
+
+    def _record(self, entry: ev.Recorded, now: datetime) -> None:
+        plan = self.definition.plan
+        self._ground.writer.append(self.tail, entry.seq, encode(plan, entry), self._change(entry.event, now))
+
+    def _change(self, event: ev.Event, now: datetime) -> Change | None:
+        plan = self.definition.plan
+        if isinstance(event, ev.AttemptFailed | ev.Answered):
+            stalled = stalled_since(plan, self.state, now) is not None
+            if stalled != self._shown_stalled:
+                self._shown_stalled = stalled
+                return summary.standing(plan, self.state, now, self._until, release=False)
+            return None
+        return summary.change_for(plan, self.state, event, now, self._due)
+
+    # ------------------------------------------------------------ expressions
+
+    def _scope(self, step: int) -> Scope:
+        state = self.state
+        name = self.definition.plan.steps[step].name
+        assert state.started_at is not None
+        return Scope(
+            input=state.input,
+            run_id=self.info.name,
+            saga=self.info.saga,
+            started_at=state.started_at,
+            idempotency_key=idempotency_key(self.info.name, name),
+            responses={i: at.response for i, at in enumerate(state.steps) if at.response is not None},
+        )
+
+    def _prepare(self, step: int, call: ev.Call) -> ev.Prepared:
+        plan, expressions, scope = self.definition.plan.steps[step], self.definition, self._scope(step)
+        try:
+            if call is ev.Call.COMPENSATION:
+                return ev.Prepared(step, call, compensation=expressions.compensation(step, scope))
+            if plan.has_when and not expressions.when(step, scope):
+                return ev.Prepared(step, call, runs=False)
+            request = expressions.request(step, scope)
+            undo = None
+            if plan.compensation is not None and not plan.compensation.uses_self:
+                undo = expressions.compensation(step, scope)
+            return ev.Prepared(step, call, request=request, compensation=undo)
+        except ExpressionError as error:
+            return ev.Prepared(step, call, error=str(error))
+
+    # ------------------------------------------------------------ calls
+
+    def _method(self, step: int, call: ev.Call) -> CallPlan:
+        plan = self.definition.plan.steps[step]
+        if call in (ev.Call.COMPENSATION, ev.Call.VOID_COMPENSATION) and plan.compensation is not None:
+            return plan.compensation
+        return plan.action
+
+    def _again(self, step: int, call: ev.Call) -> bool:
+        at = self.state.steps[step]
+        return (at.attempts if call is ev.Call.ACTION else at.retries) > 0
+
+    def _hold(self, step: int, call: ev.Call, pause: timedelta, message: str) -> None:
+        self._inbox.append(ev.Refused(step, call, self._ground.now() + pause, message))
+
+    def _find_way(self, step: int, call: ev.Call) -> Way | None:
+        method = self._method(step, call)
+        if not self._ground.leased():
+            self._hold(step, call, LEASE_PAUSE, "this orchestrator has lost touch with its database")
+            return None
+        try:
+            return self._ground.way(self.info.namespace, method.service, method.method)
+        except RouteError as error:
+            self._hold(step, call, ROUTE_PAUSE, str(error))
+            return None
+
+    def _admit(self, step: int) -> None:
+        way = self._find_way(step, ev.Call.ACTION)
+        if way is None:
+            return
+        again = self._again(step, ev.Call.ACTION)
+        try:
+            passed = way.guard.try_pass(retry=again)
+        except Held as held:
+            self._hold(step, ev.Call.ACTION, held.retry_in, held.message)
+            return
+        if passed is None:
+            self._ground.spawn(self._admit_later(step, way, again=again))
+            return
+        self._passes[step] = passed
+        self._inbox.append(ev.Admitted(step))
+
+    async def _admit_later(self, step: int, way: Way, *, again: bool) -> None:
+        try:
+            passed = await way.guard.wait_pass(retry=again)
+        except Held as held:
+            self.tell(ev.Refused(step, ev.Call.ACTION, self._ground.now() + held.retry_in, held.message))
+            return
+        if self.gone or not self.state.steps[step].admitting:
+            passed.give_back()
+            return
+        self._passes[step] = passed
+        self.tell(ev.Admitted(step))
+
+    def _send(self, step: int, call: ev.Call) -> None:
+        passed = self._passes.pop(step, None) if call is ev.Call.ACTION else None
+        way = self._find_way(step, call)
+        if way is None:
+            if passed is not None:
+                passed.give_back()
+            return
+        if passed is None:
+            try:
+                passed = way.guard.try_pass(retry=self._again(step, call))
+            except Held as held:
+                self._hold(step, call, held.retry_in, held.message)
+                return
+        self._ground.spawn(self._call(step, call, way, passed))
+
+    async def _call(self, step: int, call: ev.Call, way: Way, passed: Pass | None) -> None:
+        if passed is None:
+            try:
+                passed = await way.guard.wait_pass(retry=self._again(step, call))
+            except Held as held:
+                self.tell(ev.Refused(step, call, self._ground.now() + held.retry_in, held.message))
+                return
+        if self.gone or self.state.steps[step].flight is not call:
+            passed.give_back()  # the run was lost, or decided otherwise, before the call was made
+            return
+        failed = True
+        try:
+            answer = await self._attempt(step, call, way)
+            failed = is_failure(answer.code) and answer.sent
+        finally:
+            passed.conclude(failed=failed)
+        self.tell(ev.Replied(step, call, self._reply(step, call, answer, way.route.policy)))
+
+    async def _attempt(self, step: int, call: ev.Call, way: Way) -> Answer:
+        at = self.state.steps[step]
+        name = self.definition.plan.steps[step].name
+        request = {ev.Call.ACTION: at.request, ev.Call.COMPENSATION: at.compensation}.get(call) or b""
+        if len(request) > way.route.max_request_bytes:
+            message = f"the request has {len(request)} bytes, at most {way.route.max_request_bytes} can be sent"
+            return Answer(8, message=message, reason="REQUEST_TOO_LARGE", sent=False)
+        metadata = call_metadata(
+            self.info.name,
+            name,
+            call,
+            idempotency_key(self.info.name, name),
+            self.state.fence,
+            action_ok=at.done is Done.OK,
+        )
+        if self._again(step, call):
+            way.retries.inc()
+        answer: Answer = await self._ground.send(way, request, metadata, self.info.traceparent, name)
+        return answer
+
+    def _reply(self, step: int, call: ev.Call, answer: Answer, policy: RetryPolicy) -> ev.Reply:
+        """The classified answer, with when the policy would try again."""
+        verdict = classify(self._method(step, call), call, answer)
+        if verdict.outcome is not ev.Outcome.UNKNOWN:
+            return ev.Reply(verdict.outcome, verdict.response, answer.code, verdict.reason, answer.message)
+        at, plan, now = self.state.steps[step], self.definition.plan, self._ground.now()
+        attempt = (at.attempts if call is ev.Call.ACTION else at.retries) + 1
+        limited = bounded(plan, step, call) and self.state.phase is Phase.RUNNING
+        retry_at = give_up_at = None
+        if not limited or policy.again(code_name(answer.code), attempt):
+            retry_at = now + policy.backoff.delay(attempt, random.random)
+        if limited:
+            give_up_at = at.give_up_at or now + policy.worst_case()
+        message = answer.message or code_name(answer.code)
+        return ev.Reply(ev.Outcome.UNKNOWN, b"", answer.code, verdict.reason, message, retry_at, give_up_at)

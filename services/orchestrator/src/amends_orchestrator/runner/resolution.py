@@ -1,0 +1,113 @@
+"""A person's decision about a parked run: a claim and the record of the decision, in one transaction.
+
+A parked run has no owner. Whoever decides takes it (fence + 1), and the process that was asked drives it on. Called
+by the API.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+from uuid import UUID
+
+from amends_saga.engine import RunState, check_resolution
+from amends_saga.engine import events as ev
+from amends_saga.engine.evolve import fold
+from amends_saga.journal import RULES_VERSION, encode
+
+from amends_orchestrator.journal.reader import read_journal, read_run
+from amends_orchestrator.journal.records import Claimed, RunRow, State, StoredRecord
+from amends_orchestrator.runner.claimer import Definitions
+from amends_orchestrator.runner.fleet import Fleet, restore
+from amends_orchestrator.runner.live import LiveRun
+from amends_orchestrator.runner.ports import Definition
+from amends_orchestrator.runner.summary import line, state_of
+
+_LOCK = "SELECT fence FROM run WHERE id = $1 FOR NO KEY UPDATE"
+_RECORD = "INSERT INTO journal (run_id, seq, fence, record) VALUES ($1, $2, $3, $4)"
+_CLAIM = """
+UPDATE run SET owner = $2, fence = $3, state = $4, due_at = NULL, step = '', reason = '', message = $5,
+    stalled_since = NULL, next_attempt_at = NULL
+WHERE id = $1
+"""
+
+
+class ResolutionRefused(Exception):
+    """The decision cannot be taken: a reason for programs and a sentence for people."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(f"{reason}: {message}")
+        self.reason = reason
+        self.message = message
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a person decided. `result` is the serialised response to assume, None when none was given."""
+
+    action: ev.Action
+    expected_seq: int
+    actor: str
+    reason: str
+    effect: ev.Effect | None = None
+    result: bytes | None = None
+
+
+async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUID, decision: Decision) -> LiveRun:
+    """Takes the decision and drives the run on. Raises ResolutionRefused, and what `claimer.Definitions` does."""
+    async with pool.acquire() as connection:
+        async with connection.transaction():
+            row, records = await _locked(connection, run_id)
+            definition = await definitions.pinned(row.digest)
+            fence = row.fence + 1
+            state = restore(definition, Claimed(_with_fence(row, fence), records))
+            entry = _entry(definition, state, decision, fleet)
+            data = encode(definition.plan, entry)
+            await connection.execute(_RECORD, run_id, entry.seq, fence, data)
+            after = fold(definition.plan, state, entry)
+            shown = int(state_of(after)), line(definition.plan, after)
+            await connection.execute(_CLAIM, run_id, fleet.process, fence, *shown)
+        taken = Claimed(_with_fence(row, fence), (*records, StoredRecord(entry.seq, fence, data)))
+        return fleet.adopt(definition, taken)
+
+
+async def _locked(connection: Any, run_id: UUID) -> tuple[RunRow, tuple[StoredRecord, ...]]:
+    """The run and its journal, which nobody changes until the transaction ends."""
+    if await connection.fetchrow(_LOCK, run_id) is None:
+        raise ResolutionRefused("RUN_UNKNOWN", f"there is no run {run_id}")
+    row = await read_run(connection, run_id)
+    assert row is not None
+    if row.state is not State.PARKED:
+        raise ResolutionRefused("STATE_CHANGED", f"the run is {row.state.name}, not PARKED")
+    if row.rules > RULES_VERSION:
+        raise ResolutionRefused("RESOLUTION_NOT_ALLOWED", "a newer orchestrator wrote this run's journal; ask that one")
+    return row, await read_journal(connection, run_id)
+
+
+def _entry(definition: Definition, state: RunState, decision: Decision, fleet: Fleet) -> ev.Recorded:
+    parked = state.parked
+    if parked is None or state.parked_seq != decision.expected_seq:
+        raise ResolutionRefused("STATE_CHANGED", f"the run is parked at record {state.parked_seq} now")
+    now = fleet.now()
+    deadline = None
+    if state.deadline is not None and state.parked_at is not None:
+        deadline = state.deadline + (now - state.parked_at)
+    wish = ev.Resolved(
+        decision.action,
+        parked.step,
+        parked.call,
+        decision.actor,
+        decision.reason,
+        decision.effect,
+        decision.result,
+        deadline,
+    )
+    refused = check_resolution(definition.plan, state, wish)
+    if refused is not None:
+        reason, _, message = refused.partition(": ")
+        raise ResolutionRefused(reason, message)
+    return ev.Recorded(state.seq + 1, state.fence, now, wish)
+
+
+def _with_fence(row: RunRow, fence: int) -> RunRow:
+    return replace(row, fence=fence)

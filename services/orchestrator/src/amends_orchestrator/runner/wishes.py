@@ -1,0 +1,160 @@
+"""What people ask of runs that are under way: cancel, and park for a stalled one.
+
+The owner of a run answers: at once when it is this process, through the database when it is another. A wish is
+granted when it is durable, not when it was heard. Called by the API and by the claimer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import structlog
+from amends_saga.engine import Phase, cancellable, stalled_since
+from amends_saga.engine import events as ev
+
+from amends_orchestrator.journal import requests
+from amends_orchestrator.journal.connection import Connect
+from amends_orchestrator.journal.requests import Kind, Reply, Request
+from amends_orchestrator.runner.fleet import Fleet
+from amends_orchestrator.runner.live import LiveRun
+
+LISTEN_FAILED = "requests.listen_failed"
+GRANTED = Reply(True)
+ANSWER_WITHIN = timedelta(seconds=10)
+POLL = timedelta(seconds=5)
+log = structlog.get_logger(__name__)
+
+
+def refuse(run: LiveRun, kind: Kind, fleet: Fleet) -> Reply | None:
+    """Why a wish cannot be granted now; None when it can."""
+    state, plan = run.state, run.definition.plan
+    if state.parked is not None:
+        return Reply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
+    if kind is Kind.PARK:
+        if stalled_since(plan, state, fleet.now()) is None:
+            return Reply(False, "RESOLUTION_NOT_ALLOWED", "only a stalled run can be parked")
+        return None
+    if state.phase in (Phase.COMPENSATING, Phase.COMPENSATED):
+        return GRANTED
+    if not cancellable(plan, state):
+        return Reply(False, "PAST_PIVOT", "the run has passed its point of no return")
+    return None
+
+
+def granted(run: LiveRun, kind: Kind) -> Reply | None:
+    """The answer once a wish has been told to the run: None while it is not durable yet."""
+    state = run.state
+    if kind is Kind.PARK:
+        if state.parked is not None and state.durable >= state.parked_seq:
+            return GRANTED
+    elif state.cancel is not None and state.durable >= state.seq:
+        return GRANTED
+    if run.gone:
+        return Reply(False, "STATE_CHANGED", "the run went on before this could be done")
+    return None
+
+
+async def wish(fleet: Fleet, run: LiveRun, kind: Kind, actor: str, reason: str) -> Reply:
+    """Tells a run of this process, and returns when the wish is durable, or cannot be granted."""
+    refused = refuse(run, kind, fleet)
+    if refused is not None:
+        return refused
+    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+
+    def look(changed: LiveRun) -> None:
+        reply = granted(changed, kind)
+        if reply is not None and not answer.done():
+            answer.set_result(reply)
+
+    run.watchers.append(look)
+    try:
+        run.tell(ev.CancelAsked(actor, reason) if kind is Kind.CANCEL else ev.ParkRequested(actor, reason))
+        look(run)
+        async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
+            return await answer
+    except TimeoutError:
+        return Reply(True, "PENDING", "asked for; calls under way are awaited first")
+    finally:
+        if look in run.watchers:
+            run.watchers.remove(look)
+
+
+class Wishes:
+    """Hears what other processes' callers ask of the runs of this one, and that resources have changed."""
+
+    def __init__(self, fleet: Fleet, connect: Connect, changed: Callable[[], None]) -> None:
+        self._fleet = fleet
+        self._connect = connect
+        self._changed = changed
+        self._heard = asyncio.Event()
+        self._busy: set[int] = set()
+
+    async def run(self) -> None:
+        """Listens for ever. Raises when the connection breaks; it is started again."""
+        connection = await self._connect()
+        try:
+            await connection.add_listener(requests.REQUESTS, self._on_request)
+            await connection.add_listener(requests.RESOURCES, self._on_resources)
+            self._changed()
+            while True:
+                await self.serve(connection)
+                try:
+                    async with asyncio.timeout(POLL.total_seconds()):
+                        await self._heard.wait()
+                except TimeoutError:
+                    self._changed()  # notifications are a hint only
+                self._heard.clear()
+        finally:
+            connection.terminate()
+
+    async def serve(self, connection: asyncpg.Connection[Any]) -> None:
+        """Answers what is asked of the runs of this process."""
+        for request in await requests.open_requests(connection, self._fleet.process):
+            if request.id not in self._busy:
+                self._busy.add(request.id)
+                self._fleet.spawn(self._serve(request))
+
+    async def adopted(self, connection: asyncpg.Connection[Any], runs: list[LiveRun]) -> None:
+        """Runs were just taken: what was asked of them before is answered now."""
+        if runs:
+            await self.serve(connection)
+
+    async def _serve(self, request: Request) -> None:
+        try:
+            run = self._fleet.get(request.run_id)
+            if run is None:
+                return
+            reply = await wish(self._fleet, run, request.kind, request.actor, request.reason)
+            connection = await self._connect()
+            try:
+                await requests.answer(connection, request.id, reply)
+            finally:
+                await connection.close()
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            log.warning(LISTEN_FAILED, error=type(error).__name__)
+        finally:
+            self._busy.discard(request.id)
+
+    def _on_request(self, *_: object) -> None:
+        self._heard.set()
+
+    def _on_resources(self, *_: object) -> None:
+        self._changed()
+
+
+async def ask_owner(database: Any, run_id: UUID, kind: Kind, actor: str, reason: str, within: timedelta) -> Reply:
+    """Asks the process that owns a run, and waits for its answer for `within`."""
+    request = await requests.ask(database, run_id, kind, actor, reason)
+    loop = asyncio.get_running_loop()
+    end = loop.time() + within.total_seconds()
+    while loop.time() < end:
+        reply = await requests.read_answer(database, request)
+        if reply is not None:
+            return reply
+        await asyncio.sleep(0.05)
+    return Reply(True, "PENDING", "asked for; the run's owner has not answered yet")

@@ -1,0 +1,43 @@
+"""What an operator can set for the orchestrator, beside what every service has."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Annotated
+
+from amends_chassis.settings import Duration, PositiveDuration, ServiceSettings
+from pydantic import Field, field_validator
+from pydantic_settings import NoDecode
+
+from amends_orchestrator.calls.targets import Scope, TargetRules
+
+
+class Settings(ServiceSettings):
+    """The orchestrator's settings: `AMENDS_<FIELD>`."""
+
+    name: str = "orchestrator"
+    targets: Scope = Scope.CLUSTER
+    """Where participants may be: `cluster`, or `loopback` for development."""
+    target_suffixes: Annotated[tuple[str, ...], NoDecode] = ()
+    """DNS suffixes that may be called beside the cluster's services, separated by commas."""
+    lease: PositiveDuration = timedelta(seconds=10)
+    """How long a silent orchestrator keeps its runs."""
+    poll: PositiveDuration = timedelta(milliseconds=500)
+    """How often to look for runs that wait for an owner, when nothing says when the next is due."""
+    hot_runs: int = Field(default=2000, ge=1)
+    """How many runs are kept in memory; the others wait in the database."""
+    passivate_after: PositiveDuration = timedelta(seconds=2)
+    """A run that has nothing to do for longer than this leaves the memory."""
+    idempotency_retention: Duration = timedelta(days=30)
+    """How long an ended run and its caller's key are kept."""
+    database_pool: int = Field(default=4, ge=2)
+    """Connections for what people read and ask; the journal has its own."""
+
+    @field_validator("target_suffixes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+    def target_rules(self) -> TargetRules:
+        """What may be called. Raises ValueError for a suffix that is no DNS name."""
+        return TargetRules(self.targets, self.target_suffixes)

@@ -5,8 +5,8 @@ import random
 
 import asyncpg
 import pytest
-from amends_barrier import rows
 from amends_barrier.protocol import digest
+from amends_barrier.rows import Scripts
 from amends_testkit.waiting import eventually
 
 from .ledger import SERVICE, Ledger, Reply, request, serve
@@ -135,7 +135,9 @@ class TestFirstTheOther:
         self, ledger: Ledger, fate: str, suite_url: str
     ) -> None:
         other = await asyncpg.connect(suite_url)
-        script = rows.begin_compensation("k-1", digest(f"/{SERVICE}/Refund", request("o-1")))
+        scripts = Scripts("other")
+        await other.execute(";".join(scripts.prepare))
+        script = scripts.begin_compensation("k-1", digest(f"/{SERVICE}/Refund", request("o-1")))
         assert await other.execute(script) == "INSERT 0 0"
         action = asyncio.create_task(ledger.charge())
         await ledger.waiting()

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from amends_barrier import Barrier, Guarded, Reason, Refusal, guarded_methods, rows
+from amends_barrier import Barrier, Guarded, Reason, Refusal, guarded_methods
 from amends_barrier.protocol import KEY, KEY_FORM, Operation, digest, read
+from amends_barrier.rows import Scripts
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto
 from hypothesis import given
 from hypothesis import strategies as st
@@ -84,10 +85,10 @@ def test_a_key_that_could_end_a_literal_never_reaches_a_script(key) -> None:
 
 @given(st.binary(), st.binary())
 def test_a_script_holds_what_it_was_given_and_nothing_else(one: bytes, other: bytes) -> None:
-    script = rows.finish("k-1", Operation.ACTION, one)
-    assert script.count("'") == 6
-    assert script.count(";") == 1
-    assert (script == rows.finish("k-1", Operation.ACTION, other)) is (one == other)
+    scripts = Scripts("token")
+    script = scripts.finish("k-1", Operation.ACTION, one)
+    assert (script.count("'"), script.count(";")) == (6, 1)
+    assert (script == scripts.finish("k-1", Operation.ACTION, other)) is (one == other)
 
 
 @given(st.tuples(st.text(), st.binary()), st.tuples(st.text(), st.binary()))

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import asyncpg
 import pytest
 from amends_barrier import connection
+from amends_barrier.guard import Guard
+from amends_barrier.protocol import Call, Operation
 from amends_embedded import Postgres
 from amends_testkit.waiting import eventually
 from google.protobuf.wrappers_pb2 import StringValue
@@ -262,6 +264,25 @@ class TestLostConnections:
                 await server.restart()
                 assert (await ledger.charge()).ok
                 assert await ledger.effects() == ["Charge"]
+
+
+@pytest.mark.parametrize("forgotten", ["amends_%", "amends_insert_%", "amends_undo_%"])
+async def test_a_session_that_forgot_its_statements_prepares_them_again(suite_url: str, forgotten: str) -> None:
+    async with serve(suite_url, connections=1) as ledger:
+        for call, what in ((ledger.charge, "Charge"), (ledger.refund, "Refund")):
+            names = await ledger.pool.fetch("SELECT name FROM pg_prepared_statements WHERE name LIKE $1", forgotten)
+            assert what == "Charge" or names
+            for row in names:
+                await ledger.pool.execute(f"DEALLOCATE {row['name']}")
+            assert (await call()).text.startswith(what)
+        assert await ledger.effects() == ["Charge", "Refund"]
+
+
+async def test_two_barriers_may_share_a_pool(ledger: Ledger) -> None:
+    guards = [Guard(ledger.pool) for _ in range(3)]
+    for number, guard in enumerate(guards * 5):
+        answer = await guard.answer(Call(f"k-{number}", Operation.VOID), b"", lambda: pytest.fail("must not run"))
+        assert answer.voided == "voided"
 
 
 @asynccontextmanager

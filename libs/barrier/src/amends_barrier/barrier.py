@@ -14,7 +14,7 @@ from amends_barrier import rows
 from amends_barrier.guard import Guard
 from amends_barrier.interceptor import Interceptor
 from amends_barrier.methods import Guarded, guarded_methods
-from amends_barrier.transaction import Pool, transaction
+from amends_barrier.transaction import Pool
 
 FINISH = timedelta(seconds=10)
 
@@ -28,8 +28,8 @@ class Barrier:
         `finish` bounds how long a transaction that has begun may go on after its caller's deadline.
         """
         self.methods = dict(methods)
-        self._pool = pool
-        self._interceptor = Interceptor(Guard(pool), self.methods, finish)
+        self._guard = Guard(pool)
+        self._interceptor = Interceptor(self._guard, self.methods, finish)
 
     @classmethod
     def from_descriptors(
@@ -56,7 +56,7 @@ class Barrier:
         housekeeping: a key that is forgotten while its run lives can have its effect a second time.
         Raises Refusal when the database is not available.
         """
-        async with transaction(self._pool) as own:
+        async with self._guard.transaction() as own:
             return await own.expire(retention, limit)
 
     @staticmethod

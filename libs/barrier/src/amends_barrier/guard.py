@@ -4,11 +4,11 @@ Called by the interceptor, for every call of a guarded method.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
-from amends_barrier import rows
 from amends_barrier.protocol import Call, Operation, Reason, Refusal, Voided
-from amends_barrier.transaction import Pool, Row, Transaction, transaction
+from amends_barrier.transaction import Pool, Prepared, Row, Transaction, transaction
 
 Work = Callable[[], Awaitable[bytes]]
 """Runs the handler inside the transaction and returns its serialised response; raises to have it rolled back."""
@@ -30,6 +30,12 @@ class Guard:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._prepared = Prepared()
+        self._scripts = self._prepared.scripts
+
+    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
+        """Lend a connection for a block; see `amends_barrier.transaction.transaction`."""
+        return transaction(self._pool, self._prepared)
 
     async def answer(self, call: Call, digest: bytes, work: Work) -> Answer:
         """Answer a call that has a key, with or without its handler. Raises Refusal, and whatever `work` raises."""
@@ -43,7 +49,7 @@ class Guard:
 
     async def unkeyed(self, work: Work) -> bytes:
         """Run the handler in a transaction of its own that leaves no row: a call that is no part of a saga."""
-        async with transaction(self._pool) as own:
+        async with self.transaction() as own:
             await own.begin()
             response = await work()
             await own.commit()
@@ -51,10 +57,10 @@ class Guard:
 
     async def _action(self, key: str, digest: bytes, work: Work) -> Answer:
         for _ in range(TRIES):
-            async with transaction(self._pool) as own:
+            async with self.transaction() as own:
                 # Waits here for whoever holds the key's row.
-                if await own.begin(rows.begin_action(key, digest)):
-                    return await _once(own, key, Operation.ACTION, work)
+                if await own.begin_with(self._scripts.begin_action(key, digest)):
+                    return await self._once(own, key, Operation.ACTION, work)
                 found = await own.read(key)
             action, compensation = found.get(Operation.ACTION), found.get(Operation.COMPENSATION)
             if action is None:
@@ -67,9 +73,9 @@ class Guard:
     async def _compensation(self, call: Call, digest: bytes, work: Work) -> Answer:
         key = call.key
         for _ in range(TRIES):
-            async with transaction(self._pool) as own:
-                if await own.begin(rows.begin_compensation(key, digest)):
-                    return await _once(own, key, Operation.COMPENSATION, work)
+            async with self.transaction() as own:
+                if await own.begin_with(self._scripts.begin_compensation(key, digest)):
+                    return await self._once(own, key, Operation.COMPENSATION, work)
                 found = await own.read(key)
                 compensation, action = found.get(Operation.COMPENSATION), found.get(Operation.ACTION)
                 if compensation is not None:
@@ -80,27 +86,26 @@ class Guard:
                     continue  # changed between the statements
                 if call.action_known_ok:
                     raise Refusal(Reason.ACTION_UNKNOWN)  # the void row of this attempt is rolled back
-                if await own.insert(rows.null_compensation(key, digest)):
+                if await own.record_null_compensation(key, digest):
                     await own.commit()
                     return Answer(b"")
         raise Refusal(Reason.TRANSACTION_CONFLICT)
 
     async def _void(self, key: str, operation: Operation) -> Answer:
         for _ in range(TRIES):
-            async with transaction(self._pool) as own:
-                if await own.insert(rows.void(key, operation)):
+            async with self.transaction() as own:
+                if await own.insert(self._scripts.void(key, operation)):
                     return Answer(b"", Voided.VOIDED)
                 row = (await own.read(key)).get(operation)
             if row is not None:
                 return Answer(b"", Voided.VOIDED) if row.is_void else Answer(row.stored(), Voided.ALREADY_DONE)
         raise Refusal(Reason.TRANSACTION_CONFLICT)
 
-
-async def _once(own: Transaction, key: str, operation: Operation, work: Work) -> Answer:
-    """Run the handler, whose row is ours, and commit its effect and its response together."""
-    response = await work()
-    await own.commit(rows.finish(key, operation, response))
-    return Answer(response)
+    async def _once(self, own: Transaction, key: str, operation: Operation, work: Work) -> Answer:
+        """Run the handler, whose row is ours, and commit its effect and its response together."""
+        response = await work()
+        await own.commit(self._scripts.finish(key, operation, response))
+        return Answer(response)
 
 
 def _again(row: Row, digest: bytes) -> Answer:

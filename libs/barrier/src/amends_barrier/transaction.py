@@ -4,6 +4,7 @@ Called by the guard. `connection` and `savepoint` are for handlers.
 """
 
 import asyncio
+import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from contextvars import ContextVar
@@ -19,6 +20,7 @@ from amends_barrier.protocol import Operation, Reason, Refusal
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
+INSERTED = "INSERT 0 1"
 ROLLBACK_TIMEOUT = timedelta(seconds=5)
 
 _lent: ContextVar[Connection] = ContextVar("amends_barrier_connection")
@@ -70,8 +72,9 @@ def refusal_for(error: Exception) -> Refusal | None:
 class Transaction:
     """One connection of the pool on which the barrier opens and ends transactions by script."""
 
-    def __init__(self, held: Connection) -> None:
+    def __init__(self, held: Connection, prepared: "Prepared") -> None:
         self._held = held
+        self._prepared = prepared
         self._open = False
 
     @property
@@ -82,14 +85,40 @@ class Transaction:
         except asyncpg.InterfaceError:  # the pool has dropped it already
             return True
 
-    async def begin(self, script: str = "BEGIN") -> bool:
+    async def begin(self) -> None:
+        """Open a transaction without a row."""
+        self._open = True
+        await self._held.execute("BEGIN")
+
+    async def begin_with(self, script: str) -> bool:
         """Run a script that starts with BEGIN; tell whether the INSERT at its end inserted."""
         self._open = True
         return await self.insert(script)
 
     async def insert(self, script: str) -> bool:
-        """Run a script that ends with an INSERT; tell whether it inserted."""
-        return await self._held.execute(script) == "INSERT 0 1"
+        """Run a script of prepared statements that ends with an INSERT; tell whether it inserted."""
+        backend = self._held.get_server_pid()
+        if backend not in self._prepared.backends:
+            await self._prepare(backend)
+        try:
+            return await self._held.execute(script) == INSERTED
+        except asyncpg.InvalidSQLStatementNameError:
+            # Another session behind the same number (a new server process), or one that was reset.
+            await self._held.execute("ROLLBACK")
+            await self._prepare(backend)
+            return await self._held.execute(script) == INSERTED
+
+    async def _prepare(self, backend: int) -> None:
+        for statement in self._prepared.scripts.prepare:
+            try:
+                await self._held.execute(statement)
+            except asyncpg.DuplicatePreparedStatementError:
+                continue  # an earlier call was cut off in the middle of this
+        self._prepared.backends.add(backend)
+
+    async def record_null_compensation(self, key: str, digest: bytes) -> bool:
+        """Record that there was nothing to undo; False if somebody else was faster."""
+        return await self._held.execute(rows.NULL_COMPENSATION, key, digest) == INSERTED
 
     async def commit(self, script: str = "COMMIT") -> None:
         """Run a script that ends with COMMIT. Raises RuntimeError when there is no transaction that could be."""
@@ -122,6 +151,16 @@ class Transaction:
         return int(tag.rpartition(" ")[2])
 
 
+class Prepared:
+    """The scripts of one barrier, and the server processes that have its statements prepared."""
+
+    __slots__ = ("backends", "scripts")
+
+    def __init__(self) -> None:
+        self.scripts = rows.Scripts(secrets.token_hex(4))
+        self.backends: set[int] = set()
+
+
 class Row:
     """What is recorded of one operation."""
 
@@ -144,7 +183,7 @@ class Row:
 
 
 @asynccontextmanager
-async def transaction(pool: Pool) -> AsyncIterator[Transaction]:
+async def transaction(pool: Pool, prepared: Prepared) -> AsyncIterator[Transaction]:
     """Lend a connection for the block and roll back whatever is then still open.
 
     Raises Refusal(DATABASE_UNAVAILABLE) when there is no connection to be had, when it was lost in the block, and when
@@ -156,7 +195,7 @@ async def transaction(pool: Pool) -> AsyncIterator[Transaction]:
         raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
     held = cast("Connection", proxy)
     token = _lent.set(held)
-    own = Transaction(held)
+    own = Transaction(held, prepared)
     try:
         yield own
     except Exception as error:

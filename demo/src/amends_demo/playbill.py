@@ -27,8 +27,10 @@ async def play(place: Place, console: Console) -> int:
             console.print(f"  ready after {time.monotonic() - began:.1f} s; addresses and logs are in {place.root}")
             scene = Scene(stack, shop, telling)
             for story in STORIES:
-                await story(scene)
-            await load.two_hundred_orders(shop, telling)
+                with telling.surviving(story.__name__):
+                    await story(scene)
+            with telling.surviving("two hundred orders"):
+                await load.two_hundred_orders(shop, telling)
             await _prove(stack, telling)
     return _conclude(telling, time.monotonic() - began)
 

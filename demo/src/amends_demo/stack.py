@@ -37,7 +37,7 @@ SERVICES = {
     "shipping": "shop.shipping.v1.ShippingService",
 }
 TOLD = {
-    **{replica: {"AMENDS_TARGETS": "loopback"} for replica in REPLICAS},
+    **{replica: {"AMENDS_TARGETS": "loopback", "AMENDS_LEASE": "5s"} for replica in REPLICAS},
     "shipping": {"AMENDS_HANDLING_TIME": "40ms"},  # packing a parcel takes a while: the slow one of the four
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")

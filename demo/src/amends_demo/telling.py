@@ -1,5 +1,7 @@
 """How the stories are told: titles, timelines and claims that hold or do not. Called by the stories and the proof."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING
@@ -10,6 +12,10 @@ from rich.markup import escape
 if TYPE_CHECKING:
     from amends.saga.v1.run_service_pb2_grpc import RunServiceAsyncStub
 
+import grpc
+import grpc.aio
+from amends_embedded import ChildDied, ReportTimeout
+
 from amends.saga.v1 import run_pb2, run_service_pb2
 
 COLOURS = {"ok": "green", "rejected": "red", "unknown": "yellow", "voided": "magenta"}
@@ -18,7 +24,7 @@ STATES = {
     run_pb2.RUN_STATE_COMPENSATED: "[bold yellow]COMPENSATED[/]",
     run_pb2.RUN_STATE_PARKED: "[bold magenta]PARKED[/]",
 }
-WATCH_SECONDS = 60
+WATCH_SECONDS = 40
 
 
 @dataclass(slots=True)
@@ -45,6 +51,17 @@ class Telling:
         else:
             self.broken.append(text)
             self.console.print(f"  [bold red]BROKEN[/] {escape(text)}: saw {escape(repr(seen))}")
+
+    @contextmanager
+    def surviving(self, story: str) -> Iterator[None]:
+        """A story that cannot be told to its end is broken, and the others are told all the same."""
+        try:
+            yield
+        except (grpc.RpcError, LookupError, ChildDied, ReportTimeout, TimeoutError) as error:
+            why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
+            self.claim(
+                f"the story `{story.replace('_', ' ')}` can be told to its end", False, why or type(error).__name__
+            )
 
     async def timeline(self, runs: "RunServiceAsyncStub", run_id: str, *, until_parked: bool = False) -> run_pb2.Run:
         """Tells a run record by record until it has ended (or parks); returns it as it stands then."""

@@ -1,10 +1,7 @@
 """The service as its callers see it: over gRPC, with the real barrier and a real database."""
 
-from importlib.resources import files
-
 import grpc
 import pytest
-from amends_barrier import Barrier
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status.rpc_status import from_call
 from shop_inventory import api, domain
@@ -36,11 +33,6 @@ async def stocked(service):
 
 def test_every_refusal_of_the_domain_has_an_answer():
     assert set(api.ERRORS) == set(domain.Refused.__subclasses__())
-
-
-def test_the_barriers_table_is_the_one_the_barrier_wants():
-    migration = files("shop_inventory.migrations").joinpath("0002_barrier.sql").read_text()
-    assert migration.partition("\n")[2] == Barrier.schema()
 
 
 async def test_a_repeated_reservation_is_answered_from_memory(stocked, call):

@@ -1,10 +1,7 @@
 """The service as its callers see it: over gRPC, with the real barrier and a real database."""
 
-from importlib.resources import files
-
 import grpc
 import pytest
-from amends_barrier import Barrier
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status.rpc_status import from_call
 from shop_orders import api, domain
@@ -42,11 +39,6 @@ def test_every_refusal_of_the_domain_has_an_answer():
 
 def test_every_state_of_an_order_has_its_place_in_the_contract():
     assert set(api.STATES) == set(domain.OrderState)
-
-
-def test_the_barriers_table_is_the_one_the_barrier_wants():
-    migration = files("shop_orders.migrations").joinpath("0002_barrier.sql").read_text()
-    assert migration.partition("\n")[2] == Barrier.schema()
 
 
 async def test_a_placed_order_costs_what_the_price_list_says_and_its_saga_runs(shop, orchestrator):

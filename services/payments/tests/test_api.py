@@ -1,11 +1,9 @@
 """The service as its callers see it: over gRPC, with the real barrier and a real database."""
 
 import asyncio
-from importlib.resources import files
 
 import grpc
 import pytest
-from amends_barrier import Barrier
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_status.rpc_status import from_call
 from shop_payments import api, domain
@@ -37,11 +35,6 @@ def test_every_refusal_of_the_domain_has_an_answer():
 
 def test_every_state_of_a_payment_has_its_place_in_the_contract():
     assert set(api.STATES) == set(domain.PaymentState)
-
-
-def test_the_barriers_table_is_the_one_the_barrier_wants():
-    migration = files("shop_payments.migrations").joinpath("0002_barrier.sql").read_text()
-    assert migration.partition("\n")[2] == Barrier.schema()
 
 
 async def test_a_repeated_charge_is_answered_from_memory(service, call):

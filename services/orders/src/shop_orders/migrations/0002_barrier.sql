@@ -1,7 +1,7 @@
 -- What guarded methods remember: amends_barrier.Barrier.schema() as of this migration.
 CREATE TABLE IF NOT EXISTS barrier (
     idempotency_key text COLLATE "C" NOT NULL,
-    operation text COLLATE "C" NOT NULL CHECK (operation IN ('action', 'compensation')),
+    operation text COLLATE "C" NOT NULL,
     request_digest bytea,
     response bytea,
     created_at timestamptz NOT NULL DEFAULT now(),

@@ -11,7 +11,7 @@ from amends_saga.analysis.model import Expression, ExpressionRole, Graph, Method
 from amends_saga.analysis.resolve import Methods, SetCache
 from amends_saga.analysis.words import expression_findings
 from amends_saga.cel import Checked, Environment
-from amends_saga.cel.environment import ANYTHING, children
+from amends_saga.cel.environment import ANYTHING
 from amends_saga.definition import Node, RetryPolicyResource, Saga, Step
 from amends_saga.descriptors import (
     RUN_MESSAGE,
@@ -172,26 +172,9 @@ def _expressions(
             findings.extend(expression_findings(node, checked, environment, method, target))
             found.append(Expression(role, index, node, method.package, None, {}, target))
             continue
-        found.append(Expression(role, index, node, method.package, checked, _uses(checked, environment), target))
+        found.append(Expression(role, index, node, method.package, checked, _used(checked, environment), target))
     return tuple(found)
 
 
-def _uses(checked: Checked, environment: Environment) -> dict[str, int]:
-    """Return the variables that an expression reads, each with the offset of its first use."""
-    uses: dict[str, int] = {}
-    waiting = [(checked.root, frozenset[str]())]
-    while waiting:
-        node, bound = waiting.pop()
-        kind = node.WhichOneof("kind")
-        if kind == "ident_expr":
-            name = node.ident_expr.name
-            if name in environment.variables and name not in bound and node.id not in checked.type_names:
-                uses[name] = min(uses.get(name, len(checked.text)), checked.offset(node.id))
-        elif kind == "comprehension_expr":
-            inner = node.comprehension_expr
-            now = bound | {inner.iter_var, inner.iter_var2, inner.accu_var}
-            waiting += [(inner.iter_range, bound), (inner.accu_init, bound)]
-            waiting += [(part, now) for part in (inner.loop_condition, inner.loop_step, inner.result)]
-        elif kind != "const_expr":
-            waiting += [(child, bound) for child in children(node)]
-    return uses
+def _used(checked: Checked, environment: Environment) -> dict[str, int]:
+    return {name: offset for name, offset in checked.free.items() if name in environment.variables}

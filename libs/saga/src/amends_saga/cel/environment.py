@@ -67,6 +67,8 @@ class Checked:
     type_names: frozenset[int]
     """Identifiers that name a type or an enum value and no variable."""
     positions: Mapping[int, int]
+    free: Mapping[str, int]
+    """Names that the expression does not bind itself, each with the offset of its first use."""
     type: Type
     comprehension: Any = None
     """The one comprehension there is, None when there is none."""
@@ -151,28 +153,34 @@ def children(node: Any) -> Iterator[Any]:
         yield from (inner.iter_range, inner.accu_init, inner.loop_condition, inner.loop_step, inner.result)
 
 
-def walk(node: Any) -> Iterator[Any]:
-    """Yield a node and everything below it."""
-    waiting = [node]
+def _survey(root: Any, type_names: set[int], positions: Mapping[int, int]) -> tuple[list[Any], dict[str, int], int]:
+    """Return the comprehensions, the names that are not bound with their first offset, and the number of nodes."""
+    loops: list[Any] = []
+    free: dict[str, int] = {}
+    count = 0
+    waiting = [(root, frozenset[str]())]
     while waiting:
-        found = waiting.pop()
-        yield found
-        waiting.extend(children(found))
+        node, bound = waiting.pop()
+        count += 1
+        kind = node.WhichOneof("kind")
+        if kind == "ident_expr":
+            name = node.ident_expr.name
+            if name not in bound and node.id not in type_names:
+                offset = positions.get(node.id, 0)
+                free[name] = min(free.get(name, offset), offset)
+        elif kind == "comprehension_expr":
+            loops.append(node)
+            inner = node.comprehension_expr
+            now = bound | {inner.iter_var, inner.iter_var2, inner.accu_var}
+            waiting += [(inner.iter_range, bound), (inner.accu_init, bound)]
+            waiting += [(part, now) for part in (inner.loop_condition, inner.loop_step, inner.result)]
+        elif kind != "const_expr":
+            waiting += [(child, bound) for child in children(node)]
+    return loops, free, count
 
 
 def _checked(text: str, proto: Any, compiled: cel.Expression) -> Checked | list[Problem]:
     positions = {entry.key: entry.value for entry in proto.source_info.positions}
-    loops, count = [], 0
-    for node in walk(proto.expr):
-        count += 1
-        if node.HasField("comprehension_expr"):
-            loops.append(node)
-    if len(loops) > MAX_COMPREHENSIONS:
-        at = max((positions.get(node.id, 0) for node in loops), default=0)
-        message = f"The expression has {len(loops)} comprehensions (map, filter, all, exists, optMap), it may have one."
-        return [Problem(ProblemKind.TOO_COMPLEX, at, 1, message)]
-    if count > MAX_NODES:
-        return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, f"The expression has more than {MAX_NODES:,} parts.")]
     constants, names = {}, set[int]()
     types = {entry.key: read_type(entry.value) for entry in proto.type_map}
     for entry in proto.reference_map:
@@ -182,6 +190,13 @@ def _checked(text: str, proto: Any, compiled: cel.Expression) -> Checked | list[
             names.add(entry.key)
         elif types.get(entry.key, DYN).name == "type":
             names.add(entry.key)
+    loops, free, count = _survey(proto.expr, names, positions)
+    if len(loops) > MAX_COMPREHENSIONS:
+        at = max((positions.get(node.id, 0) for node in loops), default=0)
+        message = f"The expression has {len(loops)} comprehensions (map, filter, all, exists, optMap), it may have one."
+        return [Problem(ProblemKind.TOO_COMPLEX, at, 1, message)]
+    if count > MAX_NODES:
+        return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, f"The expression has more than {MAX_NODES:,} parts.")]
     return Checked(
         text=text,
         proto=proto,
@@ -190,6 +205,7 @@ def _checked(text: str, proto: Any, compiled: cel.Expression) -> Checked | list[
         constants=constants,
         type_names=frozenset(names),
         positions=positions,
+        free=free,
         type=types.get(proto.expr.id, DYN),
         comprehension=loops[0].comprehension_expr if loops else None,
     )

@@ -20,6 +20,7 @@ MAX_RESULT = 1024 * 1024
 MAX_WORK = 64 * 1024 * 1024
 """Bytes that an evaluation may at most touch, estimated beforehand: uses times sizes times rounds."""
 _LOOP_VARIABLES = ("@result",)
+_SMALL = 16
 
 
 @dataclass(frozen=True)
@@ -33,36 +34,34 @@ class Program:
     """The variables that it reads."""
     count: cel.Expression | None
     """Gives the number of rounds of its comprehension, None when it has none."""
-    once: Mapping[str, int]
-    """How often each variable is used outside the comprehension's body."""
-    rounds: Mapping[str, int]
-    """How often each variable is used in it."""
+    once: tuple[tuple[str, ...], ...]
+    """Each use of a variable outside the comprehension's body: its name and the fields that are selected."""
+    rounds: tuple[tuple[str, ...], ...]
+    """Each use in it."""
 
     @classmethod
     def of(cls, name: str, checked: Checked, environment: Environment, container: str) -> "Program":
         """Return the program of a checked expression."""
-        once: dict[str, int] = {}
-        rounds: dict[str, int] = {}
-        _count_uses(checked.root, checked, frozenset(), once, rounds, False)
+        once: list[tuple[str, ...]] = []
+        rounds: list[tuple[str, ...]] = []
+        _find_uses(checked.root, checked, frozenset(), once, rounds)
         count = None
         if checked.comprehension is not None:
             count = environment.environment(container).deserialize(
                 counting(checked.proto, checked.comprehension.iter_range)
             )
-        uses = frozenset(variable for variable in {**once, **rounds} if variable in environment.variables)
-        return cls(name, checked, uses, count, once, rounds)
+        uses = frozenset(name for name in checked.free if name in environment.variables)
+        return cls(name, checked, uses, count, tuple(once), tuple(rounds))
 
     def run(self, data: Mapping[str, Message]) -> Any:
         """Return the plain Python value. Raises ExpressionError; `data` has a message for each variable used."""
-        sizes = {name: data[name].ByteSize() + 16 for name in self.uses}
         turns = 0
         if self.count is not None:
             turns = int(self._evaluate(self.count, data))
             if turns > MAX_ELEMENTS:
                 raise ExpressionError(f"{self.name} runs over {turns:,} elements, more than {MAX_ELEMENTS:,}")
-        body = sum(sizes.get(name, 16) * uses for name, uses in self.rounds.items())
-        work = sum(sizes.get(name, 16) * uses for name, uses in self.once.items()) + turns * body
-        if work > MAX_WORK:
+        body = sum(_size(data, use) for use in self.rounds) if turns else 0
+        if sum(_size(data, use) for use in self.once) + turns * body > MAX_WORK:
             raise ExpressionError(f"{self.name} would touch more than {MAX_WORK // 1024 // 1024} MiB")
         return self._evaluate(self.checked.compiled, data)
 
@@ -120,21 +119,47 @@ def _reason(text: str) -> str:
     )
 
 
-def _count_uses(
-    node: Any, checked: Checked, bound: frozenset[str], once: dict[str, int], rounds: dict[str, int], looping: bool
+def _size(data: Mapping[str, Message], use: tuple[str, ...]) -> int:
+    """Return about how many bytes a value has: of a list or map, those of the message that it is in."""
+    value: Any = data.get(use[0])
+    if value is None:
+        return _SMALL
+    for field in use[1:]:
+        found = getattr(value, field, None)
+        if isinstance(found, str | bytes):
+            return len(found) + _SMALL
+        if isinstance(found, bool | int | float):
+            return _SMALL
+        if not isinstance(found, Message):
+            break
+        value = found
+    return int(value.ByteSize()) + _SMALL
+
+
+def _find_uses(
+    node: Any,
+    checked: Checked,
+    bound: frozenset[str],
+    into: list[tuple[str, ...]],
+    rounds: list[tuple[str, ...]],
 ) -> None:
-    if node.HasField("ident_expr"):
-        name = node.ident_expr.name
-        if node.id not in checked.type_names and name not in _LOOP_VARIABLES and name not in bound:
-            into = rounds if looping else once
-            into[name] = into.get(name, 0) + 1
-    elif node.HasField("comprehension_expr"):
+    kind = node.WhichOneof("kind")
+    fields: list[str] = []
+    at = node
+    while at.WhichOneof("kind") == "select_expr":
+        fields.append(at.select_expr.field)
+        at = at.select_expr.operand
+    if at.WhichOneof("kind") == "ident_expr":
+        name = at.ident_expr.name
+        if at.id not in checked.type_names and name not in _LOOP_VARIABLES and name not in bound:
+            into.append((name, *reversed(fields)))
+    elif kind == "comprehension_expr":
         inner = node.comprehension_expr
-        _count_uses(inner.iter_range, checked, bound, once, rounds, looping)
-        _count_uses(inner.accu_init, checked, bound, once, rounds, looping)
+        _find_uses(inner.iter_range, checked, bound, into, rounds)
+        _find_uses(inner.accu_init, checked, bound, into, rounds)
         now = bound | {inner.iter_var, inner.iter_var2, inner.accu_var}
         for part in (inner.loop_condition, inner.loop_step, inner.result):
-            _count_uses(part, checked, now, once, rounds, True)
+            _find_uses(part, checked, now, rounds, rounds)
     else:
         for child in children(node):
-            _count_uses(child, checked, bound, once, rounds, looping)
+            _find_uses(child, checked, bound, into, rounds)

@@ -31,24 +31,22 @@ from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding
 
 
-def flows(model: Model, given: frozenset[str] = frozenset()) -> Iterator[tuple[StepModel, Expression, Flow]]:
+def flows(model: Model) -> Iterator[tuple[StepModel, Expression, Flow]]:
     """Yield what happens to values in each expression that has a type."""
     if model.environment is None:
         return iter(())
-    key = ("flows", given)
-    if key not in model.notes:
-        model.notes[key] = list(_flows(model, model.environment.pool, given))
-    return iter(model.notes[key])
+    if "flows" not in model.notes:
+        model.notes["flows"] = list(_flows(model, model.environment.pool))
+    return iter(model.notes["flows"])
 
 
-def _flows(model: Model, pool: DescriptorPool, given: frozenset[str]) -> Iterator[tuple[StepModel, Expression, Flow]]:
+def _flows(model: Model, pool: DescriptorPool) -> Iterator[tuple[StepModel, Expression, Flow]]:
     for step in model.steps:
         condition = _condition(step)
-        known = given | (facts(condition, True) if condition is not None else frozenset())
+        known = facts(condition, True) if condition is not None else frozenset[str]()
         for expression in step.expressions:
-            under = given if expression.role is ExpressionRole.WHEN else known
-            certain = condition is None
-            flow = follow(expression, pool, under, certain=certain)
+            under = frozenset[str]() if expression.role is ExpressionRole.WHEN else known
+            flow = follow(expression, pool, under, certain=condition is None)
             if flow is not None:
                 yield step, expression, flow
 
@@ -73,9 +71,9 @@ def required_input(model: Model) -> tuple[str, ...]:
 def presence_lost(model: Model) -> Iterator[Finding]:
     """A field with presence is copied as optional, guarded, or certain to be set."""
     given = frozenset(path for rest in required_input(model) for path in prefixes(f"input.{rest}"))
-    for _, expression, flow in flows(model, given):
+    for _, expression, flow in flows(model):
         for copy in flow.copies:
-            if copy.known or not copy.direct or not _is_lost(copy):
+            if copy.known or copy.path in given or not copy.direct or not _is_lost(copy):
                 continue
             offset, width = flow.place(copy.node)
             shown = copy.path or f"the field `{copy.source.name if copy.source is not None else ''}`"

@@ -15,7 +15,7 @@ def place(tmp_path: Path) -> Place:
 
 def processes() -> dict:
     return {
-        "orders": {"pid": 1, "grpc": "127.0.0.1:4000", "metrics": "", "database": "postgresql://u:secret@h:5/orders"}
+        "orders": {"pid": 1, "address": "127.0.0.1:4000", "metrics": "", "database": "postgresql://u:secret@h:5/orders"}
     }
 
 

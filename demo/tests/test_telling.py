@@ -47,7 +47,7 @@ def test_a_claim_that_does_not_hold_is_remembered_with_what_was_seen() -> None:
 def test_the_lines_to_copy_hold_valid_messages(tmp_path) -> None:
     place = Place(tmp_path)
     with place.held():
-        place.write_state("up", "a:1", {"orders": {"grpc": "o:1"}, "orchestrator-1": {"grpc": "a:1"}})
+        place.write_state("up", "a:1", {"orders": {"address": "o:1"}, "orchestrator-1": {"address": "a:1"}})
         text = "\n".join(guide.lines(place))
     bodies = re.findall(r"-d '(\{.*\})' \S+ (\S+)", text)
     kinds = {

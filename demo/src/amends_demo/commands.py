@@ -135,13 +135,12 @@ def status(place: Place, console: Console) -> int:
         console.print("The shop is starting." if place.running else "Nothing runs here. `make up` starts the shop.")
         return 1
     table = Table(box=None, pad_edge=False)
-    for title in ("PROCESS", "STATE", "PID", "GRPC", "METRICS", "DATABASE"):
+    for title in ("PROCESS", "STATE", "PID", "ADDRESS", "METRICS", "DATABASE"):
         table.add_column(title, no_wrap=True)
     for name, process in state["processes"].items():
-        alive = Path(f"/proc/{process['pid']}").exists()
-        database = process["database"].rpartition("@")[2]
-        shown = "[green]runs[/]" if alive else "[red]dead[/]"
-        table.add_row(name, shown, str(process["pid"]), process["grpc"], process.get("metrics", ""), database)
+        shown = "[green]runs[/]" if Path(f"/proc/{process['pid']}").exists() else "[red]dead[/]"
+        database = process["database"].rpartition("/")[2]  # nothing of the password in front of it
+        table.add_row(name, shown, str(process["pid"]), process["address"], process.get("metrics", ""), database)
     console.print(table)
     console.print(f"{state['mode']} since {state['since']}, process {state['pid']}, logs in {place.logs}")
     return 0

@@ -11,7 +11,7 @@ ORDER = (
 )
 INPUT = (
     '{"orderId": "mine-2", "customerId": "me", "lines": [{"sku": "mug-blue", "quantity": 1}],'
-    ' "total": {"currency": "EUR", "minor": "900"}, "cardToken": "tok_visa", "address": {"recipient": "Me",'
+    ' "total": {"currency": "EUR", "minor": "900"}, "cardToken": "tok_chargeDeclined", "address": {"recipient": "Me",'
     ' "street": "Rosenweg 3", "city": "Berlin", "postalCode": "10115", "country": "DE"}}'
 )
 
@@ -25,7 +25,7 @@ def show(place: Place, console: Console) -> None:
 def lines(place: Place) -> list[str]:
     """The lines, with this machine's addresses."""
     processes = place.read_state()["processes"]
-    orders, orchestrator = processes["orders"]["grpc"], processes["orchestrator-1"]["grpc"]
+    orders, orchestrator = processes["orders"]["address"], processes["orchestrator-1"]["address"]
     start = (
         f'{{"namespace": "shop", "saga": "place-order", "idempotency_key": "mine-2", "wait": true, "json": {INPUT}}}'
     )
@@ -38,7 +38,7 @@ def lines(place: Place) -> list[str]:
         "An order (cards: tok_visa, tok_chargeDeclined, tok_insufficientFunds, tok_processingError, tok_slow):",
         f"  grpcurl -plaintext -d '{ORDER}' {orders} shop.orders.v1.OrderService/PlaceOrder",
         "",
-        "A saga, its run and its timeline:",
+        "A saga of its own, undone because the card is declined; then the run of the order, and a timeline:",
         f"  grpcurl -plaintext -d '{start}' {orchestrator} amends.saga.v1.RunService/StartRun",
         f'  grpcurl -plaintext -d \'{{"namespace": "shop", "idempotency_key": "mine-1"}}\' {orchestrator}'
         " amends.saga.v1.RunService/GetRun",

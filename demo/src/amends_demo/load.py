@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from statistics import quantiles
 
+from rich import box
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -68,7 +69,7 @@ async def _place_all(shop: Shop, telling: Telling) -> Result:
 
 def _table(result: Result, confirmed: int, rejected: int) -> Table:
     cuts = quantiles((taken.total_seconds() * 1000 for taken in result.times), n=100)
-    table = Table(show_edge=False)
+    table = Table(box=box.SIMPLE_HEAD)
     for title in ("completed", "compensated", "p50", "p99", "sagas per second"):
         table.add_column(title, justify="right")
     rate = len(result.times) / result.took.total_seconds()

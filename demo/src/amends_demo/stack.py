@@ -113,13 +113,17 @@ class Stack:
     def processes(self) -> dict[str, dict[str, Any]]:
         """What runs where, for `status`."""
         shown: dict[str, dict[str, Any]] = {
-            "postgres": {"pid": self.postgres.pid, "grpc": "", "database": self.postgres.admin_url}
+            "postgres": {
+                "pid": self.postgres.pid,
+                "address": f"127.0.0.1:{self.postgres.port}",
+                "database": self.postgres.admin_url,
+            }
         }
         for name in MODULES:
             report = self.reports[name]
             shown[name] = {
                 "pid": self.child(name).pid,
-                "grpc": report["grpc"],
+                "address": report["grpc"],
                 "metrics": report.get("metrics", ""),
                 "database": self.databases["orchestrator" if name in REPLICAS else name],
             }

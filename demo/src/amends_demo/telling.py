@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from rich.console import Console
@@ -24,7 +24,7 @@ STATES = {
     run_pb2.RUN_STATE_COMPENSATED: "[bold yellow]COMPENSATED[/]",
     run_pb2.RUN_STATE_PARKED: "[bold magenta]PARKED[/]",
 }
-WATCH_SECONDS = 40
+WATCH = timedelta(seconds=40)
 
 
 @dataclass(slots=True)
@@ -42,15 +42,15 @@ class Telling:
 
     def say(self, text: str) -> None:
         """One line of the story, as it is."""
-        self.console.print(text, markup=False)
+        self.console.print(text, markup=False, soft_wrap=True)
 
     def claim(self, text: str, holds: bool, seen: object = "") -> None:
         """Something that must hold; what was seen instead is shown when it does not."""
         if holds:
-            self.console.print(f"  [green]holds[/]  {escape(text)}")
+            self.console.print(f"  [green]holds[/]  {escape(text)}", soft_wrap=True)
         else:
             self.broken.append(text)
-            self.console.print(f"  [bold red]BROKEN[/] {escape(text)}: saw {escape(repr(seen))}")
+            self.console.print(f"  [bold red]BROKEN[/] {escape(text)}: saw {escape(repr(seen))}", soft_wrap=True)
 
     @contextmanager
     def surviving(self, story: str) -> Iterator[None]:
@@ -63,22 +63,34 @@ class Telling:
                 f"the story `{story.replace('_', ' ')}` can be told to its end", False, why or type(error).__name__
             )
 
-    async def timeline(self, runs: "RunServiceAsyncStub", run_id: str, *, until_parked: bool = False) -> run_pb2.Run:
-        """Tells a run record by record until it has ended (or parks); returns it as it stands then."""
+    async def timeline(
+        self, runs: "RunServiceAsyncStub", run_id: str, *, until_parked: bool = False, after: int = 0
+    ) -> run_pb2.Run:
+        """Tells a run record by record, those up to `after` left out, until it has ended (or parks).
+
+        Returns it as it stands then. Raises AioRpcError, with DEADLINE_EXCEEDED when it does not end in time.
+        """
         began: datetime | None = None
-        last = run_pb2.Run()
-        request = run_service_pb2.WatchRunRequest(run_id=run_id)
-        stream = runs.WatchRun(request, timeout=WATCH_SECONDS)
+        owner, last = 0, run_pb2.Run()
+        stream = runs.WatchRun(
+            run_service_pb2.WatchRunRequest(run_id=run_id, after_seq=after), timeout=WATCH.total_seconds()
+        )
         async for answer in stream:
             if answer.HasField("event"):
-                began = began or answer.event.at.ToDatetime()
-                self.console.print(line(answer.event, began), soft_wrap=True)
+                event = answer.event
+                began = began or (answer.run.started_at if answer.HasField("run") else event.at).ToDatetime()
+                if owner and event.fence > owner:
+                    self.console.print("  [bold]  another replica owns the run from here[/]")
+                owner = event.fence
+                self.console.print(line(event, began), soft_wrap=True)
             if answer.HasField("run"):
                 last = answer.run
             if until_parked and last.state == run_pb2.RUN_STATE_PARKED:
                 stream.cancel()
                 break
-        self.console.print(f"  {STATES.get(last.state, str(last.state))} {escape(last.message)}", soft_wrap=True)
+        name = run_pb2.RunState.Name(last.state).removeprefix("RUN_STATE_")
+        said = last.message.removeprefix(name)
+        self.console.print(f"  {STATES.get(last.state, name)}{escape(said)}", soft_wrap=True)
         return last
 
 

@@ -129,11 +129,11 @@ def down(place: Place, console: Console) -> int:
 
 
 def status(place: Place, console: Console) -> int:
-    """Shows what runs and where it listens. 1 when nothing runs."""
+    """Shows what runs and where it listens, or that nothing does."""
     state = place.read_state()
     if not place.running or not state:
         console.print("The shop is starting." if place.running else "Nothing runs here. `make up` starts the shop.")
-        return 1
+        return 0
     table = Table(box=None, pad_edge=False)
     for title in ("PROCESS", "STATE", "PID", "ADDRESS", "METRICS", "DATABASE"):
         table.add_column(title, no_wrap=True)

@@ -78,7 +78,7 @@ class Telling:
         async for answer in stream:
             if answer.HasField("event"):
                 event = answer.event
-                began = began or (answer.run.started_at if answer.HasField("run") else event.at).ToDatetime()
+                began = began or (answer.run.started_at if after else event.at).ToDatetime()
                 if owner and event.fence > owner:
                     self.console.print("  [bold]  another replica owns the run from here[/]")
                 owner = event.fence

@@ -24,18 +24,18 @@ async def live_settled(run: LiveRun, within: timedelta) -> bool:
         return True
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def look(changed: LiveRun) -> None:
-        if changed.gone and not done.done():
+    def left(_: LiveRun) -> None:
+        if not done.done():
             done.set_result(None)
 
-    run.watchers.append(look)
+    run.leavers.append(left)
     try:
         async with asyncio.timeout(max(within.total_seconds(), 0.0)):
             await done
     except TimeoutError:
         return run.gone
     finally:
-        run.watchers.remove(look)
+        run.leavers.remove(left)
     return True
 
 

@@ -6,7 +6,7 @@ Called by the fleet for every call under way.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 
 from amends_chassis.context import traceparent as current_traceparent
@@ -27,21 +27,32 @@ class Sender:
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
 
-    async def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str, step: str) -> Answer:
+    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
         """One attempt, for as long as its policy's timeout. Raises nothing but CancelledError."""
         if not traceparent:
-            return await self._send(way, request, metadata)
+            return measured(way, request, metadata)
         if not traceparent.endswith(_SAMPLED):
-            return await self._send(way, request, (*metadata, ("traceparent", traceparent)))
-        route = way.route
-        attributes = {"amends.run_id": metadata[0][1], "amends.step": step, "rpc.service": route.service}
-        with self._spans(f"{route.service}/{route.method}", traceparent, attributes):
-            return await self._send(way, request, (*metadata, ("traceparent", current_traceparent() or traceparent)))
+            return measured(way, request, (*metadata, ("traceparent", traceparent)))
+        return self._spanned(way, request, metadata, traceparent)
 
-    async def _send(self, way: Way, request: bytes, metadata: Metadata) -> Answer:
-        route = way.route
-        began = time.perf_counter()
-        answer = await attempt(route.invoke, request, metadata, route.policy.timeout.total_seconds())
-        way.seconds.observe(time.perf_counter() - began)
-        way.count(answer.code)
-        return answer
+    async def _spanned(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Answer:
+        route, said = way.route, dict(metadata)
+        attributes = {
+            "amends.run_id": said["amends-run-id"],
+            "amends.step": said["amends-step"],
+            "amends.operation": said["amends-operation"],
+            "rpc.service": route.service,
+            "rpc.method": route.method,
+        }
+        with self._spans(f"{route.service}/{route.method}", traceparent, attributes):
+            return await measured(way, request, (*metadata, ("traceparent", current_traceparent() or traceparent)))
+
+
+async def measured(way: Way, request: bytes, metadata: Metadata) -> Answer:
+    """One attempt, counted and timed."""
+    route = way.route
+    began = time.perf_counter()
+    answer = await attempt(route.invoke, request, metadata, route.policy.timeout.total_seconds())
+    way.seconds.observe(time.perf_counter() - began)
+    way.count(answer.code)
+    return answer

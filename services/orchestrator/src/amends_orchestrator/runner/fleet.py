@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -46,7 +46,7 @@ log = structlog.get_logger(__name__)
 class Caller(Protocol):
     """Makes attempts; `calls.sender.Sender` in production."""
 
-    async def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str, step: str) -> Answer:
+    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
         """One attempt; raises nothing but CancelledError."""
         ...
 
@@ -132,9 +132,9 @@ class Fleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str, step: str) -> Answer:
+    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
         """Makes one attempt."""
-        return await self._caller.send(way, request, metadata, traceparent, step)
+        return self._caller.send(way, request, metadata, traceparent)
 
     def settled(self, run_id: UUID) -> None:
         """A run has ended, is parked, or was let go, durably."""

@@ -16,8 +16,9 @@ from datetime import datetime, timedelta
 from amends_resilience import RetryPolicy
 from amends_saga.engine import Phase, RunState, advance, bounded, stalled_since
 from amends_saga.engine import events as ev
+from amends_saga.engine.evolve import hear
 from amends_saga.engine.state import Done
-from amends_saga.journal import encode, idempotency_key
+from amends_saga.journal import encode
 from amends_saga.plan import CallPlan, ExpressionError, Scope
 
 from amends_orchestrator.calls.guards import Held, Pass
@@ -41,17 +42,20 @@ class LiveRun:
     """A run that this process owns. Not safe across threads; every method is quick and none awaits."""
 
     __slots__ = (
+        "_chain",
         "_due",
         "_ground",
         "_inbox",
         "_passes",
         "_pumping",
+        "_rings",
         "_shown_stalled",
         "_timer",
         "_until",
         "definition",
         "gone",
         "info",
+        "leavers",
         "state",
         "tail",
         "watchers",
@@ -64,21 +68,41 @@ class LiveRun:
         self.state = state
         self.tail = Tail(info.id, state.fence, self)
         self.watchers: list[Watcher] = []
+        """Told of every change, and of the end."""
+        self.leavers: list[Watcher] = []
+        """Told once, when the run leaves."""
         self.gone = False
         """True once nothing that this process does changes the run any more."""
         self._inbox: deque[ev.Signal | None] = deque()
         self._pumping = False
         self._passes: dict[int, Pass] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._rings: datetime | None = None
         self._until: datetime | None = None
         self._due: datetime | None = None
         self._shown_stalled = False
+        self._chain = definition.plan.order == tuple(range(len(state.steps))) and all(
+            step.after == ((index - 1,) if index else ()) for index, step in enumerate(definition.plan.steps)
+        )
 
     # ------------------------------------------------------------ signals
 
     def durable(self, seq: int) -> None:
         """Listener of the journal: rows up to `seq` are committed."""
-        self.tell(ev.Durable(seq))
+        if self._nobody_waits():
+            # Only folded, not decided about: the call under way is all that a chain of steps can wait for.
+            self.state = hear(self.definition.plan, self.state, ev.Durable(seq), self._ground.now())
+        else:
+            self.tell(ev.Durable(seq))
+
+    def _nobody_waits(self) -> bool:
+        state = self.state
+        if state.phase is not Phase.RUNNING or self.watchers or self._pumping or self.gone or not self._chain:
+            return False
+        for step in state.steps:  # noqa: SIM110 - a generator would cost more than all the rest
+            if step.flight is not None:
+                return True
+        return False
 
     def refused(self, refusal: Refusal) -> None:
         """Listener of the journal: this owner's rows are taken no more."""
@@ -139,15 +163,11 @@ class LiveRun:
         self._inbox.clear()
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer = self._rings = None
         for passed in self._passes.values():
             passed.give_back()
         self._passes.clear()
-        self._tell_watchers()
-
-    def _tell_watchers(self) -> None:
-        watchers = self.watchers
-        for watcher in list(watchers):
+        for watcher in (*self.watchers, *self.leavers):
             watcher(self)
 
     def _rest(self) -> None:
@@ -161,8 +181,8 @@ class LiveRun:
             self.leave()
             self._ground.settled(self.info.id)
             return
-        if self.watchers:
-            self._tell_watchers()
+        for watcher in tuple(self.watchers):
+            watcher(self)
         if self._until is not None:
             self._wait(self._until)
 
@@ -175,28 +195,37 @@ class LiveRun:
     # ------------------------------------------------------------ time
 
     def _wait(self, until: datetime) -> None:
+        """Sets the timer, or lets go of a run that has nothing to do for long."""
+        rings = self._rings
+        busy = not self._idle()
+        if busy and rings is not None and rings <= until:
+            return
         now = self._ground.now()
-        if self._idle() and until - now > self._ground.passivate_after:
+        if not busy and until - now > self._ground.passivate_after:
             self._due = self._next_look(until, now)
             self.tell(ev.ReleaseRequested())
             return
-        loop = asyncio.get_running_loop()
-        at = loop.time() + max((until - now).total_seconds(), 0.0)
-        if self._timer is not None and not self._timer.cancelled():
-            if self._timer.when() <= at:
-                return
+        if rings is not None and rings <= until:
+            return
+        if self._timer is not None:
             self._timer.cancel()
-        self._timer = loop.call_at(at, self._ring, context=contextvars.Context())
+        self._rings = until
+        loop = asyncio.get_running_loop()
+        seconds = max((until - now).total_seconds(), 0.0)
+        self._timer = loop.call_later(seconds, self._ring, context=contextvars.Context())
 
     def _ring(self) -> None:
-        self._timer = None
+        self._timer = self._rings = None
         self.tell(None)
 
     def _idle(self) -> bool:
         state = self.state
         if state.durable < state.seq:
             return False
-        return all(step.flight is None and not step.admitting and step.preparing is None for step in state.steps)
+        for step in state.steps:
+            if step.flight is not None or step.admitting or step.preparing is not None:
+                return False
+        return True
 
     def _next_look(self, until: datetime, now: datetime) -> datetime:
         """When a run that is let go is looked at again: also when it begins to count as stalled."""
@@ -235,7 +264,7 @@ class LiveRun:
             run_id=self.info.name,
             saga=self.info.saga,
             started_at=state.started_at,
-            idempotency_key=idempotency_key(self.info.name, name),
+            idempotency_key=self.info.key(name),
             responses={i: at.response for i, at in enumerate(state.steps) if at.response is not None},
         )
 
@@ -352,14 +381,13 @@ class LiveRun:
             self.info.name,
             name,
             call,
-            idempotency_key(self.info.name, name),
+            self.info.key(name),
             self.state.fence,
             action_ok=at.done is Done.OK,
         )
         if self._again(step, call):
             way.retries.inc()
-        answer: Answer = await self._ground.send(way, request, metadata, self.info.traceparent, name)
-        return answer
+        return await self._ground.send(way, request, metadata, self.info.traceparent)
 
     def _reply(self, step: int, call: ev.Call, answer: Answer, policy: RetryPolicy) -> ev.Reply:
         """The classified answer, with when the policy would try again."""

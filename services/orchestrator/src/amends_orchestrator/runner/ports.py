@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine
-from dataclasses import dataclass
+from collections.abc import Awaitable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
+from amends_saga.journal import idempotency_key
 from amends_saga.plan import Expressions, Plan
 
 from amends_orchestrator.calls.metadata import Metadata
+from amends_orchestrator.calls.ports import Answer
 from amends_orchestrator.calls.router import Way
 from amends_orchestrator.journal.records import Refusal
 from amends_orchestrator.journal.writer import JournalWriter
@@ -25,28 +26,25 @@ class Definition(Expressions, Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
 class RunInfo:
-    """What a run is, as long as it lives."""
+    """What a run is, as long as it lives. Keys are worked out once: every call needs them."""
 
-    id: UUID
-    namespace: str
-    saga: str
-    traceparent: str
+    __slots__ = ("_keys", "id", "name", "namespace", "saga", "traceparent")
 
-    @property
-    def name(self) -> str:
-        """The run id as text."""
-        return str(self.id)
+    def __init__(self, run_id: UUID, namespace: str, saga: str, traceparent: str) -> None:
+        self.id = run_id
+        self.name = str(run_id)
+        self.namespace = namespace
+        self.saga = saga
+        self.traceparent = traceparent
+        self._keys: dict[str, str] = {}
 
-
-class Settled(Protocol):
-    """A run that left the memory of this process."""
-
-    @property
-    def info(self) -> RunInfo:
-        """Which run."""
-        ...
+    def key(self, step: str) -> str:
+        """The idempotency key of a step's calls."""
+        key = self._keys.get(step)
+        if key is None:
+            key = self._keys[step] = idempotency_key(self.name, step)
+        return key
 
 
 class Ground(Protocol):
@@ -71,8 +69,8 @@ class Ground(Protocol):
         """Starts a call; it runs to its end even when its run is gone."""
         ...
 
-    async def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str, step: str) -> Any:
-        """Makes one attempt and returns its Answer."""
+    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
+        """Makes one attempt; raises nothing but CancelledError."""
         ...
 
     def settled(self, run_id: UUID) -> None:

@@ -8,7 +8,6 @@ from datetime import datetime
 
 from amends_saga.engine import rules
 from amends_saga.engine.events import (
-    PARKING_REASONS,
     Call,
     Ended,
     Event,
@@ -50,11 +49,9 @@ def _park_cause(plan: Plan, state: RunState, undo: tuple[int, ...], now: datetim
     for index in undo:
         step = state.steps[index]
         if step.stuck is not None:
-            return Parked(ParkReason.REJECTED, index, step.stuck, step.message)
+            return Parked(rules.park_reason(step), index, step.stuck, step.message)
         if step.undone in (Done.REJECTED, Done.EXHAUSTED):
-            known = step.reason in PARKING_REASONS
-            reason = ParkReason(step.reason) if known else ParkReason.REJECTED
-            return Parked(reason, index, Call.COMPENSATION, step.message)
+            return Parked(rules.park_reason(step), index, Call.COMPENSATION, step.message)
         if step.error is not None and not _undone(step) and not step.skipping:
             return Parked(ParkReason.EXPRESSION_FAILED, index, Call.COMPENSATION, step.error)
         late = None if _undone(step) else rules.forgotten(plan, state, index, Call.COMPENSATION, now)

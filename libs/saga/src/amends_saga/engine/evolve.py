@@ -47,19 +47,21 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
     common: dict[str, Any] = {"since": None, "retry_at": None, "give_up_at": None, "retries": 0}
     common |= {"reason": event.reason, "message": event.message}
     step = state.steps[event.step]
-    if event.call is Call.ACTION:
-        common |= {"tried": True}
     if event.call is Call.ACTION or (event.call is Call.VOID and event.outcome is Outcome.OK):
+        # A void that finds the action done knows of an attempt that nobody here may have seen.
+        common |= {"tried": True}
         common |= {"done": OUTCOME_TO_DONE[event.outcome], "seq": entry.seq, "in_doubt": event.in_doubt}
         if event.outcome is Outcome.OK:
             common |= {"response": event.response, "skipping": False}
-    elif event.outcome is Outcome.REJECTED and event.call is not Call.COMPENSATION:
+    elif event.call is not Call.COMPENSATION and event.outcome not in (Outcome.OK, Outcome.VOIDED):
+        # Refused, or answered by a server without the barrier: nothing was made void.
         common |= {"stuck": event.call}
     elif event.call is Call.VOID and step.skipping:
         common |= {"done": Done.BY_PERSON, "response": step.assumed, "seq": entry.seq}
         common |= {"by_person": True, "skipping": False, "in_doubt": False}
     elif event.call is Call.VOID:
-        common |= {"done": Done.VOIDED, "seq": entry.seq, "in_doubt": False}
+        # Why the step was voided is what people want to read.
+        common |= {"done": Done.VOIDED, "seq": entry.seq, "in_doubt": False, "message": step.message}
     elif event.outcome is Outcome.VOIDED:
         common |= {"undone": Done.BY_PERSON, "by_person": True, "skipping": False}
     else:
@@ -73,7 +75,9 @@ def _skipped(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Skipped)
 
 def _decided(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Decided) -> RunState:
     # Calls of guarded actions that are still under way are left alone: their compensation fences them off.
+    # A skip whose void was not answered yet is forgotten: whatever the step did is undone like all others.
     quiet: dict[str, Any] = {"flight": None, "admitting": False, "admitted": False, "retry_at": None, "since": None}
+    quiet |= {"skipping": False}
     steps = tuple(step._replace(**quiet) for step in state.steps)
     return state._replace(phase=Phase.COMPENSATING, decided=event, decided_seq=entry.seq, steps=steps)
 

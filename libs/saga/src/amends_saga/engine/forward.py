@@ -51,9 +51,9 @@ def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
 def _park_cause(plan: Plan, state: RunState, now: datetime) -> Parked | None:
     for index, step in enumerate(state.steps):
         if step.stuck is not None:
-            return Parked(ParkReason.REJECTED, index, step.stuck, step.message)
+            return Parked(rules.park_reason(step), index, step.stuck, step.message)
         if step.done in (Done.REJECTED, Done.EXHAUSTED) and step.reason in PARKING_REASONS:
-            return Parked(ParkReason(step.reason), index, Call.ACTION, step.message)
+            return Parked(rules.park_reason(step), index, Call.ACTION, step.message)
         parked = _park_step(plan, state, index, now)
         if parked is not None:
             return parked
@@ -73,7 +73,7 @@ def _park_step(plan: Plan, state: RunState, index: int, now: datetime) -> Parked
             reason = rules.forgotten(plan, state, index, Call.ACTION, now)
             return Parked(reason, index, Call.ACTION, step.message) if reason else None
         return None
-    if _pivot_needs_void(plan, state, index, now) and rules.forgotten(plan, state, index, Call.VOID, now):
+    if _pivot_needs_void(plan, state, index) and rules.forgotten(plan, state, index, Call.VOID, now):
         return Parked(ParkReason.RETENTION_PASSED, index, Call.VOID, step.message)
     if sp.pivot and sp.action.kind.plain:
         doubt = step.done is Done.EXHAUSTED or (step.done is Done.REJECTED and step.in_doubt)
@@ -198,7 +198,10 @@ def _ready(plan: Plan, state: RunState, index: int) -> bool:
 
 def _next(plan: Plan, state: RunState, index: int, now: datetime) -> list[Action]:
     step = state.steps[index]
-    if step.skipping or _pivot_needs_void(plan, state, index, now):
+    if _gave_up(plan, step, index, now):
+        text = step.message or "its retry policy allows no more time"
+        return [Answered(index, Call.ACTION, Outcome.UNKNOWN, in_doubt=True, message=text)]
+    if step.skipping or _pivot_needs_void(plan, state, index):
         return _void(state, index, now)
     if not _ready(plan, state, index):
         return []
@@ -208,20 +211,29 @@ def _next(plan: Plan, state: RunState, index: int, now: datetime) -> list[Action
         return [Skipped(index)]
     until = rules.waits(step, now)
     if until is not None:
-        caps = [t for t in (until, step.give_up_at) if t is not None]
-        return [] if state.releasing else [Wait(min(caps))]
+        cap = step.give_up_at if plan.steps[index].pivot and step.attempts else None
+        return [] if state.releasing else [Wait(until if cap is None else min(until, cap))]
     if not _durable(plan, state, index):
         return []
     return _call(plan, state, index)
 
 
-def _pivot_needs_void(plan: Plan, state: RunState, index: int, now: datetime) -> bool:
+def _gave_up(plan: Plan, step: StepRun, index: int, now: datetime) -> bool:
+    """Return whether the pivot, attempted without an answer, has waited for another attempt as long as it may.
+
+    Other steps have no cap in time: before the pivot the deadline ends the wait, after it they are repeated for ever.
+    """
+    if not plan.steps[index].pivot or step.done is not None or step.flight is not None or step.skipping:
+        return False
+    return step.attempts > 0 and step.give_up_at is not None and now >= step.give_up_at
+
+
+def _pivot_needs_void(plan: Plan, state: RunState, index: int) -> bool:
     step, sp = state.steps[index], plan.steps[index]
     if not sp.pivot or sp.action.kind is not Kind.GUARDED or step.intent == 0:
         return False
     if step.done is None:
-        gave_up = step.give_up_at is not None and now >= step.give_up_at and step.attempts > 0
-        return step.flight is None and (state.person_undo or gave_up)
+        return step.flight is None and state.person_undo
     return step.done in (Done.REJECTED, Done.EXHAUSTED) and step.reason != STEP_FENCED
 
 
@@ -229,9 +241,6 @@ def _void(state: RunState, index: int, now: datetime) -> list[Action]:
     step = state.steps[index]
     if step.flight is not None or state.releasing:
         return []
-    if step.done is None and not step.skipping and not state.person_undo:
-        text = step.message or "its retry policy allows no more time"
-        return [Answered(index, Call.ACTION, Outcome.UNKNOWN, in_doubt=True, message=text)]
     until = rules.waits(step, now)
     return [Wait(until)] if until is not None else [Send(index, Call.VOID)]
 

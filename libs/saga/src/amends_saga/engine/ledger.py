@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from amends_saga.engine.events import Parked, Recorded, Released, Started
 from amends_saga.engine.evolve import fold
-from amends_saga.engine.state import RunState, initial
+from amends_saga.engine.state import RunState, StepRun, initial
 from amends_saga.plan import Plan
 
 
@@ -45,7 +45,7 @@ def owned(ledger: Ledger, fence: int) -> RunState:
     steps = state.steps
     if unseen:
         # An open intent without an answer: an owner before this one may have made the call.
-        steps = tuple(step._replace(in_doubt=True) if step.intent and step.done is None else step for step in steps)
+        steps = tuple(_inherited(step) if step.intent and step.done is None else step for step in steps)
     return state._replace(fence=fence, durable=state.seq, successor=unseen, steps=steps)
 
 
@@ -57,6 +57,10 @@ def replay(plan: Plan, run_id: str, fence: int, journal: Iterable[Recorded]) -> 
     if ledger.state.seq == 0:
         raise UnreadableJournalError("the journal is empty")
     return owned(ledger, fence)
+
+
+def _inherited(step: StepRun) -> StepRun:
+    return step._replace(in_doubt=True, inherited=step.intent > step.forced)
 
 
 def _handed_over(ledger: Ledger, fence: int) -> bool:

@@ -43,8 +43,11 @@ def advance(plan: Plan, state: RunState, signal: Signal | None, now: datetime) -
 
 
 def cancellable(plan: Plan, state: RunState) -> bool:
-    """Return whether a wish to cancel is honoured: going forward, and the pivot's intent is not in the journal."""
-    return state.phase is Phase.RUNNING and not after_pivot_intent(plan, state)
+    """Return whether a wish to cancel is honoured: going forward, and the pivot's intent is not in the journal.
+
+    A parked run waits for a person, whose decision `compensate` is the way to end it.
+    """
+    return state.phase is Phase.RUNNING and state.parked is None and not after_pivot_intent(plan, state)
 
 
 def start(event: Event, now: datetime, state: RunState, plan: Plan) -> tuple[RunState, list[Command]]:

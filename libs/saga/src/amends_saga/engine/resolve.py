@@ -4,7 +4,7 @@ Called by the API before a decision is recorded, and to tell people which decisi
 """
 
 from amends_saga.engine.events import STEP_FENCED, Action, Call, Effect, ParkReason, Resolved
-from amends_saga.engine.state import Done, Phase, RunState, after_pivot_intent
+from amends_saga.engine.state import Done, Phase, RunState, after_pivot_intent, finished
 from amends_saga.plan import Kind, Plan
 
 
@@ -58,8 +58,7 @@ def _may_retry(state: RunState) -> bool:
 def _may_compensate(plan: Plan, state: RunState) -> bool:
     if not after_pivot_intent(plan, state):
         return True
-    pivot = state.steps[plan.pivot or 0]
-    return pivot.done is not Done.OK
+    return not finished(state.steps[plan.pivot or 0])
 
 
 def _plain(plan: Plan, wish: Resolved, step: int) -> bool:
@@ -78,8 +77,9 @@ def _effect_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> b
 
 
 def _effect_refused(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
-    at_pivot = plan.steps[step].pivot and state.steps[step].intent > 0 and _plain(plan, wish, step)
-    return wish.action is Action.COMPENSATE and at_pivot and wish.effect is not Effect.NONE
+    if wish.action is not Action.COMPENSATE or not plan.steps[step].pivot or not _plain(plan, wish, step):
+        return False
+    return wish.effect is Effect.HAPPENED or (state.steps[step].intent > 0 and wish.effect is not Effect.NONE)
 
 
 def _result_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:

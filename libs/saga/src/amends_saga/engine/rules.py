@@ -5,7 +5,7 @@ Called by `forward` and `backward`.
 
 from datetime import datetime, timedelta
 
-from amends_saga.engine.events import Call, Event, Parked, ParkReason, Released
+from amends_saga.engine.events import PARKING_REASONS, Call, Event, Parked, ParkReason, Released
 from amends_saga.engine.state import Done, Phase, RunState, StepRun
 from amends_saga.plan import CallPlan, Kind, Plan
 
@@ -36,8 +36,7 @@ def plain_in_doubt(plan: Plan, state: RunState, index: int) -> bool:
 
 def once_spent(plan: Plan, step: StepRun, index: int) -> bool:
     """Return whether a method that promises nothing was attempted by an owner before this one."""
-    promised = plan.steps[index].action.kind is not Kind.ONCE
-    return not promised and step.intent > step.forced and not step.sent and (step.in_doubt or step.attempts > 0)
+    return plan.steps[index].action.kind is Kind.ONCE and step.inherited and not step.sent
 
 
 def forgotten(plan: Plan, state: RunState, index: int, call: Call, now: datetime) -> ParkReason | None:
@@ -55,6 +54,11 @@ def forgotten(plan: Plan, state: RunState, index: int, call: Call, now: datetime
         late = again and first is not None and now >= first + target.window
         return ParkReason.WINDOW_PASSED if late else None
     return None
+
+
+def park_reason(step: StepRun) -> ParkReason:
+    """Return the reason to park with for an answer that no retry mends."""
+    return ParkReason(step.reason) if step.reason in PARKING_REASONS else ParkReason.REJECTED
 
 
 def waits(step: StepRun, now: datetime) -> datetime | None:

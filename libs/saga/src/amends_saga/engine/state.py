@@ -74,6 +74,8 @@ class StepRun(NamedTuple):
     by_person: bool = False
     """A person decided how it ended."""
 
+    inherited: bool = False
+    """An owner before this one wrote the intent, and may have made the call; nobody has said to call it again."""
     sent: bool = False
     """This owner sent the action and has not been answered."""
     flight: Call | None = None
@@ -144,8 +146,14 @@ def initial(plan: Plan, run_id: str, fence: int = 1) -> RunState:
 
 
 def after_pivot_intent(plan: Plan, state: RunState) -> bool:
-    """Return whether the point of no return may have been passed: the pivot's intent is in the journal."""
-    return plan.pivot is not None and state.steps[plan.pivot].intent > 0
+    """Return whether the point of no return may have been passed.
+
+    The pivot's intent is in the journal, or a person skips the pivot, which leads past it without a call.
+    """
+    if plan.pivot is None:
+        return False
+    pivot = state.steps[plan.pivot]
+    return pivot.intent > 0 or pivot.skipping or finished(pivot)
 
 
 def stalled_since(plan: Plan, state: RunState, now: datetime) -> tuple[int, datetime] | None:

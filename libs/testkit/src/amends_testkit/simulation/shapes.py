@@ -1,0 +1,74 @@
+"""Plans in one line: `g>g>P` is two guarded steps and a guarded pivot. Called by the tests and the simulation.
+
+`>` puts steps in a row, `|` side by side. `g` guarded, `k` KEYED, `i` IDEMPOTENT, `o` once, `r` a read; a capital
+letter is the pivot, where `P` is a guarded one. Steps are called a, b, c in the order of the text.
+"""
+
+from collections.abc import Mapping
+from datetime import timedelta
+from string import ascii_lowercase
+
+from amends_saga.plan import CallPlan, Kind, Plan, StepPlan
+
+SERVICE = "test.v1.TestService"
+KINDS = {
+    "g": Kind.GUARDED,
+    "p": Kind.GUARDED,
+    "k": Kind.KEYED,
+    "i": Kind.IDEMPOTENT,
+    "o": Kind.ONCE,
+    "r": Kind.READ,
+}
+
+
+def shape(
+    text: str,
+    *,
+    uses: Mapping[str, str] | None = None,
+    uses_self: str = "",
+    when: str = "",
+    deadline: timedelta | None = timedelta(minutes=1),
+    stalled_after: timedelta | None = None,
+    retention: timedelta | None = None,
+    window: timedelta | None = None,
+) -> Plan:
+    """Return the plan of a shape. `uses` maps a step to those whose response it uses; the others are step names."""
+    groups = [group.split("|") for group in text.split(">")]
+    names = iter(ascii_lowercase)
+    numbers: dict[str, int] = {}
+    steps: list[StepPlan] = []
+    before: tuple[int, ...] = ()
+    passed = False
+    for group in groups:
+        here = []
+        for letter in group:
+            name = next(names)
+            numbers[name] = len(steps)
+            here.append(len(steps))
+            pivot = letter.isupper()
+            action = _call(name, KINDS[letter.lower()], retention, window)
+            own = name in uses_self
+            undo = None if passed or pivot or letter == "r" else _undo(name, action.kind, retention, own=own)
+            used = tuple(numbers[other] for other in (uses or {}).get(name, ""))
+            steps.append(StepPlan(name, action, undo, before, pivot, passed, name in when, used))
+        passed = passed or any(letter.isupper() for letter in group)
+        before = tuple(here)
+    return Plan("test", "shape", "d" * 64, tuple(steps), deadline, stalled_after)
+
+
+def _call(name: str, kind: Kind, retention: timedelta | None, window: timedelta | None) -> CallPlan:
+    guarded, keyed = kind is Kind.GUARDED, kind is Kind.KEYED
+    return CallPlan(
+        SERVICE,
+        f"Do{name.upper()}",
+        kind,
+        window=window if keyed else None,
+        retention=retention if guarded else None,
+    )
+
+
+def _undo(name: str, kind: Kind, retention: timedelta | None, *, own: bool) -> CallPlan:
+    """A compensation is guarded with its action, or idempotent by state: the checker asks for that."""
+    guarded = kind is Kind.GUARDED
+    of = Kind.GUARDED if guarded else Kind.IDEMPOTENT
+    return CallPlan(SERVICE, f"Undo{name.upper()}", of, retention=retention if guarded else None, uses_self=own)

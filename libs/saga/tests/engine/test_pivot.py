@@ -33,7 +33,7 @@ def test_a_guarded_pivot_that_is_rejected_is_voided_before_anything_is_undone() 
     assert run.flying == ("void b",)
     assert run.state.decided is None
     run.voided("void b")
-    assert run.state.decided == Decided(UndoReason.REJECTED, 1, (0,), "")
+    assert run.state.decided == Decided(UndoReason.REJECTED, 1, (0,), "no")
     assert run.settle().flying == ("undo a",)
 
 

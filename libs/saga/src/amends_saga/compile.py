@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from amends_saga.analysis import ExpressionRole, Method, Model, ParticipantView, StepModel
 from amends_saga.bundle import Bundle, BundledCall, BundledStep
-from amends_saga.cel.types import Type
 from amends_saga.compiled import CompiledSaga, load_bundle
 from amends_saga.definition import RetryPolicyResource, Saga
 from amends_saga.descriptors import RUN_MESSAGE, reachable_files
@@ -43,11 +42,7 @@ def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:
     for made in model.steps:
         for expression in made.expressions:
             if expression.checked is not None:
-                for type_ in expression.checked.types.values():
-                    roots |= _messages(type_)
-                for entry in expression.checked.proto.reference_map:
-                    roots.add(entry.value.name)
-                    roots.add(entry.value.name.rpartition(".")[0])
+                roots |= expression.checked.literals
     bundle = Bundle(
         namespace=saga.metadata.namespace,
         saga=saga.metadata.name,
@@ -59,13 +54,6 @@ def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:
         files=tuple(reachable_files(model.contracts.files, sorted(roots))),
     )
     return load_bundle(bundle.to_bytes())
-
-
-def _messages(type_: Type) -> set[str]:
-    found = {type_.name} if type_.message else set[str]()
-    for parameter in type_.parameters:
-        found |= _messages(parameter)
-    return found
 
 
 def _step(model: Model, step: StepModel) -> BundledStep:

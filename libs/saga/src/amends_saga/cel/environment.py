@@ -22,6 +22,8 @@ MAX_NODES = 1_000
 MAX_COMPREHENSIONS = 1
 ANYTHING = "dyn"
 """The type of a variable whose message is not known: every use of it is accepted."""
+_DOUBLING = re.compile(r"\bopt(?:Flat)?Map\b")
+"""Macros that write their target out twice: a chain of them makes the parser double its work with each link."""
 _ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
 _FIELD = re.compile(r"undefined field '([^']*)' not found in struct '([^']*)'")
 _NAME = re.compile(r"undeclared reference to '([^']*)'")
@@ -61,14 +63,12 @@ class Checked:
     proto: Any
     """The `cel.expr.CheckedExpr`."""
     compiled: cel.Expression
-    types: Mapping[int, Type]
-    constants: Mapping[int, Any]
-    """For identifiers that are constants (enum values), their value."""
     type_names: frozenset[int]
     """Identifiers that name a type or an enum value and no variable."""
-    positions: Mapping[int, int]
     free: Mapping[str, int]
     """Names that the expression does not bind itself, each with the offset of its first use."""
+    literals: frozenset[str]
+    """Full names of the messages that it makes, and of the types and enum values that it names."""
     type: Type
     comprehension: Any = None
     """The one comprehension there is, None when there is none."""
@@ -78,9 +78,14 @@ class Checked:
         """The outermost node."""
         return self.proto.expr
 
+    def type_of(self, node: Any) -> Type:
+        """Return the type of a node."""
+        types = self.proto.type_map
+        return read_type(types[node.id]) if node.id in types else DYN
+
     def offset(self, node: int) -> int:
         """Return where a node stands, in code points of the text."""
-        return self.positions.get(node, 0)
+        return int(self.proto.source_info.positions.get(node, 0))
 
 
 @dataclass
@@ -124,6 +129,10 @@ class Environment:
         if size > MAX_BYTES:
             message = f"The expression has {size:,} bytes, more than {MAX_BYTES:,}."
             return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, message)]
+        optional_maps = list(_DOUBLING.finditer(text))
+        if len(optional_maps) > MAX_COMPREHENSIONS:
+            at = optional_maps[MAX_COMPREHENSIONS].start()
+            return [Problem(ProblemKind.TOO_COMPLEX, at, 6, "The expression has more than one optMap or optFlatMap.")]
         try:
             compiled = self.environment(container).compile(text)
             proto = read_checked(compiled.serialize())
@@ -153,61 +162,71 @@ def children(node: Any) -> Iterator[Any]:
         yield from (inner.iter_range, inner.accu_init, inner.loop_condition, inner.loop_step, inner.result)
 
 
-def _survey(root: Any, type_names: set[int], positions: Mapping[int, int]) -> tuple[list[Any], dict[str, int], int]:
-    """Return the comprehensions, the names that are not bound with their first offset, and the number of nodes."""
-    loops: list[Any] = []
-    free: dict[str, int] = {}
-    count = 0
-    waiting = [(root, frozenset[str]())]
-    while waiting:
-        node, bound = waiting.pop()
-        count += 1
-        kind = node.WhichOneof("kind")
-        if kind == "ident_expr":
-            name = node.ident_expr.name
-            if name not in bound and node.id not in type_names:
-                offset = positions.get(node.id, 0)
-                free[name] = min(free.get(name, offset), offset)
-        elif kind == "comprehension_expr":
-            loops.append(node)
-            inner = node.comprehension_expr
-            now = bound | {inner.iter_var, inner.iter_var2, inner.accu_var}
-            waiting += [(inner.iter_range, bound), (inner.accu_init, bound)]
-            waiting += [(part, now) for part in (inner.loop_condition, inner.loop_step, inner.result)]
-        elif kind != "const_expr":
-            waiting += [(child, bound) for child in children(node)]
-    return loops, free, count
+@dataclass
+class _Survey:
+    """What one walk over the tree finds."""
+
+    loops: list[Any] = field(default_factory=list)
+    free: dict[str, int] = field(default_factory=dict)
+    type_names: set[int] = field(default_factory=set)
+    literals: set[str] = field(default_factory=set)
+    count: int = 0
+
+    def walk(self, proto: Any) -> None:
+        """Visit every node."""
+        waiting = [(proto.expr, frozenset[str]())]
+        while waiting:
+            node, bound = waiting.pop()
+            self.count += 1
+            kind = node.WhichOneof("kind")
+            if kind == "ident_expr":
+                self._ident(proto, node, bound)
+            elif kind == "comprehension_expr":
+                self.loops.append(node)
+                inner = node.comprehension_expr
+                now = bound | {inner.iter_var, inner.iter_var2, inner.accu_var}
+                waiting += [(inner.iter_range, bound), (inner.accu_init, bound)]
+                waiting += [(part, now) for part in (inner.loop_condition, inner.loop_step, inner.result)]
+            elif kind != "const_expr":
+                if kind == "struct_expr":
+                    self.literals.add(node.struct_expr.message_name)
+                waiting += [(child, bound) for child in children(node)]
+
+    def _ident(self, proto: Any, node: Any, bound: frozenset[str]) -> None:
+        name, id_ = node.ident_expr.name, node.id
+        if name in bound:
+            return
+        constant = id_ in proto.reference_map and proto.reference_map[id_].HasField("value")
+        if constant or (id_ in proto.type_map and proto.type_map[id_].HasField("type")):
+            self.type_names.add(id_)
+            self.literals |= {name, name.rpartition(".")[0]}
+            return
+        offset = proto.source_info.positions.get(id_, 0)
+        self.free[name] = min(self.free.get(name, offset), offset)
 
 
 def _checked(text: str, proto: Any, compiled: cel.Expression) -> Checked | list[Problem]:
-    positions = {entry.key: entry.value for entry in proto.source_info.positions}
-    constants, names = {}, set[int]()
-    types = {entry.key: read_type(entry.value) for entry in proto.type_map}
-    for entry in proto.reference_map:
-        value = entry.value.value
-        if entry.value.HasField("value"):
-            constants[entry.key] = value.int64_value if value.HasField("int64_value") else None
-            names.add(entry.key)
-        elif types.get(entry.key, DYN).name == "type":
-            names.add(entry.key)
-    loops, free, count = _survey(proto.expr, names, positions)
-    if len(loops) > MAX_COMPREHENSIONS:
-        at = max((positions.get(node.id, 0) for node in loops), default=0)
-        message = f"The expression has {len(loops)} comprehensions (map, filter, all, exists, optMap), it may have one."
+    survey = _Survey()
+    survey.walk(proto)
+    if len(survey.loops) > MAX_COMPREHENSIONS:
+        at = max((proto.source_info.positions.get(node.id, 0) for node in survey.loops), default=0)
+        message = (
+            f"The expression has {len(survey.loops)} comprehensions (map, filter, all, exists, optMap), "
+            "it may have one."
+        )
         return [Problem(ProblemKind.TOO_COMPLEX, at, 1, message)]
-    if count > MAX_NODES:
+    if survey.count > MAX_NODES:
         return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, f"The expression has more than {MAX_NODES:,} parts.")]
+    root = proto.expr.id
     return Checked(
         text=text,
         proto=proto,
         compiled=compiled,
-        types=types,
-        constants=constants,
-        type_names=frozenset(names),
-        positions=positions,
-        free=free,
-        type=types.get(proto.expr.id, DYN),
-        comprehension=loops[0].comprehension_expr if loops else None,
+        type_names=frozenset(survey.type_names),
+        free=survey.free,
+        literals=frozenset(survey.literals),
+        type=read_type(proto.type_map[root]) if root in proto.type_map else DYN,
+        comprehension=survey.loops[0].comprehension_expr if survey.loops else None,
     )
 
 

@@ -76,17 +76,10 @@ _MESSAGES: dict[str, tuple[tuple[str, int, str, bool], ...]] = {
         ("abstract_type", 14, "AbstractType", False),
     ),
     "Reference": (("name", 1, "string", False), ("overload_id", 3, "string", True), ("value", 4, "Constant", False)),
-    "SourceInfo": (
-        ("location", 2, "string", False),
-        ("line_offsets", 3, "int32", True),
-        ("positions", 4, "Position", True),
-    ),
-    "Position": (("key", 1, "int64", False), ("value", 2, "int32", False)),
-    "TypeEntry": (("key", 1, "int64", False), ("value", 2, "Type", False)),
-    "ReferenceEntry": (("key", 1, "int64", False), ("value", 2, "Reference", False)),
+    "SourceInfo": (("location", 2, "string", False), ("positions", 4, "map int32", False)),
     "CheckedExpr": (
-        ("reference_map", 2, "ReferenceEntry", True),
-        ("type_map", 3, "TypeEntry", True),
+        ("reference_map", 2, "map Reference", False),
+        ("type_map", 3, "map Type", False),
         ("expr", 4, "Expr", False),
         ("source_info", 5, "SourceInfo", False),
     ),
@@ -101,10 +94,14 @@ def _classes() -> dict[str, Any]:
         message = file.message_type.add(name=name)
         for field, number, kind, repeated in fields:
             added = message.field.add(name=field, number=number, label=3 if repeated else 1)
-            if kind in _SCALARS:
-                added.type = _SCALARS[kind]  # type: ignore[assignment]
-            else:
-                added.type, added.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".amends.cel.{kind}"
+            if kind.startswith("map "):
+                entry = message.nested_type.add(name=field.title().replace("_", "") + "Entry")
+                entry.options.map_entry = True
+                _type(entry.field.add(name="key", number=1, label=1), "int64")
+                _type(entry.field.add(name="value", number=2, label=1), kind.removeprefix("map "))
+                added.label = FieldDescriptorProto.LABEL_REPEATED
+                kind = f"{name}.{entry.name}"
+            _type(added, kind)
             if name == "Expr" and field != "id":
                 added.oneof_index = 0
         if name == "Expr":
@@ -114,6 +111,13 @@ def _classes() -> dict[str, Any]:
     return {
         name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"amends.cel.{name}")) for name in _MESSAGES
     }
+
+
+def _type(field: FieldDescriptorProto, kind: str) -> None:
+    if kind in _SCALARS:
+        field.type = _SCALARS[kind]  # type: ignore[assignment]
+    else:
+        field.type, field.type_name = FieldDescriptorProto.TYPE_MESSAGE, f".amends.cel.{kind}"
 
 
 def read_checked(data: bytes) -> Any:
@@ -131,15 +135,12 @@ def counting(checked: Any, iter_range: Any) -> bytes:
     """Return a program that gives the size of `iter_range`, a list or map within `checked`."""
     copy = _classes()["CheckedExpr"]()
     copy.CopyFrom(checked)
-    new = max((entry.key for entry in copy.type_map), default=0) + 1_000_000
-    types = {entry.key: entry.value for entry in copy.type_map}
-    ranged = types.get(iter_range.id)
-    is_map = ranged is not None and ranged.HasField("map_type")
-    overload = "size_map" if is_map else "size_list"
+    new = max(copy.type_map, default=0) + 1_000_000
+    is_map = iter_range.id in copy.type_map and copy.type_map[iter_range.id].HasField("map_type")
     copy.expr.Clear()
     copy.expr.id = new
     copy.expr.call_expr.function = "size"
     copy.expr.call_expr.args.add().CopyFrom(iter_range)
-    copy.type_map.add(key=new).value.primitive = 2
-    copy.reference_map.add(key=new).value.overload_id.append(overload)
+    copy.type_map[new].primitive = 2
+    copy.reference_map[new].overload_id.append("size_map" if is_map else "size_list")
     return write_checked(copy)

@@ -23,6 +23,7 @@ from amends_saga.check.flow import (
     facts,
     fingerprint,
     follow,
+    is_redacted,
     path_of,
     prefixes,
     real_oneof,
@@ -213,7 +214,7 @@ def _implies(step: StepModel, skipped: StepModel) -> bool:
 def _is_redacted(flow: Flow, node: Any) -> bool:
     while True:
         source: FieldDescriptor | None = flow.source(node, {})
-        if source is not None and source.GetOptions().debug_redact:
+        if is_redacted(source):
             return True
         if node.HasField("select_expr"):
             node = node.select_expr.operand

@@ -113,6 +113,7 @@ def longest_path(model: Model, *, undoable_only: bool) -> tuple[timedelta, tuple
     if not model.graph.is_acyclic:
         return ZERO, ()
     total: dict[int, timedelta] = {}
+    times = {id(step.action): worst_case_of(step.action) for step in {id(s.action): s for s in model.steps}.values()}
     via: dict[int, int | None] = {}
     for index in model.graph.order:
         if undoable_only and (index == model.pivot or model.is_post(index)):
@@ -120,7 +121,7 @@ def longest_path(model: Model, *, undoable_only: bool) -> tuple[timedelta, tuple
         before = [step for step in model.graph.after[index] if step in total]
         longest = max(before, key=lambda step: total[step], default=None)
         via[index] = longest
-        total[index] = (total[longest] if longest is not None else ZERO) + worst_case_of(model.steps[index].action)
+        total[index] = (total[longest] if longest is not None else ZERO) + times[id(model.steps[index].action)]
     if not total:
         return ZERO, ()
     at: int | None = max(total, key=lambda step: total[step])

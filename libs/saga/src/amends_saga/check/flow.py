@@ -118,10 +118,10 @@ class Flow:
             return None
 
     def _message(self, node: Any) -> str:
-        type_ = self.checked.types.get(node.id)
-        while type_ is not None and type_.name == "optional" and type_.parameters:
+        type_ = self.checked.type_of(node)
+        while type_.name == "optional" and type_.parameters:
             type_ = type_.parameters[0]
-        return type_.name if type_ is not None and type_.message else ""
+        return type_.name if type_.message else ""
 
     def walk(self, node: Any, at: _At) -> None:
         """Follow a node's value."""
@@ -204,8 +204,7 @@ class Flow:
 
     def _other_call(self, node: Any, at: _At) -> None:
         call, name = node.call_expr, node.call_expr.function
-        type_ = self.checked.types.get(node.id)
-        lists = name == "_+_" and type_ is not None and type_.name == "list"
+        lists = name == "_+_" and self.checked.type_of(node).name == "list"
         if name == "matches" and call.args and call.args[-1].const_expr.HasField("string_value"):
             self.patterns.append(call.args[-1])
         if at.copying and not lists:
@@ -227,7 +226,7 @@ class Flow:
         grouped: dict[str, list[Any]] = {}
         for entry in literal.entries:
             target = self.field_of(literal.message_name, entry.field_key)
-            hidden = at.hidden or (target is not None and target.GetOptions().debug_redact)
+            hidden = at.hidden or (is_redacted(target))
             inside = replace(at, copying=True, flows=True, direct=True, target=target, hidden=hidden, probing=False)
             self.walk(entry.value, inside)
             oneof = real_oneof(target)
@@ -263,6 +262,11 @@ def follow(expression: Expression, pool: DescriptorPool, given: frozenset[str], 
     makes = bool(expression.target)
     flow.walk(checked.root, _At(given, certain=certain, copying=makes, flows=makes))
     return flow
+
+
+def is_redacted(target: FieldDescriptor | None) -> bool:
+    """Tell whether the contract hides a field from people."""
+    return target is not None and target.has_options and target.GetOptions().debug_redact
 
 
 def path_of(node: Any) -> str | None:

@@ -55,7 +55,7 @@ def narrowing(model: Model) -> Iterator[Finding]:
     for _, expression, flow in flows(model):
         for copy in flow.copies:
             kind = _narrow(copy)
-            if kind is None or _literal(copy) is not None or copy.node.id in flow.checked.constants:
+            if kind is None or _literal(copy) is not None or copy.node.id in flow.checked.type_names:
                 continue
             call = copy.node.call_expr.function if copy.node.HasField("call_expr") else ""
             if call in _SMALL or (copy.source is not None and _kind(copy.source) in _FITTING[kind]):

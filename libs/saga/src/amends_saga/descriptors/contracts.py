@@ -38,6 +38,8 @@ def parse_set(data: bytes) -> FileDescriptorSet:
         raise DescriptorError("The data is no google.protobuf.FileDescriptorSet.") from None
     if not parsed.file or any(not file.name for file in parsed.file):
         raise DescriptorError("The data holds no files, or files without a name.")
+    if not all(isinstance(text, str) for file in parsed.file for text in _texts(file)):
+        raise DescriptorError("The data holds names that are no UTF-8.")
     return parsed
 
 
@@ -187,6 +189,27 @@ def _symbols(file: FileDescriptorProto) -> Iterator[str]:
         yield prefix + message.name
         yield from (f"{prefix}{message.name}.{item.name}" for item in message.enum_type)
         waiting.extend((f"{prefix}{message.name}.", item) for item in message.nested_type)
+
+
+def _texts(file: FileDescriptorProto) -> Iterator[str]:
+    """Yield every name in a file: the runtime gives those that are no UTF-8 as bytes."""
+    yield from (file.name, file.package, file.syntax, *file.dependency)
+    for service in file.service:
+        yield service.name
+        for method in service.method:
+            yield from (method.name, method.input_type, method.output_type)
+    enums = list(file.enum_type)
+    fields = list(file.extension)
+    for message in messages(file):
+        yield message.name
+        yield from (oneof.name for oneof in message.oneof_decl)
+        yield from message.reserved_name
+        enums += message.enum_type
+        fields += (*message.field, *message.extension)
+    for item in fields:
+        yield from (item.name, item.type_name, item.extendee, item.json_name, item.default_value)
+    for enum in enums:
+        yield from (enum.name, *enum.reserved_name, *(value.name for value in enum.value))
 
 
 def messages(file: FileDescriptorProto) -> Iterator[DescriptorProto]:

@@ -256,6 +256,11 @@ class TestLostConnections:
             async with serve(url) as ledger:
                 assert (await ledger.charge()).ok
                 server.kill()
+
+                async def gone() -> bool:
+                    return not (await ledger.charge()).ok
+
+                await eventually(gone, what="the end of the server's processes")
                 for call in (ledger.charge(), ledger.refund(), ledger.void()):
                     reply = await call
                     assert (reply.code, reply.reason) == (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")

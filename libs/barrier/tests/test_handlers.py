@@ -80,17 +80,44 @@ async def test_an_error_of_any_kind_rolls_back_and_carries_the_trailer(ledger: L
     assert (await ledger.call("Charge", key=key)).ok
 
 
-async def test_the_caller_learns_of_a_rejection_after_the_rollback(ledger: Ledger, suite_url: str) -> None:
+async def test_the_caller_learns_of_a_rejection_after_the_rollback(suite_url: str) -> None:
+    still_open: list[int] = []
+
+    class Spy(grpc.aio.ServerInterceptor):
+        """Looks for open transactions at the moment in which the caller is told."""
+
+        async def intercept_service(self, continuation, handler_call_details):
+            inner = await continuation(handler_call_details)
+
+            async def serve(request, context):
+                return await inner.unary_unary(request, Listening(context))
+
+            return grpc.unary_unary_rpc_method_handler(serve, inner.request_deserializer, inner.response_serializer)
+
+    class Listening:
+        def __init__(self, real):
+            self._real = real
+
+        def __getattr__(self, name):
+            return getattr(self._real, name)
+
+        async def abort(self, *arguments):
+            still_open.append(
+                await ledger.pool.fetchval(
+                    "SELECT count(*) FROM pg_stat_activity"
+                    " WHERE datname = current_database() AND state LIKE 'idle in transaction%'"
+                )
+            )
+            await self._real.abort(*arguments)
+
     async def reject(message, context):
         await leave_effect("Charge", message.value)
-        await connection().execute("UPDATE account SET balance = 7 WHERE id = 1")
         await context.abort(StatusCode.FAILED_PRECONDITION, "card declined")
 
-    ledger.on["Charge"] = reject
-    await ledger.charge()
-    other = await asyncpg.connect(suite_url)
-    assert await other.fetchval("SELECT balance FROM account WHERE id = 1 FOR UPDATE NOWAIT") == 0
-    await other.close()
+    async with serve(suite_url, outer=[Spy()]) as ledger:
+        ledger.on["Charge"] = reject
+        assert (await ledger.charge()).code is StatusCode.FAILED_PRECONDITION
+    assert still_open == [0]
 
 
 async def test_trailers_of_the_handler_stand_beside_the_barriers(ledger: Ledger) -> None:

@@ -23,6 +23,7 @@ COMMANDS = {
     "watch": ("runs", "watch"),
     "resolve": ("runs", "resolve"),
     "cancel": ("runs", "cancel"),
+    "audit": ("audit", "audit"),
     "dev": ("dev", "dev"),
 }
 """Module in `amends_cli.commands` and function of each command."""

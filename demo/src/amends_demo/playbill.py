@@ -1,6 +1,8 @@
 """The whole of `make demo`: a fresh shop, the seven stories, the proof. Called by `amends_demo.commands`."""
 
 import asyncio
+import os
+import sys
 import time
 
 from rich.console import Console
@@ -51,6 +53,27 @@ async def _prove(stack: Stack, telling: Telling) -> None:
         await asyncio.sleep(0.2)
         books = await proof.read(stack.databases)
     proof.prove(books, telling)
+    await _audit(stack, telling)
+
+
+async def _audit(stack: Stack, telling: Telling) -> None:
+    """Has `amends audit` check every run. URLs go by the environment: anybody may read a command line."""
+    databases = " ".join(f"{service}={stack.databases[name]}" for name, service in SERVICES.items())
+    environment = {
+        **os.environ,
+        "AMENDS_DATABASE_URL": stack.databases["orchestrator"],
+        "AMENDS_PARTICIPANTS": databases,
+    }
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        *("-m", "amends_cli", "audit"),
+        env=os.environ | told,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    said = (await process.communicate())[0].decode(errors="replace")
+    telling.say("  $ amends audit\n" + "\n".join(f"  {line}" for line in said.splitlines()))
+    telling.claim("amends audit finds every invariant kept by every run", process.returncode == 0, said)
 
 
 def _conclude(telling: Telling, seconds: float) -> int:

@@ -126,6 +126,7 @@ class Stack:
                 "address": report["grpc"],
                 "metrics": report.get("metrics", ""),
                 "database": self.databases["orchestrator" if name in REPLICAS else name],
+                "service": SERVICES.get(name, ""),
             }
         return shown
 

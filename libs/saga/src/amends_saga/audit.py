@@ -1,0 +1,259 @@
+"""Checks one run against what was promised of it: its journal, its row, and what its participants remember.
+
+Pure: `amends audit` reads the databases and shows what is found here. The numbers are those of the invariants in
+docs/explanation/guarantees.md and docs/reference/faults.md.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+
+from amends_saga.engine.events import Answered, Call, Ended, Outcome, Recorded
+from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append
+from amends_saga.engine.state import Done, Phase, RunState, StepRun, after_pivot_intent, initial, stalled_since
+from amends_saga.journal import decode, idempotency_key
+from amends_saga.plan import Kind, Plan
+
+ACTION, COMPENSATION = "action", "compensation"
+
+
+class Invariant(StrEnum):
+    """What can be broken."""
+
+    TERMINATION = "I1"
+    ORDER = "I3"
+    ONE_EFFECT = "I4"
+    COMPLETENESS = "I5"
+    JOURNAL = "I6"
+    FENCING = "I7"
+    START = "I9"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One broken invariant of one run. `step` is empty when it is about the run as a whole."""
+
+    invariant: Invariant
+    run_id: str
+    step: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """The row of a run. `state` is the name of its state, `lease_ends` of its owner's process: None without a row."""
+
+    run_id: str
+    state: str
+    fence: int
+    owned: bool
+    lease_ends: datetime | None
+    due_at: datetime | None
+    ended: bool
+    stalled: bool
+    skipped_by_person: int
+
+
+@dataclass(frozen=True, slots=True)
+class Remembered:
+    """One row of a participant's barrier. `void` means that the operation never ran; else `response` is its answer."""
+
+    void: bool
+    response: bytes | None
+
+
+Memory = Mapping[str, Mapping[tuple[str, str], Remembered]]
+"""By service: its barrier rows by (idempotency key, operation). A service that is missing was not read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Audited:
+    """What the check of one run says."""
+
+    findings: tuple[Finding, ...]
+    keys: Mapping[str, str]
+    """The run's idempotency keys, to the service that may remember each."""
+    by_person: int = 0
+    """Steps that a person decided: excepted, and counted."""
+    unread: int = 0
+    """Guarded steps whose participant was not read."""
+
+
+def audit_run(
+    plan: Plan,
+    facts: RunFacts,
+    records: Sequence[tuple[int, int, bytes]],
+    memory: Memory,
+    now: datetime,
+    patience: timedelta,
+) -> Audited:
+    """Check one run. `records` are (seq, fence, record) in order; `now` is the database's time when it was read.
+
+    `patience` is how long a lease lasts, and a little: a run that nobody has taken over after that is lost.
+    """
+    keys = run_keys(plan, facts.run_id)
+    found = [*_fences(facts, records)]
+    try:
+        entries = [decode(plan, *record) for record in records]
+        ledger = Ledger(initial(plan, facts.run_id))
+        for entry in entries:
+            ledger = append(plan, ledger, entry)
+    except (UnreadableJournalError, KeyError) as error:
+        return Audited((*found, _of(facts, Invariant.JOURNAL, str(error))), keys)
+    if not entries:
+        return Audited((*found, _of(facts, Invariant.JOURNAL, "the journal is empty")), keys)
+    state = ledger.state
+    found += [*_journal(plan, facts, state, entries), *_liveness(plan, facts, state, entries, now, patience)]
+    found += _order(plan, facts, entries)
+    unread = 0
+    for index, step in enumerate(plan.steps):
+        if step.action.kind is not Kind.GUARDED:
+            continue
+        rows = memory.get(step.action.service)
+        if rows is None:
+            unread += 1
+            continue
+        key = idempotency_key(facts.run_id, step.name)
+        found += _effects(plan, facts, state, index, rows.get((key, ACTION)), rows.get((key, COMPENSATION)))
+    return Audited(tuple(found), keys, state.skipped_by_person, unread)
+
+
+def run_keys(plan: Plan, run_id: str) -> dict[str, str]:
+    """Return the idempotency keys that a run's guarded steps use, to the service that each is for."""
+    guarded = (step for step in plan.steps if step.action.kind is Kind.GUARDED)
+    return {idempotency_key(run_id, step.name): step.action.service for step in guarded}
+
+
+def _of(facts: RunFacts, invariant: Invariant, message: str, step: str = "") -> Finding:
+    return Finding(invariant, facts.run_id, step, message)
+
+
+def _fences(facts: RunFacts, records: Iterable[tuple[int, int, bytes]]) -> Iterable[Finding]:
+    highest = 0
+    for seq, fence, _ in records:
+        if fence < highest:
+            message = f"record {seq} was written under fence {fence}, after one under fence {highest}"
+            yield _of(facts, Invariant.FENCING, message)
+        highest = max(highest, fence)
+    if highest > facts.fence:
+        yield _of(facts, Invariant.FENCING, f"a record has fence {highest}, the run only {facts.fence}")
+
+
+def _journal(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded]) -> Iterable[Finding]:
+    """Whether the row says what the journal says, and the end is there once and last."""
+    said = "PARKED" if state.parked is not None else state.phase.value
+    if said != facts.state:
+        yield _of(facts, Invariant.JOURNAL, f"the run's row says {facts.state}, its journal {said}")
+    if state.skipped_by_person != facts.skipped_by_person and state.ended:
+        message = f"{facts.skipped_by_person} steps skipped by a person in the row, {state.skipped_by_person} in fact"
+        yield _of(facts, Invariant.JOURNAL, message)
+    ends = [entry.seq for entry in entries if isinstance(entry.event, Ended)]
+    if len(ends) > 1 or (ends and ends[0] != entries[-1].seq):
+        yield _of(facts, Invariant.JOURNAL, f"the run ended at record {ends[0]} and went on to {entries[-1].seq}")
+    if state.ended is not facts.ended:
+        message = "the run has ended, its row has not" if state.ended else "the run is open, its row has ended"
+        yield _of(facts, Invariant.JOURNAL, message)
+    if (state.ended or state.parked is not None) and (facts.owned or facts.due_at is not None):
+        yield _of(facts, Invariant.JOURNAL, f"the run is {said} and still has an owner or is due")
+
+
+def _liveness(
+    plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded], now: datetime, patience: timedelta
+) -> Iterable[Finding]:
+    """Whether an open run will go on, or says visibly that it cannot."""
+    if state.ended or state.parked is not None:
+        return
+    if facts.owned and facts.lease_ends is None:
+        yield _of(facts, Invariant.TERMINATION, "its owner is no process that anybody knows: nobody will take it over")
+    elif not facts.owned and facts.due_at is None:
+        yield _of(facts, Invariant.TERMINATION, "nobody owns it and it is not due: nobody will ever drive it")
+    elif facts.owned and facts.lease_ends is not None and facts.lease_ends + patience < now:
+        yield _of(facts, Invariant.TERMINATION, f"its owner is gone since {facts.lease_ends:%F %T}, and nobody took it")
+    elif facts.due_at is not None and facts.due_at + patience < now:
+        yield _of(facts, Invariant.TERMINATION, f"it is due since {facts.due_at:%F %T}, and nobody took it")
+    elif not facts.stalled and now > _horizon(plan, state, entries) + patience:
+        yield _of(facts, Invariant.TERMINATION, f"silently {state.phase.value} past its deadline and the lease time")
+
+
+def _horizon(plan: Plan, state: RunState, entries: Sequence[Recorded]) -> datetime:
+    """Until when an open run need not have said anything."""
+    last = entries[-1].at
+    if stalled_since(plan, state, last) is not None:
+        return last
+    if state.phase is Phase.RUNNING and state.deadline is not None and not after_pivot_intent(plan, state):
+        return max(state.deadline, last)
+    allowed = plan.stalled_after or plan.deadline
+    return last + allowed if allowed is not None else datetime.max.replace(tzinfo=last.tzinfo) - timedelta(days=1)
+
+
+def _order(plan: Plan, facts: RunFacts, entries: Sequence[Recorded]) -> Iterable[Finding]:
+    """Whether steps were undone in the reverse of the graph's order, none twice and none after going forward again."""
+    undone: set[int] = set()
+    for entry in entries:
+        event = entry.event
+        if not isinstance(event, Answered) or event.outcome is not Outcome.OK:
+            continue
+        step = plan.steps[event.step]
+        if event.call is Call.COMPENSATION:
+            if event.step in undone:
+                yield _of(facts, Invariant.ONE_EFFECT, "undone twice, says the journal", step.name)
+            undone.add(event.step)
+            early = [plan.steps[before].name for before in plan.ancestors[event.step] if before in undone]
+            if early:
+                yield _of(facts, Invariant.ORDER, f"undone after {', '.join(early)}, which it follows", step.name)
+        elif event.call is Call.ACTION and undone:
+            yield _of(facts, Invariant.ORDER, "done after something was undone", step.name)
+
+
+def _effects(
+    plan: Plan,
+    facts: RunFacts,
+    state: RunState,
+    index: int,
+    action: Remembered | None,
+    compensation: Remembered | None,
+) -> Iterable[Finding]:
+    """Whether a participant remembers of a guarded step what the journal says of it.
+
+    Participants are read after the journal. What is asked of an open run is true at any later time as well.
+    """
+    step, at = plan.steps[index], state.steps[index]
+    for what, row in ((ACTION, action), (COMPENSATION, compensation)):
+        if row is not None and not row.void and row.response is None:
+            yield _of(facts, Invariant.ONE_EFFECT, f"the {what} was committed without its response", step.name)
+    if compensation is not None and action is None:
+        yield _of(facts, Invariant.ORDER, "undone without a record of its action", step.name)
+    if at.by_person:
+        return
+    message = _contradiction(at, ran=_ran(action), voided=action is not None and action.void, undone=_ran(compensation))
+    if not message and at.done is Done.OK and action is not None and action.response != at.response:
+        message = "the participant remembers another response than the journal"
+    if message:
+        yield _of(facts, Invariant.COMPLETENESS, message, step.name)
+        return
+    if state.phase is Phase.COMPENSATED and state.decided is not None:
+        in_effect = _ran(action) and not _ran(compensation)
+        if in_effect:
+            yield _of(facts, Invariant.COMPLETENESS, "the run is COMPENSATED and the effect stands", step.name)
+        elif index in state.decided.undo and action is None:
+            yield _of(facts, Invariant.COMPLETENESS, "it was to be undone, and nothing stops a late copy", step.name)
+    elif _ran(compensation) and state.phase is Phase.COMPLETED:
+        yield _of(facts, Invariant.COMPLETENESS, "undone, though the run is COMPLETED", step.name)
+
+
+def _contradiction(at: StepRun, *, ran: bool, voided: bool, undone: bool) -> str:
+    """What the journal says of a step and its participant does not; empty when they agree."""
+    if at.done is Done.OK and not ran:
+        return "the journal has its answer, the participant no effect"
+    if at.done is Done.VOIDED and not voided:
+        return "the journal says void, the participant does not remember it"
+    if at.done is Done.SKIPPED and ran:
+        return "left out by its condition, and has an effect"
+    if at.undone is Done.OK and not undone:
+        return "the journal says undone, the participant does not remember it"
+    return ""
+
+
+def _ran(row: Remembered | None) -> bool:
+    return row is not None and not row.void

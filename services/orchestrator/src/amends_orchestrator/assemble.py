@@ -71,7 +71,7 @@ class Orchestrator:
         self.heartbeat = Heartbeat(self.process, name, settings.lease, connect, ids)
         self.registry = Registry(self._pool, router, self.channels)
         self.definitions = Definitions(self._pool, self.registry, self.channels, rules)
-        self._refresher = Refresher(self._pool, self.registry, self.channels, self.definitions)
+        self.refresher = Refresher(self._pool, self.registry, self.channels, self.definitions)
         self._wishes = Wishes(self.fleet, connect, self._resources_changed)
         self._claimer = Claimer(self.fleet, self.registry, connect, self._wishes.adopted, settings.poll)
         self._reloads = asyncio.Event()
@@ -93,7 +93,7 @@ class Orchestrator:
         runtime.background("runs", self._run)
         runtime.background("resources", self._reload)
         runtime.background("requests", self._wishes.run)
-        runtime.background("contracts", self._refresher.run)
+        runtime.background("contracts", self.refresher.run)
         runtime.background("journal.readiness", self._report_journal)
         runtime.background("counting", lambda: retention.counting(self._pool))
         runtime.background(

@@ -7,8 +7,10 @@ Participant is applied, and every minute after that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import Iterable
+from contextlib import suppress
 from datetime import timedelta
+from typing import Any
 
 import grpc.aio
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
@@ -41,7 +43,11 @@ async def reflect(channel: grpc.aio.Channel, service: str, timeout: timedelta = 
 
 
 class _Conversation:
-    """One reflection stream: asks for files until no dependency is missing."""
+    """One reflection stream: asks for files, one after the other, until no dependency is missing.
+
+    Reads and writes by hand: with an iterator of requests a server without the service can end the call between two
+    writes, and grpc.aio then tells of an internal error instead of UNIMPLEMENTED.
+    """
 
     def __init__(self, channel: grpc.aio.Channel, version: str) -> None:
         self._stream = channel.stream_stream(
@@ -49,52 +55,47 @@ class _Conversation:
             request_serializer=ServerReflectionRequest.SerializeToString,
             response_deserializer=ServerReflectionResponse.FromString,
         )
-        self._questions: asyncio.Queue[ServerReflectionRequest | None] = asyncio.Queue()
         self._files: dict[str, FileDescriptorProto] = {}
 
     async def read(self, service: str) -> FileDescriptorSet:
-        call = self._stream(self._ask())
-        self._questions.put_nowait(ServerReflectionRequest(file_containing_symbol=service))
-        waiting: set[str] = set()
+        call = self._stream()
+        asked: set[str] = set()
         try:
-            while True:
-                answer = await call.read()
-                if not isinstance(answer, ServerReflectionResponse):
-                    raise ReflectionError("the server ended the conversation too early")
-                waiting -= self._keep(answer, service)
-                for name in self._missing() - waiting:
-                    waiting.add(name)
-                    self._questions.put_nowait(ServerReflectionRequest(file_by_filename=name))
-                if not waiting:
-                    return FileDescriptorSet(file=_dependencies_first(self._files.values()))
+            self._keep(await _ask(call, ServerReflectionRequest(file_containing_symbol=service)), service)
+            while missing := sorted(self._missing() - asked):
+                asked.add(missing[0])
+                self._keep(await _ask(call, ServerReflectionRequest(file_by_filename=missing[0])), service)
+            if not self._files:
+                raise ReflectionError(f"the server sent no descriptors for {service}")
+            return FileDescriptorSet(file=_dependencies_first(self._files.values()))
         finally:
-            self._questions.put_nowait(None)
             call.cancel()
 
-    async def _ask(self) -> AsyncIterator[ServerReflectionRequest]:
-        while (question := await self._questions.get()) is not None:
-            yield question
-
-    def _keep(self, answer: ServerReflectionResponse, service: str) -> set[str]:
-        """Keeps the files of an answer and returns their names."""
+    def _keep(self, answer: ServerReflectionResponse, service: str) -> None:
         if answer.HasField("error_response"):
             asked = answer.original_request.file_by_filename or service
             raise ReflectionError(f"the server does not know {asked}")
-        kept: set[str] = set()
         for data in answer.file_descriptor_response.file_descriptor_proto:
             try:
                 file = FileDescriptorProto.FromString(data)
             except DecodeError:
                 raise ReflectionError("the server sent a file that is no FileDescriptorProto") from None
             self._files.setdefault(file.name, file)
-            kept.add(file.name)
         if len(self._files) > _MAXIMUM_FILES:
             raise ReflectionError(f"the server's contract has more than {_MAXIMUM_FILES} files")
-        asked = answer.original_request.file_by_filename
-        return kept | ({asked} if asked else set())
 
     def _missing(self) -> set[str]:
         return {name for file in self._files.values() for name in file.dependency if name not in self._files}
+
+
+async def _ask(call: Any, question: ServerReflectionRequest) -> ServerReflectionResponse:
+    """One question and its answer. Raises AioRpcError as the server ended the call, or ReflectionError."""
+    with suppress(asyncio.InvalidStateError):  # the call has ended already; reading says how
+        await call.write(question)
+    answer = await call.read()
+    if not isinstance(answer, ServerReflectionResponse):
+        raise ReflectionError("the server ended the conversation too early")
+    return answer
 
 
 def _dependencies_first(files: Iterable[FileDescriptorProto]) -> list[FileDescriptorProto]:

@@ -17,7 +17,6 @@ from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.calls.guards import Guard, Guards
 from amends_orchestrator.calls.outcome import code_name
 from amends_orchestrator.calls.ports import ConfinementError, Route, RouteError
-from amends_orchestrator.calls.targets import check_service
 from amends_orchestrator.observe import CALL_SECONDS, CALLS, RETRIES
 
 
@@ -86,7 +85,6 @@ class Router:
         if isinstance(policy, Conflict):
             raise RouteError(str(policy))
         try:
-            check_service(service)
             invoke = self._channels.invoke(participant.target, f"/{service}/{method}")
         except ConfinementError as error:
             raise RouteError(str(error)) from None

@@ -23,8 +23,6 @@ _LONGEST = 253
 
 # The API server answers to this name in every cluster.
 _FORBIDDEN_SERVICES = frozenset({("kubernetes", "default")})
-# Services of the machinery itself: a saga that could call them could read or change what it runs on.
-_FORBIDDEN_PACKAGES = ("grpc.reflection.", "grpc.channelz.", "grpc.health.", "amends.saga.")
 
 
 class Scope(StrEnum):
@@ -74,12 +72,6 @@ class TargetRules:
         if self.scope is not Scope.LOOPBACK:
             raise ConfinementError("targets on this machine are only allowed with AMENDS_TARGETS=loopback")
         return f"{'127.0.0.1' if host == 'localhost' else host}:{_port(port)}"
-
-
-def check_service(service: str) -> None:
-    """Refuses services that no saga may call. Raises ConfinementError."""
-    if service.startswith(_FORBIDDEN_PACKAGES):
-        raise ConfinementError(f"`{shown(service)}` belongs to the machinery and is no participant")
 
 
 def shown(text: str) -> str:

@@ -1,0 +1,194 @@
+"""What people do with runs: resolve parked ones, cancel, park stalled ones; here and through another replica."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import timedelta
+
+import grpc
+import pytest
+from amends_testkit.answers import Answer
+from amends_testkit.waiting import eventually
+
+from amends.saga.v1 import run_service_pb2 as pb
+
+from .shop import INPUT, Client, Shop, open_shop, orchestrator, state, states
+
+REFUSED = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="refunds are closed")
+DECLINED = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no slot")
+AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with open_shop() as shop:
+        yield shop
+
+
+@pytest.fixture
+async def client(database_url: str, shop: Shop) -> AsyncIterator[Client]:
+    async with orchestrator(database_url) as client:
+        await client.apply(shop)
+        yield client
+
+
+async def parked(client: Client, shop: Shop, key: str = "k") -> pb.StartRunResponse:
+    """A run whose refund is refused."""
+    shop.shipping.script("Book", DECLINED)
+    shop.payments.script("Refund", REFUSED)
+    answer = await client.start(key)
+    assert state(answer.run) == "PARKED", answer.run
+    return answer
+
+
+def resolve(run_id: str, resolution: pb.Resolution.ValueType, seq: int, **more: object) -> pb.ResolveRunRequest:
+    more = {"actor": "ada", "reason": "spoke with the bank"} | more
+    return pb.ResolveRunRequest(run_id=run_id, resolution=resolution, expected_seq=seq, **more)
+
+
+async def refusal(call: object) -> tuple[grpc.StatusCode, str]:
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await call  # type: ignore[misc]
+    return refused.value.code(), refused.value.details() or ""
+
+
+async def test_a_refused_refund_parks_and_retry_compensates_with_who_and_why_in_the_journal(client: Client, shop: Shop):
+    run = (await parked(client, shop)).run
+    assert run.parked.step == "charge"
+    assert run.parked.reason == "REJECTED"
+    assert set(run.parked.resolutions) == {"retry", "skip"}
+    assert run.message == "PARKED: charge: REJECTED: refunds are closed"
+    shop.payments.script("Refund", Answer.ok())
+    await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, run.parked.seq))
+    after = await client.ended(run.run_id)
+    assert state(after) == "COMPENSATED"
+    assert after.fence == 2
+    [resolved] = [event for event in await client.timeline(run.run_id) if event.kind == "RESOLVED"]
+    assert (resolved.actor, resolved.message) == ("ada", "retry: spoke with the bank")
+
+
+async def test_skipping_voids_the_refund_first_and_the_end_says_so(client: Client, shop: Shop):
+    run = (await parked(client, shop)).run
+    await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_SKIP, run.parked.seq))
+    after = await client.ended(run.run_id)
+    assert after.message.startswith("COMPENSATED (1 skipped by a person)")
+    assert after.skipped_by_person == 1
+    assert states(after)["charge"] == "SKIPPED_BY_PERSON"
+    assert shop.payments.calls("Refund", "void")
+
+
+async def test_a_decision_about_a_state_that_is_gone_is_refused(client: Client, shop: Shop):
+    run = (await parked(client, shop)).run
+    code, _ = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, run.parked.seq - 1)))
+    assert code is grpc.StatusCode.ABORTED
+    code, text = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_COMPENSATE, run.parked.seq)))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert "not possible here" in text
+    code, _ = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_SKIP, run.parked.seq, reason=" ")))
+    assert code is grpc.StatusCode.INVALID_ARGUMENT
+
+
+async def test_two_people_who_decide_at_once_cannot_both_win(client: Client, shop: Shop):
+    run = (await parked(client, shop)).run
+    shop.payments.script("Refund", Answer.ok())
+    request = resolve(run.run_id, pb.RESOLUTION_RETRY, run.parked.seq)
+    answers = await asyncio.gather(*(client.runs.ResolveRun(request) for _ in range(5)), return_exceptions=True)
+    assert sum(isinstance(answer, pb.ResolveRunResponse) for answer in answers) == 1
+    assert state(await client.ended(run.run_id)) == "COMPENSATED"
+
+
+async def test_a_run_is_cancelled_while_it_waits_for_an_answer(client: Client, shop: Shop):
+    gate = asyncio.Event()
+    shop.payments.script("Charge", Answer.ok().once(gate))
+    run = (await client.start("k", wait=False)).run
+    await shop.payments.called("Charge")
+    await client.runs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, actor="ada", reason="wrong address"))
+    gate.set()
+    after = await client.ended(run.run_id)
+    assert state(after) == "COMPENSATED"
+    assert "wrong address" in after.message
+
+
+async def test_a_cancel_after_the_pivots_intent_is_refused(client: Client, shop: Shop):
+    gate = asyncio.Event()
+    shop.orders.script("Confirm", Answer.ok().once(gate))
+    run = (await client.start("k", wait=False)).run
+    await shop.orders.called("Confirm")
+    code, _ = await refusal(client.runs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, actor="a", reason="b")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    gate.set()
+    assert state(await client.ended(run.run_id)) == "COMPLETED"
+    code, _ = await refusal(client.runs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, actor="a", reason="b")))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+
+
+async def test_another_replica_passes_a_cancel_on_to_the_owner(client: Client, shop: Shop, database_url: str):
+    gate = asyncio.Event()
+    shop.payments.script("Charge", Answer.ok().once(gate))
+    run = (await client.start("k", wait=False)).run
+    await shop.payments.called("Charge")
+    async with orchestrator(database_url) as other:
+        request = pb.CancelRunRequest(run_id=run.run_id, actor="ada", reason="elsewhere")
+        await other.runs.CancelRun(request, timeout=10)
+        gate.set()
+        assert state(await other.ended(run.run_id)) == "COMPENSATED"
+
+
+async def test_a_stalled_run_says_why_and_can_be_parked_and_resolved(database_url: str, shop: Shop):
+    saga = (
+        "apiVersion: amends.dev/v1alpha1\nkind: Saga\nmetadata: {name: slow, namespace: shop}\n"
+        "spec:\n  input: {order_id: string, card_token: string, "
+        "lines: repeated shop.types.v1.Line, total: shop.types.v1.Money}\n"
+        "  deadline: 60s\n  stalledAfter: 100ms\n  steps:\n"
+        "    - name: reserve\n      call: shop.inventory.v1.InventoryService/Reserve\n"
+        '      request: "ReserveRequest{order_id: input.order_id, lines: input.lines}"\n'
+        "      compensate:\n        call: shop.inventory.v1.InventoryService/Release\n"
+        '        request: "ReleaseRequest{order_id: input.order_id}"\n'
+        "    - name: charge\n      call: shop.payments.v1.PaymentService/Charge\n"
+        '      request: "ChargeRequest{order_id: input.order_id, amount: input.total, card_token: input.card_token}"\n'
+        "      compensate:\n        call: shop.payments.v1.PaymentService/Refund\n"
+        '        request: "RefundRequest{order_id: input.order_id}"\n'
+    )
+    shop.payments.script("Charge", DECLINED)
+    shop.inventory.script("Release", AWAY)
+    async with orchestrator(database_url) as client:
+        await client.apply(shop, saga)
+        order = {key: INPUT[key] for key in ("orderId", "lines", "total", "cardToken")}
+        run = (await client.start("k", saga="slow", wait=False, json=order)).run
+
+        async def stalled() -> bool:
+            return (await client.run(run.run_id)).HasField("stalled")
+
+        await eventually(stalled)
+        shown = await client.run(run.run_id)
+        assert shown.stalled.step == "reserve"
+        assert "away" in shown.stalled.reason
+
+        async def listed() -> bool:
+            found = await client.runs.ListRuns(pb.ListRunsRequest(stalled=True))
+            return [item.run_id for item in found.runs] == [run.run_id]
+
+        await eventually(listed)
+        answer = await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_PARK, 0), timeout=15)
+        assert state(answer.run) == "PARKED"
+        shop.inventory.script("Release", Answer.ok())
+        await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, answer.run.parked.seq))
+        assert state(await client.ended(run.run_id)) == "COMPENSATED"
+
+
+async def test_a_run_that_is_not_stalled_cannot_be_parked(client: Client, shop: Shop):
+    gate = asyncio.Event()
+    shop.payments.script("Charge", Answer.ok().once(gate))
+    run = (await client.start("k", wait=False)).run
+    await shop.payments.called("Charge")
+    code, _ = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_PARK, 0)))
+    assert code is grpc.StatusCode.FAILED_PRECONDITION
+    gate.set()
+    assert state(await client.ended(run.run_id, timedelta(seconds=10))) == "COMPLETED"
+
+
+async def test_unknown_runs_and_odd_ids_are_not_found(client: Client):
+    for run_id in ("", "x", "018f0000-0000-7000-8000-000000000000"):
+        code, _ = await refusal(client.runs.CancelRun(pb.CancelRunRequest(run_id=run_id, actor="a", reason="b")))
+        assert code is grpc.StatusCode.NOT_FOUND

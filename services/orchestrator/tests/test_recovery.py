@@ -1,0 +1,163 @@
+"""What survives: replicas that die, databases that go away, drains, long waits; and that everything ends once."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from pathlib import Path
+
+import asyncpg
+import grpc
+import pytest
+from amends_embedded import Child, Postgres
+from amends_testkit.answers import Answer
+from amends_testkit.waiting import eventually
+
+from amends.saga.v1 import run_service_pb2 as pb
+
+from .shop import Client, Shop, open_shop, orchestrator, state
+
+AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
+SLOW_POLICY = """
+apiVersion: amends.dev/v1alpha1
+kind: RetryPolicy
+metadata: {name: quick, namespace: shop}
+spec:
+  timeout: 2s
+  attempts: 1000
+  backoff: {initial: 60s, max: 60s}
+  circuitBreaker: {failureRatio: 1.0, minimumCalls: 1000}
+  budget: {ratio: 10, minPerSecond: 1000}
+"""
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with open_shop() as shop:
+        yield shop
+
+
+def replica(url: str, folder: Path, name: str) -> Child:
+    """An orchestrator in a process of its own."""
+    environment = {
+        "AMENDS_DATABASE_URL": url,
+        "AMENDS_TARGETS": "loopback",
+        "AMENDS_LEASE": "1s",
+        "AMENDS_POLL": "100ms",
+    }
+    command = [sys.executable, "-m", "amends_orchestrator"]
+    log, report = folder / f"{name}.log", folder / f"{name}.json"
+    return Child.start(name, command, environment=environment, log=log, report=report)
+
+
+async def test_a_killed_replica_is_taken_over_and_every_run_ends_with_one_effect_a_step(
+    database_url: str, shop: Shop, tmp_path: Path
+):
+    gate = asyncio.Event()
+    shop.payments.script("Charge", Answer.ok().once(gate))
+    child = replica(database_url, tmp_path, "first")
+    report = await child.ready()
+    async with orchestrator(database_url, lease=timedelta(seconds=1)) as survivor:
+        await survivor.apply(shop)
+        async with grpc.aio.insecure_channel(report["grpc"]) as channel:
+            doomed = Client(survivor.runtime, survivor.parts, type(survivor.runs)(channel), survivor.definitions)
+            started = await asyncio.gather(*(doomed.start(f"k{n}", wait=False) for n in range(20)))
+        await shop.payments.called("Charge", 20)
+        child.kill()
+        gate.set()
+        for answer in started:
+            run = await survivor.ended(answer.run.run_id)
+            assert state(run) == "COMPLETED"
+            assert run.fence == 2
+    for part, method in (("inventory", "Reserve"), ("payments", "Charge"), ("shipping", "Book"), ("orders", "Confirm")):
+        effects = [key for name, key in getattr(shop, part).effects if name == method]
+        assert len(effects) == len(set(effects)) == 20
+
+
+async def test_a_drained_replica_hands_its_runs_over_cleanly(database_url: str, shop: Shop):
+    gate = asyncio.Event()
+    shop.payments.script("Charge", Answer.ok().once(gate))
+    async with orchestrator(database_url) as second:
+        async with orchestrator(database_url) as first:
+            await first.apply(shop)
+            run = (await first.start("k", wait=False)).run
+            await shop.payments.called("Charge")
+            asyncio.get_running_loop().call_later(0.1, gate.set)
+        after = await second.ended(run.run_id)
+        kinds = [event.kind for event in await second.timeline(run.run_id)]
+    assert state(after) == "COMPLETED"
+    assert "RELEASED" in kinds
+    assert len(shop.payments.calls("Charge")) == 1, "the call under way was awaited, not repeated"
+
+
+async def test_runs_that_wait_for_long_leave_the_memory_and_come_back(database_url: str, shop: Shop):
+    shop.payments.script("Charge", AWAY)
+    connection = await asyncpg.connect(database_url)
+    unowned = "owner IS NULL AND due_at IS NOT NULL"
+    async with orchestrator(database_url) as client:
+        await client.apply(shop, policy=SLOW_POLICY)
+        answers = await asyncio.gather(*(client.start(f"k{n}", wait=False) for n in range(30)))
+
+        async def waiting() -> bool:
+            count: int = await connection.fetchval(
+                "SELECT count(*) FROM run WHERE owner IS NULL AND due_at IS NOT NULL"
+            )
+            return count >= 20 and len(client.parts.fleet.runs) <= 30 - count
+
+        await eventually(waiting)
+        shop.payments.script("Charge", Answer.ok())
+        await connection.execute(f"UPDATE run SET due_at = clock_timestamp() WHERE {unowned}")
+        runs = [await client.ended(answer.run.run_id) for answer in answers]
+    await connection.close()
+    assert {state(run) for run in runs} == {"COMPLETED"}
+    assert max(run.fence for run in runs) >= 2
+    charged = [key for name, key in shop.payments.effects if name == "Charge"]
+    assert len(charged) == len(set(charged)) == 30
+
+
+async def test_when_the_database_goes_away_runs_pause_and_go_on(shop: Shop, tmp_path: Path):
+    async with await Postgres.start(tmp_path / "data") as server:
+        url = await server.create("amends", "amends")
+        async with orchestrator(url, lease=timedelta(seconds=5)) as client:
+            await client.apply(shop)
+            gate = asyncio.Event()
+            shop.payments.script("Charge", Answer.ok().once(gate))
+            started = await asyncio.gather(*(client.start(f"k{n}", wait=False) for n in range(10)))
+            await shop.payments.called("Charge", 10)
+            server.kill()
+            gate.set()
+            await eventually(lambda: not client.parts.writer.reachable.is_set())
+            await eventually(lambda: not client.runtime.health.ready)
+            await server.restart()
+            for answer in started:
+                assert state(await client.ended(answer.run.run_id, timedelta(seconds=30))) == "COMPLETED"
+            await eventually(lambda: client.runtime.health.ready)
+            charged = [key for name, key in shop.payments.effects if name == "Charge"]
+            assert len(charged) == len(set(charged)) == 10
+
+
+async def test_starts_beyond_what_fits_into_memory_wait_in_the_database_and_all_end(database_url: str, shop: Shop):
+    async with orchestrator(database_url, hot_runs=4) as client:
+        await client.apply(shop)
+        answers = await asyncio.gather(*(client.start(f"k{n}") for n in range(40)))
+        assert {state(answer.run) for answer in answers} == {"COMPLETED"}
+        assert len(shop.payments.effects) == 40
+
+
+async def test_pages_of_runs_are_complete_and_newest_first(database_url: str, shop: Shop):
+    async with orchestrator(database_url) as client:
+        await client.apply(shop)
+        started = [(await client.start(f"k{n}")).run.run_id for n in range(7)]
+        found: list[str] = []
+        token = ""
+        while True:
+            page = await client.runs.ListRuns(pb.ListRunsRequest(namespace="shop", page_size=3, page_token=token))
+            found += [run.run_id for run in page.runs]
+            token = page.next_page_token
+            if not token:
+                break
+        assert found == list(reversed(started))
+        none = await client.runs.ListRuns(pb.ListRunsRequest(states=[1, 2, 3]))
+        assert not none.runs

@@ -59,11 +59,7 @@ async def _prove(stack: Stack, telling: Telling) -> None:
 async def _audit(stack: Stack, telling: Telling) -> None:
     """Has `amends audit` check every run. URLs go by the environment: anybody may read a command line."""
     databases = " ".join(f"{service}={stack.databases[name]}" for name, service in SERVICES.items())
-    environment = {
-        **os.environ,
-        "AMENDS_DATABASE_URL": stack.databases["orchestrator"],
-        "AMENDS_PARTICIPANTS": databases,
-    }
+    told = {"AMENDS_DATABASE_URL": stack.databases["orchestrator"], "AMENDS_PARTICIPANTS": databases}
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "amends_cli", "audit"),

@@ -14,6 +14,8 @@ import pytest_asyncio
 if TYPE_CHECKING:
     from amends_embedded import Postgres
 
+    from amends_testkit.kubernetes import Kubernetes
+
 _numbers = itertools.count(1)
 
 
@@ -45,3 +47,15 @@ async def make_database(postgres: "Postgres") -> AsyncIterator[Callable[[], Awai
 async def database_url(make_database: Callable[[], Awaitable[str]]) -> str:
     """The URL of a fresh, empty database of this test alone."""
     return await make_database()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Kubernetes]":
+    """A real API server for the whole session; skips, and says how to get one, where its programs are missing."""
+    from amends_testkit.kubernetes import HOW_TO_GET, Kubernetes, assets
+
+    programs = assets()
+    if programs is None:
+        pytest.skip(HOW_TO_GET)
+    async with await Kubernetes.start(tmp_path_factory.mktemp("kubernetes"), programs) as server:
+        yield server

@@ -42,9 +42,11 @@ _PARTICIPANT = (
     "barrierRetention",
     "descriptors",
     "calls",
+    "suspend",
 )
 _ENTRY = ("name", "guarded", "compensatedBy", "idempotency", "window", "outcomes")
-_POLICY = ("selector", "timeout", "attempts", "backoff", "retryOn", "budget", "circuitBreaker", "bulkhead")
+_RUN = ("saga", "input", "suspend", "ttlAfterEnd", "onDeletion", "resolution")
+_POLICY = ("selector", "timeout", "attempts", "backoff", "retryOn", "budget", "circuitBreaker", "bulkhead", "suspend")
 
 
 def participant(metadata: Metadata, spec: Node, findings: list[Finding]) -> Participant | None:
@@ -64,6 +66,7 @@ def participant(metadata: Metadata, spec: Node, findings: list[Finding]) -> Part
             fields.add(codes.BAD_NAME, node, f"`{name[:80]}` cannot name a namespace.", hint)
     retention, given = fields.duration("barrierRetention"), descriptors(fields)
     identity, calls = fields.text("identity") or "", fields.texts("calls") or ()
+    fields.flag("suspend")
     if service is None or target is None or service_node is None:
         return None
     return Participant(
@@ -139,6 +142,7 @@ def retry_policy(metadata: Metadata, spec: Node, findings: list[Finding]) -> Ret
     """Return the RetryPolicy, None when any of its values has no meaning."""
     before = sum(finding.is_error for finding in findings)
     fields = Fields(spec, "The spec of a RetryPolicy", _POLICY, findings)
+    fields.flag("suspend")
     selector = fields.part("selector", ("participants", "methods"))
     services = (selector.texts("participants") if selector is not None else None) or ()
     methods = (selector.texts("methods") if selector is not None else None) or ()
@@ -220,9 +224,22 @@ def _bulkhead(fields: Fields) -> BulkheadPolicy:
     )
 
 
+def _operators_own(fields: Fields) -> None:
+    """Reads what only the operator acts on, so that a mistake in it is found without a cluster too."""
+    fields.flag("suspend")
+    fields.duration("ttlAfterEnd")
+    fields.choice("onDeletion", ("Compensate", "Abandon"))
+    decided = ("action", "reason", "actor", "expectedSeq")
+    part = fields.part("resolution", (*decided, "effect", "result"), required=decided)
+    if part is not None:
+        part.choice("action", ("Retry", "Skip", "Compensate", "Park"))
+        part.choice("effect", ("Happened", "None"))
+
+
 def saga_run(metadata: Metadata, spec: Node, findings: list[Finding]) -> SagaRun | None:
     """Return the SagaRun, None when it names no saga."""
-    fields = Fields(spec, "The spec of a SagaRun", ("saga", "input"), findings, required=("saga",))
+    fields = Fields(spec, "The spec of a SagaRun", _RUN, findings, required=("saga",))
+    _operators_own(fields)
     saga, node = fields.text("saga"), fields.node_of("input")
     if node is not None and node.kind is not NodeKind.MAPPING:
         fields.add(

@@ -34,7 +34,7 @@ SCALARS = (
     "string",
     "bytes",
 )
-_SPEC = ("input", "deadline", "stalledAfter", "descriptors", "steps")
+_SPEC = ("input", "deadline", "stalledAfter", "descriptors", "steps", "suspend")
 _STEP = ("name", "call", "request", "compensate", "after", "when", "pivot")
 
 
@@ -45,6 +45,7 @@ def saga(metadata: Metadata, spec: Node, findings: list[Finding]) -> Saga | None
     inputs = _input(fields, input_node) if input_node is not None else None
     deadline, stalled = fields.duration("deadline"), fields.duration("stalledAfter")
     given = descriptors(fields)
+    fields.flag("suspend")
     steps = _steps(fields, steps_node, findings) if steps_node is not None else None
     if inputs is None or steps is None or input_node is None:
         return None

@@ -1,0 +1,209 @@
+"""A real Kubernetes API server for tests: etcd and kube-apiserver as child processes, without a cluster.
+
+The programs are found where envtest's convention says, in the folder KUBEBUILDER_ASSETS. Called by the plugin's
+fixture `kubernetes`, and by benchmarks that want a server of their own.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import secrets
+import socket
+import ssl
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Self
+
+from amends_embedded import Child, Children
+from amends_embedded.process import until
+
+HOW_TO_GET = (
+    "needs a real API server: set KUBEBUILDER_ASSETS to a folder with kube-apiserver, etcd and kubectl "
+    "(go run sigs.k8s.io/controller-runtime/tools/setup-envtest@latest use -p path)"
+)
+USERS = {"admin": "system:masters", "operator": "amends:operators", "person": "amends:people"}
+"""Who can log in, each with a token of its own, and the group they are in."""
+READY = timedelta(seconds=60)
+_P256 = bytes.fromhex("a00a06082a8648ce3d030107")
+
+
+def assets() -> Path | None:
+    """The folder with the programs; None when it is not given or not whole."""
+    given = os.environ.get("KUBEBUILDER_ASSETS")
+    if not given or not all((Path(given) / name).exists() for name in ("etcd", "kube-apiserver", "kubectl")):
+        return None
+    return Path(given)
+
+
+@dataclass(slots=True)
+class Kubernetes:
+    """A running API server that knows no nodes and no controllers."""
+
+    folder: Path
+    programs: Path
+    children: Children = field(default_factory=Children)
+    tokens: dict[str, str] = field(default_factory=lambda: {user: secrets.token_hex(16) for user in USERS})
+    port: int = 0
+    etcd: str = ""
+
+    @property
+    def url(self) -> str:
+        """https://127.0.0.1:port."""
+        return f"https://127.0.0.1:{self.port}"
+
+    @property
+    def authority(self) -> Path:
+        """The certificate that clients trust."""
+        return self.folder / "certificates" / "apiserver.crt"
+
+    @classmethod
+    async def start(cls, folder: Path, programs: Path) -> Self:
+        """Starts etcd and kube-apiserver on free ports of 127.0.0.1 and waits until they are ready."""
+        folder.mkdir(parents=True, exist_ok=True)
+        self = cls(folder, programs)
+        try:
+            await self._start_etcd()
+            await self.start_server()
+        except BaseException:
+            await self.children.stop()
+            raise
+        return self
+
+    async def _start_etcd(self) -> None:
+        client, peer = _free_port(), _free_port()
+        self.etcd = f"http://127.0.0.1:{client}"
+        peers = f"http://127.0.0.1:{peer}"
+        command = [
+            str(self.programs / "etcd"),
+            f"--data-dir={self.folder / 'etcd'}",
+            f"--listen-client-urls={self.etcd}",
+            f"--advertise-client-urls={self.etcd}",
+            f"--listen-peer-urls={peers}",
+            f"--initial-advertise-peer-urls={peers}",
+            f"--initial-cluster=default={peers}",
+            "--unsafe-no-fsync",
+        ]
+        child = self.children.add(Child.start("etcd", command, log=self.folder / "etcd.log"))
+        await self._ready(child, f"{self.etcd}/health")
+
+    async def start_server(self) -> None:
+        """Starts kube-apiserver (again, after `stop_server`, on the port it had)."""
+        self.port = self.port or _free_port()
+        key, tokens = self.folder / "service-accounts.pem", self.folder / "tokens.csv"
+        if not key.exists():
+            key.write_text(_private_key())
+        tokens.write_text("".join(f'{self.tokens[user]},{user},{user},"{group}"\n' for user, group in USERS.items()))
+        command = [
+            str(self.programs / "kube-apiserver"),
+            f"--etcd-servers={self.etcd}",
+            f"--cert-dir={self.folder / 'certificates'}",
+            "--bind-address=127.0.0.1",
+            "--advertise-address=127.0.0.1",
+            f"--secure-port={self.port}",
+            f"--token-auth-file={tokens}",
+            "--authorization-mode=RBAC",
+            "--disable-admission-plugins=ServiceAccount",
+            "--service-account-issuer=https://127.0.0.1",
+            f"--service-account-key-file={key}",
+            f"--service-account-signing-key-file={key}",
+            "--service-cluster-ip-range=10.0.0.0/24",
+            "--shutdown-delay-duration=0s",
+        ]
+        child = self.children.add(Child.start("kube-apiserver", command, log=self.folder / "kube-apiserver.log"))
+        await self._ready(child, f"{self.url}/readyz")
+
+    async def stop_server(self) -> None:
+        """Kills kube-apiserver; what it kept stays in etcd."""
+        self.children.running["kube-apiserver"].kill()
+
+    async def _ready(self, child: Child, url: str) -> None:
+        if not await until(lambda: not child.alive or self._answers(url), READY) or not child.alive:
+            raise RuntimeError(f"{child.name} does not become ready\n{child.tail()}")
+
+    def _answers(self, url: str) -> bool:
+        request = urllib.request.Request(url, headers={"Authorization": f"Bearer {self.tokens['admin']}"})  # noqa: S310
+        try:
+            context = ssl.create_default_context(cafile=self.authority) if url.startswith("https") else None
+            with urllib.request.urlopen(request, timeout=2, context=context) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except (OSError, urllib.error.URLError, ssl.SSLError):
+            return False
+
+    def kubeconfig(self, user: str = "admin", *, server: str = "", namespace: str = "default") -> Path:
+        """Writes a kubeconfig for a user; `server` is a proxy in front of the API server, http:// or https://."""
+        url = server or self.url
+        cluster: dict[str, Any] = {"server": url}
+        if url.startswith("https"):
+            cluster["certificate-authority-data"] = base64.b64encode(self.authority.read_bytes()).decode()
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "current-context": "test",
+            "clusters": [{"name": "test", "cluster": cluster}],
+            "users": [{"name": user, "user": {"token": self.tokens[user]}}],
+            "contexts": [{"name": "test", "context": {"cluster": "test", "user": user, "namespace": namespace}}],
+        }
+        path = self.folder / f"{user}-{url.rpartition(':')[2]}-{namespace}.kubeconfig"
+        path.write_text(json.dumps(config, indent=1))
+        return path
+
+    def kubectl_now(
+        self, *arguments: str, stdin: str | None = None, user: str = "admin"
+    ) -> "subprocess.CompletedProcess[str]":
+        """Runs kubectl as a user, and waits for it."""
+        command = [str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig(user)}", *arguments]
+        environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)}
+        return subprocess.run(  # noqa: S603
+            command, input=stdin, capture_output=True, text=True, check=False, timeout=90, env=environment
+        )
+
+    async def kubectl(self, *arguments: str, stdin: str | None = None, user: str = "admin") -> str:
+        """Runs kubectl as a user and returns what it says. Raises KubectlError when it fails."""
+        done = await asyncio.to_thread(self.kubectl_now, *arguments, stdin=stdin, user=user)
+        if done.returncode != 0:
+            raise KubectlError(arguments, done.stderr or done.stdout)
+        return done.stdout
+
+    async def get(self, *arguments: str) -> dict[str, Any]:
+        """`kubectl get ... -o json`. Raises KubectlError."""
+        found: dict[str, Any] = json.loads(await self.kubectl("get", *arguments, "-o", "json"))
+        return found
+
+    async def stop(self) -> None:
+        """Stops both programs."""
+        await self.children.stop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+
+class KubectlError(RuntimeError):
+    """kubectl failed. The text is what it said."""
+
+    def __init__(self, arguments: Sequence[str], said: str) -> None:
+        super().__init__(f"kubectl {' '.join(arguments)}: {said.strip()}")
+        self.said = said
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _private_key() -> str:
+    """A fresh key on P-256 as SEC 1 has it; the public half is worked out by whoever reads it."""
+    scalar = (1 + secrets.randbelow(2**255)).to_bytes(32, "big")
+    body = b"\x02\x01\x01" + b"\x04\x20" + scalar + _P256
+    text = base64.b64encode(b"\x30" + bytes([len(body)]) + body).decode()
+    lines = [text[at : at + 64] for at in range(0, len(text), 64)]
+    return "\n".join(["-----BEGIN EC PRIVATE KEY-----", *lines, "-----END EC PRIVATE KEY-----", ""])

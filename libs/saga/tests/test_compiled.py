@@ -1,13 +1,19 @@
 from collections.abc import Callable
 from datetime import timedelta
+from types import ModuleType
 
 import pytest
 from amends_saga.bundle import BundleError
 from amends_saga.cel.runtime import MAX_ELEMENTS
-from amends_saga.check import CheckResult
+from amends_saga.check import CheckResult, check
 from amends_saga.compiled import CompiledSaga, InputError, load_bundle
+from amends_saga.definition import Document
 from amends_saga.plan import ExpressionError, Kind, Scope
 from google.protobuf import message_factory
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
+from google.protobuf.struct_pb2 import Struct
+from google.protobuf.timestamp_pb2 import Timestamp
+from google.protobuf.wrappers_pb2 import StringValue
 
 from shop.orders.v1.orders_pb2 import ConfirmRequest, PlaceOrderInput
 from shop.payments.v1.payments_pb2 import ChargeRequest, ChargeResponse
@@ -78,10 +84,6 @@ def test_the_digest_is_of_what_the_saga_reaches(check_shop: Check, place_order: 
 def test_an_unrelated_change_of_a_contract_keeps_the_digest(
     place_order: CompiledSaga, order_text: str, shop_contract: bytes
 ) -> None:
-    from amends_saga.check import check
-    from amends_saga.definition import Document
-    from google.protobuf.descriptor_pb2 import FileDescriptorSet
-
     files = FileDescriptorSet.FromString(shop_contract)
     for file in files.file:
         file.ClearField("source_code_info")
@@ -119,6 +121,49 @@ def test_redacted_fields_are_hidden_wherever_they_are_shown(
     }
     assert place_order.to_json(1, ChargeResponse(payment_id="p").SerializeToString()) == {"paymentId": "p"}
     assert place_order.to_json(1, b"\xff\xff") == {"@error": "not shown: 2 bytes"}
+
+
+def test_a_redacted_field_inside_an_any_is_hidden_too(demo: Check) -> None:
+    saga = demo('- {name: book, call: demo.v1.Shipping/Book, request: "BookRequest{?extra: input.?extra}"}').sagas[0]
+    packed = {"extra": {"payload": {"@type": "type.googleapis.com/demo.v1.Input", "orderId": "o", "token": "secret"}}}
+    shown = saga.input_json(saga.parse_input(packed))
+    assert shown["extra"]["payload"]["token"] == "[REDACTED]"
+    assert "secret" not in str(shown)
+
+
+def test_requests_of_well_known_types_are_made_of_plain_values(reference: ModuleType, make_scope: MakeScope) -> None:
+    files = FileDescriptorSet.FromString(reference.contract())
+    contract = next(file for file in files.file if file.name == "contract.proto")
+    contract.dependency.extend(["google/protobuf/wrappers.proto", "google/protobuf/struct.proto"])
+    service = next(service for service in contract.service if service.name == "Shipping")
+    for name in ("StringValue", "Struct", "Timestamp", "ListValue"):
+        method = service.method.add(
+            name=name, input_type=f".google.protobuf.{name}", output_type=f".google.protobuf.{name}"
+        )
+        method.options.idempotency_level = method.options.NO_SIDE_EFFECTS
+    steps = "".join(
+        f"- {{name: a_{name.lower()}, call: demo.v1.Shipping/{name}, request: {request!r}}}\n"
+        for name, request in {
+            "StringValue": '"a" + input.order_id',
+            "Struct": '{"a": a_stringvalue}',
+            "Timestamp": "saga.started_at",
+            "ListValue": "[1, a_struct.a]",
+        }.items()
+    )
+    shipping = (
+        "apiVersion: amends.dev/v1alpha1\nkind: Participant\nmetadata: {name: shipping, namespace: shop}\n"
+        'spec: {service: demo.v1.Shipping, target: "a:1", methods: ["*"], callers: [shop]}'
+    )
+    documents = [Document("s", reference.whole(steps)), Document("p", shipping)]
+    result = check(documents, descriptors=files.SerializeToString())
+    assert result.findings == []
+    [saga] = result.sagas
+    scope = make_scope(build(saga, order_id="b"), {0: StringValue(value="x").SerializeToString()})
+    assert StringValue.FromString(saga.request(0, scope)).value == "ab"
+    assert Struct.FromString(saga.request(1, scope))["a"] == "x"
+    assert Timestamp.FromString(saga.request(2, scope)).ToDatetime().year == 2026
+    with pytest.raises(ExpressionError):
+        saga.request(3, scope)  # the struct is empty here
 
 
 @pytest.mark.parametrize(

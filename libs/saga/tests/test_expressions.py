@@ -37,6 +37,7 @@ def said(demo: Check, request: str, *, call: str = CREDIT, when: str = "") -> li
         "ChargeRequest{?coupon: optional.ofNonZeroValue(input.coupon)}",
         "ChargeRequest{order_id: saga.run_id + saga.name + saga.idempotency_key}",
         "ChargeRequest{order_id: string(saga.started_at)}",
+        "ChargeRequest{at: saga.started_at}",
     ],
 )
 def test_copies_that_lose_nothing_are_accepted(demo: Check, request_: str) -> None:

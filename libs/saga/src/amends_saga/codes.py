@@ -164,6 +164,12 @@ REDACTION_LOST = _code(
     _WARNING,
 )
 BAD_PATTERN = _code("AM072", "Malformed regular expression", "It would fail whenever it ran.")
+ANY_COPIED = _code(
+    "AM073",
+    "An Any is copied",
+    "CEL opens it on the way: a payload whose type is not among the saga's messages makes the expression fail.",
+    _WARNING,
+)
 
 # Time and policies
 POLICY_CONFLICT = _code("AM080", "Two retry policies for one method", "Which of them holds is for a person to say.")

@@ -100,25 +100,25 @@ class CompiledSaga:
         if self._bundle.steps[step].when is None:
             return True
         program = self._program(step, "when")
-        return program.condition(self._data(program, step, scope))
+        return program.condition(self._data(program, scope))
 
     def request(self, step: int, scope: Scope) -> bytes:
         """Return the action's request, serialised deterministically. Raises ExpressionError."""
         program = self._program(step, "request")
-        return program.message(self._data(program, step, scope))
+        return program.message(self._data(program, scope), self._class(self._bundle.steps[step].action.input_type))
 
     def compensation(self, step: int, scope: Scope) -> bytes:
         """Return the compensation's request, serialised deterministically. Raises ExpressionError, LookupError."""
-        self._compensation(step)
+        made = self._class(self._compensation(step).input_type)
         program = self._program(step, "compensation")
-        return program.message(self._data(program, step, scope))
+        return program.message(self._data(program, scope), made)
 
     def parse_input(self, json: Mapping[str, Any]) -> bytes:
         """Return the input that canonical protobuf JSON means, serialised deterministically.
 
         Raises InputError with the path of the field that is wrong.
         """
-        return self._accepted(parse_json(json, self._classes["input"], self.input_descriptor))
+        return self._accepted(parse_json(json, self._classes["input"], self._pool))
 
     def check_input(self, data: bytes) -> bytes:
         """Return a serialised input, checked and made deterministic. Raises InputError."""
@@ -134,7 +134,7 @@ class CompiledSaga:
         Raises InputError with the path of the field that is wrong.
         """
         name = self._bundle.steps[step].name
-        message = parse_json(json, self._classes[name], self.response_descriptor(step))
+        message = parse_json(json, self._classes[name], self._pool)
         return message.SerializeToString(deterministic=True)
 
     def input_json(self, data: bytes, *, redact: bool = True) -> dict[str, Any]:
@@ -184,7 +184,7 @@ class CompiledSaga:
             self._programs[key] = Program.of(name, checked, self._environment, container)
         return self._programs[key]
 
-    def _data(self, program: Program, step: int, scope: Scope) -> dict[str, Message]:
+    def _data(self, program: Program, scope: Scope) -> dict[str, Message]:
         return {name: self._value(name, program, scope) for name in program.uses}
 
     def _value(self, name: str, program: Program, scope: Scope) -> Message:

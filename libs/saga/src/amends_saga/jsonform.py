@@ -6,7 +6,7 @@ Called by `CompiledSaga`.
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from google.protobuf import json_format
+from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
@@ -26,12 +26,13 @@ class InputError(Exception):
         self.path, self.message = path, message
 
 
-def parse_json(json: Mapping[str, Any], made: type[M], descriptor: Descriptor) -> M:
+def parse_json(json: Mapping[str, Any], made: type[M], pool: DescriptorPool) -> M:
     """Return the message that the JSON means. Raises InputError with the path of the first field that is wrong."""
+    descriptor: Descriptor = made.DESCRIPTOR
     _check_message(json, descriptor, "", 0)
     message = made()
     try:
-        json_format.ParseDict(dict(json), message, max_recursion_depth=MAX_DEPTH + 10)
+        json_format.ParseDict(dict(json), message, descriptor_pool=pool, max_recursion_depth=MAX_DEPTH + 10)
     except json_format.ParseError as error:
         raise InputError("", f"The JSON is no {descriptor.full_name}: {str(error).splitlines()[0][:200]}") from None
     except (ValueError, TypeError, OverflowError, AttributeError, RecursionError):
@@ -56,15 +57,15 @@ def show_json(made: type[Message], data: bytes, *, redact: bool, pool: Descripto
     """
     try:
         message = made.FromString(data)
-        hidden: list[tuple[str | int, ...]] = []
+        hiding = _Hiding(pool)
         if redact:
-            _hide(message, (), hidden, 0)
+            hiding.hide(message)
         shown = json_format.MessageToDict(message, preserving_proto_field_name=False, descriptor_pool=pool)
-    except (DecodeError, json_format.SerializeToJsonError, TypeError, ValueError, RecursionError):
+    except (DecodeError, json_format.SerializeToJsonError, KeyError, TypeError, ValueError, RecursionError):
         return {"@error": f"not shown: {len(data)} bytes"}
     if not isinstance(shown, dict):
         return {"value": shown}
-    for path in hidden:
+    for path in hiding.hidden:
         _mark(shown, path)
     return shown
 
@@ -81,25 +82,41 @@ def _mark(shown: Any, path: tuple[str | int, ...]) -> None:
         shown[path[-1]] = REDACTED
 
 
-def _hide(message: Message, path: tuple[str | int, ...], hidden: list[tuple[str | int, ...]], depth: int) -> None:
-    """Clear every redacted field, so that its value is nowhere, and note where it stood."""
-    if depth > MAX_DEPTH:
-        raise ValueError("too deep")
-    for field, value in message.ListFields():
-        here = (*path, field.json_name)
-        if field.GetOptions().debug_redact:
-            hidden.append(here)
-            message.ClearField(field.name)
-        elif (entry := _map_value(field)) is not None:
-            if entry.message_type is not None:
-                for key in value:
-                    _hide(value[key], (*here, _key(key)), hidden, depth + 1)
-        elif field.message_type is not None:
-            if field.is_repeated:
-                for i, item in enumerate(value):
-                    _hide(item, (*here, i), hidden, depth + 1)
-            else:
-                _hide(value, here, hidden, depth + 1)
+class _Hiding:
+    """Clears every redacted field of a message, so that its value is nowhere, and notes where it stood."""
+
+    def __init__(self, pool: DescriptorPool) -> None:
+        self._pool = pool
+        self.hidden: list[tuple[str | int, ...]] = []
+
+    def hide(self, message: Message, path: tuple[str | int, ...] = (), depth: int = 0) -> None:
+        """Clear the redacted fields of a message and of everything in it. Raises ValueError when it is too deep."""
+        if depth > MAX_DEPTH:
+            raise ValueError("too deep")
+        if message.DESCRIPTOR.full_name == "google.protobuf.Any":
+            self._open(message, path, depth)
+            return
+        for field, value in message.ListFields():
+            here = (*path, field.json_name)
+            entry = _map_value(field)
+            if field.has_options and field.GetOptions().debug_redact:
+                self.hidden.append(here)
+                message.ClearField(field.name)
+            elif entry is not None:
+                if entry.message_type is not None:
+                    for key in value:
+                        self.hide(value[key], (*here, _key(key)), depth + 1)
+            elif field.message_type is not None:
+                for i, item in enumerate(value) if field.is_repeated else ((None, value),):
+                    self.hide(item, here if i is None else (*here, i), depth + 1)
+
+    def _open(self, packed: Any, path: tuple[str | int, ...], depth: int) -> None:
+        name = packed.type_url.rpartition("/")[2]
+        if not name or name.startswith("google.protobuf."):
+            return
+        inner = message_factory.GetMessageClass(self._pool.FindMessageTypeByName(name)).FromString(packed.value)
+        self.hide(inner, path, depth + 1)
+        packed.value = inner.SerializeToString(deterministic=True)
 
 
 def _key(key: Any) -> str:

@@ -32,9 +32,14 @@ def analyse(
     descriptors: bytes | None = None,
     sets: SetCache | None = None,
 ) -> Model:
-    """Return the model of a saga. `descriptors` is a FileDescriptorSet to look for the input message in as well."""
+    """Return the model of a saga.
+
+    Of the policies those of the saga's namespace count. `descriptors` is a FileDescriptorSet to look for the input
+    message in as well.
+    """
     findings: list[Finding] = []
     cache = sets or SetCache()
+    policies = [policy for policy in policies if policy.metadata.namespace == saga.metadata.namespace]
     named = [policy.named() for policy in policies]
     methods = Methods(saga.metadata.namespace, participants, named, cache, findings.append)
     calls = [

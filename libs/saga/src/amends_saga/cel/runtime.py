@@ -13,6 +13,7 @@ from google.protobuf.message import Message
 
 from amends_saga.cel.environment import Checked, Environment, children
 from amends_saga.cel.syntax import counting
+from amends_saga.cel.wellknown import to_message
 from amends_saga.plan import ExpressionError
 
 MAX_ELEMENTS = 1_000
@@ -65,12 +66,16 @@ class Program:
             raise ExpressionError(f"{self.name} would touch more than {MAX_WORK // 1024 // 1024} MiB")
         return self._evaluate(self.checked.compiled, data)
 
-    def message(self, data: Mapping[str, Message]) -> bytes:
-        """Return the message that the expression makes, serialised deterministically. Raises ExpressionError."""
-        value = self.run(data)
-        if not isinstance(value, Message):
-            raise ExpressionError(f"{self.name} gives no message")
+    def message(self, data: Mapping[str, Message], made: type[Message]) -> bytes:
+        """Return the message that the expression makes, serialised deterministically. Raises ExpressionError.
+
+        `made` is the class of the message that is wanted.
+        """
+        plain = self.run(data)
         try:
+            value = to_message(plain, made)
+            if value is None:
+                raise ExpressionError(f"{self.name} gives no message")
             if value.ByteSize() > MAX_RESULT:
                 raise ExpressionError(f"{self.name} is larger than {MAX_RESULT // 1024:,} KiB")
             return value.SerializeToString(deterministic=True)
@@ -91,7 +96,7 @@ class Program:
             value = program.eval(data={name: data[name] for name in self.uses})
             if value.type() == cel.Type.ERROR:
                 raise ExpressionError(f"{self.name} failed: {_reason(str(value.value()))}")
-            return value.value()
+            return value.plain_value()
         except ExpressionError:
             raise
         except Exception as error:  # the binding raises what it likes; the text may hold values of the run

@@ -110,7 +110,7 @@ def check_saga(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector away: a large saga makes many objects, all in use, and a quarter of the time is its."""
+    """Keep the garbage collector away: a large saga makes many objects, all in use, which it would visit in vain."""
     was_on = gc.isenabled()
     gc.disable()
     try:

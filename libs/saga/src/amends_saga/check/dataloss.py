@@ -32,6 +32,10 @@ from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding
 
 
+_ALWAYS = prefixes("saga.started_at")
+"""What is set in every run."""
+
+
 def flows(model: Model) -> Iterator[tuple[StepModel, Expression, Flow]]:
     """Yield what happens to values in each expression that has a type."""
     if model.environment is None:
@@ -44,9 +48,9 @@ def flows(model: Model) -> Iterator[tuple[StepModel, Expression, Flow]]:
 def _flows(model: Model, pool: DescriptorPool) -> Iterator[tuple[StepModel, Expression, Flow]]:
     for step in model.steps:
         condition = _condition(step)
-        known = facts(condition, True) if condition is not None else frozenset[str]()
+        known = _ALWAYS | facts(condition, True) if condition is not None else _ALWAYS
         for expression in step.expressions:
-            under = frozenset[str]() if expression.role is ExpressionRole.WHEN else known
+            under = _ALWAYS if expression.role is ExpressionRole.WHEN else known
             flow = follow(expression, pool, under, certain=condition is None)
             if flow is not None:
                 yield step, expression, flow
@@ -127,6 +131,19 @@ def redaction_lost(model: Model) -> Iterator[Finding]:
             message = f"`{copy.path or 'The value'}` is redacted, `{copy.target.name}` is not and would be shown."
             hint = f"Mark `{copy.target.full_name}` with [debug_redact = true]."
             yield at(expression.node, offset, width, codes.REDACTION_LOST, message, hint)
+
+
+def any_copied(model: Model) -> Iterator[Finding]:
+    """An Any is passed on within the message that holds it."""
+    for _, expression, flow in flows(model):
+        for copy in flow.copies:
+            message = copy.source.message_type if copy.source is not None else None
+            if message is None or message.full_name != "google.protobuf.Any":
+                continue
+            offset, width = flow.place(copy.node)
+            text = f"`{copy.path or 'The value'}` is an Any: one whose type this saga does not know cannot be copied."
+            hint = "Copy the message that holds it, or make sure that its type is among the saga's messages."
+            yield at(expression.node, offset, width, codes.ANY_COPIED, text, hint)
 
 
 def bad_pattern(model: Model) -> Iterator[Finding]:
@@ -239,4 +256,4 @@ def _pattern_error(pattern: str) -> str | None:
     return str(value.value()).partition("expression: ")[2].partition(" [")[0][:120] or "RE2 refuses it"
 
 
-RULES: tuple[Rule, ...] = (presence_lost, oneof_lost, skipped_step, redaction_lost, bad_pattern)
+RULES: tuple[Rule, ...] = (presence_lost, oneof_lost, skipped_step, redaction_lost, any_copied, bad_pattern)

@@ -9,6 +9,7 @@ from amends_saga import codes
 from amends_saga.analysis import ExpressionRole, Model
 from amends_saga.analysis.words import at
 from amends_saga.cel.types import Type
+from amends_saga.cel.wellknown import fits
 from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding
 
@@ -20,7 +21,7 @@ def result_type(model: Model) -> Iterator[Finding]:
             if expression.checked is None:
                 continue
             type_, wanted = expression.checked.type, expression.target or "bool"
-            if type_ == Type("bool") if not expression.target else type_.message and type_.name == expression.target:
+            if fits(wanted, type_) if expression.target else type_ == Type("bool"):
                 continue
             message = f"The {expression.role.value} of `{step.name}` must be of type {wanted}, it is of type {type_}."
             short = wanted.rpartition(".")[2]

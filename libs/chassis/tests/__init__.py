@@ -1,1 +1,0 @@
-"""The suite of the chassis: real servers, channels and databases."""

@@ -1,1 +1,0 @@
-"""Tests of the orchestrator, on real Postgres and real gRPC servers."""

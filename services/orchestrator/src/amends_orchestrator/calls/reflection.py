@@ -34,7 +34,10 @@ async def reflect(channel: grpc.aio.Channel, service: str, timeout: timedelta = 
             async with asyncio.timeout(timeout.total_seconds()):
                 return await _Conversation(channel, version).read(service)
         except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED:
+            # A server without this version may end the call while the question is written, which grpc.aio calls an
+            # internal error of its own: the next version tells.
+            internal = error.code() is grpc.StatusCode.INTERNAL and version is VERSIONS[0]
+            if error.code() is not grpc.StatusCode.UNIMPLEMENTED and not internal:
                 raise ReflectionError(f"the server could not be asked: {error.code().name}") from None
             refused = "the server has no reflection; give its descriptors as a FileDescriptorSet"
         except TimeoutError:

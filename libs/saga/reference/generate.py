@@ -147,8 +147,9 @@ def page() -> str:
         shown = text(said[:1]).rstrip()
         parts.append(f"Wrong:\n\n```yaml\n{example.wrong.rstrip()}\n```\n\n```text\n{shown}\n```\n\n")
         parts.append(f"Right:\n\n```yaml\n{example.right.rstrip()}\n```\n\n")
-    proto = (HERE / "contract.proto").read_text().rstrip()
-    parts.append(f"## The contract of the examples\n\n```protobuf\n{proto}\n```\n")
+    parts.append("## The contract of the examples\n")
+    for name in ("contract.proto", "legacy.proto"):
+        parts.append(f"\n```protobuf\n{(HERE / name).read_text().rstrip()}\n```\n")
     return "".join(parts)
 
 

@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -67,6 +68,27 @@ def test_a_bundle_gives_the_same_saga_again(
     assert again.request(0, scope) == place_order.request(0, scope)
     assert again.compensation(0, scope) == place_order.compensation(0, scope)
     assert again.input_descriptor.full_name == "shop.orders.v1.PlaceOrderInput"
+
+
+GOLDEN = Path(__file__).parent / "golden" / "bundle-1.json"
+
+
+def test_a_bundle_of_the_first_format_is_read_for_ever(make_scope: MakeScope) -> None:
+    saga = load_bundle(GOLDEN.read_bytes())
+    assert saga.digest == "0102cde90172cb43ba803593a7ac4e66d5a8aba1e2ca1af31456c8de4e2078ee"
+    assert [step.name for step in saga.plan.steps] == ["reserve", "charge", "book"]
+    assert saga.plan.pivot == 2
+    data = saga.parse_input({"orderId": "o-1", "total": {"minor": 5}, "lines": [{"sku": "tea", "quantity": 2}]})
+    assert saga.request(0, make_scope(data)) == b"\n\x03o-1\x12\x07\n\x03tea\x10\x02"
+    assert saga.request(1, make_scope(data)) == b"\n\x03o-1\x12\x02\x10\x05"
+    assert saga.compensation(0, make_scope(data)) == b"\n\x03o-1"
+
+
+def test_a_message_of_proto2_keeps_its_required_fields(demo: Check, make_scope: MakeScope) -> None:
+    request = "BookRequest{parcel: Parcel{label: input.order_id}}"
+    [saga] = demo(f'- {{name: book, call: demo.v1.Shipping/Book, request: "{request}"}}').sagas
+    again = load_bundle(saga.bundle)
+    assert again.request(0, make_scope(saga.parse_input({"orderId": "o"}))) == b"\x3a\x03\n\x01o"
 
 
 @pytest.mark.parametrize("data", [b"", b"{}", b"[]", b"\xff", b'{"format":2}', b'{"format":1,"descriptors":"AAAA"}'])

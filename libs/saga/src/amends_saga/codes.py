@@ -170,6 +170,9 @@ ANY_COPIED = _code(
     "CEL opens it on the way: a payload whose type is not among the saga's messages makes the expression fail.",
     _WARNING,
 )
+REQUIRED_MISSING = _code(
+    "AM074", "A required field is not set", "The message could not be sent: its contract says `required`."
+)
 
 # Time and policies
 POLICY_CONFLICT = _code("AM080", "Two retry policies for one method", "Which of them holds is for a person to say.")

@@ -135,6 +135,7 @@ class CompiledSaga:
         """
         name = self._bundle.steps[step].name
         message = parse_json(json, self._classes[name], self._pool)
+        require(message, ())
         return message.SerializeToString(deterministic=True)
 
     def input_json(self, data: bytes, *, redact: bool = True) -> dict[str, Any]:

@@ -41,7 +41,10 @@ def parse_json(json: Mapping[str, Any], made: type[M], pool: DescriptorPool) -> 
 
 
 def require(message: Message, paths: Iterable[str]) -> None:
-    """Raise InputError for the first path of message fields that is not set."""
+    """Raise InputError for the first path of message fields that is not set, or field that is `required`."""
+    unset = message.FindInitializationErrors()
+    if unset:
+        raise InputError(str(unset[0]), "It must be set, because its contract says `required`.")
     for path in paths:
         at: Any = message
         for part in path.split("."):

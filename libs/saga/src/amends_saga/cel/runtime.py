@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
-from google.protobuf.message import Message
+from google.protobuf.message import EncodeError, Message
 
 from amends_saga.cel.environment import Checked, Environment, children
 from amends_saga.cel.syntax import counting
@@ -138,7 +138,10 @@ def _size(data: Mapping[str, Message], use: tuple[str, ...]) -> int:
         if not isinstance(found, Message):
             break
         value = found
-    return int(value.ByteSize()) + _SMALL
+    try:
+        return int(value.ByteSize()) + _SMALL
+    except EncodeError:  # a required field is not set, as in the empty response of a skipped step
+        return _SMALL
 
 
 def _find_uses(

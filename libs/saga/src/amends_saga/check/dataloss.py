@@ -31,7 +31,6 @@ from amends_saga.check.flow import (
 from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding
 
-
 _ALWAYS = prefixes("saga.started_at")
 """What is set in every run."""
 
@@ -131,6 +130,15 @@ def redaction_lost(model: Model) -> Iterator[Finding]:
             message = f"`{copy.path or 'The value'}` is redacted, `{copy.target.name}` is not and would be shown."
             hint = f"Mark `{copy.target.full_name}` with [debug_redact = true]."
             yield at(expression.node, offset, width, codes.REDACTION_LOST, message, hint)
+
+
+def required_missing(model: Model) -> Iterator[Finding]:
+    """A message literal sets every field that its contract calls `required`."""
+    for _, expression, flow in flows(model):
+        for node, field in flow.missing:
+            message = f"`{node.struct_expr.message_name}` cannot be sent without `{field.name}`, which is required."
+            offset = flow.checked.offset(node.id)
+            yield at(expression.node, offset, 1, codes.REQUIRED_MISSING, message, f"Set `{field.name}: ...`.")
 
 
 def any_copied(model: Model) -> Iterator[Finding]:
@@ -256,4 +264,12 @@ def _pattern_error(pattern: str) -> str | None:
     return str(value.value()).partition("expression: ")[2].partition(" [")[0][:120] or "RE2 refuses it"
 
 
-RULES: tuple[Rule, ...] = (presence_lost, oneof_lost, skipped_step, redaction_lost, any_copied, bad_pattern)
+RULES: tuple[Rule, ...] = (
+    presence_lost,
+    oneof_lost,
+    skipped_step,
+    redaction_lost,
+    any_copied,
+    required_missing,
+    bad_pattern,
+)

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from amends_saga.analysis import Expression
@@ -87,6 +87,8 @@ class Flow:
     copies: list[Copy] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     arms: list[Arms] = field(default_factory=list)
+    missing: list[tuple[Any, FieldDescriptor]] = field(default_factory=list)
+    """Message literals without a field that their contract calls `required`."""
     patterns: list[Any] = field(default_factory=list)
     """Constant regular expressions."""
 
@@ -112,8 +114,12 @@ class Flow:
 
     def field_of(self, message: str, name: str) -> FieldDescriptor | None:
         """Return a field of a message, None when there is no such message or field."""
+        found = self._descriptor(message)
+        return found.fields_by_name.get(name) if found is not None else None
+
+    def _descriptor(self, message: str) -> Descriptor | None:
         try:
-            return self.pool.FindMessageTypeByName(message).fields_by_name.get(name)
+            return self.pool.FindMessageTypeByName(message)
         except KeyError:
             return None
 
@@ -232,6 +238,11 @@ class Flow:
             oneof = real_oneof(target)
             if oneof is not None:
                 grouped.setdefault(oneof, []).append(entry)
+        certain = {entry.field_key for entry in literal.entries if not entry.optional_entry}
+        message = self._descriptor(literal.message_name)
+        for required in message.fields if message is not None else ():
+            if required.is_required and required.name not in certain:
+                self.missing.append((node, required))
         for name, entries in grouped.items():
             if len(entries) > 1:
                 self.arms.append(Arms(node, tuple(entries), name))

@@ -141,6 +141,10 @@ test: setup ## All tests but the slow ones, on two cores
 test-slow: setup ## The tests that take minutes
 	@$(PY) -m pytest -m slow $(ARGS)
 
+.PHONY: faults
+faults: setup ## Every crash point, every pair of them, and all faults of real processes
+	@$(PY) -m pytest tests/faults -m "faults or not faults" $(ARGS)
+
 .PHONY: ci
 ci: ## What CI runs, from nothing
 	@.ci/run

@@ -1,0 +1,136 @@
+"""A real orchestrator whose ports tell where it is: the journal's connections, the calls, the start of a run.
+
+The process is the one that `python -m amends_orchestrator` is; only what it is given from outside is wrapped.
+"""
+
+from collections.abc import Awaitable
+from typing import Any
+
+from amends_chassis.service import Runtime, run
+from amends_orchestrator.assemble import Orchestrator
+from amends_orchestrator.calls.metadata import Metadata
+from amends_orchestrator.calls.ports import Answer
+from amends_orchestrator.calls.router import Way
+from amends_orchestrator.journal.connection import Connect
+from amends_orchestrator.runner.fleet import Caller
+from amends_orchestrator.settings import Settings
+
+from amends.saga.v1 import journal_pb2
+
+from .points import Points
+
+APPENDED_RECORDS, STARTED_RECORDS = 5, -1
+"""Where the writer's statement has the records of appended rows and of new runs among its parameters."""
+CALLS = {"action": "action", "compensation": "compensation", "void": "void"}
+
+
+class Told:
+    """A connection of the journal that tells before a statement is sent and after it has committed."""
+
+    def __init__(self, inner: Any, points: Points) -> None:
+        self._inner = inner
+        self._points = points
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def fetch(self, query: str, *parameters: Any) -> Any:
+        """One statement of the writer or of the claimer."""
+        if query.lstrip().startswith("WITH due AS"):
+            return await self._claim(query, *parameters)
+        if query.startswith("SELECT run_id, seq, fence, record FROM journal"):
+            rows = await self._inner.fetch(query, *parameters)
+            self._points.reached("claim.read")
+            return rows
+        labels = labels_of(query, parameters)
+        for label in labels:
+            self._points.reached(f"journal.sent:{label}")
+        rows = await self._inner.fetch(query, *parameters)
+        for label in labels:
+            self._points.reached(f"journal.committed:{label}")
+        return rows
+
+    async def _claim(self, query: str, *parameters: Any) -> Any:
+        self._points.reached("claim.sent")
+        rows = await self._inner.fetch(query, *parameters)
+        if rows:
+            self._points.reached("claim.committed")
+        return rows
+
+
+def labels_of(query: str, parameters: tuple[Any, ...]) -> list[str]:
+    """What the writer's statement says of runs: kind of the record, step, call."""
+    records: list[bytes] = []
+    if "appended AS" in query:
+        records += parameters[APPENDED_RECORDS]
+    if "started AS" in query:
+        records += parameters[STARTED_RECORDS]
+    return [label_of(journal_pb2.JournalRecord.FromString(record)) for record in records]
+
+
+def label_of(record: journal_pb2.JournalRecord) -> str:
+    """`answered:charge:compensation`, `decided`, `started`."""
+    kind: str = record.WhichOneof("event") or "unknown"
+    event = getattr(record, kind)
+    parts = [kind]
+    if kind in ("intent", "skipped", "attempt_failed", "answered"):
+        parts.append(event.step)
+    if kind in ("attempt_failed", "answered"):
+        parts.append(journal_pb2.Call.Name(event.call).removeprefix("CALL_").lower())
+    return ":".join(parts)
+
+
+class Calls:
+    """The calls of the orchestrator, told before they are sent and when they are answered."""
+
+    def __init__(self, inner: Caller, points: Points) -> None:
+        self._inner = inner
+        self._points = points
+
+    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
+        """One attempt."""
+        return self._send(way, request, metadata, traceparent)
+
+    async def _send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Answer:
+        said = dict(metadata)
+        label = f"{said['amends-step']}:{said['amends-operation']}"
+        self._points.reached(f"call.sent:{label}")
+        answer = await self._inner.send(way, request, metadata, traceparent)
+        self._points.reached(f"call.answered:{label}")
+        self._points.reached(f"answer:{label}:{answer.code}:{answer.reason}")
+        return answer
+
+
+def told(connect: Connect, points: Points) -> Connect:
+    """The same connections, which tell."""
+
+    async def connected() -> Any:
+        return Told(await connect(), points)
+
+    return connected
+
+
+async def assemble(runtime: Runtime) -> None:
+    """An orchestrator with its ports wrapped."""
+    points = Points.of_environment()
+    assert isinstance(runtime.settings, Settings)
+    orchestrator = Orchestrator(runtime, runtime.settings)
+    fleet, writer, claimer = orchestrator.fleet, orchestrator.writer, orchestrator._claimer
+    writer._connect = told(writer._connect, points)
+    claimer._connect = told(claimer._connect, points)
+    fleet._caller = Calls(fleet._caller, points)
+    begin = fleet.begin
+
+    async def beginning(*arguments: Any, **named: Any) -> Any:
+        points.reached("start.asked")
+        begun = await begin(*arguments, **named)
+        points.reached("start.acknowledged")
+        return begun
+
+    fleet.begin = beginning  # type: ignore[method-assign]
+    await orchestrator.start()
+
+
+def main() -> None:
+    """The whole life of the process."""
+    run(Settings(), assemble)

@@ -1,0 +1,336 @@
+"""What the tests of this suite drive: processes of a nursery, a database for each side, and a customer who insists.
+
+A `World` has one orchestrator database and one database of participants, and as many orchestrators as a test starts.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import asyncpg
+import grpc.aio
+from amends_cli import books
+from amends_testkit.waiting import eventually
+from google.protobuf.struct_pb2 import Struct
+
+from amends.saga.v1 import definition_service_pb2 as dpb
+from amends.saga.v1 import run_pb2
+from amends.saga.v1 import run_service_pb2 as pb
+from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
+from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
+
+from .participants_process import SERVICES
+
+ROOT = Path(__file__).parents[2]
+EXAMPLE = ROOT / "examples" / "place-order"
+LEASE = timedelta(seconds=2)
+PATIENCE = timedelta(seconds=30)
+CHANNEL = [("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50)]
+AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
+POLICY = """
+apiVersion: amends.dev/v1alpha1
+kind: RetryPolicy
+metadata: {name: patient, namespace: shop}
+spec:
+  timeout: 400ms
+  attempts: 30
+  backoff: {initial: 10ms, max: 50ms}
+  circuitBreaker: {failureRatio: 1.0, minimumCalls: 100000}
+  budget: {ratio: 10, minPerSecond: 1000}
+"""
+DONE = frozenset({run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_COMPENSATED, run_pb2.RUN_STATE_PARKED})
+
+
+def order(order_id: str, *, card: str = "tok_visa", country: str = "DE") -> dict[str, Any]:
+    """The input of one order."""
+    address = {"recipient": "Ada", "street": "Main 1", "city": "Berlin", "postalCode": "10115", "country": country}
+    return {
+        "orderId": order_id,
+        "lines": [{"sku": "tea", "quantity": 2}],
+        "total": {"currency": "EUR", "minor": "1200"},
+        "cardToken": card,
+        "address": address,
+    }
+
+
+@dataclass
+class Process:
+    """One process of the nursery. Its places are told in files of its name."""
+
+    name: str
+    pid: int
+    folder: Path
+    ended: asyncio.Future[int]
+    offset: int = 0
+
+    def order(self, what: str, label: str) -> None:
+        """From now on: `crash` or `stop` at a place. Places before are forgotten."""
+        (self.folder / f"{self.name}.control").write_text(f"{what} {label}" if label else "")
+        self.offset = self._record().stat().st_size if self._record().exists() else 0
+
+    def _record(self) -> Path:
+        return self.folder / f"{self.name}.record"
+
+    def reached(self) -> list[str]:
+        """The places it came by since the last order."""
+        with self._record().open() as record:
+            record.seek(self.offset)
+            return record.read().split("\n")[:-1]
+
+    def log(self) -> str:
+        """Everything it has logged."""
+        return (self.folder / f"{self.name}.log").read_text()
+
+    def report(self) -> dict[str, Any]:
+        """Where it listens; empty as long as it does not."""
+        path = self.folder / f"{self.name}.json"
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def send(self, number: signal.Signals) -> None:
+        """Sends a signal, if it still lives."""
+        if not self.ended.done():
+            os.kill(self.pid, number)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether it stands still."""
+        return Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
+
+    async def kill(self) -> None:
+        """kill -9, and waits for its end."""
+        self.send(signal.SIGKILL)
+        await asyncio.wait_for(self.ended, PATIENCE.total_seconds())
+
+
+class Nursery:
+    """Starts processes that have everything imported already."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._started: dict[int, asyncio.Future[int]] = {}
+        self._ended: dict[int, asyncio.Future[int]] = {}
+        self._numbers = 0
+        self._reader = asyncio.create_task(self._read())
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, log: Path) -> AsyncIterator["Nursery"]:
+        """A nursery for a block; all its children end with it."""
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("AMENDS_")}
+        with log.open("ab") as output:
+            process = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-m", "tests.faults.nursery"),
+                cwd=ROOT,
+                env=environment | {"GRPC_ENABLE_FORK_SUPPORT": "0"},
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=output,
+            )
+        assert process.stdout is not None
+        ready = await asyncio.wait_for(process.stdout.readline(), PATIENCE.total_seconds())
+        assert ready, f"the nursery did not start, see {log}"
+        nursery = cls(process)
+        try:
+            yield nursery
+        finally:
+            process.kill()
+            await process.wait()
+            nursery._reader.cancel()
+            await asyncio.gather(nursery._reader, return_exceptions=True)
+
+    async def _read(self) -> None:
+        assert self._process.stdout is not None
+        while line := await self._process.stdout.readline():
+            said = json.loads(line)
+            if "started" in said:
+                self._ended[said["pid"]] = asyncio.get_running_loop().create_future()
+                self._started.pop(said["started"]).set_result(said["pid"])
+            else:
+                self._ended.pop(said["ended"]).set_result(said["code"])
+
+    async def start(
+        self, name: str, role: str, folder: Path, environment: Mapping[str, str], order: str = ""
+    ) -> Process:
+        """Starts a process of a role, with an order for one of its places; it listens a little later."""
+        self._numbers += 1
+        number = self._numbers
+        files = {"AMENDS_REPORT_FILE": "json", "FAULTS_CONTROL": "control", "FAULTS_RECORD": "record"}
+        told = dict(environment) | {key: str(folder / f"{name}.{suffix}") for key, suffix in files.items()}
+        (folder / f"{name}.json").unlink(missing_ok=True)
+        process = Process(name, 0, folder, asyncio.get_running_loop().create_future())
+        process.order(*order.split(" ", 1)) if order else process.order("", "")
+        wanted = {"id": number, "role": role, "log": str(folder / f"{name}.log"), "environment": told}
+        started = self._started[number] = asyncio.get_running_loop().create_future()
+        assert self._process.stdin is not None
+        self._process.stdin.write((json.dumps(wanted) + "\n").encode())
+        process.pid = await asyncio.wait_for(started, PATIENCE.total_seconds())
+        process.ended = self._ended[process.pid]
+        return process
+
+
+@dataclass
+class World:
+    """Two databases, the participants' process, and orchestrators by name."""
+
+    nursery: Nursery
+    folder: Path
+    journal_url: str
+    participants_url: str
+    journal: "asyncpg.Connection[Any]"
+    memory: "asyncpg.Connection[Any]"
+    processes: dict[str, Process] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+    channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
+
+    @classmethod
+    @asynccontextmanager
+    async def open(
+        cls, nursery: Nursery, folder: Path, make: Callable[[], Awaitable[str]], policy: str = POLICY
+    ) -> AsyncIterator["World"]:
+        """A world with its participants and definitions in force; an orchestrator called `a` runs."""
+        journal_url, participants_url = await make(), await make()
+        journal, memory = await asyncpg.connect(journal_url), await asyncpg.connect(participants_url)
+        world = cls(nursery, folder, journal_url, participants_url, journal, memory)
+        try:
+            await world.start_participants()
+            await world.start("a")
+            await world.apply("a", policy)
+            yield world
+        finally:
+            for process in world.processes.values():
+                await process.kill()
+            for channel in world.channels.values():
+                await channel.close()
+            await journal.close()
+            await memory.close()
+
+    async def start(self, name: str, database: str = "", order: str = "", **told: str) -> Process:
+        """Starts an orchestrator, on the port it had if it ran before, with an order for one of its places."""
+        environment = {
+            "AMENDS_DATABASE_URL": database or self.journal_url,
+            "AMENDS_TARGETS": "loopback",
+            "AMENDS_LEASE": f"{int(LEASE.total_seconds())}s",
+            "AMENDS_POLL": "30ms",
+            "AMENDS_DRAIN": "2s",
+        }
+        return await self._start(name, "orchestrator", environment | told, order)
+
+    async def start_participants(self, **told: str) -> Process:
+        """Starts the participants' process, on the port it had if it ran before."""
+        return await self._start("participants", "participants", {"AMENDS_DATABASE_URL": self.participants_url} | told)
+
+    async def _start(self, name: str, role: str, environment: dict[str, str], order: str = "") -> Process:
+        if name in self.addresses:
+            environment["AMENDS_PORT"] = self.addresses[name].rpartition(":")[2]
+        process = await self.nursery.start(name, role, self.folder, environment, order)
+        self.processes[name] = process
+        await eventually(lambda: process.report() or process.ended.done(), what=f"{name} listens")
+        if not order:
+            assert not process.ended.done(), process.log()[-3000:]
+        self.addresses.setdefault(name, process.report().get("grpc", ""))
+        return process
+
+    def channel(self, name: str) -> grpc.aio.Channel:
+        """The channel to an orchestrator, the same for all processes that had its port."""
+        if name not in self.channels:
+            self.channels[name] = grpc.aio.insecure_channel(self.addresses[name], options=CHANNEL)
+        return self.channels[name]
+
+    def runs(self, name: str) -> Any:
+        """RunService of an orchestrator."""
+        return RunServiceStub(self.channel(name))
+
+    async def apply(self, name: str, policy: str = POLICY, target: str = "") -> None:
+        """Puts the example in force, with all participants at one place."""
+        definitions = DefinitionServiceStub(self.channel(name))
+        names = ("ORDERS", "INVENTORY", "PAYMENTS", "SHIPPING")
+        targets = {f"{n}_TARGET": target or self.addresses["participants"] for n in names}
+        filled = Template((EXAMPLE / "participants.yaml").read_text()).substitute(targets)
+        for text in filled.split("\n---\n"):
+            request = dpb.ApplyParticipantRequest(manifest=dpb.Manifest(text=text, source="participants.yaml"))
+            answer = await insist(partial(definitions.ApplyParticipant, request, timeout=10))
+            assert answer.accepted, answer.findings
+            assert answer.participant.ready, answer.participant.message
+        policed = await definitions.ApplyRetryPolicy(
+            dpb.ApplyRetryPolicyRequest(manifest=dpb.Manifest(text=policy, source="policy.yaml")), timeout=10
+        )
+        assert policed.accepted, policed.findings
+        saga = dpb.Manifest(text=(EXAMPLE / "saga.yaml").read_text(), source="saga.yaml")
+        applied = await definitions.ApplySaga(dpb.ApplySagaRequest(manifest=saga), timeout=10)
+        assert applied.accepted, applied.findings
+
+    def request(self, order_id: str, **of: str) -> pb.StartRunRequest:
+        """The start of one order's run."""
+        data = Struct()
+        data.update(order(order_id, **of))
+        return pb.StartRunRequest(namespace="shop", saga="place-order", idempotency_key=order_id, json=data)
+
+    async def place(self, name: str, order_id: str, **of: str) -> pb.StartRunResponse:
+        """Starts a run as a customer who asks again, with the same key, until it is acknowledged."""
+        request = self.request(order_id, **of)
+        answer: pb.StartRunResponse = await insist(lambda: self.runs(name).StartRun(request, timeout=5))
+        return answer
+
+    async def ended(self, order_id: str, within: timedelta = PATIENCE) -> str:
+        """Waits until a run has come to rest, as its database says; returns its state."""
+        query = "SELECT state FROM run WHERE idempotency_key = $1"
+
+        async def look() -> int:
+            state: int = await self.journal.fetchval(query, order_id) or 0
+            return state if state in DONE else 0
+
+        state: int = await eventually(look, timeout=within, what=f"{order_id} comes to rest")
+        return books.STATES[state]
+
+    async def expire(self) -> None:
+        """The lease of dead orchestrators runs out now: told to the database instead of waited for."""
+        await self.journal.execute("UPDATE process SET expires_at = clock_timestamp() - interval '1 ms'")
+
+    async def effects(self, order_id: str) -> list[str]:
+        """What was done for an order, in order: `reserve:action`, ..."""
+        rows = await self.memory.fetch("SELECT step, operation FROM effect WHERE order_id = $1 ORDER BY id", order_id)
+        return [f"{row['step']}:{row['operation']}" for row in rows]
+
+    async def audit(self) -> books.Report:
+        """Checks everything, and fails with the names of the runs that break an invariant."""
+        participants = dict.fromkeys(SERVICES, self.participants_url)
+        report = await books.audit(books.Wanted(self.journal_url, participants, lease=LEASE))
+        assert report.found == [], "\n".join(f"{named.key}: {named.finding}" for named in report.found)
+        return report
+
+
+async def insist(call: Callable[[], Awaitable[Any]], within: timedelta = PATIENCE) -> Any:
+    """Calls until there is an answer: as long as nobody is there, or the call is cut off."""
+    end = asyncio.get_running_loop().time() + within.total_seconds()
+    while True:
+        try:
+            return await call()
+        except grpc.aio.AioRpcError as error:
+            if error.code() not in AWAY or asyncio.get_running_loop().time() > end:
+                raise
+            await asyncio.sleep(0.01)
+
+
+@asynccontextmanager
+async def worlds(
+    count: int, folder: Path, make: Callable[[], Awaitable[str]], policy: str = POLICY
+) -> AsyncIterator[list[World]]:
+    """Several worlds over one nursery."""
+    async with AsyncExitStack() as stack:
+        nursery = await stack.enter_async_context(Nursery.open(folder / "nursery.log"))
+        opened: list[World] = []
+        for number in range(count):
+            place = folder / f"world-{number}"
+            place.mkdir()
+            opened.append(await stack.enter_async_context(World.open(nursery, place, make, policy)))
+        yield opened

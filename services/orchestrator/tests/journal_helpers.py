@@ -53,6 +53,7 @@ class Journal:
         try:
             yield journal
         finally:
+            assert not task.done(), "the writer never gives up"
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
 

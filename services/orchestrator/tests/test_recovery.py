@@ -108,8 +108,13 @@ async def test_runs_that_wait_for_long_leave_the_memory_and_come_back(database_u
 
         await eventually(waiting)
         shop.payments.script("Charge", Answer.ok())
-        await connection.execute(f"UPDATE run SET due_at = clock_timestamp() WHERE {unowned}")
-        runs = [await client.ended(answer.run.run_id) for answer in answers]
+
+        async def all_ended() -> bool:  # some are let go only now
+            await connection.execute(f"UPDATE run SET due_at = clock_timestamp() WHERE {unowned}")
+            return bool(await connection.fetchval("SELECT bool_and(ended_at IS NOT NULL) FROM run"))
+
+        await eventually(all_ended, timeout=timedelta(seconds=30))
+        runs = [await client.run(answer.run.run_id) for answer in answers]
     await connection.close()
     assert {state(run) for run in runs} == {"COMPLETED"}
     assert max(run.fence for run in runs) >= 2

@@ -41,8 +41,6 @@ MAXIMUM_BYTES = 4 * 1024 * 1024
 
 # A row, or a statement, that the database will refuse however often it is sent.
 REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
-# Anything else that goes wrong may be over the next time.
-UNKNOWN = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 log = structlog.get_logger(__name__)
 
@@ -122,19 +120,21 @@ class JournalWriter:
         attempt = 0
         while len(batch):
             try:
-                await self._commit(batch)
+                lost = await self._commit(batch)
             except REFUSED as error:
                 batch = await self._isolate(batch, error)
-            except UNKNOWN as error:
+            except Exception as error:  # whatever it is may be over the next time, and the rows must not be lost
                 attempt += 1
                 await self._lost(error, attempt)
             else:
+                tell(batch, lost)
                 break
         if not self.reachable.is_set():
             log.info(JOURNAL_REACHABLE, attempts=attempt)
             self.reachable.set()
 
-    async def _commit(self, batch: Batch) -> None:
+    async def _commit(self, batch: Batch) -> set[UUID]:
+        """Sends a batch once; returns the runs that were refused for their fence, and the starts that were known."""
         connection = self._connection
         if connection is None or connection.is_closed():
             connection = self._connection = await self._connect()
@@ -145,7 +145,7 @@ class JournalWriter:
         lost = {row[0] for row in refused}
         if lost and batch.starts:
             await self._answer_known([start for start in batch.starts if start.new.id in lost], connection)
-        tell(batch, lost)
+        return lost
 
     async def _answer_known(self, starts: list[Start], connection: asyncpg.Connection[Any]) -> None:
         """Answers starts whose key was there; among them our own, when the first commit's answer was lost."""
@@ -167,7 +167,7 @@ class JournalWriter:
             return batch
         try:
             present = await recovery.present(connection, batch)
-        except UNKNOWN as failure:
+        except Exception as failure:
             await self._lost(failure, 1)
             return batch
         done, collided = recovery.compare(batch, present)

@@ -29,7 +29,6 @@ from amends_orchestrator.runner.ports import Definition
 RUNS_TAKEN = "claims.taken"
 RUN_UNREADABLE = "claims.unreadable"
 CLAIM_FAILED = "claims.failed"
-_AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 log = structlog.get_logger(__name__)
 
 
@@ -71,8 +70,8 @@ class Claimer:
         while True:
             try:
                 pause = await self._round()
-            except _AWAY as error:
-                log.warning(CLAIM_FAILED, error=type(error).__name__)
+            except Exception as error:  # the database is away, or something that the next round may not meet
+                log.warning(CLAIM_FAILED, error=type(error).__name__, detail=str(error))
                 self._drop()
                 pause = self._poll
             if pause > timedelta():

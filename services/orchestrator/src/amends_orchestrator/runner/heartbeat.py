@@ -54,8 +54,8 @@ class Heartbeat:
             pause = self._lease / 3
             try:
                 await self.beat(fleet)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-                log.warning(HEARTBEAT_FAILED, error=type(error).__name__)
+            except Exception as error:  # a lease that is not renewed costs all runs, so this goes on whatever it is
+                log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
                 self._drop()
                 pause = self._lease / 10
             await asyncio.sleep(pause.total_seconds() * random.uniform(0.9, 1.0))  # noqa: S311 - spreads replicas
@@ -65,8 +65,8 @@ class Heartbeat:
         try:
             connection = self._connection if self._connection is not None else await self._connect()
             await leases.end(connection, self._process)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
-            log.warning(HEARTBEAT_FAILED, error=type(error).__name__)
+        except Exception as error:  # the lease runs out by itself
+            log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
         self._drop()
 
     def _drop(self) -> None:

@@ -4,11 +4,10 @@ Called by the interceptor, for every call of a guarded method.
 """
 
 from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 
 from amends_barrier.protocol import Call, Operation, Reason, Refusal, Voided
-from amends_barrier.transaction import Pool, Prepared, Row, Transaction, transaction
+from amends_barrier.transaction import Pool, Prepared, Row, Transaction
 
 Work = Callable[[], Awaitable[bytes]]
 """Runs the handler inside the transaction and returns its serialised response; raises to have it rolled back."""
@@ -33,9 +32,9 @@ class Guard:
         self._prepared = Prepared()
         self._scripts = self._prepared.scripts
 
-    def transaction(self) -> AbstractAsyncContextManager[Transaction]:
-        """Lend a connection for a block; see `amends_barrier.transaction.transaction`."""
-        return transaction(self._pool, self._prepared)
+    def transaction(self) -> Transaction:
+        """Return a transaction to enter."""
+        return Transaction(self._pool, self._prepared)
 
     async def answer(self, call: Call, digest: bytes, work: Work) -> Answer:
         """Answer a call that has a key, with or without its handler. Raises Refusal, and whatever `work` raises."""

@@ -10,7 +10,8 @@ from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from datetime import timedelta
 from itertools import count
-from typing import TypeAlias, cast
+from types import TracebackType
+from typing import Any, Self, TypeAlias, cast
 
 import asyncpg
 
@@ -70,12 +71,48 @@ def refusal_for(error: Exception) -> Refusal | None:
 
 
 class Transaction:
-    """One connection of the pool on which the barrier opens and ends transactions by script."""
+    """A connection of the pool for a block, on which transactions are opened and ended by script.
 
-    def __init__(self, held: Connection, prepared: "Prepared") -> None:
-        self._held = held
+    What is still open at the block's end is rolled back. Instead of its error the block raises
+    Refusal(DATABASE_UNAVAILABLE) when there is no connection to be had, when it was lost, and when the server gave up;
+    Refusal(TRANSACTION_CONFLICT) for a serialisation failure or a deadlock.
+    """
+
+    __slots__ = ("_held", "_open", "_pool", "_prepared", "_token")
+
+    def __init__(self, pool: Pool, prepared: "Prepared") -> None:
+        self._pool = pool
         self._prepared = prepared
         self._open = False
+
+    async def __aenter__(self) -> Self:
+        try:
+            self._held = cast("Connection", await self._pool.acquire())
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
+        self._token = _lent.set(self._held)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        _lent.reset(self._token)
+        refusal = self._refusal_for(error)
+        try:
+            if self._open:
+                await self._rollback()
+        finally:
+            await self._pool.release(cast("Any", self._held))
+        if refusal is not None:
+            raise refusal from error
+
+    def _refusal_for(self, error: BaseException | None) -> Refusal | None:
+        """Return the refusal that asks for another try if that can help; None for an error that is the handler's."""
+        if not isinstance(error, Exception) or isinstance(error, Refusal):
+            return None
+        if self.lost:
+            return Refusal(Reason.DATABASE_UNAVAILABLE)
+        return refusal_for(error)
 
     @property
     def lost(self) -> bool:
@@ -129,11 +166,11 @@ class Transaction:
             raise RuntimeError("the handler went on after an error that had broken the transaction")
         self._open = False
 
-    async def rollback(self) -> None:
+    async def _rollback(self) -> None:
         """Undo what is open; a connection that cannot do even that is given up, and the server undoes it."""
-        if self.lost or not self._open:
-            return
         self._open = False
+        if self.lost:
+            return
         try:
             async with asyncio.timeout(ROLLBACK_TIMEOUT.total_seconds()):
                 await self._held.execute("ROLLBACK")
@@ -180,36 +217,3 @@ class Row:
         if self.response is None:
             raise RuntimeError("a handler has committed the barrier's transaction before its response was stored")
         return self.response
-
-
-@asynccontextmanager
-async def transaction(pool: Pool, prepared: Prepared) -> AsyncIterator[Transaction]:
-    """Lend a connection for the block and roll back whatever is then still open.
-
-    Raises Refusal(DATABASE_UNAVAILABLE) when there is no connection to be had, when it was lost in the block, and when
-    the server gave up; Refusal(TRANSACTION_CONFLICT) for a serialisation failure or a deadlock.
-    """
-    try:
-        proxy = await pool.acquire()
-    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-        raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
-    held = cast("Connection", proxy)
-    token = _lent.set(held)
-    own = Transaction(held, prepared)
-    try:
-        yield own
-    except Exception as error:
-        if isinstance(error, Refusal):
-            raise
-        if own.lost:
-            raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
-        refusal = refusal_for(error)
-        if refusal is not None:
-            raise refusal from error
-        raise
-    finally:
-        _lent.reset(token)
-        try:
-            await own.rollback()
-        finally:
-            await pool.release(proxy)

@@ -24,6 +24,7 @@ COMMANDS = {
     "resolve": ("runs", "resolve"),
     "cancel": ("runs", "cancel"),
     "audit": ("audit", "audit"),
+    "probe": ("probe", "probe"),
     "dev": ("dev", "dev"),
 }
 """Module in `amends_cli.commands` and function of each command."""

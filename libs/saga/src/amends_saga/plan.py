@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
 from functools import cached_property
+from heapq import heappop, heappush
 from typing import Protocol
 
 
@@ -103,21 +104,31 @@ class Plan:
     @cached_property
     def descendants(self) -> tuple[frozenset[int], ...]:
         """For each step, all steps that begin after it has finished."""
-        return tuple(
-            frozenset(j for j in range(len(self.steps)) if i in self.ancestors[j]) for i in range(len(self.steps))
-        )
+        found: list[set[int]] = [set() for _ in self.steps]
+        for index, before in enumerate(self.ancestors):
+            for ancestor in before:
+                found[ancestor].add(index)
+        return tuple(map(frozenset, found))
 
     @cached_property
     def order(self) -> tuple[int, ...]:
         """The steps in an order that the graph allows. Raises ValueError when the graph has a cycle."""
-        done: dict[int, None] = {}
-        waiting = list(range(len(self.steps)))
-        while waiting:
-            ready = [i for i in waiting if all(p in done for p in self.steps[i].after)]
-            if not ready:
-                raise ValueError("the steps wait for each other in a circle")
-            done.update(dict.fromkeys(ready))
-            waiting = [i for i in waiting if i not in done]
+        followers: list[list[int]] = [[] for _ in self.steps]
+        missing = [len(set(step.after)) for step in self.steps]
+        for index, step in enumerate(self.steps):
+            for before in set(step.after):
+                followers[before].append(index)
+        ready = [index for index, count in enumerate(missing) if count == 0]
+        done: list[int] = []
+        while ready:
+            index = heappop(ready)
+            done.append(index)
+            for follower in followers[index]:
+                missing[follower] -= 1
+                if missing[follower] == 0:
+                    heappush(ready, follower)
+        if len(done) < len(self.steps):
+            raise ValueError("the steps wait for each other in a circle")
         return tuple(done)
 
 

@@ -1,0 +1,225 @@
+"""`amends probe`: proves the barrier's promises against a running service, or says which does not hold."""
+
+import asyncio
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from amends_cli import descriptors, output
+from amends_cli.failure import Exit, Failure, usage
+from amends_cli.output import Column, Format, field
+
+if TYPE_CHECKING:
+    from google.protobuf.descriptor import MethodDescriptor
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+    from google.protobuf.descriptor_pool import DescriptorPool
+
+    from amends_cli.probe.requests import Make
+    from amends_cli.probe.verdict import Verdict
+    from amends_cli.probe.wire import Wire
+
+COLUMNS = [
+    Column("PROMISE", field("promise")),
+    Column("QUESTION", field("question")),
+    Column("RESULT", field("result")),
+    Column("WHAT WAS SEEN", field("detail")),
+]
+Request = Annotated[
+    Path | None,
+    typer.Option(
+        "--request",
+        metavar="FILE",
+        help="The action's request as JSON, with ${unique} where each call differs; otherwise generated.",
+    ),
+]
+
+
+def probe(
+    target: Annotated[str, typer.Argument(metavar="TARGET", help="The running service, host:port.")],
+    method: Annotated[str, typer.Argument(metavar="SERVICE/METHOD", help="The action.")],
+    request: Request = None,
+    compensated_by: Annotated[
+        str | None,
+        typer.Option("--compensated-by", metavar="METHOD", help="What undoes it; otherwise as the contract says."),
+    ] = None,
+    compensation_request: Annotated[
+        Path | None,
+        typer.Option("--compensation-request", metavar="FILE", help="The same for the method that undoes it."),
+    ] = None,
+    observe: Annotated[
+        str | None,
+        typer.Option(
+            "--observe",
+            metavar="SERVICE/METHOD",
+            help="A read whose answer depends on the effects alone, e.g. a balance or a stock.",
+        ),
+    ] = None,
+    observe_request: Annotated[
+        Path | None, typer.Option("--observe-request", metavar="FILE", help="Its request as JSON.")
+    ] = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds for one call.")] = 10.0,
+    contracts: descriptors.Descriptors = None,
+    protos: descriptors.Protos = None,
+    form: output.Output = Format.TABLE,
+) -> None:
+    """Prove that a method and its compensation keep the five promises of the barrier. It leaves effects behind.
+
+    Exit code 0 only if every promise was shown to hold, with its effects observed.
+    """
+    known = descriptors.load(contracts, protos)
+    given = _Given(target, method, request, compensated_by, compensation_request, observe, observe_request)
+    verdicts = asyncio.run(given.run(known, timedelta(seconds=timeout)))
+    _show(verdicts, form)
+    if any(verdict.state.value != "held" for verdict in verdicts):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _show(verdicts: "list[Verdict]", form: Format) -> None:
+    rows = [
+        {
+            "promise": str(v.promise) if v.promise else "all",
+            "question": v.question,
+            "result": v.state.value,
+            "detail": v.detail,
+        }
+        for v in verdicts
+    ]
+    output.emit_rows(rows, COLUMNS, form, empty="")
+    if form in (Format.TABLE, Format.WIDE):
+        held = sum(v.state.value == "held" for v in verdicts)
+        typer.echo(f"{held} of {len(verdicts)} held")
+
+
+class _Given:
+    """The command line."""
+
+    def __init__(
+        self,
+        target: str,
+        method: str,
+        request: Path | None,
+        compensated_by: str | None,
+        compensation_request: Path | None,
+        observe: str | None,
+        observe_request: Path | None,
+    ) -> None:
+        if observe_request is not None and observe is None:
+            raise usage("--observe-request needs --observe SERVICE/METHOD")
+        self._target = target
+        self._method = method
+        self._request = request
+        self._compensated_by = compensated_by
+        self._compensation_request = compensation_request
+        self._observe = observe
+        self._observe_request = observe_request
+
+    async def run(self, known: "FileDescriptorSet | None", timeout: timedelta) -> "list[Verdict]":
+        """Find the contracts, then ask every question."""
+        from amends_cli.probe import cases, requests
+        from amends_cli.probe.wire import Wire
+
+        wire = Wire(self._target, timeout)
+        try:
+            pool = await _pool(
+                known, wire, [_service(self._method)] + ([_service(self._observe)] if self._observe else [])
+            )
+            action = _find(pool, self._method)
+            undo = self._undo(pool, action)
+            subject = cases.Subject(
+                wire,
+                f"/{action.containing_service.full_name}/{action.name}",
+                f"/{undo.containing_service.full_name}/{undo.name}",
+                _make(self._request, action),
+                _make(self._compensation_request, undo),
+            )
+            if self._observe:
+                read = _find(pool, self._observe)
+                subject.observe = f"/{read.containing_service.full_name}/{read.name}"
+                subject.make_observe = (
+                    requests.from_file(self._observe_request, read.input_type)
+                    if self._observe_request
+                    else requests.generated(read.input_type)
+                )
+            return await cases.ask_all(subject)
+        finally:
+            await wire.close()
+
+    def _undo(self, pool: "DescriptorPool", action: "MethodDescriptor") -> "MethodDescriptor":
+        name = self._compensated_by or _declared(action)
+        if not name:
+            raise usage(
+                f"{self._method} does not say what undoes it",
+                "Give --compensated-by METHOD, or set option (amends.options.v1.method).compensated_by.",
+            )
+        return _find(pool, f"{action.containing_service.full_name}/{name.rpartition('/')[2]}")
+
+
+async def _pool(known: "FileDescriptorSet | None", wire: "Wire", services: list[str]) -> "DescriptorPool":
+    """All contracts: as given, else by reflection."""
+    from google.protobuf.descriptor_pool import DescriptorPool
+
+    pool = DescriptorPool()
+    sets = [known] if known is not None else [await _reflect(wire, name) for name in services]
+    added: set[str] = set()
+    for files in sets:
+        for file in files.file:
+            if file.name not in added:
+                added.add(file.name)
+                pool.Add(file)
+    return pool
+
+
+async def _reflect(wire: "Wire", service: str) -> "FileDescriptorSet":
+    from amends_orchestrator.calls.reflection import ReflectionError, reflect
+
+    try:
+        return await reflect(wire.channel, service)
+    except ReflectionError as error:
+        raise Failure(
+            f"the contract of {service} is not known: {error}", "Give it with --descriptors FILE or --protos DIR."
+        ) from None
+
+
+def _service(method: str) -> str:
+    service, slash, name = method.strip("/").partition("/")
+    if not slash or not name or not service:
+        raise usage(f"`{method}` is no SERVICE/METHOD", "For example shop.payments.v1.PaymentService/Charge.")
+    return service
+
+
+def _find(pool: "DescriptorPool", method: str) -> "MethodDescriptor":
+    from difflib import get_close_matches
+
+    service_name, name = _service(method), method.strip("/").partition("/")[2]
+    try:
+        service = pool.FindServiceByName(service_name)
+    except KeyError:
+        raise usage(f"the contracts know no service {service_name}") from None
+    found = service.methods_by_name.get(name)
+    if found is None:
+        near = get_close_matches(name, list(service.methods_by_name), n=1)
+        raise usage(f"{service_name} has no method {name}", f"Did you mean {near[0]}?" if near else "")
+    return found
+
+
+def _declared(action: "MethodDescriptor") -> str:
+    """What the contract says undoes the method; empty when it says nothing."""
+    from google.protobuf.descriptor_pb2 import MethodOptions
+
+    from amends.options.v1 import options_pb2
+
+    options = MethodOptions.FromString(action.GetOptions().SerializeToString())
+    return str(options.Extensions[options_pb2.method].compensated_by)
+
+
+def _make(path: Path | None, method: "MethodDescriptor") -> "Make":
+    from amends_cli.probe import requests
+
+    if path is None:
+        return requests.generated(method.input_type)
+    make = requests.from_file(path, method.input_type)
+    if not requests.is_unique(path):
+        raise usage(f"{path} has no ${{unique}} in it", "Put it where two operations differ, e.g. in the order's id.")
+    return make

@@ -1,0 +1,274 @@
+"""The questions of the probe: each brings one promise of the barrier about and looks at answers and effects.
+
+Called by `amends probe`. Every question uses keys and requests of its own; a promise is shown only if the action
+answered OK where the promise speaks of an action that ran.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+from amends_cli.probe.requests import Make
+from amends_cli.probe.verdict import Broken, NotShown, State, Verdict
+from amends_cli.probe.wire import Answer, Wire
+
+TOGETHER = 8
+"""Calls at once."""
+ROUNDS = 10
+"""How often an action and its compensation race."""
+
+
+@dataclass
+class Subject:
+    """The methods under test, with what fills their requests."""
+
+    wire: Wire
+    action: str
+    compensation: str
+    """Paths, e.g. `/shop.payments.v1.PaymentService/Charge`."""
+    make_action: Make
+    make_compensation: Make
+    observe: str | None = None
+    make_observe: Make | None = None
+    keys: int = field(default=0, init=False)
+
+    def operation(self) -> "Operation":
+        """A fresh operation with a key that nobody has used."""
+        self.keys += 1
+        return Operation(self, f"probe-{uuid4().hex}")
+
+
+class Operation:
+    """One action with its compensation, under one key."""
+
+    def __init__(self, subject: Subject, unique: str) -> None:
+        self._subject = subject
+        self.unique = unique
+        self.key = f"{unique}/key"
+
+    async def act(self, *, unique: str | None = None) -> Answer:
+        """Send the action, with the request of another operation if `unique` is given."""
+        request = self._subject.make_action(unique or self.unique)
+        return await self._subject.wire.ask(self._subject.action, request, self.key, "action")
+
+    async def must_act(self) -> Answer:
+        """Send the action, which must answer OK for anything to be shown. Raises NotShown."""
+        answer = await self.act()
+        if not answer.ok:
+            raise NotShown(f"the action never answered OK: {answer}: {answer.message}")
+        return answer
+
+    async def undo(self, known: str = "unknown") -> Answer:
+        """Send the compensation, saying what the saga knows of the action."""
+        request = self._subject.make_compensation(self.unique)
+        path = self._subject.compensation
+        return await self._subject.wire.ask(path, request, self.key, "compensation", amends_action_outcome=known)
+
+    async def void(self, of: str = "action") -> Answer:
+        """Send a void."""
+        path = self._subject.action if of == "action" else self._subject.compensation
+        return await self._subject.wire.ask(path, b"", self.key, "void", amends_void_of=of)
+
+    async def see(self) -> tuple[str, bytes] | None:
+        """Read the effects; None when nothing was given to read them with."""
+        subject = self._subject
+        if subject.observe is None or subject.make_observe is None:
+            return None
+        return await subject.wire.read(subject.observe, subject.make_observe(self.unique))
+
+
+Case = Callable[[Subject], Awaitable[None]]
+
+
+def expect(answer: Answer, code: str, reason: str, what: str) -> None:
+    """Raise Broken unless the answer has this status and reason."""
+    if answer.code.name != code or (reason and answer.reason != reason):
+        wanted = f"{code} {reason}".strip()
+        raise Broken(f"{what} answered {answer}, not {wanted}")
+
+
+def same(before: object, after: object, what: str) -> None:
+    """Raise Broken unless the effects are the same as before."""
+    if before != after:
+        raise Broken(f"{what}: the effects changed")
+
+
+def seen(before: object, after: object) -> None:
+    """Raise NotShown if the read does not tell whether the action had its effect."""
+    if before is not None and before == after:
+        raise NotShown("the observed read does not change when the action has its effect")
+
+
+async def repeated(subject: Subject) -> None:
+    """The action again: the stored response, no second effect."""
+    one = subject.operation()
+    before = await one.see()
+    first = await one.must_act()
+    after = await one.see()
+    seen(before, after)
+    again = await one.act()
+    expect(again, "OK", "", "the action again")
+    if again.body != first.body:
+        raise Broken("the action again answered other bytes")
+    same(after, await one.see(), "the action again")
+
+
+async def at_once(subject: Subject) -> None:
+    """The action several times at once: one effect, one response."""
+    reference = subject.operation()
+    before = await reference.see()
+    await reference.must_act()
+    single = await reference.see()
+    seen(before, single)
+    expect(await reference.undo("ok"), "OK", "", "the compensation")
+    one = subject.operation()
+    answers = await asyncio.gather(*(one.act() for _ in range(TOGETHER)))
+    for answer in answers:
+        expect(answer, "OK", "", f"one of {TOGETHER} actions at once")
+    if len({answer.body for answer in answers}) != 1:
+        raise Broken(f"{TOGETHER} actions at once answered different bytes")
+    same(single, await one.see(), f"{TOGETHER} actions at once against a single one")
+
+
+async def reused(subject: Subject) -> None:
+    """Another request under the same key: refused."""
+    one = subject.operation()
+    before = await one.see()
+    await one.must_act()
+    after = await one.see()
+    seen(before, after)
+    other = await one.act(unique=subject.operation().unique)
+    expect(other, "FAILED_PRECONDITION", "KEY_REUSED", "another request under the key")
+    same(after, await one.see(), "another request under the key")
+
+
+async def null_compensation(subject: Subject) -> None:
+    """A compensation whose action never ran: succeeds, no effect."""
+    one = subject.operation()
+    before = await one.see()
+    expect(await one.undo(), "OK", "", "the compensation without an action")
+    same(before, await one.see(), "the compensation without an action")
+
+
+async def unknown_action(subject: Subject) -> None:
+    """A compensation told that its action was ok, and nothing is remembered: refused."""
+    one = subject.operation()
+    before = await one.see()
+    expect(await one.undo("ok"), "FAILED_PRECONDITION", "ACTION_UNKNOWN", "the compensation of a forgotten action")
+    same(before, await one.see(), "the compensation of a forgotten action")
+
+
+async def late_action(subject: Subject) -> None:
+    """The action after a compensation that found nothing: refused for ever."""
+    await subject.operation().must_act()
+    one = subject.operation()
+    before = await one.see()
+    expect(await one.undo(), "OK", "", "the compensation without an action")
+    expect(await one.act(), "ABORTED", "STEP_FENCED", "the late action")
+    same(before, await one.see(), "the late action")
+
+
+async def action_after_undo(subject: Subject) -> None:
+    """The action after it was undone: refused, and the effect stays undone."""
+    one = subject.operation()
+    before = await one.see()
+    await one.must_act()
+    seen(before, await one.see())
+    expect(await one.undo("ok"), "OK", "", "the compensation")
+    same(before, await one.see(), "action and compensation")
+    expect(await one.act(), "ABORTED", "STEP_FENCED", "the action after its compensation")
+    expect(await one.undo("ok"), "OK", "", "the compensation again")
+    same(before, await one.see(), "the action after its compensation")
+
+
+async def race(subject: Subject) -> None:
+    """Action and compensation at once: whoever wins, nothing is left."""
+    await subject.operation().must_act()
+    for _ in range(ROUNDS):
+        one = subject.operation()
+        before = await one.see()
+        action, undo = await asyncio.gather(one.act(), one.undo())
+        if not action.ok:
+            expect(action, "ABORTED", "STEP_FENCED", "the action beside its compensation")
+        expect(undo, "OK", "", "the compensation beside its action")
+        expect(await one.undo(), "OK", "", "the compensation again")
+        same(before, await one.see(), "action and compensation at once")
+
+
+async def void_unused(subject: Subject) -> None:
+    """The void of an action that never ran: voided, and the action never runs."""
+    await subject.operation().must_act()
+    one = subject.operation()
+    before = await one.see()
+    answer = await one.void()
+    expect(answer, "OK", "", "the void")
+    if answer.void != "voided":
+        raise Broken(f"the void of an action that never ran said {answer.void or 'nothing'}, not voided")
+    expect(await one.act(), "ABORTED", "STEP_FENCED", "the action after its void")
+    same(before, await one.see(), "the action after its void")
+
+
+async def void_used(subject: Subject) -> None:
+    """The void of an action that ran: its stored response, no effect of its own."""
+    one = subject.operation()
+    before = await one.see()
+    first = await one.must_act()
+    after = await one.see()
+    seen(before, after)
+    answer = await one.void()
+    expect(answer, "OK", "", "the void")
+    if answer.void != "already-done" or answer.body != first.body:
+        raise Broken("the void of an action that ran did not return its stored response")
+    same(after, await one.see(), "the void of an action that ran")
+
+
+async def void_of_compensation(subject: Subject) -> None:
+    """The void of a compensation: it never runs, the effect stays."""
+    one = subject.operation()
+    before = await one.see()
+    await one.must_act()
+    after = await one.see()
+    seen(before, after)
+    answer = await one.void("compensation")
+    expect(answer, "OK", "", "the void of the compensation")
+    if answer.void != "voided":
+        raise Broken(f"the void of a compensation that never ran said {answer.void or 'nothing'}, not voided")
+    expect(await one.undo("ok"), "ABORTED", "STEP_FENCED", "the compensation after its void")
+    same(after, await one.see(), "the compensation after its void")
+
+
+CASES: tuple[tuple[int, str, Case], ...] = (
+    (1, "the action again returns the stored response", repeated),
+    (1, f"{TOGETHER} actions at once have one effect", at_once),
+    (1, "another request under its key is refused", reused),
+    (2, "a compensation without its action has no effect", null_compensation),
+    (2, "a compensation of a forgotten action is refused", unknown_action),
+    (3, "an action after its null compensation is refused", late_action),
+    (3, "an action after it was undone is refused", action_after_undo),
+    (4, "action and compensation at once leave nothing", race),
+    (5, "a void stops an action that never ran", void_unused),
+    (5, "a void tells the response of an action that ran", void_used),
+    (5, "a void stops a compensation that never ran", void_of_compensation),
+)
+
+
+async def ask_all(subject: Subject) -> list[Verdict]:
+    """Ask every question, in order, and say what each answer proves."""
+    verdicts = [await _ask(subject, *case) for case in CASES]
+    missing = subject.wire.unmarked
+    state = State.BROKEN if missing else State.HELD
+    detail = f"without it: {missing[0]}" + (f", and {len(missing) - 1} more" if missing[1:] else "") if missing else ""
+    return [*verdicts, Verdict(0, "every answer carries amends-barrier: 1", state, detail)]
+
+
+async def _ask(subject: Subject, promise: int, question: str, case: Case) -> Verdict:
+    try:
+        await case(subject)
+    except Broken as broken:
+        return Verdict(promise, question, State.BROKEN, str(broken))
+    except NotShown as reason:
+        return Verdict(promise, question, State.NOT_SHOWN, str(reason))
+    if subject.observe is None:
+        return Verdict(promise, question, State.UNOBSERVED)
+    return Verdict(promise, question, State.HELD)

@@ -1,0 +1,98 @@
+"""Calls of the probe, as raw bytes with the metadata of a saga. Called by `cases`."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import grpc
+import grpc.aio
+from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+STATUS_DETAILS = "grpc-status-details-bin"
+TRY_AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE})
+ATTEMPTS = 5
+PAUSE = timedelta(milliseconds=100)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back."""
+
+    code: grpc.StatusCode
+    body: bytes = b""
+    reason: str = ""
+    """Of the ErrorInfo, if there was one."""
+    message: str = ""
+    guarded: bool = False
+    """Whether it carried `amends-barrier: 1`."""
+    void: str = ""
+    """The trailer `amends-void`."""
+
+    @property
+    def ok(self) -> bool:
+        """True for OK."""
+        return self.code is grpc.StatusCode.OK
+
+    def __str__(self) -> str:
+        reason = f" {self.reason}" if self.reason else ""
+        return f"{self.code.name}{reason}"
+
+
+class Wire:
+    """One channel to the service under test."""
+
+    def __init__(self, target: str, timeout: timedelta) -> None:
+        self._channel = grpc.aio.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)])
+        self._timeout = timeout.total_seconds()
+        self.unmarked: list[str] = []
+        """Answers to calls with a key that lacked the trailer."""
+
+    @property
+    def channel(self) -> grpc.aio.Channel:
+        """For reflection."""
+        return self._channel
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close()
+
+    async def read(self, path: str, request: bytes) -> tuple[str, bytes]:
+        """Observe: a call without a key. Returns the status and the answer."""
+        answer = await self._call(path, request, ())
+        return str(answer), answer.body
+
+    async def ask(self, path: str, request: bytes, key: str, operation: str, **more: str) -> Answer:
+        """Make a saga's call; what is UNAVAILABLE is tried again with the same key, as a saga does."""
+        metadata = [("amends-idempotency-key", key), ("amends-operation", operation), ("amends-run-id", "probe")]
+        metadata += [(name.replace("_", "-"), value) for name, value in more.items()]
+        for _ in range(ATTEMPTS):
+            answer = await self._call(path, request, metadata)
+            if answer.code not in TRY_AGAIN:
+                break
+            await asyncio.sleep(PAUSE.total_seconds())
+        if not answer.guarded:
+            self.unmarked.append(f"{operation} answered {answer}")
+        return answer
+
+    async def _call(self, path: str, request: bytes, metadata: Sequence[tuple[str, str]]) -> Answer:
+        method: Any = self._channel.unary_unary(path)
+        call = method(request, metadata=metadata, timeout=self._timeout)
+        try:
+            body = await call
+            return _answer(grpc.StatusCode.OK, body, "", await call.trailing_metadata())
+        except grpc.aio.AioRpcError as error:
+            return _answer(error.code(), b"", error.details() or "", error.trailing_metadata())
+
+
+def _answer(code: grpc.StatusCode, body: bytes, message: str, trailers: Any) -> Answer:
+    found = dict(trailers or ())
+    reason = ""
+    if STATUS_DETAILS in found:
+        for detail in status_pb2.Status.FromString(found[STATUS_DETAILS]).details:
+            info = error_details_pb2.ErrorInfo()
+            if detail.Unpack(info):
+                reason = info.reason
+    guarded = str(found.get("amends-barrier", "")) == "1"
+    return Answer(code, body, reason, message, guarded, str(found.get("amends-void", "")))

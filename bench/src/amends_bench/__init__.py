@@ -1,0 +1,1 @@
+"""Benchmarks of Amends: every subject beside its peer in one run, in alternating rounds. Nothing imports this."""

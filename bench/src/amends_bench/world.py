@@ -1,0 +1,159 @@
+"""The processes of a benchmark: Postgres with fsync on, orchestrators, participants and fronts.
+
+Called by the benchmarks of sagas. Refuses to measure a database that may lose what it has acknowledged.
+"""
+
+import asyncio
+import base64
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import asyncpg
+import grpc
+import grpc.aio
+from amends_contracts import descriptor_set
+from amends_embedded import Child, Children, Postgres
+from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
+from grpc_health.v1.health_pb2_grpc import HealthStub
+
+from amends.saga.v1 import definition_service_pb2 as api
+from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
+from amends_bench.participant import SERVICES
+
+READY = timedelta(seconds=60)
+MUST_BE_ON = ("fsync", "full_page_writes", "synchronous_commit")
+FOLDER = Path(__file__).parent / "resources"
+NAMESPACE = "bench"
+
+
+class NotDurable(RuntimeError):
+    """The database would lose committed data in a crash: whatever is measured on it means nothing."""
+
+
+@dataclass(slots=True)
+class World:
+    """What runs."""
+
+    postgres: Postgres
+    children: Children
+    folder: Path
+    databases: dict[str, str] = field(default_factory=dict)
+    addresses: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def orchestrators(self) -> list[str]:
+        """Addresses of the orchestrators, by name."""
+        return [address for name, address in sorted(self.addresses.items()) if name.startswith("orchestrator")]
+
+    @property
+    def fronts(self) -> list[str]:
+        """Addresses of the fronts."""
+        return [address for name, address in sorted(self.addresses.items()) if name.startswith("front")]
+
+    async def start_one(self, name: str, module: str, environment: Mapping[str, str]) -> None:
+        """Starts a process and keeps its address."""
+        child = Child.start(
+            name,
+            [sys.executable, "-m", module],
+            log=self.folder / f"{name}.log",
+            report=self.folder / f"{name}.json",
+            environment=environment,
+        )
+        self.children.add(child)
+        said = await child.ready(READY)
+        self.addresses[name] = str(said["grpc"])
+
+    async def start_orchestrator(self, name: str, more: Mapping[str, str] | None = None) -> None:
+        """Starts an orchestrator and waits until it is ready."""
+        told = {"AMENDS_TARGETS": "loopback", "AMENDS_DATABASE_URL": self.databases["orchestrator"]}
+        await self.start_one(name, "amends_orchestrator", told | {"AMENDS_LEASE": "5s"} | dict(more or {}))
+        await _serving(self.addresses[name])
+
+    async def start(self, *, orchestrators: int, barrier: bool) -> None:
+        """Starts everything and applies the saga."""
+        await check_durable(self.postgres.admin_url)
+        for name in ("orchestrator", *SERVICES):
+            self.databases[name] = await self.postgres.create(name, name)
+        for name in SERVICES:
+            told = {"AMENDS_BENCH_SERVICE": name}
+            if barrier:
+                told["AMENDS_DATABASE_URL"] = self.databases[name]
+            await self.start_one(name, "amends_bench.participant", told)
+        for number in range(1, orchestrators + 1):
+            await self.start_orchestrator(f"orchestrator-{number}")
+        targets = {f"AMENDS_BENCH_{name.upper()}": self.addresses[name] for name in SERVICES}
+        for number in range(1, orchestrators + 1):
+            told = targets | {"AMENDS_BENCH_KEYS": "1" if barrier else "0"}
+            await self.start_one(f"front-{number}", "amends_bench.front", told)
+        await self.apply()
+
+    async def apply(self) -> None:
+        """Puts the participants, the policy and the saga in force."""
+        async with grpc.aio.insecure_channel(self.orchestrators[0]) as channel:
+            stub: Any = DefinitionServiceStub(channel)
+            for name, service in SERVICES.items():
+                text = (FOLDER / "participant.yaml").read_text()
+                text = text.format(name=name, service=service, target=self.addresses[name])
+                manifest = api.Manifest(text=text, source=f"{name}.yaml")
+                _accepted(await stub.ApplyParticipant(api.ApplyParticipantRequest(manifest=manifest, namespace=NAMESPACE)))
+            manifest = api.Manifest(text=(FOLDER / "policy.yaml").read_text(), source="policy.yaml")
+            _accepted(await stub.ApplyRetryPolicy(api.ApplyRetryPolicyRequest(manifest=manifest, namespace=NAMESPACE)))
+            # No participant that is called knows the message that the saga takes: it brings its descriptors.
+            contracts = base64.b64encode(descriptor_set().SerializeToString()).decode()
+            text = (FOLDER / "saga.yaml").read_text().replace("DESCRIPTORS", contracts)
+            manifest = api.Manifest(text=text, source="saga.yaml")
+            _accepted(await stub.ApplySaga(api.ApplySagaRequest(manifest=manifest, namespace=NAMESPACE)))
+
+
+def _accepted(answer: Any) -> None:
+    if not answer.accepted:
+        raise RuntimeError("\n".join(f"{found.source}:{found.line}: {found.message}" for found in answer.findings))
+
+
+async def check_durable(url: str) -> None:
+    """Raises NotDurable unless the server flushes what it commits."""
+    connection = await asyncpg.connect(url)
+    try:
+        for setting in MUST_BE_ON:
+            value = await connection.fetchval(f"SHOW {setting}")
+            if value != "on":
+                raise NotDurable(f"{setting} is {value}: refusing to measure")
+    finally:
+        await connection.close()
+
+
+async def _serving(address: str) -> None:
+    """Waits until a process says that it is ready."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        health: Any = HealthStub(channel)
+        async with asyncio.timeout(READY.total_seconds()):
+            while True:
+                try:
+                    request = HealthCheckRequest(service="readiness")
+                    answer = await health.Check(request, timeout=1, wait_for_ready=True)
+                    if answer.status == HealthCheckResponse.SERVING:
+                        return
+                except grpc.aio.AioRpcError as error:
+                    if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+                        raise
+                await asyncio.sleep(0.05)
+
+
+@asynccontextmanager
+async def running(*, orchestrators: int = 2, barrier: bool = False) -> AsyncIterator[World]:
+    """A world of its own, gone afterwards."""
+    with TemporaryDirectory(prefix="amends-bench-") as scratch:
+        folder = Path(scratch)
+        async with (
+            await Postgres.start(folder / "postgres") as postgres,
+            Children(grace=timedelta(seconds=5)) as children,
+        ):
+            world = World(postgres, children, folder)
+            await world.start(orchestrators=orchestrators, barrier=barrier)
+            yield world

@@ -20,7 +20,7 @@ from amends_orchestrator.journal.requests import Kind, Reply
 from amends_orchestrator.runner.claimer import Claimer, DefinitionError
 from amends_orchestrator.runner.fleet import Fleet
 from amends_orchestrator.runner.resolution import Decision, ResolutionRefused, resolve
-from amends_orchestrator.runner.wishes import ask_owner, wish
+from amends_orchestrator.runner.wishes import PENDING, ask_owner, wish
 
 _ACTIONS = {
     pb.RESOLUTION_RETRY: ev.Action.RETRY,
@@ -91,7 +91,11 @@ class Deciding:
             return await wish(self._fleet, live, kind, actor, reason)
         left = deadline.remaining(_MARGIN)
         within = PATIENCE if left is None else min(left, PATIENCE)
-        return await ask_owner(self._views.pool, run_id, kind, actor, reason, within)
+        reply = await ask_owner(self._views.pool, run_id, kind, actor, reason, within)
+        row = await self._views.row(run_id)
+        if reply.reason == PENDING and (row.state.ended or row.state is State.PARKED):
+            return _of_resting(row, kind)
+        return reply
 
     async def _result(self, run_id: UUID, request: pb.ResolveRunRequest) -> bytes | None:
         """The response to assume, serialised as the step's method answers."""

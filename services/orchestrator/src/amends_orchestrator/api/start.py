@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from amends_chassis.context import traceparent
-from amends_chassis.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound
+from amends_chassis.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from amends_resilience import deadline
 from amends_saga.compiled import CompiledSaga
 from amends_saga.jsonform import InputError
@@ -38,6 +38,8 @@ async def start_run(fleet: Fleet, views: Views, request: pb.StartRunRequest) -> 
     _check_key(key)
     definition, digest = await _definition(views, namespace, request.saga)
     data = _input(definition, request)
+    if fleet.overloaded:
+        raise Unavailable("JOURNAL_BUSY", "The journal cannot take more runs now; try the same call again.")
     begun = await fleet.begin(
         definition, digest, namespace=namespace, key=key, data=data, traceparent=traceparent() or ""
     )

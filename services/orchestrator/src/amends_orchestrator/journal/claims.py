@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 from amends_orchestrator.journal.reader import COLUMNS, read_journals, run_row
-from amends_orchestrator.journal.records import Claimed, RunRow, State
+from amends_orchestrator.journal.records import Claimed, RunRow
 
 Queries = Any  # an asyncpg connection, of a pool or not
 
@@ -47,10 +47,13 @@ RETURNING {_RETURNING}
 
 _NEXT_DUE = "SELECT min(due_at) - clock_timestamp() FROM run WHERE owner IS NULL AND due_at IS NOT NULL"
 
-# Gives runs back that cannot be driven here; the fence says that they are still ours.
+# Gives runs back that cannot be driven here; the fence says that they are still ours. Without a reason they are
+# just given to whoever claims next.
 _GIVE_BACK = """
-UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3, reason = $4, message = $5,
-    stalled_since = coalesce(stalled_since, clock_timestamp()), next_attempt_at = clock_timestamp() + $3
+UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3, reason = $4,
+    message = CASE WHEN $4 = '' THEN message ELSE $5 END,
+    stalled_since = CASE WHEN $4 <> '' THEN coalesce(stalled_since, clock_timestamp()) END,
+    next_attempt_at = CASE WHEN $4 <> '' THEN clock_timestamp() + $3 END
 WHERE id = $1 AND fence = $2 AND state < 3
 """
 
@@ -84,6 +87,7 @@ async def give_back(connection: Queries, run_id: UUID, fence: int, after: timede
     await connection.execute(_GIVE_BACK, run_id, fence, after, reason, message)
 
 
-def open_states() -> tuple[State, ...]:
-    """The states of runs that have not ended."""
-    return (State.RUNNING, State.COMPENSATING, State.PARKED)
+async def owned(connection: Queries, process: UUID) -> dict[UUID, int]:
+    """The runs that a process owns by the database, with their fences."""
+    rows = await connection.fetch("SELECT id, fence FROM run WHERE owner = $1", process)
+    return {row[0]: row[1] for row in rows}

@@ -28,7 +28,9 @@ from amends_orchestrator.runner.ports import Definition
 
 RUNS_TAKEN = "claims.taken"
 RUN_UNREADABLE = "claims.unreadable"
+RUN_ADRIFT = "claims.adrift"
 CLAIM_FAILED = "claims.failed"
+ADRIFT_EVERY = timedelta(seconds=3)
 log = structlog.get_logger(__name__)
 
 
@@ -64,6 +66,8 @@ class Claimer:
         self._adopted = adopted
         self._poll = poll
         self._connection: asyncpg.Connection[Any] | None = None
+        self._adrift: dict[UUID, int] = {}
+        self._looked = 0.0
 
     async def run(self) -> None:
         """Takes runs for ever."""
@@ -99,6 +103,7 @@ class Claimer:
             self._connection = await self._connect()
         self._fleet.room.clear()
         rows = await claims.claim(self._connection, self._fleet.process, rules=RULES_VERSION, limit=room)
+        await self._look_for_adrift(self._connection)
         if rows:
             log.info(RUNS_TAKEN, runs=len(rows))
             await self._adopt(self._connection, rows)
@@ -106,6 +111,23 @@ class Claimer:
             return timedelta()
         due = await claims.next_due(self._connection)
         return self._poll if due is None else min(max(due, timedelta(milliseconds=5)), self._poll)
+
+    async def _look_for_adrift(self, connection: asyncpg.Connection[Any]) -> None:
+        """Gives back runs that are ours by the database and not in memory, seen twice in a row.
+
+        They come of a claim or a decision that was committed when its answer was lost, and would wait for ever.
+        """
+        now = asyncio.get_running_loop().time()
+        if now - self._looked < ADRIFT_EVERY.total_seconds():
+            return
+        self._looked = now
+        mine = await claims.owned(connection, self._fleet.process)
+        adrift = {run: fence for run, fence in mine.items() if self._fleet.get(run) is None}
+        for run, fence in adrift.items():
+            if self._adrift.get(run) == fence:
+                log.warning(RUN_ADRIFT, run_id=str(run), fence=fence)
+                await claims.give_back(connection, run, fence, timedelta(), "", "")
+        self._adrift = adrift
 
     async def _adopt(self, connection: asyncpg.Connection[Any], rows: list[RunRow]) -> list[LiveRun]:
         RUNS_CLAIMED.inc(len(rows))

@@ -65,6 +65,8 @@ class Limits:
 
     hot_runs: int = 2000
     passivate_after: timedelta = timedelta(seconds=2)
+    backlog: int = 5000
+    """Journal rows that may wait before starts are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,6 +177,11 @@ class Fleet:
     def get(self, run_id: UUID) -> LiveRun | None:
         """A run that this process drives, or None."""
         return self.runs.get(run_id)
+
+    @property
+    def overloaded(self) -> bool:
+        """Whether the journal cannot keep up, or is away, and starts would only gather here."""
+        return self.writer.backlog >= self.limits.backlog
 
     async def begin(
         self, definition: Definition, digest: bytes, *, namespace: str, key: str, data: bytes, traceparent: str

@@ -24,6 +24,8 @@ from amends_orchestrator.runner.fleet import Fleet
 from amends_orchestrator.runner.live import LiveRun
 
 LISTEN_FAILED = "requests.listen_failed"
+PENDING = "PENDING"
+"""Asked for and durable, but not done yet."""
 GRANTED = Reply(True)
 ANSWER_WITHIN = timedelta(seconds=10)
 POLL = timedelta(seconds=5)
@@ -78,7 +80,7 @@ async def wish(fleet: Fleet, run: LiveRun, kind: Kind, actor: str, reason: str) 
         async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
             return await answer
     except TimeoutError:
-        return Reply(True, "PENDING", "asked for; calls under way are awaited first")
+        return Reply(True, PENDING, "asked for; calls under way are awaited first")
     finally:
         if look in run.watchers:
             run.watchers.remove(look)
@@ -157,4 +159,4 @@ async def ask_owner(database: Any, run_id: UUID, kind: Kind, actor: str, reason:
         if reply is not None:
             return reply
         await asyncio.sleep(0.05)
-    return Reply(True, "PENDING", "asked for; the run's owner has not answered yet")
+    return Reply(True, PENDING, "asked for; the run's owner has not answered yet")

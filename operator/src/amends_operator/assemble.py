@@ -1,0 +1,206 @@
+"""Puts the operator together and lives its life: called by `__main__`.
+
+One event loop: kopf's watches, a work queue for each kind, the resync, and the HTTP server for probes. When any of
+them ends, all end, and Kubernetes starts the process again; nothing is kept that could be lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import kopf
+import structlog
+from amends_chassis import logs
+from prometheus_client import CollectorRegistry
+
+from amends_operator import watching
+from amends_operator.definitions.compiled import CompiledPolicies
+from amends_operator.definitions.participant import ParticipantReconciler
+from amends_operator.definitions.policy import PolicyReconciler
+from amends_operator.definitions.saga import SagaReconciler
+from amends_operator.health import HealthServer, Heartbeats
+from amends_operator.kube.client import ApiError, Client
+from amends_operator.kube.events import Events
+from amends_operator.kube.login import LoginError, credentials
+from amends_operator.kube.objects import GROUP, VERSION, Key, Kind, Objects
+from amends_operator.kube.statuses import Statuses
+from amends_operator.metrics import Metrics
+from amends_operator.orchestrator import Orchestrator
+from amends_operator.queue import WorkQueue
+from amends_operator.resync import Resync
+from amends_operator.runs.deletion import Deletion
+from amends_operator.runs.reconciler import RunLimits, RunReconciler
+from amends_operator.settings import Settings
+
+STARTED = "operator.started"
+STOPPED = "operator.stopped"
+NO_CRDS = "operator.waits_for_crds"
+CANNOT_START = "operator.cannot_start"
+DEFINITION_WORKERS = 4
+RUN_WORKERS = 64
+log = structlog.get_logger(__name__)
+
+
+class Operator:
+    """All parts of one process."""
+
+    def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
+        self._settings = settings
+        self._registry = registry
+        self._metrics = Metrics(registry)
+        self._client = Client(credentials, self._metrics.wrote)
+        self._orchestrator = Orchestrator(settings.orchestrator_target)
+        self.objects = Objects(self._changed)
+        self._beats = Heartbeats(2 * settings.watch_silence)
+        events = Events(self._client, socket.gethostname())
+        statuses = Statuses(self._client, self.objects, events)
+        common: tuple[Any, ...] = (
+            self._client,
+            self.objects,
+            statuses,
+            self._orchestrator,
+            settings.resync,
+            self.poke,
+        )
+        deletion = Deletion(self._client, self.objects, self._orchestrator, events, settings.deletion_patience)
+        limits = RunLimits(settings.quick, settings.slowest_look, settings.timeline, settings.run_ttl, settings.resync)
+        runs = RunReconciler(self._client, self.objects, statuses, self._orchestrator, deletion, limits)
+        self._policies = PolicyReconciler(*common)
+        compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map)
+        self._compiled = WorkQueue("compiled", compiled.reconcile, workers=1)
+        self._queues: dict[Kind, WorkQueue[Key]] = {
+            Kind.SAGA: self._queue(Kind.SAGA, SagaReconciler(*common).reconcile),
+            Kind.PARTICIPANT: self._queue(Kind.PARTICIPANT, ParticipantReconciler(*common).reconcile),
+            Kind.POLICY: self._queue(Kind.POLICY, self._reconcile_policy),
+            Kind.RUN: self._queue(Kind.RUN, runs.reconcile, RUN_WORKERS),
+        }
+        for kind in Kind:
+            self._watch_figures(kind)
+        self._resync = Resync(
+            self._client, self.objects, self._orchestrator, settings, self.poke, self._metrics.orphans.set
+        )
+
+    def _queue(self, kind: Kind, reconcile: Any, workers: int = DEFINITION_WORKERS) -> WorkQueue[Key]:
+        return WorkQueue(kind.value, reconcile, workers=workers, observe=self._metrics.observer(kind))
+
+    def _watch_figures(self, kind: Kind) -> None:
+        queue = self._queues[kind]
+        self._metrics.watch(
+            kind,
+            lambda: sum(1 for _ in self.objects.of(kind)),
+            lambda: len(queue),
+            self._beats.silence,
+        )
+
+    def _changed(self, key: Key) -> None:
+        self._queues[key.kind].add(key)
+
+    def poke(self, keys: Iterable[Key]) -> None:
+        """Something that these objects depend on may have changed."""
+        for key in keys:
+            self._queues[key.kind].add(key)
+
+    async def _reconcile_policy(self, key: Key) -> Any:
+        try:
+            return await self._policies.reconcile(key)
+        finally:
+            self._compiled.add(key.namespace)
+
+    async def run(self, listening: Callable[[str], None]) -> None:
+        """Lives until kopf ends, which it does on SIGTERM. `listening` gets the address of the HTTP server."""
+        server = HealthServer(self._beats, lambda: self._resync.listed, self._registry)
+        listening(await server.start(self._settings.host, self._settings.metrics_port))
+        try:
+            await self._wait_for_crds()
+            for watch in watching.watches(self._settings):
+                self._beats.expect(watch)
+            log.info(
+                STARTED, namespaces=list(self._settings.namespaces), orchestrator=self._settings.orchestrator_target
+            )
+            await self._live()
+        finally:
+            await server.close()
+            await self._orchestrator.close()
+            await self._client.close()
+            log.info(STOPPED)
+
+    async def _live(self) -> None:
+        chosen = self._settings
+        work = [asyncio.create_task(queue.run(), name=queue.name) for queue in self._queues.values()]
+        work.append(asyncio.create_task(self._compiled.run(), name=self._compiled.name))
+        work.append(asyncio.create_task(self._resync.run(), name="resync"))
+        work.append(
+            asyncio.create_task(
+                kopf.operator(
+                    registry=watching.registry_of(self.objects, self._beats),
+                    settings=watching.kopf_settings(chosen),
+                    clusterwide=chosen.everywhere,
+                    namespaces=() if chosen.everywhere else chosen.namespaces,
+                    standalone=True if chosen.peering is None else None,
+                    peering_name=chosen.peering,
+                    priority=chosen.peering_priority if chosen.peering is not None else None,
+                ),
+                name="kopf",
+            )
+        )
+        try:
+            done, _ = await asyncio.wait(work, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in work:
+                task.cancel()
+            await asyncio.gather(*work, return_exceptions=True)
+
+    async def _wait_for_crds(self) -> None:
+        """kopf does not find kinds that are installed after it has looked for them."""
+        said = False
+        while True:
+            try:
+                found = await self._client.call("GET", f"/apis/{GROUP}/{VERSION}")
+                missing = {kind.value for kind in Kind} - {entry["name"] for entry in found["resources"]}
+            except ApiError as error:
+                missing = {str(error)}
+            if not missing:
+                return
+            if not said:
+                log.warning(NO_CRDS, missing=sorted(missing))
+                said = True
+            await asyncio.sleep(0.5)
+
+
+def main(settings: Settings) -> int:
+    """Runs until SIGTERM or SIGINT; the exit code."""
+    logs.configure(settings.name, settings.log_level, settings.log_format)
+    operator = None
+
+    def listening(address: str) -> None:
+        _report(settings, address)
+
+    async def live() -> None:
+        nonlocal operator
+        operator = Operator(settings, CollectorRegistry())
+        await operator.run(listening)
+
+    try:
+        asyncio.run(live())
+    except (LoginError, OSError) as error:
+        log.critical(CANNOT_START, error=f"{type(error).__name__}: {error}")
+        return 1
+    return 0
+
+
+def _report(settings: Settings, address: str) -> None:
+    """Says where probes are answered, in the form that every process of ours uses."""
+    path = settings.report_file
+    if path is None:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    draft.write_text(json.dumps({"service": settings.name, "pid": os.getpid(), "metrics": address}) + "\n")
+    draft.replace(path)

@@ -1,0 +1,1 @@
+"""Sagas, Participants and RetryPolicies: what is asked for, and what the orchestrator says to it."""

@@ -1,0 +1,138 @@
+"""What the three reconcilers of definitions have in common: leave alone, wait for the orchestrator, take out of force.
+
+Called by the work queue, one call at a time for each object.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+import structlog
+
+from amends_operator.definitions.manifest import is_ours
+from amends_operator.kube.client import ApiError, Client, NotFoundError
+from amends_operator.kube.conditions import Condition
+from amends_operator.kube.objects import Body, Key, Objects, generation_of
+from amends_operator.kube.statuses import AWAY, Statuses, carried
+from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
+from amends_operator.queue import Again
+
+TAKEN_OUT = "definitions.taken_out"
+CONTINUED = "definitions.still_there"
+log = structlog.get_logger(__name__)
+
+Poke = Callable[[Iterable[Key]], None]
+
+
+class MissingDescriptorsError(Exception):
+    """The ConfigMap that a resource names is not there, or holds no such key."""
+
+
+class DefinitionReconciler(ABC):
+    """Brings one kind of definition into force and says what became of it."""
+
+    stays: tuple[str, ...] = ()
+    """Fields of the status that stay while nothing can be asked."""
+
+    def __init__(
+        self,
+        client: Client,
+        objects: Objects,
+        statuses: Statuses,
+        orchestrator: Orchestrator,
+        resync: timedelta,
+        poke: Poke,
+    ) -> None:
+        self._client = client
+        self._objects = objects
+        self._statuses = statuses
+        self._orchestrator = orchestrator
+        self._resync = resync
+        self._poke = poke
+
+    async def reconcile(self, key: Key) -> timedelta | None:
+        """Does what the object as it is now needs. Raises Again when the orchestrator or the API server is away."""
+        body = self._objects.get(key)
+        try:
+            if body is None:
+                await self._vanished(key)
+                return None
+            if (body.get("spec") or {}).get("suspend"):
+                await self._suspended(key, body)
+                return None
+            return await self._apply(key, body)
+        except AwayError as error:
+            if body is not None:
+                await self._waiting(key, body, str(error))
+            raise Again(str(error)) from None
+        except NotFoundError:
+            return None  # deleted meanwhile; the watch, or the next list, says so
+        except ApiError as error:
+            raise Again(str(error)) from None
+
+    @abstractmethod
+    async def _apply(self, key: Key, body: Body) -> timedelta | None:
+        """Brings the object into force and writes its status."""
+
+    @abstractmethod
+    async def _in_force(self, key: Key) -> str | None:
+        """The text that is in force under this name; None when there is none."""
+
+    @abstractmethod
+    async def _take_out(self, key: Key) -> None:
+        """Takes what is in force under this name out of force."""
+
+    async def _vanished(self, key: Key) -> None:
+        """Takes out what came from an object that is gone, once the API server itself has said that it is."""
+        text = await self._in_force(key)
+        if text is None or not is_ours(text):
+            return
+        try:
+            self._objects.seen(key.kind, await self._client.read(key))
+            log.info(CONTINUED, kind=key.kind.value, object=key.full_name)
+        except NotFoundError:
+            await self._take_out(key)
+            log.info(TAKEN_OUT, kind=key.kind.value, object=key.full_name)
+
+    async def _suspended(self, key: Key, body: Body) -> None:
+        message = "spec.suspend is true: what is in force stays as it is"
+        fields = {"phase": "Suspended", **carried(body, self.stays)}
+        await self._statuses.put(key, body, fields, [Condition("Ready", None, "Suspended", message)])
+
+    async def _waiting(self, key: Key, body: Body, why: str) -> None:
+        """Says that this generation could not be brought to the orchestrator; what is known of it already stays."""
+        status = body.get("status") or {}
+        if status.get("observedGeneration") == generation_of(body):
+            return
+        fields = {"phase": "Pending", **carried(body, self.stays)}
+        wanted = [Condition("Ready", None, AWAY, why), Condition("Reconciling", True, AWAY, why)]
+        try:
+            await self._statuses.put(key, body, fields, wanted)
+        except NotFoundError:
+            return
+
+    async def _descriptors(self, namespace: str, reference: dict[str, Any]) -> bytes:
+        """The FileDescriptorSet in a ConfigMap's key. Raises MissingDescriptorsError, ApiError."""
+        name, key = reference["name"], reference["key"]
+        try:
+            found = await self._client.call("GET", f"/api/v1/namespaces/{namespace}/configmaps/{name}")
+        except NotFoundError:
+            raise MissingDescriptorsError(f"there is no ConfigMap {name}") from None
+        text = (found.get("binaryData") or {}).get(key)
+        if text is None:
+            raise MissingDescriptorsError(f"the ConfigMap {name} has no key {key} in its binaryData")
+        try:
+            return base64.b64decode(text, validate=True)
+        except binascii.Error:
+            raise MissingDescriptorsError(f"the key {key} of the ConfigMap {name} is not base64") from None
+
+
+def refused(error: RefusedError) -> list[Condition]:
+    """What to say when the orchestrator does not even look at a resource."""
+    message = f"{error.reason}: {error}"
+    return [Condition("Accepted", False, "NotTaken", message), Condition("Ready", False, "NotTaken", message)]

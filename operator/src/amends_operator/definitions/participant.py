@@ -1,0 +1,122 @@
+"""Reconciles Participants: hands them over with their descriptors, shows their methods and the sagas that call them.
+
+Which addresses are called at all is for the orchestrator to say; its refusal is shown here, word for word.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from datetime import timedelta
+from typing import Any
+
+from amends.saga.v1 import definition_service_pb2 as pb
+from amends_operator.definitions.base import DefinitionReconciler, MissingDescriptorsError, refused
+from amends_operator.definitions.findings import errors_of, reason_of, shown, told
+from amends_operator.definitions.manifest import manifest_of
+from amends_operator.kube.conditions import Condition
+from amends_operator.kube.objects import Body, Key, Kind
+from amends_operator.kube.statuses import carried
+from amends_operator.orchestrator import RefusedError
+from amends_operator.queue import Again
+
+_METHODS = 500
+_SAGAS = 100
+
+
+class ParticipantReconciler(DefinitionReconciler):
+    """Brings Participants into force."""
+
+    stays = ("methods", "callable", "usedBy", "usedByCount")
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._given: dict[str, str] = {}
+        """Digests of the descriptors handed over, by the UID of their Participant."""
+
+    async def _apply(self, key: Key, body: Body) -> timedelta | None:
+        uid = body["metadata"]["uid"]
+        reference = (body["spec"].get("descriptors") or {}).get("configMapRef")
+        try:
+            given = await self._descriptors(key.namespace, reference) if reference is not None else b""
+            manifest = manifest_of(key, body)
+            digest = hashlib.sha256(given).hexdigest()
+            info = await self._info(key)
+            known = info is not None and info.manifest == manifest.text and info.ready
+            if known and (not given or self._given.get(uid) == digest):
+                findings = (body.get("status") or {}).get("findings", [])
+            else:
+                answer = await self._orchestrator.apply_participant(manifest, key.namespace, given)
+                if not answer.accepted:
+                    return await self._refused(key, body, list(answer.findings))
+                self._given[uid] = digest
+                findings, info = shown(answer.findings), answer.participant
+        except MissingDescriptorsError as error:
+            wanted = [Condition(kind, False, "DescriptorsNotFound", str(error)) for kind in ("ResolvedRefs", "Ready")]
+            fields = {"phase": "Refused", **carried(body, self.stays)}
+            await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+            raise Again(str(error)) from None
+        except RefusedError as error:
+            await self._statuses.put(key, body, {"phase": "Refused"}, refused(error))
+            return self._resync
+        assert info is not None
+        return await self._show(key, body, info, findings)
+
+    async def _info(self, key: Key) -> pb.ParticipantInfo | None:
+        found = await self._orchestrator.participants(key.namespace)
+        return next((info for info in found if info.name == key.name), None)
+
+    async def _refused(self, key: Key, body: Body, findings: list[pb.Finding]) -> timedelta | None:
+        errors = errors_of(findings)
+        reason, message = reason_of(errors), told(errors)
+        wanted = [Condition(kind, False, reason, message) for kind in ("Accepted", "Ready")]
+        await self._statuses.put(key, body, {"phase": "Refused", "findings": shown(findings)}, wanted, tell=("Ready",))
+        return self._resync
+
+    async def _show(
+        self, key: Key, body: Body, info: pb.ParticipantInfo, findings: list[dict[str, Any]]
+    ) -> timedelta | None:
+        accepted = Condition("Accepted", True, "Accepted", "in force")
+        if info.ready:
+            found = f"{len(info.methods)} methods were found"
+            wanted = [
+                accepted,
+                Condition("ResolvedRefs", True, "Resolved", found),
+                Condition("Ready", True, "Accepted", found),
+            ]
+        else:
+            wanted = [
+                accepted,
+                *(Condition(kind, False, "DescriptorsNotKnown", info.message) for kind in ("ResolvedRefs", "Ready")),
+            ]
+        methods = [_method(method) for method in info.methods[:_METHODS]]
+        fields = {
+            "phase": "Accepted" if info.ready else "NotReady",
+            "methods": methods,
+            "callable": sum(method.callable for method in info.methods),
+            "usedBy": list(info.sagas)[:_SAGAS],
+            "usedByCount": len(info.sagas),
+            "findings": findings,
+        }
+        before = carried(body, ("phase", "methods", "observedGeneration"))
+        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+        generation = body["metadata"]["generation"]
+        if before != {"phase": fields["phase"], "methods": methods, "observedGeneration": generation}:
+            self._poke(saga for saga, _ in self._objects.of(Kind.SAGA))
+        if not info.ready:
+            raise Again(info.message)
+        return self._resync
+
+    async def _in_force(self, key: Key) -> str | None:
+        info = await self._info(key)
+        return info.manifest if info is not None else None
+
+    async def _take_out(self, key: Key) -> None:
+        await self._orchestrator.delete_participant(key.namespace, key.name)
+        self._poke(saga for saga, _ in self._objects.of(Kind.SAGA))
+
+
+def _method(method: pb.MethodInfo) -> dict[str, Any]:
+    shown_method: dict[str, Any] = {"name": method.name, "kind": method.kind, "callable": method.callable}
+    if method.compensated_by:
+        shown_method["compensatedBy"] = method.compensated_by
+    return shown_method

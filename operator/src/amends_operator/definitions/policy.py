@@ -1,0 +1,102 @@
+"""Reconciles RetryPolicies: hands them over, and shows conflicts on both sides and the sagas that they matter to."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+from amends.saga.v1 import definition_service_pb2 as pb
+from amends_operator.definitions.base import DefinitionReconciler, refused
+from amends_operator.definitions.findings import errors_of, reason_of, shown, told
+from amends_operator.definitions.manifest import manifest_of
+from amends_operator.kube.conditions import Condition
+from amends_operator.kube.objects import Body, Key, Kind
+from amends_operator.kube.statuses import carried
+from amends_operator.orchestrator import RefusedError
+
+_MOST = 100
+
+
+class PolicyReconciler(DefinitionReconciler):
+    """Brings RetryPolicies into force."""
+
+    stays = ("backoff", "usedBy", "usedByCount", "conflicts")
+
+    async def _apply(self, key: Key, body: Body) -> timedelta | None:
+        manifest = manifest_of(key, body)
+        before = carried(body, ("phase", "observedGeneration"))
+        try:
+            info = await self._info(key)
+            findings = (body.get("status") or {}).get("findings", [])
+            if info is None or info.manifest != manifest.text:
+                answer = await self._orchestrator.apply_policy(manifest, key.namespace)
+                if not answer.accepted:
+                    return await self._refused(key, body, list(answer.findings))
+                findings = shown(answer.findings)
+                info = await self._info(key)
+        except RefusedError as error:
+            await self._statuses.put(key, body, {"phase": "Refused"}, refused(error))
+            return self._resync
+        conflicts = sorted(info.conflicts)[:_MOST] if info is not None else []
+        used = await self._used_by(key, body)
+        fields: dict[str, Any] = {
+            "phase": "Conflicted" if conflicts else "Accepted",
+            "backoff": _backoff(body["spec"]),
+            "usedBy": used[:_MOST],
+            "usedByCount": len(used),
+            "conflicts": conflicts,
+            "findings": findings,
+        }
+        await self._statuses.put(key, body, fields, _conditions(conflicts), tell=("Ready",))
+        if before != {"phase": fields["phase"], "observedGeneration": body["metadata"]["generation"]}:
+            self._poke_others(key)
+        return self._resync
+
+    async def _refused(self, key: Key, body: Body, findings: list[pb.Finding]) -> timedelta | None:
+        errors = errors_of(findings)
+        wanted = [Condition(kind, False, reason_of(errors), told(errors)) for kind in ("Accepted", "Ready")]
+        await self._statuses.put(key, body, {"phase": "Refused", "findings": shown(findings)}, wanted, tell=("Ready",))
+        return self._resync
+
+    def _poke_others(self, key: Key) -> None:
+        """Conflicts are shown on both sides, and sagas may fit or no longer fit their deadlines."""
+        others = [other for other, _ in self._objects.of(Kind.POLICY, key.namespace) if other != key]
+        self._poke([*others, *(saga for saga, _ in self._objects.of(Kind.SAGA, key.namespace))])
+
+    async def _used_by(self, key: Key, body: Body) -> list[str]:
+        selected = set((body["spec"].get("selector") or {}).get("participants") or [])
+        every = not selected or "*" in selected
+        sagas = await self._orchestrator.sagas(key.namespace)
+        return sorted(
+            f"{saga.namespace}/{saga.name}" for saga in sagas if every or selected.intersection(saga.participants)
+        )
+
+    async def _info(self, key: Key) -> pb.RetryPolicyInfo | None:
+        found = await self._orchestrator.policies(key.namespace)
+        return next((info for info in found if info.name == key.name), None)
+
+    async def _in_force(self, key: Key) -> str | None:
+        info = await self._info(key)
+        return info.manifest if info is not None else None
+
+    async def _take_out(self, key: Key) -> None:
+        await self._orchestrator.delete_policy(key.namespace, key.name)
+        self._poke_others(key)
+
+
+def _conditions(conflicts: list[str]) -> list[Condition]:
+    accepted = Condition("Accepted", True, "Accepted", "in force from the next attempt on")
+    if not conflicts:
+        clear = Condition("Conflicted", False, "NoConflict", "no other policy selects the same as specifically")
+        return [accepted, clear, Condition("Ready", True, "Accepted", "in force from the next attempt on")]
+    message = f"{', '.join(conflicts)} selects the same just as specifically: say more exactly what each is for"
+    return [
+        accepted,
+        Condition("Conflicted", True, "SelectedTwice", message),
+        Condition("Ready", False, "SelectedTwice", message),
+    ]
+
+
+def _backoff(spec: dict[str, Any]) -> str:
+    given = spec.get("backoff") or {}
+    return f"{given.get('initial', '100ms')}..{given.get('max', '5s')} x{given.get('multiplier', 2):g}"

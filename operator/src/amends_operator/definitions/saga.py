@@ -1,0 +1,159 @@
+"""Reconciles Sagas: asks the orchestrator to check and apply them, and shows how many runs are on which version."""
+
+from __future__ import annotations
+
+import base64
+from datetime import timedelta
+from typing import Any
+
+from amends.saga.v1 import definition_service_pb2 as pb
+from amends_operator.definitions.base import DefinitionReconciler, MissingDescriptorsError, refused
+from amends_operator.definitions.findings import errors_of, reason_of, shown, told, unresolved
+from amends_operator.definitions.manifest import manifest_of
+from amends_operator.kube.conditions import Condition
+from amends_operator.kube.objects import Body, Key, Kind, generation_of
+from amends_operator.kube.statuses import carried
+from amends_operator.orchestrator import RefusedError
+
+_DIGESTS = 100
+
+
+class SagaReconciler(DefinitionReconciler):
+    """Brings Sagas into force."""
+
+    stays = ("digest", "steps", "participants", "runs", "digests")
+
+    async def _apply(self, key: Key, body: Body) -> timedelta | None:
+        try:
+            manifest = manifest_of(key, body, await self._filled(key, body))
+            info = await self._info(key)
+            findings = shown_before = (body.get("status") or {}).get("findings", [])
+            if info is None or info.manifest != manifest.text:
+                checked = await self._orchestrator.check(manifest, key.namespace)
+                if errors_of(checked):
+                    return await self._refused(key, body, checked, info)
+                answer = await self._orchestrator.apply_saga(manifest, key.namespace)
+                if not answer.accepted:
+                    return await self._refused(key, body, list(answer.findings), info)
+                findings, info = shown(answer.findings), await self._info(key) or answer.saga
+            elif not info.ready or not self._known(body):
+                checked = await self._orchestrator.check(manifest, key.namespace)
+                findings = shown(checked)
+                if info.ready and errors_of(checked):  # the orchestrator will notice within its minute
+                    return await self._not_ready(key, body, info, told(errors_of(checked)), findings)
+            else:
+                findings = shown_before
+        except MissingDescriptorsError as error:
+            wanted = [Condition(kind, False, "DescriptorsNotFound", str(error)) for kind in ("ResolvedRefs", "Ready")]
+            fields = {"phase": "Refused", **carried(body, self.stays)}
+            await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+            return self._resync
+        except RefusedError as error:
+            await self._statuses.put(key, body, {"phase": "Refused", **carried(body, self.stays)}, refused(error))
+            return self._resync
+        if not info.ready:
+            return await self._not_ready(key, body, info, info.message, findings)
+        return await self._ready(key, body, info, findings)
+
+    def _known(self, body: Body) -> bool:
+        status = body.get("status") or {}
+        return bool(status.get("phase") == "Accepted" and status.get("observedGeneration") == generation_of(body))
+
+    async def _filled(self, key: Key, body: Body) -> dict[str, Any]:
+        """The spec with the descriptors of a ConfigMap written into it, for the orchestrator reads no ConfigMaps."""
+        spec: dict[str, Any] = dict(body["spec"])
+        reference = (spec.get("descriptors") or {}).get("configMapRef")
+        if reference is not None:
+            data = await self._descriptors(key.namespace, reference)
+            spec["descriptors"] = {"inline": base64.b64encode(data).decode()}
+        return spec
+
+    async def _info(self, key: Key) -> pb.SagaInfo | None:
+        found = await self._orchestrator.sagas(key.namespace, key.name)
+        return found[0] if found else None
+
+    async def _refused(
+        self, key: Key, body: Body, findings: list[pb.Finding], info: pb.SagaInfo | None
+    ) -> timedelta | None:
+        errors, outside = errors_of(findings), unresolved(findings)
+        reason, message = reason_of(errors), told(errors)
+        if info is not None:
+            message += "\nThe version that was in force before stays in force."
+        wanted = [
+            Condition("Accepted", False, reason, message),
+            _refs(outside),
+            Condition("Ready", False, reason, message),
+        ]
+        fields = {"phase": "Refused", "findings": shown(findings), **(_facts(info) if info is not None else {})}
+        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+        return self._resync
+
+    async def _not_ready(
+        self, key: Key, body: Body, info: pb.SagaInfo, message: str, findings: list[dict[str, Any]]
+    ) -> timedelta | None:
+        wanted = [
+            Condition("Accepted", True, "Accepted", "in force for new runs"),
+            Condition("ResolvedRefs", False, "ContractChanged", message),
+            Condition("Ready", False, "ContractChanged", message),
+        ]
+        fields = {"phase": "NotReady", "findings": findings, **_facts(info)}
+        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+        return self._resync
+
+    async def _ready(self, key: Key, body: Body, info: pb.SagaInfo, findings: list[dict[str, Any]]) -> timedelta | None:
+        message = f"in force for new runs as {info.digest[:12]}"
+        wanted = [
+            Condition("Accepted", True, "Accepted", message),
+            Condition("ResolvedRefs", True, "Resolved", "every service, method and message was found"),
+            Condition("Ready", True, "Accepted", message),
+        ]
+        was = carried(body, ("digest", "phase"))
+        fields = {"phase": "Accepted", "findings": findings, **_facts(info)}
+        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+        if was.get("digest") != info.digest or was.get("phase") != "Accepted":
+            waiting = (
+                run
+                for run, seen in self._objects.of(Kind.RUN, key.namespace)
+                if "endedAt" not in (seen.get("status") or {}) and (seen.get("spec") or {}).get("saga") == key.name
+            )
+            self._poke([*waiting, *(other for kind in _USED for other, _ in self._objects.of(kind))])
+        return self._resync
+
+    async def _in_force(self, key: Key) -> str | None:
+        info = await self._info(key)
+        return info.manifest if info is not None else None
+
+    async def _take_out(self, key: Key) -> None:
+        await self._orchestrator.delete_saga(key.namespace, key.name)
+
+
+_USED = (Kind.PARTICIPANT, Kind.POLICY)
+
+
+def _refs(outside: list[pb.Finding]) -> Condition:
+    if outside:
+        return Condition("ResolvedRefs", False, reason_of(outside), told(outside))
+    return Condition("ResolvedRefs", True, "Resolved", "every service, method and message was found")
+
+
+def _facts(info: pb.SagaInfo) -> dict[str, Any]:
+    """What is in force, and what runs on it."""
+    uses = sorted(info.digests, key=lambda use: (use.digest != info.digest, use.digest))[:_DIGESTS]
+    return {
+        "digest": info.digest,
+        "steps": len(info.steps),
+        "participants": list(info.participants),
+        "runs": {
+            "running": sum(use.running for use in info.digests),
+            "parked": sum(use.parked for use in info.digests),
+        },
+        "digests": [
+            {
+                "digest": use.digest,
+                "current": use.digest == info.digest,
+                "running": use.running,
+                "parked": use.parked,
+            }
+            for use in uses
+        ],
+    }

@@ -1,0 +1,86 @@
+"""Answers probes and Prometheus over HTTP: /healthz, /readyz, /metrics.
+
+/healthz turns red when a watch has gone silent: then Kubernetes starts the operator again, which is always safe.
+It does not look at the orchestrator, whose absence no restart of the operator would mend.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from datetime import timedelta
+
+from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
+
+
+class Heartbeats:
+    """When each watch was last heard of."""
+
+    def __init__(self, limit: timedelta, clock: Callable[[], float] = time.monotonic) -> None:
+        """`limit` is how long a watch may be silent before that is unhealthy."""
+        self._limit = limit.total_seconds()
+        self._clock = clock
+        self._heard: dict[str, float] = {}
+
+    def expect(self, watch: str) -> None:
+        """Begins to listen for a watch."""
+        self._heard.setdefault(watch, self._clock())
+
+    def heard(self, watch: str) -> None:
+        """The API server has answered a watch, or has sent something in it."""
+        if watch in self._heard:
+            self._heard[watch] = self._clock()
+
+    def silence(self) -> float:
+        """Seconds since the quietest watch was heard of."""
+        return self._clock() - min(self._heard.values(), default=self._clock())
+
+    def silent(self) -> list[str]:
+        """The watches that have been silent for too long."""
+        now = self._clock()
+        return sorted(watch for watch, at in self._heard.items() if now - at > self._limit)
+
+
+class HealthServer:
+    """The HTTP server of the operator."""
+
+    def __init__(self, beats: Heartbeats, ready: Callable[[], bool], registry: CollectorRegistry) -> None:
+        self._beats = beats
+        self._ready = ready
+        self._registry = registry
+        self._runner: web.AppRunner | None = None
+
+    async def start(self, host: str, port: int) -> str:
+        """Listens; host:port. Raises OSError when the port is taken."""
+        app = web.Application()
+        app.add_routes(
+            [
+                web.get("/healthz", self._healthz),
+                web.get("/readyz", self._readyz),
+                web.get("/metrics", self._metrics),
+            ]
+        )
+        self._runner = web.AppRunner(app, handle_signals=False, access_log=None)
+        await self._runner.setup()
+        site = web.TCPSite(self._runner, host, port)
+        await site.start()
+        bound = self._runner.addresses[0]
+        return f"{bound[0]}:{bound[1]}"
+
+    async def close(self) -> None:
+        """Stops listening."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _healthz(self, request: web.Request) -> web.Response:
+        silent = self._beats.silent()
+        if silent:
+            return web.Response(status=503, text=f"silent watches: {', '.join(silent)}\n")
+        return web.Response(text="ok\n")
+
+    async def _readyz(self, request: web.Request) -> web.Response:
+        return web.Response(text="ok\n") if self._ready() else web.Response(status=503, text="not listed yet\n")
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE_LATEST})

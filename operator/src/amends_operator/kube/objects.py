@@ -1,0 +1,145 @@
+"""The objects as last seen, by kind, namespace and name; the watch, lists and our own writes all bring them here.
+
+An older version never replaces a newer one, so neither a repeated event nor a stale list can turn time back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+Body = dict[str, Any]
+GROUP, VERSION = "amends.dev", "v1alpha1"
+API_VERSION = f"{GROUP}/{VERSION}"
+_NOISE = ("kubectl.kubernetes.io/last-applied-configuration",)
+
+
+class Kind(StrEnum):
+    """Our kinds, by the plural that addresses have."""
+
+    SAGA = "sagas"
+    RUN = "sagaruns"
+    POLICY = "retrypolicies"
+    PARTICIPANT = "participants"
+
+
+NAMES = {Kind.SAGA: "Saga", Kind.RUN: "SagaRun", Kind.POLICY: "RetryPolicy", Kind.PARTICIPANT: "Participant"}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """Which object."""
+
+    kind: Kind
+    namespace: str
+    name: str
+
+    @property
+    def full_name(self) -> str:
+        """namespace/name."""
+        return f"{self.namespace}/{self.name}"
+
+
+def key_of(kind: Kind, body: Body) -> Key:
+    """The key of an object."""
+    metadata = body["metadata"]
+    return Key(kind, metadata["namespace"], metadata["name"])
+
+
+def version_of(body: Body) -> int:
+    """How new an object is; API servers count in one sequence."""
+    return int(body["metadata"].get("resourceVersion") or 0)
+
+
+def generation_of(body: Body) -> int:
+    """Which spec it is."""
+    return int(body["metadata"].get("generation") or 0)
+
+
+class Objects:
+    """What is known of the cluster. One for the operator; only its event loop touches it."""
+
+    def __init__(self, changed: Callable[[Key], None]) -> None:
+        """`changed` is told of every object that came, changed or went, but not of our own writes."""
+        self._changed = changed
+        self._known: dict[Kind, dict[Key, Body]] = {kind: {} for kind in Kind}
+        self._gone: dict[str, int] = {}
+        self.deleted: dict[Key, Body] = {}
+        """Runs as they were when they vanished, until somebody has looked at what that means."""
+
+    def get(self, key: Key) -> Body | None:
+        """The object; None when there is none."""
+        return self._known[key.kind].get(key)
+
+    def of(self, kind: Kind, namespace: str | None = None) -> Iterator[tuple[Key, Body]]:
+        """All objects of a kind, of one namespace or all."""
+        for key, body in list(self._known[kind].items()):
+            if namespace in (None, key.namespace):
+                yield key, body
+
+    def seen(self, kind: Kind, body: Body) -> None:
+        """An object as the API server shows it now, or showed it a while ago."""
+        if self._put(key_of(kind, body), body):
+            self._changed(key_of(kind, body))
+
+    def written(self, kind: Kind, body: Body) -> Body:
+        """An object as it is after a write of ours; the echo of it in the watch then changes nothing."""
+        self._put(key_of(kind, body), body)
+        return body
+
+    def vanished(self, kind: Kind, body: Body) -> None:
+        """An object that was deleted."""
+        key = key_of(kind, body)
+        known = self._known[kind].get(key)
+        uid = body["metadata"]["uid"]
+        if known is not None and known["metadata"]["uid"] != uid:
+            return  # another one of the same name lives
+        self._gone[uid] = version_of(body)
+        while len(self._gone) > 10_000:
+            del self._gone[next(iter(self._gone))]
+        self._known[kind].pop(key, None)
+        if kind is Kind.RUN:
+            self.deleted[key] = body
+        self._changed(key)
+
+    def _put(self, key: Key, body: Body) -> bool:
+        known = self._known[key.kind].get(key)
+        if known is not None and version_of(known) >= version_of(body):
+            return False
+        if body["metadata"]["uid"] in self._gone:
+            return False
+        self._known[key.kind][key] = trimmed(body) if key.kind is not Kind.RUN else _trimmed_run(body)
+        return True
+
+
+def trimmed(body: Body) -> Body:
+    """An object without what nobody here reads."""
+    metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
+    if "annotations" in metadata:
+        metadata["annotations"] = {n: v for n, v in metadata["annotations"].items() if n not in _NOISE}
+    return body | {"metadata": metadata}
+
+
+def _trimmed_run(body: Body) -> Body:
+    """Of a run that has ended and asks for nothing, only what its end of life needs: there may be many."""
+    shown = trimmed(body)
+    status = shown.get("status") or {}
+    if "endedAt" not in status or "deletionTimestamp" in shown["metadata"]:
+        return shown
+    kept = ("name", "namespace", "uid", "resourceVersion", "generation", "finalizers", "annotations")
+    spec = shown.get("spec") or {}
+    return {
+        "metadata": {name: shown["metadata"][name] for name in kept if shown["metadata"].get(name)},
+        "spec": {name: spec[name] for name in ("ttlAfterEnd", "resolution") if name in spec},
+        "status": status if _asks(shown) else {name: status[name] for name in _ENDED if name in status},
+    }
+
+
+_ENDED = ("endedAt", "phase", "observedGeneration", "runId")
+
+
+def _asks(body: Body) -> bool:
+    annotations = body["metadata"].get("annotations") or {}
+    return any(name.startswith(f"{GROUP}/") for name in annotations) or "resolution" in (body.get("spec") or {})

@@ -1,0 +1,62 @@
+"""Writes statuses: only what is new, and an event for each transition that people should hear of."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from amends_operator.kube.client import Client
+from amends_operator.kube.conditions import Condition, conditions, difference, transitions
+from amends_operator.kube.events import Events
+from amends_operator.kube.objects import Body, Key, Objects, generation_of
+
+AWAY = "OrchestratorAway"
+
+
+class Statuses:
+    """Writes statuses of our objects."""
+
+    def __init__(
+        self, client: Client, objects: Objects, events: Events, now: Callable[[], datetime] = lambda: datetime.now(UTC)
+    ) -> None:
+        self._client = client
+        self._objects = objects
+        self._events = events
+        self.now = now
+
+    async def put(
+        self, key: Key, body: Body, fields: Mapping[str, Any], wanted: Sequence[Condition], tell: Iterable[str] = ()
+    ) -> bool:
+        """Makes the status of an object `fields` and `wanted`; False when it was so already.
+
+        `tell` names the conditions whose transitions are told as events. Empty fields are left out.
+        Raises NotFoundError, ApiError.
+        """
+        current = body.get("status") or {}
+        former = current.get("conditions") or []
+        generation = generation_of(body)
+        status = {name: value for name, value in fields.items() if value not in (None, "", [], {})}
+        status["observedGeneration"] = generation
+        status["conditions"] = conditions(former, wanted, generation, self.now())
+        patch = difference(current, status)
+        if not patch:
+            return False
+        self._objects.written(key.kind, await self._client.patch_status(key, patch))
+        told = set(tell)
+        for condition in transitions(former, wanted):
+            if condition.type in told and condition.holds is not None:
+                await self._events.tell(
+                    key, body, condition.reason, condition.message, warning=not _good(condition.type, condition.holds)
+                )
+        return True
+
+
+def _good(kind: str, holds: bool) -> bool:
+    return holds is (kind not in ("Stalled", "Conflicted", "Reconciling"))
+
+
+def carried(body: Body, names: Iterable[str]) -> dict[str, Any]:
+    """Fields of the status that are to stay as they are."""
+    status = body.get("status") or {}
+    return {name: status[name] for name in names if name in status}

@@ -1,0 +1,185 @@
+"""The orchestrator as reconcilers see it: its answers, or one of two errors. Nothing is compiled or decided here."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from datetime import timedelta
+from typing import Any, TypeVar, cast
+
+import grpc
+import grpc.aio
+from amends_chassis.clients import Channel
+from google.rpc import error_details_pb2  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+
+from amends.saga.v1 import definition_service_pb2 as definitions
+from amends.saga.v1 import run_pb2
+from amends.saga.v1 import run_service_pb2 as runs
+from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
+from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
+
+T = TypeVar("T")
+CALL = timedelta(seconds=10)
+_AWAY = frozenset(
+    {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+        grpc.StatusCode.RESOURCE_EXHAUSTED,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+    }
+)
+
+
+class AwayError(Exception):
+    """The orchestrator does not answer, or not now. Try again later."""
+
+
+class RefusedError(Exception):
+    """The orchestrator says no, and would say so again. `reason` is its ErrorInfo's."""
+
+    def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class Orchestrator:
+    """Calls to one orchestrator, over one channel."""
+
+    def __init__(self, target: str) -> None:
+        self._channel = Channel(target, call_timeout=CALL)
+        self._runs = RunServiceStub(self._channel)
+        self._definitions = DefinitionServiceStub(self._channel)
+
+    async def close(self) -> None:
+        """Closes the channel."""
+        await self._channel.close()
+
+    async def check(self, manifest: definitions.Manifest, namespace: str) -> list[definitions.Finding]:
+        """What the checker says about a resource. Raises AwayError, RefusedError."""
+        request = definitions.CheckSagaRequest(manifests=[manifest], namespace=namespace)
+        return list((await _answer(self._definitions.CheckSaga(request))).findings)
+
+    async def apply_saga(self, manifest: definitions.Manifest, namespace: str) -> definitions.ApplySagaResponse:
+        """Puts a Saga in force. Raises AwayError, RefusedError."""
+        request = definitions.ApplySagaRequest(manifest=manifest, namespace=namespace)
+        return await _answer(self._definitions.ApplySaga(request))
+
+    async def apply_participant(
+        self, manifest: definitions.Manifest, namespace: str, descriptors: bytes
+    ) -> definitions.ApplyParticipantResponse:
+        """Puts a Participant in force. Raises AwayError, RefusedError."""
+        request = definitions.ApplyParticipantRequest(manifest=manifest, namespace=namespace, descriptors=descriptors)
+        return await _answer(self._definitions.ApplyParticipant(request))
+
+    async def apply_policy(
+        self, manifest: definitions.Manifest, namespace: str
+    ) -> definitions.ApplyRetryPolicyResponse:
+        """Puts a RetryPolicy in force. Raises AwayError, RefusedError."""
+        request = definitions.ApplyRetryPolicyRequest(manifest=manifest, namespace=namespace)
+        return await _answer(self._definitions.ApplyRetryPolicy(request))
+
+    async def sagas(self, namespace: str = "", name: str = "") -> list[definitions.SagaInfo]:
+        """The Sagas in force. Raises AwayError."""
+        request = definitions.ListSagasRequest(namespace=namespace, name=name)
+        return list((await _answer(self._definitions.ListSagas(request))).sagas)
+
+    async def participants(self, namespace: str = "") -> list[definitions.ParticipantInfo]:
+        """The Participants in force. Raises AwayError."""
+        request = definitions.ListParticipantsRequest(namespace=namespace)
+        return list((await _answer(self._definitions.ListParticipants(request))).participants)
+
+    async def policies(self, namespace: str = "") -> list[definitions.RetryPolicyInfo]:
+        """The RetryPolicies in force. Raises AwayError."""
+        request = definitions.ListRetryPoliciesRequest(namespace=namespace)
+        return list((await _answer(self._definitions.ListRetryPolicies(request))).retry_policies)
+
+    async def delete_saga(self, namespace: str, name: str) -> None:
+        """Takes a Saga out of force. Raises AwayError."""
+        await _answer(self._definitions.DeleteSaga(definitions.DeleteSagaRequest(namespace=namespace, name=name)))
+
+    async def delete_participant(self, namespace: str, name: str) -> None:
+        """Takes a Participant out of force. Raises AwayError."""
+        request = definitions.DeleteParticipantRequest(namespace=namespace, name=name)
+        await _answer(self._definitions.DeleteParticipant(request))
+
+    async def delete_policy(self, namespace: str, name: str) -> None:
+        """Takes a RetryPolicy out of force. Raises AwayError."""
+        request = definitions.DeleteRetryPolicyRequest(namespace=namespace, name=name)
+        await _answer(self._definitions.DeleteRetryPolicy(request))
+
+    async def start(
+        self, namespace: str, saga: str, key: str, data: dict[str, Any], wait: timedelta
+    ) -> runs.StartRunResponse:
+        """Starts a run, or finds the one of that key; answers when it rests or `wait` has passed.
+
+        Raises AwayError, RefusedError.
+        """
+        request = runs.StartRunRequest(namespace=namespace, saga=saga, idempotency_key=key)
+        request.json.update(data)
+        if wait > timedelta():
+            request.wait = True
+            request.wait_timeout.FromTimedelta(wait)
+        return await _answer(self._runs.StartRun(request))
+
+    async def run(self, run_id: str) -> run_pb2.Run:
+        """One run. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
+        return (await _answer(self._runs.GetRun(runs.GetRunRequest(run_id=run_id)))).run
+
+    async def run_of_key(self, namespace: str, key: str) -> run_pb2.Run:
+        """The run that was started with a key. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
+        return (await _answer(self._runs.GetRun(runs.GetRunRequest(namespace=namespace, idempotency_key=key)))).run
+
+    async def open_runs(self, most: int = 1000) -> list[run_pb2.Run]:
+        """The newest runs that have not ended, at most `most`. Raises AwayError."""
+        states = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING, run_pb2.RUN_STATE_PARKED)
+        request = runs.ListRunsRequest(states=states, page_size=most)
+        return list((await _answer(self._runs.ListRuns(request))).runs)
+
+    async def timeline(self, run_id: str, after: int, up_to: int) -> list[run_pb2.RunEvent]:
+        """The records of a run after one and up to another. Raises AwayError, RefusedError."""
+        call = self._runs.WatchRun(runs.WatchRunRequest(run_id=run_id, after_seq=after), timeout=CALL.total_seconds())
+        found: list[run_pb2.RunEvent] = []
+        try:
+            async for answer in call:
+                if answer.HasField("event"):
+                    found.append(answer.event)
+                if not answer.HasField("event") or answer.event.seq >= up_to:
+                    break
+        except grpc.aio.AioRpcError as error:
+            raise _error(error) from None
+        finally:
+            call.cancel()
+        return found
+
+    async def resolve(self, request: runs.ResolveRunRequest) -> run_pb2.Run:
+        """Decides about a parked run. Raises AwayError, RefusedError."""
+        return (await _answer(self._runs.ResolveRun(request))).run
+
+    async def cancel(self, run_id: str, reason: str, actor: str) -> run_pb2.Run:
+        """Asks for the compensation of a run. Raises AwayError, RefusedError (PAST_PIVOT)."""
+        return (
+            await _answer(self._runs.CancelRun(runs.CancelRunRequest(run_id=run_id, reason=reason, actor=actor)))
+        ).run
+
+
+async def _answer(call: Awaitable[T]) -> T:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise _error(error) from None
+
+
+def _error(error: grpc.aio.AioRpcError) -> AwayError | RefusedError:
+    message = error.details() or error.code().name
+    if error.code() in _AWAY:
+        return AwayError(f"{error.code().name}: {message}")
+    reason = ""
+    status = rpc_status.from_call(cast("Any", error))
+    for detail in status.details if status is not None else ():
+        info = error_details_pb2.ErrorInfo()
+        if detail.Unpack(info):
+            reason = info.reason
+    return RefusedError(error.code(), reason or error.code().name, message)

@@ -1,0 +1,109 @@
+"""Looks at everything again from time to time, so that nothing depends on a watch that lost an event.
+
+A list brings what is new to `Objects`; what a list does not have any more is asked for by name before it counts as
+gone, because a list may come from a server that lags behind. What the orchestrator has in force from objects that are
+gone is taken out; open runs without a SagaRun are counted and logged, for a person to decide about.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+
+import structlog
+
+from amends_operator.definitions.manifest import is_ours
+from amends_operator.kube.client import ApiError, Client, NotFoundError
+from amends_operator.kube.objects import Key, Kind, Objects, key_of
+from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
+from amends_operator.settings import Settings
+
+LISTED = "resync.listed"
+LEFT = "resync.orphaned_run"
+POSTPONED = "resync.postponed"
+SHORTEST = timedelta(seconds=1)
+_KEY = "sagarun/"
+log = structlog.get_logger(__name__)
+
+
+class Resync:
+    """The safety net. `poke` brings keys to their reconcilers."""
+
+    def __init__(
+        self,
+        client: Client,
+        objects: Objects,
+        orchestrator: Orchestrator,
+        settings: Settings,
+        poke: Callable[[Iterable[Key]], None],
+        orphans: Callable[[float], None],
+    ) -> None:
+        self._client = client
+        self._objects = objects
+        self._orchestrator = orchestrator
+        self._settings = settings
+        self._poke = poke
+        self._orphans = orphans
+        self.listed = False
+        """Whether everything was listed once: before that nothing counts as gone."""
+
+    async def run(self) -> None:
+        """Lists at once, then every `relist`."""
+        while True:
+            try:
+                await self.once()
+            except (ApiError, AwayError, RefusedError) as error:
+                log.warning(POSTPONED, why=str(error))
+                await asyncio.sleep(min(SHORTEST, self._settings.relist).total_seconds())
+            else:
+                await asyncio.sleep(self._settings.relist.total_seconds())
+
+    async def once(self) -> None:
+        """Lists everything, and compares it with the orchestrator. Raises ApiError, AwayError."""
+        namespaces = [None] if self._settings.everywhere else list(self._settings.namespaces)
+        for kind in Kind:
+            for namespace in namespaces:
+                await self._list(kind, namespace)
+        self.listed = True
+        await self._compare()
+
+    async def _list(self, kind: Kind, namespace: str | None) -> None:
+        known = {key for key, _ in self._objects.of(kind, namespace)}
+        there: set[Key] = set()
+        async for body in self._client.objects(kind, namespace):
+            there.add(key_of(kind, body))
+            self._objects.seen(kind, body)
+        for key in known - there:
+            former = self._objects.get(key)
+            try:
+                self._objects.seen(kind, await self._client.read(key))
+            except NotFoundError:
+                if former is not None:
+                    self._objects.vanished(kind, former)
+        log.debug(LISTED, kind=kind.value, namespace=namespace, found=len(there))
+
+    async def _compare(self) -> None:
+        """What is in force without an object goes to its reconciler, which asks the API server again."""
+        gone: list[Key] = []
+        for kind, infos in (
+            (Kind.SAGA, await self._orchestrator.sagas()),
+            (Kind.PARTICIPANT, await self._orchestrator.participants()),
+            (Kind.POLICY, await self._orchestrator.policies()),
+        ):
+            for info in infos:
+                key = Key(kind, info.namespace, info.name)
+                if self._settings.serves(info.namespace) and is_ours(info.manifest) and self._objects.get(key) is None:
+                    gone.append(key)
+        self._poke(gone)
+        await self._count_orphans()
+
+    async def _count_orphans(self) -> None:
+        uids = {body["metadata"]["uid"] for _, body in self._objects.of(Kind.RUN)}
+        left = 0
+        for run in await self._orchestrator.open_runs():
+            key = run.idempotency_key
+            if key.startswith(_KEY) and key.removeprefix(_KEY) not in uids and self._settings.serves(run.namespace):
+                left += 1
+                log.warning(LEFT, namespace=run.namespace, run_id=run.run_id, saga=run.saga)
+        self._orphans(left)

@@ -1,0 +1,1 @@
+"""SagaRuns: start, mirror, decide, undo, forget."""

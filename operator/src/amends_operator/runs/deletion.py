@@ -1,0 +1,133 @@
+"""Deleted SagaRuns: their runs are compensated first, let go by policy, or, after a stated time, with a warning.
+
+The ways out, from the mildest: `spec.onDeletion: Abandon` (or the annotation amends.dev/on-delete: abandon) lets the
+resource go at once and leaves the run to the orchestrator; `kubectl patch` of metadata.finalizers does it without the
+operator. None of them stops the run: that is for `amends resolve`.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import structlog
+
+from amends.saga.v1 import run_pb2
+from amends.saga.v1 import run_service_pb2 as pb
+from amends_operator.kube.client import Client, NotFoundError
+from amends_operator.kube.events import Events
+from amends_operator.kube.objects import GROUP, Body, Key, Kind, Objects
+from amends_operator.orchestrator import Orchestrator, RefusedError
+from amends_operator.runs.values import run_key
+
+FINALIZER = "amends.dev/compensate"
+ACTOR = "amends-operator"
+REASON = "the SagaRun was deleted"
+ABANDONED = "runs.abandoned"
+UNDONE = "runs.deleted_before_finalizer"
+_OPEN = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING, run_pb2.RUN_STATE_PARKED)
+log = structlog.get_logger(__name__)
+
+
+class Deletion:
+    """The end of SagaRuns that still have a run."""
+
+    def __init__(
+        self, client: Client, objects: Objects, orchestrator: Orchestrator, events: Events, patience: timedelta
+    ) -> None:
+        self._client = client
+        self._objects = objects
+        self._orchestrator = orchestrator
+        self._events = events
+        self._patience = patience
+
+    async def look(self, key: Key, body: Body) -> run_pb2.Run | None:
+        """Asks for compensation where it was not asked for; the run while it has not ended, None when it is let go.
+
+        Raises AwayError, ApiError.
+        """
+        if _abandons(body):
+            await self._abandon(key, body, "onDeletion says so")
+            return None
+        run = await self._run(key, body)
+        if run is None or run.state not in _OPEN:
+            await self.release(key, body)
+            return None
+        if self._overdue(body):
+            await self._abandon(key, body, f"its compensation has not ended within {self._patience}")
+            return None
+        return await self._compensate(key, body, run)
+
+    async def vanished(self, key: Key) -> timedelta | None:
+        """An object that went without a finalizer: its run, if there is one, is compensated all the same.
+
+        One that was marked for deletion had its finalizer taken off by a person, or by us at the end of its run.
+        """
+        body = self._objects.deleted.get(key)
+        if body is None:
+            return None
+        if "deletionTimestamp" not in body["metadata"] and not _abandons(body):
+            run = await self._run(key, body)
+            if run is not None and run.state in _OPEN:
+                log.warning(UNDONE, run=key.full_name, run_id=run.run_id)
+                await self._compensate(key, body, run)
+        self._objects.deleted.pop(key, None)
+        return None
+
+    async def release(self, key: Key, body: Body) -> None:
+        """Takes the finalizer off. Raises ApiError."""
+        metadata = body["metadata"]
+        finalizers = [name for name in metadata.get("finalizers") or [] if name != FINALIZER]
+        patch = {"metadata": {"finalizers": finalizers or None, "resourceVersion": metadata["resourceVersion"]}}
+        try:
+            self._objects.written(Kind.RUN, await self._client.patch(key, patch))
+        except NotFoundError:
+            return
+
+    async def _run(self, key: Key, body: Body) -> run_pb2.Run | None:
+        run_id = (body.get("status") or {}).get("runId")
+        try:
+            if run_id:
+                return await self._orchestrator.run(run_id)
+            return await self._orchestrator.run_of_key(key.namespace, run_key(body["metadata"]["uid"]))
+        except RefusedError as error:
+            if error.code is grpc.StatusCode.NOT_FOUND:
+                return None
+            raise
+
+    async def _compensate(self, key: Key, body: Body, run: run_pb2.Run) -> run_pb2.Run:
+        try:
+            if run.state == run_pb2.RUN_STATE_RUNNING:
+                return await self._orchestrator.cancel(run.run_id, REASON, ACTOR)
+            if run.state == run_pb2.RUN_STATE_PARKED and "compensate" in run.parked.resolutions:
+                request = pb.ResolveRunRequest(
+                    run_id=run.run_id,
+                    resolution=pb.RESOLUTION_COMPENSATE,
+                    expected_seq=run.parked.seq,
+                    reason=REASON,
+                    actor=ACTOR,
+                )
+                return await self._orchestrator.resolve(request)
+        except RefusedError as error:
+            message = f"it cannot be undone now ({error.reason}: {error}); the resource goes when the run has ended"
+            await self._events.tell(key, body, "CompensationRefused", message, warning=True)
+        return run
+
+    async def _abandon(self, key: Key, body: Body, why: str) -> None:
+        run_id = (body.get("status") or {}).get("runId", "")
+        log.warning(ABANDONED, run=key.full_name, run_id=run_id, why=why)
+        message = f"let go without waiting for run {run_id}: {why}; the orchestrator goes on with it"
+        await self._events.tell(key, body, "Abandoned", message, warning=True)
+        await self.release(key, body)
+
+    def _overdue(self, body: Body) -> bool:
+        text: Any = body["metadata"]["deletionTimestamp"]
+        since = datetime.strptime(text, "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        return datetime.now(UTC) - since > self._patience
+
+
+def _abandons(body: Body) -> bool:
+    annotations = body["metadata"].get("annotations") or {}
+    said = annotations.get(f"{GROUP}/on-delete", "") or (body.get("spec") or {}).get("onDeletion", "")
+    return bool(said.lower() == "abandon")

@@ -1,0 +1,289 @@
+"""Reconciles SagaRuns: one look at the object and one at its run decide what is to be done now.
+
+A run that ends within `quick` is written once. A slower one gets the finalizer first, then its status at every look
+that finds something new; looks grow rarer while nothing happens. Called by the work queue.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import grpc
+import structlog
+from amends_resilience import Backoff
+
+from amends.saga.v1 import run_pb2
+from amends_operator.kube.client import ApiError, Client, ConflictError, NotFoundError
+from amends_operator.kube.conditions import Condition
+from amends_operator.kube.objects import Body, Key, Kind, Objects, generation_of
+from amends_operator.kube.statuses import AWAY, Statuses, carried
+from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
+from amends_operator.queue import Again
+from amends_operator.runs.decisions import Decision, decision_of
+from amends_operator.runs.deletion import FINALIZER, Deletion
+from amends_operator.runs.values import digest_of, duration, exact, run_key
+from amends_operator.runs.view import ENDED, conditions_of, fields_of, timeline_of
+
+REFUSED = "runs.refused"
+DECIDED = "runs.decision_carried_out"
+_WAITING = frozenset({"SAGA_UNKNOWN", "SAGA_NOT_READY"})
+"""Refusals of a start that may come right without a change of the SagaRun."""
+_LOST = "Unknown"
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunLimits:
+    """How patient the reconciler is."""
+
+    quick: timedelta
+    slowest_look: timedelta
+    timeline: int
+    ttl: timedelta | None
+    resync: timedelta
+
+
+class RunReconciler:
+    """Brings SagaRuns and runs together."""
+
+    def __init__(
+        self,
+        client: Client,
+        objects: Objects,
+        statuses: Statuses,
+        orchestrator: Orchestrator,
+        deletion: Deletion,
+        limits: RunLimits,
+    ) -> None:
+        self._client = client
+        self._objects = objects
+        self._statuses = statuses
+        self._orchestrator = orchestrator
+        self._deletion = deletion
+        self._limits = limits
+        self._looks = Backoff(initial=timedelta(milliseconds=250), maximum=limits.slowest_look, multiplier=1.5)
+        self._unchanged: dict[str, int] = {}
+
+    async def reconcile(self, key: Key) -> timedelta | None:
+        """Does what the object as it is now needs. Raises Again when somebody is away."""
+        body = self._objects.get(key)
+        try:
+            if body is None:
+                return await self._deletion.vanished(key)
+            return await self._reconcile(key, body)
+        except AwayError as error:
+            if body is not None:
+                await self._waiting(key, body, AWAY, str(error))
+            raise Again(str(error)) from None
+        except NotFoundError:
+            self._objects.vanished(Kind.RUN, body) if body is not None else None
+            return None
+        except ConflictError as error:
+            self._objects.written(Kind.RUN, await self._client.read(key))
+            raise Again(str(error), timedelta(milliseconds=50)) from None
+        except ApiError as error:
+            raise Again(str(error)) from None
+
+    async def _reconcile(self, key: Key, body: Body) -> timedelta | None:
+        status, spec = body.get("status") or {}, body.get("spec") or {}
+        deleted = "deletionTimestamp" in body["metadata"]
+        if "endedAt" in status and status.get("phase") in ENDED:
+            return await self._at_rest(key, body, deleted)
+        if deleted:
+            if FINALIZER not in (body["metadata"].get("finalizers") or []):
+                return None
+            run = await self._deletion.look(key, body)
+            if run is None:
+                return None
+            await self._show(key, body, run, waits=True)
+            return self._limits.slowest_look
+        if spec.get("suspend"):
+            return None
+        if not status.get("runId"):
+            return await self._start(key, body)
+        try:
+            run = await self._orchestrator.run(status["runId"])
+        except RefusedError as error:
+            await self._lost(key, body, str(error))
+            return self._limits.resync
+        return await self._follow(key, body, run)
+
+    async def _start(self, key: Key, body: Body) -> timedelta | None:
+        status, spec = body.get("status") or {}, body["spec"]
+        if status.get("phase") == "Refused" and status.get("observedGeneration") == generation_of(body):
+            return None
+        uid = body["metadata"]["uid"]
+        try:
+            answer = await self._orchestrator.start(
+                key.namespace, spec["saga"], run_key(uid), exact(spec.get("input") or {}), self._limits.quick
+            )
+        except RefusedError as error:
+            if error.reason in _WAITING or error.code is grpc.StatusCode.NOT_FOUND:
+                await self._waiting(key, body, _reason(error.reason), str(error))
+                raise Again(str(error)) from None
+            if error.reason == "KEY_REUSED":
+                run = await self._orchestrator.run_of_key(key.namespace, run_key(uid))
+                return await self._follow(key, body, run)
+            await self._refuse(key, body, error)
+            return None
+        return await self._follow(key, body, answer.run)
+
+    async def _follow(self, key: Key, body: Body, run: run_pb2.Run) -> timedelta | None:
+        fields = fields_of(run)
+        if fields["phase"] not in ENDED and FINALIZER not in (body["metadata"].get("finalizers") or []):
+            body = await self._guard(key, body)
+        decision = decision_of(body, run)
+        settled: dict[str, Any] | None = None
+        if decision is not None:
+            run, settled = await self._decide(run, decision)
+            body = await self._take_off(key, body, decision)
+        changed = await self._show(key, body, run, settled=settled)
+        current = self._objects.get(key)
+        if fields_of(run)["phase"] in ENDED:
+            self._unchanged.pop(key.full_name, None)
+            return await self._at_rest(key, current, False) if current is not None else None
+        count = 0 if changed else self._unchanged.get(key.full_name, 0) + 1
+        self._unchanged[key.full_name] = count
+        return self._looks.ceiling(count + 1)
+
+    async def _take_off(self, key: Key, body: Body, decision: Decision) -> Body:
+        """Takes the annotations of a decision off, before the status shows another state than they were meant for."""
+        if not decision.annotations:
+            return body
+        patch = {"metadata": {"annotations": dict.fromkeys(decision.annotations)}}
+        return self._objects.written(Kind.RUN, await self._client.patch(key, patch))
+
+    async def _guard(self, key: Key, body: Body) -> Body:
+        """Puts the finalizer on, if nothing has changed since the object was read."""
+        metadata = body["metadata"]
+        finalizers = [*(metadata.get("finalizers") or []), FINALIZER]
+        patch = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
+        return self._objects.written(Kind.RUN, await self._client.patch(key, patch))
+
+    async def _show(
+        self, key: Key, body: Body, run: run_pb2.Run, *, settled: dict[str, Any] | None = None, waits: bool = False
+    ) -> bool:
+        status = body.get("status") or {}
+        fields = fields_of(run)
+        fields["timeline"] = await self._timeline(status, run)
+        given = digest_of(body["spec"].get("input") or {})
+        fields["inputDigest"] = status.get("inputDigest") or given
+        fields["lastResolution"] = settled or status.get("lastResolution")
+        wanted = conditions_of(run, _accepted(fields["inputDigest"] == given, waits))
+        return await self._statuses.put(key, body, fields, wanted, tell=_told(fields["phase"]))
+
+    async def _timeline(self, status: dict[str, Any], run: run_pb2.Run) -> list[dict[str, Any]]:
+        shown = status.get("timeline") or []
+        after = shown[-1]["seq"] if shown else max(0, run.seq - self._limits.timeline)
+        if self._limits.timeline == 0 or run.seq <= after:
+            return list(shown)
+        try:
+            events = await self._orchestrator.timeline(run.run_id, after, run.seq)
+        except RefusedError:
+            return list(shown)
+        return [*shown, *timeline_of(events)][-self._limits.timeline :]
+
+    async def _decide(self, run: run_pb2.Run, decision: Decision) -> tuple[run_pb2.Run, dict[str, Any]]:
+        """Carries a decision out; the run afterwards, and what to say of it."""
+        accepted, message = True, ""
+        try:
+            if decision.action == "compensate" and run.state == run_pb2.RUN_STATE_RUNNING:
+                run = await self._orchestrator.cancel(run.run_id, decision.reason, decision.actor)
+            else:
+                run = await self._orchestrator.resolve(decision.request(run.run_id))
+        except ValueError as error:
+            accepted, message = False, str(error)
+        except RefusedError as error:
+            accepted, message = False, f"{error.reason}: {error}"
+            run = await self._orchestrator.run(run.run_id)
+        log.info(DECIDED, run_id=run.run_id, action=decision.action, actor=decision.actor, accepted=accepted)
+        said = {
+            "id": decision.id,
+            "action": decision.action,
+            "reason": decision.reason[:1000],
+            "actor": decision.actor[:1000],
+            "accepted": accepted,
+            "at": self._statuses.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        }
+        return run, said | ({"message": message[:1000]} if message else {})
+
+    async def _at_rest(self, key: Key, body: Body, deleted: bool) -> timedelta | None:
+        """A run that has ended: lets the object go, now or when its time has come."""
+        metadata = body["metadata"]
+        finalizers = metadata.get("finalizers") or []
+        if FINALIZER in finalizers:
+            await self._deletion.release(key, body)
+        elif body["status"].get("observedGeneration") != generation_of(body):
+            seen = {"observedGeneration": generation_of(body)}
+            self._objects.written(Kind.RUN, await self._client.patch_status(key, seen))
+        if deleted:
+            return None
+        ttl = self._ttl(body)
+        if ttl is None:
+            return None
+        ended = datetime.strptime(body["status"]["endedAt"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=UTC)
+        left = ended + ttl - self._statuses.now()
+        if left > timedelta():
+            return left
+        await self._client.delete(key, metadata["uid"])
+        return None
+
+    def _ttl(self, body: Body) -> timedelta | None:
+        own = (body.get("spec") or {}).get("ttlAfterEnd")
+        return duration(own) if own is not None else self._limits.ttl
+
+    async def _waiting(self, key: Key, body: Body, reason: str, why: str) -> None:
+        """Says why the run is not started; one that is shows what was known of it last."""
+        status = body.get("status") or {}
+        if status.get("runId") or "deletionTimestamp" in body["metadata"]:
+            return
+        wanted = [
+            Condition("Accepted", False if reason != AWAY else None, reason, why),
+            Condition("Ready", False, reason, why),
+            Condition("Reconciling", True, reason, why),
+        ]
+        try:
+            await self._statuses.put(key, body, {"phase": "Pending", "message": why[:300]}, wanted)
+        except (NotFoundError, ConflictError):
+            return
+
+    async def _refuse(self, key: Key, body: Body, error: RefusedError) -> None:
+        message = f"{error.reason}: {error}"
+        log.info(REFUSED, run=key.full_name, reason=error.reason)
+        wanted = [
+            Condition("Accepted", False, _reason(error.reason), message),
+            Condition("Ready", False, _reason(error.reason), message),
+        ]
+        await self._statuses.put(key, body, {"phase": "Refused", "message": message}, wanted, tell=("Ready",))
+
+    async def _lost(self, key: Key, body: Body, why: str) -> None:
+        """The orchestrator knows no such run: it is never started again, for it may have had its effects."""
+        message = f"the orchestrator does not know the run any more: {why}"
+        kept = carried(body, ("runId", "digest", "startedAt", "steps", "timeline", "inputDigest", "lastResolution"))
+        wanted = [
+            Condition("Accepted", True, "Accepted", "the orchestrator took it"),
+            Condition("Ready", False, "RunUnknown", message),
+            Condition("Stalled", True, "RunUnknown", message),
+        ]
+        await self._statuses.put(key, body, {**kept, "phase": _LOST, "message": message}, wanted, tell=("Stalled",))
+
+
+def _accepted(same_input: bool, waits: bool) -> Condition:
+    if not same_input:
+        message = "spec.input was changed after the start: the run goes on with what it was started with"
+        return Condition("Accepted", True, "InputChangeIgnored", message)
+    if waits:
+        return Condition("Accepted", True, "Deleting", "deleted: the resource goes when the run has ended")
+    return Condition("Accepted", True, "Accepted", "the orchestrator took it")
+
+
+def _told(phase: str) -> tuple[str, ...]:
+    """Events are for what people should look at; a run that completes is quiet."""
+    return ("Stalled",) if phase in ("Running", "Compensating", "Parked") else ()
+
+
+def _reason(reason: str) -> str:
+    """SAGA_UNKNOWN as conditions write it: SagaUnknown."""
+    return "".join(part.capitalize() for part in reason.split("_")) or "Refused"

@@ -1,0 +1,139 @@
+"""A run as the status of its SagaRun shows it. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from amends.saga.v1 import run_pb2 as pb
+from amends_operator.kube.conditions import Condition, stamp
+
+LONGEST = 1000
+LONGEST_LINE = 300
+PHASES = {
+    pb.RUN_STATE_RUNNING: "Running",
+    pb.RUN_STATE_COMPENSATING: "Compensating",
+    pb.RUN_STATE_PARKED: "Parked",
+    pb.RUN_STATE_COMPLETED: "Completed",
+    pb.RUN_STATE_COMPENSATED: "Compensated",
+}
+ENDED = ("Completed", "Compensated")
+_STEPS = {
+    pb.STEP_STATE_PENDING: "Pending",
+    pb.STEP_STATE_ACTIVE: "Active",
+    pb.STEP_STATE_DONE: "Done",
+    pb.STEP_STATE_REJECTED: "Rejected",
+    pb.STEP_STATE_SKIPPED: "Skipped",
+    pb.STEP_STATE_COMPENSATING: "Compensating",
+    pb.STEP_STATE_COMPENSATED: "Compensated",
+    pb.STEP_STATE_SKIPPED_BY_PERSON: "SkippedByPerson",
+    pb.STEP_STATE_IN_DOUBT: "InDoubt",
+}
+_PASSED = (pb.STEP_STATE_DONE, pb.STEP_STATE_SKIPPED, pb.STEP_STATE_SKIPPED_BY_PERSON)
+_OPERATIONS = {
+    pb.OPERATION_ACTION: "Action",
+    pb.OPERATION_COMPENSATION: "Compensation",
+    pb.OPERATION_VOID: "Void",
+}
+_MOST_STEPS = 100
+
+
+def fields_of(run: pb.Run) -> dict[str, Any]:
+    """The fields of the status that the run itself says; the empty ones are left out."""
+    passed = sum(step.state in _PASSED for step in run.steps)
+    shown: dict[str, Any] = {
+        "phase": PHASES.get(run.state, "Unknown"),
+        "runId": run.run_id,
+        "message": run.message[:LONGEST],
+        "digest": run.digest,
+        "seq": run.seq,
+        "progress": f"{passed}/{len(run.steps)}" if run.steps else "",
+        "startedAt": _time(run, "started_at"),
+        "endedAt": _time(run, "ended_at"),
+        "deadline": _time(run, "deadline"),
+        "skippedByPerson": run.skipped_by_person,
+        "steps": [_step(step) for step in run.steps[:_MOST_STEPS]],
+    }
+    if run.HasField("parked"):
+        shown["parked"] = _parked(run.parked)
+    if run.HasField("stalled"):
+        shown["stalled"] = _stalled(run.stalled)
+    return {name: value for name, value in shown.items() if value}
+
+
+def _step(step: pb.StepStatus) -> dict[str, Any]:
+    shown: dict[str, Any] = {"name": step.name, "state": _STEPS.get(step.state, "Pending")}
+    if step.attempts:
+        shown["attempts"] = step.attempts
+    if step.message:
+        shown["message"] = step.message[:LONGEST]
+    return shown
+
+
+def _parked(parked: pb.Parked) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "reason": parked.reason,
+        "message": parked.message[:LONGEST],
+        "step": parked.step,
+        "operation": _OPERATIONS.get(parked.operation),
+        "seq": parked.seq,
+        "resolutions": list(parked.resolutions),
+        "since": _time(parked, "since"),
+    }
+    return {name: value for name, value in shown.items() if value}
+
+
+def _stalled(stalled: pb.Stalled) -> dict[str, Any]:
+    shown = {
+        "step": stalled.step,
+        "reason": stalled.reason[:LONGEST],
+        "since": _time(stalled, "since"),
+        "nextAttempt": _time(stalled, "next_attempt"),
+    }
+    return {name: value for name, value in shown.items() if value}
+
+
+def timeline_of(events: Iterable[pb.RunEvent]) -> list[dict[str, Any]]:
+    """Records, one line each."""
+    return [{"seq": event.seq, "at": _time(event, "at"), "what": _line(event)} for event in events]
+
+
+def _line(event: pb.RunEvent) -> str:
+    operation = _OPERATIONS.get(event.operation, "").lower()
+    code = event.code if event.code not in ("", "OK") else ""
+    actor = f"by {event.actor}" if event.actor else ""
+    words = [event.step, operation, event.kind, event.outcome, code, actor]
+    line = " ".join(word for word in words if word)
+    return f"{line}: {event.message}"[:LONGEST_LINE] if event.message else line
+
+
+def conditions_of(run: pb.Run, accepted: Condition) -> list[Condition]:
+    """What the run's state means to whoever waits for it."""
+    phase = PHASES.get(run.state, "Unknown")
+    ended, line = phase in ENDED, run.message or phase
+    return [
+        accepted,
+        Condition("Ended", ended, phase, line),
+        Condition("Ready", phase == "Completed", phase, line),
+        _stalled_condition(run),
+        Condition("Reconciling", phase in ("Running", "Compensating"), phase, line),
+    ]
+
+
+def _stalled_condition(run: pb.Run) -> Condition:
+    if run.HasField("parked"):
+        choices = ", ".join(run.parked.resolutions)
+        message = f"{run.parked.reason} at {run.parked.step}: {run.parked.message} Decide: {choices}."
+        return Condition("Stalled", True, "Parked", message)
+    if run.HasField("stalled"):
+        return Condition("Stalled", True, "StepWaiting", f"{run.stalled.step} waits: {run.stalled.reason}")
+    return Condition("Stalled", False, "NotStalled", "")
+
+
+def _time(message: Any, field: str) -> str | None:
+    if not message.HasField(field):
+        return None
+    value: Timestamp = getattr(message, field)
+    return stamp(value.ToDatetime())

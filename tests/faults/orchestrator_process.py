@@ -3,6 +3,7 @@
 The process is the one that `python -m amends_orchestrator` is; only what it is given from outside is wrapped.
 """
 
+import os
 from collections.abc import Awaitable
 from typing import Any
 
@@ -17,6 +18,7 @@ from amends_orchestrator.settings import Settings
 
 from amends.saga.v1 import journal_pb2
 
+from . import clock
 from .points import Points
 
 APPENDED_RECORDS, STARTED_RECORDS = 5, -1
@@ -133,4 +135,6 @@ async def assemble(runtime: Runtime) -> None:
 
 def main() -> None:
     """The whole life of the process."""
+    if "FAULTS_CLOCK_RATE" in os.environ:
+        clock.bend(float(os.environ["FAULTS_CLOCK_RATE"]))
     run(Settings(), assemble)

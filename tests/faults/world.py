@@ -6,7 +6,9 @@ A `World` has one orchestrator database and one database of participants, and as
 import asyncio
 import json
 import os
+import random
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -33,6 +35,7 @@ from .participants_process import SERVICES
 
 ROOT = Path(__file__).parents[2]
 EXAMPLE = ROOT / "examples" / "place-order"
+SAGA = (EXAMPLE / "saga.yaml").read_text()
 LEASE = timedelta(seconds=2)
 PATIENCE = timedelta(seconds=30)
 CHANNEL = [("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 50)]
@@ -42,9 +45,9 @@ apiVersion: amends.dev/v1alpha1
 kind: RetryPolicy
 metadata: {name: patient, namespace: shop}
 spec:
-  timeout: 400ms
-  attempts: 30
-  backoff: {initial: 10ms, max: 50ms}
+  timeout: 300ms
+  attempts: 36
+  backoff: {initial: 10ms, max: 200ms}
   circuitBreaker: {failureRatio: 1.0, minimumCalls: 100000}
   budget: {ratio: 10, minPerSecond: 1000}
 """
@@ -186,8 +189,8 @@ class World:
     folder: Path
     journal_url: str
     participants_url: str
-    journal: "asyncpg.Connection[Any]"
-    memory: "asyncpg.Connection[Any]"
+    journal: "asyncpg.Pool[Any]"
+    memory: "asyncpg.Pool[Any]"
     processes: dict[str, Process] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
@@ -199,7 +202,8 @@ class World:
     ) -> AsyncIterator["World"]:
         """A world with its participants and definitions in force; an orchestrator called `a` runs."""
         journal_url, participants_url = await make(), await make()
-        journal, memory = await asyncpg.connect(journal_url), await asyncpg.connect(participants_url)
+        journal = await asyncpg.create_pool(journal_url, min_size=1, max_size=4)
+        memory = await asyncpg.create_pool(participants_url, min_size=1, max_size=4)
         world = cls(nursery, folder, journal_url, participants_url, journal, memory)
         try:
             await world.start_participants()
@@ -211,8 +215,8 @@ class World:
                 await process.kill()
             for channel in world.channels.values():
                 await channel.close()
-            await journal.close()
-            await memory.close()
+            journal.terminate()
+            memory.terminate()
 
     async def start(self, name: str, database: str = "", order: str = "", **told: str) -> Process:
         """Starts an orchestrator, on the port it had if it ran before, with an order for one of its places."""
@@ -230,14 +234,13 @@ class World:
         return await self._start("participants", "participants", {"AMENDS_DATABASE_URL": self.participants_url} | told)
 
     async def _start(self, name: str, role: str, environment: dict[str, str], order: str = "") -> Process:
-        if name in self.addresses:
-            environment["AMENDS_PORT"] = self.addresses[name].rpartition(":")[2]
+        address = self.addresses.setdefault(name, f"127.0.0.1:{free_port()}")
+        environment["AMENDS_PORT"] = address.rpartition(":")[2]
         process = await self.nursery.start(name, role, self.folder, environment, order)
         self.processes[name] = process
         await eventually(lambda: process.report() or process.ended.done(), what=f"{name} listens")
         if not order:
             assert not process.ended.done(), process.log()[-3000:]
-        self.addresses.setdefault(name, process.report().get("grpc", ""))
         return process
 
     def channel(self, name: str) -> grpc.aio.Channel:
@@ -250,11 +253,11 @@ class World:
         """RunService of an orchestrator."""
         return RunServiceStub(self.channel(name))
 
-    async def apply(self, name: str, policy: str = POLICY, target: str = "") -> None:
-        """Puts the example in force, with all participants at one place."""
+    async def apply(self, name: str, policy: str = POLICY, saga: str = SAGA, **targets: str) -> None:
+        """Puts the example in force, with all participants at one place, but those given by name."""
         definitions = DefinitionServiceStub(self.channel(name))
-        names = ("ORDERS", "INVENTORY", "PAYMENTS", "SHIPPING")
-        targets = {f"{n}_TARGET": target or self.addresses["participants"] for n in names}
+        names = ("orders", "inventory", "payments", "shipping")
+        targets = {f"{n.upper()}_TARGET": targets.get(n, self.addresses["participants"]) for n in names}
         filled = Template((EXAMPLE / "participants.yaml").read_text()).substitute(targets)
         for text in filled.split("\n---\n"):
             request = dpb.ApplyParticipantRequest(manifest=dpb.Manifest(text=text, source="participants.yaml"))
@@ -265,8 +268,8 @@ class World:
             dpb.ApplyRetryPolicyRequest(manifest=dpb.Manifest(text=policy, source="policy.yaml")), timeout=10
         )
         assert policed.accepted, policed.findings
-        saga = dpb.Manifest(text=(EXAMPLE / "saga.yaml").read_text(), source="saga.yaml")
-        applied = await definitions.ApplySaga(dpb.ApplySagaRequest(manifest=saga), timeout=10)
+        manifest = dpb.Manifest(text=saga, source="saga.yaml")
+        applied = await definitions.ApplySaga(dpb.ApplySagaRequest(manifest=manifest), timeout=10)
         assert applied.accepted, applied.findings
 
     def request(self, order_id: str, **of: str) -> pb.StartRunRequest:
@@ -286,7 +289,10 @@ class World:
         query = "SELECT state FROM run WHERE idempotency_key = $1"
 
         async def look() -> int:
-            state: int = await self.journal.fetchval(query, order_id) or 0
+            try:
+                state: int = await self.journal.fetchval(query, order_id) or 0
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+                return 0  # a test has just taken the database away
             return state if state in DONE else 0
 
         state: int = await eventually(look, timeout=within, what=f"{order_id} comes to rest")
@@ -296,17 +302,37 @@ class World:
         """The lease of dead orchestrators runs out now: told to the database instead of waited for."""
         await self.journal.execute("UPDATE process SET expires_at = clock_timestamp() - interval '1 ms'")
 
+    async def row(self, order_id: str) -> Any:
+        """The row of an order's run."""
+        return await self.journal.fetchrow("SELECT * FROM run WHERE idempotency_key = $1", order_id)
+
     async def effects(self, order_id: str) -> list[str]:
         """What was done for an order, in order: `reserve:action`, ..."""
         rows = await self.memory.fetch("SELECT step, operation FROM effect WHERE order_id = $1 ORDER BY id", order_id)
         return [f"{row['step']}:{row['operation']}" for row in rows]
 
+    async def report(self) -> books.Report:
+        """What `amends audit` sees."""
+        participants = dict.fromkeys(SERVICES, self.participants_url)
+        return await books.audit(books.Wanted(self.journal_url, participants, lease=LEASE))
+
     async def audit(self) -> books.Report:
         """Checks everything, and fails with the names of the runs that break an invariant."""
-        participants = dict.fromkeys(SERVICES, self.participants_url)
-        report = await books.audit(books.Wanted(self.journal_url, participants, lease=LEASE))
+        report = await self.report()
         assert report.found == [], "\n".join(f"{named.key}: {named.finding}" for named in report.found)
         return report
+
+
+def free_port() -> int:
+    """A port that a process can have again when it is restarted: outside the range of outgoing connections."""
+    while True:
+        port = random.randrange(20_000, 32_000)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 async def insist(call: Callable[[], Awaitable[Any]], within: timedelta = PATIENCE) -> Any:

@@ -6,7 +6,8 @@ out, which GetRun has: making JSON of them would cost more than running the saga
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+import asyncio
+from datetime import timedelta
 from typing import Any
 
 from amends_chassis.context import traceparent
@@ -92,14 +93,15 @@ def _patience(request: pb.StartRunRequest) -> timedelta:
 
 
 async def _wait(views: Views, begun: Begun, within: timedelta) -> None:
-    began = datetime.now(UTC)
+    began = asyncio.get_running_loop().time()
     live = begun.live
     if live is not None:
         if not await live_settled(live, within):
             return
         if live.state.settled and (live.state.ended or live.state.parked is not None):
             return
-    await row_settled(views.pool, begun.run_id, max(within - (datetime.now(UTC) - began), timedelta()))
+    waited = timedelta(seconds=asyncio.get_running_loop().time() - began)
+    await row_settled(views.pool, begun.run_id, max(within - waited, timedelta()))
 
 
 def _live_message(

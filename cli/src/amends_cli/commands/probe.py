@@ -153,7 +153,10 @@ class _Given:
                 f"{self._method} does not say what undoes it",
                 "Give --compensated-by METHOD, or set option (amends.options.v1.method).compensated_by.",
             )
-        return _find(pool, f"{action.containing_service.full_name}/{name.rpartition('/')[2]}")
+        own = action.containing_service.full_name
+        if name.rpartition("/")[0] not in ("", own):
+            raise usage(f"{name} is of another service", f"Action and compensation are of one service, here {own}.")
+        return _find(pool, f"{own}/{name.rpartition('/')[2]}")
 
 
 async def _pool(known: "FileDescriptorSet | None", wire: "Wire", services: list[str]) -> "DescriptorPool":

@@ -12,6 +12,8 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 STATUS_DETAILS = "grpc-status-details-bin"
 TRY_AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE})
+OF_THE_WIRE = frozenset({grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED})
+"""Without the trailer these need not come from the service."""
 ATTEMPTS = 5
 PAUSE = timedelta(milliseconds=100)
 
@@ -46,8 +48,10 @@ class Wire:
     def __init__(self, target: str, timeout: timedelta) -> None:
         self._channel = grpc.aio.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)])
         self._timeout = timeout.total_seconds()
+        self.answers = 0
+        """How many calls with a key the service answered."""
         self.unmarked: list[str] = []
-        """Answers to calls with a key that lacked the trailer."""
+        """Those of its answers that lacked the trailer."""
 
     @property
     def channel(self) -> grpc.aio.Channel:
@@ -72,8 +76,10 @@ class Wire:
             if answer.code not in TRY_AGAIN:
                 break
             await asyncio.sleep(PAUSE.total_seconds())
-        if not answer.guarded:
-            self.unmarked.append(f"{operation} answered {answer}")
+        if answer.guarded or answer.code not in OF_THE_WIRE:
+            self.answers += 1
+            if not answer.guarded:
+                self.unmarked.append(f"{operation} answered {answer}")
         return answer
 
     async def _call(self, path: str, request: bytes, metadata: Sequence[tuple[str, str]]) -> Answer:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import socket
 from collections.abc import Callable, Iterable
+from datetime import timedelta
 from typing import Any
 
 import kopf
@@ -43,6 +45,7 @@ NO_CRDS = "operator.waits_for_crds"
 CANNOT_START = "operator.cannot_start"
 DEFINITION_WORKERS = 4
 RUN_WORKERS = 64
+SOON = timedelta(seconds=1)
 log = structlog.get_logger(__name__)
 
 
@@ -69,7 +72,9 @@ class Operator:
         )
         deletion = Deletion(self._client, self.objects, self._orchestrator, events, settings.deletion_patience)
         limits = RunLimits(settings.quick, settings.slowest_look, settings.timeline, settings.run_ttl, settings.resync)
-        runs = RunReconciler(self._client, self.objects, statuses, self._orchestrator, deletion, limits)
+        runs = RunReconciler(
+            self._client, self.objects, statuses, self._orchestrator, deletion, limits, self._poke_soon
+        )
         self._policies = PolicyReconciler(*common)
         compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map)
         self._compiled = WorkQueue("compiled", compiled.reconcile, workers=1)
@@ -104,6 +109,10 @@ class Operator:
         """Something that these objects depend on may have changed."""
         for key in keys:
             self._queues[key.kind].add(key)
+
+    def _poke_soon(self, key: Key) -> None:
+        if self.objects.get(key) is not None:
+            self._queues[key.kind].add_after(key, SOON)
 
     async def _reconcile_policy(self, key: Key) -> Any:
         try:
@@ -177,6 +186,7 @@ class Operator:
 def main(settings: Settings) -> int:
     """Runs until SIGTERM or SIGINT; the exit code."""
     logs.configure(settings.name, settings.log_level, settings.log_format)
+    logging.getLogger("kopf").setLevel(logging.WARNING)  # a line for each event is not for people
     operator = None
 
     def listening(address: str) -> None:

@@ -44,8 +44,10 @@ class Statuses:
             return False
         self._objects.written(key.kind, await self._client.patch_status(key, patch))
         told = set(tell)
+        known = {condition["type"] for condition in former}
         for condition in transitions(former, wanted):
-            if condition.type in told and condition.holds is not None:
+            quiet = condition.type not in known and condition.holds is False and _good(condition.type, False)
+            if condition.type in told and condition.holds is not None and not quiet:
                 await self._events.tell(
                     key, body, condition.reason, condition.message, warning=not _good(condition.type, condition.holds)
                 )

@@ -6,6 +6,7 @@ that finds something new; looks grow rarer while nothing happens. Called by the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -56,6 +57,7 @@ class RunReconciler:
         orchestrator: Orchestrator,
         deletion: Deletion,
         limits: RunLimits,
+        poke_soon: Callable[[Key], None],
     ) -> None:
         self._client = client
         self._objects = objects
@@ -63,6 +65,7 @@ class RunReconciler:
         self._orchestrator = orchestrator
         self._deletion = deletion
         self._limits = limits
+        self._poke_soon = poke_soon
         self._looks = Backoff(initial=timedelta(milliseconds=250), maximum=limits.slowest_look, multiplier=1.5)
         self._unchanged: dict[str, int] = {}
 
@@ -172,6 +175,8 @@ class RunReconciler:
         fields["inputDigest"] = status.get("inputDigest") or given
         fields["lastResolution"] = settled or status.get("lastResolution")
         wanted = conditions_of(run, _accepted(fields["inputDigest"] == given, waits))
+        if fields["phase"] != status.get("phase") and not (fields["phase"] in ENDED and not status.get("phase")):
+            self._poke_soon(Key(Kind.SAGA, key.namespace, body["spec"]["saga"]))  # which counts its runs
         return await self._statuses.put(key, body, fields, wanted, tell=_told(fields["phase"]))
 
     async def _timeline(self, status: dict[str, Any], run: run_pb2.Run) -> list[dict[str, Any]]:
@@ -281,6 +286,8 @@ def _accepted(same_input: bool, waits: bool) -> Condition:
 
 def _told(phase: str) -> tuple[str, ...]:
     """Events are for what people should look at; a run that completes is quiet."""
+    if phase == "Compensated":
+        return ("Ready",)
     return ("Stalled",) if phase in ("Running", "Compensating", "Parked") else ()
 
 

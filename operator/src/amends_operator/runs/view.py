@@ -129,7 +129,7 @@ def _stalled_condition(run: pb.Run) -> Condition:
         return Condition("Stalled", True, "Parked", message)
     if run.HasField("stalled"):
         return Condition("Stalled", True, "StepWaiting", f"{run.stalled.step} waits: {run.stalled.reason}")
-    return Condition("Stalled", False, "NotStalled", "")
+    return Condition("Stalled", False, "NotStalled", "nothing waits for longer than it should")
 
 
 def _time(message: Any, field: str) -> str | None:

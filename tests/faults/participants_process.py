@@ -11,7 +11,7 @@ from amends_barrier import connection
 from amends_barrier.barrier import Barrier
 from amends_barrier.transaction import Transaction
 from amends_chassis.context import current_call
-from amends_chassis.errors import FailedPrecondition
+from amends_chassis.errors import FailedPrecondition, Unavailable
 from amends_chassis.service import Runtime, run
 from amends_chassis.settings import ServiceSettings
 
@@ -64,6 +64,8 @@ class Payments(payments_pb2_grpc.PaymentServiceServicer):
         payment_id = await effect(request.order_id)
         if request.card_token == "tok_slow":
             await asyncio.sleep(SLOW_SECONDS)
+        if request.card_token == "tok_broken":
+            raise Unavailable("CARD_NETWORK_DOWN", "The card network is down.")
         if request.card_token == "tok_declined":
             raise FailedPrecondition("CARD_DECLINED", "The card was declined.")
         return payments_pb2.ChargeResponse(payment_id=payment_id)

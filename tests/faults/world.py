@@ -272,10 +272,10 @@ class World:
         applied = await definitions.ApplySaga(dpb.ApplySagaRequest(manifest=manifest), timeout=10)
         assert applied.accepted, applied.findings
 
-    def request(self, order_id: str, **of: str) -> pb.StartRunRequest:
-        """The start of one order's run."""
+    def request(self, order_id: str, long: str = "", **of: str) -> pb.StartRunRequest:
+        """The start of one order's run; `long` makes the order's id longer than the key."""
         data = Struct()
-        data.update(order(order_id, **of))
+        data.update(order(order_id + long, **of))
         return pb.StartRunRequest(namespace="shop", saga="place-order", idempotency_key=order_id, json=data)
 
     async def place(self, name: str, order_id: str, **of: str) -> pb.StartRunResponse:
@@ -286,14 +286,10 @@ class World:
 
     async def ended(self, order_id: str, within: timedelta = PATIENCE) -> str:
         """Waits until a run has come to rest, as its database says; returns its state."""
-        query = "SELECT state FROM run WHERE idempotency_key = $1"
 
-        async def look() -> int:
-            try:
-                state: int = await self.journal.fetchval(query, order_id) or 0
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-                return 0  # a test has just taken the database away
-            return state if state in DONE else 0
+        async def look() -> Any:
+            row = await self.row(order_id)
+            return row["state"] if row is not None and row["state"] in DONE else 0
 
         state: int = await eventually(look, timeout=within, what=f"{order_id} comes to rest")
         return books.STATES[state]
@@ -304,11 +300,13 @@ class World:
 
     async def row(self, order_id: str) -> Any:
         """The row of an order's run."""
-        return await self.journal.fetchrow("SELECT * FROM run WHERE idempotency_key = $1", order_id)
+        found = await patiently(self.journal, "SELECT * FROM run WHERE idempotency_key = $1", order_id)
+        return found[0] if found else None
 
     async def effects(self, order_id: str) -> list[str]:
         """What was done for an order, in order: `reserve:action`, ..."""
-        rows = await self.memory.fetch("SELECT step, operation FROM effect WHERE order_id = $1 ORDER BY id", order_id)
+        query = "SELECT step, operation FROM effect WHERE order_id = $1 ORDER BY id"
+        rows = await patiently(self.memory, query, order_id)
         return [f"{row['step']}:{row['operation']}" for row in rows]
 
     async def report(self) -> books.Report:
@@ -321,6 +319,18 @@ class World:
         report = await self.report()
         assert report.found == [], "\n".join(f"{named.key}: {named.finding}" for named in report.found)
         return report
+
+
+async def patiently(database: "asyncpg.Pool[Any]", query: str, *arguments: Any) -> list[Any]:
+    """Rows, though a test may have taken the database away for a while."""
+    end = asyncio.get_running_loop().time() + PATIENCE.total_seconds()
+    while True:
+        try:
+            return list(await database.fetch(query, *arguments))
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError):
+            if asyncio.get_running_loop().time() > end:
+                raise
+            await asyncio.sleep(0.02)
 
 
 def free_port() -> int:

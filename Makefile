@@ -48,6 +48,7 @@ $(STAMPS)/locked: requirements.lock | $(STAMPS)/venv
 $(STAMPS)/local: $(STAMPS)/locked $(PROJECTS)
 	@echo "installing $(words $(PACKAGES)) local packages ..."
 	@$(PIP) --no-build-isolation --no-deps $(addprefix --editable ,$(PACKAGES))
+	@$(PY) -m compileall -q -j 0 $(SOURCES) libs/contracts/gen  # every process of the demo starts sooner
 	@touch $@ $(STAMPS)/proto
 
 $(STAMPS)/proto: $(PROTOS) libs/contracts/hatch_build.py | $(STAMPS)/local

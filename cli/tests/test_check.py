@@ -12,6 +12,7 @@ from amends_testkit.answers import Answer
 
 from amends.saga.v1 import definition_service_pb2 as api
 
+EXAMPLE = Path(__file__).parents[2] / "examples" / "place-order"
 GOOD = """\
 apiVersion: amends.dev/v1alpha1
 kind: Participant
@@ -185,16 +186,32 @@ async def test_without_contracts_the_orchestrator_checks(amends, orchestrator, t
     assert result.out.endswith("1 warning in 1 file\n")
 
 
-async def test_a_check_loads_no_network_library_and_is_quick(contracts, tmp_path: Path) -> None:
+async def test_warnings_fail_a_strict_check_only(run, tmp_path: Path) -> None:
+    (tmp_path / "toy.proto").write_text(PROTO)
+    (tmp_path / "saga.yaml").write_text(TOY)
+    lenient, strict = (
+        await run("check", "--protos", ".", "saga.yaml"),
+        await run("check", "--strict", "--protos", ".", "saga.yaml"),
+    )
+    assert (lenient.code, strict.code) == (0, 1)
+    assert lenient.out == strict.out
+    assert "warning AM" in strict.out
+
+
+async def test_a_strict_check_of_a_saga_without_warnings_succeeds(run, contracts, tmp_path: Path) -> None:
     (tmp_path / "saga.yaml").write_text(GOOD)
+    assert (await run("check", "--strict", "--descriptors", contracts, "saga.yaml")).code == 0
+
+
+async def test_a_check_loads_no_network_library_and_is_quick(contracts) -> None:
     code = (
         "import sys; from amends_cli.main import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "heavy = {'grpc', 'asyncpg', 'amends_orchestrator', 'rich'}\n"
+        "heavy = {'grpc', 'asyncio', 'asyncpg', 'amends_orchestrator', 'rich'}\n"
         "print(sorted({name.split('.')[0] for name in sys.modules} & heavy))"
     )
-    command = [sys.executable, "-c", code, "check", "--descriptors", contracts, str(tmp_path / "saga.yaml")]
+    command = [sys.executable, "-c", code, "check", "--descriptors", contracts, str(EXAMPLE)]
     taken = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)

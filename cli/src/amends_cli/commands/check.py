@@ -36,10 +36,11 @@ def check(
     descriptor_files: descriptors.Descriptors = None,
     protos: descriptors.Protos = None,
     namespace: connection.Namespace = "default",
+    strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
     form: Annotated[Report, typer.Option("-o", "--output", help="How to print; wide adds figures.")] = Report.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """Check definitions. Exit code 1 when there is an error; warnings alone are a success."""
+    """Check definitions. Exit code 1 when there is an error; warnings alone are a success, unless --strict is given."""
     texts = manifests.read_files(files)
     contracts = descriptors.load(descriptor_files, protos)
     if contracts is not None:
@@ -48,7 +49,7 @@ def check(
     else:
         found, figures = _by_server(texts, namespace, address), []
     _show(found, figures, form, findings.plural([(len(texts), "file")]))
-    if any(finding.is_error for finding in found):
+    if any(strict or finding.is_error for finding in found):
         raise typer.Exit(Exit.FAILED)
 
 

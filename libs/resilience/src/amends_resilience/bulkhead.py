@@ -5,13 +5,17 @@ refused call is no attempt. Written out instead of using asyncio.Semaphore becau
 bounded, first in first out, and loss of a place by cancellation impossible.
 """
 
-import asyncio
+from __future__ import annotations
+
 from collections import deque
 from datetime import timedelta
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from amends_resilience.policy import BulkheadPolicy
+
+if TYPE_CHECKING:
+    import asyncio
 
 
 class BulkheadFull(Exception):
@@ -23,7 +27,7 @@ class Place:
 
     __slots__ = ("_bulkhead",)
 
-    def __init__(self, bulkhead: "Bulkhead") -> None:
+    def __init__(self, bulkhead: Bulkhead) -> None:
         self._bulkhead: Bulkhead | None = bulkhead
 
     def release(self) -> None:
@@ -84,6 +88,8 @@ class Bulkhead:
             return place
         if len(self._queue) >= self._policy.max_queued:
             raise BulkheadFull(f"{self._taken} calls are under way and {len(self._queue)} wait")
+        import asyncio  # here only: it is slow to load, and `amends check` needs the policies of this package alone
+
         turn = asyncio.get_running_loop().create_future()
         self._queue.append(turn)
         try:

@@ -47,9 +47,7 @@ async def own(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("kind", ["killed", "restarted"])
-async def test_a_database_that_dies_under_load_loses_no_order_and_comes_back_to_full_speed(
-    own: World, server: Postgres, kind: str
-):
+async def test_a_database_that_dies_under_load_loses_no_order_and_comes_back(own: World, server: Postgres, kind: str):
     orders = [new_order() for _ in range(60)]
     placing = asyncio.create_task(place_all(own, "a", orders))
     await eventually(lambda: some_have_ended(own, orders), what="the load is under way")

@@ -1,0 +1,230 @@
+"""What the operator's tests stand on: a real API server, the real orchestrator and shop, and operators as processes."""
+
+import asyncio
+import itertools
+import json
+import sys
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import yaml
+from amends_demo.place import Place
+from amends_demo.shop import Shop, visiting
+from amends_demo.stack import SERVICES, Stack, running
+from amends_embedded import Child
+from amends_testkit.kubernetes import KubectlError, Kubernetes
+from amends_testkit.waiting import eventually
+
+from amends.saga.v1 import run_pb2
+from amends.saga.v1 import run_service_pb2 as runs
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLES = ROOT / "examples" / "kubernetes"
+PATIENCE = timedelta(seconds=30)
+KINDS = "sagas,sagaruns,retrypolicies,participants"
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+async def cluster(kubernetes: Kubernetes) -> Kubernetes:
+    """The API server with our resources."""
+    await kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "charts/amends-crds/templates"))
+    await kubernetes.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    return kubernetes
+
+
+@dataclass(slots=True)
+class Platform:
+    """The orchestrator and the shop."""
+
+    stack: Stack
+    shop: Shop
+
+    async def runs(self, namespace: str) -> list[run_pb2.Run]:
+        """All runs of a namespace."""
+        request = runs.ListRunsRequest(namespace=namespace, page_size=1000)
+        return list((await self.shop.runs.ListRuns(request, timeout=20)).runs)
+
+    async def timeline(self, run_id: str) -> list[run_pb2.RunEvent]:
+        """All records of a run that has ended."""
+        call = self.shop.runs.WatchRun(runs.WatchRunRequest(run_id=run_id), timeout=20)
+        return [answer.event async for answer in call if answer.HasField("event")]
+
+
+@pytest.fixture(scope="session")
+async def platform(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+    """Two replicas of the orchestrator, and the shop's services, with stock."""
+    place = Place(tmp_path_factory.mktemp("shop"))
+    async with running(place) as stack, visiting(stack) as shop:
+        await shop.stock_up()
+        yield Platform(stack, shop)
+
+
+@dataclass(slots=True)
+class Namespace:
+    """A namespace of one test, and short ways to look into it."""
+
+    cluster: Kubernetes
+    platform: Platform
+    name: str
+    folder: Path
+    operators: list[Child] = field(default_factory=list)
+
+    async def kubectl(self, *arguments: str, stdin: str | None = None) -> str:
+        return await self.cluster.kubectl("-n", self.name, *arguments, stdin=stdin)
+
+    async def apply(self, *documents: dict) -> None:
+        await self.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(documents))
+
+    async def get(self, kind: str, name: str) -> dict:
+        found: dict = json.loads(await self.kubectl("get", kind, name, "-o", "json"))
+        return found
+
+    async def gone(self, kind: str, name: str) -> bool:
+        return await self.kubectl("get", kind, name, "--ignore-not-found", "-o", "name") == ""
+
+    async def until(self, kind: str, name: str, *phases: str, timeout: timedelta = PATIENCE) -> dict:
+        """Waits until an object is in one of these phases for its generation, and returns it."""
+
+        async def look() -> dict | None:
+            body = await self.get(kind, name)
+            status = body.get("status", {})
+            assert status.get("phase") in phases, f"{name}: {status}"
+            return body if status["observedGeneration"] == body["metadata"]["generation"] else None
+
+        found = await eventually(look, timeout=timeout, what=f"{kind} {name} {'/'.join(phases)}")
+        assert found is not None
+        return found
+
+    async def condition(self, kind: str, name: str, condition: str, status: str) -> dict:
+        """Waits for a condition, and returns it."""
+
+        async def look() -> dict | None:
+            return next(
+                (
+                    found
+                    for found in (await self.get(kind, name)).get("status", {}).get("conditions", [])
+                    if (found["type"], found["status"]) == (condition, status)
+                ),
+                None,
+            )
+
+        found = await eventually(look, timeout=PATIENCE, what=f"{kind} {name} {condition}={status}")
+        assert found is not None
+        return found
+
+    def example(self, path: str) -> list[dict]:
+        """Resources of an example, with the addresses and the namespace of this test."""
+        documents = [document for document in yaml.safe_load_all((EXAMPLES / path).read_text()) if document]
+        targets = {service: self.platform.stack.address(name) for name, service in SERVICES.items()}
+        for document in documents:
+            document["metadata"].pop("namespace", None)
+            if document["kind"] == "Participant":
+                document["spec"]["target"] = targets[document["spec"]["service"]]
+                document["spec"]["callers"] = [self.name]
+        return documents
+
+    def run(self, example: str, name: str) -> dict:
+        """A SagaRun like one of the examples, for an order of its own."""
+        (document,) = self.example(f"runs/{example}.yaml")
+        document["metadata"]["name"] = name
+        document["spec"]["input"]["orderId"] = f"{self.name}-{name}"
+        return document
+
+    async def install(self) -> None:
+        """Applies the example's participants, policies and saga, and waits for them."""
+        await self.apply(
+            *self.example("shop/participants.yaml"),
+            *self.example("shop/retry-policies.yaml"),
+            *self.example("shop/saga.yaml"),
+        )
+        await self.kubectl(
+            "wait", "--for=condition=Ready", "--timeout=40s", "saga,participant,retrypolicy", "--all"
+        )
+
+    async def start(self, server: str = "", **settings: str) -> Child:
+        """Starts an operator for this namespace, with the rights that its Role gives; `server` is a proxy."""
+        number = next(_numbers)
+        kubeconfig = self.cluster.kubeconfig("operator", server=server, namespace=self.name)
+        environment = {
+            "KUBECONFIG": str(kubeconfig),
+            "AMENDS_NAMESPACES": self.name,
+            "AMENDS_ORCHESTRATOR_TARGET": self.platform.stack.orchestrator,
+            "AMENDS_LOG_FORMAT": "console",
+            "AMENDS_SLOWEST_LOOK": "1s",
+            "AMENDS_RESYNC": "2s",
+            **{f"AMENDS_{name.upper()}": value for name, value in settings.items()},
+        }
+        child = Child.start(
+            f"operator-{number}",
+            [sys.executable, "-m", "amends_operator"],
+            log=self.folder / f"operator-{number}.log",
+            report=self.folder / f"operator-{number}.json",
+            environment=environment,
+        )
+        self.operators.append(child)
+        await child.ready()
+        return child
+
+    async def probe(self, child: Child, path: str) -> int:
+        """The HTTP status of a probe."""
+        address = (await child.ready())["metrics"]
+
+        def ask() -> int:
+            try:
+                with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
+                    return answer.status
+            except urllib.error.HTTPError as error:
+                return error.code
+
+        return await asyncio.to_thread(ask)
+
+    async def close(self) -> None:
+        for child in self.operators:
+            await child.terminate(timedelta(seconds=3))
+        await self.kubectl("patch", "--type=merge", "-p", '{"metadata":{"finalizers":null}}', "sagarun", "--all")
+        await self.kubectl("delete", KINDS, "--all", "--wait=false")
+
+
+@asynccontextmanager
+async def a_namespace(cluster: Kubernetes, platform: Platform, folder: Path, name: str) -> AsyncIterator[Namespace]:
+    await cluster.kubectl("create", "namespace", name)
+    role = [
+        document
+        for document in yaml.safe_load_all((ROOT / "operator/deploy/operator.yaml").read_text())
+        if document["kind"] in ("Role", "RoleBinding")
+    ]
+    role[1]["subjects"] = [{"kind": "User", "name": "operator", "apiGroup": "rbac.authorization.k8s.io"}]
+    await cluster.kubectl("-n", name, "apply", "-f", "-", stdin=yaml.safe_dump_all(role))
+    namespace = Namespace(cluster, platform, name, folder)
+    try:
+        yield namespace
+    finally:
+        try:
+            await namespace.close()
+        except KubectlError as error:
+            print(f"{name} was not cleared: {error}")
+
+
+@pytest.fixture
+async def namespace(cluster: Kubernetes, platform: Platform, tmp_path: Path) -> AsyncIterator[Namespace]:
+    """A namespace of this test alone; no operator runs yet."""
+    async with a_namespace(cluster, platform, tmp_path, f"fault-{next(_numbers)}") as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+async def served(
+    cluster: Kubernetes, platform: Platform, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Namespace]:
+    """A namespace with the example installed and an operator at work, for all tests that break neither."""
+    async with a_namespace(cluster, platform, tmp_path_factory.mktemp("served"), "shop") as made:
+        await made.start()
+        await made.install()
+        yield made

@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import pytest
 import yaml
 from amends_contracts import descriptor_set
 from amends_testkit.answers import Answer
@@ -81,18 +82,58 @@ async def test_a_refused_saga_is_shown_with_its_findings_and_exits_with_1(amends
     assert as_json[2]["findings"][0]["code"] == "AM010"
 
 
-async def test_files_that_are_no_resources_are_wrong_use(amends, orchestrator, tmp_path: Path) -> None:
-    for text, said in (
-        ("kind: [", "all.yaml:1:8: this is not YAML"),
-        ("- 1", "all.yaml:1: this document is no resource"),
-        ("kind: Deployment\nmetadata: {name: x}", "`Deployment` is no kind of ours"),
-        ("kind: SagaRun\nmetadata: {name: x}", "amends start"),
-        ("# nothing", "there is no resource"),
-    ):
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("kind: [", "all.yaml:1:8: error AM001"),
+        ("- 1", "all.yaml:1:1: error AM009"),
+        ("apiVersion: amends.dev/v1alpha1\nkind: Sagaa\nmetadata: {name: x}", "Did you mean `Saga`?"),
+        (DOCUMENTS + "---\nhello", "it is text"),
+    ],
+)
+async def test_a_file_that_holds_something_else_is_a_finding_and_nothing_is_applied(
+    amends, orchestrator, tmp_path: Path, text: str, said: str
+) -> None:
+    (tmp_path / "all.yaml").write_text(text)
+    result = await amends("apply", "all.yaml")
+    assert (result.code, orchestrator.received) == (1, [])
+    assert said in result.out
+
+
+async def test_a_file_without_resources_and_one_with_runs_are_wrong_use(amends, orchestrator, tmp_path: Path) -> None:
+    a_run = "---\napiVersion: amends.dev/v1alpha1\nkind: SagaRun\nmetadata: {name: x}\nspec: {saga: pay}\n"
+    for text, said in (("# nothing", "there is no resource"), (DOCUMENTS + a_run, "amends start")):
         (tmp_path / "all.yaml").write_text(text)
         result = await amends("apply", "all.yaml")
-        assert result.code == 2, text
+        assert (result.code, orchestrator.received) == (2, [])
         assert said in result.err
+
+
+async def test_what_is_in_force_and_not_ready_says_why(amends, orchestrator, tmp_path: Path) -> None:
+    accept(orchestrator)
+    away = api.ParticipantInfo(message="its descriptors could not be read")
+    orchestrator.script("ApplyParticipant", Answer.ok(api.ApplyParticipantResponse(accepted=True, participant=away)))
+    (tmp_path / "all.yaml").write_text(DOCUMENTS)
+    result = await amends("apply", "all.yaml")
+    assert "applied, not ready: its descriptors could not be read" in result.out
+    assert result.code == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "method"),
+    [("saga/pay", "DeleteSaga"), ("participant/p", "DeleteParticipant"), ("policy/r", "DeleteRetryPolicy")],
+)
+async def test_a_resource_is_taken_out_of_force(amends, orchestrator, name: str, method: str) -> None:
+    assert (await amends("delete", name, "-n", "shop")).code == 1
+    orchestrator.script(method, Answer.ok(deleted=True))
+    result = await amends("delete", name, "-n", "shop")
+    assert (result.code, result.err) == (0, f"{name.replace('/', ' shop/')} deleted\n")
+    assert orchestrator.calls(method)[-1].request.name == name.partition("/")[2]
+
+
+@pytest.mark.parametrize("name", ["pay", "frog/pay", "saga/"])
+async def test_only_what_has_a_kind_and_a_name_can_be_deleted(amends, orchestrator, name: str) -> None:
+    assert (await amends("delete", name)).code == 2
     assert orchestrator.received == []
 
 

@@ -11,6 +11,7 @@ import grpc
 import pytest
 from amends_testkit.answers import Answer
 
+from amends.saga.v1 import definition_service_pb2 as definitions
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as api
 
@@ -240,6 +241,35 @@ async def test_a_refusal_is_shown_with_its_reason_and_how_to_mend_it(amends, orc
     assert result.code == 1
     assert result.err.startswith(f"error: it is not so ({reason})\n")
     assert hint in result.err
+
+
+@pytest.mark.parametrize(
+    ("saga", "namespace", "hint"),
+    [
+        ("pya", "shop", "Did you mean `pay`?"),
+        ("pay", "default", "add `-n shop`"),
+        ("xyz", "shop", "`amends list sagas`"),
+    ],
+)
+async def test_a_saga_that_is_not_there_is_named_with_the_one_that_was_meant(
+    amends, orchestrator, saga: str, namespace: str, hint: str
+) -> None:
+    orchestrator.script("StartRun", Answer.refused(grpc.StatusCode.NOT_FOUND, "SAGA_UNKNOWN"))
+    known = definitions.SagaInfo(namespace="shop", name="pay", ready=True)
+    orchestrator.script("ListSagas", Answer.ok(definitions.ListSagasResponse(sagas=[known])))
+    result = await amends("start", saga, "-n", namespace)
+    assert result.code == 1
+    assert f"there is no saga {namespace}/{saga}" in result.err
+    assert hint in result.err
+
+
+async def test_an_input_over_the_limit_is_told_with_both_sizes(amends, orchestrator, tmp_path: Path) -> None:
+    (tmp_path / "input.json").write_text(json.dumps({"orderId": "x" * 5_000_000}))
+    result = await amends("start", "pay", "-i", "@input.json")
+    assert result.code == 1
+    assert "the message is too large: 5,000," in result.err
+    assert "4,194,304 at most" in result.err
+    assert "AMENDS_MAX_MESSAGE_BYTES" in result.err
 
 
 async def test_no_server_is_said_with_the_address_and_where_it_came_from(run, tmp_path: Path) -> None:

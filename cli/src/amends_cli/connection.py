@@ -4,6 +4,7 @@ grpc is imported only when a channel is opened: `amends check` without a server 
 """
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -26,6 +27,8 @@ DEFAULT = "127.0.0.1:7400"
 """Where `amends dev` listens unless told otherwise."""
 CALL_TIMEOUT = timedelta(seconds=15)
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+
+TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
 HINTS = {
     "SAGA_UNKNOWN": "`amends list sagas` shows those in force; `amends apply FILE` puts one in force.",
@@ -118,10 +121,15 @@ def _failure(error: Any, target: str, found: str) -> Failure:
         return Failure(
             f"the orchestrator at {target} did not answer in time", "Try again; `amends list` shows the state."
         )
+    if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not reason and (sizes := TOO_LARGE.search(text)):
+        return Failure(
+            f"the message is too large: {int(sizes[1]):,} bytes, {int(sizes[2]):,} at most",
+            "Send a reference instead of the content; the orchestrator's limit is AMENDS_MAX_MESSAGE_BYTES.",
+        )
     if code is grpc.StatusCode.UNIMPLEMENTED:
         return Failure(f"the server at {target} is no orchestrator of this version", "Look at --address.")
     label = reason or code.name
-    return Failure(f"{text or code.name} ({label})", HINTS.get(reason, ""))
+    return Failure(f"{text or code.name} ({label})", HINTS.get(reason, ""), reason=reason)
 
 
 def _reason(error: Any) -> str:

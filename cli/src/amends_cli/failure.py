@@ -19,11 +19,13 @@ class Exit(IntEnum):
 class Failure(Exception):
     """The command ends here."""
 
-    def __init__(self, message: str, hint: str = "", code: Exit = Exit.FAILED) -> None:
+    def __init__(self, message: str, hint: str = "", code: Exit = Exit.FAILED, *, reason: str = "") -> None:
         super().__init__(message)
         self.message = message
         self.hint = hint
         self.code = code
+        self.reason = reason
+        """Of the orchestrator's refusal, e.g. SAGA_UNKNOWN; empty when it was none."""
 
 
 def usage(message: str, hint: str = "") -> Failure:

@@ -17,6 +17,7 @@ from amends_cli.failure import Exit, Failure
 COMMANDS = {
     "check": ("check", "check"),
     "apply": ("apply", "apply"),
+    "delete": ("delete", "delete"),
     "get": ("show", "get"),
     "list": ("show", "list_"),
     "start": ("runs", "start"),

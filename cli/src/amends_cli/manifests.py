@@ -10,11 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from amends_cli.failure import usage
+from amends_cli.failure import Failure, usage
 
 SUFFIXES = (".yaml", ".yml", ".json")
 ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2, "SagaRun": 3}
 """What others refer to comes first."""
+
+
+class Unreadable(Failure):
+    """A text that holds something else than resources of ours; `amends_saga.definition.read` tells what and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +69,7 @@ def _read(name: str) -> Iterator[Text]:
 
 
 def split(texts: Iterable[Text]) -> list[Manifest]:
-    """Splits well-formed files into their documents, those first that others refer to."""
+    """Splits files into their resources, those first that others refer to. Raises Unreadable."""
     found = [manifest for text in texts for manifest in _documents(text)]
     return sorted(found, key=lambda manifest: ORDER.get(manifest.kind, len(ORDER)))
 
@@ -80,20 +84,16 @@ def _documents(text: Text) -> Iterator[Manifest]:
     except yaml.YAMLError as error:
         where = getattr(error, "problem_mark", None)
         place = f":{where.line + 1}:{where.column + 1}" if where else ""
-        raise usage(
-            f"{text.source}{place}: this is not YAML: {getattr(error, 'problem', None) or error}",
-            "`amends check` shows the line.",
+        raise Unreadable(
+            f"{text.source}{place}: this is not YAML: {getattr(error, 'problem', None) or error}"
         ) from None
     for node, content in zip(nodes, contents, strict=True):
         start, end = node.start_mark.line, node.end_mark.line + 1
         # The end mark of a block lies behind it, on the separator or on the next document.
         body = [line for line in lines[start:end] if not line.startswith(("---", "..."))] if start < end else []
         metadata = content.get("metadata") if isinstance(content, dict) else None
-        if not isinstance(content, dict) or not isinstance(metadata, dict):
-            raise usage(
-                f"{text.source}:{start + 1}: this document is no resource",
-                "A resource has apiVersion, kind, metadata and spec; `amends check` tells more.",
-            )
+        if not isinstance(content, dict) or not isinstance(metadata, dict) or content.get("kind") not in ORDER:
+            raise Unreadable(f"{text.source}:{start + 1}: this document is no resource of ours")
         yield Manifest(
             text.source,
             "\n" * start + "".join(body),

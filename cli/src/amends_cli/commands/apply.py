@@ -7,7 +7,7 @@ import typer
 from amends_cli import connection, descriptors, findings, manifests, output
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Exit, usage
-from amends_cli.manifests import Manifest
+from amends_cli.manifests import Manifest, Text, Unreadable
 from amends_cli.output import Column, Format, field
 
 if TYPE_CHECKING:
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 COLUMNS = [
     Column("RESOURCE", field("resource")),
-    Column("RESULT", field("result")),
+    Column("RESULT", lambda row: row["result"] + (f", not ready: {row['message']}" if row["message"] else "")),
     Column("DIGEST", lambda row: row.get("digest", "")[:12]),
 ]
 
@@ -30,9 +30,12 @@ def apply(
 ) -> None:
     """Check resources and put them in force. Exit code 1 when one is refused; the others are in force then."""
     texts = manifests.read_files(files)
-    documents = manifests.split(texts)
+    documents = _split(texts, namespace)
     if not documents:
         raise usage("there is no resource in these files", "A resource has apiVersion, kind, metadata and spec.")
+    for document in documents:
+        if document.kind == "SagaRun":
+            raise usage(f"{document.source}: a SagaRun is not applied here", "Start one with `amends start SAGA`.")
     contracts = descriptors.load(descriptor_files, protos)
     results: list[dict[str, Any]] = []
     with connection.connect(address) as server:
@@ -45,6 +48,21 @@ def apply(
         output.emit(data, form)
     if any(row["result"] == "refused" for row in results):
         raise typer.Exit(Exit.FAILED)
+
+
+def _split(texts: list[Text], namespace: str) -> list[Manifest]:
+    """The resources of all files. What cannot be read is shown as `check` shows it, and nothing is applied."""
+    try:
+        return manifests.split(texts)
+    except Unreadable:
+        from amends_saga.definition import Document, read
+
+        found = read([Document(text.source, text.text) for text in texts], namespace=namespace).findings
+        errors = [finding for finding in found if finding.is_error]
+        if not errors:
+            raise
+        findings.show(errors, summary=findings.plural([(len(texts), "file")]))
+        raise typer.Exit(Exit.FAILED) from None
 
 
 def _apply(
@@ -65,13 +83,13 @@ def _apply(
     elif document.kind == "Saga":
         saga = api.ApplySagaRequest(manifest=manifest, namespace=namespace)
         answer = server.definitions.ApplySaga(saga, timeout=timeout)
-    elif document.kind == "SagaRun":
-        raise usage(f"{document.source}: a SagaRun is not applied here", "Start one with `amends start SAGA`.")
     else:
-        raise usage(f"{document.source}: `{document.kind}` is no kind of ours", "Use Saga, Participant or RetryPolicy.")
+        raise AssertionError(document.kind)
+    stands = getattr(answer, "participant" if document.kind == "Participant" else "saga", None)
     return {
         "resource": f"{document.kind.lower()} {document.namespace or namespace}/{document.name}",
         "result": "applied" if answer.accepted else "refused",
+        "message": stands.message if answer.accepted and stands is not None and not stands.ready else "",
         "digest": getattr(answer, "digest", ""),
         "findings": [findings.from_message(found) for found in answer.findings],
     }

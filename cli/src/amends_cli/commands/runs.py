@@ -7,6 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
@@ -77,7 +78,7 @@ def start(
     if wait and not follow:
         request.wait = True
         request.wait_timeout.FromTimedelta(limit)
-    with connection.connect(address) as server:
+    with _naming(saga, namespace, address), connection.connect(address) as server:
         answer = server.runs.StartRun(request, timeout=(limit + CALL_TIMEOUT).total_seconds())
         run = answer.run
         if not answer.created:
@@ -89,6 +90,28 @@ def start(
     _report(run, form, told=follow)
     if wait or follow:
         _exit_by(run)
+
+
+@contextmanager
+def _naming(saga: str, namespace: str, address: str | None) -> Iterator[None]:
+    """Says which saga is not there, and which one may have been meant."""
+    from difflib import get_close_matches
+
+    from amends_cli.commands.show import Kind, resources
+
+    try:
+        yield
+    except Failure as failure:
+        if failure.reason != "SAGA_UNKNOWN":
+            raise
+        with connection.connect(address) as server:
+            known = resources(server, Kind.SAGAS, "")
+        elsewhere = sorted(other.namespace for other in known if other.name == saga)
+        near = get_close_matches(saga, [other.name for other in known if other.namespace == namespace], n=1)
+        hint = f"Did you mean `{near[0]}`?" if near else failure.hint
+        if elsewhere:
+            hint = f"There is one in the namespace {elsewhere[0]}: add `-n {elsewhere[0]}`."
+        raise Failure(f"there is no saga {namespace}/{saga}", hint) from None
 
 
 def watch(

@@ -22,6 +22,10 @@ class Kind(StrEnum):
     POLICIES = "policies"
 
 
+BY_NAME = {"saga": Kind.SAGAS, "participant": Kind.PARTICIPANTS, "policy": Kind.POLICIES}
+"""What stands before the name of one resource."""
+
+
 class State(StrEnum):
     """States of runs, as people write them."""
 
@@ -124,11 +128,12 @@ def list_(
         if kind is Kind.RUNS:
             messages = _runs(server, namespace, saga, state or [], stalled, limit)
         else:
-            messages = _resources(server, kind, namespace)
+            messages = resources(server, kind, namespace)
     output.emit_rows([plain(message) for message in messages], COLUMNS[kind], form, empty=f"no {kind}")
 
 
-def _resources(server: connection.Connection, kind: Kind, namespace: str) -> list[Any]:
+def resources(server: connection.Connection, kind: Kind, namespace: str) -> list[Any]:
+    """Reads all sagas, participants or policies; an empty namespace means all. grpc errors pass through."""
     from amends.saga.v1 import definition_service_pb2 as api
 
     timeout = CALL_TIMEOUT.total_seconds()
@@ -192,16 +197,21 @@ def fetch(server: connection.Connection, run_id: str, namespace: str = "", key: 
 
 
 def _show_resource(server: connection.Connection, kind: str, name: str, namespace: str, form: Format) -> None:
-    kinds = {"saga": Kind.SAGAS, "participant": Kind.PARTICIPANTS, "policy": Kind.POLICIES}
-    if kind not in kinds:
+    if kind not in BY_NAME:
         raise usage(f"`{kind}` is no kind", "Use saga/NAME, participant/NAME or policy/NAME.")
-    for message in _resources(server, kinds[kind], namespace):
+    for message in resources(server, BY_NAME[kind], namespace):
         if message.name == name:
             row = plain(message)
             if not output.emit(row, form):
-                output.emit_rows([row], COLUMNS[kinds[kind]], Format.WIDE, empty="")
+                output.emit_rows([row], COLUMNS[BY_NAME[kind]], Format.WIDE, empty="")
             return
-    raise Failure(f"there is no {kind} {namespace}/{name}", f"`amends list {kinds[kind]}` shows those that are there.")
+    raise absent(kind, namespace, name)
+
+
+def absent(kind: str, namespace: str, name: str) -> Failure:
+    """What to say of a resource that is not there."""
+    hint = f"`amends list {BY_NAME[kind]}` shows those that are there."
+    return Failure(f"there is no {kind} {namespace}/{name}", hint)
 
 
 def _show_run(run: Any, form: Format) -> None:

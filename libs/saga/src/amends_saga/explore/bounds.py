@@ -18,12 +18,16 @@ class Bounds:
     """How many owners may lose what they did not wait for."""
     resolutions: int = 1
     """Decisions that a person takes."""
+    unanswered: bool = True
+    """A call may stay without an answer."""
     late: bool = True
     """A call may arrive after its caller gave up."""
     duplicates: bool = True
     """The wire may deliver a call of a guarded method, or of any method when `plain_duplicates`, twice."""
     plain_duplicates: bool = False
     """No rule protects plain methods from a wire that duplicates; switch on to see their limits."""
+    windows: bool = False
+    """A late call of a KEYED method may arrive after its window; switch on to see what that leads to."""
     deadline: bool = True
     """The deadline may pass for an owner at any moment."""
     rejections: bool = True
@@ -32,6 +36,8 @@ class Bounds:
     """Every compensation may be rejected by its participant."""
     releases: bool = False
     """An owner may let go of a run cleanly."""
+    parks: bool = False
+    """A person may park a run that waits for another attempt."""
     states: int = 5_000_000
     """Stop after this many states and say so."""
 

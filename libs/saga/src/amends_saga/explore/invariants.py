@@ -5,8 +5,11 @@ are excused, for a person may be wrong.
 """
 
 from amends_saga.engine.state import Done, Phase, RunState
-from amends_saga.explore.participants import Broken, Participant
+from amends_saga.explore.participants import DISORDER, Broken, Participant
 from amends_saga.plan import Kind, Plan
+
+STANDS = "COMPENSATED but an effect stands"
+MISSING = "COMPLETED but an effect is missing or doubled"
 
 
 def broken(plan: Plan, disk: RunState, participants: tuple[Participant, ...]) -> list[Broken]:
@@ -21,14 +24,34 @@ def broken(plan: Plan, disk: RunState, participants: tuple[Participant, ...]) ->
     return bad
 
 
-def excuse(disk: RunState, found: list[Broken]) -> tuple[str, ...]:
-    """Return the texts of what remains when the steps that a person decided are left out, each text once."""
-    return tuple(dict.fromkeys(text for step, text in found if not _person_decided(disk, step)))
+def after_skip(
+    plan: Plan, disk: RunState, before: tuple[Participant, ...], after: tuple[Participant, ...]
+) -> list[Broken]:
+    """Return what took effect although a person was told that it never will, and may have done it by hand."""
+    bad: list[Broken] = []
+    for index, (was, now) in enumerate(zip(before, after, strict=True)):
+        step = disk.steps[index]
+        acted = now.effects > was.effects and step.done is Done.BY_PERSON
+        undone = now.undone > was.undone and step.undone is Done.BY_PERSON
+        if plan.steps[index].action.kind is Kind.GUARDED and (acted or undone):
+            bad.append(Broken(index, "an effect after a person skipped it"))
+    return bad
 
 
-def _person_decided(disk: RunState, index: int) -> bool:
+def excuse(plan: Plan, disk: RunState, found: list[Broken]) -> tuple[Broken, ...]:
+    """Return what remains when what a person decided is left out, each once."""
+    return tuple(dict.fromkeys(broken for broken in found if not _excused(plan, disk, *broken)))
+
+
+def _excused(plan: Plan, disk: RunState, index: int, text: str) -> bool:
+    """Return whether a person answers for it: for all of a plain step, for what a guarded one was not made to do.
+
+    What the barrier promises holds whatever a person says.
+    """
     step = disk.steps[index]
-    return step.by_person or step.forced > 0 or step.skipping
+    if plan.steps[index].action.kind is Kind.GUARDED:
+        return (step.by_person or step.skipping) and text in (STANDS, MISSING, DISORDER)
+    return step.by_person or step.forced > 0
 
 
 def _step(plan: Plan, disk: RunState, index: int, here: Participant) -> list[str]:
@@ -42,9 +65,9 @@ def _step(plan: Plan, disk: RunState, index: int, here: Participant) -> list[str
     if here.undone > here.effects:
         bad.append("undone more than done")
     if disk.phase is Phase.COMPENSATED and standing > 0:
-        bad.append("COMPENSATED but an effect stands")
+        bad.append(STANDS)
     if disk.phase is Phase.COMPLETED and kind is not Kind.READ:
         left_out = disk.steps[index].done is Done.SKIPPED
         if standing != (0 if left_out else 1):
-            bad.append("COMPLETED but an effect is missing or doubled")
+            bad.append(MISSING)
     return bad

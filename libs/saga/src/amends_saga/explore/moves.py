@@ -14,8 +14,8 @@ from amends_saga.engine.resolve import check_resolution, resolutions
 from amends_saga.engine.state import Phase, RunState, after_pivot_intent
 from amends_saga.explore import invariants
 from amends_saga.explore.bounds import Bounds
-from amends_saga.explore.owners import NOW, Engine, Owners, Step, live
-from amends_saga.explore.participants import BarrierRules, Broken, Message, Participant, Participants
+from amends_saga.explore.owners import NOW, Engine, Owners, Step
+from amends_saga.explore.participants import BarrierRules, Broken, Delivery, Message, Participant, Participants
 from amends_saga.plan import Kind, Plan
 
 
@@ -34,6 +34,7 @@ class World(NamedTuple):
     owners: int = 1
     crashes: int = 0
     resolutions: int = 0
+    forgotten: bool = False
 
 
 class Move(NamedTuple):
@@ -49,7 +50,7 @@ class Event(NamedTuple):
 
     text: str
     world: World
-    violations: tuple[str, ...] = ()
+    violations: tuple[Broken, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +59,8 @@ class Rules:
 
     fence: bool = True
     """Records of an owner that was replaced are refused."""
+    forgets: bool = False
+    """A participant loses one row of its barrier: retention, a restored database, a replica without it."""
     barrier: BarrierRules = BarrierRules()  # noqa: RUF009 - frozen and without state
 
 
@@ -81,6 +84,10 @@ class Moves:
         disk, owner = self.owners.begin()
         return World(disk, owner, (), (), (Participant(),) * len(self._plan.steps))
 
+    def name(self, step: int) -> str:
+        """Return the name of a step; empty for -1."""
+        return self._plan.steps[step].name if step >= 0 else ""
+
     def phase(self, world: World) -> str:
         """Return what the journal says of the run: an end, PARKED with its reason, or empty."""
         state = self.owners.disks[world.disk].state
@@ -94,9 +101,12 @@ class Moves:
     def next(self, world: World) -> Iterator[Event]:
         """Yield every move, each with the invariants that it breaks."""
         for move in self._all(world):
+            bad = [*move.violations]
             disk = self.owners.disks[move.world.disk].state
-            bad = [*move.violations, *invariants.broken(self._plan, disk, move.world.participants)]
-            yield Event(move.text, move.world, invariants.excuse(disk, bad) if bad else ())
+            if move.world.participants is not world.participants or move.world.disk != world.disk:
+                bad += invariants.broken(self._plan, disk, move.world.participants)
+                bad += invariants.after_skip(self._plan, disk, world.participants, move.world.participants)
+            yield Event(move.text, move.world, invariants.excuse(self._plan, disk, bad) if bad else ())
 
     def _all(self, world: World) -> Iterator[Move]:
         if world.owner >= 0:
@@ -104,6 +114,7 @@ class Moves:
         for index in range(len(world.zombies)):
             yield from self._zombie(world, index)
         yield from self._wire(world)
+        yield from self._forget(world)
         yield from self._take_over(world)
         yield from self._person(world)
 
@@ -112,7 +123,7 @@ class Moves:
     def _owner(self, world: World) -> Iterator[Move]:
         state = self.owners.owners[world.owner].state
         name = f"owner {world.fence}"
-        for message in live(state):
+        for message in self.owners.live(world.owner):
             for text, step, wire, after, bad in self._answers(world, world.owner, state, message):
                 moved = self._stepped(world._replace(participants=after, wire=wire), step)
                 yield Move(f"{name}: {text}", moved, bad)
@@ -124,6 +135,8 @@ class Moves:
             yield Move(f"{name}: the deadline passes", self._stepped(world, step))
         if self._bounds.releases and not (state.releasing or state.ended or state.parked):
             yield Move(f"{name}: lets go of the run", self._stepped(world, self.owners.release(world.owner)))
+        if self._bounds.parks and self._stalls(world, state):
+            yield Move(f"{name}: a person parks the stalled run", self._stepped(world, self.owners.park(world.owner)))
 
     def _flush(self, world: World, name: str, count: int) -> Move:
         disk = self.owners.write(world.disk, world.owner, count, world.fence)
@@ -131,7 +144,9 @@ class Moves:
         step = self.owners.durable(world.owner, count)
         after = self._stepped(world._replace(disk=disk), step)
         if self.owners.owners[step.owner].state.settled:
-            after = after._replace(owner=-1)
+            # Whatever is still under way will be answered to nobody.
+            wire = self._with(after.wire, self.owners.live(step.owner), after.participants)
+            after = after._replace(owner=-1, wire=wire)
         written = ", ".join(self._named(event) for event in queue)
         return Move(f"{name}: on disk: {written}", after)
 
@@ -141,11 +156,19 @@ class Moves:
         outcome = f" {getattr(event, 'outcome', '')}".rstrip()
         return f"{type(event).__name__}{name}{outcome}"
 
+    def _stalls(self, world: World, state: RunState) -> bool:
+        if state.ended or state.parked or state.park_request or world.resolutions >= self._bounds.resolutions:
+            return False
+        return any(step.since for step in state.steps)
+
     def _may_pass_deadline(self, world: World) -> bool:
         owner = self.owners.owners[world.owner]
-        state = owner.state
-        open_ = state.phase is Phase.RUNNING and not after_pivot_intent(self._plan, state) and not state.parked
-        return self._bounds.deadline and self._plan.deadline is not None and not owner.late and open_
+        return not owner.late and self._deadline_counts(owner.state)
+
+    def _deadline_counts(self, state: RunState) -> bool:
+        if not self._bounds.deadline or self._plan.deadline is None or state.parked:
+            return False
+        return state.phase is Phase.RUNNING and not after_pivot_intent(self._plan, state)
 
     # ------------------------------------------------------------ calls and answers
 
@@ -164,11 +187,26 @@ class Moves:
             more = state.steps[message.step].attempts + 1 < self._bounds.attempts
             bounded = message.call is Call.ACTION and not self._plan.steps[message.step].post
             reply = Reply(Outcome.UNKNOWN, retry_at=NOW if more or not bounded else None)
+            step = self.owners.reply(owner, message, reply)
             wire = self._with(world.wire, (message,) if self._bounds.late else (), world.participants)
-            yield f"{name}: no answer", self.owners.reply(owner, message, reply), wire, world.participants, ()
+            yield f"{name}: no answer", step, wire, world.participants, ()
+            if not self._bounds.late:
+                yield from self._unheard(world, message, step)
+
+    def _unheard(
+        self, world: World, message: Message, step: Step
+    ) -> Iterator[tuple[str, Step, tuple[Message, ...], tuple[Participant, ...], tuple[Broken, ...]]]:
+        """Yield what a call can do whose answer is lost. With late calls it is one that arrives at once."""
+        for delivery in self._participants.deliver(world.participants, message):
+            after = _put(world.participants, message.step, delivery.after)
+            if after != world.participants:
+                wire = self._with(world.wire, (), after)
+                yield f"{self._call(message)}: {delivery.text}, answer lost", step, wire, after, delivery.violations
 
     def _may_time_out(self, state: RunState, message: Message) -> bool:
         step = state.steps[message.step]
+        if not self._bounds.unanswered:
+            return False
         if message.call is Call.ACTION and not self._plan.steps[message.step].post:
             return True
         failed = step.attempts if message.call is Call.ACTION else step.retries
@@ -197,10 +235,10 @@ class Moves:
     def _zombie(self, world: World, index: int) -> Iterator[Move]:
         zombie = world.zombies[index]
         state = self.owners.owners[zombie].state
-        for message in live(state):
+        for message in self.owners.live(zombie):
             for text, step, wire, after, bad in self._answers(world, zombie, state, message):
                 left = self._with(wire, step.abandoned, after)
-                zombies = self._zombies(world.zombies, index, self.owners.silence(step.owner))
+                zombies = self._zombies(world.zombies, index, self._replaced(step.owner))
                 moved = world._replace(participants=after, wire=left, zombies=zombies)
                 yield Move(f"replaced owner: {text}", moved, bad)
         if not self._rules.fence and self.owners.owners[zombie].queue:
@@ -209,22 +247,44 @@ class Moves:
             zombies = self._zombies(world.zombies, index, step.owner)
             yield Move("replaced owner: on disk, unfenced", world._replace(disk=disk, zombies=zombies))
 
+    def _replaced(self, owner: int, written: int = 0) -> int:
+        """Return the owner once it is replaced; `written` of its records are on disk."""
+        if self._rules.fence:
+            return self.owners.silence(owner)
+        return self.owners.durable(owner, written).owner if written else owner
+
     def _zombies(self, zombies: tuple[int, ...], index: int, now: int) -> tuple[int, ...]:
         rest = zombies[:index] + zombies[index + 1 :]
-        keep = (now,) if any(True for _ in live(self.owners.owners[now].state)) else ()
+        writes = not self._rules.fence and self.owners.owners[now].queue
+        keep = (now,) if writes or self.owners.live(now) else ()
         return tuple(sorted(rest + keep))
 
     def _wire(self, world: World) -> Iterator[Move]:
         for message in world.wire:
             for delivery in self._participants.deliver(world.participants, message):
-                if delivery.after == world.participants[message.step] and not delivery.violations:
-                    continue
-                after = _put(world.participants, message.step, delivery.after)
-                # A plain method is delivered twice at the most: it would never come to an end.
-                again = self._plan.steps[message.step].action.kind is Kind.GUARDED and self._bounds.duplicates
-                rest = tuple(m for m in world.wire if m != message or again)
-                moved = world._replace(participants=after, wire=self._with(rest, (), after))
-                yield Move(f"late {self._call(message)}: {delivery.text}", moved, delivery.violations)
+                if delivery.after != world.participants[message.step] or delivery.violations:
+                    yield self._late(world, message, delivery, "late")
+            if self._bounds.windows:
+                for delivery in self._participants.after_window(world.participants, message):
+                    yield self._late(world, message, delivery, "after its window, late")
+
+    def _late(self, world: World, message: Message, delivery: Delivery, how: str) -> Move:
+        after = _put(world.participants, message.step, delivery.after)
+        # A plain method is delivered twice at the most: it would never come to an end.
+        again = self._plan.steps[message.step].action.kind is Kind.GUARDED and self._bounds.duplicates
+        rest = tuple(m for m in world.wire if m != message or again)
+        moved = world._replace(participants=after, wire=self._with(rest, (), after))
+        return Move(f"{how} {self._call(message)}: {delivery.text}", moved, delivery.violations)
+
+    def _forget(self, world: World) -> Iterator[Move]:
+        if not self._rules.forgets or world.forgotten:
+            return
+        for index, here in enumerate(world.participants):
+            guarded = self._plan.steps[index].action.kind is Kind.GUARDED
+            if guarded and here.action == "d" and here.compensation == "-":
+                lost = _put(world.participants, index, here._replace(action="-", payload=None))
+                name = self._plan.steps[index].name
+                yield Move(f"the barrier of {name} forgets", world._replace(participants=lost, forgotten=True))
 
     # ------------------------------------------------------------ new owners
 
@@ -244,14 +304,16 @@ class Moves:
                 continue
             seen.add(disk)
             yield self._taken(world, disk, lost)
+            if self._deadline_counts(state):
+                yield self._taken(world, disk, lost, late=True)
 
-    def _taken(self, world: World, disk: int, lost: int) -> Move:
+    def _taken(self, world: World, disk: int, lost: int, *, late: bool = False) -> Move:
         fence = world.fence + 1
         zombies = world.zombies
         if world.owner >= 0:
-            old = self.owners.silence(world.owner) if self._rules.fence else world.owner
+            old = self._replaced(world.owner, len(self.owners.owners[world.owner].queue) - lost)
             zombies = self._zombies((*zombies, old), len(zombies), old)
-        step = self.owners.take_over(disk, fence)
+        step = self.owners.take_over(disk, fence, late=late)
         after = World(
             disk,
             step.owner,
@@ -262,9 +324,11 @@ class Moves:
             world.owners + 1,
             world.crashes + bool(lost),
             world.resolutions,
+            world.forgotten,
         )
         what = f", {lost} of the old owner's records are lost" if lost else ""
-        return Move(f"owner {fence} takes over{what}", after)
+        when = " after the deadline" if late else ""
+        return Move(f"owner {fence} takes over{when}{what}", after)
 
     # ------------------------------------------------------------ a person
 
@@ -297,9 +361,8 @@ class Moves:
         """Return whether the current owner waits for something that never comes."""
         if world.owner < 0:
             return False
-        state = self.owners.owners[world.owner].state
-        waits = any(True for _ in live(state)) or self.owners.awaited(world.owner) or self._may_pass_deadline(world)
-        return not waits
+        calls = self.owners.live(world.owner)
+        return not (calls or self.owners.awaited(world.owner) or self._may_pass_deadline(world))
 
 
 def _put(all_: tuple[Participant, ...], index: int, one: Participant) -> tuple[Participant, ...]:

@@ -4,7 +4,7 @@ An owner's state is made canonical first: sequence numbers keep their order but 
 that no rule reads here are dropped. Called by `moves`.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple
 
@@ -15,11 +15,13 @@ from amends_saga.engine.events import (
     Admitted,
     Answered,
     AttemptFailed,
+    Call,
     Command,
     Decided,
     Durable,
     Event,
     Parked,
+    ParkRequested,
     Prepare,
     Prepared,
     Record,
@@ -32,7 +34,7 @@ from amends_saga.engine.events import (
     Started,
 )
 from amends_saga.engine.ledger import Ledger
-from amends_saga.engine.state import RunState, StepRun, initial
+from amends_saga.engine.state import Done, RunState, StepRun, initial
 from amends_saga.explore.participants import Message
 from amends_saga.plan import Plan
 
@@ -40,6 +42,7 @@ NOW = datetime(2000, 1, 1, tzinfo=UTC)
 DEADLINE = NOW + timedelta(hours=1)
 AFTER = NOW + timedelta(days=1)
 """A moment at which the deadline has passed."""
+UNTOUCHED = StepRun()
 
 
 class Engine(NamedTuple):
@@ -130,6 +133,10 @@ class Owners:
         """Return what the owner does when it is told to let go of the run."""
         return self._do(owner, ReleaseRequested())
 
+    def park(self, owner: int) -> Step:
+        """Return what the owner does when a person wants the stalled run to stop."""
+        return self._do(owner, ParkRequested("a person", "it has stalled"))
+
     def durable(self, owner: int, count: int) -> Step:
         """Return what the owner does when the first `count` records of its queue are on disk."""
         key = (owner, "durable", count)
@@ -169,29 +176,41 @@ class Owners:
             self._memo[key] = self._disk_id(ledger)
         return self._memo[key]  # type: ignore[no-any-return]
 
-    def take_over(self, disk: int, fence: int) -> Step:
-        """Return the next owner as it begins with what is on disk."""
-        key = (disk, "take over", fence)
+    def take_over(self, disk: int, fence: int, *, late: bool = False) -> Step:
+        """Return the next owner as it begins with what is on disk; `late`: after the deadline."""
+        key = (disk, "take over", fence, late)
         if key not in self._memo:
             state = self._engine.ledger.owned(self.disks[disk], fence)
-            before = Owner(state)
-            state, commands = self._engine.machine.advance(self._plan, state, None, NOW)
-            self._memo[key] = self._after(before, state, commands, NOW)
+            before = Owner(state, late=late)
+            state, commands = self._engine.machine.advance(self._plan, state, None, before.now)
+            self._memo[key] = self._after(before, state, commands, before.now)
         return self._memo[key]  # type: ignore[no-any-return]
 
     def resolve(self, disk: int, wish: Resolved, fence: int) -> tuple[int, Step]:
         """Return the journal with a person's decision, and the owner that it makes."""
-        ledger = self.disks[disk]
-        entry = Recorded(ledger.state.seq + 1, fence, NOW, wish)
-        ledger = self._engine.ledger.append(self._plan, ledger, entry)
-        after = self._disk_id(ledger)
+        key = (disk, wish, fence)
+        if key not in self._memo:
+            ledger = self.disks[disk]
+            entry = Recorded(ledger.state.seq + 1, fence, NOW, wish)
+            self._memo[key] = self._disk_id(self._engine.ledger.append(self._plan, ledger, entry))
+        after: int = self._memo[key]
         return after, self.take_over(after, fence)
 
     def silence(self, owner: int) -> int:
-        """Return the owner as a zombie: none of its records will ever be on disk."""
-        before = self.owners[owner]
-        state = before.state
-        return self._owner_id(before._replace(queue=(), state=state._replace(seq=max(state.seq, state.durable))))
+        """Return the owner as a zombie: none of its records will ever be on disk, so it never undoes anything."""
+        key = (owner, "silence")
+        if key not in self._memo:
+            before = self.owners[owner]
+            state = before.state._replace(fence=0, successor=False, cancel=None)
+            self._memo[key] = self._owner_id(before._replace(queue=(), state=state))
+        return self._memo[key]  # type: ignore[no-any-return]
+
+    def live(self, owner: int) -> tuple[Message, ...]:
+        """Return the calls whose answers the owner waits for."""
+        key = (owner, "live")
+        if key not in self._memo:
+            self._memo[key] = tuple(_live(self.owners[owner].state))
+        return self._memo[key]  # type: ignore[no-any-return]
 
     def _do(self, owner: int, signal: Any) -> Step:
         key = (owner, signal)
@@ -237,22 +256,20 @@ class Owners:
         runs = not plan.has_when or (self._whens[command.step] and b"=0" not in used)
         own = plan.compensation is not None and plan.compensation.uses_self
         undo = used if plan.compensation is not None and not own else None
-        if command.call.value == "compensation":
-            return Prepared(command.step, command.call, compensation=used)
+        if command.call is Call.COMPENSATION:
+            answer = b"|" + (state.steps[command.step].response or b"nothing") if own else b""
+            return Prepared(command.step, command.call, compensation=used + answer)
         return Prepared(command.step, command.call, runs, used, undo)
 
 
 def _message(state: RunState, command: Send) -> Message:
     step = state.steps[command.step]
-    payload = (step.request if command.call.value == "action" else step.compensation) or b""
-    if command.call.value in ("void", "void-compensation"):
-        payload = b""
-    known = command.call.value == "compensation" and step.done is not None and step.done.value == "ok"
+    payload = {Call.ACTION: step.request, Call.COMPENSATION: step.compensation}.get(command.call) or b""
+    known = command.call is Call.COMPENSATION and step.done is Done.OK
     return Message(command.step, command.call, payload, known)
 
 
-def live(state: RunState) -> Iterable[Message]:
-    """Return the calls whose answers the owner waits for."""
+def _live(state: RunState) -> Iterable[Message]:
     for index, step in enumerate(state.steps):
         if step.flight is not None:
             yield _message(state, Send(index, step.flight))
@@ -267,41 +284,45 @@ def _plain(event: Event) -> Event:
     return event._replace(message="") if isinstance(event, (AttemptFailed, Answered, Decided, Parked)) else event
 
 
+ON_DISK = 2
+"""The canonical number of the last record on disk. Rules ask only whether a record is on disk, and whether a step's
+intent is older than what a person said of it."""
+
+
 def _canonical(state: RunState, queued: int) -> RunState:
-    """Return the state with sequence numbers renumbered and without times that no rule reads here."""
-    seqs = {state.durable, state.decided_seq, state.parked_seq, state.released}
-    for step in state.steps:
-        seqs |= {step.intent, step.seq, step.forced}
-    old = sorted(seq for seq in seqs if 0 < seq <= state.durable)
-    number = {0: 0} | {seq: i + 1 for i, seq in enumerate(old)}
-    top = number[state.durable]
+    """Return the state with as few sequence numbers as rules tell apart, and without times that none reads here."""
+    durable = state.durable
+    top = ON_DISK if durable else 0
 
     def to(seq: int) -> int:
-        return number[seq] if seq <= state.durable else top + seq - state.durable
+        return min(seq, 1) if seq <= durable else top + seq - durable
 
-    steps = tuple(_canonical_step(step, to) for step in state.steps)
+    last = top + (queued or (1 if state.seq > durable else 0))
+    decided, parked = state.decided, state.parked
     return state._replace(
         run_id="",
-        steps=steps,
-        seq=top + queued if queued else top + (1 if state.seq > state.durable else 0),
+        steps=tuple(_canonical_step(step, to) for step in state.steps),
+        seq=last,
         durable=top,
         decided_seq=to(state.decided_seq),
         parked_seq=to(state.parked_seq),
-        released=to(state.released),
+        released=last if state.released == state.seq else 0,
         parked_at=NOW if state.parked_at else None,
-        decided=state.decided._replace(message="") if state.decided else None,
-        parked=state.parked._replace(message="") if state.parked else None,
+        decided=decided._replace(message="") if decided else None,
+        parked=parked._replace(message="") if parked else None,
     )
 
 
-def _canonical_step(step: StepRun, to: Any) -> StepRun:
+def _canonical_step(step: StepRun, to: Callable[[int], int]) -> StepRun:
+    if step == UNTOUCHED:
+        return step
+    intent = to(step.intent)
     return step._replace(
-        intent=to(step.intent),
+        intent=ON_DISK if intent == 1 and step.intent > step.forced > 0 else intent,
         seq=to(step.seq),
         forced=to(step.forced),
-        since=None,
+        since=NOW if step.since else None,
         retry_at=None,
         give_up_at=None,
         message="",
-        assumed=step.assumed,
     )

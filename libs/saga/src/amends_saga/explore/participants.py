@@ -53,7 +53,7 @@ class BarrierRules:
     """The promises of the barrier, each of which a test may break."""
 
     void_record: bool = True
-    """A compensation without its action leaves the record that stops a late copy."""
+    """A void, and a compensation without its action, leave the record that stops a late copy."""
     refuses_unknown: bool = True
     """Told that the action answered OK, a compensation that finds no row refuses."""
     returns_stored: bool = True
@@ -69,6 +69,7 @@ FENCED = Reply(Outcome.REJECTED, reason=STEP_FENCED)
 REUSED = Reply(Outcome.UNKNOWN, reason=ParkReason.KEY_REUSED)
 UNKNOWN_ACTION = Reply(Outcome.REJECTED, reason=ParkReason.ACTION_UNKNOWN)
 
+DISORDER = "compensation out of order"
 TOO_LATE = "action effect after its compensation"
 
 
@@ -116,7 +117,8 @@ class Participants:
             case Call.VOID:
                 if here.action == "d":
                     return [Delivery("cannot void: it ran", OK, here)]
-                return [Delivery("voided", VOIDED, here._replace(action="v"))]
+                after = here._replace(action="v") if self._rules.void_record else here
+                return [Delivery("voided", VOIDED, after)]
             case Call.VOID_COMPENSATION:
                 if here.compensation == "d":
                     return [Delivery("cannot void: it ran", OK, here)]
@@ -148,15 +150,15 @@ class Participants:
         if here.action == "-" and message.known and self._rules.refuses_unknown:
             return [Delivery("ACTION_UNKNOWN", UNKNOWN_ACTION, here)]
         if here.action == "-":
-            row = "v" if self._rules.void_record else "-"
-            return [Delivery("never ran: void, ok", OK, here._replace(action=row, compensation="d"))]
+            after = here._replace(action="v", compensation="d") if self._rules.void_record else here
+            return [Delivery("never ran: void, ok", OK, after)]
         if here.compensation != "-":
             fenced = here.compensation == "v"
             return [Delivery("STEP_FENCED" if fenced else "stored answer", FENCED if fenced else OK, here)]
         if here.action == "v":
             return [Delivery("nothing to undo, ok", OK, here._replace(compensation="d"))]
         bad = self._order(all_, message.step)
-        if message.payload != here.payload:
+        if message.payload != self._undoes(message.step, here):
             bad.append(Broken(message.step, "compensation built from other data than its action"))
         after = here._replace(compensation="d", undone=here.undone + 1)
         found = [Delivery("undone, ok", OK, after, tuple(bad))]
@@ -164,7 +166,20 @@ class Participants:
             found.append(Delivery("compensation rejected", REJECTED, here))
         return found
 
+    def _undoes(self, step: int, here: Participant) -> bytes:
+        """Return what the compensation of what happened must say."""
+        compensation = self._plan.steps[step].compensation
+        own = compensation is not None and compensation.uses_self
+        return (here.payload or b"") + (b"|r" if own else b"")
+
     # ------------------------------------------------------------ plain
+
+    def after_window(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
+        """Return what delivering a call of a KEYED method leads to when its key is remembered no more."""
+        action, here = self._plan.steps[message.step].action, all_[message.step]
+        if message.call is not Call.ACTION or action.kind is not Kind.KEYED or action.window is None:
+            return []
+        return self._effect(here, message) if here.effects else []
 
     def _plain(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
         here = all_[message.step]
@@ -183,6 +198,9 @@ class Participants:
         stands = here.effects > here.undone
         if (kind is Kind.KEYED and here.effects) or (kind is Kind.IDEMPOTENT and stands):
             return [Delivery("ok, nothing to do", OK, here)]
+        return self._effect(here, message)
+
+    def _effect(self, here: Participant, message: Message) -> list[Delivery]:
         bad = (Broken(message.step, TOO_LATE),) if here.compensation != "-" else ()
         after = here._replace(action="d", effects=here.effects + 1, payload=message.payload)
         found = [Delivery("has its effect, ok", OK, after, bad)]
@@ -196,7 +214,7 @@ class Participants:
         for later in self._plan.descendants[step]:
             before_pivot = later != pivot and not self._plan.steps[later].post
             if before_pivot and all_[later].effects > all_[later].undone:
-                bad.append(Broken(later, "compensation out of order"))
+                bad.append(Broken(later, DISORDER))
         if pivot is not None and all_[pivot].effects:
             bad.append(Broken(pivot, "compensated although the pivot took effect"))
         return bad

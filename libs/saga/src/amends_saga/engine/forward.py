@@ -26,7 +26,7 @@ from amends_saga.engine.events import (
     UndoReason,
     Wait,
 )
-from amends_saga.engine.state import Done, RunState, StepRun, after_pivot_intent, finished
+from amends_saga.engine.state import FINISHED, UNTOUCHED, Done, RunState, StepRun, after_pivot_intent, finished
 from amends_saga.plan import Kind, Plan
 
 Action = Event | Prepare | Admit | Send | Wait
@@ -40,9 +40,30 @@ def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
     undo = _undo_cause(plan, state, now)
     if undo is not None:
         return _undo(plan, state, undo)
-    if all(finished(step) for step in state.steps):
+    if _all_finished(state):
         return [Ended(completed=True)]
     return _go_on(plan, state, now)
+
+
+def _all_finished(state: RunState) -> bool:
+    for step in state.steps:  # noqa: SIM110 - a generator would cost more than what it asks
+        if step.done not in FINISHED:
+            return False
+    return True
+
+
+def _unremarkable(plan: Plan, state: RunState, index: int) -> bool:
+    """Return whether a step is well and ended, or not begun and not ready: then it gives no cause to park or to undo.
+
+    Says no more than the rules below would, sooner: most steps of most runs are one or the other.
+    """
+    step = state.steps[index]
+    if step is UNTOUCHED:
+        for before in plan.steps[index].after:  # noqa: SIM110 - as above
+            if state.steps[before].done not in FINISHED:
+                return True
+        return False
+    return step.done is Done.OK and step.stuck is None and not step.skipping
 
 
 # ---------------------------------------------------------------- resting for a person
@@ -50,6 +71,8 @@ def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
 
 def _park_cause(plan: Plan, state: RunState, now: datetime) -> Parked | None:
     for index, step in enumerate(state.steps):
+        if _unremarkable(plan, state, index):
+            continue
         if step.stuck is not None:
             return Parked(rules.park_reason(step), index, step.stuck, step.message)
         if step.done in (Done.REJECTED, Done.EXHAUSTED) and step.reason in PARKING_REASONS:
@@ -91,7 +114,7 @@ def _undo_cause(plan: Plan, state: RunState, now: datetime) -> Decided | None:
     if after_pivot_intent(plan, state):
         return _undo_at_pivot(plan, state)
     for index, step in enumerate(state.steps):
-        if step.skipping:
+        if step.skipping or _unremarkable(plan, state, index):
             continue
         if step.done is Done.REJECTED:
             return Decided(UndoReason.REJECTED, index, (), step.message)
@@ -111,7 +134,7 @@ def _undo_cause(plan: Plan, state: RunState, now: datetime) -> Decided | None:
 def _past_deadline(plan: Plan, state: RunState, now: datetime) -> bool:
     if state.deadline is None or now < state.deadline:
         return False
-    return not all(finished(step) for step in state.steps)
+    return not _all_finished(state)
 
 
 def _undo_at_pivot(plan: Plan, state: RunState) -> Decided | None:
@@ -182,7 +205,8 @@ def _must_undo(plan: Plan, step: StepRun, index: int) -> bool:
 def _go_on(plan: Plan, state: RunState, now: datetime) -> list[Action]:
     actions: list[Action] = []
     for index in plan.order:
-        actions += _next(plan, state, index, now)
+        if not _unremarkable(plan, state, index):
+            actions += _next(plan, state, index, now)
     if state.releasing and not actions:
         return [*rules.release(state)]
     if state.deadline is not None and not after_pivot_intent(plan, state):
@@ -192,8 +216,12 @@ def _go_on(plan: Plan, state: RunState, now: datetime) -> list[Action]:
 
 def _ready(plan: Plan, state: RunState, index: int) -> bool:
     step = state.steps[index]
-    idle = step.done is None and step.flight is None and not step.admitting and step.preparing is None
-    return idle and all(finished(state.steps[p]) for p in plan.steps[index].after)
+    if step.done is not None or step.flight is not None or step.admitting or step.preparing is not None:
+        return False
+    for before in plan.steps[index].after:  # noqa: SIM110 - a generator would cost more than what it asks
+        if state.steps[before].done not in FINISHED:
+            return False
+    return True
 
 
 def _next(plan: Plan, state: RunState, index: int, now: datetime) -> list[Action]:

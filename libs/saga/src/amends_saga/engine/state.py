@@ -140,9 +140,13 @@ class RunState(NamedTuple):
         return sum(step.by_person for step in self.steps)
 
 
+UNTOUCHED = StepRun()
+"""What every step begins as: the same object, so that it can be told from a step with a history by identity."""
+
+
 def initial(plan: Plan, run_id: str, fence: int = 1) -> RunState:
     """Return the state before the first record."""
-    return RunState(run_id, fence, Phase.RUNNING, (StepRun(),) * len(plan.steps))
+    return RunState(run_id, fence, Phase.RUNNING, (UNTOUCHED,) * len(plan.steps))
 
 
 def after_pivot_intent(plan: Plan, state: RunState) -> bool:

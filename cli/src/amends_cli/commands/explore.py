@@ -95,7 +95,7 @@ def _compile(
     documents = [Document(text.source, text.text) for text in texts]
     result = checker.check(documents, namespace=namespace, descriptors=contracts.SerializeToString())
     if any(finding.is_error for finding in result.findings):
-        findings.show(result.findings, Format.TABLE, summary="")
+        findings.show(result.findings, summary=findings.plural([(len(texts), "file")]))
         raise usage("there is no sound saga to explore", "Mend what is shown above; `amends check` shows it again.")
     sagas = [one for one in result.sagas if wanted in (None, one.plan.saga)]
     if not sagas:
@@ -202,6 +202,7 @@ def _who(move: str) -> tuple[str, str]:
 
 def _show_limits(plan: "Plan", limits: "list[Violation]") -> None:
     kinds = {step.name: step.action.kind for step in plan.steps}
+    limits = sorted(limits, key=lambda one: plan.index[one.step])
     if any(kind.plain for kind in kinds.values()):
         typer.echo()
         typer.echo("limits of plain steps, when the wire delivers a call twice or later than its window:")

@@ -16,6 +16,7 @@ from amends_saga.explore import invariants
 from amends_saga.explore.bounds import Bounds
 from amends_saga.explore.owners import NOW, Engine, Owners, Step
 from amends_saga.explore.participants import BarrierRules, Broken, Delivery, Message, Participant, Participants
+from amends_saga.explore.words import call_of, describe
 from amends_saga.plan import Kind, Plan
 
 
@@ -147,14 +148,7 @@ class Moves:
             # Whatever is still under way will be answered to nobody.
             wire = self._with(after.wire, self.owners.live(step.owner), after.participants)
             after = after._replace(owner=-1, wire=wire)
-        written = ", ".join(self._named(event) for event in queue)
-        return Move(f"{name}: on disk: {written}", after)
-
-    def _named(self, event: object) -> str:
-        step = getattr(event, "step", None)
-        name = f" {self._plan.steps[step].name}" if step is not None else ""
-        outcome = f" {getattr(event, 'outcome', '')}".rstrip()
-        return f"{type(event).__name__}{name}{outcome}"
+        return Move(f"{name}: on disk: {', '.join(describe(self._plan, event) for event in queue)}", after)
 
     def _stalls(self, world: World, state: RunState) -> bool:
         if state.ended or state.parked or state.park_request or world.resolutions >= self._bounds.resolutions:
@@ -217,8 +211,7 @@ class Moves:
         return self._bounds.duplicates if guarded else self._bounds.plain_duplicates
 
     def _call(self, message: Message) -> str:
-        name = self._plan.steps[message.step].name
-        return name if message.call is Call.ACTION else f"{message.call.value} of {name}"
+        return call_of(self._plan, message.step, message.call)
 
     def _with(
         self, wire: tuple[Message, ...], more: tuple[Message, ...], after: tuple[Participant, ...]

@@ -1,0 +1,38 @@
+"""How a path is told: calls and records in words. Called by `moves`."""
+
+from amends_saga.engine import events as ev
+from amends_saga.engine.events import Call
+from amends_saga.plan import Plan
+
+
+def call_of(plan: Plan, step: int, call: Call) -> str:
+    """Return a call in words: the step's name for its action."""
+    name = plan.steps[step].name
+    return name if call is Call.ACTION else f"{call.value} of {name}"
+
+
+def describe(plan: Plan, event: ev.Event) -> str:
+    """Return a record in words."""
+    match event:
+        case ev.Started():
+            return "the start"
+        case ev.Intent(step):
+            return f"the intent to call {plan.steps[step].name}"
+        case ev.AttemptFailed(step, call):
+            return f"{call_of(plan, step, call)} unanswered"
+        case ev.Answered(step, call, outcome, in_doubt):
+            return f"{call_of(plan, step, call)} {outcome.value}{' in doubt' if in_doubt else ''}"
+        case ev.Skipped(step):
+            return f"{plan.steps[step].name} left out"
+        case ev.Decided(_, _, undo):
+            return f"the decision to undo {' and '.join(plan.steps[i].name for i in undo) or 'nothing'}"
+        case ev.Parked(reason, step, call):
+            return f"PARKED {reason.value}" + (f" at {call_of(plan, step, call)}" if step is not None else "")
+        case ev.Ended(completed):
+            return "COMPLETED" if completed else "COMPENSATED"
+        case ev.Released():
+            return "the owner lets go"
+        case ev.CancelRequested():
+            return "the wish to cancel"
+        case ev.Resolved(action):
+            return f"a person's {action.value}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import socket
 from contextlib import AbstractContextManager
 from datetime import timedelta
@@ -37,6 +38,8 @@ from amends_orchestrator.runner.wishes import Wishes
 from amends_orchestrator.settings import Settings
 
 DRAINED = "runs.drained"
+# A run makes thousands of objects and few cycles: with Python's defaults the collector takes a tenth of all time.
+GC_THRESHOLDS = (50_000, 20, 100)
 DRAIN_WITHIN = timedelta(seconds=4)
 log = structlog.get_logger(__name__)
 
@@ -78,6 +81,7 @@ class Orchestrator:
 
     async def start(self) -> None:
         """Makes partitions and the lease, reads what is in force, and begins to work."""
+        gc.set_threshold(*GC_THRESHOLDS)
         async with self._pool.acquire() as connection:
             await make_partitions(connection)
         await self.heartbeat.beat(self.fleet)

@@ -1,7 +1,7 @@
-"""Two worlds for each file of tests: cases run in both at once."""
+"""Worlds for a file of tests: one, or two in which cases run at the same time."""
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 import pytest_asyncio
@@ -13,8 +13,8 @@ _numbers = itertools.count(1)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def both(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[list[World]]:
-    """Two worlds with the example in force, each with an orchestrator called `a`."""
+async def make(postgres: Postgres) -> AsyncIterator[Callable[[], Awaitable[str]]]:
+    """Makes databases, which are dropped after the file."""
     made: list[str] = []
 
     async def make() -> str:
@@ -22,13 +22,22 @@ async def both(postgres: Postgres, tmp_path_factory: pytest.TempPathFactory) -> 
         made.append(name)
         return await postgres.create(name, name)
 
-    async with worlds(2, tmp_path_factory.mktemp("faults"), make) as opened:
-        yield opened
+    yield make
     for name in made:
         await postgres.drop(name, name)
 
 
-@pytest.fixture
-def world(both: list[World]) -> World:
-    """One of them."""
-    return both[0]
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def both(
+    make: Callable[[], Awaitable[str]], tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[list[World]]:
+    """Two worlds with the example in force, each with an orchestrator called `a`."""
+    async with worlds(2, tmp_path_factory.mktemp("faults"), make) as opened:
+        yield opened
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def world(make: Callable[[], Awaitable[str]], tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[World]:
+    """One of them, for the whole file."""
+    async with worlds(1, tmp_path_factory.mktemp("faults"), make) as [opened]:
+        yield opened

@@ -46,7 +46,7 @@ async def own(server: Postgres, tmp_path_factory: pytest.TempPathFactory) -> Asy
 
 
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize("kind", ["killed", "restarted"])
+@pytest.mark.parametrize("kind", ["killed", pytest.param("restarted", marks=pytest.mark.faults)])
 async def test_a_database_that_dies_under_load_loses_no_order_and_comes_back(own: World, server: Postgres, kind: str):
     orders = [new_order() for _ in range(60)]
     placing = asyncio.create_task(place_all(own, "a", orders))
@@ -82,6 +82,7 @@ def most_at_once(places: list[str], call: str) -> int:
     return most
 
 
+@pytest.mark.faults
 @pytest.mark.timeout(180)
 async def test_a_service_that_fails_every_call_is_called_no_more_than_the_budget_allows(world: World):
     await world.apply("a", BUDGETED)

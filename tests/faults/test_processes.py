@@ -17,6 +17,7 @@ from .world import LEASE, POLICY, SAGA, World, insist
 
 ACCEPTED, DECLINED, NO_SLOT = SCENARIOS
 IMPATIENT = POLICY.replace("attempts: 36", "attempts: 2").replace("timeout: 300ms", "timeout: 100ms")
+LOST = "another owner has taken the run"
 CONFIRMED = list(ACCEPTED.effects)
 
 
@@ -28,14 +29,13 @@ async def stands_still(world: World, name: str) -> None:
 async def quiet(world: World):
     """The world as every test finds and leaves it: one orchestrator `a`, the definitions in force, all runs ended."""
     yield world
-    for name in ("a", "b"):
-        if name in world.processes:
-            await world.processes[name].kill()
+    if "b" in world.processes:
+        await world.processes["b"].kill()
+        await world.expire()
     if world.processes["participants"].ended.done():
         await world.start_participants()
-    await world.expire()
-    await world.start("a")
-    await world.apply("a")
+    if world.processes["a"].ended.done():
+        await world.start("a")
     await world.audit()
 
 
@@ -50,7 +50,7 @@ class TestAnOwnerThatStoodStillPastItsLease:
         assert (await quiet.row(order_id))["fence"] == 2
         a.send(signal.SIGCONT)
         await eventually(lambda: "answer:ship:action:0:" in a.reached(), what="the late call is answered")
-        await eventually(lambda: "run.lost" in a.log(), what="the old owner hears that it has lost the run")
+        await eventually(lambda: LOST in a.log(), what="the old owner hears that it has lost the run")
         await placing
         assert await quiet.effects(order_id) == CONFIRMED
 
@@ -64,7 +64,7 @@ class TestAnOwnerThatStoodStillPastItsLease:
         before = await quiet.effects(order_id)
         a.send(signal.SIGCONT)
         await eventually(lambda: "answer:reserve:action:10:STEP_FENCED" in a.reached(), what="the late call is refused")
-        await eventually(lambda: "run.lost" in a.log(), what="the old owner hears that it has lost the run")
+        await eventually(lambda: LOST in a.log(), what="the old owner hears that it has lost the run")
         await placing
         assert await quiet.effects(order_id) == before == list(DECLINED.effects)
 
@@ -76,7 +76,7 @@ class TestAnOwnerThatStoodStillPastItsLease:
         await quiet.start("b")
         assert await quiet.ended(order_id) == "COMPLETED"
         a.send(signal.SIGCONT)
-        await eventually(lambda: "run.lost" in a.log(), what="the old owner hears that it has lost the run")
+        await eventually(lambda: LOST in a.log(), what="the old owner hears that it has lost the run")
         await placing
         assert await quiet.effects(order_id) == CONFIRMED
 
@@ -203,7 +203,7 @@ async def place_all(world: World, name: str, orders: list[str], at_once: int = 8
 
 
 class TestAClockThatIsWrong:
-    @pytest.mark.parametrize("rate", ["0.5", "1.0", "2.0"])
+    @pytest.mark.parametrize("rate", [pytest.param("0.5", marks=pytest.mark.faults), "1.0", "2.0"])
     async def test_takes_no_run_from_its_owner_and_ends_none_too_early(self, quiet: World, rate: str):
         """Ten minutes forward and back, and a monotonic clock at another rate: leases are the database's."""
         orders = [new_order() for _ in range(12)]
@@ -239,6 +239,7 @@ class TestParticipants:
             await quiet.apply("a", IMPATIENT, SAGA)
             assert await quiet.ended(order_id) == "COMPENSATED"
             assert await quiet.effects(order_id) == list(DECLINED.effects)
+            await quiet.apply("a")
             await quiet.place("a", other)
             await as_it_should_be(quiet, other, ACCEPTED)
 

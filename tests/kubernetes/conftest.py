@@ -18,7 +18,8 @@ from amends_demo.place import Place
 from amends_demo.shop import Shop, visiting
 from amends_demo.stack import SERVICES, Stack, running
 from amends_embedded import Child
-from amends_testkit.kubernetes import KubectlError, Kubernetes
+from amends_testkit.kube_proxy import KubeProxy
+from amends_testkit.kubernetes import Kubernetes
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_pb2
@@ -27,7 +28,6 @@ from amends.saga.v1 import run_service_pb2 as runs
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "kubernetes"
 PATIENCE = timedelta(seconds=30)
-KINDS = "sagas,sagaruns,retrypolicies,participants"
 _numbers = itertools.count(1)
 
 
@@ -144,9 +144,7 @@ class Namespace:
             *self.example("shop/retry-policies.yaml"),
             *self.example("shop/saga.yaml"),
         )
-        await self.kubectl(
-            "wait", "--for=condition=Ready", "--timeout=40s", "saga,participant,retrypolicy", "--all"
-        )
+        await self.kubectl("wait", "--for=condition=Ready", "--timeout=40s", "saga,participant,retrypolicy", "--all")
 
     async def start(self, server: str = "", **settings: str) -> Child:
         """Starts an operator for this namespace, with the rights that its Role gives; `server` is a proxy."""
@@ -185,11 +183,11 @@ class Namespace:
 
         return await asyncio.to_thread(ask)
 
-    async def close(self) -> None:
+    async def stop(self) -> None:
+        """Stops every operator of the namespace. What is in it goes with the API server."""
         for child in self.operators:
             await child.terminate(timedelta(seconds=3))
-        await self.kubectl("patch", "--type=merge", "-p", '{"metadata":{"finalizers":null}}', "sagarun", "--all")
-        await self.kubectl("delete", KINDS, "--all", "--wait=false")
+        self.operators.clear()
 
 
 @asynccontextmanager
@@ -206,17 +204,7 @@ async def a_namespace(cluster: Kubernetes, platform: Platform, folder: Path, nam
     try:
         yield namespace
     finally:
-        try:
-            await namespace.close()
-        except KubectlError as error:
-            print(f"{name} was not cleared: {error}")
-
-
-@pytest.fixture
-async def namespace(cluster: Kubernetes, platform: Platform, tmp_path: Path) -> AsyncIterator[Namespace]:
-    """A namespace of this test alone; no operator runs yet."""
-    async with a_namespace(cluster, platform, tmp_path, f"fault-{next(_numbers)}") as made:
-        yield made
+        await namespace.stop()
 
 
 @pytest.fixture(scope="session")
@@ -228,3 +216,29 @@ async def served(
         await made.start()
         await made.install()
         yield made
+
+
+@pytest.fixture(scope="session")
+async def installed(
+    cluster: Kubernetes, platform: Platform, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Namespace]:
+    """A namespace with the example installed; its operator is stopped again."""
+    async with a_namespace(cluster, platform, tmp_path_factory.mktemp("faulty"), "faulty") as made:
+        await made.start()
+        await made.install()
+        await made.stop()
+        yield made
+
+
+@pytest.fixture
+async def faulty(installed: Namespace) -> AsyncIterator[Namespace]:
+    """The same for one test, which starts operators of its own; they are stopped after it."""
+    yield installed
+    await installed.stop()
+
+
+@pytest.fixture
+async def proxy(cluster: Kubernetes) -> AsyncIterator[KubeProxy]:
+    """What stands between an operator and the API server."""
+    async with await KubeProxy.start(cluster) as started:
+        yield started

@@ -30,7 +30,7 @@ async def test_every_invalid_example_is_refused_for_the_reason_that_it_names(clu
     wrong = []
     for path in INVALID:
         why = path.read_text().splitlines()[0].removeprefix("# ")
-        answers = [answer for answer in said if f"{path.name}\"" in answer]
+        answers = [answer for answer in said if f'{path.name}"' in answer]
         if not any(why in answer for answer in answers):
             wrong.append(f"{path.name}: {answers or 'was taken'}")
     assert wrong == []

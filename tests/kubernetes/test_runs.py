@@ -3,7 +3,6 @@
 import json
 from datetime import timedelta
 
-import pytest
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_pb2
@@ -151,32 +150,3 @@ async def test_an_input_that_is_changed_after_the_start_changes_nothing_and_says
     after = await served.until("sagarun", "changed", "Parked")
     assert after["status"]["runId"] == before["status"]["runId"]
     assert "InputChangeIgnored" in [condition["reason"] for condition in after["status"]["conditions"]]
-
-
-async def test_a_run_that_ends_quickly_costs_at_most_two_writes(served) -> None:
-    from amends_testkit.kube_proxy import KubeProxy
-
-    await served.operators[0].terminate()
-    async with await KubeProxy.start(served.cluster) as proxy:
-        operator = await served.start(server=proxy.url, quick="5s")
-        for number in range(5):
-            await served.apply(served.run("completed", f"cheap-{number}"))
-        for number in range(5):
-            await served.until("sagarun", f"cheap-{number}", "Completed")
-        writes = [len(proxy.writes(f"/sagaruns/cheap-{number}")) for number in range(5)]
-        assert max(writes) <= 2
-        assert sum(status for _, status in proxy.writes("sagaruns/cheap")) // 200 == sum(writes)
-        await operator.terminate()
-    await served.start()
-
-
-@pytest.mark.parametrize("name", ["restarted"])
-async def test_an_operator_that_starts_again_finds_its_runs_and_starts_none_twice(served, name: str) -> None:
-    await served.apply(served.run("slow", name))
-    running = await served.until("sagarun", name, "Running")
-    served.operators[-1].kill()
-    await served.start()
-    ended = await served.until("sagarun", name, "Completed")
-    assert ended["status"]["runId"] == running["status"]["runId"]
-    key = f"sagarun/{ended['metadata']['uid']}"
-    assert len([run for run in await served.platform.runs("shop") if run.idempotency_key == key]) == 1

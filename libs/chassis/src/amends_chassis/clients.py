@@ -16,6 +16,7 @@ from amends_chassis.context import current_trace
 
 if TYPE_CHECKING:
     from amends_chassis.metrics import ClientMetrics
+    from amends_chassis.policies import PolicySource
     from amends_chassis.tracing import Tracing
 
 MARGIN = timedelta(milliseconds=20)
@@ -58,8 +59,12 @@ class Channel(grpc.aio.Channel):
         metrics: "ClientMetrics | None" = None,
         tracing: "Tracing | None" = None,
         closed: Callable[[], None] | None = None,
+        policies: "PolicySource | None" = None,
     ) -> None:
-        """Connect lazily to `target`; `closed` is called when the channel is closed."""
+        """Connect lazily to `target`; `closed` is called when the channel is closed.
+
+        `policies` give unary methods their timeouts, and those that may be repeated their retries.
+        """
         options = channel_options(target, max_message_bytes)
         self._plain = grpc.aio.insecure_channel(target, options)
         # The same options: gRPC then shares one connection between both.
@@ -69,6 +74,7 @@ class Channel(grpc.aio.Channel):
         self._call_timeout = call_timeout
         self._metrics = metrics
         self._closed = closed
+        self._policies = policies
 
     async def __aenter__(self) -> Self:
         """Return the channel."""
@@ -100,7 +106,8 @@ class Channel(grpc.aio.Channel):
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Make a callable of a unary method; generated stubs call this."""
-        return self._callable("unary_unary", method, args, kwargs, self._call_timeout)
+        made = self._callable("unary_unary", method, args, kwargs, self._call_timeout)
+        return made if self._policies is None else _Ruled(made, method, self._policies)
 
     def stream_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:
         """Make a callable of a client-streaming method."""
@@ -173,6 +180,30 @@ class _Callable:
     def _count(self, call: Any) -> None:
         assert self._metrics is not None
         self._metrics.finished(self._method, _code(call))
+
+
+class _Ruled:
+    """A unary method under the policy that is in force when it is called."""
+
+    __slots__ = ("_made", "_method", "_policies")
+
+    def __init__(self, made: _Callable, method: str, policies: "PolicySource") -> None:
+        self._made = made
+        self._method = method
+        self._policies = policies
+
+    def __call__(self, request: Any = None, *, timeout: float | None = None, **kwargs: Any) -> Any:
+        """Send `request`: as often, and each time for as long, as the policy says. A given timeout stands."""
+        from amends_chassis.policies import RetriedCall, repeatable
+
+        policy = self._policies.find(self._method)
+        if policy is None:
+            return self._made(request, timeout=timeout, **kwargs)
+        seconds = policy.timeout.total_seconds() if timeout is None else timeout
+        if policy.attempts == 1 or self._method not in repeatable():
+            return self._made(request, timeout=seconds, **kwargs)
+        budget = self._policies.budget(self._method, policy)
+        return RetriedCall(lambda: self._made(request, timeout=seconds, **kwargs), policy, budget)
 
 
 def _code(call: Any) -> grpc.StatusCode:

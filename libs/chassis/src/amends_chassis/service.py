@@ -38,6 +38,7 @@ from amends_chassis.settings import ServiceSettings
 if TYPE_CHECKING:
     from amends_barrier import Barrier
 
+    from amends_chassis.policies import PolicySource
     from amends_chassis.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
@@ -87,6 +88,7 @@ class Runtime:
         self._services: list[str] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._channels: dict[str, Channel] = {}
+        self._policies: PolicySource | None = None
         self._server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
 
@@ -123,8 +125,18 @@ class Runtime:
                 metrics=self._client_metrics,
                 tracing=self._tracing,
                 closed=lambda: self._forget(target),
+                policies=self._followed_policies(),
             )
         return channel
+
+    def _followed_policies(self) -> "PolicySource | None":
+        path = self.settings.retry_policies
+        if path is not None and self._policies is None:
+            from amends_chassis.policies import PolicySource
+
+            self._policies = PolicySource(path)
+            self.background("policies", self._policies.run)
+        return self._policies
 
     def _forget(self, target: str) -> None:
         self._channels.pop(target, None)

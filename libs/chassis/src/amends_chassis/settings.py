@@ -86,6 +86,8 @@ class ServiceSettings(BaseSettings):
     """Deadline of unary calls that come without one, and of outgoing calls made without one."""
     max_connection_age: PositiveDuration | None = None
     """After this long a client is asked to connect again, so that it finds new replicas and certificates."""
+    retry_policies: Path | None = None
+    """The compiled RetryPolicies (policies.json of the mounted ConfigMap) that outgoing calls follow; None: none."""
     barrier_retention: PositiveDuration = timedelta(days=30)
     """How long guarded methods remember keys. A safety rule: longer than any run can live."""
 

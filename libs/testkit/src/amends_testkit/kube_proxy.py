@@ -71,10 +71,12 @@ class KubeProxy:
     faults: Faults = field(default_factory=Faults)
     passed: list[tuple[Passing, int]] = field(default_factory=list)
     """Every call but watches with the status it got, in order."""
+    watches: list[Passing] = field(default_factory=list)
+    """Every watch that was asked for, in order."""
     port: int = 0
     _runner: web.AppRunner | None = None
     _session: aiohttp.ClientSession | None = None
-    _streams: set[web.BaseRequest] = field(default_factory=set)
+    _streams: dict[int, web.Request] = field(default_factory=dict)
 
     @property
     def url(self) -> str:
@@ -89,7 +91,9 @@ class KubeProxy:
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=context))
         app = web.Application(client_max_size=4 * 1024 * 1024)
         app.router.add_route("*", "/{tail:.*}", self._serve)
-        self._runner = web.AppRunner(app, handle_signals=False, access_log=None, shutdown_timeout=0.1)
+        self._runner = web.AppRunner(
+            app, handle_signals=False, access_log=None, shutdown_timeout=0.1, handler_cancellation=True
+        )
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
         self.port = int(self._runner.addresses[0][1])
@@ -111,7 +115,7 @@ class KubeProxy:
 
     def cut(self) -> None:
         """Resets every watch that stands."""
-        for request in list(self._streams):
+        for request in list(self._streams.values()):
             if request.transport is not None:
                 request.transport.abort()
 
@@ -127,13 +131,17 @@ class KubeProxy:
         if refused is not None:
             self.passed.append((passing, refused.status))
             return refused
+        if passing.watches:
+            self.watches.append(passing)
         if passing.watches and self.faults.unanswered:
-            return await self._hang(request)
+            return await self._hang()
         headers = {name: value for name, value in request.headers.items() if name not in _HOP}
         assert self._session is not None
         timeout = aiohttp.ClientTimeout(total=None if passing.watches else 30)
+        data = await request.read() or None
+        url = self.server.url + request.path_qs
         async with self._session.request(
-            request.method, self.server.url + request.path_qs, headers=headers, data=await request.read(), timeout=timeout
+            request.method, url, headers=headers, data=data, timeout=timeout, skip_auto_headers=("Content-Type",)
         ) as answer:
             if passing.watches and answer.status == 200:
                 return await self._stream(request, passing, answer)
@@ -151,7 +159,7 @@ class KubeProxy:
     ) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/json"})
         await response.prepare(request)
-        self._streams.add(request)
+        self._streams[id(request)] = request
         buffer = b""
         try:
             async for chunk in answer.content.iter_any():
@@ -164,17 +172,16 @@ class KubeProxy:
                     for event in self.faults.events(passing, json.loads(line)):
                         await response.write(json.dumps(event).encode() + b"\n")
             if self.faults.silent:
-                await self._hang(request)
+                await self._hang()
         except (ConnectionError, aiohttp.ClientError):
             return response
         finally:
-            self._streams.discard(request)
+            self._streams.pop(id(request), None)
         return response
 
-    async def _hang(self, request: web.Request) -> web.StreamResponse:
+    async def _hang(self) -> web.StreamResponse:
         """Says nothing until the client gives up."""
-        while request.transport is not None and not request.transport.is_closing():
-            await asyncio.sleep(0.05)
+        await asyncio.Event().wait()
         return web.Response(status=504)
 
     def _abort(self, request: web.Request) -> web.StreamResponse:
@@ -185,5 +192,12 @@ class KubeProxy:
 
 def refusal(status: int, reason: str, **headers: str) -> web.Response:
     """An answer as the API server refuses."""
-    body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "message": reason, "code": status}
+    body = {
+        "kind": "Status",
+        "apiVersion": "v1",
+        "status": "Failure",
+        "reason": reason,
+        "message": reason,
+        "code": status,
+    }
     return web.json_response(body, status=status, headers=headers)

@@ -65,7 +65,7 @@ class Kubernetes:
     @classmethod
     async def start(cls, folder: Path, programs: Path) -> Self:
         """Starts etcd and kube-apiserver on free ports of 127.0.0.1 and waits until they are ready."""
-        folder.mkdir(parents=True, exist_ok=True)
+        await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         self = cls(folder, programs)
         try:
             await self._start_etcd()

@@ -60,6 +60,10 @@ proto: setup ## Generate Python code and descriptors from protos/
 	@$(PY) libs/contracts/hatch_build.py
 	@touch $(STAMPS)/proto
 
+.PHONY: argocd-cm
+argocd-cm: setup ## Write argocd/health/argocd-cm.yaml from the scripts beside it
+	@$(PY) tools/argocd_cm.py
+
 .PHONY: lock
 lock: setup ## Resolve all dependencies again and write the lock files (keeps what still fits)
 	@$(PY) tools/lock.py

@@ -92,32 +92,22 @@ class Namespace:
     async def until(self, kind: str, name: str, *phases: str, timeout: timedelta = PATIENCE) -> dict:
         """Waits until an object is in one of these phases for its generation, and returns it."""
 
-        async def look() -> dict | None:
+        async def look() -> dict:
             body = await self.get(kind, name)
             status = body.get("status", {})
             assert status.get("phase") in phases, f"{name}: {status}"
-            return body if status["observedGeneration"] == body["metadata"]["generation"] else None
+            return body if status["observedGeneration"] == body["metadata"]["generation"] else {}
 
-        found = await eventually(look, timeout=timeout, what=f"{kind} {name} {'/'.join(phases)}")
-        assert found is not None
-        return found
+        return await eventually(look, timeout=timeout, what=f"{kind} {name} {'/'.join(phases)}")
 
     async def condition(self, kind: str, name: str, condition: str, status: str) -> dict:
         """Waits for a condition, and returns it."""
 
-        async def look() -> dict | None:
-            return next(
-                (
-                    found
-                    for found in (await self.get(kind, name)).get("status", {}).get("conditions", [])
-                    if (found["type"], found["status"]) == (condition, status)
-                ),
-                None,
-            )
+        async def look() -> dict:
+            found = (await self.get(kind, name)).get("status", {}).get("conditions", [])
+            return next((one for one in found if (one["type"], one["status"]) == (condition, status)), {})
 
-        found = await eventually(look, timeout=PATIENCE, what=f"{kind} {name} {condition}={status}")
-        assert found is not None
-        return found
+        return await eventually(look, timeout=PATIENCE, what=f"{kind} {name} {condition}={status}")
 
     def example(self, path: str) -> list[dict]:
         """Resources of an example, with the addresses and the namespace of this test."""
@@ -177,7 +167,7 @@ class Namespace:
         def ask() -> int:
             try:
                 with urllib.request.urlopen(f"http://{address}{path}", timeout=5) as answer:
-                    return answer.status
+                    return int(answer.status)
             except urllib.error.HTTPError as error:
                 return error.code
 

@@ -35,13 +35,13 @@ HOSTILE = [
 ]
 
 
-def saga_of(namespace, name: str) -> dict:
+def saga_of(namespace, name: str):
     (saga,) = namespace.example("shop/saga.yaml")
     saga["metadata"]["name"] = name
     return saga
 
 
-async def in_force(namespace, name: str) -> definitions.SagaInfo | None:
+async def in_force(namespace, name: str):
     request = definitions.ListSagasRequest(namespace=namespace.name, name=name)
     found = await namespace.platform.shop.definitions.ListSagas(request, timeout=10)
     return found.sagas[0] if found.sagas else None
@@ -98,7 +98,7 @@ async def test_runs_in_flight_go_on_when_their_saga_is_edited_and_deleted(served
     saga["spec"]["steps"][0]["request"] = "ReserveRequest{order_id: input.order_id + '', lines: input.lines}"
     await served.apply(saga)
 
-    async def two_versions() -> bool:
+    async def two_versions():
         status = (await served.get("saga", "moving"))["status"]
         uses = {use["digest"]: use.get("running", 0) for use in status.get("digests", [])}
         return status["digest"] != first["status"]["digest"] and uses.get(first["status"]["digest"]) == 1
@@ -106,7 +106,7 @@ async def test_runs_in_flight_go_on_when_their_saga_is_edited_and_deleted(served
     await eventually(two_versions)
     await served.kubectl("delete", "saga", "moving")
 
-    async def taken_out() -> bool:
+    async def taken_out():
         return await in_force(served, "moving") is None
 
     await eventually(taken_out)
@@ -198,7 +198,7 @@ async def test_a_retry_policy_is_in_force_and_compiled_within_five_seconds(serve
     assert datetime.now(UTC) - began < timedelta(seconds=5)
     await served.kubectl("delete", "retrypolicy", "booking")
 
-    async def out() -> bool:
+    async def out():
         compiled = (await served.get("configmap", "amends-retry-policies"))["data"]["policies.json"]
         return "shop/booking" not in compiled
 
@@ -251,7 +251,7 @@ async def test_what_was_deleted_while_no_operator_was_there_is_taken_out_by_the_
     assert await in_force(faulty, "forgotten") is not None
     await faulty.start()
 
-    async def out() -> bool:
+    async def out():
         return await in_force(faulty, "forgotten") is None
 
     await eventually(out)
@@ -267,7 +267,7 @@ async def test_runs_are_counted_on_their_saga(served) -> None:
     await served.apply(document)
     parked = await served.until("sagarun", "one-parked", "Parked")
 
-    async def counted() -> bool:
+    async def counted():
         return (await served.get("saga", "counted"))["status"]["runs"] == {"running": 1, "parked": 1}
 
     await eventually(counted)

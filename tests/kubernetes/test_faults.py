@@ -3,7 +3,9 @@
 import asyncio
 import itertools
 from datetime import timedelta
+from functools import partial
 
+from amends_embedded import Child
 from amends_testkit.kube_proxy import KubeProxy, Passing, refusal
 from amends_testkit.waiting import eventually
 
@@ -14,14 +16,18 @@ from shop.payments.v1 import payments_pb2
 PATIENCE = timedelta(seconds=40)
 
 
-async def once(namespace, name: str, uid: str) -> run_pb2.Run:
+def ended(child: Child) -> bool:
+    return not child.alive
+
+
+async def once(namespace, name: str, uid: str):
     """The run of a SagaRun; there is exactly one."""
     runs = [run for run in await namespace.platform.runs(namespace.name) if run.idempotency_key == f"sagarun/{uid}"]
     assert len(runs) == 1, f"{name} has {len(runs)} runs"
     return runs[0]
 
 
-async def completes(namespace, name: str, phase: str = "Completed") -> dict:
+async def completes(namespace, name: str, phase: str = "Completed"):
     body = await namespace.until("sagarun", name, phase, timeout=PATIENCE)
     run = await once(namespace, name, body["metadata"]["uid"])
     assert run.run_id == body["status"]["runId"]
@@ -48,7 +54,7 @@ async def test_an_operator_that_is_killed_after_each_write_converges(faulty, pro
         lives += 1
         assert lives < 15
         operator = await faulty.start(server=proxy.url)
-        await eventually(lambda child=operator: not child.alive, timeout=PATIENCE)
+        await eventually(partial(ended, operator), timeout=PATIENCE)
         parked = (await faulty.get("sagarun", "killed")).get("status", {}).get("phase") == "Parked"
         if parked and not decided:
             decided = True
@@ -65,8 +71,6 @@ async def test_an_operator_that_is_killed_after_each_write_converges(faulty, pro
 async def test_an_operator_that_is_killed_between_the_start_and_its_first_write_starts_nothing_twice(
     faulty, proxy: KubeProxy
 ) -> None:
-    operator = None
-
     def refuse(passing: Passing):
         if passing.writes and "/sagaruns/unwritten" in passing.path:
             operator.kill()
@@ -88,7 +92,8 @@ async def test_a_watch_that_loses_every_event_is_made_good_by_the_next_list(faul
     proxy.faults.events = lambda passing, event: ()
     await faulty.start(server=proxy.url, relist="1s")
     await faulty.apply(faulty.run("completed", "unseen"))
-    await completes(faulty, "unseen")
+    body = await completes(faulty, "unseen")
+    assert body["status"]["progress"] == "3/3"
     await faulty.kubectl("delete", "sagarun", "unseen", "--timeout=20s")
 
 
@@ -108,7 +113,7 @@ async def test_repeated_and_reordered_events_start_one_run(faulty, proxy: KubePr
     for name in names:
         await faulty.apply(faulty.run("completed", name))
     for name in names:
-        await completes(faulty, name)
+        assert (await completes(faulty, name))["status"]["progress"] == "3/3"
 
 
 async def test_a_stale_list_after_a_restart_starts_and_undoes_nothing(faulty, proxy: KubeProxy) -> None:
@@ -157,7 +162,7 @@ async def test_a_watch_that_is_gone_or_reset_is_opened_again(faulty, proxy: Kube
     proxy.faults.events = lambda passing, event: (event,)
     proxy.cut()
     await faulty.apply(faulty.run("completed", "after-reset"))
-    await completes(faulty, "after-reset")
+    assert (await completes(faulty, "after-reset"))["status"]["progress"] == "3/3"
 
 
 async def test_a_silent_watch_is_opened_again_and_one_that_stays_dead_turns_health_red(
@@ -176,13 +181,13 @@ async def test_a_silent_watch_is_opened_again_and_one_that_stays_dead_turns_heal
     await completes(faulty, "in-silence")
     proxy.faults.unanswered = True
 
-    async def red() -> bool:
+    async def red():
         return await faulty.probe(operator, "/healthz") == 503
 
     await eventually(red, timeout=PATIENCE)
     proxy.faults.unanswered = False
 
-    async def green() -> bool:
+    async def green():
         return await faulty.probe(operator, "/healthz") == 200
 
     await eventually(green, timeout=PATIENCE)
@@ -244,7 +249,7 @@ async def test_runs_go_on_while_the_api_server_is_away_and_statuses_catch_up(fau
     proxy.cut()
     run_id = running["status"]["runId"]
 
-    async def completed() -> bool:
+    async def completed():
         runs = {run.run_id: run.state for run in await faulty.platform.runs(faulty.name)}
         return runs[run_id] == run_pb2.RUN_STATE_COMPLETED
 
@@ -260,8 +265,8 @@ async def test_two_operators_at_once_start_one_run_for_each_resource(faulty) -> 
     await asyncio.gather(faulty.start(), faulty.start())
     names = [f"shared-{number}" for number in range(4)]
     await faulty.apply(*(faulty.run("slow" if number % 2 else "completed", names[number]) for number in range(4)))
-    for name in names:
-        await completes(faulty, name)
+    ended = [await completes(faulty, name) for name in names]
+    assert [body["status"]["phase"] for body in ended] == ["Completed"] * 4
 
 
 async def test_a_run_that_is_deleted_while_no_operator_is_there_is_compensated_by_the_next(faulty) -> None:
@@ -291,7 +296,7 @@ async def test_a_run_that_is_deleted_before_its_finalizer_is_compensated(faulty,
     await eventually(started, timeout=PATIENCE)
     await faulty.kubectl("delete", "sagarun", "unguarded", "--timeout=10s")
 
-    async def undone() -> bool:
+    async def undone():
         return (await once(faulty, "unguarded", uid)).state == run_pb2.RUN_STATE_COMPENSATED
 
     await eventually(undone, timeout=PATIENCE)

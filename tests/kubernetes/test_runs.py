@@ -100,7 +100,7 @@ async def test_a_deleted_run_that_cannot_be_undone_is_let_go_when_somebody_says_
     await served.kubectl("delete", "sagarun", "abandoned", "--wait=false")
     await served.condition("sagarun", "abandoned", "Accepted", "True")
 
-    async def waits() -> bool:
+    async def waits():
         conditions = (await served.get("sagarun", "abandoned"))["status"]["conditions"]
         return "Deleting" in [condition["reason"] for condition in conditions]
 

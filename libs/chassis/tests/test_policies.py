@@ -187,6 +187,7 @@ async def test_a_running_process_follows_a_changed_mount_within_five_seconds(tmp
         await eventually(lambda: deadlines and 2 < deadlines[-1] <= 3.1)
         mount(tmp_path / "mounted", text(timeout="40s"), 2)
         await eventually(lambda: deadlines[-1] > 30, timeout=FIVE)
+        assert child.alive
     finally:
         await child.terminate()
         await server.stop(None)

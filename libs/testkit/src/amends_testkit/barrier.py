@@ -39,11 +39,12 @@ class MemoryBarrier:
             if undone is not None and undone.response is not None:
                 raise Refusal(FENCED)
         elif row is None:
-            action = self.rows.setdefault((key, "action"), Row(None, None))
-            if action.response is not None:
+            action = self.rows.get((key, "action"))
+            if action is not None and action.response is not None:
                 return None
             if outcome == "ok":
                 raise Refusal(UNKNOWN)
+            self.rows[key, "action"] = Row(None, None)
             self.rows[key, operation] = Row(request, b"")
             return b""
         if row is None:

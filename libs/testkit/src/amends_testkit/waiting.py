@@ -4,9 +4,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import TypeVar, overload
 
 T = TypeVar("T")
+
+
+@overload
+async def eventually(look: Callable[[], Awaitable[T]], *, timeout: timedelta = ..., what: str = ...) -> T: ...
+
+
+@overload
+async def eventually(look: Callable[[], T], *, timeout: timedelta = ..., what: str = ...) -> T: ...
 
 
 async def eventually(

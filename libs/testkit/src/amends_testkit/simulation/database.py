@@ -1,0 +1,353 @@
+"""The orchestrator's database in memory, behind connections that fail like real ones.
+
+It executes the orchestrator's own statements, told apart by their text, so that the real writer, claimer, heartbeat
+and resolution run over it. A statement takes time, may stall, and may commit although its answer is lost. Called by
+the simulation.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from random import Random
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+from amends_orchestrator.journal import claims, leases, reader, statements
+from amends_orchestrator.runner import resolution
+
+from amends_testkit.simulation.virtual import database_now
+
+Row = dict[str, Any]
+Gate = Callable[[], Any]
+OWNED = "SELECT id, fence FROM run WHERE owner = $1"
+
+
+@dataclass
+class Faults:
+    """How unkind the database is. All off: it answers at once and always."""
+
+    lost: float = 0.0
+    """How often a statement's connection breaks: before it arrives, or after it has committed."""
+    slow: float = 0.0
+    """How often a statement takes seconds."""
+    away: bool = False
+    """Nothing is answered."""
+    fenced: bool = True
+    """The statement of the writer compares fences. A test may break it."""
+
+
+@dataclass
+class Database:
+    """Tables run, journal and process."""
+
+    chance: Random
+    faults: Faults = field(default_factory=Faults)
+    runs: dict[UUID, Row] = field(default_factory=dict)
+    keys: dict[tuple[str, str], UUID] = field(default_factory=dict)
+    journal: dict[UUID, list[tuple[int, int, bytes]]] = field(default_factory=dict)
+    """Sequence number, fence and record, in the order of commits."""
+    leases: dict[UUID, datetime] = field(default_factory=dict)
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Held by transactions of several statements."""
+
+    # ------------------------------------------------------------ statements
+
+    def execute(self, sql: str, values: list[Any]) -> list[Any]:
+        """Execute one statement. Raises what Postgres would."""
+        if sql.startswith("WITH \n") and ("appended AS" in sql or "started AS" in sql):
+            return self._batch(sql, values)
+        handler = _HANDLERS.get(sql)
+        if handler is None:
+            raise LookupError(f"the simulation does not know this statement: {sql[:80]}")
+        result: list[Any] = handler(self, *values)
+        return result
+
+    def _batch(self, sql: str, values: list[Any]) -> list[Any]:
+        left = list(values)
+
+        def take(count: int) -> list[Any]:
+            taken = left[:count]
+            del left[:count]
+            return taken
+
+        rows = take(statements.OWNED_PARAMETERS + statements.APPENDED_PARAMETERS) if "appended AS" in sql else None
+        changes = take(statements.CHANGED_PARAMETERS) if "changed AS" in sql else None
+        starts = take(statements.STARTED_PARAMETERS) if "started AS" in sql else None
+        held = dict(zip(rows[0], rows[1], strict=True)) if rows else {}
+        owned = {run for run, fence in held.items() if not self.faults.fenced or self.runs[run]["fence"] == fence}
+        new = [row for row in zip(*rows[2:], strict=True) if row[0] in owned] if rows else []
+        if any(any(seq == there for there, _, _ in self.journal[run]) for run, seq, _, _ in new):
+            raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint journal_pkey")
+        for run, seq, fence, record in new:
+            self.journal[run].append((seq, fence, record))
+        for change in zip(*changes, strict=True) if changes else ():
+            if change[0] in owned:
+                self._change(*change)
+        refused = [(run,) for run in held if run not in owned]
+        return refused + self._starts(starts)
+
+    def _starts(self, columns: list[Any] | None) -> list[Any]:
+        refused: list[Any] = []
+        for start in zip(*columns, strict=True) if columns else ():
+            run, namespace, saga, key, payload, digest, rules, owner, traceparent, record = start
+            if (namespace, key) in self.keys:
+                refused.append((run,))
+                continue
+            now = database_now()
+            self.keys[namespace, key] = run
+            self.journal[run] = [(1, 1, record)]
+            self.runs[run] = {
+                "id": run,
+                "namespace": namespace,
+                "saga": saga,
+                "idempotency_key": key,
+                "payload": payload,
+                "digest": digest,
+                "rules": rules,
+                "owner": owner,
+                "fence": 1,
+                "state": 1,
+                "started_at": now,
+                "ended_at": None,
+                "due_at": None if owner else now,
+                "traceparent": traceparent,
+                "step": "",
+                "reason": "",
+                "message": "",
+                "skipped_by_person": 0,
+                "stalled_since": None,
+                "next_attempt_at": None,
+            }
+        return refused
+
+    def _change(
+        self,
+        run: UUID,
+        state: int,
+        release: bool,
+        due: timedelta | None,
+        step: str,
+        reason: str,
+        message: str,
+        skipped: int,
+        stalled: timedelta | None,
+        next_attempt: timedelta | None,
+    ) -> None:
+        now, row = database_now(), self.runs[run]
+        row.update(state=state, step=step, reason=reason, message=message, skipped_by_person=skipped)
+        row["due_at"] = now + due if due is not None else None
+        row["ended_at"] = now if state >= 4 else None
+        row["stalled_since"] = now - stalled if stalled is not None else None
+        row["next_attempt_at"] = now + next_attempt if next_attempt is not None else None
+        if release:
+            row["owner"] = None
+
+    def _claim(self, process: UUID, limit: int, rules: int) -> list[Row]:
+        now = database_now()
+        due = [r for r in self.runs.values() if r["owner"] is None and r["due_at"] is not None and r["due_at"] <= now]
+        gone = {owner for owner, until in self.leases.items() if until < now and owner != process}
+        orphaned = [row for row in self.runs.values() if row["owner"] in gone]
+        mine = sorted(due, key=lambda row: row["due_at"])[:limit]
+        mine += orphaned[: limit - len(mine)]
+        return [self._take(row, process) for row in mine if row["rules"] <= rules]
+
+    def _claim_one(self, run: UUID, process: UUID, rules: int) -> list[Row]:
+        row = self.runs[run]
+        owner = row["owner"]
+        free = owner is None or self.leases.get(owner, database_now()) < database_now()
+        return [self._take(row, process)] if row["state"] < 3 and row["rules"] <= rules and free else []
+
+    def _take(self, row: Row, process: UUID) -> Row:
+        row.update(owner=process, fence=row["fence"] + 1, due_at=None)
+        return dict(row)
+
+    def _next_due(self) -> list[Any]:
+        due = [row["due_at"] for row in self.runs.values() if row["owner"] is None and row["due_at"] is not None]
+        return [(min(due) - database_now() if due else None,)]
+
+    def _give_back(self, run: UUID, fence: int, after: timedelta, reason: str, message: str) -> list[Any]:
+        row = self.runs[run]
+        if row["fence"] == fence and row["state"] < 3:
+            row.update(owner=None, due_at=database_now() + after, reason=reason)
+        return []
+
+    def _owned(self, process: UUID) -> list[Any]:
+        return [(row["id"], row["fence"]) for row in self.runs.values() if row["owner"] == process]
+
+    def _present(self, runs: list[UUID], seqs: list[int]) -> list[Row]:
+        found = []
+        for run, seq in zip(runs, seqs, strict=True):
+            for number, fence, record in self.journal.get(run, ()):
+                if number == seq:
+                    found.append({"run_id": run, "seq": seq, "fence": fence, "record": record})
+        return found
+
+    def _holders(self, namespaces: list[str], keys: list[str]) -> list[Row]:
+        held = [self.keys.get(pair) for pair in zip(namespaces, keys, strict=True)]
+        return [dict(self.runs[run]) for run in held if run is not None]
+
+    def _renew(self, process: UUID, name: str, lease: timedelta) -> list[Any]:
+        now = database_now()
+        before = self.leases.get(process)
+        self.leases[process] = now + lease
+        return [(now, before is not None and before < now)]
+
+    def _end_lease(self, process: UUID) -> list[Any]:
+        self.leases[process] = database_now() - timedelta(milliseconds=1)
+        return []
+
+    def _run(self, run: UUID) -> list[Row]:
+        return [dict(self.runs[run])] if run in self.runs else []
+
+    def _journal_of(self, run: UUID, after: int, limit: int) -> list[Any]:
+        return [entry for entry in sorted(self.journal[run]) if entry[0] > after][:limit]
+
+    def _journals(self, runs: list[UUID]) -> list[Any]:
+        return [(run, *entry) for run in runs for entry in sorted(self.journal[run])]
+
+    def _record(self, run: UUID, seq: int, fence: int, record: bytes) -> list[Any]:
+        self.journal[run].append((seq, fence, record))
+        return []
+
+    def _resolved(self, run: UUID, owner: UUID, fence: int, state: int, message: str) -> list[Any]:
+        self.runs[run].update(owner=owner, fence=fence, state=state, due_at=None, step="", reason="", message=message)
+        return []
+
+    def _locked(self, run: UUID) -> list[Any]:
+        return [(self.runs[run]["fence"],)] if run in self.runs else []
+
+
+_HANDLERS: dict[str, Callable[..., list[Any]]] = {
+    claims._CLAIM: Database._claim,
+    claims._CLAIM_ONE: Database._claim_one,
+    claims._NEXT_DUE: Database._next_due,
+    claims._GIVE_BACK: Database._give_back,
+    OWNED: Database._owned,
+    statements.PRESENT: Database._present,
+    statements.HOLDERS: Database._holders,
+    leases._RENEW: Database._renew,
+    "UPDATE process SET expires_at = clock_timestamp() WHERE id = $1": Database._end_lease,
+    reader._RUN: Database._run,
+    reader._JOURNAL: Database._journal_of,
+    reader._JOURNALS: Database._journals,
+    resolution._LOCK: Database._locked,
+    resolution._RECORD: Database._record,
+    resolution._CLAIM: Database._resolved,
+}
+
+
+class Connection:
+    """One connection of one process; what asyncpg's would do for the statements above."""
+
+    def __init__(self, database: Database, gate: Gate) -> None:
+        self._database = database
+        self._gate = gate
+        self._closed = False
+        self._later: list[tuple[str, list[Any]]] | None = None
+        """Statements of a transaction, executed when it commits."""
+
+    def is_closed(self) -> bool:
+        """Tell whether it broke or was closed."""
+        return self._closed
+
+    def terminate(self) -> None:
+        """Close it at once."""
+        self._closed = True
+
+    async def close(self) -> None:
+        """Close it."""
+        self._closed = True
+
+    async def fetch(self, sql: str, *values: Any) -> list[Any]:
+        """Execute a statement and return its rows."""
+        if self._later is not None:
+            return self._inside(sql, list(values))
+        async with self._database.lock:
+            pass
+        return await self._sent(lambda: self._database.execute(sql, list(values)))
+
+    async def fetchrow(self, sql: str, *values: Any) -> Any:
+        """Return the first row, or None."""
+        rows = await self.fetch(sql, *values)
+        return rows[0] if rows else None
+
+    async def fetchval(self, sql: str, *values: Any) -> Any:
+        """Return the first value of the first row, or None."""
+        row = await self.fetchrow(sql, *values)
+        return row[0] if row else None
+
+    async def execute(self, sql: str, *values: Any) -> None:
+        """Execute a statement."""
+        await self.fetch(sql, *values)
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[None]:
+        """Several statements that commit together; nobody else writes meanwhile."""
+        async with self._database.lock:
+            self._later = []
+            try:
+                yield
+                later = self._later
+                self._later = None
+                await self._sent(lambda: [self._database.execute(sql, values) for sql, values in later])
+            finally:
+                self._later = None
+
+    def _inside(self, sql: str, values: list[Any]) -> list[Any]:
+        if sql.lstrip().startswith("SELECT"):
+            return self._database.execute(sql, values)
+        assert self._later is not None
+        self._later.append((sql, values))
+        return []
+
+    async def _sent(self, work: Callable[[], list[Any]]) -> list[Any]:
+        """Execute `work` at one moment between now and the answer, unless something goes wrong."""
+        await self._gate()
+        database, chance = self._database, self._database.chance
+        if self._closed:
+            raise asyncpg.InterfaceError("connection is closed")
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[list[Any]] = loop.create_future()
+        seconds = chance.uniform(1, 4) if chance.random() < database.faults.slow else chance.uniform(0.0002, 0.003)
+        broken = database.faults.away or chance.random() < database.faults.lost
+        arrives = not broken or (chance.random() < 0.5 and not database.faults.away)
+
+        def execute() -> None:
+            # The server goes on even when nobody waits any more.
+            try:
+                found = work()
+            except Exception as error:
+                if not answer.done():
+                    answer.set_exception(error)
+            else:
+                if not answer.done() and not broken:
+                    answer.set_result(found)
+
+        if arrives:
+            loop.call_later(seconds, execute)
+        if broken:
+            self._closed = True
+            await asyncio.sleep(seconds + 0.01)
+            await self._gate()
+            raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+        try:
+            found = await answer
+        finally:
+            await self._gate()
+        return found
+
+
+class Pool:
+    """Lends connections."""
+
+    def __init__(self, database: Database, gate: Gate) -> None:
+        self._database = database
+        self._gate = gate
+
+    @asynccontextmanager
+    async def acquire(self) -> AsyncIterator[Connection]:
+        """Lend one."""
+        yield Connection(self._database, self._gate)

@@ -54,7 +54,7 @@ class Proxy:
             return  # the caller sees its connection end
         finally:
             self._tasks.discard(task)
-            writer.close()
+            await _closed(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(self.host, self.port)
@@ -76,7 +76,7 @@ class Proxy:
         finally:
             answers.cancel()
             await asyncio.gather(answers, return_exceptions=True)
-            back.close()
+            await _closed(back)
 
     def _takes(self, markers: list[bytes], data: bytes) -> bool:
         if markers and markers[0] in data:
@@ -91,4 +91,11 @@ class Proxy:
                 if not self.silent:
                     writer.write(data)
                     await writer.drain()
-        writer.close()
+        writer.transport.abort()
+
+
+async def _closed(writer: asyncio.StreamWriter) -> None:
+    """Ends a connection at once; what is still to be written is lost, as it is when a wire is cut."""
+    writer.transport.abort()
+    with suppress(OSError):
+        await writer.wait_closed()

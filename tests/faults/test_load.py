@@ -18,7 +18,7 @@ from .world import POLICY, SAGA, World, patiently, worlds
 
 ACCEPTED, DECLINED, _ = SCENARIOS
 BUDGETED = POLICY.replace("{ratio: 10, minPerSecond: 1000}", "{ratio: 0.2, minPerSecond: 5}").replace(
-    "attempts: 36", "attempts: 4"
+    "attempts: 100", "attempts: 4"
 )
 BOUND = 3
 NARROW = POLICY + f"  bulkhead: {{maxConcurrent: {BOUND}, maxQueued: 500}}\n"

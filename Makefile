@@ -15,7 +15,7 @@ STAMPS := $(VENV)/.stamps
 
 # A folder is a package as soon as it has a pyproject.toml.
 PROJECTS := $(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml \
-	cli/pyproject.toml demo/pyproject.toml))
+	cli/pyproject.toml demo/pyproject.toml bench/pyproject.toml))
 PACKAGES := $(patsubst %/pyproject.toml,%,$(PROJECTS))
 SOURCES := $(addsuffix /src,$(PACKAGES))
 PROTOS := $(shell find protos -name '*.proto')
@@ -153,3 +153,57 @@ faults: setup ## Every crash point, every pair of them, and all faults of real p
 .PHONY: ci
 ci: ## What CI runs, from nothing
 	@.ci/run
+
+##@ Measure
+
+.PHONY: bench
+bench: setup bench-peers ## All benchmarks, under 25 minutes; writes docs/reference/performance.md
+	@$(PY) -m amends_bench $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: setup ## A short form, under three minutes; fails when a ratio is worse than half of its target
+	@$(PY) -m amends_bench --quick $(ARGS)
+
+.PHONY: bench-peers
+bench-peers: bench/.peers/.done ## Install what sagas are compared with, into a virtual environment of its own
+
+bench/.peers/.done: bench/peers/requirements.txt
+	@tools/make-venv bench/.peers
+	@bench/.peers/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
+	@touch $@
+
+.PHONY: bench-p1
+bench-p1: setup bench-peers ## Sagas against DBOS
+	@$(PY) -m amends_bench p1 $(ARGS)
+
+.PHONY: bench-p2
+bench-p2: setup ## Sagas against the same calls without durability
+	@$(PY) -m amends_bench p2 $(ARGS)
+
+.PHONY: bench-p2b
+bench-p2b: setup ## The same with the barrier in the participants of both
+	@$(PY) -m amends_bench p2b $(ARGS)
+
+.PHONY: bench-p3
+bench-p3: setup ## How long one saga takes, against the same calls
+	@$(PY) -m amends_bench p3 $(ARGS)
+
+.PHONY: bench-p4
+bench-p4: setup ## Durable transitions of the journal
+	@$(PY) -m amends_bench p4 $(ARGS)
+
+.PHONY: bench-p5
+bench-p5: setup ## Calls through the chassis, against bare grpc.aio
+	@$(PY) -m amends_bench p5 $(ARGS)
+
+.PHONY: bench-p6
+bench-p6: setup bench-peers ## Runs claimed and finished, against a job queue
+	@$(PY) -m amends_bench p6 $(ARGS)
+
+.PHONY: bench-p9
+bench-p9: setup ## The rate after kill -9 and after a restart of Postgres
+	@$(PY) -m amends_bench p9 $(ARGS)
+
+.PHONY: bench-p10
+bench-p10: setup ## A local transaction with the barrier and without
+	@$(PY) -m amends_bench p10 $(ARGS)

@@ -18,6 +18,8 @@ import grpc.aio
 
 from amends.saga.v1 import run_pb2, run_service_pb2
 from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
+from shop.inventory.v1 import inventory_pb2
+from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.types.v1 import types_pb2
@@ -68,7 +70,19 @@ def bare(channel: grpc.aio.Channel) -> One:
     return one
 
 
-SIDES = {"saga": saga, "bare": bare}
+def echo(channel: grpc.aio.Channel) -> One:
+    """Calls a handler that does nothing."""
+    stub: Any = InventoryServiceStub(channel)
+    request = inventory_pb2.GetStockRequest(sku="tea-assam")
+
+    async def one(key: str) -> bool:
+        await stub.GetStock(request, timeout=CALL_SECONDS)
+        return True
+
+    return one
+
+
+SIDES = {"saga": saga, "bare": bare, "echo": echo}
 
 
 class Generator:

@@ -101,7 +101,9 @@ class World:
                 text = (FOLDER / "participant.yaml").read_text()
                 text = text.format(name=name, service=service, target=self.addresses[name])
                 manifest = api.Manifest(text=text, source=f"{name}.yaml")
-                _accepted(await stub.ApplyParticipant(api.ApplyParticipantRequest(manifest=manifest, namespace=NAMESPACE)))
+                _accepted(
+                    await stub.ApplyParticipant(api.ApplyParticipantRequest(manifest=manifest, namespace=NAMESPACE))
+                )
             manifest = api.Manifest(text=(FOLDER / "policy.yaml").read_text(), source="policy.yaml")
             _accepted(await stub.ApplyRetryPolicy(api.ApplyRetryPolicyRequest(manifest=manifest, namespace=NAMESPACE)))
             # No participant that is called knows the message that the saga takes: it brings its descriptors.

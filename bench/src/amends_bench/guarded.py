@@ -1,0 +1,42 @@
+"""P10: what the barrier adds to a business transaction.
+
+Runs libs/barrier/bench/cost.py, which says what both sides do.
+"""
+
+import asyncio
+import re
+import sys
+from pathlib import Path
+
+from rich.progress import Progress
+
+from amends_bench.suite import Comparison, Options
+
+SCRIPT = Path(__file__).resolve().parents[3] / "libs" / "barrier" / "bench" / "cost.py"
+LINE = re.compile(
+    r"(?P<clients>\d+) at once: plain +(?P<plain>[\d.]+)/s, barrier +(?P<barrier>[\d.]+)/s, "
+    r"ratio (?P<median>[\d.]+) \((?P<least>[\d.]+) to (?P<most>[\d.]+)\)"
+)
+
+
+async def p10(options: Options, progress: Progress) -> list[Comparison]:
+    """Transactions a second; the least, the median and the greatest ratio of many short rounds."""
+    rounds = 5 if options.quick else 25
+    bar = progress.add_task("p10: the barrier's cost", total=1)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, str(SCRIPT), "--rounds", str(rounds), "--clients", "1", "16"), stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await process.communicate()
+    if process.returncode:
+        raise RuntimeError(f"{SCRIPT.name} ended with {process.returncode}")
+    progress.update(bar, advance=1)
+    found: list[Comparison] = []
+    for line in LINE.finditer(said.decode()):
+        name = f"p10 {line['clients']} at once"
+        one = Comparison(name, "a charge with the barrier", "the same without", "per second", 0.85)
+        plain, barrier = float(line["plain"]), float(line["barrier"])
+        for ratio in (line["least"], line["median"], line["most"]):
+            one.peer_rounds.append({"rate": plain})
+            one.subject_rounds.append({"rate": plain * float(ratio), "median_of_all": barrier})
+        found.append(one)
+    return found

@@ -1,0 +1,59 @@
+"""Runs peers, which live in a virtual environment of their own (`make bench-peers`), and speaks with them.
+
+A peer is a script in bench/peers that reads orders to work as lines of JSON, like our own load generator.
+"""
+
+import asyncio
+import json
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+BENCH = Path(__file__).resolve().parents[2]
+PYTHON = BENCH / ".peers" / "bin" / "python"
+
+
+class NoPeers(RuntimeError):
+    """The peers are not installed."""
+
+
+class Peer:
+    """A peer's process."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+
+    async def work(self, order: dict[str, Any]) -> dict[str, Any]:
+        """One round."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(order).encode() + b"\n")
+        await self._process.stdin.drain()
+        while line := await self._process.stdout.readline():
+            if line.startswith(b"{"):  # peers may print what they like beside their answers
+                said: dict[str, Any] = json.loads(line)
+                return said
+        raise RuntimeError("the peer ended")
+
+
+@asynccontextmanager
+async def running(script: str, database: str) -> AsyncIterator[Peer]:
+    """A peer over a database. Raises NoPeers."""
+    if not PYTHON.exists():
+        raise NoPeers("the peers are not installed: make bench-peers")
+    process = await asyncio.create_subprocess_exec(
+        str(PYTHON),
+        str(BENCH / "peers" / script),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
+        env={**os.environ, "PEER_DATABASE_URL": database},
+    )
+    try:
+        yield Peer(process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.wait()

@@ -1,0 +1,90 @@
+"""P1, P2, P2b and P3: sagas against a peer, and against the same calls without durability."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.progress import Progress
+
+from amends_bench import peers, world
+from amends_bench.generator import LoadGenerator
+from amends_bench.suite import Comparison, Options, Round, alternate
+from amends_bench.verify import audit
+
+IN_FLIGHT = 64
+SAGA = "a saga of three steps"
+BARE = "the same calls, not durable"
+
+
+async def p1(options: Options, progress: Progress) -> list[Comparison]:
+    """Sagas against DBOS, 64 in flight, on one Postgres."""
+    comparison = Comparison("p1", SAGA, "DBOS, three steps in one process", "per second", 8.0)
+    async with world.running() as shop, LoadGenerator() as load:
+        database = await shop.postgres.create("dbos", "dbos")
+        async with peers.running("dbos_peer.py", database) as dbos:
+            order = {"in_flight": IN_FLIGHT, "seconds": options.duration.total_seconds()}
+
+            async def peer() -> Mapping[str, Any]:
+                return await dbos.work(order)
+
+            await _warm(load, shop, options, ("saga",))
+            await peer()
+            await alternate(comparison, _sagas(load, shop, options), peer, options.rounds, progress)
+        await audit(shop)
+    return [comparison]
+
+
+async def p2(options: Options, progress: Progress) -> list[Comparison]:
+    """Sagas against bare calls, 64 in flight."""
+    comparison = Comparison("p2", SAGA, BARE, "per second", 0.60)
+    return [await _against_bare(comparison, options, progress, barrier=False)]
+
+
+async def p2b(options: Options, progress: Progress) -> list[Comparison]:
+    """The same, with the real barrier in the participants of both."""
+    comparison = Comparison("p2b", f"{SAGA}, with barrier", f"{BARE}, with barrier", "per second", None)
+    return [await _against_bare(comparison, options, progress, barrier=True)]
+
+
+async def _against_bare(comparison: Comparison, options: Options, progress: Progress, *, barrier: bool) -> Comparison:
+    async with world.running(barrier=barrier) as shop, LoadGenerator() as load:
+
+        async def bare() -> Mapping[str, Any]:
+            return await load.round("bare", shop.fronts, IN_FLIGHT, options.duration)
+
+        await _warm(load, shop, options, ("saga", "bare"))
+        await alternate(comparison, _sagas(load, shop, options), bare, options.rounds, progress)
+        await audit(shop, barrier=barrier)
+    return comparison
+
+
+async def p3(options: Options, progress: Progress) -> list[Comparison]:
+    """How long one saga takes when nothing else is under way."""
+    middle = Comparison("p3 p50", SAGA, BARE, "seconds", 2.0, at_most=True, key="p50")
+    slowest = Comparison("p3 p99", SAGA, BARE, "seconds", 4.0, at_most=True, key="p99")
+    async with world.running() as shop, LoadGenerator() as load:
+
+        async def saga() -> Mapping[str, Any]:
+            return await load.round("saga", shop.orchestrators[:1], 1, options.duration)
+
+        async def bare() -> Mapping[str, Any]:
+            return await load.round("bare", shop.fronts[:1], 1, options.duration)
+
+        await saga()
+        await bare()
+        await alternate(middle, saga, bare, options.rounds, progress)
+        await audit(shop)
+    slowest.subject_rounds, slowest.peer_rounds = middle.subject_rounds, middle.peer_rounds
+    return [middle, slowest]
+
+
+def _sagas(load: LoadGenerator, shop: world.World, options: Options) -> Round:
+    async def sagas() -> Mapping[str, Any]:
+        return await load.round("saga", shop.orchestrators, IN_FLIGHT, options.duration)
+
+    return sagas
+
+
+async def _warm(load: LoadGenerator, shop: world.World, options: Options, sides: tuple[str, ...]) -> None:
+    for side in sides:
+        targets = shop.orchestrators if side == "saga" else shop.fronts
+        await load.round(side, targets, IN_FLIGHT, options.warm_up)

@@ -1,0 +1,49 @@
+"""Proves after a benchmark that nothing was lost or done twice: a fast wrong answer is worth nothing.
+
+Runs `amends audit` over the databases that the benchmark used, as an operator would.
+"""
+
+import asyncio
+import sys
+from datetime import timedelta
+
+import asyncpg
+
+from amends_bench.participant import SERVICES
+from amends_bench.world import World
+
+SETTLE = timedelta(seconds=30)
+
+
+class Wrong(RuntimeError):
+    """An invariant does not hold. The text is what the audit says."""
+
+
+async def audit(world: World, *, barrier: bool = False) -> int:
+    """Returns how many runs were looked at, all of them ended. Raises Wrong."""
+    url = world.databases["orchestrator"]
+    connection = await asyncpg.connect(url)
+    try:
+        runs = await _ended(connection)
+    finally:
+        await connection.close()
+    command = [sys.executable, "-m", "amends_cli", "audit", "--database", url, "--lease", "5s"]
+    if barrier:
+        for name, service in SERVICES.items():
+            command += ["--participant", f"{service}={world.databases[name]}"]
+        command += ["--strangers"]  # the calls made without durability have effects, and no runs
+    process = await asyncio.create_subprocess_exec(
+        *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    said, _ = await process.communicate()
+    if process.returncode:
+        raise Wrong(said.decode())
+    return runs
+
+
+async def _ended(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
+    """Waits until no run is under way any more."""
+    async with asyncio.timeout(SETTLE.total_seconds()):
+        while await connection.fetchval("SELECT count(*) FROM run WHERE state < 3"):  # noqa: ASYNC110 - a database's rows
+            await asyncio.sleep(0.1)
+    return int(await connection.fetchval("SELECT count(*) FROM run"))

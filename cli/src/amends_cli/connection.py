@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from amends_cli import cluster
 from amends_cli.failure import Failure, usage
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ DEFAULT = "127.0.0.1:7400"
 CALL_TIMEOUT = timedelta(seconds=15)
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
 
+RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
 HINTS = {
@@ -53,7 +55,15 @@ Address = Annotated[
         show_envvar=True,
     ),
 ]
-Namespace = Annotated[str, typer.Option("-n", "--namespace", help="The namespace of the saga and the key.")]
+Namespace = Annotated[
+    str,
+    typer.Option(
+        "-n",
+        "--namespace",
+        envvar=cluster.NAMESPACE_VARIABLE,
+        help="The namespace of the saga, the key or the resource.",
+    ),
+]
 
 
 def resolve(address: str | None, start: Path | None = None) -> tuple[str, str]:
@@ -71,9 +81,14 @@ def resolve(address: str | None, start: Path | None = None) -> tuple[str, str]:
 class Connection:
     """An open channel. Make it with `connect`."""
 
-    def __init__(self, channel: "grpc.Channel", address: str) -> None:
+    def __init__(self, channel: "grpc.Channel", forward: cluster.Forward | None = None) -> None:
         self._channel = channel
-        self.address = address
+        self._forward = forward
+
+    def mend(self) -> None:
+        """After a call was cut off: forwards the port again if that was why. Raises Failure."""
+        if self._forward is not None:
+            self._forward.ensure()
 
     @property
     def runs(self) -> "RunServiceStub":
@@ -93,7 +108,26 @@ class Connection:
 @contextmanager
 def connect(address: str | None) -> Iterator[Connection]:
     """Opens a channel for a block of calls. Raises Failure for every way in which a call can fail."""
-    target, found = resolve(address)
+    through = cluster.current()
+    if through is None or address:
+        with _open(*resolve(address)) as connection:
+            yield connection
+        return
+    service = through.orchestrator()
+    with cluster.Forward(through, service) as forward, _open(forward.address, str(service), forward) as connection:
+        yield connection
+
+
+def run_id(name: str, namespace: str) -> str:
+    """The run that somebody named: its id, or through kubectl also the SagaRun that it belongs to. Raises Failure."""
+    through = cluster.current()
+    if through is None or RUN_ID.fullmatch(name):
+        return name
+    return through.run_id(namespace, name)
+
+
+@contextmanager
+def _open(target: str, found: str, forward: cluster.Forward | None = None) -> Iterator[Connection]:
     if ":" not in target:
         raise usage(f"`{target}` is no address", "Give host:port, e.g. --address 127.0.0.1:7400.")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines are no answer to a person
@@ -102,7 +136,7 @@ def connect(address: str | None) -> Iterator[Connection]:
     options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
     with grpc.insecure_channel(target, options) as channel:
         try:
-            yield Connection(channel, target)
+            yield Connection(channel, forward)
         except grpc.RpcError as error:
             raise _failure(error, target, found) from None
 

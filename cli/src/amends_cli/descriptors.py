@@ -36,11 +36,11 @@ def load(files: Iterable[Path] | None, folders: Iterable[Path] | None) -> "FileD
     """Loads all of them as one set; None when none was named. Raises Failure."""
     sources = [(str(file), _parse(file)) for file in files or ()]
     sources += [(str(folder), _compile(folder)) for folder in folders or ()]
-    return _merge(sources) if sources else None
+    return merge(sources) if sources else None
 
 
-def _merge(sources: "list[tuple[str, FileDescriptorSet]]") -> "FileDescriptorSet":
-    """One set of all files; two of one name must mean the same, but for comments and positions."""
+def merge(sources: "list[tuple[str, FileDescriptorSet]]") -> "FileDescriptorSet":
+    """One set of all (source, files); two files of one name must mean the same, but for comments. Raises Failure."""
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
     merged, first = FileDescriptorSet(), {}

@@ -30,7 +30,7 @@ def apply(
 ) -> None:
     """Check resources and put them in force. Exit code 1 when one is refused; the others are in force then."""
     texts = manifests.read_files(files)
-    documents = _split(texts, namespace)
+    documents = split(texts, namespace)
     if not documents:
         raise usage("there is no resource in these files", "A resource has apiVersion, kind, metadata and spec.")
     for document in documents:
@@ -50,8 +50,8 @@ def apply(
         raise typer.Exit(Exit.FAILED)
 
 
-def _split(texts: list[Text], namespace: str) -> list[Manifest]:
-    """The resources of all files. What cannot be read is shown as `check` shows it, and nothing is applied."""
+def split(texts: list[Text], namespace: str) -> list[Manifest]:
+    """The resources of all files. What cannot be read is shown as `check` shows it, and the command ends with 1."""
     try:
         return manifests.split(texts)
     except Unreadable:

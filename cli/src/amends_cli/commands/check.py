@@ -47,7 +47,7 @@ def check(
         result = _locally(texts, contracts, namespace)
         found, figures = result.findings, result.figures
     else:
-        found, figures = _by_server(texts, namespace, address), []
+        found, figures = by_server(texts, namespace, address), []
     _show(found, figures, form, findings.plural([(len(texts), "file")]))
     if any(strict or finding.is_error for finding in found):
         raise typer.Exit(Exit.FAILED)
@@ -78,7 +78,8 @@ def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: Report, su
         findings.show(found, summary=summary)
 
 
-def _by_server(texts: list[Text], namespace: str, address: str | None) -> "list[Finding]":
+def by_server(texts: list[Text], namespace: str, address: str | None) -> "list[Finding]":
+    """What the orchestrator, which knows its participants, finds wrong. Raises Failure."""
     from amends.saga.v1 import definition_service_pb2 as api
 
     sent = [api.Manifest(text=text.text, source=text.source) for text in texts]

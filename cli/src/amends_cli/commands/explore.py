@@ -1,7 +1,7 @@
 """`amends explore`: walks every interleaving of a saga before it runs, and shows what it saw.
 
 The engine that the orchestrator runs is run here against every combination of answers, crashes, owners and decisions
-within bounds. No server is needed. Called by people before they merge a definition, and by their CI.
+within bounds. Called by people before they merge a definition, and by their CI.
 """
 
 import time
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amends_cli import connection, descriptors, findings, manifests, output
+from amends_cli.commands import apply
 from amends_cli.failure import Exit, Failure, usage
 from amends_cli.output import Column, Format, field
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from amends_saga.compiled import CompiledSaga
     from amends_saga.explore import Bounds, Result, Violation
     from amends_saga.plan import Plan
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 Progress = Callable[[int, int], None]
 Bound = Annotated[
@@ -58,10 +60,15 @@ def explore(
     saga: Only = None,
     namespace: connection.Namespace = "default",
     form: output.Output = Format.TABLE,
+    address: connection.Address = None,
 ) -> None:
-    """Walk every interleaving of a saga within bounds. Exit code 1 when an invariant is broken, or not all was seen."""
+    """Walk every interleaving of a saga within bounds; without contracts the orchestrator's participants are asked.
+
+    Exit code 1 when an invariant is broken, or not all was seen.
+    """
     bounds = _bounds(bound or [])
-    plans = [compiled.plan for compiled in _compile(files, descriptor_files, protos, namespace, saga)]
+    contracts = descriptors.load(descriptor_files, protos)
+    plans = [compiled.plan for compiled in _compile(files, contracts, namespace, saga, address)]
     if seed is not None:
         _replay(plans, seed, bounds, form)
         return
@@ -83,17 +90,19 @@ def _bounds(texts: list[str]) -> "Bounds":
 
 
 def _compile(
-    files: list[str], sets: descriptors.Descriptors, protos: descriptors.Protos, namespace: str, wanted: str | None
+    files: list[str], known: "FileDescriptorSet | None", namespace: str, wanted: str | None, address: str | None
 ) -> "list[CompiledSaga]":
     from amends_saga import check as checker
     from amends_saga.definition import Document
 
     texts = manifests.read_files(files)
-    contracts = descriptors.load(sets, protos)
-    if contracts is None:
-        raise usage("the contracts of the participants are missing", "Name them with --descriptors or --protos.")
+    if known is None:
+        from amends_cli import contracts
+
+        more, known = contracts.in_force(apply.split(texts, namespace), namespace, address)
+        texts += more
     documents = [Document(text.source, text.text) for text in texts]
-    result = checker.check(documents, namespace=namespace, descriptors=contracts.SerializeToString())
+    result = checker.check(documents, namespace=namespace, descriptors=known.SerializeToString())
     if any(finding.is_error for finding in result.findings):
         findings.show(result.findings, summary=findings.plural([(len(texts), "file")]))
         raise usage("there is no sound saga to explore", "Mend what is shown above; `amends check` shows it again.")

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amends_cli import descriptors, output
-from amends_cli.failure import Exit, Failure, usage
+from amends_cli import contracts, descriptors, output
+from amends_cli.failure import Exit, usage
 from amends_cli.output import Column, Format, field
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def probe(
         Path | None, typer.Option("--observe-request", metavar="FILE", help="Its request as JSON.")
     ] = None,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds for one call.")] = 10.0,
-    contracts: descriptors.Descriptors = None,
+    descriptor_files: descriptors.Descriptors = None,
     protos: descriptors.Protos = None,
     form: output.Output = Format.TABLE,
 ) -> None:
@@ -68,7 +68,7 @@ def probe(
 
     Exit code 0 only if every promise was shown to hold, with its effects observed.
     """
-    known = descriptors.load(contracts, protos)
+    known = descriptors.load(descriptor_files, protos)
     given = _Given(target, method, request, compensated_by, compensation_request, observe, observe_request)
     verdicts = asyncio.run(given.run(known, timedelta(seconds=timeout)))
     _show(verdicts, form)
@@ -164,7 +164,7 @@ async def _pool(known: "FileDescriptorSet | None", wire: "Wire", services: list[
     from google.protobuf.descriptor_pool import DescriptorPool
 
     pool = DescriptorPool()
-    sets = [known] if known is not None else [await _reflect(wire, name) for name in services]
+    sets = [known] if known is not None else [await contracts.reflect(wire.channel, name) for name in services]
     added: set[str] = set()
     for files in sets:
         for file in files.file:
@@ -172,17 +172,6 @@ async def _pool(known: "FileDescriptorSet | None", wire: "Wire", services: list[
                 added.add(file.name)
                 pool.Add(file)
     return pool
-
-
-async def _reflect(wire: "Wire", service: str) -> "FileDescriptorSet":
-    from amends_orchestrator.calls.reflection import ReflectionError, reflect
-
-    try:
-        return await reflect(wire.channel, service)
-    except ReflectionError as error:
-        raise Failure(
-            f"the contract of {service} is not known: {error}", "Give it with --descriptors FILE or --protos DIR."
-        ) from None
 
 
 def _service(method: str) -> str:

@@ -46,7 +46,7 @@ class Effect(StrEnum):
     NONE = "none"
 
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id.")]
+RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id; with kubectl also the name of a SagaRun.")]
 Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the journal for ever.")]
 Actor = Annotated[str, typer.Option("--actor", help="Who decides; left out: user@host.")]
 
@@ -120,10 +120,12 @@ def watch(
     timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to watch at most; left out: a day.")] = (
         FOREVER.total_seconds()
     ),
+    namespace: connection.Namespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
     """Show the timeline of a run live, until it has ended. Exit code 0 when it is COMPLETED, else 1."""
+    run = connection.run_id(run, namespace)
     with connection.connect(address) as server:
         last = _follow(server, run, timedelta(seconds=timeout), form, until_parked=until_parked)
     _exit_by(last)
@@ -143,6 +145,7 @@ def resolve(
     seq: Annotated[
         int | None, typer.Option("--seq", help="The sequence number of the parked record that the decision is about.")
     ] = None,
+    namespace: connection.Namespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
@@ -150,6 +153,7 @@ def resolve(
     from amends.saga.v1 import run_service_pb2 as api
     from amends_cli.commands import show
 
+    run = connection.run_id(run, namespace)
     request = api.ResolveRunRequest(
         run_id=run,
         resolution=api.Resolution.Value(f"RESOLUTION_{decision.upper()}"),
@@ -170,12 +174,14 @@ def cancel(
     run: RunId,
     reason: Reason,
     actor: Actor = "",
+    namespace: connection.Namespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
     """Ask a run to undo what it did; refused once it is past its pivot."""
     from amends.saga.v1 import run_service_pb2
 
+    run = connection.run_id(run, namespace)
     request = run_service_pb2.CancelRunRequest(run_id=run, reason=reason, actor=actor or _me())
     with connection.connect(address) as server:
         answer = server.runs.CancelRun(request, timeout=CALL_TIMEOUT.total_seconds())
@@ -221,6 +227,7 @@ def _records(server: connection.Connection, run_id: str, limit: timedelta) -> It
             if code is not grpc.StatusCode.UNAVAILABLE or not seen:
                 raise
             time.sleep(RECONNECT.total_seconds())
+            server.mend()
         finally:
             stream.cancel()
 

@@ -6,11 +6,20 @@ from typing import Annotated, Any
 import typer
 
 from amends_cli import connection, output
+from amends_cli.cluster import NAMESPACE_VARIABLE
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Failure, usage
 from amends_cli.output import Column, Format, Row, field
 
-EVERY_NAMESPACE = Annotated[str, typer.Option("-n", "--namespace", help="Only of this namespace; left out: of all.")]
+EVERY_NAMESPACE = Annotated[
+    str,
+    typer.Option(
+        "-n",
+        "--namespace",
+        envvar=NAMESPACE_VARIABLE,
+        help="Only of this namespace; left out: of all (with kubectl: -A).",
+    ),
+]
 
 
 class Kind(StrEnum):
@@ -112,6 +121,7 @@ def plain(message: Any) -> dict[str, Any]:
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.RUNS,
     namespace: EVERY_NAMESPACE = "",
+    everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of all namespaces.")] = False,
     saga: Annotated[str, typer.Option("--saga", help="Only runs of this saga.")] = "",
     state: Annotated[
         list[State] | None, typer.Option("--state", help="Only runs in this state; may be repeated.")
@@ -122,6 +132,7 @@ def list_(
     address: connection.Address = None,
 ) -> None:
     """List runs (newest first), sagas, participants or retry policies."""
+    namespace = "" if everywhere else namespace
     if kind is not Kind.RUNS and (saga or state or stalled):
         raise usage("--saga, --state and --stalled select runs", f"`amends list {kind}` takes --namespace.")
     with connection.connect(address) as server:
@@ -169,7 +180,12 @@ def _runs(
 
 
 def get(
-    name: Annotated[str, typer.Argument(help="A run's id, or saga/NAME, participant/NAME, policy/NAME.")] = "",
+    name: Annotated[
+        str,
+        typer.Argument(
+            help="A run's id (with kubectl also a SagaRun's name), or saga/NAME, participant/NAME, policy/NAME."
+        ),
+    ] = "",
     key: Annotated[str, typer.Option("--key", help="Find the run by the key it was started with.")] = "",
     namespace: connection.Namespace = "default",
     form: output.Output = Format.TABLE,
@@ -179,6 +195,7 @@ def get(
     if bool(name) == bool(key):
         raise usage("name one run", "Give its id, or --key with --namespace.")
     kind, _, resource = name.rpartition("/")
+    name = name if key or kind else connection.run_id(name, namespace)
     with connection.connect(address) as server:
         if kind:
             _show_resource(server, kind, resource, namespace, form)

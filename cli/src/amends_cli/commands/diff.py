@@ -1,0 +1,97 @@
+"""`amends diff`: what a change of definitions would do, to new runs and to those in flight."""
+
+from typing import Annotated, Any
+
+import typer
+
+from amends_cli import changes, connection, findings, manifests, output
+from amends_cli.commands.apply import split
+from amends_cli.commands.check import by_server
+from amends_cli.commands.show import Kind, resources
+from amends_cli.failure import Exit, usage
+from amends_cli.manifests import Manifest
+from amends_cli.output import Format
+
+KINDS = {"Saga": Kind.SAGAS, "Participant": Kind.PARTICIPANTS, "RetryPolicy": Kind.POLICIES}
+LIVE = {
+    "Participant": "address and grants hold for runs in flight too, from their next call on; "
+    "what it says of its methods holds for runs that start from now on",
+    "RetryPolicy": "holds for runs in flight too, from their next attempt on",
+}
+
+
+def diff(
+    files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files, folders of them, or -.")],
+    namespace: connection.Namespace = "default",
+    form: output.Output = Format.TABLE,
+    address: connection.Address = None,
+) -> None:
+    """Show what applying files would change, and which runs stay on what they have. Exit code 1 if it is refused."""
+    texts = manifests.read_files(files)
+    documents = [document for document in split(texts, namespace) if document.kind in KINDS]
+    if not documents:
+        raise usage("there is no definition in these files", "Name Sagas, Participants or RetryPolicies.")
+    found = by_server(texts, namespace, address)
+    with connection.connect(address) as server:
+        rows = [_compare(server, document, namespace) for document in documents]
+    if form in (Format.TABLE, Format.WIDE):
+        for row in rows:
+            _show(row)
+        if found:
+            findings.show(found, summary=findings.plural([(len(texts), "file")]))
+    else:
+        output.emit({"resources": rows, "findings": [findings.as_data(one) for one in found]}, form)
+    if any(finding.is_error for finding in found):
+        raise typer.Exit(Exit.FAILED)
+
+
+def _compare(server: connection.Connection, document: Manifest, namespace: str) -> dict[str, Any]:
+    where = document.namespace or namespace
+    known = resources(server, KINDS[document.kind], where)
+    current = next((one for one in known if one.name == document.name), None)
+    row: dict[str, Any] = {"kind": document.kind, "namespace": where, "name": document.name, "state": "new"}
+    if current is None:
+        return row | {"changes": [], "digest": "", "digests": []}
+    found = changes.changes(_spec(current.manifest), document.content.get("spec") or {})
+    uses = getattr(current, "digests", ())
+    return row | {
+        "state": "changed" if found else "unchanged",
+        "changes": [change.as_data() for change in found],
+        "digest": getattr(current, "digest", ""),
+        "digests": [{"digest": use.digest, "running": use.running, "parked": use.parked} for use in uses],
+    }
+
+
+def _spec(text: str) -> dict[str, Any]:
+    import yaml
+
+    content = yaml.safe_load(text)
+    spec = content.get("spec") if isinstance(content, dict) else None
+    return spec if isinstance(spec, dict) else {}
+
+
+def _show(row: dict[str, Any]) -> None:
+    colour = {"new": "green", "changed": "yellow"}.get(row["state"])
+    typer.secho(f"{row['kind']} {row['namespace']}/{row['name']}: {row['state']}", bold=True, fg=colour)
+    for change in row["changes"]:
+        for line in changes.tell(changes.Change(**change)):
+            typer.echo(f"  {line}")
+    if row["kind"] == "Saga":
+        _show_runs(row)
+    elif row["state"] == "changed":
+        typer.echo(f"  {LIVE[row['kind']]}")
+    typer.echo()
+
+
+def _show_runs(row: dict[str, Any]) -> None:
+    flying = [use for use in row["digests"] if use["running"] or use["parked"]]
+    if row["state"] == "changed":
+        typer.echo("  runs that start from now on get the change; those in flight end as they began:")
+    elif flying:
+        typer.echo("  runs in flight:")
+    for use in flying:
+        parked = f", {use['parked']} of them parked" if use["parked"] else ""
+        version = "in force" if use["digest"] == row["digest"] else "older"
+        typer.echo(f"    {use['digest'][:12]}  {version}: {use['running']} running{parked}")
+    if not flying and row["state"] != "new":
+        typer.echo("    no run is in flight")

@@ -1,0 +1,94 @@
+"""Contracts and definitions that are in force, for commands that compile sagas here: asked of the running system.
+
+The participants' contracts come by reflection, from this machine or through ports that are forwarded to the cluster.
+Called by `explore`, and by `probe` for the service under test.
+"""
+
+import asyncio
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from amends_cli import cluster, connection, descriptors
+from amends_cli.commands.show import Kind, resources
+from amends_cli.failure import Failure
+from amends_cli.manifests import Manifest, Text
+
+if TYPE_CHECKING:
+    import grpc.aio
+    from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+IN_CLUSTER = re.compile(r"dns:///([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.[a-z0-9.-]+)?:(\d+)")
+HINT = "Give it with --descriptors FILE or --protos DIR."
+
+
+async def reflect(channel: "grpc.aio.Channel", service: str) -> "FileDescriptorSet":
+    """The contract of one service by its server's reflection. Raises Failure."""
+    from amends_orchestrator.calls import reflection
+
+    try:
+        return await reflection.reflect(channel, service)
+    except reflection.ReflectionError as error:
+        raise Failure(f"the contract of {service} is not known: {error}", HINT) from None
+
+
+def in_force(documents: list[Manifest], namespace: str, address: str | None) -> "tuple[list[Text], FileDescriptorSet]":
+    """What the sagas among the documents need and the files do not have: participants, policies and all contracts.
+
+    Raises Failure.
+    """
+    own = {(document.kind, document.namespace or namespace, document.name) for document in documents}
+    called = _called(documents)
+    with connection.connect(address) as server:
+        known = [one for one in resources(server, Kind.PARTICIPANTS, "") if one.service in called]
+        policies = resources(server, Kind.POLICIES, namespace)
+    texts = [
+        Text(f"{kind} {one.namespace}/{one.name} in force", one.manifest)
+        for kind, found in (("Participant", known), ("RetryPolicy", policies))
+        for one in found
+        if (kind, one.namespace, one.name) not in own
+    ]
+    sources = [(f"{one.namespace}/{one.name}", asyncio.run(_contract(one))) for one in known]
+    if not sources:
+        services = ", ".join(sorted(called)) or "any service"
+        raise Failure(f"the orchestrator knows no participant for {services}", "Put one in force with `amends apply`.")
+    return texts, descriptors.merge(sources)
+
+
+def _called(documents: list[Manifest]) -> set[str]:
+    """The services that the sagas call."""
+    sagas = [document.content.get("spec") for document in documents if document.kind == "Saga"]
+    found: set[str] = set()
+
+    def look(value: Any) -> None:
+        for name, inner in value.items() if isinstance(value, dict) else ():
+            if name == "call" and isinstance(inner, str):
+                found.add(inner.partition("/")[0])
+            look(inner)
+        for inner in value if isinstance(value, list) else ():
+            look(inner)
+
+    for spec in sagas:
+        look(spec)
+    return found
+
+
+async def _contract(participant: Any) -> "FileDescriptorSet":
+    import grpc.aio
+
+    with _reachable(participant.target) as target:
+        async with grpc.aio.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+            return await reflect(channel, participant.service)
+
+
+@contextmanager
+def _reachable(target: str) -> Iterator[str]:
+    """The address of a participant from here."""
+    through = cluster.current()
+    found = IN_CLUSTER.fullmatch(target)
+    if through is None or found is None:
+        yield target
+        return
+    with cluster.Forward(through, cluster.Service(found[2], found[1], int(found[3]))) as forward:
+        yield forward.address

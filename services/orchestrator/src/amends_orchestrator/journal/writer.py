@@ -87,6 +87,8 @@ class JournalWriter:
                     self._idle.set()
                     self._wake.clear()
                     await self._wake.wait()
+                # Lets everything that has arrived already be worked off first, so that its rows share the statement.
+                await asyncio.sleep(0)
                 await self._write(self._take())
         finally:
             if self._connection is not None:

@@ -253,7 +253,7 @@ class Fleet:
         if before is not None:  # we lost it and took it again before the journal could tell
             before.leave()
             self._forget(row.id)
-        run = LiveRun(self, definition, info, state)
+        run = LiveRun(self, definition, info, state, shown_stalled=row.stalled_since is not None)
         self._keep(run)
         run.tell(None)
         return run

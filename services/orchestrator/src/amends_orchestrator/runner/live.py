@@ -61,7 +61,10 @@ class LiveRun:
         "watchers",
     )
 
-    def __init__(self, ground: Ground, definition: Definition, info: RunInfo, state: RunState) -> None:
+    def __init__(
+        self, ground: Ground, definition: Definition, info: RunInfo, state: RunState, *, shown_stalled: bool = False
+    ) -> None:
+        """`shown_stalled` is whether the run's row says that it is stalled."""
         self._ground = ground
         self.definition = definition
         self.info = info
@@ -80,7 +83,7 @@ class LiveRun:
         self._rings: datetime | None = None
         self._until: datetime | None = None
         self._due: datetime | None = None
-        self._shown_stalled = False
+        self._shown_stalled = shown_stalled
         self._chain = definition.plan.order == tuple(range(len(state.steps))) and all(
             step.after == ((index - 1,) if index else ()) for index, step in enumerate(definition.plan.steps)
         )
@@ -114,6 +117,8 @@ class LiveRun:
         """Hears a signal (None: time has passed) and does what follows from it."""
         if self.gone:
             return
+        if not isinstance(signal, ev.ReleaseRequested | ev.Durable):
+            self._due = None  # something has happened: a run that is being let go is not to sleep over it
         self._inbox.append(signal)
         if not self._pumping:
             self._pump()

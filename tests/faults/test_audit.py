@@ -167,6 +167,22 @@ async def test_an_effect_without_a_run_is_found(world: World):
         await forget(world, run_id)
 
 
+async def test_runs_past_their_retention_have_no_journal_any_more_and_are_counted(world: World):
+    _, run_id = await ended_order(world)
+    old = f"0190b3c2{run_id[8:]}"  # in 2024
+    await world.journal.execute("DELETE FROM journal WHERE run_id = $1", run_id)
+    await world.journal.execute(
+        "UPDATE run SET id = $2, started_at = ended_at - interval '2 years' WHERE id = $1", run_id, old
+    )
+    try:
+        report = await world.report()
+        assert report.past == 1
+        assert run_id not in {named.finding.run_id for named in report.found}
+    finally:
+        await forget(world, run_id)
+        await forget(world, old)
+
+
 async def test_the_command_says_that_every_invariant_holds_or_exits_with_1(world: World):
     order_id, run_id = await ended_order(world)
     code, said = await told(world)

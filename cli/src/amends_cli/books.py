@@ -32,6 +32,7 @@ FROM run LEFT JOIN process ON process.id = run.owner
 WHERE run.id > $1 AND run.started_at >= $2 ORDER BY run.id LIMIT $3
 """
 _JOURNALS = "SELECT run_id, seq, fence, record FROM journal WHERE run_id = ANY($1) ORDER BY run_id, seq"
+_PARTITIONS = "SELECT inhrelid::regclass::text FROM pg_inherits WHERE inhparent = 'journal'::regclass"
 _DEFINITION = "SELECT bundle FROM definition WHERE digest = $1"
 _TWICE = """
 SELECT namespace, idempotency_key, array_agg(id) AS runs FROM run
@@ -72,6 +73,8 @@ class Report:
     """Guarded steps that were not compared, by service: its database was not given."""
     newer: int = 0
     """Runs of a newer version, which were not checked."""
+    past: int = 0
+    """Ended runs past their retention, whose part of the journal was dropped."""
 
     @property
     def runs(self) -> int:
@@ -118,6 +121,7 @@ class _Auditor:
         self._wanted = wanted
         self._plans: dict[bytes, Plan | None] = {}
         self._names: dict[str, tuple[str, str, str]] = {}
+        self._partitions: set[str] = set()
         self._keys: dict[str, set[bytes]] = {service: set() for service in wanted.participants}
 
     async def audit(self) -> Report:
@@ -127,6 +131,7 @@ class _Auditor:
                 since = EVER if self._wanted.since is None else now - self._wanted.since
                 oldest = await journal.fetchval("SELECT min(started_at) FROM run") or EVER
                 await self._twice(journal)
+                self._partitions = {row[0] for row in await journal.fetch(_PARTITIONS)}
                 last = UUID(int=0)
                 while rows := await journal.fetch(_RUNS, last, since, PAGE):
                     await self._page(journal, rows, now)
@@ -152,6 +157,9 @@ class _Auditor:
             plan = plans[row["id"]]
             if row["rules"] > RULES_VERSION:
                 self.report.newer += 1
+                continue
+            if row["ended_at"] is not None and _partition(row["id"]) not in self._partitions:
+                self.report.past += 1
                 continue
             self.report.states[state] += 1
             self.report.records += len(records[row["id"]])
@@ -226,6 +234,11 @@ class _Auditor:
                 message = f"{name} has an effect under this key, and no run has it"
                 finding = Finding(Invariant.COMPLETENESS, "", "", message)
                 self.report.found.append(Named(finding, key=key))
+
+
+def _partition(run: UUID) -> str:
+    """The part of the journal that has a run: its id begins with the time of its start."""
+    return f"journal_{datetime.fromtimestamp((run.int >> 80) / 1000, UTC):%Y%m%d}"
 
 
 def _facts(row: Any, state: str) -> RunFacts:

@@ -90,6 +90,7 @@ def _show(report: Any, form: Format) -> None:
         "resolvedByPerson": report.by_person,
         "stepsNotCompared": dict(sorted(report.unread.items())),
         "runsOfNewerVersion": report.newer,
+        "runsPastRetention": report.past,
         "findings": rows,
     }
     if output.emit(summary, form):
@@ -104,6 +105,8 @@ def _show(report: Any, form: Format) -> None:
         typer.echo(f"{steps} steps of {service} were not compared: give --participant {service}=URL")
     if report.newer:
         typer.echo(f"{report.newer} runs of a newer version were not checked")
+    if report.past:
+        typer.echo(f"{report.past} runs are past their retention: their journal was dropped")
     broken = len({named.finding.run_id or named.key for named in report.found})
     typer.echo(f"{broken} of them break an invariant" if rows else "every invariant holds")
 

@@ -87,4 +87,4 @@ def _renderers(form: LogFormat, stream: TextIO) -> list[Processor]:
 
 def _what_first(logger: WrappedLogger, name: str, event: EventDict) -> EventDict:
     """Begin a line with when, how bad and what, for those who read it as it is."""
-    return {key: event[key] for key in ("timestamp", "level", "event") if key in event} | event
+    return {**{key: event[key] for key in ("timestamp", "level", "event") if key in event}, **event}

@@ -4,7 +4,7 @@ Called by `CompiledSaga`.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -28,7 +28,7 @@ class InputError(Exception):
 
 def parse_json(json: Mapping[str, Any], made: type[M], pool: DescriptorPool) -> M:
     """Return the message that the JSON means. Raises InputError with the path of the first field that is wrong."""
-    descriptor: Descriptor = made.DESCRIPTOR
+    descriptor = cast(Descriptor, made.DESCRIPTOR)
     _check_message(json, descriptor, "", 0)
     message = made()
     try:
@@ -42,7 +42,7 @@ def parse_json(json: Mapping[str, Any], made: type[M], pool: DescriptorPool) -> 
 
 def require(message: Message, paths: Iterable[str]) -> None:
     """Raise InputError for the first path of message fields that is not set, or field that is `required`."""
-    unset = message.FindInitializationErrors()
+    unset = message.FindInitializationErrors()  # type: ignore[attr-defined]  # the stubs do not know it
     if unset:
         raise InputError(str(unset[0]), "It must be set, because its contract says `required`.")
     for path in paths:

@@ -116,7 +116,7 @@ async def test_wrong_use_is_told_apart_from_a_violation(run, notes, arguments, s
 
 async def test_without_contracts_it_says_how_to_name_them(run, notes) -> None:
     result = await run("explore", "saga.yaml")
-    assert result.code == 2
+    assert result.code == 1
     assert "--descriptors" in result.err
 
 

@@ -281,7 +281,11 @@ async def test_a_saga_is_explored_with_the_participants_that_are_in_force(
         target=target,
         manifest=PARTICIPANT.replace("TARGET", target),
     )
-    orchestrator.script("ListParticipants", Answer.ok(definitions.ListParticipantsResponse(participants=[known])))
+    others = definitions.ParticipantInfo(
+        namespace="other", name="payments", service=PAYMENTS, target="127.0.0.1:9", manifest="spec: {callers: [shop]}"
+    )
+    participants = definitions.ListParticipantsResponse(participants=[known, others])
+    orchestrator.script("ListParticipants", Answer.ok(participants))
     (tmp_path / "saga.yaml").write_text(SAGA)
     async with await FakeParticipant.start(descriptor_set(), [PAYMENTS]) as payments:
         kubectl.set(targets=kubectl.state["targets"] | {"service/payments": payments.target})

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 IN_CLUSTER = re.compile(r"dns:///([a-z0-9-]+)\.([a-z0-9-]+)\.svc(?:\.[a-z0-9.-]+)?:(\d+)")
-HINT = "Give it with --descriptors FILE or --protos DIR."
+HINT = "Give contracts with --descriptors FILE or --protos DIR."
 
 
 async def reflect(channel: "grpc.aio.Channel", service: str) -> "FileDescriptorSet":
@@ -40,9 +40,13 @@ def in_force(documents: list[Manifest], namespace: str, address: str | None) -> 
     """
     own = {(document.kind, document.namespace or namespace, document.name) for document in documents}
     called = _called(documents)
-    with connection.connect(address) as server:
-        known = [one for one in resources(server, Kind.PARTICIPANTS, "") if one.service in called]
-        policies = resources(server, Kind.POLICIES, namespace)
+    homes = {document.namespace or namespace for document in documents if document.kind == "Saga"}
+    try:
+        with connection.connect(address) as server:
+            known = _meant(resources(server, Kind.PARTICIPANTS, ""), called, homes)
+            policies = [policy for home in sorted(homes) for policy in resources(server, Kind.POLICIES, home)]
+    except Failure as failure:
+        raise Failure(f"no contracts were given, and {failure.message}", HINT) from None
     texts = [
         Text(f"{kind} {one.namespace}/{one.name} in force", one.manifest)
         for kind, found in (("Participant", known), ("RetryPolicy", policies))
@@ -72,6 +76,27 @@ def _called(documents: list[Manifest]) -> set[str]:
     for spec in sagas:
         look(spec)
     return found
+
+
+def _meant(participants: list[Any], services: set[str], homes: set[str]) -> list[Any]:
+    """The participants that sagas of these namespaces get: their own, else those that list them as callers."""
+    meant: dict[tuple[str, str], Any] = {}
+    for service in services:
+        serving = [one for one in participants if one.service == service]
+        for home in homes:
+            own = [one for one in serving if one.namespace == home]
+            for one in own or [one for one in serving if home in _callers(one)]:
+                meant[one.namespace, one.name] = one
+    return list(meant.values())
+
+
+def _callers(participant: Any) -> list[str]:
+    import yaml
+
+    content = yaml.safe_load(participant.manifest)
+    spec = content.get("spec") if isinstance(content, dict) else None
+    callers = spec.get("callers") if isinstance(spec, dict) else None
+    return callers if isinstance(callers, list) else []
 
 
 async def _contract(participant: Any) -> "FileDescriptorSet":

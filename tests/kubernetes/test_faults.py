@@ -5,6 +5,7 @@ import itertools
 from datetime import timedelta
 from functools import partial
 
+import pytest
 from amends_embedded import Child
 from amends_testkit.kube_proxy import KubeProxy, Passing, refusal
 from amends_testkit.waiting import eventually
@@ -269,16 +270,31 @@ async def test_two_operators_at_once_start_one_run_for_each_resource(faulty) -> 
     assert [body["status"]["phase"] for body in ended] == ["Completed"] * 4
 
 
+@pytest.fixture
+async def slower_cards(platform):
+    """The card network takes so long that a charge is under way whatever a test does meanwhile."""
+    platform.stack.child("payments").kill()
+    await platform.stack.start_one("payments", {"AMENDS_SLOW_ANSWER": "10s"})
+    yield
+    platform.stack.child("payments").kill()
+    await platform.stack.start_one("payments")
+
+
+@pytest.mark.usefixtures("slower_cards")
 async def test_a_run_that_is_deleted_while_no_operator_is_there_is_compensated_by_the_next(faulty) -> None:
     operator = await faulty.start()
+    await faulty.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", '{"spec":{"timeout":"40s"}}')
+    await faulty.until("retrypolicy", "charge", "Accepted")
     await faulty.apply(faulty.run("slow", "deleted-alone"))
     running = await faulty.until("sagarun", "deleted-alone", "Running")
     operator.kill()
     await faulty.kubectl("delete", "sagarun", "deleted-alone", "--wait=false")
     await faulty.start()
     await eventually(lambda: faulty.gone("sagarun", "deleted-alone"), timeout=PATIENCE)
+    run_id = running["status"]["runId"]
     states = {run.run_id: run.state for run in await faulty.platform.runs(faulty.name)}
-    assert states[running["status"]["runId"]] == run_pb2.RUN_STATE_COMPENSATED
+    assert states[run_id] == run_pb2.RUN_STATE_COMPENSATED
+    assert "the SagaRun was deleted" in str([event.message for event in await faulty.platform.timeline(run_id)])
 
 
 async def test_a_run_that_is_deleted_before_its_finalizer_is_compensated(faulty, proxy: KubeProxy) -> None:

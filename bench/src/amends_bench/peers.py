@@ -25,6 +25,11 @@ class Peer:
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
+    @property
+    def pid(self) -> int:
+        """The process id."""
+        return self._process.pid
+
     async def work(self, order: dict[str, Any]) -> dict[str, Any]:
         """One round."""
         assert self._process.stdin is not None

@@ -18,43 +18,68 @@ BARE = "the same calls, not durable"
 async def p1(options: Options, progress: Progress) -> list[Comparison]:
     """Sagas against DBOS, 64 in flight, on one Postgres."""
     comparison = Comparison("p1", SAGA, "DBOS, three steps in one process", "per second", 8.0)
+    worked = Comparison(
+        "p1 processor", comparison.subject, comparison.peer, "per processor second", None, key="per_processor"
+    )
     async with world.running() as shop, LoadGenerator() as load:
         database = await shop.postgres.create("dbos", "dbos")
         async with peers.running("dbos_peer.py", database) as dbos:
             order = {"in_flight": IN_FLIGHT, "seconds": options.duration.total_seconds()}
 
+            async def subject() -> Mapping[str, Any]:
+                return await load.round("saga", shop.orchestrators, IN_FLIGHT, options.duration)
+
             async def peer() -> Mapping[str, Any]:
                 return await dbos.work(order)
 
+            async def weighed(side: Round) -> Mapping[str, Any]:
+                before = shop.processor_seconds(dbos.pid)
+                said = await side()
+                return {**said, "per_processor": said["done"] / max(shop.processor_seconds(dbos.pid) - before, 0.01)}
+
             await _warm(load, shop, options, ("saga",))
             await peer()
-            await alternate(comparison, _sagas(load, shop, options), peer, options.rounds, progress)
+            await alternate(comparison, lambda: weighed(subject), lambda: weighed(peer), options.rounds, progress)
         await audit(shop)
-    return [comparison]
+    worked.subject_rounds, worked.peer_rounds = comparison.subject_rounds, comparison.peer_rounds
+    return [comparison, worked]
 
 
 async def p2(options: Options, progress: Progress) -> list[Comparison]:
     """Sagas against bare calls, 64 in flight."""
     comparison = Comparison("p2", SAGA, BARE, "per second", 0.60)
-    return [await _against_bare(comparison, options, progress, barrier=False)]
+    return await _against_bare(comparison, options, progress, barrier=False)
 
 
 async def p2b(options: Options, progress: Progress) -> list[Comparison]:
     """The same, with the real barrier in the participants of both."""
     comparison = Comparison("p2b", f"{SAGA}, with barrier", f"{BARE}, with barrier", "per second", None)
-    return [await _against_bare(comparison, options, progress, barrier=True)]
+    return await _against_bare(comparison, options, progress, barrier=True)
 
 
-async def _against_bare(comparison: Comparison, options: Options, progress: Progress, *, barrier: bool) -> Comparison:
+async def _against_bare(
+    comparison: Comparison, options: Options, progress: Progress, *, barrier: bool
+) -> list[Comparison]:
+    """By time, and by what the processors did: the second is the same however busy the machine is with other work."""
+    worked = Comparison(f"{comparison.name} processor", SAGA, BARE, "per processor second", None, key="per_processor")
     async with world.running(barrier=barrier) as shop, LoadGenerator() as load:
 
-        async def bare() -> Mapping[str, Any]:
-            return await load.round("bare", shop.fronts, IN_FLIGHT, options.duration)
+        async def one(side: str, targets: list[str]) -> Mapping[str, Any]:
+            before = shop.processor_seconds()
+            said = await load.round(side, targets, IN_FLIGHT, options.duration)
+            return {**said, "per_processor": said["done"] / max(shop.processor_seconds() - before, 0.01)}
 
         await _warm(load, shop, options, ("saga", "bare"))
-        await alternate(comparison, _sagas(load, shop, options), bare, options.rounds, progress)
+        await alternate(
+            comparison,
+            lambda: one("saga", shop.orchestrators),
+            lambda: one("bare", shop.fronts),
+            options.rounds,
+            progress,
+        )
         await audit(shop, barrier=barrier)
-    return comparison
+    worked.subject_rounds, worked.peer_rounds = comparison.subject_rounds, comparison.peer_rounds
+    return [comparison, worked]
 
 
 async def p3(options: Options, progress: Progress) -> list[Comparison]:
@@ -75,13 +100,6 @@ async def p3(options: Options, progress: Progress) -> list[Comparison]:
         await audit(shop)
     slowest.subject_rounds, slowest.peer_rounds = middle.subject_rounds, middle.peer_rounds
     return [middle, slowest]
-
-
-def _sagas(load: LoadGenerator, shop: world.World, options: Options) -> Round:
-    async def sagas() -> Mapping[str, Any]:
-        return await load.round("saga", shop.orchestrators, IN_FLIGHT, options.duration)
-
-    return sagas
 
 
 async def _warm(load: LoadGenerator, shop: world.World, options: Options, sides: tuple[str, ...]) -> None:

@@ -5,8 +5,9 @@ Called by the benchmarks of sagas. Refuses to measure a database that may lose w
 
 import asyncio
 import base64
+import os
 import sys
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -55,6 +56,14 @@ class World:
     def fronts(self) -> list[str]:
         """Addresses of the fronts."""
         return [address for name, address in sorted(self.addresses.items()) if name.startswith("front")]
+
+    def processor_seconds(self, *also: int) -> float:
+        """What all processes but the load generator have used of the processor so far, the database's included.
+
+        `also` are ids of processes that are not children of this world.
+        """
+        roots = {self.postgres.pid, *also, *(child.pid for child in self.children.running.values())}
+        return sum(seconds for pid, parent, seconds in _processes() if pid in roots or parent in roots)
 
     async def start_one(self, name: str, module: str, environment: Mapping[str, str]) -> None:
         """Starts a process and keeps its address."""
@@ -116,6 +125,16 @@ class World:
 def _accepted(answer: Any) -> None:
     if not answer.accepted:
         raise RuntimeError("\n".join(f"{found.source}:{found.line}: {found.message}" for found in answer.findings))
+
+
+def _processes() -> Iterator[tuple[int, int, float]]:
+    """Id, parent and processor seconds of every process of this machine."""
+    for place in Path("/proc").glob("[0-9]*"):
+        try:
+            fields = (place / "stat").read_text().rpartition(")")[2].split()
+        except OSError:  # it has ended meanwhile
+            continue
+        yield int(place.name), int(fields[1]), (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def check_durable(url: str) -> None:

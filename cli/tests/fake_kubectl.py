@@ -4,6 +4,7 @@ Called as a program by the tests of `kubectl amends`. What a cluster adds, the l
 kubectl's own business; kubectl itself is used where an API server is enough.
 """
 
+import contextlib
 import json
 import os
 import socket
@@ -55,14 +56,11 @@ def forward(targets: dict[str, str], words: list[str]) -> None:
 
 
 def pump(source: Any, target: Any, end: Any) -> None:
-    try:
+    with contextlib.suppress(OSError):
         while data := source.recv(65536):
             target.sendall(data)
-    except OSError:
-        pass
-    finally:
-        end()
-        target.close()
+    end()
+    target.close()
 
 
 def lost(left: threading.Event) -> None:

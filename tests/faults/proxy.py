@@ -54,7 +54,7 @@ class Proxy:
             return  # the caller sees its connection end
         finally:
             self._tasks.discard(task)
-            await _closed(writer)
+            writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         there, back = await asyncio.open_connection(self.host, self.port)
@@ -74,9 +74,9 @@ class Proxy:
                 back.write(data)
                 await back.drain()
         finally:
+            back.transport.abort()  # before anything is awaited: we may be cancelled again
             answers.cancel()
             await asyncio.gather(answers, return_exceptions=True)
-            await _closed(back)
 
     def _takes(self, markers: list[bytes], data: bytes) -> bool:
         if markers and markers[0] in data:
@@ -92,10 +92,3 @@ class Proxy:
                     writer.write(data)
                     await writer.drain()
         writer.transport.abort()
-
-
-async def _closed(writer: asyncio.StreamWriter) -> None:
-    """Ends a connection at once; what is still to be written is lost, as it is when a wire is cut."""
-    writer.transport.abort()
-    with suppress(OSError):
-        await writer.wait_closed()

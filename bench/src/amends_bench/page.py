@@ -1,4 +1,4 @@
-"""Writes the tables of docs/reference/performance.md from what was kept in bench/results. Called by `__main__`.
+"""Writes the tables of docs/reference/performance.md from what was kept in bench/results. Called by `command`.
 
 The page's text is written by people; what stands between the two marks is replaced.
 """

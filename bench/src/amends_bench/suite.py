@@ -1,7 +1,7 @@
 """What every benchmark is made of: rounds of subject and peer that alternate, and the ratio of each pair.
 
 Absolute figures of a small shared machine say little and change from hour to hour; the two sides of one pair ran within
-seconds of each other, so their ratio says more. Called by the modules of the benchmarks and by `__main__`.
+seconds of each other, so their ratio says more. Called by the modules of the benchmarks and by `command`.
 """
 
 import statistics

@@ -1,0 +1,91 @@
+"""The command: runs benchmarks, keeps what they found, and writes the page.
+
+Called by `__main__`, for the Makefile and for CI.
+"""
+
+import argparse
+import asyncio
+import json
+import time
+from collections.abc import Awaitable, Callable
+from datetime import timedelta
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from amends_bench import machine, page, peers
+from amends_bench.chassis import p5
+from amends_bench.guarded import p10
+from amends_bench.journal import p4
+from amends_bench.queue import p6
+from amends_bench.recovery import p9
+from amends_bench.sagas import p1, p2, p2b, p3
+from amends_bench.suite import Comparison, Options
+
+Benchmark = Callable[[Options, Progress], Awaitable[list[Comparison]]]
+BENCHMARKS: dict[str, Benchmark] = {
+    "p1": p1,
+    "p2": p2,
+    "p2b": p2b,
+    "p3": p3,
+    "p4": p4,
+    "p5": p5,
+    "p6": p6,
+    "p9": p9,
+    "p10": p10,
+}
+# Without P3: how long one saga takes on a busy machine says how busy it is.
+QUICK = ("p2", "p4", "p5", "p6", "p10")
+QUICK_OPTIONS = Options(rounds=3, duration=timedelta(seconds=1), quick=True)
+
+
+def main() -> int:
+    """Runs what was asked for; 1 when a result is absurd."""
+    parser = argparse.ArgumentParser(prog="amends-bench", description=__doc__)
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all when none is named")
+    parser.add_argument("--quick", action="store_true", help="short rounds, no peers; keeps nothing")
+    parser.add_argument("--rounds", type=int, default=Options().rounds)
+    parser.add_argument("--seconds", type=float, default=Options().duration.total_seconds(), help="of one round")
+    parser.add_argument("--page", action="store_true", help="only write the page from what was kept")
+    asked = parser.parse_args()
+    if asked.page:
+        page.write()
+        return 0
+    names = asked.names or (QUICK if asked.quick else BENCHMARKS)
+    options = QUICK_OPTIONS if asked.quick else Options(asked.rounds, timedelta(seconds=asked.seconds))
+    console = Console()
+    found = asyncio.run(_run(list(names), options, console))
+    console.print(_table(found))
+    if not asked.quick:
+        page.write()
+    return 1 if any(one.absurd for one in found) else 0
+
+
+async def _run(names: list[str], options: Options, console: Console) -> list[Comparison]:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    found: list[Comparison] = []
+    with Progress(*columns, console=console) as progress:
+        for name in names:
+            where, began = machine.describe(), time.perf_counter()
+            try:
+                results = await BENCHMARKS[name](options, progress)
+            except peers.NoPeers as missing:
+                console.print(f"{name} is left out: {missing}")
+                continue
+            found += results
+            if not options.quick:
+                where["seconds"] = round(time.perf_counter() - began)
+                kept = {"machine": where, "comparisons": [one.json() for one in results]}
+                page.RESULTS.mkdir(exist_ok=True)
+                (page.RESULTS / f"{name}.json").write_text(json.dumps(kept, indent=1) + "\n")
+    return found
+
+
+def _table(found: list[Comparison]) -> Table:
+    table = Table("", "ratio", "least to greatest", "target", "")
+    for one in found:
+        bound = "" if one.target is None else f"{'at most' if one.at_most else 'at least'} {one.target:g}"
+        spread = f"{min(one.ratios):.2f} to {max(one.ratios):.2f}"
+        table.add_row(one.name, f"{one.median:.2f}", spread, bound, one.verdict)
+    return table

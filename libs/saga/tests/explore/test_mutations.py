@@ -343,7 +343,9 @@ BROKEN_WORLDS = [
 ]
 
 
-@pytest.mark.parametrize(("name", "text", "rules", "bounds", "found"), BROKEN_WORLDS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    ("name", "text", "rules", "bounds", "found"), BROKEN_WORLDS, ids=[world[0] for world in BROKEN_WORLDS]
+)
 def test_a_broken_promise_of_the_world_is_found(
     name: str, text: str, rules: Rules, bounds: Bounds, found: set[str]
 ) -> None:

@@ -65,7 +65,7 @@ def final_line(run: run_pb2.Run) -> str:
 
     skipped = f" ({run.skipped_by_person} skipped by a person)" if run.skipped_by_person else ""
     # The message begins with the state for people who read it alone.
-    message = run.message.removeprefix(state_name(run.state)).lstrip(": ")
+    message = run.message.removeprefix(state_name(run.state)).removeprefix(skipped).lstrip(": ")
     return f"{styled_state(run.state)}{skipped}{': ' + escape(message) if message else ''}"
 
 

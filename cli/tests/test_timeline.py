@@ -1,0 +1,25 @@
+"""The line that says how a run stands: each thing once."""
+
+import pytest
+from amends.saga.v1 import run_pb2
+from rich.text import Text
+
+from amends_cli import timeline
+
+
+@pytest.mark.parametrize(
+    ("message", "skipped", "shown"),
+    [
+        ("COMPLETED", 0, "COMPLETED"),
+        ("COMPLETED (1 skipped by a person)", 1, "COMPLETED (1 skipped by a person)"),
+        (
+            "COMPLETED (1 skipped by a person): somebody asked for it",
+            1,
+            "COMPLETED (1 skipped by a person): somebody asked for it",
+        ),
+        ("COMPLETED: the card was [declined]", 0, "COMPLETED: the card was [declined]"),
+    ],
+)
+def test_state_and_skipped_steps_are_said_once(message, skipped, shown):
+    run = run_pb2.Run(state=run_pb2.RUN_STATE_COMPLETED, message=message, skipped_by_person=skipped)
+    assert Text.from_markup(timeline.final_line(run)).plain == shown

@@ -229,18 +229,18 @@ class Owners:
         """Apply commands, answering at once what needs no world: expressions and admission."""
         queue = list(before.queue)
         sent: list[Message] = []
-        todo = list(commands)
-        while todo:
-            command = todo.pop(0)
+        pending = list(commands)
+        while pending:
+            command = pending.pop(0)
             match command:
                 case Record(entry):
                     queue.append(_plain(entry.event))
                 case Prepare(step, _):
                     state, more = self._engine.machine.advance(self._plan, state, self._evaluate(state, command), now)
-                    todo = more + todo
+                    pending = more + pending
                 case Admit(step):
                     state, more = self._engine.machine.advance(self._plan, state, Admitted(step), now)
-                    todo = more + todo
+                    pending = more + pending
                 case Send(step, _):
                     sent.append(_message(state, command))
         abandoned = tuple(

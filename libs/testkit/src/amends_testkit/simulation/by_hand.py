@@ -185,9 +185,9 @@ class ByHand:
         return after.tell(None)
 
     def _follow(self, commands: list[ev.Command]) -> None:
-        todo = list(commands)
-        while todo:
-            command = todo.pop(0)
+        pending = list(commands)
+        while pending:
+            command = pending.pop(0)
             self.commands.append(command)
             match command:
                 case ev.Record(entry):
@@ -199,9 +199,9 @@ class ByHand:
                 case ev.Admit() if self.holds_admission:
                     continue
                 case ev.Admit(step):
-                    todo = self._heard(ev.Admitted(step)) + todo
+                    pending = self._heard(ev.Admitted(step)) + pending
                 case ev.Prepare(step, call):
-                    todo = self._heard(self._prepared(step, call)) + todo
+                    pending = self._heard(self._prepared(step, call)) + pending
 
     def _heard(self, signal: ev.Signal) -> list[ev.Command]:
         self.until = None

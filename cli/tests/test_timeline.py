@@ -1,10 +1,10 @@
 """The line that says how a run stands: each thing once."""
 
 import pytest
-from amends.saga.v1 import run_pb2
+from amends_cli import timeline
 from rich.text import Text
 
-from amends_cli import timeline
+from amends.saga.v1 import run_pb2
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ STOPPED = "operator.stopped"
 NO_CRDS = "operator.waits_for_crds"
 CANNOT_START = "operator.cannot_start"
 DEFINITION_WORKERS = 4
-RUN_WORKERS = 64
+RUN_WORKERS = 128
 SOON = timedelta(seconds=1)
 log = structlog.get_logger(__name__)
 

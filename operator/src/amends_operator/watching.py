@@ -36,6 +36,21 @@ class Reconnecting:
             attempt += 1
 
 
+class NothingToCompare(kopf.DiffBaseStorage):
+    """We react to events, never to differences: kopf need not copy each object to find some, nor keep its last form."""
+
+    def build(self, **_: Any) -> Any:
+        """Nothing of the object."""
+        return {}
+
+    def fetch(self, **_: Any) -> Any:
+        """Nothing was kept."""
+        return None
+
+    def store(self, **_: Any) -> None:
+        """Keeps nothing."""
+
+
 def registry_of(objects: Objects, beats: Heartbeats) -> kopf.OperatorRegistry:
     """Handlers that bring events to `objects`, and the login."""
     registry = kopf.OperatorRegistry()
@@ -89,7 +104,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     chosen.scanning.disabled = True
     chosen.persistence.finalizer = f"{PREFIX}/finalizer"
     chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX)
-    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix=PREFIX)
+    chosen.persistence.diffbase_storage = NothingToCompare()
     chosen.watching.inactivity_timeout = silence
     chosen.watching.server_timeout = max(1, int(silence * 0.75))
     chosen.watching.connect_timeout = min(5.0, silence)

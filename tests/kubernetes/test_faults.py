@@ -316,6 +316,7 @@ async def test_a_run_that_is_deleted_before_its_finalizer_is_compensated(faulty,
         return (await once(faulty, "unguarded", uid)).state == run_pb2.RUN_STATE_COMPENSATED
 
     await eventually(undone, timeout=PATIENCE)
+    assert await faulty.gone("sagarun", "unguarded")
 
 
 async def test_an_absent_orchestrator_is_waited_for(faulty) -> None:

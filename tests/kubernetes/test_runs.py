@@ -117,6 +117,8 @@ async def test_a_run_goes_when_its_time_after_the_end_has_passed(served) -> None
     document["spec"]["ttlAfterEnd"] = "1s"
     await served.apply(document)
     await eventually(lambda: served.gone("sagarun", "short-lived"), timeout=timedelta(seconds=20))
+    keys = [run.state for run in await served.platform.runs("shop") if run.message]
+    assert run_pb2.RUN_STATE_COMPLETED in keys  # the orchestrator keeps the journal for its own time
 
 
 async def test_a_run_whose_input_does_not_fit_is_refused_and_never_starts(served) -> None:

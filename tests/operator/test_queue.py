@@ -39,7 +39,8 @@ async def test_a_key_that_is_added_twice_while_it_waits_is_done_once():
 
 
 async def test_a_key_that_is_added_while_it_is_worked_on_is_done_once_more_and_never_twice_at_once():
-    gate, began, done = asyncio.Event(), asyncio.Event(), Counter()
+    gate, began = asyncio.Event(), asyncio.Event()
+    done: Counter[str] = Counter()
     at_once: list[int] = []
 
     async def reconcile(key: str) -> None:

@@ -20,8 +20,9 @@ PACKAGES := $(patsubst %/pyproject.toml,%,$(PROJECTS))
 SOURCES := $(addsuffix /src,$(PACKAGES))
 PROTOS := $(shell find protos -name '*.proto')
 
-# Given on the command line: make test ARGS="-k barrier -x"
+# Given on the command line: make test ARGS="-k barrier -x", make soak SEEDS=100000
 ARGS ?=
+SEEDS ?= 10000
 
 .PHONY: help
 help: ## List the targets
@@ -145,6 +146,10 @@ test: setup ## All tests but the slow ones, on two cores
 .PHONY: test-slow
 test-slow: setup ## The tests that take minutes
 	@$(PY) -m pytest -m slow $(ARGS)
+
+.PHONY: soak
+soak: setup ## Live through SEEDS worlds of the simulation that go wrong (100000 take an hour on two cores)
+	@$(PY) -m amends_testkit.simulation --seeds $(SEEDS) --jobs 2 $(ARGS)
 
 .PHONY: faults
 faults: setup ## Every crash point, every pair of them, and all faults of real processes

@@ -60,5 +60,9 @@ class MemoryBarrier:
         self.rows[key, operation] = Row(request, response)
 
     def void(self, key: str, operation: str) -> bytes | None:
-        """Makes sure that an operation never runs. The stored response when it ran already, else None."""
+        """Makes sure that an operation never runs. The stored response when it ran already, else None.
+
+        Voiding a compensation fences its action too, as the compensation itself would have.
+        """
+        self.rows.setdefault((key, "action"), Row(None, None))
         return self.rows.setdefault((key, operation), Row(None, None)).response

@@ -50,6 +50,8 @@ class Database:
     journal: dict[UUID, list[tuple[int, int, bytes]]] = field(default_factory=dict)
     """Sequence number, fence and record, in the order of commits."""
     leases: dict[UUID, datetime] = field(default_factory=dict)
+    outdated: list[str] = field(default_factory=list)
+    """Records that were taken under a fence that was not the run's any more."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by transactions of several statements."""
 
@@ -77,17 +79,22 @@ class Database:
         changes = take(statements.CHANGED_PARAMETERS) if "changed AS" in sql else None
         starts = take(statements.STARTED_PARAMETERS) if "started AS" in sql else None
         held = dict(zip(rows[0], rows[1], strict=True)) if rows else {}
-        owned = {run for run, fence in held.items() if not self.faults.fenced or self.runs[run]["fence"] == fence}
+        owned = {run for run, fence in held.items() if self._holds(run, fence)}
         new = [row for row in zip(*rows[2:], strict=True) if row[0] in owned] if rows else []
         if any(any(seq == there for there, _, _ in self.journal[run]) for run, seq, _, _ in new):
             raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint journal_pkey")
         for run, seq, fence, record in new:
             self.journal[run].append((seq, fence, record))
+            if fence < self.runs[run]["fence"]:
+                self.outdated.append(f"record {seq} of run {str(run)[:8]} under fence {fence}")
         for change in zip(*changes, strict=True) if changes else ():
             if change[0] in owned:
                 self._change(*change)
         refused = [(run,) for run in held if run not in owned]
         return refused + self._starts(starts)
+
+    def _holds(self, run: UUID, fence: int) -> bool:
+        return run in self.runs and (not self.faults.fenced or self.runs[run]["fence"] == fence)
 
     def _starts(self, columns: list[Any] | None) -> list[Any]:
         refused: list[Any] = []
@@ -317,20 +324,21 @@ class Connection:
 
         def execute() -> None:
             # The server goes on even when nobody waits any more.
+            heard = not broken and not answer.done()
             try:
                 found = work()
             except Exception as error:
-                if not answer.done():
+                if heard:
                     answer.set_exception(error)
             else:
-                if not answer.done() and not broken:
+                if heard:
                     answer.set_result(found)
 
         if arrives:
             loop.call_later(seconds, execute)
         if broken:
             self._closed = True
-            await asyncio.sleep(seconds + 0.01)
+            await asyncio.sleep(chance.uniform(0, 2 * seconds))  # the statement may still be under way
             await self._gate()
             raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
         try:

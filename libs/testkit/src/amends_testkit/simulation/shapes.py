@@ -31,6 +31,7 @@ def shape(
     stalled_after: timedelta | None = None,
     retention: timedelta | None = None,
     window: timedelta | None = None,
+    service: str = SERVICE,
 ) -> Plan:
     """Return the plan of a shape. `uses` maps a step to those whose response it uses; the others are step names."""
     groups = [group.split("|") for group in text.split(">")]
@@ -46,9 +47,9 @@ def shape(
             numbers[name] = len(steps)
             here.append(len(steps))
             pivot = letter.isupper()
-            action = _call(name, KINDS[letter.lower()], retention, window)
+            action = _call(service, name, KINDS[letter.lower()], retention, window)
             own = name in uses_self
-            undo = None if passed or pivot or letter == "r" else _undo(name, action.kind, retention, own=own)
+            undo = None if passed or pivot or letter == "r" else _undo(service, name, action.kind, retention, own=own)
             used = tuple(numbers[other] for other in (uses or {}).get(name, ""))
             steps.append(StepPlan(name, action, undo, before, pivot, passed, name in when, used))
         passed = passed or any(letter.isupper() for letter in group)
@@ -56,10 +57,10 @@ def shape(
     return Plan("test", "shape", "d" * 64, tuple(steps), deadline, stalled_after)
 
 
-def _call(name: str, kind: Kind, retention: timedelta | None, window: timedelta | None) -> CallPlan:
+def _call(service: str, name: str, kind: Kind, retention: timedelta | None, window: timedelta | None) -> CallPlan:
     guarded, keyed = kind is Kind.GUARDED, kind is Kind.KEYED
     return CallPlan(
-        SERVICE,
+        service,
         f"Do{name.upper()}",
         kind,
         window=window if keyed else None,
@@ -67,8 +68,8 @@ def _call(name: str, kind: Kind, retention: timedelta | None, window: timedelta 
     )
 
 
-def _undo(name: str, kind: Kind, retention: timedelta | None, *, own: bool) -> CallPlan:
+def _undo(service: str, name: str, kind: Kind, retention: timedelta | None, *, own: bool) -> CallPlan:
     """A compensation is guarded with its action, or idempotent by state: the checker asks for that."""
     guarded = kind is Kind.GUARDED
     of = Kind.GUARDED if guarded else Kind.IDEMPOTENT
-    return CallPlan(SERVICE, f"Undo{name.upper()}", of, retention=retention if guarded else None, uses_self=own)
+    return CallPlan(service, f"Undo{name.upper()}", of, retention=retention if guarded else None, uses_self=own)

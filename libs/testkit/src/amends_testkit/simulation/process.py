@@ -1,0 +1,154 @@
+"""One orchestrator process of a simulation: the real runner, writer, claims and lease over a false world.
+
+It can be paused for longer than its lease, killed, and let go of its runs as at a rolling restart. Called by `world`.
+"""
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from random import Random
+from typing import Any
+from uuid import UUID
+
+from amends_orchestrator.calls.guards import RETURN_EVERY, Guard, Guards
+from amends_orchestrator.calls.router import Router
+from amends_orchestrator.calls.sender import Sender
+from amends_orchestrator.journal import claims
+from amends_orchestrator.journal.writer import JournalWriter
+from amends_orchestrator.runner.claimer import Claimer
+from amends_orchestrator.runner.fleet import Fleet, Limits
+from amends_orchestrator.runner.heartbeat import Heartbeat
+from amends_orchestrator.runner.live import LiveRun
+from amends_resilience import Bulkhead, CircuitBreaker, NamedPolicy, Pacer, RetryBudget, RetryPolicy, Selector
+from amends_saga.definition import Document, read
+from amends_saga.definition.resources import Participant
+
+from amends_testkit.simulation.database import Connection, Database, Pool
+from amends_testkit.simulation.participants import Definition
+from amends_testkit.simulation.virtual import VirtualClock, WrongClock
+from amends_testkit.simulation.wire import Wire
+
+LEASE = timedelta(seconds=3)
+POLL = timedelta(seconds=1)
+PARTICIPANT = """---
+apiVersion: amends.dev/v1alpha1
+kind: Participant
+metadata: {{name: {name}, namespace: test}}
+spec: {{service: {service}, target: "127.0.0.1:1", methods: ["*"], callers: [test]}}
+"""
+
+
+class VirtualGuard(Guard):
+    """The real breaker, bulkhead and budget, on virtual time."""
+
+    chance: Random
+
+    def __init__(self, service: str, policy: RetryPolicy) -> None:
+        super().__init__(service, policy)
+        clock = VirtualClock()
+        self._breaker = CircuitBreaker(policy.circuit_breaker, clock, lambda state: None)
+        self._bulkhead = Bulkhead(policy.bulkhead)
+        self._budget = RetryBudget(policy.budget, clock)
+        self._pacer = Pacer(RETURN_EVERY, clock, self.chance)
+
+
+class Process:
+    """One orchestrator."""
+
+    def __init__(
+        self,
+        name: str,
+        chance: Random,
+        database: Database,
+        definitions: "Definitions",
+        participants: Sequence[Participant],
+        policy: RetryPolicy,
+        wire: Callable[["Process"], Wire],
+    ) -> None:
+        self.name = name
+        self.id = UUID(int=chance.getrandbits(128), version=4)
+        self.wire = wire(self)
+        self.definitions = definitions
+        self._open = asyncio.Event()
+        self._open.set()
+        self._tasks: list[asyncio.Task[None]] = []
+        self._database = database
+        self.pool = Pool(database, self.gate)
+        ids = WrongClock(chance)
+        router = Router(self.wire, Guards(type("SeededGuard", (VirtualGuard,), {"chance": chance})))
+        router.put(participants, [("test", NamedPolicy("policy", Selector(), policy))])
+        self.writer = JournalWriter(self.connect)
+        sender = Sender(_no_spans)
+        limits = Limits(passivate_after=timedelta(seconds=1))
+        self.fleet = Fleet(self.id, self.writer, router, sender, ids, self._give_back, limits)
+        self.heartbeat = Heartbeat(self.id, name, LEASE, self.connect, ids)
+        self.claimer = Claimer(self.fleet, definitions, self.connect, _nothing_asked, POLL)
+
+    async def gate(self) -> None:
+        """Wait while the process is paused."""
+        await self._open.wait()
+
+    async def connect(self) -> Any:
+        """Open a connection to the database. Raises OSError while it is away."""
+        await self.gate()
+        if self._database.faults.away:
+            await asyncio.sleep(0.05)
+            raise ConnectionRefusedError("the database is away")
+        return Connection(self._database, self.gate)
+
+    async def start(self) -> None:
+        """Begin to work."""
+        for work in (self.heartbeat.run(self.fleet), self.writer.run(), self.claimer.run()):
+            self._tasks.append(asyncio.create_task(work))
+
+    async def pause(self, by: float) -> None:
+        """Stand still: nothing leaves, and nothing that comes is noticed, until time has passed."""
+        self._open.clear()
+        await asyncio.sleep(by)
+        self._open.set()
+
+    async def kill(self) -> None:
+        """End at once; what was not waited for is lost."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self.fleet.stop()
+        self._open.set()
+
+    async def leave(self) -> None:
+        """End as at a rolling restart: let go of all runs, and of the lease."""
+        await self.fleet.drain(timedelta(seconds=4))
+        await self.heartbeat.end()
+        await self.kill()
+
+    async def _give_back(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
+        async with self.pool.acquire() as connection:
+            await claims.give_back(connection, run_id, fence, after, reason, message)
+
+
+class Definitions:
+    """Definitions by their digest."""
+
+    def __init__(self, by_digest: dict[bytes, Definition]) -> None:
+        self._by_digest = by_digest
+
+    async def pinned(self, digest: bytes) -> Definition:
+        """Return the definition with that digest."""
+        return self._by_digest[digest]
+
+
+def participants_of(services: Iterable[str]) -> Sequence[Participant]:
+    """Return a Participant for each service."""
+    texts = [PARTICIPANT.format(name=f"p{i}", service=service) for i, service in enumerate(services)]
+    resources = read([Document("participants", "".join(texts))])
+    assert not resources.findings, resources.findings
+    return resources.participants
+
+
+def _no_spans(name: str, traceparent: str, attributes: dict[str, str]) -> AbstractContextManager[None]:
+    return nullcontext()
+
+
+def _nothing_asked(connection: Any, runs: list[LiveRun]) -> Coroutine[Any, Any, None]:
+    return asyncio.sleep(0)

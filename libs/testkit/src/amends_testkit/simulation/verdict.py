@@ -1,0 +1,100 @@
+"""Judges a finished simulation by its effects and journals: the invariants, one by one.
+
+Called by `world`. Every finding is a sentence with the number of the invariant that it breaks.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from uuid import UUID
+
+from amends_orchestrator.journal.records import State
+from amends_saga.engine import RunState, UnreadableJournalError, replay
+from amends_saga.engine.state import Done
+from amends_saga.journal import decode, encode
+from amends_saga.plan import Kind, Plan
+
+from amends_testkit.simulation.database import Database
+from amends_testkit.simulation.participants import Effect, Participants
+
+
+def judge(
+    database: Database, participants: Participants, plan_of: Callable[[UUID], Plan], acknowledged: Mapping[str, UUID]
+) -> list[str]:
+    """Return everything that is wrong. `acknowledged` maps callers' keys to the runs that they were promised."""
+    found: list[str] = [f"I7: {text}" for text in database.outdated]
+    for key, run in acknowledged.items():
+        if run not in database.runs:
+            found.append(f"I1: the run of key {key} was acknowledged and is lost")
+        elif database.keys.get(("test", key)) != run:
+            found.append(f"I9: key {key} belongs to another run")
+    for effect in participants.effects:
+        if UUID(effect.run) not in database.runs:
+            found.append(f"I6: run {effect.run[:8]} has an effect at {effect.step} and was forgotten")
+    for run, row in database.runs.items():
+        mine = [effect for effect in participants.effects if effect.run == str(run)]
+        found += [f"{text} (run {str(run)[:8]})" for text in _run(plan_of(run), database, row["state"], run, mine)]
+    return found
+
+
+def _run(plan: Plan, database: Database, state: int, run: UUID, effects: list[Effect]) -> Iterator[str]:
+    journal = database.journal[run]
+    yield from _journal(journal)
+    entries = [decode(plan, seq, fence, record) for seq, fence, record in sorted(journal)]
+    try:
+        folded = replay(plan, str(run), journal[-1][1] + 1, entries)
+    except UnreadableJournalError as error:
+        yield f"I6: {error}"
+        return
+    if folded != replay(plan, str(run), journal[-1][1] + 1, entries):
+        yield "I11: the same journal gives two states"
+    if [encode(plan, entry) for entry in entries] != [record for _, _, record in sorted(journal)]:
+        yield "I11: records are not written as they were read"
+    if not State(state).ended:
+        yield f"I1: the run is {State(state).name} and comes to no end"
+    elif not folded.ended or (state == State.COMPLETED) != (folded.phase.value == "COMPLETED"):
+        yield f"I6: the run is said to be {State(state).name}, its journal says {folded.phase.value}"
+    yield from _order(plan, folded, effects)
+    for index in range(len(plan.steps)):
+        yield from _step(plan, folded, index, [e for e in effects if e.step == plan.steps[index].name])
+
+
+def _journal(journal: list[tuple[int, int, bytes]]) -> Iterator[str]:
+    seqs = [seq for seq, _, _ in journal]
+    if seqs != list(range(1, len(seqs) + 1)):
+        yield f"I6: the journal has gaps or doubles: {seqs}"
+    fences = [fence for _, fence, _ in journal]
+    if fences != sorted(fences):
+        yield f"I7: a record under an older fence: {fences}"
+
+
+def _step(plan: Plan, state: RunState, index: int, effects: list[Effect]) -> Iterator[str]:
+    sp, step = plan.steps[index], state.steps[index]
+    done, undone = sum(not e.undo for e in effects), sum(e.undo for e in effects)
+    standing = done - undone
+    if sp.action.kind is Kind.READ:
+        return
+    if done > 1 and (sp.action.kind is not Kind.IDEMPOTENT or standing > 1):
+        yield f"I4: {sp.name} had its effect {done} times"
+    if undone > done or (sp.action.kind is Kind.GUARDED and undone > 1):
+        yield f"I4: {sp.name} was undone {undone} times and done {done} times"
+    if undone and [e.undo for e in sorted(effects)][-1] is False:
+        yield f"I3: the action of {sp.name} took effect after its compensation"
+    if not state.ended:
+        return
+    completed = state.phase.value == "COMPLETED"
+    wanted = 1 if completed and step.done not in (Done.SKIPPED, Done.BY_PERSON) else 0
+    if completed and standing != wanted:
+        yield f"I5: COMPLETED, and {standing} effects of {sp.name} stand"
+    if not completed and standing and step.undone is not Done.BY_PERSON:
+        yield f"I2: COMPENSATED, and {standing} effects of {sp.name} stand"
+
+
+def _order(plan: Plan, state: RunState, effects: list[Effect]) -> Iterator[str]:
+    """Yield what was undone before what came after it in the graph."""
+    undone = {e.step: e.at for e in effects if e.undo}
+    for step, at in undone.items():
+        for later in plan.descendants[plan.index[step]]:
+            name = plan.steps[later].name
+            if state.steps[later].undone is not Done.BY_PERSON and undone.get(name, at) > at:
+                yield f"I3: {step} was undone before {name}"
+            if plan.steps[later].pivot and any(e.step == name for e in effects):
+                yield f"I3: {step} was undone although the pivot {name} took effect"

@@ -5,7 +5,7 @@ import tomllib
 
 import lock
 
-LINK = re.compile(r"\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)]*)?\)")
+LINK = re.compile(r'\]\((?!https?://|#|mailto:)([^)#\s]+)(?:#[^)\s]*)?(?:\s+"(?P<title>[^"]*)")?\)')
 
 
 def metadata(distribution):
@@ -49,14 +49,16 @@ def test_every_package_is_typed_licensed_and_says_which_python_it_needs(root):
         assert list(distribution.folder.glob("src/*/py.typed")), distribution.name
 
 
-def test_every_link_between_documents_leads_somewhere(root, tracked):
+def test_every_link_between_documents_leads_somewhere_and_a_test_in_its_title_is_there(root, tracked):
     broken = []
     for name in tracked:
         if not name.endswith(".md"):
             continue
-        for target in LINK.findall((root / name).read_text()):
-            if not (root / name).parent.joinpath(target).exists():
-                broken.append(f"{name}: {target}")
+        for link in LINK.finditer((root / name).read_text()):
+            target = (root / name).parent / link[1]
+            test = link["title"] or ""
+            if not target.exists() or (test.startswith("test_") and f"def {test}(" not in target.read_text()):
+                broken.append(f"{name}: {link[0]}")
     assert broken == []
 
 

@@ -1,0 +1,116 @@
+"""The tutorial is true: its commands are run against a real `amends dev`, and their output is compared with the page.
+
+In a block of the page `$` begins a command and `...` stands for any text. An id in a command means the run that was
+printed last. Comments of the form `test: ...` say what the reader does in another terminal.
+"""
+
+import doctest
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from amends_embedded import Child
+from amends_testkit.waiting import eventually
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs/tutorial/first-saga.md"
+RUN = re.compile(r"\b[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\b")
+PART = re.compile(r"```console\n(?P<block>.*?)```|<!-- test: (?P<deed>[a-z ]+) -->", re.DOTALL)
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+class Reader:
+    """Somebody who follows the page, with three terminals in a folder of their own."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.services_port = free_port()
+        self.services: Child | None = None
+        self.run_id = ""
+        self.dev = self._start("dev", "-m", "amends_cli", "dev", "--port", "0", "--data", str(folder / "data"))
+        self.address = ""
+
+    def _start(self, name, *arguments):
+        (self.folder / f"{name}.log").unlink(missing_ok=True)
+        return Child.start(name, [sys.executable, *arguments], log=self.folder / f"{name}.log", directory=self.folder)
+
+    async def look_for(self, child, pattern):
+        """Wait until the log of a process has `pattern`; return its group."""
+
+        def found():
+            assert child.alive, child.tail()
+            return re.search(pattern, child.log.read_text())
+
+        return (await eventually(found, timeout=timedelta(seconds=60), what=pattern))[1]
+
+    async def start_the_services(self):
+        self.services = self._start("services", str(self.folder / "server.py"), str(self.services_port))
+        await self.look_for(self.services, r"listen on (\S+)")
+
+    async def stop_the_services(self):
+        assert self.services is not None
+        await self.services.terminate()
+
+    def type(self, command):
+        """Run a command in the third terminal and return everything that it prints, without spaces at line ends."""
+        environment = os.environ | {
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "AMENDS_ADDRESS": self.address,
+            "COLUMNS": "300",
+        }
+        command = RUN.sub(self.run_id, command)
+        done = subprocess.run(
+            ["bash", "-c", command],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            timeout=90,
+        )
+        self.run_id = next(iter(RUN.findall(done.stdout)), self.run_id)
+        return "".join(f"{line.rstrip()}\n" for line in done.stdout.splitlines() if line.strip())
+
+
+@pytest.fixture
+async def reader(tmp_path):
+    shutil.copytree(ROOT / "examples/own-services", tmp_path, dirs_exist_ok=True)
+    reader = Reader(tmp_path)
+    participants = tmp_path / "participants.yaml"
+    participants.write_text(participants.read_text().replace("127.0.0.1:50051", f"127.0.0.1:{reader.services_port}"))
+    try:
+        reader.address = await reader.look_for(reader.dev, r"listens on (127\.0\.0\.1:\d+)")
+        await reader.start_the_services()
+        yield reader
+    finally:
+        await reader.dev.terminate()
+        if reader.services is not None:
+            await reader.services.terminate()
+
+
+@pytest.mark.timeout(300)
+async def test_every_command_of_the_tutorial_prints_what_the_page_says(reader):
+    commands = 0
+    for part in PART.finditer(PAGE.read_text()):
+        if part["deed"]:
+            await getattr(reader, part["deed"].replace(" ", "_"))()
+            continue
+        for command, expected in re.findall(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", part["block"], re.MULTILINE):
+            printed = reader.type(command)
+            same = doctest.OutputChecker().check_output(
+                expected, printed, doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+            )
+            assert same, f"$ {command}\n{printed}\n--- the page says\n{expected}"
+            commands += 1
+    assert commands >= 8

@@ -127,5 +127,5 @@ async def test_no_connection_is_left_behind(postgres, database_url):
     async def none_left() -> bool:
         return await admin.fetchval(query) == 0
 
-    await eventually(none_left)
+    assert await eventually(none_left)
     await admin.close()

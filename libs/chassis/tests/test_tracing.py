@@ -116,7 +116,7 @@ async def test_sampled_calls_to_others_are_counted_like_any(spans):
         with runtime.span("test", trace=SAMPLED):
             await Stub(runtime.channel(runtime.address)).unary()
         labels = {"service": "test.echo.v1.EchoService", "method": "Unary", "code": "OK"}
-        await eventually(lambda: runtime.registry.get_sample_value("grpc_client_handled_total", labels) == 1.0)
+        assert await eventually(lambda: runtime.registry.get_sample_value("grpc_client_handled_total", labels) == 1.0)
 
 
 async def test_work_that_goes_on_after_its_call_stays_in_the_trace(spans):

@@ -1,5 +1,9 @@
 """How an exploration is told: bounds, seeds, progress, and that it never pretends more than it saw."""
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 from amends_saga.explore import Bounds, explore, replay_seed
 from amends_testkit.simulation.mutants import mutant
@@ -75,3 +79,11 @@ def test_a_bound_that_makes_no_sense_is_refused_with_its_name(text: str) -> None
 
 def test_more_bounds_see_more() -> None:
     assert explore(shape("g"), Bounds()).states > explore(shape("g"), SMALL).states
+
+
+def test_every_bound_is_documented_with_its_default() -> None:
+    page = (Path(__file__).parents[4] / "docs" / "how-to" / "explore-a-saga.md").read_text()
+    rows = dict(re.findall(r"^\| `([a-z_]+)` \| (\w+) \|", page, re.MULTILINE))
+    defaults = {field.name: getattr(Bounds(), field.name) for field in fields(Bounds)}
+    shown = {True: "yes", False: "no"}
+    assert rows == {name: shown[value] if isinstance(value, bool) else str(value) for name, value in defaults.items()}

@@ -280,11 +280,16 @@ async def slower_cards(platform):
     await platform.stack.start_one("payments")
 
 
+async def wait_for_cards(namespace) -> None:
+    """One attempt to charge lasts as long as the card network takes, so the run neither goes on nor gives up."""
+    await namespace.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", '{"spec":{"timeout":"40s"}}')
+    await namespace.until("retrypolicy", "charge", "Accepted")
+
+
 @pytest.mark.usefixtures("slower_cards")
 async def test_a_run_that_is_deleted_while_no_operator_is_there_is_compensated_by_the_next(faulty) -> None:
     operator = await faulty.start()
-    await faulty.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", '{"spec":{"timeout":"40s"}}')
-    await faulty.until("retrypolicy", "charge", "Accepted")
+    await wait_for_cards(faulty)
     await faulty.apply(faulty.run("slow", "deleted-alone"))
     running = await faulty.until("sagarun", "deleted-alone", "Running")
     operator.kill()
@@ -297,12 +302,14 @@ async def test_a_run_that_is_deleted_while_no_operator_is_there_is_compensated_b
     assert "the SagaRun was deleted" in str([event.message for event in await faulty.platform.timeline(run_id)])
 
 
+@pytest.mark.usefixtures("slower_cards")
 async def test_a_run_that_is_deleted_before_its_finalizer_is_compensated(faulty, proxy: KubeProxy) -> None:
     def refuse(passing: Passing):
         return refusal(500, "InternalError") if passing.writes and "/sagaruns/unguarded" in passing.path else None
 
     proxy.faults.refuse = refuse
     await faulty.start(server=proxy.url)
+    await wait_for_cards(faulty)
     await faulty.apply(faulty.run("slow", "unguarded"))
     uid = (await faulty.get("sagarun", "unguarded"))["metadata"]["uid"]
 

@@ -126,6 +126,7 @@ class Queue:
 
 async def p6(options: Options, progress: Progress) -> list[Comparison]:
     """Runs a second."""
+    rounds = min(options.rounds, 5)
     runs, few, jobs = (4_000, 500, 0) if options.quick else (10_000, 1_000, 500)
     found: list[Comparison] = []
     async with journal_database() as (postgres, url, _), AsyncExitStack() as stack:
@@ -163,11 +164,11 @@ async def p6(options: Options, progress: Progress) -> list[Comparison]:
                 return await peer.work({"jobs": jobs, "workers": 16})
 
             one = Comparison("p6 procrastinate", "runs claimed and finished", "procrastinate", "per second", 15.0)
-            found.append(await alternate(one, subject, procrastinate, options.rounds, progress))
+            found.append(await alternate(one, subject, procrastinate, rounds, progress))
         one = Comparison("p6 singly", "runs claimed and finished", "claims of one row", "per second", 3.0)
-        found.append(await alternate(one, subject, singly, options.rounds, progress))
+        found.append(await alternate(one, subject, singly, rounds, progress))
         one = Comparison("p6 scaling", "64 workers", "16 workers", "per second", 0.9)
-        found.append(await alternate(one, many, sixteen, options.rounds, progress))
+        found.append(await alternate(one, many, sixteen, rounds, progress))
         one = Comparison("p6 idle", "beside an idle transaction", "without", "per second", 0.5)
-        found.append(await alternate(one, beside_idle, subject, options.rounds, progress))
+        found.append(await alternate(one, beside_idle, subject, rounds, progress))
     return found

@@ -15,7 +15,7 @@ STAMPS := $(VENV)/.stamps
 
 # A folder is a package as soon as it has a pyproject.toml.
 PROJECTS := $(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml \
-	cli/pyproject.toml demo/pyproject.toml bench/pyproject.toml))
+	cli/pyproject.toml demo/pyproject.toml bench/pyproject.toml delivery/pyproject.toml argocd/git-server/pyproject.toml))
 PACKAGES := $(patsubst %/pyproject.toml,%,$(PROJECTS))
 SOURCES := $(addsuffix /src,$(PACKAGES))
 PROTOS := $(shell find protos -name '*.proto')
@@ -158,6 +158,42 @@ faults: setup ## Every crash point, every pair of them, and all faults of real p
 .PHONY: ci
 ci: ## What CI runs, from nothing
 	@.ci/run
+
+##@ Deliver
+
+# Which: make images ONLY="orders payments", make ship SERVICE=payments, make affected BASE=main
+ONLY ?=
+SERVICE ?=
+BASE ?= main
+DELIVERY := $(PY) -m amends_delivery
+
+.PHONY: images
+images: setup ## Build the images whose inputs changed (ONLY="orders payments": these)
+	@$(DELIVERY) images $(ONLY)
+
+.PHONY: affected
+affected: setup ## The deployables that differ from BASE (main), through libraries and contracts; ARGS=--why for the files
+	@$(DELIVERY) affected $(BASE) $(ARGS)
+
+.PHONY: kind-up
+kind-up: setup ## From nothing to a healthy shop in a kind cluster with Argo CD; repeat it at any point
+	@$(DELIVERY) kind-up
+
+.PHONY: kind-down
+kind-down: setup ## Remove the cluster and everything in it
+	@$(DELIVERY) kind-down
+
+.PHONY: kind-status
+kind-status: setup ## What is deployed in kind, and how it is
+	@$(DELIVERY) kind-status
+
+.PHONY: kind-password
+kind-password: setup ## The password of Argo CD's user admin
+	@$(DELIVERY) kind-password
+
+.PHONY: ship
+ship: setup ## Build, load, commit and push one service (SERVICE=payments), and wait until it runs
+	@$(DELIVERY) ship $(SERVICE)
 
 ##@ Measure
 

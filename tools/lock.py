@@ -1,8 +1,9 @@
-"""Writes the lock files: one for the workspace, one for each deployable. Called by `make lock`.
+"""Writes the lock files: one for the workspace, one for each deployable, one for building. Called by `make lock`.
 
 The lock at the root holds every third-party package that any distribution or the dev group names, with hashes. A
 deployable's lock is resolved from what it and the local packages below it need, under the root's lock as constraint,
-so that the two can never disagree. No lock names a package index: they work behind any mirror.
+so that the two can never disagree; what builds the local packages inside an image has one too. No lock names a
+package index: they work behind any mirror.
 Run it with the workspace's own Python; it needs nothing but `uv` beside it.
 """
 
@@ -16,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON_FLOOR = "3.11"
-FOLDERS = ("libs/*", "services/*", "operator", "cli", "demo")
-DEPLOYABLES = ("services/*", "operator", "cli")
+FOLDERS = ("libs/*", "services/*", "operator", "cli", "demo", "delivery", "argocd/git-server")
+DEPLOYABLES = ("services/*", "operator", "cli", "argocd/git-server")
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
 
 
@@ -119,6 +120,8 @@ def main(root: Path = ROOT) -> None:
         wanted[str(distribution.folder.relative_to(root))] = third_party(asked, local)
     lock = root / "requirements.lock"
     compile_lock(root, wanted, lock, constraint=None)
+    building = {"": sorted({need for part in everything for need in part.build_requirements})}
+    compile_lock(root, building, root / "build-requirements.lock", constraint=lock)
     for deployable in distributions(root, DEPLOYABLES):
         wanted = {
             str(part.folder.relative_to(root)): third_party(part.requirements, local)

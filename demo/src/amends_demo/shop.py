@@ -1,6 +1,6 @@
 """The shop as its customers and its staff use it: over gRPC, nothing else. Called by the stories and by `up`."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -114,21 +114,28 @@ def order(order_id: str, card: str, *, country: str, quantity: int) -> orders_pb
 
 
 @asynccontextmanager
-async def visiting(stack: Stack) -> AsyncIterator[Shop]:
-    """Channels to a running shop."""
-    names = {name: stack.address(name) for name in ("orders", "inventory", "payments", "shipping")}
+async def reaching(addresses: Mapping[str, str], orchestrator: str) -> AsyncIterator[Shop]:
+    """Channels to a shop whose services are at these addresses, by name; to the orchestrator at a gRPC target."""
     async with (
-        grpc.aio.insecure_channel(names["orders"]) as orders,
-        grpc.aio.insecure_channel(names["inventory"]) as inventory,
-        grpc.aio.insecure_channel(names["payments"]) as payments,
-        grpc.aio.insecure_channel(names["shipping"]) as shipping,
-        grpc.aio.insecure_channel(stack.orchestrator) as orchestrator,
+        grpc.aio.insecure_channel(addresses["orders"]) as orders,
+        grpc.aio.insecure_channel(addresses["inventory"]) as inventory,
+        grpc.aio.insecure_channel(addresses["payments"]) as payments,
+        grpc.aio.insecure_channel(addresses["shipping"]) as shipping,
+        grpc.aio.insecure_channel(orchestrator) as runs,
     ):
         yield Shop(
             OrderServiceStub(orders),
             InventoryServiceStub(inventory),
             PaymentServiceStub(payments),
             ShippingServiceStub(shipping),
-            RunServiceStub(orchestrator),
-            DefinitionServiceStub(orchestrator),
+            RunServiceStub(runs),
+            DefinitionServiceStub(runs),
         )
+
+
+@asynccontextmanager
+async def visiting(stack: Stack) -> AsyncIterator[Shop]:
+    """Channels to a running shop of this machine."""
+    names = {name: stack.address(name) for name in ("orders", "inventory", "payments", "shipping")}
+    async with reaching(names, stack.orchestrator) as shop:
+        yield shop

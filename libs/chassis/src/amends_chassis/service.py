@@ -12,10 +12,11 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
@@ -44,6 +45,9 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 Work = Callable[[], Awaitable[None]]
+
+MIGRATE = "migrate"
+"""The argument with which a service only migrates."""
 
 _HEALTH = "grpc.health.v1.Health"
 _RESTART = Backoff(initial=timedelta(milliseconds=100), maximum=timedelta(seconds=10))
@@ -196,7 +200,7 @@ class Runtime:
         """Reach and migrate the database, assemble the service, and become ready."""
         if self._database is not None:
             await self.health.report("database", False)
-            await self._prepare(self._database)
+            await self.migrate()
             await self.health.report("database", True)
         await assemble(self)
         if self._database is not None:
@@ -214,8 +218,9 @@ class Runtime:
         await self.health.report("started", True)
         _log.info("service.started", services=self._services)
 
-    async def _prepare(self, database: Database) -> None:
-        package = _migrations(self.settings)
+    async def migrate(self) -> None:
+        """Wait for the database and bring its schema up to date. Raises LookupError, MigrationError."""
+        database, package = self.database, _migrations(self.settings)
         while True:
             await database.connect()
             if package is None:
@@ -330,13 +335,47 @@ async def running(
 
 
 def run(settings: ServiceSettings, assemble: Callable[[Runtime], Awaitable[None]]) -> None:
-    """Run a service until SIGTERM or SIGINT; a second signal ends it at once. Exits with 1 when it cannot start."""
+    """Run a service until SIGTERM or SIGINT; a second signal ends it at once. Exits with 1 when it cannot start.
+
+    With the argument `migrate` it only waits for its database, brings the schema up to date, and exits: what an
+    init container does before this version serves.
+    """
     logs.configure(settings.name, settings.log_level, settings.log_format)
+    if sys.argv[1:] == [MIGRATE]:
+        sys.exit(asyncio.run(_live(settings, _migrate)))
+    if sys.argv[1:]:
+        sys.exit(f"{settings.name} takes no argument but {MIGRATE}; everything else is set by AMENDS_ variables")
     disable_created_metrics()  # type: ignore[no-untyped-call] # a second series beside each of ours, which nobody reads
-    sys.exit(asyncio.run(_main(settings, assemble)))
+    sys.exit(asyncio.run(_live(settings, partial(_serve, assemble))))
 
 
-async def _main(settings: ServiceSettings, assemble: Callable[[Runtime], Awaitable[None]]) -> int:
+async def _migrate(runtime: Runtime, stopping: asyncio.Event) -> None:
+    if not await _until(stopping, runtime.migrate()):
+        raise InterruptedError("told to stop before the schema was up to date")
+
+
+async def _serve(assemble: Callable[[Runtime], Awaitable[None]], runtime: Runtime, stopping: asyncio.Event) -> None:
+    await runtime.listen()
+    if await _until(stopping, runtime.start(assemble)):
+        gc.collect()
+        gc.freeze()  # what is there now stays: no collection need look at it again
+        await stopping.wait()
+
+
+async def _until(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
+    """Do the work, or give it up when the process is told to stop; whether it was done."""
+    working, waiting = asyncio.create_task(work), asyncio.create_task(stopping.wait())
+    await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    done = working.done()
+    if done:
+        working.result()
+    working.cancel()
+    waiting.cancel()
+    await asyncio.wait({working, waiting})
+    return done
+
+
+async def _live(settings: ServiceSettings, live: Callable[[Runtime, asyncio.Event], Awaitable[None]]) -> int:
     loop = asyncio.get_running_loop()
     stopping = asyncio.Event()
 
@@ -350,18 +389,7 @@ async def _main(settings: ServiceSettings, assemble: Callable[[Runtime], Awaitab
         loop.add_signal_handler(number, signalled, number)
     runtime = Runtime(settings)
     try:
-        await runtime.listen()
-        starting = asyncio.create_task(runtime.start(assemble))
-        waiting = asyncio.create_task(stopping.wait())
-        await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-        if starting.done():
-            starting.result()
-            gc.collect()
-            gc.freeze()  # what is there now stays: no collection need look at it again
-            await waiting
-        starting.cancel()
-        waiting.cancel()
-        await asyncio.wait({starting, waiting})
+        await live(runtime, stopping)
     except (OSError, MigrationError, LookupError, ValueError) as error:
         _log.critical("service.cannot_start", error=f"{type(error).__name__}: {error}")
         return 1

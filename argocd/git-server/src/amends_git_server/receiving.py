@@ -1,0 +1,75 @@
+"""Takes pushes: nothing is forced onto main, nothing is lost between two that come at once.
+
+dulwich knows the protocol and no rules: it has no denyNonFastForwards, and says `ok` when a branch has moved
+meanwhile. So a push is applied under a lock, and each of its updates is looked at first. Called by `serving`.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+
+from dulwich.diff_tree import tree_changes
+from dulwich.graph import can_fast_forward
+from dulwich.objects import Commit, ObjectID
+from dulwich.refs import Ref
+from dulwich.repo import BaseRepo, Repo
+from dulwich.server import ReceivePackHandler
+
+MAIN = Ref(b"refs/heads/main")
+ZERO = b"0" * 40
+
+Pushed = Callable[[str, str, str, list[str]], None]
+"""Told of an update: the branch's full name, the commit before, the one after, and the files that differ."""
+
+
+def refusal(repo: BaseRepo, ref: Ref, old: bytes, new: bytes) -> bytes | None:
+    """Return why an update is not taken, for the person who pushes; None when it is."""
+    now = repo.get_refs().get(ref, ZERO)
+    if now != old:
+        return b"the branch has moved meanwhile: fetch, and push again"
+    if ref != MAIN or now == ZERO:
+        return None
+    if new == ZERO:
+        return b"main is what is deployed, and is not deleted"
+    if not can_fast_forward(repo, ObjectID(now), ObjectID(new)):
+        return b"main is not rewritten: revert what is wrong, and push that"
+    return None
+
+
+def changed_files(repo: BaseRepo, old: bytes, new: bytes) -> list[str]:
+    """Return the paths that differ between two commits; all of the second one's when the first is not there."""
+    before = None if old == ZERO else _tree(repo, old)
+    changes = tree_changes(repo.object_store, before, _tree(repo, new))
+    paths = {entry.path for change in changes for entry in (change.old, change.new) if entry is not None}
+    return sorted(path.decode(errors="replace") for path in paths if path is not None)
+
+
+def _tree(repo: BaseRepo, commit: bytes) -> ObjectID:
+    found = repo.object_store[ObjectID(commit)]
+    if not isinstance(found, Commit):
+        raise TypeError(f"{commit.decode()} is no commit")
+    return ObjectID(found.tree)
+
+
+class Receive(ReceivePackHandler):
+    """One push. Made by dulwich, from what `receiver` returns."""
+
+    lock: threading.Lock
+    pushed: Pushed
+    repo: Repo
+
+    def _apply_pack(self, refs: list[tuple[ObjectID, ObjectID, Ref]]) -> Iterator[tuple[bytes, bytes]]:
+        with self.lock:
+            answers = list(super()._apply_pack(refs))
+        taken = {name for name, answer in answers if answer == b"ok"}
+        for old, new, ref in refs:
+            if ref in taken and new != ZERO:
+                self.pushed(ref.decode(), old.decode(), new.decode(), changed_files(self.repo, old, new))
+        yield from answers
+
+    def _on_update(self, ref_name: Ref, old_sha: ObjectID, new_sha: ObjectID) -> bytes | None:
+        return refusal(self.repo, ref_name, old_sha, new_sha)
+
+
+def receiver(lock: threading.Lock, pushed: Pushed) -> type[Receive]:
+    """Return the handler of pushes that share a lock and tell `pushed`."""
+    return type("Receive", (Receive,), {"lock": lock, "pushed": staticmethod(pushed)})

@@ -1,0 +1,10 @@
+{{/* Every object of a deployable. A chart's templates/all.yaml includes this, and nothing else. */}}
+{{- define "microservice.all" -}}
+{{- $context := dict "root" . "v" (include "microservice.values" . | fromYaml) -}}
+{{- range $part := list "serviceaccount" "rbac" "deployment" "service" "hpa" "pdb" "networkpolicy" "monitoring" "test" }}
+{{- with include (printf "microservice.%s" $part) $context | trim }}
+---
+{{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}

@@ -1,0 +1,156 @@
+{{- define "microservice.env" -}}
+{{- $v := .v -}}
+- {name: AMENDS_HOST, value: 0.0.0.0}
+- {name: AMENDS_METRICS_PORT, value: {{ $v.http.port | quote }}}
+{{- if $v.grpc.enabled }}
+- {name: AMENDS_PORT, value: {{ $v.grpc.port | quote }}}
+- {name: AMENDS_DRAIN, value: {{ printf "%ds" (int $v.drain.seconds) | quote }}}
+- {name: AMENDS_REFLECTION, value: {{ $v.reflection | quote }}}
+{{- with $v.grpc.maxConnectionAge }}
+- {name: AMENDS_MAX_CONNECTION_AGE, value: {{ . | quote }}}
+{{- end }}
+{{- end }}
+{{- if $v.database.enabled }}
+- {name: AMENDS_DATABASE_URL_FILE, value: /etc/amends/database/url}
+{{- end }}
+{{- if $v.retryPolicies.configMap }}
+- {name: AMENDS_RETRY_POLICIES, value: /etc/amends/policies/policies.json}
+{{- end }}
+{{- with $v.tracing.endpoint }}
+- {name: AMENDS_OTLP_ENDPOINT, value: {{ . | quote }}}
+- {name: AMENDS_TRACE_RATIO, value: {{ $v.tracing.ratio | quote }}}
+{{- end }}
+{{- range $name, $value := $v.env }}
+- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- end }}
+{{- range $name, $from := $v.secretEnv }}
+- {name: {{ $name }}, valueFrom: {secretKeyRef: {name: {{ $from.secret }}, key: {{ $from.key }}}}}
+{{- end }}
+{{- end -}}
+
+{{- define "microservice.mounts" -}}
+- {name: tmp, mountPath: /tmp}
+{{- if .v.database.enabled }}
+- {name: database, mountPath: /etc/amends/database, readOnly: true}
+{{- end }}
+{{- if .v.retryPolicies.configMap }}
+- {name: policies, mountPath: /etc/amends/policies, readOnly: true}
+{{- end }}
+{{- end -}}
+
+{{- define "microservice.probes" -}}
+{{- if .v.grpc.enabled }}
+startupProbe: {grpc: {port: {{ .v.grpc.port }}, service: liveness}, periodSeconds: 1, failureThreshold: 60}
+livenessProbe: {grpc: {port: {{ .v.grpc.port }}, service: liveness}, periodSeconds: 10, failureThreshold: 3, timeoutSeconds: 3}
+readinessProbe: {grpc: {port: {{ .v.grpc.port }}, service: readiness}, periodSeconds: 2, failureThreshold: 2, timeoutSeconds: 2}
+{{- else }}
+startupProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, failureThreshold: 60}
+livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 10, failureThreshold: 3, timeoutSeconds: 3}
+readinessProbe: {httpGet: {path: /readyz, port: http}, periodSeconds: 2, failureThreshold: 2, timeoutSeconds: 2}
+{{- end }}
+{{- end -}}
+
+{{- define "microservice.deployment" -}}
+{{- $v := .v -}}
+apiVersion: apps/v1
+kind: Deployment
+metadata:
+  {{- include "microservice.metadata" .root | nindent 2 }}
+spec:
+  {{- if not $v.autoscaling.enabled }}
+  replicas: {{ $v.replicas }}
+  {{- end }}
+  revisionHistoryLimit: 3
+  strategy:
+    type: {{ $v.strategy }}
+    {{- if eq $v.strategy "RollingUpdate" }}
+    rollingUpdate: {maxUnavailable: 0, maxSurge: 1}
+    {{- end }}
+  selector:
+    matchLabels:
+      {{- include "microservice.selector" .root | nindent 6 }}
+  template:
+    metadata:
+      labels:
+        {{- include "microservice.labels" .root | nindent 8 }}
+      {{- with $v.podAnnotations }}
+      annotations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+    spec:
+      serviceAccountName: {{ include "microservice.name" .root }}
+      automountServiceAccountToken: {{ $v.serviceAccount.token }}
+      enableServiceLinks: false
+      terminationGracePeriodSeconds: {{ add $v.drain.beforeSeconds $v.drain.seconds 10 }}
+      {{- with $v.imagePullSecrets }}
+      imagePullSecrets:
+        {{- range . }}
+        - {name: {{ . }}}
+        {{- end }}
+      {{- end }}
+      securityContext:
+        {{- include "microservice.podSecurity" .root | nindent 8 }}
+      {{- if and $v.database.enabled $v.database.migrate }}
+      initContainers:
+        - name: migrate
+          image: {{ include "microservice.image" $v.image }}
+          imagePullPolicy: {{ $v.image.pullPolicy }}
+          args: [migrate]
+          env:
+            {{- include "microservice.env" . | nindent 12 }}
+          resources:
+            {{- toYaml $v.resources | nindent 12 }}
+          securityContext:
+            {{- include "microservice.containerSecurity" .root | nindent 12 }}
+          volumeMounts:
+            {{- include "microservice.mounts" . | nindent 12 }}
+      {{- end }}
+      containers:
+        - name: {{ include "microservice.name" .root }}
+          image: {{ include "microservice.image" $v.image }}
+          imagePullPolicy: {{ $v.image.pullPolicy }}
+          env:
+            {{- include "microservice.env" . | nindent 12 }}
+          ports:
+            {{- if $v.grpc.enabled }}
+            - {name: grpc, containerPort: {{ $v.grpc.port }}}
+            {{- end }}
+            - {name: http, containerPort: {{ $v.http.port }}}
+          {{- include "microservice.probes" . | nindent 10 }}
+          lifecycle: {preStop: {sleep: {seconds: {{ $v.drain.beforeSeconds }}}}}
+          resources:
+            {{- toYaml $v.resources | nindent 12 }}
+          securityContext:
+            {{- include "microservice.containerSecurity" .root | nindent 12 }}
+          volumeMounts:
+            {{- include "microservice.mounts" . | nindent 12 }}
+      volumes:
+        - {name: tmp, emptyDir: {sizeLimit: 64Mi}}
+        {{- if $v.database.enabled }}
+        - name: database
+          secret:
+            secretName: {{ required "database.existingSecret must name the Secret with the database's URL" $v.database.existingSecret }}
+            defaultMode: 0440
+            items: [{key: {{ $v.database.key }}, path: url}]
+        {{- end }}
+        {{- if $v.retryPolicies.configMap }}
+        - {name: policies, configMap: {name: {{ $v.retryPolicies.configMap }}, optional: true}}
+        {{- end }}
+      topologySpreadConstraints:
+        {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}
+        - topologyKey: {{ . }}
+          maxSkew: 1
+          whenUnsatisfiable: ScheduleAnyway
+          labelSelector:
+            matchLabels:
+              {{- include "microservice.selector" $.root | nindent 14 }}
+        {{- end }}
+      {{- with $v.nodeSelector }}
+      nodeSelector:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+      {{- with $v.tolerations }}
+      tolerations:
+        {{- toYaml . | nindent 8 }}
+      {{- end }}
+{{- end -}}

@@ -1,0 +1,55 @@
+{{/* The values: the library's, and the deployable's own over them. */}}
+{{- define "microservice.values" -}}
+{{- mergeOverwrite (deepCopy .Values.microservice) (omit .Values "microservice" "deploy" "global") | toYaml -}}
+{{- end -}}
+
+{{- define "microservice.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "microservice.selector" -}}
+app.kubernetes.io/name: {{ include "microservice.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "microservice.labels" -}}
+{{ include "microservice.selector" . }}
+app.kubernetes.io/part-of: {{ index .Chart.Annotations "amends.dev/part-of" | default "amends" }}
+app.kubernetes.io/component: {{ index .Chart.Annotations "amends.dev/component" | default "service" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version }}
+{{- end -}}
+
+{{- define "microservice.image" -}}
+{{- $image := . -}}
+{{- $name := required "image.repository is not set" $image.repository -}}
+{{- if $image.registry }}{{ $name = printf "%s/%s" $image.registry $name }}{{ end -}}
+{{- if $image.digest -}}
+{{ $name }}@{{ $image.digest }}
+{{- else -}}
+{{ $name }}:{{ required "image.tag or image.digest must be set: `make images` prints the tags" $image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{- define "microservice.metadata" -}}
+name: {{ include "microservice.name" . }}
+namespace: {{ .Release.Namespace }}
+labels:
+  {{- include "microservice.labels" . | nindent 2 }}
+{{- end -}}
+
+{{/* What restricted Pod Security asks for, and a file system that nobody writes to. */}}
+{{- define "microservice.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities: {drop: [ALL]}
+{{- end -}}
+
+{{- define "microservice.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 10001
+runAsGroup: 10001
+fsGroup: 10001
+seccompProfile: {type: RuntimeDefault}
+{{- end -}}

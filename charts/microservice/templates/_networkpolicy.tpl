@@ -1,0 +1,58 @@
+{{- define "microservice.peer" -}}
+- namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ .namespace }}}}
+  podSelector: {matchLabels: {app.kubernetes.io/name: {{ .name }}}}
+{{- end -}}
+
+{{/* Denies all, in and out, and opens one rule for each edge: who calls, and who is called. */}}
+{{- define "microservice.networkpolicy" -}}
+{{- $v := .v -}}
+{{- if $v.networkPolicy.enabled -}}
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata:
+  {{- include "microservice.metadata" .root | nindent 2 }}
+spec:
+  podSelector:
+    matchLabels:
+      {{- include "microservice.selector" .root | nindent 6 }}
+  policyTypes: [Ingress, Egress]
+  ingress:
+    {{- if $v.grpc.enabled }}
+    {{- if $v.networkPolicy.fromOutside }}
+    - ports: [{port: grpc, protocol: TCP}]
+    {{- end }}
+    {{- range $v.networkPolicy.clients }}
+    - from:
+        {{- include "microservice.peer" . | nindent 8 }}
+      ports: [{port: grpc, protocol: TCP}]
+    {{- end }}
+    - from:  # helm test
+        - podSelector: {matchLabels: {amends.dev/test-of: {{ include "microservice.name" .root }}}}
+      ports: [{port: grpc, protocol: TCP}]
+    {{- end }}
+    - from:
+        - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $v.networkPolicy.monitoringNamespace }}}}
+      ports: [{port: http, protocol: TCP}]
+  egress:
+    - to:
+        - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
+          podSelector: {matchLabels: {k8s-app: kube-dns}}
+      ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
+    {{- range $v.networkPolicy.calls }}
+    - {{ if .cidr }}to: [{ipBlock: {cidr: {{ .cidr }}}}]{{ else }}to:
+        {{- include "microservice.peer" . | nindent 8 }}{{ end }}
+      ports: [{port: {{ .port }}, protocol: TCP}]
+    {{- end }}
+    {{- with $v.networkPolicy.apiServerPorts }}
+    - ports:
+        {{- range . }}
+        - {port: {{ . }}, protocol: TCP}
+        {{- end }}
+    {{- end }}
+    {{- if $v.tracing.endpoint }}
+    - to:
+        - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $v.networkPolicy.monitoringNamespace }}}}
+      ports: [{port: 4317, protocol: TCP}]
+    {{- end }}
+{{- end }}
+{{- end -}}

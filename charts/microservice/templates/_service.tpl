@@ -1,0 +1,71 @@
+{{/* Headless: a client sees every pod, and spreads its calls. A ClusterIP would pin each channel to one of them. */}}
+{{- define "microservice.service" -}}
+apiVersion: v1
+kind: Service
+metadata:
+  {{- include "microservice.metadata" .root | nindent 2 }}
+spec:
+  clusterIP: None
+  selector:
+    {{- include "microservice.selector" .root | nindent 4 }}
+  ports:
+    {{- if .v.grpc.enabled }}
+    - {name: grpc, port: {{ .v.grpc.port }}, targetPort: grpc, appProtocol: grpc}
+    {{- end }}
+    - {name: http, port: {{ .v.http.port }}, targetPort: http}
+{{- if and .v.grpc.enabled .v.grpc.nodePort }}
+---
+apiVersion: v1
+kind: Service
+metadata:
+  name: {{ include "microservice.name" .root }}-outside
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "microservice.labels" .root | nindent 4 }}
+spec:
+  type: NodePort
+  selector:
+    {{- include "microservice.selector" .root | nindent 4 }}
+  ports:
+    - {name: grpc, port: {{ .v.grpc.port }}, targetPort: grpc, nodePort: {{ .v.grpc.nodePort }}, appProtocol: grpc}
+{{- end }}
+{{- end -}}
+
+{{- define "microservice.serviceaccount" -}}
+apiVersion: v1
+kind: ServiceAccount
+metadata:
+  {{- include "microservice.metadata" .root | nindent 2 }}
+  {{- with .v.serviceAccount.annotations }}
+  annotations:
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
+automountServiceAccountToken: false
+{{- end -}}
+
+{{/* A Role in each namespace that is served; nothing is cluster-wide. */}}
+{{- define "microservice.rbac" -}}
+{{- range $namespace := .v.rbac.namespaces }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: Role
+metadata:
+  name: {{ include "microservice.name" $.root }}
+  namespace: {{ $namespace }}
+  labels:
+    {{- include "microservice.labels" $.root | nindent 4 }}
+rules:
+  {{- toYaml $.v.rbac.rules | nindent 2 }}
+---
+apiVersion: rbac.authorization.k8s.io/v1
+kind: RoleBinding
+metadata:
+  name: {{ include "microservice.name" $.root }}
+  namespace: {{ $namespace }}
+  labels:
+    {{- include "microservice.labels" $.root | nindent 4 }}
+roleRef: {apiGroup: rbac.authorization.k8s.io, kind: Role, name: {{ include "microservice.name" $.root }}}
+subjects:
+  - {kind: ServiceAccount, name: {{ include "microservice.name" $.root }}, namespace: {{ $.root.Release.Namespace }}}
+{{- end }}
+{{- end -}}

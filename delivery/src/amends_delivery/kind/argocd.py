@@ -1,0 +1,167 @@
+"""Installs Argo CD, and waits for what it deploys. Called by `up`, `ship` and `status`."""
+
+import os
+import re
+import shutil
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import yaml
+
+from amends_delivery.kind import secrets
+from amends_delivery.kind.place import APPLY, Cluster
+from amends_delivery.running import Failure
+
+VERSION = "v3.2.11"
+MANIFEST = f"https://raw.githubusercontent.com/argoproj/argo-cd/{VERSION}/manifests/install.yaml"
+ENVIRONMENT = "argocd/envs/kind"
+LOOK = timedelta(milliseconds=500)
+ROLLED_OUT = "--timeout=300s"
+SYNCED, HEALTHY = "Synced", "Healthy"
+
+
+@dataclass(frozen=True, slots=True)
+class Application:
+    """What Argo CD says of one deployable."""
+
+    name: str
+    sync: str
+    health: str
+    revision: str
+    message: str
+
+    @property
+    def well(self) -> bool:
+        """Whether it is deployed as git says, and healthy."""
+        return (self.sync, self.health) == (SYNCED, HEALTHY)
+
+
+def manifest(target: Path) -> None:
+    """Put the release's manifest at `target`, from ARGOCD_MANIFEST: a file or a URL. Raises Failure."""
+    source = os.environ.get("ARGOCD_MANIFEST") or MANIFEST
+    if "://" not in source:
+        try:
+            shutil.copy(source, target)
+        except OSError as error:
+            raise Failure(f"ARGOCD_MANIFEST: {error}", f"Unset it, and {MANIFEST} is fetched.") from None
+        return
+    try:
+        with urllib.request.urlopen(source, timeout=60) as answer:  # noqa: S310 - what the user or this file names
+            target.write_bytes(answer.read())
+    except (urllib.error.URLError, OSError) as error:
+        raise Failure(
+            f"Argo CD's manifest cannot be fetched from {source}: {error}",
+            "Fetch it, and name the file: ARGOCD_MANIFEST",
+        ) from None
+
+
+def images(root: Path) -> list[str]:
+    """Return the images that Argo CD's manifest names and that run here."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder, "install.yaml")
+        manifest(path)
+        found = set(re.findall(r"^\s+image: (\S+)$", path.read_text(), re.MULTILINE))
+    return sorted(image for image in found if "dex" not in image)
+
+
+def install(cluster: Cluster) -> None:
+    """Apply Argo CD with our settings. `finish` waits for it."""
+    with TemporaryDirectory() as folder:
+        copy = Path(folder, "argocd")
+        shutil.copytree(cluster.root / "argocd" / "bootstrap", copy / "bootstrap")
+        shutil.copytree(cluster.root / "argocd" / "health", copy / "health")
+        manifest(copy / "bootstrap" / "install.yaml")
+        cluster.kubectl(*APPLY, "-k", str(copy / "bootstrap"))
+
+
+def finish(cluster: Cluster, webhook_secret: str) -> None:
+    """Give Argo CD its webhook secrets and the environment's rules, and wait until it works."""
+    patch = yaml.safe_dump({"stringData": secrets.webhook_settings(webhook_secret)})
+    cluster.kubectl("-n", "argocd", "patch", "secret", "argocd-secret", "--type=merge", "-p", patch)
+    for workload in ("deploy/argocd-server", "deploy/argocd-repo-server", "sts/argocd-application-controller"):
+        cluster.kubectl("-n", "argocd", "rollout", "status", workload, ROLLED_OUT)
+    _let_webhooks_in(cluster)
+    cluster.kubectl(*APPLY, "-k", str(cluster.root / ENVIRONMENT / "environment"))
+
+
+def _let_webhooks_in(cluster: Cluster) -> None:
+    """At the first installation the ApplicationSet controller starts before argocd-server has made the key it needs.
+
+    It then never listens for webhooks, and says so once in its log.
+    """
+    controller = "deploy/argocd-applicationset-controller"
+    cluster.kubectl("-n", "argocd", "rollout", "status", controller, ROLLED_OUT)
+    log = cluster.kubectl("-n", "argocd", "logs", controller, "--tail=-1")
+    if "failed to create webhook handler" in log:
+        cluster.kubectl("-n", "argocd", "rollout", "restart", controller)
+        cluster.kubectl("-n", "argocd", "rollout", "status", controller, ROLLED_OUT)
+
+
+def expected(root: Path) -> list[str]:
+    """Return the names of the Applications that the environment asks for."""
+    return sorted(path.stem for path in (root / ENVIRONMENT).glob("*.yaml"))
+
+
+def applications(cluster: Cluster) -> dict[str, Application]:
+    """Return what Argo CD says of each Application."""
+    found = cluster.get("applications.argoproj.io", "-n", "argocd") or {"items": []}
+    return {item["metadata"]["name"]: _application(item) for item in found["items"]}
+
+
+def _application(item: dict[str, Any]) -> Application:
+    status = item.get("status", {})
+    sync = status.get("sync", {})
+    return Application(
+        item["metadata"]["name"],
+        sync.get("status", "Unknown"),
+        status.get("health", {}).get("status", "Unknown"),
+        sync.get("revision", ""),
+        "; ".join(_messages(status)),
+    )
+
+
+def _messages(status: dict[str, Any]) -> Iterator[str]:
+    for condition in status.get("conditions", ()):
+        yield condition.get("message", "")
+    operation = status.get("operationState", {})
+    if operation.get("phase") in ("Failed", "Error", "Running"):
+        yield operation.get("message", "")
+
+
+def wait_for(
+    cluster: Cluster,
+    names: list[str],
+    revision: str,
+    within: timedelta,
+    told: Callable[[list[Application]], None],
+) -> None:
+    """Wait until Applications are deployed from a revision, and healthy. `told` hears of each look. Raises Failure."""
+    end = time.monotonic() + within.total_seconds()
+    while True:
+        found = applications(cluster)
+        missing = Application("", "Missing", "Missing", "", "the ApplicationSet has not made it yet")
+        states = [found.get(name, missing) for name in names]
+        told(states)
+        late = [
+            name for name, state in zip(names, states, strict=True) if not (state.well and state.revision == revision)
+        ]
+        if not late:
+            return
+        if time.monotonic() > end:
+            said = "\n".join(f"  {name}: {_say(found.get(name, missing))}" for name in late)
+            raise Failure(
+                f"after {within.total_seconds():.0f} s these are not deployed and healthy:\n{said}",
+                "`make kind-status` shows what they say now.",
+            )
+        time.sleep(LOOK.total_seconds())
+
+
+def _say(state: Application) -> str:
+    return f"{state.sync}, {state.health}" + (f": {state.message}" if state.message else "")

@@ -1,0 +1,90 @@
+"""The Secrets that the charts read, made once with generated values. They are in the cluster, and nowhere else.
+
+Called by `make kind-up`; what is there already is kept.
+"""
+
+import base64
+import secrets
+from typing import Any
+
+from amends_delivery.kind.place import Cluster
+
+DATA = "data"
+GITOPS = "gitops"
+ARGOCD = "argocd"
+DATABASES = {
+    "orchestrator": "amends",
+    "orders": "shop",
+    "inventory": "shop",
+    "payments": "shop",
+    "shipping": "shop",
+}
+"""Services that have a database, and their namespaces."""
+RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
+POSTGRES = "postgres.data.svc.cluster.local:5432"
+REPOSITORY = "http://git.gitops.svc.cluster.local/amends.git"
+
+
+def make_namespaces(cluster: Cluster) -> None:
+    """Make the namespaces, in which nothing runs but restricted pods."""
+    names = sorted({DATA, GITOPS, *DATABASES.values()})
+    cluster.apply(
+        *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n, "labels": RESTRICTED}} for n in names)
+    )
+
+
+def make_databases(cluster: Cluster) -> None:
+    """Make a role's password for each service, and the URL that only it gets."""
+    _once(cluster, DATA, "postgres-superuser", ["password"])
+    roles = _once(cluster, DATA, "postgres-roles", list(DATABASES))
+    for service, namespace in DATABASES.items():
+        url = f"postgresql://{service}:{roles[service]}@{POSTGRES}/{service}"
+        cluster.apply(_secret(namespace, f"{service}-database", {"url": url}))
+
+
+def make_git(cluster: Cluster) -> dict[str, str]:
+    """Make the git server's tokens, and let Argo CD read with one of them."""
+    tokens = _once(cluster, GITOPS, "git-server", ["push", "read", "webhook"])
+    repository = {"type": "git", "url": REPOSITORY, "username": "argocd", "password": tokens["read"]}
+    labels = {"argocd.argoproj.io/secret-type": "repository"}
+    cluster.apply(_secret(ARGOCD, "repository", repository, labels))
+    return tokens
+
+
+def webhook_settings(secret: str) -> dict[str, str]:
+    """Return what Argo CD's own Secret needs: a provider without a secret would be believed unsigned."""
+    providers = ("github", "gitlab", "gogs", "bitbucketserver")
+    return {f"webhook.{provider}.secret": secret for provider in providers} | {
+        "webhook.bitbucket.uuid": secret,
+        "webhook.azuredevops.username": "argocd",
+        "webhook.azuredevops.password": secret,
+    }
+
+
+def read(cluster: Cluster, namespace: str, name: str) -> dict[str, str]:
+    """Return a Secret's texts; empty when there is none."""
+    found = cluster.get("secret", name, "-n", namespace)
+    data = found.get("data") or {} if found else {}
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def _once(cluster: Cluster, namespace: str, name: str, keys: list[str]) -> dict[str, str]:
+    """Return a Secret's texts, after making those that are missing."""
+    held = read(cluster, namespace, name)
+    texts = {key: held.get(key) or secrets.token_urlsafe(24) for key in keys}
+    if texts != held:
+        cluster.apply(_secret(namespace, name, texts))
+    return texts
+
+
+def _secret(namespace: str, name: str, texts: dict[str, str], labels: dict[str, str] | None = None) -> dict[str, Any]:
+    return {
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": {
+            "name": name,
+            "namespace": namespace,
+            "labels": {"app.kubernetes.io/part-of": "amends"} | (labels or {}),
+        },
+        "stringData": texts,
+    }

@@ -56,7 +56,9 @@ class Hook(BuildHookInterface[Any]):
         """Generate, and put the result into the wheel (an editable install reads gen/ in place)."""
         generate()
         if version != "editable":
-            build_data["force_include"].update({str(GEN / name): name for name in ("amends", "shop")})
+            # An image has only the contracts that its service knows; those of the shop may be missing.
+            packages = (path for path in GEN.iterdir() if path.is_dir())
+            build_data["force_include"].update({str(path): path.name for path in packages})
 
 
 if __name__ == "__main__":

@@ -36,9 +36,7 @@ def main() -> int:
         done: int = asked.command(root, asked, console)
     except Failure as failure:
         shown = Console(stderr=True)
-        shown.print(
-            f"[bold red]{failure.message}[/]" if "[" not in failure.message else failure.message, highlight=False
-        )
+        shown.print(failure.message, style="bold red", markup=False, highlight=False)
         if failure.hint:
             shown.print(failure.hint, markup=False, highlight=False)
         return 1

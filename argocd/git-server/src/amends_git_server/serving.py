@@ -39,10 +39,11 @@ class _OneRepository(Backend):
         self._settings = settings
         self._opened = opened
 
-    def open_repository(self, path: str) -> Repo:
+    def open_repository(self, path: str | bytes) -> Repo:
         """Return the repository. Raises NotGitRepository for any other path."""
-        if path.strip("/") != self._settings.repository.name:
-            raise NotGitRepository(path)
+        asked = path.decode(errors="replace") if isinstance(path, bytes) else path  # dulwich gives either
+        if asked.strip("/") != self._settings.repository.name:
+            raise NotGitRepository(asked)
         return self._opened.enter_context(Repo(str(self._settings.repository)))
 
 

@@ -91,8 +91,9 @@ class Cluster:
 
     def images(self) -> set[str]:
         """Return the images that the node has, as the world calls them."""
-        listed = json.loads(run("docker", "exec", f"{self.name}-control-plane", "crictl", "images", "-o", "json"))
-        return {_short(tag) for image in listed["images"] for tag in image.get("repoTags") or ()}
+        node = f"{self.name}-control-plane"
+        listed = run("docker", "exec", node, "ctr", "--namespace=k8s.io", "images", "list", "--quiet")
+        return {name.removeprefix("docker.io/").removeprefix("library/") for name in listed.split()}
 
     def load(self, images: list[str]) -> None:
         """Copy images of the engine into the node."""
@@ -100,10 +101,6 @@ class Cluster:
 
 
 APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=amends-kind")
-
-
-def _short(name: str) -> str:
-    return name.removeprefix("docker.io/").removeprefix("library/")
 
 
 def check_programs() -> None:

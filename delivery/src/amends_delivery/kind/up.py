@@ -37,7 +37,7 @@ END = """
     "lines": [{{"sku": "tea-assam", "quantity": 1}}], "address": {{"recipient": "Ada", "street": "Rosenweg 3",
     "city": "Berlin", "postalCode": "10115", "country": "DE"}}}}' {orders} shop.orders.v1.OrderService/PlaceOrder
 
-Deploy: `make ship SERVICE=payments` builds and pushes a service; anything else is a commit and `git push kind HEAD:main`.
+Deploy: `make ship SERVICE=payments` builds and pushes a service, `git push kind HEAD:main` any other commit.
 
   make kind-status         what is deployed, and how it is
   kubectl get amends -A    sagas, runs, participants and policies (context kind-{cluster})

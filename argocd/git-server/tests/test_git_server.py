@@ -70,7 +70,7 @@ def served(tmp_path, receiver):
         listening.shutdown()
 
 
-@dataclass
+@dataclass(frozen=True)
 class Clone:
     folder: Path
 
@@ -92,8 +92,8 @@ class Clone:
         self.git("commit", "--quiet", "-m", f"change {name}")
         return self.git("rev-parse", "HEAD").stdout.strip()
 
-    def push(self, *arguments):
-        return self.git("push", "kind", *(arguments or ("main",)), check=False)
+    def push(self, *arguments, to="kind"):
+        return self.git("push", to, *(arguments or ("main",)), check=False)
 
 
 @pytest.fixture
@@ -133,7 +133,7 @@ def test_a_large_push_arrives_whole(clone, served, tmp_path):
 @pytest.mark.parametrize("token", [READ, "", "wrong-token-0123456789", PUSH[:-1]])
 def test_only_the_token_to_push_pushes(clone, served, token):
     clone.commit("a.txt", "one")
-    refused = clone.push(f"http://dev:{token}@{served}/amends.git", "main")
+    refused = clone.push(to=f"http://dev:{token}@{served}/amends.git")
     assert refused.returncode != 0
     assert "Authentication failed" in refused.stderr or "could not read" in refused.stderr, refused.stderr
 
@@ -145,13 +145,14 @@ def test_nothing_is_read_without_a_token(clone, served, tmp_path):
     assert done.returncode != 0
     with pytest.raises(urllib.error.HTTPError) as refused:
         urllib.request.urlopen(f"http://{served}/amends.git/info/refs?service=git-upload-pack")
-    assert refused.value.code == 401
+    with refused.value as answer:
+        assert answer.code == 401
 
 
 def test_there_is_no_other_repository(clone, served):
     clone.commit("a.txt", "one")
     for path in ("other.git", "../etc", "srv/amends.git"):
-        assert clone.push(f"http://dev:{PUSH}@{served}/{path}", "main").returncode != 0
+        assert clone.push(to=f"http://dev:{PUSH}@{served}/{path}").returncode != 0
 
 
 def test_main_is_not_rewritten(clone):

@@ -5,6 +5,7 @@ meanwhile. So a push is applied under a lock, and each of its updates is looked 
 """
 
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 
 from dulwich.diff_tree import tree_changes
@@ -54,6 +55,7 @@ class Receive(ReceivePackHandler):
     """One push. Made by dulwich, from what `receiver` returns."""
 
     lock: threading.Lock
+    former: deque[bytes]
     pushed: Pushed
     repo: Repo
 
@@ -67,9 +69,12 @@ class Receive(ReceivePackHandler):
         yield from answers
 
     def _on_update(self, ref_name: Ref, old_sha: ObjectID, new_sha: ObjectID) -> bytes | None:
-        return refusal(self.repo, ref_name, old_sha, new_sha)
+        why = refusal(self.repo, ref_name, old_sha, new_sha)
+        if why is None and old_sha != ZERO:
+            self.former.append(old_sha)  # before the branch moves: who is told of it now will ask for it
+        return why
 
 
-def receiver(lock: threading.Lock, pushed: Pushed) -> type[Receive]:
-    """Return the handler of pushes that share a lock and tell `pushed`."""
-    return type("Receive", (Receive,), {"lock": lock, "pushed": staticmethod(pushed)})
+def receiver(lock: threading.Lock, former: deque[bytes], pushed: Pushed) -> type[Receive]:
+    """Return the handler of pushes that share a lock, note in `former` what branches were, and tell `pushed`."""
+    return type("Receive", (Receive,), {"lock": lock, "former": former, "pushed": staticmethod(pushed)})

@@ -10,6 +10,7 @@ import logging
 import signal
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from socketserver import ThreadingMixIn
@@ -17,6 +18,8 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from dulwich.errors import NotGitRepository
+from dulwich.objects import ObjectID
+from dulwich.refs import Ref
 from dulwich.repo import Repo
 from dulwich.server import Backend
 from dulwich.web import make_wsgi_chain
@@ -29,27 +32,44 @@ _log = logging.getLogger(__name__)
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 HEALTH = "/healthz"
-PUSH = "git-receive-pack"
+PUSH, FETCH = "git-receive-pack", "git-upload-pack"
+REMEMBERED = 256
+
+
+class _Remembering(Repo):
+    """The repository for a client that was told the branches a moment ago, and wants one that has moved since."""
+
+    former: Iterable[bytes] = ()
+    """Commits that branches have left lately."""
+
+    def get_refs(self) -> dict[Ref, ObjectID]:
+        """Return the branches, and those that they were."""
+        return super().get_refs() | {Ref(b"refs/former/" + one): ObjectID(one) for one in tuple(self.former)}
 
 
 class _OneRepository(Backend):
     """Opens the repository under its one name; closes what was opened."""
 
-    def __init__(self, settings: Settings, opened: ExitStack) -> None:
+    def __init__(self, settings: Settings, opened: ExitStack, former: Iterable[bytes]) -> None:
         self._settings = settings
         self._opened = opened
+        self._former = former
 
     def open_repository(self, path: str | bytes) -> Repo:
         """Return the repository. Raises NotGitRepository for any other path."""
         asked = path.decode(errors="replace") if isinstance(path, bytes) else path  # dulwich gives either
         if asked.strip("/") != self._settings.repository.name:
             raise NotGitRepository(asked)
-        return self._opened.enter_context(Repo(str(self._settings.repository)))
+        repository = self._opened.enter_context(_Remembering(str(self._settings.repository)))
+        repository.former = self._former
+        return repository
 
 
 def application(settings: Settings) -> Application:
     """Return the WSGI application."""
-    handlers: dict[bytes, Callable[..., Any]] = {PUSH.encode(): receiver(threading.Lock(), _teller(settings))}
+    former: deque[bytes] = deque(maxlen=REMEMBERED)
+    hooks = Hooks(settings.url, settings.hook_secret, settings.hooks)
+    handlers: dict[bytes, Callable[..., Any]] = {PUSH.encode(): receiver(threading.Lock(), former, hooks.pushed)}
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterator[bytes]:
         if environ["PATH_INFO"] == HEALTH:
@@ -62,13 +82,11 @@ def application(settings: Settings) -> Application:
             yield b"Give the token as the password.\n"
             return
         with ExitStack() as opened:
-            yield from make_wsgi_chain(_OneRepository(settings, opened), handlers=handlers)(environ, start_response)
+            fetching = environ["PATH_INFO"].endswith(f"/{FETCH}")
+            backend = _OneRepository(settings, opened, former if fetching else ())
+            yield from make_wsgi_chain(backend, handlers=handlers)(environ, start_response)
 
     return serve
-
-
-def _teller(settings: Settings) -> Callable[[str, str, str, list[str]], None]:
-    return Hooks(settings.url, settings.hook_secret, settings.hooks).pushed
 
 
 def _allowed(settings: Settings, environ: dict[str, Any]) -> bool:

@@ -60,6 +60,9 @@ class Hooks:
                 with urllib.request.urlopen(request, timeout=PATIENCE.total_seconds()) as answer:  # noqa: S310
                     _log.info("told %s: %d", target, answer.status)
                     return
-            except (urllib.error.URLError, OSError) as error:
+            except urllib.error.HTTPError as refused:
+                with refused:
+                    _log.warning("could not tell %s: %s", target, refused)
+            except OSError as error:
                 _log.warning("could not tell %s: %s", target, error)
         _log.error("gave up telling %s; it will find out by its next poll", target)

@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -146,7 +146,7 @@ def wait_for(
     end = time.monotonic() + within.total_seconds()
     while True:
         found = applications(cluster)
-        missing = Application("", "Missing", "Missing", "", "the ApplicationSet has not made it yet")
+        missing = Application("", "Missing", "Missing", "", "")
         states = [found.get(name, missing) for name in names]
         told(states)
         late = [
@@ -155,12 +155,21 @@ def wait_for(
         if not late:
             return
         if time.monotonic() > end:
+            missing = replace(missing, message=_why_missing(cluster))
             said = "\n".join(f"  {name}: {_say(found.get(name, missing))}" for name in late)
             raise Failure(
                 f"after {within.total_seconds():.0f} s these are not deployed and healthy:\n{said}",
                 "`make kind-status` shows what they say now.",
             )
         time.sleep(LOOK.total_seconds())
+
+
+def _why_missing(cluster: Cluster) -> str:
+    """What keeps the ApplicationSet from making Applications."""
+    found = cluster.get("applicationset", "deployables", "-n", "argocd") or {}
+    conditions = found.get("status", {}).get("conditions", ())
+    said = [one["message"] for one in conditions if (one["type"], one["status"]) == ("ErrorOccurred", "True")]
+    return said[0] if said else "the ApplicationSet has not made it yet"
 
 
 def _say(state: Application) -> str:

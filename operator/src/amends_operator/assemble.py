@@ -140,6 +140,7 @@ class Operator:
 
     async def _live(self) -> None:
         chosen = self._settings
+        identity: Any = socket.gethostname()  # the pod's name; kopf would ask for a user's name, which images lack
         work = [asyncio.create_task(queue.run(), name=queue.name) for queue in self._queues.values()]
         work.append(asyncio.create_task(self._compiled.run(), name=self._compiled.name))
         work.append(asyncio.create_task(self._resync.run(), name="resync"))
@@ -150,6 +151,7 @@ class Operator:
                     settings=watching.kopf_settings(chosen),
                     clusterwide=chosen.everywhere,
                     namespaces=() if chosen.everywhere else chosen.namespaces,
+                    identity=identity,
                     standalone=True if chosen.peering is None else None,
                     peering_name=chosen.peering,
                     priority=chosen.peering_priority if chosen.peering is not None else None,

@@ -65,6 +65,10 @@ proto: setup ## Generate Python code and descriptors from protos/
 argocd-cm: setup ## Write argocd/health/argocd-cm.yaml from the scripts beside it
 	@$(PY) tools/argocd_cm.py
 
+.PHONY: charts
+charts: setup ## Write the charts' schemas and the page of their values, from charts/microservice
+	@$(PY) tools/charts.py
+
 .PHONY: lock
 lock: setup ## Resolve all dependencies again and write the lock files (keeps what still fits)
 	@$(PY) tools/lock.py

@@ -38,7 +38,9 @@ spec:
         - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}
           podSelector: {matchLabels: {k8s-app: kube-dns}}
       ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
-    {{- range $v.networkPolicy.calls }}
+    {{- $calls := $v.networkPolicy.calls }}
+    {{- if $v.database.enabled }}{{ $calls = append $calls $v.database.at }}{{ end }}
+    {{- range $calls }}
     - {{ if .cidr }}to: [{ipBlock: {cidr: {{ .cidr }}}}]{{ else }}to:
         {{- include "microservice.peer" . | nindent 8 }}{{ end }}
       ports: [{port: {{ .port }}, protocol: TCP}]

@@ -7,7 +7,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,9 +15,10 @@ from typing import Any
 
 import yaml
 
+from amends_delivery.inputs import LIBRARY_CHART
 from amends_delivery.kind import secrets
 from amends_delivery.kind.place import APPLY, Cluster
-from amends_delivery.running import Failure
+from amends_delivery.running import Failure, attempt
 
 VERSION = "v3.2.11"
 MANIFEST = f"https://raw.githubusercontent.com/argoproj/argo-cd/{VERSION}/manifests/install.yaml"
@@ -140,28 +141,38 @@ def wait_for(
     names: list[str],
     revision: str,
     within: timedelta,
-    told: Callable[[list[Application]], None],
+    told: Callable[[list[str]], None],
 ) -> None:
-    """Wait until Applications are deployed from a revision, and healthy. `told` hears of each look. Raises Failure."""
+    """Wait until Applications are deployed as a revision says, and healthy. Raises Failure.
+
+    `told` hears of each look: which Applications are as they should be.
+    """
     end = time.monotonic() + within.total_seconds()
     while True:
         found = applications(cluster)
-        missing = Application("", "Missing", "Missing", "", "")
-        states = [found.get(name, missing) for name in names]
-        told(states)
-        late = [
-            name for name, state in zip(names, states, strict=True) if not (state.well and state.revision == revision)
-        ]
-        if not late:
+        done = [name for name in names if name in found and _is_at(cluster.root, found[name], revision)]
+        told(done)
+        if len(done) == len(names):
             return
         if time.monotonic() > end:
-            missing = replace(missing, message=_why_missing(cluster))
+            missing = Application("", "Missing", "Missing", "", _why_missing(cluster))
+            late = (name for name in names if name not in done)
             said = "\n".join(f"  {name}: {_say(found.get(name, missing))}" for name in late)
             raise Failure(
                 f"after {within.total_seconds():.0f} s these are not deployed and healthy:\n{said}",
                 "`make kind-status` shows what they say now.",
             )
         time.sleep(LOOK.total_seconds())
+
+
+def _is_at(root: Path, state: Application, revision: str) -> bool:
+    """Whether an Application is healthy and as a revision says: Argo CD renders only those that a commit concerns."""
+    if not state.well or not state.revision:
+        return False
+    file = f"{ENVIRONMENT}/{state.name}.yaml"
+    chart = yaml.safe_load((root / file).read_text())["deploy"]["chart"]
+    concerns = (f"charts/{chart}", LIBRARY_CHART, file)
+    return attempt("git", "diff", "--quiet", state.revision, revision, "--", *concerns, cwd=root).returncode == 0
 
 
 def _why_missing(cluster: Cluster) -> str:

@@ -36,7 +36,7 @@ def ship(root: Path, service: str, console: Console) -> None:
     pushed = time.monotonic()
     revision = git.push(root)
     with console.status(f"waiting until {service} runs {tag}"):
-        argocd.wait_for(cluster, [service], revision, WITHIN, lambda states: None)
+        argocd.wait_for(cluster, [service], revision, WITHIN, lambda done: None)
     took = time.monotonic() - pushed
     console.print(
         f"[bold green]{service} runs {tag}[/], {took:.0f} s after the push, {time.monotonic() - began:.0f} s in all. "

@@ -17,7 +17,6 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from amends_delivery import images, inputs
 from amends_delivery.kind import argocd, git, place, secrets
-from amends_delivery.kind.argocd import Application
 from amends_delivery.kind.place import Cluster
 from amends_delivery.running import run
 
@@ -77,7 +76,8 @@ def up(root: Path, console: Console) -> None:
     with _step(console, "prices, stock and parcels for the shop"):
         asyncio.run(_stock_up())
     console.print(f"  after {time.monotonic() - began:.0f} s", style="dim")
-    console.print(END.format(revision=revision[:8], orders=ADDRESSES["orders"], cluster=cluster.name), highlight=False)
+    told = END.format(revision=revision[:8], orders=ADDRESSES["orders"], cluster=cluster.name)
+    console.print(told, highlight=False, soft_wrap=True)
 
 
 @contextmanager
@@ -122,10 +122,9 @@ def wait_for_all(cluster: Cluster, revision: str, console: Console) -> None:
     with Progress(*columns, console=console) as progress:
         bar = progress.add_task("[bold]Applications healthy[/]", total=len(names))
 
-        def told(states: list[Application]) -> None:
-            progress.update(bar, completed=sum(state.well and state.revision == revision for state in states))
-
-        argocd.wait_for(cluster, names, revision, HEALTHY_WITHIN, told)
+        argocd.wait_for(
+            cluster, names, revision, HEALTHY_WITHIN, lambda done: progress.update(bar, completed=len(done))
+        )
 
 
 async def _stock_up() -> None:

@@ -1,0 +1,107 @@
+"""Who may call whom, by the NetworkPolicies: exactly the edges of the participants' graph and of the code's clients."""
+
+import re
+
+import pytest
+import yaml
+
+from .conftest import ENVS, ROOT, Helm
+
+SAGAS = ROOT / "charts" / "sagas" / "sagas"
+TARGET = re.compile(r"dns:///([a-z-]+)\.([a-z-]+)\.svc\.cluster\.local:(\d+)")
+GRPC = ("inventory", "operator", "orchestrator", "orders", "payments", "shipping")
+
+
+def resources(kind: str) -> list[dict]:
+    documents = (one for path in sorted(SAGAS.glob("*.yaml")) for one in yaml.safe_load_all(path.read_text()))
+    return [document for document in documents if document and document["kind"] == kind]
+
+
+def parts(target: str) -> tuple[str, str, str]:
+    """Name, namespace and port of a service of the cluster."""
+    found = TARGET.fullmatch(target)
+    assert found is not None, target
+    return found[1], found[2], found[3]
+
+
+def called_services() -> set[str]:
+    """The protobuf services that the sagas call, forward and back."""
+    steps = [step for saga in resources("Saga") for step in saga["spec"]["steps"]]
+    calls = [step["call"] for step in steps] + [step["compensate"]["call"] for step in steps if "compensate" in step]
+    return {call.partition("/")[0] for call in calls}
+
+
+def graph() -> set[tuple[str, str]]:
+    """Edges as `namespace/name` pairs: of sagas, and of the targets that deployables are configured with."""
+    edges = set()
+    for participant in resources("Participant"):
+        if participant["spec"]["service"] in called_services():
+            name, namespace, _ = parts(participant["spec"]["target"])
+            edges.add(("amends/orchestrator", f"{namespace}/{name}"))
+    for chart, namespace in (("orders", "shop"), ("operator", "amends")):
+        values = yaml.safe_load((ROOT / "charts" / chart / "values.yaml").read_text())
+        for name, other, _ in TARGET.findall(str(values["env"])):
+            edges.add((f"{namespace}/{chart}", f"{other}/{name}"))
+    return edges
+
+
+def peers(rules: list[dict], side: str, port) -> set[str]:
+    found = set()
+    for rule in rules:
+        if port not in [one["port"] for one in rule["ports"]]:
+            continue
+        for peer in rule.get(side, ()):
+            name = peer.get("podSelector", {}).get("matchLabels", {}).get("app.kubernetes.io/name")
+            namespace = peer.get("namespaceSelector", {}).get("matchLabels", {}).get("kubernetes.io/metadata.name")
+            if name and namespace:
+                found.add(f"{namespace}/{name}")
+    return found
+
+
+def policies(helm: Helm, environment: str) -> dict[str, dict]:
+    found = {}
+    for name in GRPC:
+        manifests = helm.deployed(f"{environment}/{name}")
+        (policy,) = (one for one in manifests if one["kind"] == "NetworkPolicy")
+        found[f"{policy['metadata']['namespace']}/{name}"] = policy["spec"]
+    return found
+
+
+@pytest.mark.parametrize("environment", sorted({name.partition("/")[0] for name in ENVS}))
+def test_the_policies_open_exactly_the_edges_of_the_graph(helm: Helm, environment: str) -> None:
+    found = policies(helm, environment)
+    out = {(me, peer) for me, spec in found.items() for peer in peers(spec["egress"], "to", 50051)}
+    into = {(peer, me) for me, spec in found.items() for peer in peers(spec["ingress"], "from", "grpc")}
+    assert out == graph()
+    assert into == graph()
+
+
+def test_the_graph_is_not_empty() -> None:
+    assert ("amends/orchestrator", "shop/payments") in graph()
+    assert ("shop/orders", "amends/orchestrator") in graph()
+    assert ("shop/payments", "shop/orders") not in graph()
+
+
+def test_only_who_has_a_database_reaches_one(helm: Helm) -> None:
+    for me, spec in policies(helm, "kind").items():
+        reaches = peers(spec["egress"], "to", 5432)
+        assert reaches == (set() if me == "amends/operator" else {"data/postgres"}), me
+
+
+def test_in_production_the_database_is_outside_of_the_cluster(helm: Helm) -> None:
+    for me, spec in policies(helm, "production").items():
+        blocks = [rule["to"][0]["ipBlock"]["cidr"] for rule in spec["egress"] if "ipBlock" in str(rule.get("to"))]
+        assert blocks == ([] if me == "amends/operator" else ["10.20.0.0/24"]), me
+
+
+def test_the_participants_are_reached_by_the_names_of_their_services(helm: Helm) -> None:
+    services = {
+        f"{one['metadata']['name']}.{one['metadata']['namespace']}"
+        for name in GRPC
+        for one in helm.deployed(f"kind/{name}")
+        if one["kind"] == "Service"
+    }
+    for participant in resources("Participant"):
+        name, namespace, port = parts(participant["spec"]["target"])
+        assert f"{name}.{namespace}" in services
+        assert port == "50051"

@@ -1,0 +1,193 @@
+"""Every chart renders as it should: by itself, and with the values of each environment."""
+
+import json
+
+import pytest
+import yaml
+
+import charts as charts_tool
+
+from .conftest import CHARTS, ENVS, KUBERNETES, ROOT, TAGGED, Helm, containers, pods, updating
+
+SNAPSHOTS = ROOT / "tests" / "charts" / "snapshots"
+SERVICES = ("inventory", "orchestrator", "orders", "payments", "shipping")
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_the_defaults_are_as_in_the_snapshot(helm: Helm, chart: str, values) -> None:
+    text = helm.text(chart, values(TAGGED)) if "image" in defaults(chart) else helm.text(chart)
+    path = SNAPSHOTS / f"{chart}.yaml"
+    if updating():
+        path.write_text(text)
+    assert text == path.read_text(), "if this is wanted: UPDATE_SNAPSHOTS=1 make test ARGS=tests/charts"
+
+
+def defaults(chart: str) -> dict:
+    path = ROOT / "charts" / chart / "values.yaml"
+    return (yaml.safe_load(path.read_text()) if path.exists() else None) or {}
+
+
+@pytest.mark.parametrize("name", ENVS)
+def test_the_values_of_an_environment_pass_the_strictest_lint(helm: Helm, name: str) -> None:
+    chart = yaml.safe_load(ENVS[name].read_text())["deploy"]["chart"]
+    done = helm.run("lint", "--strict", str(helm.charts / chart), "-f", str(ENVS[name]), "--kube-version", KUBERNETES)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert helm.deployed(name)
+
+
+def test_the_schemas_and_the_page_of_values_are_as_the_library_says() -> None:
+    stale = [str(path) for path, text in charts_tool.outputs().items() if path.read_text() != text]
+    assert stale == [], "run: make charts"
+
+
+def test_every_value_of_the_library_is_explained() -> None:
+    silent = [name for name, _, text in charts_tool._rows() if not text]
+    assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"replica": 3}, "replica"),
+        ({"image": {"tag": "latest"}}, "/image/tag"),
+        ({"image": {"tag": "main"}}, "/image/tag"),
+        ({"image": {"digest": "sha256:12"}}, "/image/digest"),
+        ({"replicas": -1}, "/replicas"),
+        ({"grpc": {"nodePort": 70000}}, "/grpc/nodePort"),
+        ({"grpc": {"maxConnectionAge": "5 minutes"}}, "/grpc/maxConnectionAge"),
+        ({"resources": {"requests": {"cpu": "1"}}}, "/resources"),
+        ({"resources": {"requests": {"memory": "many"}, "limits": {}}}, "/resources/requests/memory"),
+        ({"networkPolicy": {"calls": [{"port": 1}]}}, "/networkPolicy/calls/0"),
+        ({"networkPolicy": {"clients": [{"name": "orders"}]}}, "/networkPolicy/clients/0"),
+        ({"env": {"lower": "x"}}, "lower"),
+        ({"database": {"password": "secret"}}, "password"),
+        ({"deploy": {"chart": "orders", "namespace": "shop", "stage": 1}}, "stage"),
+    ],
+)
+def test_a_value_that_is_wrong_is_refused_by_its_name(helm: Helm, values, given: dict, said: str) -> None:
+    done = helm.try_text("orders", values(TAGGED), values(given, "given"))
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+@pytest.mark.parametrize("chart", ["orders", "git-server"])
+def test_an_image_without_a_tag_is_refused_with_the_way_to_get_one(helm: Helm, chart: str) -> None:
+    done = helm.try_text(chart)
+    assert done.returncode != 0
+    assert "image.tag" in done.stderr
+
+
+def test_a_digest_wins_over_a_tag_and_a_registry_comes_first(helm: Helm, values) -> None:
+    image = {"registry": "registry.example.com:5000/p", "tag": "t", "digest": f"sha256:{'0' * 64}"}
+    (deployment,) = (one for one in helm.render("orders", values({"image": image})) if one["kind"] == "Deployment")
+    expected = f"registry.example.com:5000/p/amends/orders@sha256:{'0' * 64}"
+    assert {one["image"] for one in containers(deployment["spec"]["template"])} == {expected}
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_nothing_changes_from_one_rendering_to_the_next(helm: Helm, chart: str, values) -> None:
+    """What does would be out of sync with git for ever."""
+    given = [values(TAGGED)] if "image" in defaults(chart) else []
+    assert helm.text(chart, *given) == helm.text(chart, *given)
+
+
+def test_an_autoscaler_owns_the_number_of_pods(helm: Helm, values) -> None:
+    kinds = {one["kind"]: one for one in helm.render("orders", values(TAGGED | {"autoscaling": {"enabled": True}}))}
+    assert "replicas" not in kinds["Deployment"]["spec"]
+    assert kinds["HorizontalPodAutoscaler"]["apiVersion"] == "autoscaling/v2"
+    assert kinds["HorizontalPodAutoscaler"]["spec"]["behavior"]["scaleDown"]
+    assert kinds["PodDisruptionBudget"]["spec"]["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
+
+
+def test_one_pod_has_no_budget_of_disruptions(helm: Helm, values) -> None:
+    """It could never be moved."""
+    assert "PodDisruptionBudget" not in {one["kind"] for one in helm.render("orders", values(TAGGED))}
+    more = values(TAGGED | {"replicas": 2}, "more")
+    assert "PodDisruptionBudget" in {one["kind"] for one in helm.render("orders", more)}
+
+
+@pytest.mark.parametrize("chart", SERVICES)
+def test_a_service_of_grpc_is_headless_probed_and_drained(helm: Helm, chart: str, values) -> None:
+    kinds = {one["kind"]: one for one in helm.render(chart, values(TAGGED))}
+    assert kinds["Service"]["spec"]["clusterIP"] == "None"
+    (container,) = kinds["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["livenessProbe"]["grpc"]["service"] == "liveness"
+    assert container["readinessProbe"]["grpc"]["service"] == "readiness"
+    assert container["startupProbe"]["failureThreshold"] >= 30
+    before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
+    variables = {one["name"]: one.get("value") for one in container["env"]}
+    grace = kinds["Deployment"]["spec"]["template"]["spec"]["terminationGracePeriodSeconds"]
+    assert before >= 3
+    assert grace > before + int(variables["AMENDS_DRAIN"].removesuffix("s"))
+    assert variables["AMENDS_MAX_CONNECTION_AGE"]
+    assert kinds["Deployment"]["spec"]["strategy"]["rollingUpdate"] == {"maxUnavailable": 0, "maxSurge": 1}
+    assert len(kinds["Deployment"]["spec"]["template"]["spec"]["topologySpreadConstraints"]) == 2
+
+
+@pytest.mark.parametrize("chart", SERVICES)
+def test_the_schema_is_brought_up_to_date_before_the_new_version_serves(helm: Helm, chart: str, values) -> None:
+    (deployment,) = (one for one in helm.render(chart, values(TAGGED)) if one["kind"] == "Deployment")
+    (migrate,) = deployment["spec"]["template"]["spec"]["initContainers"]
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    assert migrate["args"] == ["migrate"]
+    assert (migrate["image"], migrate["env"]) == (container["image"], container["env"])
+
+
+def test_the_operator_has_one_instance_and_no_grpc(helm: Helm, values) -> None:
+    kinds = {one["kind"]: one for one in helm.render("operator", values(TAGGED))}
+    assert kinds["Deployment"]["spec"]["strategy"] == {"type": "Recreate"}
+    assert kinds["Deployment"]["spec"]["replicas"] == 1
+    (container,) = kinds["Deployment"]["spec"]["template"]["spec"]["containers"]
+    assert container["readinessProbe"]["httpGet"] == {"path": "/readyz", "port": "http"}
+
+
+@pytest.mark.parametrize("chart", [*SERVICES, "operator"])
+def test_monitoring_is_behind_a_switch(helm: Helm, chart: str, values) -> None:
+    ours = ("ServiceMonitor", "PrometheusRule")
+    assert not [one for one in helm.render(chart, values(TAGGED)) if one["kind"] in ours]
+    on = values(TAGGED | {"monitoring": {"enabled": True, "labels": {"release": "p"}}}, "on")
+    kinds = {one["kind"]: one for one in helm.render(chart, on) if one["kind"] in ours}
+    assert sorted(kinds) == sorted(ours)
+    alerts = [rule["alert"] for rule in kinds["PrometheusRule"]["spec"]["groups"][0]["rules"]]
+    assert "Absent" in alerts
+    assert len(alerts) == len(set(alerts))
+    assert all(one["metadata"]["labels"]["release"] == "p" for one in kinds.values())
+
+
+@pytest.mark.parametrize("chart", CHARTS)
+def test_the_notes_end_with_a_command(chart: str) -> None:
+    path = ROOT / "charts" / chart / "templates" / "NOTES.txt"
+    text = path.read_text()
+    if "microservice.notes" in text:
+        text = (ROOT / "charts/microservice/templates/_notes.tpl").read_text()
+    commands = [line for line in text.splitlines() if line.startswith("  ") and not line.lstrip().startswith("{{")]
+    assert commands, path
+    assert commands[-1].split()[0] in ("kubectl", "curl", "git", "grpcurl")
+
+
+def test_labels_are_those_of_kubernetes_and_selectors_never_change(helm: Helm) -> None:
+    for name in ENVS:
+        for manifest in helm.deployed(name):
+            if manifest["kind"] not in ("Deployment", "StatefulSet"):
+                continue
+            selector = manifest["spec"]["selector"]["matchLabels"]
+            assert set(selector) == {"app.kubernetes.io/name", "app.kubernetes.io/instance"}, name
+            assert selector.items() <= manifest["spec"]["template"]["metadata"]["labels"].items(), name
+
+
+def test_deployables_differ_by_values_and_not_by_templates() -> None:
+    for chart in charts_tool.users():
+        assert sorted(path.name for path in (chart / "templates").iterdir()) == ["NOTES.txt", "all.yaml"]
+        assert (chart / "templates" / "all.yaml").read_text() == '{{- include "microservice.all" . }}\n'
+
+
+def test_a_chart_says_which_image_its_version_is(helm: Helm) -> None:
+    for name in ENVS:
+        for owner, pod in pods(helm.deployed(name)):
+            for container in containers(pod):
+                assert ":" in container["image"] or "@" in container["image"], f"{name}: {owner}"
+
+
+def test_schemas_are_valid_json() -> None:
+    for path in (ROOT / "charts").glob("*/values.schema.json"):
+        assert json.loads(path.read_text())["additionalProperties"] is False, path

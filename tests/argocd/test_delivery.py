@@ -171,7 +171,7 @@ def _release() -> list[Manifest]:
     ]
     for name in ("argocd-cm", "argocd-cmd-params-cm"):
         made.append({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "labels": label}})
-    ports = [{"name": "http", "port": 80}, {"name": "https", "port": 443}]
+    ports = [{"name": name, "port": port, "protocol": "TCP"} for name, port in (("http", 80), ("https", 443))]
     spec = {"ports": ports, "selector": {"app.kubernetes.io/name": "argocd-server"}}
     made.append({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "argocd-server"}, "spec": spec})
     return made

@@ -35,8 +35,11 @@ STATUS_NAMES = frozenset(
 )
 """Every gRPC status but OK."""
 
-RETRY_ON = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN", "ABORTED"})
-"""What is tried again unless a policy says otherwise. ABORTED with a reason of the barrier is a rejection and never
+RETRY_ON = frozenset(
+    {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN", "ABORTED", "CANCELLED"}
+)
+"""What is tried again unless a policy says otherwise. CANCELLED comes from a server that stops while a call is under
+way; a caller that gives up hears an exception instead. ABORTED with a reason of the barrier is a rejection and never
 gets as far as this set; without one it is a conflict that asks for another try."""
 
 

@@ -151,6 +151,10 @@ test: setup ## All tests but the slow ones, on two cores
 test-slow: setup ## The tests that take minutes
 	@$(PY) -m pytest -m slow $(ARGS)
 
+.PHONY: test-kind
+test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a clone of what is committed (KEEP_KIND=1 keeps it)
+	@$(PY) -m pytest -m kind -p no:randomly -s -v tests/kind $(ARGS)
+
 .PHONY: soak
 soak: setup ## Live through SEEDS worlds of the simulation that go wrong (100000 take an hour on two cores)
 	@$(PY) -m amends_testkit.simulation --seeds $(SEEDS) --jobs 2 $(ARGS)

@@ -18,6 +18,10 @@ ROOT = Path(__file__).resolve().parents[2]
 NEEDS = (*PROGRAMS, "grpcurl")
 
 
+REUSED = os.environ.get("KIND_CLONE")
+"""A clone that KEEP_KIND=1 left, with its cluster: for whoever works on these tests."""
+
+
 @pytest.fixture(scope="session")
 def fresh(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     """A clone, and no cluster yet. What is not committed is not in it."""
@@ -26,6 +30,8 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         pytest.skip(f"needs {', '.join(missing)} on PATH")
     if subprocess.run(["docker", "info"], capture_output=True).returncode:
         pytest.skip("needs a container engine: `docker info` must answer")
+    if REUSED:
+        return Clone(Path(REUSED), Cluster.read(Path(REUSED)))
     root = tmp_path_factory.mktemp("kind") / "amends"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
     cluster = Cluster.read(root)
@@ -46,7 +52,9 @@ def clone(fresh: Clone) -> Iterator[Clone]:
         fresh.up_after = up_after
         yield fresh
     finally:
-        if os.environ.get("KEEP_KIND") != "1":
+        if os.environ.get("KEEP_KIND") == "1":
+            say(f"kept: KIND_CLONE={fresh.root}")
+        else:
             fresh.cluster.delete()
 
 

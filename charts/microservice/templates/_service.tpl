@@ -20,8 +20,9 @@ kind: Service
 metadata:
   name: {{ include "microservice.name" .root }}-outside
   namespace: {{ .root.Release.Namespace }}
-  labels:
-    {{- include "microservice.labels" .root | nindent 4 }}
+  labels:  # not those of the service, which is found by them
+    app.kubernetes.io/name: {{ include "microservice.name" .root }}-outside
+    app.kubernetes.io/instance: {{ .root.Release.Name }}
 spec:
   type: NodePort
   selector:

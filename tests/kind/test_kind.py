@@ -221,7 +221,7 @@ def _timeout_in(clone: Clone) -> str:
     """The default policy's timeout, as a running pod of orders has it in its file."""
     inside = ("exec", "-n", "shop", "deployment/orders", "-c", "orders", "--")
     compiled = json.loads(clone.kubectl(*inside, "cat", "/etc/amends/policies/policies.json"))
-    return str(next(one["timeout"] for one in compiled["policies"] if one["name"] == "default"))
+    return str({one["name"]: one for one in compiled["policies"]}["shop/default"]["timeout"])
 
 
 async def test_a_broken_saga_is_degraded_with_the_finding_and_what_ran_before_goes_on(clone: Clone, shop: Shop) -> None:

@@ -41,6 +41,8 @@ def channel_options(target: str, max_message_bytes: int) -> list[_Option]:
         ("grpc.initial_reconnect_backoff_ms", 100),
         ("grpc.min_reconnect_backoff_ms", 1_000),
         ("grpc.max_reconnect_backoff_ms", 2_000),
+        # Pods come and go with every deployment: a name is asked for again when its last pod leaves, not after 30 s.
+        ("grpc.dns_min_time_between_resolutions_ms", 500),
     ]
     if target.startswith("dns:"):  # several replicas behind one name
         options.append(("grpc.service_config", json.dumps({"loadBalancingConfig": [{"round_robin": {}}]})))

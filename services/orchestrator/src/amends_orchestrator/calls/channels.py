@@ -39,6 +39,8 @@ class Channels:
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
+            # Pods come and go with every deployment: a name is asked for again at once, not after half a minute.
+            ("grpc.dns_min_time_between_resolutions_ms", 500),
         ]
 
     def to(self, target: str) -> grpc.aio.Channel:

@@ -183,6 +183,10 @@ images: setup ## Build the images whose inputs changed (ONLY="orders payments": 
 affected: setup ## The deployables that differ from BASE (main), through libraries and contracts; ARGS=--why for the files
 	@$(DELIVERY) affected $(BASE) $(ARGS)
 
+.PHONY: test-affected
+test-affected: setup ## The tests of what differs from BASE (main), and nothing else
+	@$(PY) -m pytest --numprocesses 2 --dist loadfile $$($(DELIVERY) affected --tests $(BASE)) $(ARGS)
+
 .PHONY: kind-up
 kind-up: setup ## From nothing to a healthy shop in a kind cluster with Argo CD; repeat it at any point
 	@$(DELIVERY) kind-up

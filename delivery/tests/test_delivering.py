@@ -56,7 +56,7 @@ def test_a_port_that_is_taken_is_named_with_the_way_to_find_by_whom():
 
 def test_an_engine_with_little_memory_is_refused_with_both_figures(program):
     program("docker", "echo 2147483648")
-    with pytest.raises(Failure, match="2.0 GiB of memory, and the shop needs 5"):
+    with pytest.raises(Failure, match=r"2\.0 GiB of memory, and the shop needs 5"):
         place.check_memory()
 
 

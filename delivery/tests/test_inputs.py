@@ -129,6 +129,25 @@ def test_an_unknown_revision_is_refused_with_the_way_to_name_one(repository):
     assert "BASE=" in failure.value.hint
 
 
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("services/orders/src/main.py", ["services/orders"]),
+        ("services/orders/tests/test_main.py", ["services/orders"]),
+        ("libs/common/common.py", ["services/orders", "services/payments"]),
+        ("charts/payments/values.yaml", ["services/payments"]),
+        ("docs/page.md", []),
+        ("requirements.lock", ["."]),
+    ],
+)
+def test_only_the_tests_of_what_a_change_concerns_are_run(repository, name, expected):
+    for folder in ("services/orders", "services/payments"):
+        repository.write(f"{folder}/pyproject.toml")
+    repository.commit()
+    repository.write(name, "changed\n")
+    assert inputs.folders_of_tests(repository.root, "HEAD") == expected
+
+
 # ---------------------------------------------------------------- this repository
 
 

@@ -28,6 +28,7 @@ def main() -> int:
         elif name == "affected":
             added.add_argument("base", help="a commit, tag or branch")
             added.add_argument("--why", action="store_true", help="print the files that are the reason")
+            added.add_argument("--tests", action="store_true", help="print the folders of tests to run instead")
         elif name == "ship":
             added.add_argument("service", help="a deployable")
     asked, console = parser.parse_args(), Console()
@@ -55,6 +56,9 @@ def _tags(root: Path, asked: argparse.Namespace, console: Console) -> int:
 
 
 def _affected(root: Path, asked: argparse.Namespace, console: Console) -> int:
+    if asked.tests:
+        console.print("\n".join(inputs.folders_of_tests(root, asked.base)), highlight=False, soft_wrap=True)
+        return 0
     for name, files in inputs.affected(root, asked.base).items():
         console.print(f"{name}: {', '.join(files)}" if asked.why else name, highlight=False, soft_wrap=True)
     return 0

@@ -17,6 +17,7 @@ from amends_delivery.running import Failure, run
 DOCKERFILES = ("services/*/Dockerfile", "operator/Dockerfile", "argocd/git-server/Dockerfile")
 DEFAULT_BASE = "python:3.13-slim"
 LIBRARY_CHART = "charts/microservice"
+EVERYTHING = ("requirements.lock", "pyproject.toml", "Makefile", ".ci/run")
 _COPY = re.compile(r"^COPY (?!--from)(\S+) \S+$", re.MULTILINE)
 TAG_LENGTH = 12
 
@@ -101,6 +102,25 @@ def affected(root: Path, base: str) -> dict[str, list[str]]:
         if because:
             found[deployable.name] = because
     return found
+
+
+def folders_of_tests(root: Path, base: str) -> list[str]:
+    """Return the folders whose tests a change concerns: of affected deployables, of what changed itself, of charts.
+
+    A change of what all stand on (the lock, the settings of the tools) concerns everything.
+    """
+    changed = changes(root, base)
+    if any(name in EVERYTHING for name in changed):
+        return ["."]
+    known = deployables(root)
+    found = {known[name].folder for name in affected(root, base)} | {"tests/architecture"}
+    for name in changed:
+        found |= {str(parent) for parent in Path(name).parents if (root / parent / "pyproject.toml").exists()}
+        found |= {"tests/charts", "tests/argocd"} if name.startswith(("charts/", "argocd/")) else set()
+        found |= {"/".join(name.split("/")[:2])} if name.startswith("tests/") else set()
+    if "operator" in found:
+        found |= {"tests/operator", "tests/kubernetes"}
+    return sorted(name for name in found - {"."} if next((root / name).rglob("test_*.py"), None))
 
 
 def changes(root: Path, base: str) -> list[str]:

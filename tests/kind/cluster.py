@@ -162,7 +162,10 @@ class Trickle:
     name: str
     pause: timedelta = timedelta(milliseconds=250)
     placed: list[str] = field(default_factory=list)
+    rejected: list[str] = field(default_factory=list)
+    """Orders that ended compensated: nothing is lost, and the customer has to come again."""
     failed: list[str] = field(default_factory=list)
+    """Orders that were answered with an error, or have no end."""
     repeated: int = 0
     _stopping: asyncio.Event = field(default_factory=asyncio.Event)
     _orders: set[asyncio.Task[None]] = field(default_factory=set)
@@ -178,7 +181,8 @@ class Trickle:
         assert self._task is not None
         await self._task
         await asyncio.gather(*self._orders)
-        say(f"{len(self.placed)} orders while {self.name}, {self.repeated} calls repeated, {len(self.failed)} failed")
+        said = f"{len(self.placed)} orders while {self.name}, {self.repeated} calls repeated"
+        say(f"{said}, {len(self.rejected)} compensated, {len(self.failed)} failed")
 
     async def _run(self) -> None:
         number = 0
@@ -201,8 +205,10 @@ class Trickle:
             return
         if order.state == orders_pb2.ORDER_STATE_CONFIRMED:
             self.placed.append(order_id)
+        elif order.state == orders_pb2.ORDER_STATE_REJECTED:
+            self.rejected.append(f"{order_id}: {order.reason}")
         else:
-            self.failed.append(f"{order_id}: {orders_pb2.OrderState.Name(order.state)} {order.reason}")
+            self.failed.append(f"{order_id}: {orders_pb2.OrderState.Name(order.state)}")
 
     async def _patiently(self, call: Callable[[], Awaitable[orders_pb2.Order]]) -> orders_pb2.Order:
         for attempt in range(1, 6):

@@ -257,6 +257,10 @@ bench-p6: setup bench-peers ## Runs claimed and finished, against a job queue
 bench-p9: setup ## The rate after kill -9 and after a restart of Postgres
 	@$(PY) -m amends_bench p9 $(ARGS)
 
+.PHONY: bench-growth
+bench-growth: setup bench-peers ## Cost as work grows; the largest history needs 42 GB of disk (ARGS="--finished 0,1000000": less)
+	@$(PY) -m amends_bench growth --rounds 5 $(ARGS)
+
 .PHONY: bench-p10
 bench-p10: setup ## A local transaction with the barrier and without
 	@$(PY) -m amends_bench p10 $(ARGS)

@@ -16,6 +16,7 @@ from rich.table import Table
 
 from amends_bench import machine, page, peers
 from amends_bench.chassis import p5
+from amends_bench.growth import FINISHED, NoRoom, growth, keep
 from amends_bench.guarded import p10
 from amends_bench.journal import p4
 from amends_bench.queue import p6
@@ -36,6 +37,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "p10": p10,
 }
 # Without P3: how long one saga takes on a busy machine says how busy it is.
+GROWTH = "growth"
 QUICK = ("p2", "p4", "p5", "p6", "p10")
 QUICK_OPTIONS = Options(rounds=3, duration=timedelta(seconds=1), quick=True)
 
@@ -43,11 +45,12 @@ QUICK_OPTIONS = Options(rounds=3, duration=timedelta(seconds=1), quick=True)
 def main() -> int:
     """Runs what was asked for; 1 when a result is absurd."""
     parser = argparse.ArgumentParser(prog="amends-bench", description=__doc__)
-    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, []], help="which; all when none is named")
+    parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, GROWTH, []], help="which; all when none is named")
     parser.add_argument("--quick", action="store_true", help="short rounds, no peers; keeps nothing")
     parser.add_argument("--rounds", type=int, default=Options().rounds)
     parser.add_argument("--seconds", type=float, default=Options().duration.total_seconds(), help="of one round")
     parser.add_argument("--page", action="store_true", help="only write the page from what was kept")
+    parser.add_argument("--finished", type=_counts, default=FINISHED, help="of growth: how many runs have ended before")
     asked = parser.parse_args()
     if asked.page:
         page.write()
@@ -55,11 +58,26 @@ def main() -> int:
     names = asked.names or (QUICK if asked.quick else BENCHMARKS)
     options = QUICK_OPTIONS if asked.quick else Options(asked.rounds, timedelta(seconds=asked.seconds))
     console = Console()
+    if GROWTH in asked.names:
+        return _growth(options, asked.finished, console)
     found = asyncio.run(_run(list(names), options, console))
     console.print(_table(found))
     if not asked.quick:
         page.write()
     return 1 if any(one.absurd for one in found) else 0
+
+
+def _growth(options: Options, finished: tuple[int, ...], console: Console) -> int:
+    try:
+        keep(asyncio.run(growth(options.rounds, options.duration, finished, console)))
+    except NoRoom as error:
+        console.print(str(error), style="bold red")
+        return 1
+    return 0
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(int(part.replace("_", "")) for part in text.split(","))
 
 
 async def _run(names: list[str], options: Options, console: Console) -> list[Comparison]:

@@ -37,15 +37,25 @@ class LoadGenerator:
             await self._process.wait()
 
     async def round(
-        self, side: str, targets: Sequence[str], in_flight: int, duration: timedelta, *, ends: bool = False
+        self,
+        side: str,
+        targets: Sequence[str],
+        in_flight: int,
+        duration: timedelta,
+        *,
+        ends: bool = False,
+        padding: int = 0,
     ) -> dict[str, Any]:
-        """What one round measured: done, rate (per second), p50 and p99 (seconds), failed."""
+        """What one round measured: done, rate (per second), p50 and p99 (seconds), failed.
+
+        `padding` is how many bytes the input of a saga is larger than an order.
+        """
         process = self._process
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
         order = {"side": side, "targets": list(targets), "in_flight": in_flight, "seconds": duration.total_seconds()}
-        process.stdin.write(json.dumps(order | {"ends": ends}).encode() + b"\n")
+        process.stdin.write(json.dumps(order | {"ends": ends, "padding": padding}).encode() + b"\n")
         await process.stdin.drain()
         line = await process.stdout.readline()
         if not line:

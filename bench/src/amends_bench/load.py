@@ -34,9 +34,12 @@ One = Callable[[str], Awaitable[bool]]
 """Does one thing under a key that is used once; says whether it was completed."""
 
 
-def saga(channel: grpc.aio.Channel) -> One:
-    """Starts a run and waits for its end."""
+def saga(channel: grpc.aio.Channel, padding: int) -> One:
+    """Starts a run and waits for its end. Its input is `padding` bytes larger than an order is."""
     stub: Any = RunServiceStub(channel)
+    address = types_pb2.Address()
+    address.CopyFrom(ADDRESS)
+    address.street += "x" * padding
 
     async def one(key: str) -> bool:
         data = orders_pb2.PlaceOrderInput(
@@ -45,7 +48,7 @@ def saga(channel: grpc.aio.Channel) -> One:
             lines=LINES,
             total=types_pb2.Money(currency="EUR", minor=4200),
             card_token="tok_visa",
-            address=ADDRESS,
+            address=address,
         )
         request = run_service_pb2.StartRunRequest(
             namespace="bench", saga="place-order", idempotency_key=key, binary=data.SerializeToString(), wait=True
@@ -56,7 +59,7 @@ def saga(channel: grpc.aio.Channel) -> One:
     return one
 
 
-def bare(channel: grpc.aio.Channel) -> One:
+def bare(channel: grpc.aio.Channel, padding: int) -> One:
     """Asks the front, which calls the participants."""
     stub: Any = OrderServiceStub(channel)
 
@@ -70,7 +73,7 @@ def bare(channel: grpc.aio.Channel) -> One:
     return one
 
 
-def echo(channel: grpc.aio.Channel) -> One:
+def echo(channel: grpc.aio.Channel, padding: int) -> One:
     """Calls a handler that does nothing."""
     stub: Any = InventoryServiceStub(channel)
     request = inventory_pb2.GetStockRequest(sku="tea-assam")
@@ -92,8 +95,8 @@ class Generator:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def work(self, order: dict[str, Any]) -> dict[str, Any]:
-        """One round. `order`: side, targets, in_flight, seconds."""
-        made = [SIDES[order["side"]](self._channel(target)) for target in order["targets"]]
+        """One round. `order`: side, targets, in_flight, seconds, padding (bytes)."""
+        made = [SIDES[order["side"]](self._channel(target), order["padding"]) for target in order["targets"]]
         prefix, count = uuid.uuid4().hex, itertools.count()
         times: list[float] = []
         ends: list[float] = []

@@ -4,22 +4,79 @@ The page's text is written by people; what stands between the two marks is repla
 """
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
+
+from amends_bench import peers
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "reference" / "performance.md"
+PLOTS = PAGE.parent / "plots"
 BEGIN, END = "<!-- figures: made by make bench -->", "<!-- end of figures -->"
+GROWTH_BEGIN, GROWTH_END = "<!-- growth: made by make bench-growth -->", "<!-- end of growth -->"
+X = {
+    "processes": "orchestrator processes",
+    "steps": "steps of a saga",
+    "payload": "bytes of input beside an order's 150",
+    "finished": "finished runs in the journal",
+    "week": "history",
+}
 ORDER = ("p1", "p2", "p2b", "p3", "p4", "p5", "p6", "p9", "p10")
 
 
 def write() -> None:
-    """Replaces the figures on the page."""
-    text = PAGE.read_text(encoding="utf-8")
-    head, _, rest = text.partition(BEGIN)
-    _, _, tail = rest.partition(END)
-    PAGE.write_text(f"{head}{BEGIN}\n\n{figures()}\n{END}{tail}", encoding="utf-8")
+    """Replaces the figures on the page, and draws the plots where the peers' environment is there to do it."""
+    text = _between(PAGE.read_text(encoding="utf-8"), BEGIN, END, figures())
+    if _has("growth"):
+        text = _between(text, GROWTH_BEGIN, GROWTH_END, growth())
+    PAGE.write_text(text, encoding="utf-8")
+    if peers.PYTHON.exists():
+        plot = peers.BENCH / "peers" / "plot.py"
+        subprocess.run([str(peers.PYTHON), str(plot), str(RESULTS), str(PLOTS)], check=True)
+
+
+def _between(text: str, begin: str, end: str, new: str) -> str:
+    head, _, rest = text.partition(begin)
+    _, _, tail = rest.partition(end)
+    return f"{head}{begin}\n\n{new}\n{end}{tail}"
+
+
+def growth() -> str:
+    """A table for each thing that grows."""
+    kept = json.loads((RESULTS / "growth.json").read_text())
+    lines: list[str] = []
+    for name, points in kept["curves"].items():
+        lines += [
+            f"| {X[name]} | sagas a second | least to most | p50 | p99 | memory of the orchestrators | tables |",
+            "| --- | --- | --- | --- | --- | --- | --- |",
+            *(_point(point) for point in points),
+            "",
+        ]
+    where = kept["machine"]
+    taken = (
+        f"{where['at'][:16].replace('T', ' ')}, revision {where['revision']}, load before {where['load_before']:.1f}"
+    )
+    return "\n".join([*lines, f"Taken {taken}, {kept['rounds']} rounds each."]) + "\n"
+
+
+def _point(point: dict[str, Any]) -> str:
+    at = point["x"]
+    spread = f"{point['least']:,.0f} to {point['most']:,.0f}" if "least" in point else ""
+    tables = f"{point['run_table'] + point['journal_table']:,.0f} MB" if "run_table" in point else ""
+    if "dropped" in point:
+        tables = f"{point['dropped']} partitions in {point['dropped_in']:.1f} s"
+    cells = [
+        f"{at:,}" if isinstance(at, int) else at,
+        f"**{point['rate']:,.0f}**",
+        spread,
+        f"{point['p50']:,.0f} ms" if "p50" in point else "",
+        f"{point['p99']:,.0f} ms",
+        f"{point['memory']:,.0f} MB" if "memory" in point else "",
+        tables,
+    ]
+    return f"| {' | '.join(cells)} |"
 
 
 def figures() -> str:

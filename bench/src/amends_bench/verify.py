@@ -19,8 +19,8 @@ class Wrong(RuntimeError):
     """An invariant does not hold. The text is what the audit says."""
 
 
-async def audit(world: World, *, barrier: bool = False) -> int:
-    """Returns how many runs were looked at, all of them ended. Raises Wrong."""
+async def audit(world: World, *, barrier: bool = False, since: str = "") -> int:
+    """Returns how many runs there are, all of them ended. Raises Wrong. `since`, e.g. `5m`, leaves older ones out."""
     url = world.databases["orchestrator"]
     connection = await asyncpg.connect(url)
     try:
@@ -28,6 +28,8 @@ async def audit(world: World, *, barrier: bool = False) -> int:
     finally:
         await connection.close()
     command = [sys.executable, "-m", "amends_cli", "audit", "--database", url, "--lease", "5s"]
+    if since:
+        command += ["--since", since]
     if barrier:
         for name, service in SERVICES.items():
             command += ["--participant", f"{service}={world.databases[name]}"]

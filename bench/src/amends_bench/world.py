@@ -57,6 +57,12 @@ class World:
         """Addresses of the fronts."""
         return [address for name, address in sorted(self.addresses.items()) if name.startswith("front")]
 
+    def memory(self) -> int:
+        """Resident bytes of all orchestrators."""
+        pids = [child.pid for name, child in self.children.running.items() if name.startswith("orchestrator")]
+        pages = (int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+        return sum(pages) * os.sysconf("SC_PAGE_SIZE")
+
     def processor_seconds(self, *also: int) -> float:
         """What all processes but the load generator have used of the processor so far, the database's included.
 
@@ -115,10 +121,14 @@ class World:
                 )
             manifest = api.Manifest(text=(FOLDER / "policy.yaml").read_text(), source="policy.yaml")
             _accepted(await stub.ApplyRetryPolicy(api.ApplyRetryPolicyRequest(manifest=manifest, namespace=NAMESPACE)))
-            # No participant that is called knows the message that the saga takes: it brings its descriptors.
-            contracts = base64.b64encode(descriptor_set().SerializeToString()).decode()
-            text = (FOLDER / "saga.yaml").read_text().replace("DESCRIPTORS", contracts)
-            manifest = api.Manifest(text=text, source="saga.yaml")
+        await self.apply_saga((FOLDER / "saga.yaml").read_text())
+
+    async def apply_saga(self, text: str) -> None:
+        """Puts a saga in force. No participant that is called knows its input: it brings its descriptors."""
+        contracts = base64.b64encode(descriptor_set().SerializeToString()).decode()
+        manifest = api.Manifest(text=text.replace("DESCRIPTORS", contracts), source="saga.yaml")
+        async with grpc.aio.insecure_channel(self.orchestrators[0]) as channel:
+            stub: Any = DefinitionServiceStub(channel)
             _accepted(await stub.ApplySaga(api.ApplySagaRequest(manifest=manifest, namespace=NAMESPACE)))
 
 

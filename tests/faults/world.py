@@ -16,7 +16,6 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import asyncpg
@@ -258,8 +257,10 @@ class World:
         """Puts the example in force, with all participants at one place, but those given by name."""
         definitions = DefinitionServiceStub(self.channel(name))
         names = ("orders", "inventory", "payments", "shipping")
-        targets = {f"{n.upper()}_TARGET": targets.get(n, self.addresses["participants"]) for n in names}
-        filled = Template((EXAMPLE / "participants.yaml").read_text()).substitute(targets)
+        filled = (EXAMPLE / "participants.yaml").read_text()
+        for part in names:
+            target = targets.get(part, self.addresses["participants"])
+            filled = filled.replace(f"dns:///{part}.shop.svc.cluster.local:50051", target)
         for text in filled.split("\n---\n"):
             request = dpb.ApplyParticipantRequest(manifest=dpb.Manifest(text=text, source="participants.yaml"))
             answer = await insist(partial(definitions.ApplyParticipant, request, timeout=10))

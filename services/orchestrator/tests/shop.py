@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from string import Template
 from typing import Any
 
 import grpc.aio
@@ -68,8 +67,9 @@ class Shop:
 
     def manifests(self) -> list[str]:
         text = (EXAMPLE / "participants.yaml").read_text()
-        filled = Template(text).substitute({f"{n.upper()}_TARGET": part.target for n, part in self.parts.items()})
-        return filled.split("\n---\n")
+        for name, part in self.parts.items():
+            text = text.replace(f"dns:///{name}.shop.svc.cluster.local:50051", part.target)
+        return text.split("\n---\n")
 
 
 @asynccontextmanager

@@ -111,6 +111,22 @@ class Plan:
         return tuple(map(frozenset, found))
 
     @cached_property
+    def awaited(self) -> frozenset[int]:
+        """The steps whose end must be on disk before another is called: it uses their response, or they are plain."""
+        used = {use for step in self.steps for use in step.uses}
+        return frozenset(used | {index for index, step in enumerate(self.steps) if step.action.kind.plain})
+
+    @cached_property
+    def in_order(self) -> bool:
+        """Whether the steps stand in an order that the graph allows."""
+        return self.order == tuple(range(len(self.steps)))
+
+    @cached_property
+    def chain(self) -> bool:
+        """Whether each step begins when the one above it has finished, and no sooner."""
+        return all(step.after == ((index - 1,) if index else ()) for index, step in enumerate(self.steps))
+
+    @cached_property
     def order(self) -> tuple[int, ...]:
         """The steps in an order that the graph allows. Raises ValueError when the graph has a cycle."""
         followers: list[list[int]] = [[] for _ in self.steps]

@@ -9,6 +9,7 @@ from amends_saga.engine.answers import bounded
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, replay
 from amends_saga.engine.machine import advance, cancellable, start
 from amends_saga.engine.resolve import check_resolution, resolutions
+from amends_saga.engine.rules import awaited
 from amends_saga.engine.state import Phase, RunState, StepRun, initial, stalled_since
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "StepRun",
     "UnreadableJournalError",
     "advance",
+    "awaited",
     "bounded",
     "cancellable",
     "check_resolution",

@@ -13,27 +13,34 @@ from amends_saga.engine.state import OUTCOME_TO_DONE, Done, Phase, RunState, Ste
 from amends_saga.plan import Kind, Plan
 
 _FIELD = {name: index for index, name in enumerate(StepRun._fields)}
-_STEPS = RunState._fields.index("steps")
+_STEPS, _SEQ, _DURABLE = map(RunState._fields.index, ("steps", "seq", "durable"))
+_new = tuple.__new__
+"""Makes a NamedTuple of values that are known to be whole, without the call of `_make`."""
 
 
 def change(state: RunState, index: int, **fields: Any) -> RunState:
     """Return the state with fields of one step replaced.
 
-    Every signal of every run passes here: what `_replace` does, at a third of its cost.
+    Every signal of every run passes here: what `_replace` does, at a fraction of its cost.
     """
     steps = [*state.steps]
     values: list[Any] = [*steps[index]]
     for name, value in fields.items():
         values[_FIELD[name]] = value
-    steps[index] = StepRun._make(values)
-    run: list[Any] = [*state]
-    run[_STEPS] = tuple(steps)
-    return RunState._make(run)
+    steps[index] = _new(StepRun, values)
+    return _with(state, _STEPS, tuple(steps))
+
+
+def _with(state: RunState, field: int, value: Any) -> RunState:
+    """Return the state with one field, named by its place, replaced."""
+    values: list[Any] = [*state]
+    values[field] = value
+    return _new(RunState, values)
 
 
 def fold(plan: Plan, state: RunState, entry: ev.Recorded) -> RunState:
     """Return the state after a record; the record is the next of the journal."""
-    state = state._replace(seq=entry.seq)
+    state = _with(state, _SEQ, entry.seq)
     return _FOLD[type(entry.event)](plan, state, entry, entry.event)
 
 
@@ -176,7 +183,7 @@ def hear(plan: Plan, state: RunState, signal: ev.Signal, now: datetime) -> RunSt
     """Return the state after a signal. A reply is heard here only as the end of its flight, see `answers`."""
     match signal:
         case ev.Durable(seq):
-            return state._replace(durable=max(state.durable, seq))
+            return _with(state, _DURABLE, seq) if seq > state.durable else state
         case ev.Prepared(step, call):
             return _prepared(state, signal, step, call)
         case ev.Admitted(step):

@@ -34,15 +34,16 @@ Action = Event | Prepare | Admit | Send | Wait
 
 def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
     """Return what to do now. Events are to be recorded in order; an empty list means to wait for a signal."""
-    parked = _park_cause(plan, state, now)
+    notable = [index for index in range(len(state.steps)) if not _unremarkable(plan, state, index)]
+    parked = _park_cause(plan, state, notable, now)
     if parked is not None:
         return [*rules.park(state, parked)]
-    undo = _undo_cause(plan, state, now)
+    undo = _undo_cause(plan, state, notable, now)
     if undo is not None:
         return _undo(plan, state, undo)
     if _all_finished(state):
         return [Ended(completed=True)]
-    return _go_on(plan, state, now)
+    return _go_on(plan, state, notable, now)
 
 
 def _all_finished(state: RunState) -> bool:
@@ -69,10 +70,9 @@ def _unremarkable(plan: Plan, state: RunState, index: int) -> bool:
 # ---------------------------------------------------------------- resting for a person
 
 
-def _park_cause(plan: Plan, state: RunState, now: datetime) -> Parked | None:
-    for index, step in enumerate(state.steps):
-        if _unremarkable(plan, state, index):
-            continue
+def _park_cause(plan: Plan, state: RunState, notable: list[int], now: datetime) -> Parked | None:
+    for index in notable:
+        step = state.steps[index]
         if step.stuck is not None:
             return Parked(rules.park_reason(step), index, step.stuck, step.message)
         if step.done in (Done.REJECTED, Done.EXHAUSTED) and step.reason in PARKING_REASONS:
@@ -109,12 +109,13 @@ def _park_step(plan: Plan, state: RunState, index: int, now: datetime) -> Parked
 # ---------------------------------------------------------------- undoing
 
 
-def _undo_cause(plan: Plan, state: RunState, now: datetime) -> Decided | None:
+def _undo_cause(plan: Plan, state: RunState, notable: list[int], now: datetime) -> Decided | None:
     """Return why the run turns back, without the list of what is undone; None when it goes on."""
     if after_pivot_intent(plan, state):
         return _undo_at_pivot(plan, state)
-    for index, step in enumerate(state.steps):
-        if step.skipping or _unremarkable(plan, state, index):
+    for index in notable:
+        step = state.steps[index]
+        if step.skipping:
             continue
         if step.done is Done.REJECTED:
             return Decided(UndoReason.REJECTED, index, (), step.message)
@@ -202,11 +203,10 @@ def _must_undo(plan: Plan, step: StepRun, index: int) -> bool:
 # ---------------------------------------------------------------- going on
 
 
-def _go_on(plan: Plan, state: RunState, now: datetime) -> list[Action]:
+def _go_on(plan: Plan, state: RunState, notable: list[int], now: datetime) -> list[Action]:
     actions: list[Action] = []
-    for index in plan.order:
-        if not _unremarkable(plan, state, index):
-            actions += _next(plan, state, index, now)
+    for index in notable if plan.in_order else sorted(notable, key=plan.order.index):
+        actions += _next(plan, state, index, now)
     if state.releasing and not actions:
         return [*rules.release(state)]
     if state.deadline is not None and not after_pivot_intent(plan, state):

@@ -5,7 +5,17 @@ Called by `forward` and `backward`.
 
 from datetime import datetime, timedelta
 
-from amends_saga.engine.events import PARKING_REASONS, Call, Event, Parked, ParkReason, Released
+from amends_saga.engine.events import (
+    PARKING_REASONS,
+    Answered,
+    AttemptFailed,
+    Call,
+    Event,
+    Parked,
+    ParkReason,
+    Released,
+    Skipped,
+)
 from amends_saga.engine.state import Done, Phase, RunState, StepRun
 from amends_saga.plan import CallPlan, Kind, Plan
 
@@ -54,6 +64,19 @@ def forgotten(plan: Plan, state: RunState, index: int, call: Call, now: datetime
         late = again and first is not None and now >= first + target.window
         return ParkReason.WINDOW_PASSED if late else None
     return None
+
+
+def awaited(plan: Plan, event: Event) -> bool:
+    """Return whether the run waits, or may wait, until this record is on disk. No other record is worth a hurry."""
+    match event:
+        case AttemptFailed():
+            return False
+        case Answered(step, Call.ACTION | Call.VOID) | Skipped(step):
+            return step in plan.awaited
+        case Answered():
+            return False
+        case _:
+            return True
 
 
 def park_reason(step: StepRun) -> ParkReason:

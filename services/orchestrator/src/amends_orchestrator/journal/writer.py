@@ -1,7 +1,8 @@
 """The group-commit writer: one task, one connection, one statement in flight for the whole process.
 
-While a statement waits for the disk, rows gather; the next statement takes them all. That is the only batching, so a
-single run waits for nothing but its own commit. The runner and StartRun queue rows here and are called back.
+While a statement waits for the disk, rows gather; the next statement takes them all, so a single run waits for nothing
+but its own commit. A row that nobody waits for begins no statement: it goes with the next one that somebody does wait
+for, or after a moment. The runner and StartRun queue rows here and are called back.
 
 Outcomes of a statement:
 * it commits: everybody is told, except the runs whose fence is not ours any more;
@@ -38,6 +39,8 @@ JOURNAL_REACHABLE = "journal.reachable"
 
 MAXIMUM_ROWS = 512
 MAXIMUM_BYTES = 4 * 1024 * 1024
+UNHURRIED = timedelta(milliseconds=10)
+"""How long a row that nobody waits for is kept, in the hope of company."""
 
 # A row, or a statement, that the database will refuse however often it is sent.
 REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
@@ -54,6 +57,9 @@ class JournalWriter:
         self._connection: asyncpg.Connection[Any] | None = None
         self._queue: deque[Row | Start] = deque()
         self._wake = asyncio.Event()
+        self._pressing = False
+        """Whether somebody waits for a row that is queued."""
+        self._later: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
         self.reachable = asyncio.Event()
@@ -64,11 +70,21 @@ class JournalWriter:
         """Rows that wait for the statement in flight."""
         return len(self._queue)
 
-    def append(self, tail: Tail, seq: int, record: bytes, change: Change | None = None) -> None:
-        """Queues the row `seq` of a run; its listener hears of it. A closed tail takes nothing."""
-        if tail.refusal is None:
-            self._queue.append(Row(tail, seq, record, change))
+    def append(
+        self, tail: Tail, seq: int, record: bytes, change: Change | None = None, *, hurried: bool = True
+    ) -> None:
+        """Queues the row `seq` of a run; its listener hears of it. A closed tail takes nothing.
+
+        `hurried` is whether the run waits for it.
+        """
+        if tail.refusal is not None:
+            return
+        self._queue.append(Row(tail, seq, record, change))
+        if hurried:
             self._signal()
+        elif self._later is None:
+            self._idle.clear()
+            self._later = asyncio.get_running_loop().call_later(UNHURRIED.total_seconds(), self._signal)
 
     def start(self, new: NewRun, answered: Answered) -> None:
         """Queues a new run with its first record; answered when it is durable, or its key is known."""
@@ -77,25 +93,31 @@ class JournalWriter:
 
     async def flushed(self) -> None:
         """Returns when nothing is queued or in flight."""
+        if self._queue:
+            self._signal()
         await self._idle.wait()
 
     async def run(self) -> None:
         """Writes for ever; cancelled at the end of the process. Rows of a statement cut short may be durable."""
         try:
             while True:
-                if not self._queue:
-                    self._idle.set()
+                if not self._pressing:
+                    if not self._queue:
+                        self._idle.set()
                     self._wake.clear()
                     await self._wake.wait()
                 # Lets everything that has arrived already be worked off first, so that its rows share the statement.
                 await asyncio.sleep(0)
                 await self._write(self._take())
         finally:
+            if self._later is not None:
+                self._later.cancel()
             if self._connection is not None:
                 self._connection.terminate()
                 self._connection = None
 
     def _signal(self) -> None:
+        self._pressing = True
         if not self._wake.is_set():
             self._wake.set()
             self._idle.clear()
@@ -115,6 +137,10 @@ class JournalWriter:
             else:
                 size += len(entry.record)
             entries.append(self._queue.popleft())
+        self._pressing = bool(self._queue)
+        if self._later is not None:
+            self._later.cancel()
+            self._later = None
         return Batch.of(entries)
 
     async def _write(self, batch: Batch) -> None:

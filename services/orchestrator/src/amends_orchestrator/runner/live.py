@@ -14,7 +14,7 @@ from collections.abc import Callable
 from datetime import datetime, timedelta
 
 from amends_resilience import RetryPolicy
-from amends_saga.engine import Phase, RunState, advance, bounded, stalled_since
+from amends_saga.engine import Phase, RunState, advance, awaited, bounded, stalled_since
 from amends_saga.engine import events as ev
 from amends_saga.engine.evolve import hear
 from amends_saga.engine.state import Done
@@ -84,9 +84,7 @@ class LiveRun:
         self._until: datetime | None = None
         self._due: datetime | None = None
         self._shown_stalled = shown_stalled
-        self._chain = definition.plan.order == tuple(range(len(state.steps))) and all(
-            step.after == ((index - 1,) if index else ()) for index, step in enumerate(definition.plan.steps)
-        )
+        self._chain = definition.plan.chain
 
     # ------------------------------------------------------------ signals
 
@@ -246,7 +244,8 @@ class LiveRun:
 
     def _record(self, entry: ev.Recorded, now: datetime) -> None:
         plan = self.definition.plan
-        self._ground.writer.append(self.tail, entry.seq, encode(plan, entry), self._change(entry.event, now))
+        change, hurried = self._change(entry.event, now), awaited(plan, entry.event)
+        self._ground.writer.append(self.tail, entry.seq, encode(plan, entry), change, hurried=hurried)
 
     def _change(self, event: ev.Event, now: datetime) -> Change | None:
         plan = self.definition.plan

@@ -102,6 +102,12 @@ class Plan:
         return tuple(found)
 
     @cached_property
+    def plain_before(self) -> tuple[tuple[int, ...], ...]:
+        """For each step, the plain ones among its ancestors."""
+        plain = [index for index, step in enumerate(self.steps) if step.action.kind.plain]
+        return tuple(tuple(index for index in plain if index in before) for before in self.ancestors)
+
+    @cached_property
     def descendants(self) -> tuple[frozenset[int], ...]:
         """For each step, all steps that begin after it has finished."""
         found: list[set[int]] = [set() for _ in self.steps]

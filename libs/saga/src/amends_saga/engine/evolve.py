@@ -63,6 +63,23 @@ def _attempt_failed(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.A
 
 
 def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answered) -> RunState:
+    if event.call is Call.ACTION and event.outcome is Outcome.OK:  # what most answers are, in one go
+        return change(
+            state,
+            event.step,
+            since=None,
+            retry_at=None,
+            give_up_at=None,
+            retries=0,
+            reason=event.reason,
+            message=event.message,
+            tried=True,
+            done=Done.OK,
+            seq=entry.seq,
+            in_doubt=event.in_doubt,
+            response=event.response,
+            skipping=False,
+        )
     common: dict[str, Any] = {"since": None, "retry_at": None, "give_up_at": None, "retries": 0}
     common |= {"reason": event.reason, "message": event.message}
     step = state.steps[event.step]

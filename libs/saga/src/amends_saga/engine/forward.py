@@ -275,12 +275,16 @@ def _void(state: RunState, index: int, now: datetime) -> list[Action]:
 
 def _durable(plan: Plan, state: RunState, index: int) -> bool:
     """Return whether everything is on disk that a later owner could not make again in the same way."""
-    if state.durable < 1:
+    durable, steps = state.durable, state.steps
+    if durable < 1:
         return False
-    if any(state.steps[u].seq > state.durable for u in plan.steps[index].uses):
-        return False
-    before = plan.ancestors[index]
-    return not any(state.steps[p].seq > state.durable for p in before if plan.steps[p].action.kind.plain)
+    for used in plan.steps[index].uses:
+        if steps[used].seq > durable:
+            return False
+    for before in plan.plain_before[index]:  # noqa: SIM110 - a generator would cost more than what it asks
+        if steps[before].seq > durable:
+            return False
+    return True
 
 
 def _call(plan: Plan, state: RunState, index: int) -> list[Action]:

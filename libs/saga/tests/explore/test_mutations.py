@@ -44,7 +44,7 @@ def of(name: str, module: str, old: str, new: str, plan: Plan | str, bounds: Bou
 
 
 MUTATIONS = [
-    of("start not awaited", "forward", "if state.durable < 1:", "if False:", "g", QUIET, FORGOTTEN),
+    of("start not awaited", "forward", "if durable < 1:", "if False:", "g", QUIET, FORGOTTEN),
     of(
         "intent of the pivot not awaited",
         "forward",
@@ -216,7 +216,7 @@ MUTATIONS = [
     of(
         "a read used before it is durable",
         "forward",
-        "if any(state.steps[u].seq > state.durable for u in plan.steps[index].uses):",
+        "if steps[used].seq > durable:",
         "if False:",
         READ_FIRST,
         SMALL,

@@ -112,6 +112,15 @@ def test_what_the_cluster_has_and_this_clone_lacks_is_not_overwritten(repository
     assert "git pull --rebase kind main" in failure.value.hint
 
 
+def test_a_shallow_clone_is_refused_with_the_way_to_make_it_whole(repository, tmp_path):
+    repository.write("a.txt")
+    repository.commit()
+    repository.git("clone", "--quiet", "--depth", "1", f"file://{repository.root}", str(tmp_path / "shallow"))
+    with pytest.raises(Failure, match="shallow") as failure:
+        git.push(tmp_path / "shallow")
+    assert failure.value.hint == "git fetch --unshallow"
+
+
 def test_shipping_what_is_not_deployed_is_refused_with_what_is(repository):
     with pytest.raises(Failure, match=r"no ordres\.yaml") as failure:
         ship(repository.root, "ordres", Console())

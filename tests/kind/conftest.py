@@ -34,10 +34,20 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Clone:
         return Clone(Path(REUSED), Cluster.read(Path(REUSED)))
     root = tmp_path_factory.mktemp("kind") / "amends"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
+    if (root / ".git" / "shallow").exists():
+        _make_whole(root)
     cluster = Cluster.read(root)
     if cluster.exists:
         pytest.exit(f"the cluster {cluster.name} is there already, and these tests begin without: make kind-down", 1)
     return Clone(root, cluster)
+
+
+def _make_whole(root: Path) -> None:
+    """What a CI checks out may be shallow, and its history cannot be pushed: begin another one with the same files."""
+    identity = ("-c", "user.name=A", "-c", "user.email=a@example.com")
+    for command in (("checkout", "--quiet", "--orphan", "whole"), ("commit", "--quiet", "--message", "what is tested")):
+        subprocess.run(["git", *identity, *command], cwd=root, check=True)
+    (root / ".git" / "shallow").unlink()
 
 
 @pytest.fixture(scope="session")

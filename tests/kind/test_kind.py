@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 import yaml
+from amends_delivery import images, inputs
 from amends_delivery.kind import argocd, secrets
 from amends_demo.shop import Shop
 
@@ -44,6 +45,16 @@ def test_from_no_cluster_to_everything_synced_and_healthy(clone: Clone) -> None:
     assert [state for state in found.values() if not state.well] == []
     assert clone.up_after < UP_WITHIN
     assert "Synced" in clone.make("kind-status")
+
+
+@pytest.mark.parametrize("name", [*NAMESPACES, "git-server"])
+def test_an_image_adds_less_than_a_hundred_megabytes_to_its_base(clone: Clone, name: str) -> None:
+    size = ("docker", "image", "inspect", "--format", "{{.Size}}")
+    base = int(clone.run(*size, inputs.base_image()))
+    image = images.reference(clone.root, inputs.deployables(clone.root)[name])
+    added = (int(clone.run(*size, image)) - base) / 1e6
+    say(f"{name} adds {added:.0f} MB")
+    assert added < (150 if name == "orchestrator" else 100)  # the orchestrator brings CEL
 
 
 def test_kind_up_again_changes_nothing(clone: Clone) -> None:

@@ -53,8 +53,15 @@ def with_tag(text: str, tag: str) -> str:
     return new
 
 
+def check_whole(root: Path) -> None:
+    """Raise Failure in a shallow clone: the cluster would lack what it lacks, and nobody could clone from there."""
+    if run("git", "rev-parse", "--is-shallow-repository", cwd=root).strip() == "true":
+        raise Failure("this clone is shallow, and has no history to push", "git fetch --unshallow")
+
+
 def push(root: Path) -> str:
     """Push what is checked out as main, and return its revision. Raises Failure."""
+    check_whole(root)
     end = time.monotonic() + PATIENCE.total_seconds()
     while True:
         pushed = attempt("git", "push", "--quiet", REMOTE, "HEAD:refs/heads/main", cwd=root)

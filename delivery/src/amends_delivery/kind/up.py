@@ -49,6 +49,7 @@ def up(root: Path, console: Console) -> None:
     began = time.monotonic()
     place.check_programs()
     images.check_engine()
+    git.check_whole(root)
     cluster = Cluster.read(root)
     console.print("[bold]Images[/]")
     tags = images.build(root, (), console)

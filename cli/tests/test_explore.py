@@ -115,7 +115,7 @@ async def test_wrong_use_is_told_apart_from_a_violation(run, notes, arguments, s
 
 
 async def test_without_contracts_it_says_how_to_name_them(run, notes) -> None:
-    result = await run("explore", "saga.yaml")
+    result = await run("explore", "saga.yaml", "--address", "127.0.0.1:1")  # where nobody is, whatever runs here
     assert result.code == 1
     assert "--descriptors" in result.err
 

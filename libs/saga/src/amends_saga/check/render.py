@@ -174,6 +174,13 @@ def _sarif_rule(code: codes.Code) -> dict[str, Any]:
     }
 
 
+def _uri(source: str) -> str:
+    """Return the URI reference of a file: relative to where the command ran, as code scanning wants it."""
+    from urllib.parse import quote  # only this form needs it
+
+    return quote(source.replace("\\", "/").removeprefix("./"), safe="/~", errors="replace")
+
+
 def _sarif_result(finding: Finding, index: int) -> dict[str, Any]:
     place = finding.place
     region: dict[str, Any] = {}
@@ -181,7 +188,7 @@ def _sarif_result(finding: Finding, index: int) -> dict[str, Any]:
         region = {"startLine": place.line, "startColumn": max(1, place.column)}
         region["endColumn"] = region["startColumn"] + place.width
         region["snippet"] = {"text": place.excerpt}
-    location: dict[str, Any] = {"artifactLocation": {"uri": place.source.replace("\\", "/")}}
+    location: dict[str, Any] = {"artifactLocation": {"uri": _uri(place.source)}}
     if region:
         location["region"] = region
     return {

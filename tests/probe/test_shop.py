@@ -14,8 +14,10 @@ from amends_chassis.database import Database
 from amends_chassis.migrations import migrate
 from amends_chassis.service import running
 from pydantic import SecretStr
-from shop_inventory import __main__ as inventory
-from shop_payments import __main__ as payments
+from shop_inventory.__main__ import assemble as assemble_inventory
+from shop_inventory.settings import Settings as InventorySettings
+from shop_payments.__main__ import assemble as assemble_payments
+from shop_payments.settings import Settings as PaymentSettings
 
 from shop.inventory.v1 import inventory_pb2
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
@@ -29,14 +31,14 @@ MakeDatabase = Callable[[], Awaitable[str]]
 
 @asynccontextmanager
 async def shop_payments(url: str) -> AsyncIterator[Any]:
-    settings = payments.Settings(database_url=SecretStr(url))
-    async with running(settings, partial(payments.assemble, settings)) as runtime:
+    settings = PaymentSettings(database_url=SecretStr(url))
+    async with running(settings, partial(assemble_payments, settings)) as runtime:
         yield runtime
 
 
 @asynccontextmanager
 async def shop_inventory(url: str) -> AsyncIterator[Any]:
-    async with running(inventory.Settings(database_url=SecretStr(url)), inventory.assemble) as runtime:
+    async with running(InventorySettings(database_url=SecretStr(url)), assemble_inventory) as runtime:
         lines = [types_pb2.Line(sku="tea", quantity=1000)]
         delivery = inventory_pb2.ReceiveRequest(delivery_id="d", lines=lines)
         await InventoryServiceStub(runtime.channel(runtime.address)).Receive(delivery)

@@ -127,6 +127,16 @@ def figures_table(figures: SagaFigures) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
+def figures_line(figures: SagaFigures) -> str:
+    """Return the figures of a saga in one line, for whoever did not ask for more."""
+    deadline = format_duration(figures.deadline) if figures.deadline is not None else "none"
+    calls = max((product(step.amplification) for step in figures.steps), default=1)
+    return (
+        f"{figures.namespace}/{figures.saga}: at worst {format_duration(figures.worst_case)} to the point of no return "
+        f"(deadline: {deadline}), {format_duration(figures.whole_worst_case)} to the end; one call may become {calls}"
+    )
+
+
 def figures_lines(figures: SagaFigures) -> list[str]:
     """Return the figures that are not of one step, as sentences."""
     deadline = format_duration(figures.deadline) if figures.deadline is not None else "none"

@@ -148,7 +148,7 @@ test-slow: setup ## The tests that take minutes
 	@$(PY) -m pytest -m slow $(ARGS)
 
 .PHONY: soak
-soak: setup ## Live through SEEDS worlds of the simulation that go wrong (100000 take an hour on two cores)
+soak: setup ## Live through SEEDS worlds of the simulation that go wrong (100000 take half an hour on two cores)
 	@$(PY) -m amends_testkit.simulation --seeds $(SEEDS) --jobs 2 $(ARGS)
 
 .PHONY: faults

@@ -148,9 +148,11 @@ class RetryPolicy:
     def again(self, status: str, attempt: int) -> bool:
         """Tell whether attempt number `attempt` (from 1), answered with the status named, may be followed by another.
 
-        Says nothing of the outcome's class: a status that is retried may well be a rejection.
+        Says nothing of the outcome's class: a status that is retried may well be a rejection. CANCELLED counts as
+        UNAVAILABLE: whoever asks has cancelled nothing, but a server that stops ends what it has not begun so.
         """
-        return attempt < self.attempts and status in self.retry_on
+        listed = status in self.retry_on or (status == "CANCELLED" and "UNAVAILABLE" in self.retry_on)
+        return attempt < self.attempts and listed
 
     def worst_case(self) -> timedelta:
         """Return how long a call can take at most: every attempt to its timeout, every pause to its ceiling."""

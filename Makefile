@@ -156,7 +156,7 @@ test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a cl
 	@$(PY) -m pytest -m kind -p no:randomly -s -v tests/kind $(ARGS)
 
 .PHONY: soak
-soak: setup ## Live through SEEDS worlds of the simulation that go wrong (100000 take an hour on two cores)
+soak: setup ## Live through SEEDS worlds of the simulation that go wrong (100000 take half an hour on two cores)
 	@$(PY) -m amends_testkit.simulation --seeds $(SEEDS) --jobs 2 $(ARGS)
 
 .PHONY: faults

@@ -64,12 +64,17 @@ class Refused(Exception):
 FENCED = Refused(grpc.StatusCode.ABORTED, "STEP_FENCED")
 
 
-def contract() -> FileDescriptorSet:
-    """Charge is undone by Refund, and Balance is a read; nothing says so in options of ours."""
+def contract(*, numbers: bool = False) -> FileDescriptorSet:
+    """Charge is undone by Refund, and Balance is a read; nothing says so in options of ours.
+
+    With `numbers` the id is a whole number, and nothing in a request is a text.
+    """
     file = FileDescriptorProto(name="naive/v1/ledger.proto", package="naive.v1", syntax="proto3")
     for name in ("Call", "Answer"):
         message = file.message_type.add(name=name)
         kind, label = FieldDescriptorProto.TYPE_STRING, FieldDescriptorProto.LABEL_OPTIONAL
+        if numbers and name == "Call":
+            kind = FieldDescriptorProto.TYPE_INT32
         message.field.add(name="id", number=1, type=kind, label=label)
     service = file.service.add(name="Ledger")
     for name in ("Charge", "Refund", "Balance"):
@@ -91,6 +96,10 @@ class Ledger:
     flaw: Flaw = Flaw.NONE
     by_order: bool = False
     """Whether Balance is of one order, or of all."""
+    by_state: bool = False
+    """Whether a refund leaves nothing of its order, however often that was charged."""
+    details: bytes | None = None
+    """What its refusals carry instead of a google.rpc.Status."""
     balances: defaultdict[bytes, int] = field(default_factory=lambda: defaultdict(int))
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
     under_way: defaultdict[str, int] = field(default_factory=lambda: defaultdict(int))
@@ -168,7 +177,7 @@ class Ledger:
                 raise FENCED
             return own.response
         if action is not None and not action.void:
-            self.balances[request] -= 1
+            self.balances[request] -= self.balances[request] if self.by_state else 1
             if self.flaw is Flaw.FORGETS_WHAT_IT_UNDID:
                 del self.rows[key, "action"]
         else:
@@ -206,7 +215,7 @@ class _Handler(grpc.GenericRpcHandler):
                 info = any_pb2.Any()
                 info.Pack(error_details_pb2.ErrorInfo(reason=refusal.reason, domain="amends.dev"))
                 status = status_pb2.Status(code=refusal.code.value[0], message="refused", details=[info])
-                detail = ("grpc-status-details-bin", status.SerializeToString())
+                detail = ("grpc-status-details-bin", self._ledger.details or status.SerializeToString())
                 await context.abort(refusal.code, "refused", (*marked, detail))
             context.set_trailing_metadata((*marked, *([("amends-void", void)] if void else [])))
             return response

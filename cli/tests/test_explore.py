@@ -77,6 +77,7 @@ async def test_an_exploration_that_was_cut_off_fails_and_says_so(run, notes) -> 
     result = await run("explore", *notes, "--bound", "states=20")
     assert result.code == 1
     assert "not all was seen: stopped after 20 states" in result.out
+    assert "no end was seen" in result.err
 
 
 async def test_json_has_everything(run, notes) -> None:
@@ -102,7 +103,7 @@ async def test_a_guarded_saga_has_no_limits(run, tmp_path: Path) -> None:
     ("arguments", "said"),
     [
         (("--bound", "atempts=3"), "there is no bound 'atempts'"),
-        (("--bound", "attempts=x"), "attempts is a whole number"),
+        (("--bound", "attempts=x"), "attempts is a whole number of at least 1"),
         (("--saga", "other"), "there is no saga 'other'"),
         (("--seed", "111:0"), "the seed belongs to a saga with another number of steps"),
         (("--seed", "1:99"), "the seed has no move 99 here"),
@@ -115,7 +116,7 @@ async def test_wrong_use_is_told_apart_from_a_violation(run, notes, arguments, s
 
 
 async def test_without_contracts_it_says_how_to_name_them(run, notes) -> None:
-    result = await run("explore", "saga.yaml")
+    result = await run("explore", "saga.yaml", "--address", "127.0.0.1:1")  # where nobody is, whatever runs here
     assert result.code == 1
     assert "--descriptors" in result.err
 

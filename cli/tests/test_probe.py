@@ -79,6 +79,42 @@ async def test_a_read_of_one_order_finds_wrong_effects_too(probe, flaw: Flaw) ->
     assert (code, results[EACH_BREAKS[flaw]]) == (1, "not held")
 
 
+async def test_a_double_effect_is_found_though_undoing_sweeps_it_away(probe) -> None:
+    flaw = Flaw.CHECKS_THEN_ACTS
+    code, results = await probe(Ledger(flaw, by_order=True, by_state=True))
+    assert (code, results[EACH_BREAKS[flaw]]) == (1, "not held")
+    assert (await probe(Ledger(by_order=True, by_state=True)))[0] == 0
+
+
+async def test_requests_without_a_text_are_told_apart_by_their_numbers(run, tmp_path: Path) -> None:
+    (tmp_path / "numbers.binpb").write_bytes(contract(numbers=True).SerializeToString())
+    named = ("--descriptors", "numbers.binpb", "--compensated-by", "Refund", "--observe", f"{SERVICE}/Balance")
+    for ledger, code in ((Ledger(by_order=True), 0), (Ledger(Flaw.KEY_IS_ALL, by_order=True), 1)):
+        async with serving(ledger) as target:
+            result = await run("probe", target, f"{SERVICE}/Charge", *named)
+        assert result.code == code, result
+
+
+async def test_requests_that_cannot_differ_show_no_reuse_of_a_key(run, tmp_path: Path) -> None:
+    file = contract()
+    file.file[0].message_type[0].ClearField("field")
+    (tmp_path / "empty.binpb").write_bytes(file.SerializeToString())
+    named = ("--descriptors", "empty.binpb", "--compensated-by", "Refund", "--observe", f"{SERVICE}/Balance")
+    async with serving(Ledger()) as target:
+        result = await run("probe", target, f"{SERVICE}/Charge", *named, "-o", "json")
+    results = {row["question"]: row["result"] for row in json.loads(result.out)}
+    assert result.code == 1
+    assert results.pop("another request under its key is refused") == "not shown"
+    assert set(results.values()) == {"held"}
+
+
+async def test_details_that_are_no_status_are_no_reason(probe) -> None:
+    code, results = await probe(Ledger(details=b"\xff\xff\xff\xff"))
+    assert code == 1
+    assert results["an action after its null compensation is refused"] == "not held"
+    assert results["a void tells the response of an action that ran"] == "held"
+
+
 async def test_without_a_read_nothing_is_held_but_the_trailer(probe) -> None:
     code, results = await probe(Ledger(), observe=False)
     assert code == 1
@@ -158,6 +194,9 @@ CHARGE = f"{SERVICE}/Charge"
         ([CHARGE, "--compensated-by", "Refund", "--request", "nowhere.json"], "nowhere.json cannot be read"),
         ([CHARGE, "--compensated-by", "Refund", "--observe-request", "same.json"], "needs --observe"),
         ([CHARGE, "--compensated-by", "other.v1.Ledger/Refund"], "is of another service"),
+        ([CHARGE, "--compensated-by", "Refund", "--timeout", "nan"], "--timeout takes seconds"),
+        ([CHARGE, "--compensated-by", "Refund", "--timeout", "0"], "--timeout takes seconds"),
+        ([CHARGE, "--compensated-by", "Refund", "--timeout", "1e30"], "--timeout takes seconds"),
     ],
 )
 async def test_wrong_use_is_said_before_anything_is_called(
@@ -172,3 +211,20 @@ async def test_wrong_use_is_said_before_anything_is_called(
     assert (result.code, ledger.rows) == (2, {})
     assert said in result.err
     assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda file: file.dependency.append("nowhere.proto"), "the contracts cannot be used"),
+        (lambda file: setattr(file.service[0].method[0], "input_type", ".no.Such"), "the contracts cannot be used"),
+        (lambda file: setattr(file.service[0].method[0], "server_streaming", True), "Charge is a stream"),
+    ],
+)
+async def test_a_contract_that_cannot_serve_is_wrong_use(run, tmp_path: Path, change, said: str) -> None:
+    files = contract()
+    change(files.file[0])
+    (tmp_path / "broken.binpb").write_bytes(files.SerializeToString())
+    result = await run("probe", "127.0.0.1:1", CHARGE, "--compensated-by", "Refund", "--descriptors", "broken.binpb")
+    assert result.code == 2
+    assert said in result.err

@@ -8,6 +8,20 @@ from amends_saga.engine.events import ParkReason
 
 from amends.saga.v1 import run_pb2
 
+PROMISES = "docs/explanation/guarantees.md"
+SHOWN = re.compile(r'\[([^\]]+)\]\((\S+\.py) "(test_\w+)"\)')
+
+
+def test_every_row_of_promises_and_every_part_that_promises_has_a_test(root):
+    """That the named tests are there is asked of all documents, see test_repository."""
+    text = (root / PROMISES).read_text()
+    rows = [line for line in text.splitlines() if re.match(r"\| \d+ \|", line)]
+    assert len(rows) == 8 + 5 + 6
+    assert [row for row in rows if not SHOWN.search(row)] == []
+    parts = dict(part.split("\n", 1) for part in text.split("\n## ")[1:])
+    without = {"The problem in one picture", "Words"}
+    assert {title for title, part in parts.items() if not SHOWN.search(part)} == without
+
 
 def first_column(root, page, heading):
     """The names in the first column of the table under a heading."""

@@ -183,6 +183,22 @@ async def test_runs_past_their_retention_have_no_journal_any_more_and_are_counte
         await forget(world, old)
 
 
+async def test_a_run_that_no_orchestrator_started_is_named(world: World):
+    _, run_id = await ended_order(world)
+    odd = "ffffffff-ffff-4fff-8fff-ffffffffffff"
+    other = "jsonb_build_object('id', $2::text, 'idempotency_key', 'odd')"
+    copied = f"INSERT INTO run SELECT (jsonb_populate_record(run, {other})).* FROM run WHERE id = $1"
+    await world.journal.execute(copied, run_id, odd)
+    try:
+        report = await world.report()
+        assert {(named.key, named.finding.run_id, named.finding.invariant) for named in report.found} == {
+            ("odd", odd, "I6")
+        }
+    finally:
+        await forget(world, run_id)
+        await forget(world, odd)
+
+
 async def test_the_command_says_that_every_invariant_holds_or_exits_with_1(world: World):
     order_id, run_id = await ended_order(world)
     code, said = await told(world)

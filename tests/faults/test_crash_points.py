@@ -96,7 +96,7 @@ async def test_the_orchestrator_dies_at_each_place_and_the_order_ends_as_it_shou
 
     await shared(both, points, take)
     assert sorted(taken) == sorted(points)
-    record_property("places", len(taken))
+    record_property("counted", f"{scenario.name}: the orchestrator died at {len(taken)} of {len(points)} places")
     for world in both:
         await world.audit()
 
@@ -134,7 +134,7 @@ async def test_the_participants_die_at_each_place_and_the_order_ends_as_it_shoul
 
     await shared(both, points, take)
     assert sorted(taken) == sorted(points)
-    record_property("places", len(taken))
+    record_property("counted", f"{scenario.name}: a participant died at {len(taken)} of {len(points)} places")
     for world in both:
         await world.audit()
 
@@ -194,7 +194,7 @@ async def test_the_successor_dies_too_at_each_place_of_its_recovery(
     reached = {pair.partition(" > ")[2] for pair in taken}
     wanted = {second for seconds in after.values() for second in seconds}
     assert reached == wanted, f"never taken in a recovery: {sorted(wanted - reached)}"
-    print(f"\n{scenario.name}: {len(taken)} of {len(pairs)} pairs taken")
-    record_property("pairs", len(taken))
+    said = f"{scenario.name}: the successor died too at {len(taken)} of {len(pairs)} pairs of places"
+    record_property("counted", said)
     for world in both:
         await world.audit()

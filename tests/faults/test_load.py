@@ -11,15 +11,29 @@ import pytest_asyncio
 from amends_embedded import Postgres
 from amends_testkit.waiting import eventually
 
+from amends.saga.v1 import definition_service_pb2 as dpb
+from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
+
 from .scenarios import SCENARIOS
 from .test_crash_points import as_it_should_be, new_order
 from .test_processes import place_all
 from .world import POLICY, SAGA, World, patiently, worlds
 
 ACCEPTED, DECLINED, _ = SCENARIOS
-BUDGETED = POLICY.replace("{ratio: 10, minPerSecond: 1000}", "{ratio: 0.2, minPerSecond: 5}").replace(
-    "attempts: 100", "attempts: 4"
-)
+RATIO, PER_SECOND, ATTEMPTS = 0.2, 5, 4
+# More specific than the others' policy, so that it has a guard, and a budget, that nothing was counted in before.
+BUDGETED = f"""
+apiVersion: amends.dev/v1alpha1
+kind: RetryPolicy
+metadata: {{name: budgeted, namespace: shop}}
+spec:
+  selector: {{participants: [shop.payments.v1.PaymentService]}}
+  timeout: 300ms
+  attempts: {ATTEMPTS}
+  backoff: {{initial: 10ms, max: 300ms}}
+  circuitBreaker: {{failureRatio: 1.0, minimumCalls: 100000}}
+  budget: {{ratio: {RATIO}, minPerSecond: {PER_SECOND}}}
+"""
 BOUND = 3
 NARROW = POLICY + f"  bulkhead: {{maxConcurrent: {BOUND}, maxQueued: 500}}\n"
 
@@ -85,23 +99,30 @@ def most_at_once(places: list[str], call: str) -> int:
 @pytest.mark.faults
 @pytest.mark.timeout(180)
 async def test_a_service_that_fails_every_call_is_called_no_more_than_the_budget_allows(world: World):
-    await world.apply("a", BUDGETED)
-    orders = [new_order() for _ in range(40)]
+    """More retries than ten seconds allow take longer than nine: the budget forgets at the earliest after that."""
+    definitions = DefinitionServiceStub(world.channel("a"))
+    manifest = dpb.Manifest(text=BUDGETED, source="policy.yaml")
+    await definitions.ApplyRetryPolicy(dpb.ApplyRetryPolicyRequest(manifest=manifest), timeout=10)
+    orders = [new_order() for _ in range(24)]
     world.processes["a"].order("", "")
     began = asyncio.get_running_loop().time()
-    await asyncio.gather(*(world.place("a", order_id, card="tok_broken") for order_id in orders))
-    quick = new_order()
-    await world.place("a", quick, card="tok_declined")
-    for order_id in (*orders, quick):
-        assert await world.ended(order_id) == "COMPENSATED"
-    seconds = asyncio.get_running_loop().time() - began
-    calls = times(world, "call.sent:charge:action")
-    first = len(orders) + 1
-    assert first <= calls <= 1.2 * first + 5 * (seconds + 1) + 5
-    assert calls < 4 * first, "without a budget each would have been tried four times"
+    try:
+        await asyncio.gather(*(world.place("a", order_id, card="tok_broken") for order_id in orders))
+        quick = new_order()
+        await world.place("a", quick, card="tok_declined")
+        for order_id in (*orders, quick):
+            assert await world.ended(order_id) == "COMPENSATED"
+        seconds = asyncio.get_running_loop().time() - began
+    finally:
+        gone = dpb.DeleteRetryPolicyRequest(namespace="shop", name="budgeted")
+        await definitions.DeleteRetryPolicy(gone, timeout=10)
+    retries = (ATTEMPTS - 1) * len(orders)
+    assert retries <= times(world, "call.sent:charge:action") - len(orders) - 1 < retries + ATTEMPTS
+    charges_and_refunds = 2 * (len(orders) + 1)
+    assert 10 * PER_SECOND + RATIO * charges_and_refunds < retries
+    assert seconds > 9
     for order_id in orders:
         assert await world.effects(order_id) == list(DECLINED.effects)
-    await world.apply("a")
     await world.audit()
 
 

@@ -1,11 +1,11 @@
 """A thousand worlds that go wrong, each from a seed, over the orchestrator's own runner, writer, claims and lease."""
 
+import shlex
 import subprocess
-import sys
 
 import pytest
 from amends_testkit.barrier import MemoryBarrier
-from amends_testkit.simulation.seeds import report
+from amends_testkit.simulation.seeds import replay, report
 from amends_testkit.simulation.world import Outcome, World, simulate
 
 SEEDS = 1000
@@ -70,9 +70,8 @@ def test_the_same_seed_is_the_same_world() -> None:
     assert one.digest != simulate(8).digest
 
 
-def test_a_seed_is_the_same_world_in_another_process() -> None:
-    command = [sys.executable, "-m", "amends_testkit.simulation", "--seed", "7"]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+def test_the_command_that_replays_a_seed_shows_the_same_world_in_another_process() -> None:
+    printed = subprocess.run(shlex.split(replay(7)), capture_output=True, text=True, check=True).stdout
     assert printed.splitlines() == simulate(7).trace
 
 
@@ -93,5 +92,5 @@ def test_a_database_that_loses_what_it_acknowledged_is_found_out() -> None:
 def test_what_breaks_is_printed_with_the_command_that_replays_it() -> None:
     broken = first_broken(break_the_fence, range(100))
     assert broken is not None
-    assert report(broken).endswith(f"replay it: python -m amends_testkit.simulation --seed {broken.seed}")
+    assert report(broken).endswith(f"replay it: {replay(broken.seed)}")
     assert report(simulate(7)) == ""

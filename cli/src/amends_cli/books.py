@@ -158,7 +158,8 @@ class _Auditor:
             if row["rules"] > RULES_VERSION:
                 self.report.newer += 1
                 continue
-            if row["ended_at"] is not None and _partition(row["id"]) not in self._partitions:
+            partition = _partition(row["id"])
+            if row["ended_at"] is not None and partition and partition not in self._partitions:
                 self.report.past += 1
                 continue
             self.report.states[state] += 1
@@ -237,8 +238,11 @@ class _Auditor:
 
 
 def _partition(run: UUID) -> str:
-    """The part of the journal that has a run: its id begins with the time of its start."""
-    return f"journal_{datetime.fromtimestamp((run.int >> 80) / 1000, UTC):%Y%m%d}"
+    """The part of the journal that has a run, whose id begins with the time of its start; empty for an odd id."""
+    try:
+        return f"journal_{datetime.fromtimestamp((run.int >> 80) / 1000, UTC):%Y%m%d}"
+    except (ValueError, OverflowError):  # not made by an orchestrator
+        return ""
 
 
 def _facts(row: Any, state: str) -> RunFacts:

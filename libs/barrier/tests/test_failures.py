@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from amends_barrier import connection
 from amends_barrier.guard import Guard
-from amends_barrier.protocol import Call, Operation
+from amends_barrier.protocol import Call, Operation, Refusal
 from amends_embedded import Postgres
 from amends_testkit.waiting import eventually
 from google.protobuf.wrappers_pb2 import StringValue
@@ -203,6 +203,27 @@ class TestConflicts:
         assert (reply.code, reply.reason, reply.guarded) == (StatusCode.UNAVAILABLE, "TRANSACTION_CONFLICT", False)
 
 
+class DiesAtRelease:
+    """A pool whose connections are ended by the server while they are given back."""
+
+    def __init__(self, pool) -> None:
+        self._pool = pool
+
+    def acquire(self):
+        return self._pool.acquire()
+
+    async def release(self, held) -> None:
+        await self._pool.release(held)
+        raise asyncpg.ConnectionDoesNotExistError("connection was closed in the middle of operation")
+
+
+def answering(response: bytes):
+    async def work() -> bytes:
+        return response
+
+    return work
+
+
 class TestLostConnections:
     async def kill(self, ledger: Ledger, condition: str) -> None:
         await ledger.pool.execute(
@@ -233,6 +254,33 @@ class TestLostConnections:
             assert await ledger.rows() == {}
         assert (await ledger.charge()).ok
         assert await ledger.effects() == ["Charge"]
+
+    async def test_a_connection_that_dies_before_the_rollback_changes_nothing_of_a_refusal(
+        self, ledger: Ledger, suite_url: str
+    ) -> None:
+        killer = await asyncpg.connect(suite_url)
+
+        async def decline(message, context):
+            await leave_effect("Charge", message.value)
+            await killer.execute("SELECT pg_terminate_backend($1)", connection().get_server_pid())
+            await context.abort(StatusCode.FAILED_PRECONDITION, "declined")
+
+        ledger.on["Charge"] = decline
+        for number in range(20):  # whether the end is noticed before the rollback or by it is chance
+            reply = await ledger.charge(key=f"k-{number}")
+            assert reply.code in (StatusCode.FAILED_PRECONDITION, StatusCode.UNAVAILABLE)
+            assert reply.guarded
+            assert await ledger.rows(f"k-{number}") == {}
+        await killer.close()
+
+    async def test_a_connection_that_dies_after_the_commit_changes_nothing_of_its_answer(self, ledger: Ledger) -> None:
+        guard = Guard(DiesAtRelease(ledger.pool))  # type: ignore[arg-type]
+        stored = await guard.answer(Call("k-1", Operation.ACTION), b"digest", answering(b"charged"))
+        assert stored.response == b"charged"
+        again = await guard.answer(Call("k-1", Operation.ACTION), b"digest", answering(b"never"))
+        assert again.response == b"charged"
+        with pytest.raises(Refusal, match="KEY_REUSED"):
+            await guard.answer(Call("k-1", Operation.ACTION), b"another digest", answering(b"never"))
 
     async def test_a_commit_whose_acknowledgement_is_lost_is_found_by_the_retry(self, suite_url: str) -> None:
         async with proxied(suite_url) as (url, cut), serve(url) as ledger:

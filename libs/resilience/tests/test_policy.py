@@ -103,3 +103,10 @@ def test_all_violations_are_told_at_once() -> None:
 )
 def test_another_attempt_needs_a_status_of_the_list_and_an_attempt_left(status: str, attempt: int, again: bool) -> None:
     assert RetryPolicy().again(status, attempt) is again
+
+
+def test_a_call_that_a_stopping_server_cancelled_is_as_one_to_a_server_that_is_away() -> None:
+    assert RetryPolicy(retry_on=frozenset({"UNAVAILABLE"})).again("CANCELLED", 1)
+    assert not RetryPolicy(retry_on=frozenset({"UNAVAILABLE"}), attempts=2).again("CANCELLED", 2)
+    assert not RetryPolicy(retry_on=frozenset({"INTERNAL"})).again("CANCELLED", 1)
+    assert RetryPolicy(retry_on=frozenset({"CANCELLED"})).again("CANCELLED", 1)

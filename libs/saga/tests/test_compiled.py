@@ -5,6 +5,7 @@ from types import ModuleType
 
 import pytest
 from amends_saga.bundle import BundleError
+from amends_saga.cel.patterns import states
 from amends_saga.cel.runtime import MAX_ELEMENTS
 from amends_saga.check import CheckResult, check
 from amends_saga.compiled import CompiledSaga, InputError, load_bundle
@@ -253,7 +254,7 @@ def build(saga: CompiledSaga, **fields: object) -> bytes:
         "ReserveRequest{order_id: string(1 / input.pieces)}",
         "ReserveRequest{order_id: {'a': 'b'}[input.order_id]}",
         "ReserveRequest{order_id: string(int(input.order_id))}",
-        "ReserveRequest{order_id: input.order_id.matches(input.order_id) ? 'a' : 'b'}",
+        "ReserveRequest{order_id: string(timestamp(input.order_id))}",
         "ReserveRequest{order_id: input.?coupon.value()}",
         "ReserveRequest{order_id: string(9223372036854775807 + input.weight)}",
         "ReserveRequest{lines: [Line{quantity: int(input.weight * 3000000000)}]}",
@@ -287,9 +288,54 @@ def test_a_comprehension_is_bounded_before_it_runs(demo: Check, make_scope: Make
 def test_large_values_in_a_comprehension_are_refused_before_they_are_copied(demo: Check, make_scope: MakeScope) -> None:
     saga = compiled(demo, "ReserveRequest{lines: input.lines.map(l, Line{sku: input.order_id + l.sku})}")
     lines = [{"sku": "a"}] * MAX_ELEMENTS
-    with pytest.raises(ExpressionError, match="64 MiB"):
+    with pytest.raises(ExpressionError, match="65,536 KiB"):
         saga.request(0, make_scope(build(saga, lines=lines, order_id="x" * 100_000)))
     assert saga.request(0, make_scope(build(saga, lines=lines, order_id="x" * 100, token="y" * 1_000_000)))
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["input.order_id.matches('[ab]*a[ab]{200}c')", "input.order_id.contains(input.token)"],
+)
+def test_searching_a_long_text_is_refused_before_it_is_begun(
+    demo: Check, make_scope: MakeScope, condition: str
+) -> None:
+    saga = compiled(demo, f"ReserveRequest{{order_id: {condition} ? 'a' : 'b'}}")
+    long = "ab" * 200_000
+    with pytest.raises(ExpressionError, match="would touch"):
+        saga.request(0, make_scope(build(saga, order_id=long, token=long[:100_000] + "c")))
+    assert saga.request(0, make_scope(build(saga, order_id=long[:10_000], token="c")))
+
+
+def test_a_pattern_of_many_states_is_counted_so() -> None:
+    wide = [
+        "a{1000}",
+        "((a{10}){10}){10}",
+        ".{90}",
+        r"\pL",
+        r"[\pL\d]",
+        "[^a]{90}",
+        "(a|b){400}",
+        "(?i)(abc){200}",
+        "é{900}",
+    ]
+    assert [pattern for pattern in wide if states(pattern) < 900] == []
+    small = [
+        "",
+        "a",
+        "^[A-Z]{3}-[0-9]+$",
+        "(((((a)))))",
+        "a{",
+        "a{x}",
+        "[]a]",
+        "[a",
+        "(",
+        ")",
+        "\\",
+        r"\Qa{900}\E",
+        "(?P<n>a)",
+    ]
+    assert [pattern for pattern in small if states(pattern) > 90] == []
 
 
 def test_a_result_is_at_most_a_mebibyte(demo: Check, make_scope: MakeScope) -> None:

@@ -81,6 +81,24 @@ def test_two_arms_of_a_oneof_are_an_error(demo: Check, request_: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "request_",
+    [
+        "ChargeRequest{order_id: 'a', order_id: 'b'}",
+        "ChargeRequest{?coupon: input.?coupon, coupon: 'b'}",
+        "ChargeRequest{card: 'a', card: 'b'}",
+        "ChargeRequest{amount: Money{currency: 'a', currency: 'b'}}",
+    ],
+)
+def test_a_field_that_is_set_twice_is_an_error(demo: Check, request_: str) -> None:
+    assert said(demo, request_) == ["AM007"]
+
+
+def test_the_same_field_of_two_messages_is_none(demo: Check) -> None:
+    two = "ReserveRequest{lines: [Line{sku: 'a'}, Line{sku: 'b'}]}"
+    assert said(demo, f"size({two}.lines) > 1 ? ChargeRequest{{card: 'a'}} : ChargeRequest{{card: 'b'}}") == []
+
+
+@pytest.mark.parametrize(
     ("value", "code"),
     [
         ("input.weight", "AM068"),
@@ -122,10 +140,27 @@ def test_numbers_that_may_not_fit_are_told(demo: Check, value: str, code: str | 
         ("[1].map(x, [2].map(y, y))", "AM065"),
         ("[1].map(x, x).map(y, y)", "AM065"),
         ("ChargeRequest{order_id: credit.payment_id}", "AM064"),
+        ("ChargeRequest{order_id: 'a'.matches('[') ? 'a' : 'b'}", "AM072"),
+        ("ChargeRequest{order_id: 'a'.matches(input.order_id) ? 'a' : 'b'}", "AM065"),
+        ("ChargeRequest{order_id: matches('a', 'a' + input.order_id) ? 'a' : 'b'}", "AM065"),
+        ("ChargeRequest{order_id: 'a'.matches('.{1,900}') ? 'a' : 'b'}", "AM065"),
+        ("ChargeRequest{order_id: 'a'.matches('((a{9}){9}){9}(b{999}|c{999})') ? 'a' : 'b'}", "AM065"),
+        ("ChargeRequest{order_id: 'a'.matches('[\\\\\\\\pL]{3}') ? 'a' : 'b'}", "AM065"),
+        ("input.lines.exists(l, l.sku.matches('.{20}')) ? ChargeRequest{} : ChargeRequest{order_id: 'a'}", "AM065"),
     ],
 )
 def test_an_expression_that_could_never_run_is_refused(demo: Check, request_: str, code: str) -> None:
     assert said(demo, request_) == [code]
+
+
+@pytest.mark.parametrize("pattern", ["^[A-Z]{3}-[0-9]{1,8}$", "^.{1,60}$", "^[^@]+@[^@]+[.][a-z]{2,}$", "^(?i)(a|b)*$"])
+def test_a_pattern_as_people_write_them_is_accepted(demo: Check, pattern: str) -> None:
+    assert said(demo, f"ChargeRequest{{order_id: input.order_id.matches('{pattern}') ? 'a' : 'b'}}") == []
+
+
+def test_a_small_pattern_may_be_matched_for_each_element(demo: Check) -> None:
+    request = "input.lines.all(l, l.sku.matches('^[A-Z]+-[0-9]+$')) ? ChargeRequest{} : ChargeRequest{order_id: 'a'}"
+    assert said(demo, request) == []
 
 
 def test_the_caret_stands_under_the_name_and_a_name_is_suggested(demo: Check) -> None:

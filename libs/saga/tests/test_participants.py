@@ -39,6 +39,18 @@ def resolved(*participants: Participant, service: str = "demo.v1.Bank") -> str:
     return found.metadata.full_name if isinstance(found, Participant) else found[0].id
 
 
+def test_a_method_that_is_misspelt_twice_is_told_twice(demo: Callable[..., CheckResult]) -> None:
+    count = '- {name: %s, call: %s, request: "CountRequest{}"}\n'
+    wrong = [("a", "demo.v1.Stock/Coun"), ("b", "demo.v1.Stock/Coun"), ("c", "demo.v1.Stok/Count")]
+    result = demo("".join(count % item for item in [*wrong, ("d", "demo.v1.Stok/Count")]))
+    assert [(finding.code, finding.place.line) for finding in result.findings] == [
+        ("AM029", 8),
+        ("AM029", 9),
+        ("AM020", 10),
+        ("AM020", 11),
+    ]
+
+
 def test_the_participant_of_the_own_namespace_comes_first() -> None:
     assert resolved(participant("b", "bank", "shop"), participant("a", "shop", "shop")) == "shop/a"
 

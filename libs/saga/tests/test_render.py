@@ -1,5 +1,7 @@
 import json
 from collections.abc import Callable
+from dataclasses import replace
+from types import ModuleType
 
 from amends_saga import codes
 from amends_saga.check import CheckResult
@@ -62,6 +64,34 @@ def test_sarif_names_the_rule_and_the_place(demo: Check) -> None:
     assert location["artifactLocation"]["uri"] == "saga.yaml"
     assert (location["region"]["startLine"], location["region"]["startColumn"]) == (10, 45)
     assert location["region"]["endColumn"] == 52
+
+
+def test_sarif_names_files_as_uris(demo: Check) -> None:
+    finding = demo(WRONG).findings[0]
+    names = {"./a/b.yaml": "a/b.yaml", "my file #1 ü.yaml": "my%20file%20%231%20%C3%BC.yaml", "a:b.yaml": "a%3Ab.yaml"}
+    for name, uri in names.items():
+        moved = replace(finding, place=replace(finding.place, source=name))
+        [result] = sarif([moved])["runs"][0]["results"]
+        assert result["locations"][0]["physicalLocation"]["artifactLocation"]["uri"] == uri
+
+
+def test_the_sarif_of_every_example_keeps_to_its_schema(reference: ModuleType) -> None:
+    """What the schema of SARIF 2.1.0 asks of the properties that are used."""
+    for example in reference.examples():
+        [run] = sarif(reference.run(example.wrong, unknown=example.unknown).findings)["runs"]
+        rules = run["tool"]["driver"]["rules"]
+        assert len({rule["id"] for rule in rules}) == len(rules)
+        for rule in rules:
+            assert rule["name"].isalnum()
+            assert rule["shortDescription"]["text"]
+            assert rule["defaultConfiguration"]["level"] in ("error", "warning")
+        for result in run["results"]:
+            assert rules[result["ruleIndex"]]["id"] == result["ruleId"]
+            assert result["message"]["text"]
+            region = result["locations"][0]["physicalLocation"]["region"]
+            assert region["startLine"] >= 1
+            assert 1 <= region["startColumn"] < region["endColumn"]
+            assert region["endColumn"] <= len(region["snippet"]["text"]) + 2
 
 
 def test_the_figures_are_a_table_with_a_row_for_each_step(demo: Check) -> None:

@@ -1,5 +1,9 @@
 """Every suite gets a database of its own per test."""
 
+import subprocess
+import sys
+from pathlib import Path
+
 import asyncpg
 import pytest
 
@@ -23,3 +27,12 @@ async def test_a_database_is_gone_after_its_test(postgres) -> None:
     databases = await connection.fetchval("SELECT count(*) FROM pg_database WHERE datname LIKE 'test_%'")
     await connection.close()
     assert databases == 0
+
+
+def test_what_tests_have_counted_is_said_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text("def test_it(record_property): record_property('counted', '7 of 7 places')\n")
+    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(tmp_path), "test_it.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "counted" in done.stdout
+    assert "\n7 of 7 places\n" in done.stdout

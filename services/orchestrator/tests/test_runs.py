@@ -63,8 +63,10 @@ async def test_a_rejected_pivot_is_voided_before_anything_is_undone(client: Clie
     assert sorted(undone) == ["Charge", "Refund", "Release", "Reserve"]
 
 
-async def test_a_lost_answer_is_asked_for_again_with_the_same_key(client: Client, shop: Shop):
-    shop.payments.script("Charge", Answer.lost(), Answer.ok())
+@pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
+async def test_a_lost_answer_is_asked_for_again_with_the_same_key(client: Client, shop: Shop, code: grpc.StatusCode):
+    """CANCELLED comes of a server that stops: it is no reason to give up."""
+    shop.payments.script("Charge", Answer.lost(code), Answer.ok())
     run = (await client.start("k")).run
     assert state(run) == "COMPLETED"
     calls = shop.payments.calls("Charge")

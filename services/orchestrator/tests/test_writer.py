@@ -76,6 +76,24 @@ async def test_rows_under_an_old_fence_are_refused_and_so_is_every_later_row(
     assert run.state is State.RUNNING
 
 
+async def test_rows_that_an_earlier_owner_left_in_the_queue_cost_the_next_owner_nothing(
+    journal: Journal, connection: asyncpg.Connection
+):
+    """One process loses a run and takes it again before its writer gets to what it had queued."""
+    before = await journal.run()
+    await connection.execute("UPDATE run SET fence = 2 WHERE id = $1", before.id)
+    now = Tail(before.id, 2, Heard())
+    journal.append(before, 2, 3, record=b"of the earlier owner")
+    journal.append(now, 2, 3, record=b"of the owner")
+    await journal.durable(now, 3)
+    assert await journal.refused(before) is Refusal.FENCED
+    records = await read_journal(connection, before.id)
+    assert [(record.seq, record.fence, record.record) for record in records[1:]] == [
+        (2, 2, b"of the owner"),
+        (3, 2, b"of the owner"),
+    ]
+
+
 async def test_a_bad_row_among_128_runs_fails_its_run_alone(journal: Journal, connection: asyncpg.Connection):
     tails = await asyncio.gather(*(journal.run() for _ in range(128)))
     bad = tails[77]

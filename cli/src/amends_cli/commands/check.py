@@ -75,6 +75,9 @@ def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: Report, su
             headings, rows = render.figures_table(saga)
             output.emit_table(headings, rows)
             typer.echo("\n".join(render.figures_lines(saga)) + "\n")
+        if form is Report.TABLE and not any(finding.is_error for finding in found):
+            for saga in figures:
+                typer.echo(render.figures_line(saga))
         findings.show(found, summary=summary)
 
 

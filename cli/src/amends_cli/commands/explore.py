@@ -167,7 +167,8 @@ def _show(seen: Seen) -> None:
     typer.echo(f"bounds: {result.bounds.text()}")
     typer.echo()
     ends = [{"end": end, "states": f"{count:,}"} for end, count in sorted(result.ends.items())]
-    output.emit_rows(ends, ENDS, Format.TABLE, empty="the run comes to no end")
+    none = "the run comes to no end" if result.complete else "no end was seen"
+    output.emit_rows(ends, ENDS, Format.TABLE, empty=none)
     for violation in result.violations:
         _show_violation(violation)
     _show_limits(plan, seen.limits)

@@ -26,6 +26,7 @@ COLUMNS = [
     Column("RESULT", field("result")),
     Column("WHAT WAS SEEN", field("detail")),
 ]
+LONGEST = timedelta(hours=1)
 Request = Annotated[
     Path | None,
     typer.Option(
@@ -68,6 +69,8 @@ def probe(
 
     Exit code 0 only if every promise was shown to hold, with its effects observed.
     """
+    if not 0 < timeout <= LONGEST.total_seconds():
+        raise usage(f"--timeout takes seconds, more than 0 and at most {LONGEST.total_seconds():.0f}")
     known = descriptors.load(descriptor_files, protos)
     given = _Given(target, method, request, compensated_by, compensation_request, observe, observe_request)
     verdicts = asyncio.run(given.run(known, timedelta(seconds=timeout)))
@@ -161,17 +164,18 @@ class _Given:
 
 async def _pool(known: "FileDescriptorSet | None", wire: "Wire", services: list[str]) -> "DescriptorPool":
     """All contracts: as given, else by reflection."""
-    from google.protobuf.descriptor_pool import DescriptorPool
+    from amends_saga.descriptors import DescriptorError
+    from amends_saga.descriptors.contracts import build_pool
 
-    pool = DescriptorPool()
     sets = [known] if known is not None else [await contracts.reflect(wire.channel, name) for name in services]
-    added: set[str] = set()
-    for files in sets:
-        for file in files.file:
-            if file.name not in added:
-                added.add(file.name)
-                pool.Add(file)
-    return pool
+    files = {file.name: file for contract in sets for file in contract.file}
+    try:
+        return build_pool(files.values())
+    except DescriptorError as error:
+        raise usage(
+            f"the contracts cannot be used: {error}",
+            "Make them anew, with all that they import: protoc --include_imports.",
+        ) from None
 
 
 def _service(method: str) -> str:
@@ -193,6 +197,8 @@ def _find(pool: "DescriptorPool", method: str) -> "MethodDescriptor":
     if found is None:
         near = get_close_matches(name, list(service.methods_by_name), n=1)
         raise usage(f"{service_name} has no method {name}", f"Did you mean {near[0]}?" if near else "")
+    if found.client_streaming or found.server_streaming:
+        raise usage(f"{name} is a stream", "A step of a saga is one request and one response.")
     return found
 
 

@@ -6,7 +6,8 @@ Each question needs an operation of its own, so every request is made anew for a
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+from zlib import crc32
 
 from google.protobuf import json_format
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
@@ -16,6 +17,8 @@ from amends_cli.failure import usage
 
 UNIQUE = "${unique}"
 MAXIMUM_DEPTH = 6
+MOST = 1_000_000_000
+"""Numbers stay below this, so that they fit into 32 bits."""
 
 Make = Callable[[str], bytes]
 """Makes a request, serialised, of a unique text."""
@@ -48,17 +51,34 @@ def is_unique(path: Path) -> bool:
 
 
 def generated(of: Descriptor) -> Make:
-    """Requests in which every text is the unique one, every number 1, every list has one element."""
+    """Requests in which every text is the unique one, every number 1, every list has one element.
 
-    def make(unique: str) -> bytes:
+    Where no text tells two operations apart, whole numbers are made of the unique text too.
+    """
+
+    def make(unique: str, *, number: int = 1) -> bytes:
         message = GetMessageClass(of)()
-        _fill(message, of, unique, 0)
+        _fill(message, of, Values(unique, number), 0)
         return bytes(message.SerializeToString(deterministic=True))
 
-    return make
+    if differ(make):
+        return make
+    return lambda unique: make(unique, number=1 + crc32(unique.encode()) % MOST)
 
 
-def _fill(message: Any, of: Descriptor, unique: str, depth: int) -> None:
+def differ(make: Make) -> bool:
+    """Return whether the requests of two operations differ."""
+    return make("one") != make("another")
+
+
+class Values(NamedTuple):
+    """What a generated request is filled with."""
+
+    text: str
+    number: int
+
+
+def _fill(message: Any, of: Descriptor, values: Values, depth: int) -> None:
     taken: set[str] = set()
     for field in of.fields:
         group = field.containing_oneof
@@ -68,31 +88,33 @@ def _fill(message: Any, of: Descriptor, unique: str, depth: int) -> None:
             taken.add(group.name)
         if field.message_type is not None and depth >= MAXIMUM_DEPTH:
             continue
-        _set(message, field, unique, depth)
+        _set(message, field, values, depth)
 
 
-def _set(message: Any, field: FieldDescriptor, unique: str, depth: int) -> None:
+def _set(message: Any, field: FieldDescriptor, values: Values, depth: int) -> None:
     if field.message_type is not None and field.message_type.GetOptions().map_entry:
         return
     if field.message_type is not None:
         child = getattr(message, field.name).add() if field.is_repeated else getattr(message, field.name)
         child.SetInParent() if not field.is_repeated else None
-        _fill(child, field.message_type, unique, depth + 1)
+        _fill(child, field.message_type, values, depth + 1)
         return
-    value = _scalar(field, unique)
+    value = _scalar(field, values)
     if field.is_repeated:
         getattr(message, field.name).append(value)
     else:
         setattr(message, field.name, value)
 
 
-def _scalar(field: FieldDescriptor, unique: str) -> Any:
+def _scalar(field: FieldDescriptor, values: Values) -> Any:
     if field.enum_type is not None:
         return field.enum_type.values[min(1, len(field.enum_type.values) - 1)].number
     match field.cpp_type:
         case FieldDescriptor.CPPTYPE_STRING:
-            return unique.encode() if field.type == FieldDescriptor.TYPE_BYTES else unique
+            return values.text.encode() if field.type == FieldDescriptor.TYPE_BYTES else values.text
         case FieldDescriptor.CPPTYPE_BOOL:
             return True
-        case _:
+        case FieldDescriptor.CPPTYPE_FLOAT | FieldDescriptor.CPPTYPE_DOUBLE:
             return 1
+        case _:
+            return values.number

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
 STATUS_DETAILS = "grpc-status-details-bin"
@@ -94,11 +95,18 @@ class Wire:
 
 def _answer(code: grpc.StatusCode, body: bytes, message: str, trailers: Any) -> Answer:
     found = dict(trailers or ())
-    reason = ""
-    if STATUS_DETAILS in found:
-        for detail in status_pb2.Status.FromString(found[STATUS_DETAILS]).details:
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info):
-                reason = info.reason
+    reason = _reason(found[STATUS_DETAILS]) if STATUS_DETAILS in found else ""
     guarded = str(found.get("amends-barrier", "")) == "1"
     return Answer(code, body, reason, message, guarded, str(found.get("amends-void", "")))
+
+
+def _reason(details: Any) -> str:
+    """Return the reason of the ErrorInfo in a google.rpc.Status; empty when it is none: anybody may have written it."""
+    info = error_details_pb2.ErrorInfo()
+    try:
+        for detail in status_pb2.Status.FromString(details).details:
+            if detail.Unpack(info):
+                return str(info.reason)
+    except (DecodeError, TypeError):
+        return ""
+    return ""

@@ -4,6 +4,7 @@ Called by the guard. `connection` and `savepoint` are for handlers.
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,6 +24,12 @@ Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 INSERTED = "INSERT 0 1"
 ROLLBACK_TIMEOUT = timedelta(seconds=5)
+
+DROPPED = "barrier.connection_dropped"
+_log = logging.getLogger(__name__)
+
+# What asyncpg raises for a connection that breaks, in the middle of whatever it does.
+_BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 
 _lent: ContextVar[Connection] = ContextVar("amends_barrier_connection")
 _savepoints = count(1)
@@ -60,6 +67,8 @@ async def savepoint() -> AsyncIterator[Connection]:
 
 def refusal_for(error: Exception) -> Refusal | None:
     """Return the refusal that asks for another try, if that can help; None for an error that is the handler's own."""
+    if isinstance(error, asyncpg.InternalClientError):
+        return Refusal(Reason.DATABASE_UNAVAILABLE)  # the server was ending the connection
     if not isinstance(error, asyncpg.PostgresError):
         return None
     state = str(error.sqlstate or "")
@@ -88,7 +97,7 @@ class Transaction:
     async def __aenter__(self) -> Self:
         try:
             self._held = cast("Connection", await self._pool.acquire())
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        except _BROKEN as error:
             raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
         self._token = _lent.set(self._held)
         return self
@@ -102,7 +111,7 @@ class Transaction:
             if self._open:
                 await self._rollback()
         finally:
-            await self._pool.release(cast("Any", self._held))
+            await self._give_back()
         if refusal is not None:
             raise refusal from error
 
@@ -174,8 +183,16 @@ class Transaction:
         try:
             async with asyncio.timeout(ROLLBACK_TIMEOUT.total_seconds()):
                 await self._held.execute("ROLLBACK")
-        except (TimeoutError, OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-            self._held.terminate()
+        except (TimeoutError, *_BROKEN):
+            if not self.lost:
+                self._held.terminate()
+
+    async def _give_back(self) -> None:
+        """Give the connection back. One that ends meanwhile changes nothing of what was committed or refused."""
+        try:
+            await self._pool.release(cast("Any", self._held))
+        except _BROKEN as error:  # the pool has dropped it
+            _log.info(DROPPED, extra={"error": type(error).__name__})
 
     async def read(self, key: str) -> "dict[Operation, Row]":
         """Return what is recorded under a key."""

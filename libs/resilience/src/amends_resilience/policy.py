@@ -35,12 +35,9 @@ STATUS_NAMES = frozenset(
 )
 """Every gRPC status but OK."""
 
-RETRY_ON = frozenset(
-    {"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN", "ABORTED", "CANCELLED"}
-)
-"""What is tried again unless a policy says otherwise. CANCELLED comes from a server that stops while a call is under
-way; a caller that gives up hears an exception instead. ABORTED with a reason of the barrier is a rejection and never
-gets as far as this set; without one it is a conflict that asks for another try."""
+RETRY_ON = frozenset({"UNAVAILABLE", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNKNOWN", "ABORTED"})
+"""What is tried again unless a policy says otherwise; CANCELLED goes with UNAVAILABLE. ABORTED with a reason of the
+barrier is a rejection and never gets as far as this set; without one it is a conflict that asks for another try."""
 
 
 def _too_long_or_none(name: str, value: timedelta) -> list[str]:
@@ -151,9 +148,11 @@ class RetryPolicy:
     def again(self, status: str, attempt: int) -> bool:
         """Tell whether attempt number `attempt` (from 1), answered with the status named, may be followed by another.
 
-        Says nothing of the outcome's class: a status that is retried may well be a rejection.
+        Says nothing of the outcome's class: a status that is retried may well be a rejection. CANCELLED counts as
+        UNAVAILABLE: whoever asks has cancelled nothing, but a server that stops ends what it has not begun so.
         """
-        return attempt < self.attempts and status in self.retry_on
+        listed = status in self.retry_on or (status == "CANCELLED" and "UNAVAILABLE" in self.retry_on)
+        return attempt < self.attempts and listed
 
     def worst_case(self) -> timedelta:
         """Return how long a call can take at most: every attempt to its timeout, every pause to its ceiling."""

@@ -7,6 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
+MAX_NAMES = 20_000
+MAX_NAME = 200
+"""Names longer than that, and among more than those, are not looked up."""
+
 
 class Severity(StrEnum):
     """How bad a finding is."""
@@ -73,16 +77,10 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that was probably meant, None when nothing is near."""
-    from difflib import get_close_matches  # costs 10 ms of every start, and only a mistake needs it
+    from amends_saga.spelling import nearest  # only a mistake needs it
 
     candidates = sorted(set(known))
-    if len(candidates) > 2_000 or len(name) > 200:
-        return None
-    near = get_close_matches(name, candidates, n=1, cutoff=0.6)
-    if near:
-        return near[0]
-    folded = {c.replace("_", "").casefold(): c for c in candidates}
-    return folded.get(name.replace("_", "").casefold())
+    return nearest(name, candidates) if len(candidates) <= MAX_NAMES and len(name) <= MAX_NAME else None
 
 
 def choices(name: str, known: Iterable[str], otherwise: str = "") -> str:

@@ -122,6 +122,7 @@ def test_the_intent_to_call_the_pivot_is_on_disk_before_the_call() -> None:
     run = ByHand.ready(shape("g>P")).ok("a")
     assert run.last == Intent(1)
     assert run.flying == ()
+    assert run.durable(run.state.seq - 1).flying == (), "all but the intent"
     assert run.settle().flying == ("b",)
 
 

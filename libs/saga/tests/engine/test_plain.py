@@ -21,6 +21,7 @@ def test_the_intent_of_a_plain_action_is_on_disk_before_the_call(kind: str) -> N
     run = ByHand(shape(f"{kind}>g")).durable(1)
     assert run.last == Intent(0)
     assert run.flying == ()
+    assert run.durable(1).wait().flying == (), "whatever it hears, but of the intent"
     assert run.settle().flying == ("a",)
 
 

@@ -49,7 +49,7 @@ def test_the_first_path_to_a_violation_is_a_shortest_and_its_seed_replays_it() -
     assert violation.path[0] == "the run is asked for"
 
 
-@pytest.mark.parametrize("seed", ["1:0", "111:0", "11:999", "11:x", "nonsense"])
+@pytest.mark.parametrize("seed", ["1:0", "111:0", "11:999", "11:x", "nonsense", "xx:0", "", ":"])
 def test_a_seed_of_another_saga_or_other_bounds_is_refused(seed: str) -> None:
     with pytest.raises(ValueError, match=r"seed"):
         replay_seed(shape("g>g"), seed + ".0" * 200, SMALL)
@@ -71,7 +71,20 @@ def test_the_default_bounds_are_two_attempts_two_crashes_two_owners_and_one_reso
     assert (bounds.attempts, bounds.crashes, bounds.owners, bounds.resolutions) == (2, 2, 2, 1)
 
 
-@pytest.mark.parametrize("text", ["attemps=3", "attempts=many", "attempts=0", "late=3", "late", "attempts", "owners=x"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "attemps=3",
+        "attempts=many",
+        "attempts=0",
+        "late=3",
+        "late",
+        "attempts",
+        "owners=x",
+        "owners=²",
+        "states=1" + "0" * 5000,
+    ],
+)
 def test_a_bound_that_makes_no_sense_is_refused_with_its_name(text: str) -> None:
     with pytest.raises(ValueError, match=text.partition("=")[0]):
         Bounds.parse([text])

@@ -6,7 +6,7 @@ tests pays nothing for it.
 
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import pytest_asyncio
@@ -17,6 +17,19 @@ if TYPE_CHECKING:
     from amends_testkit.kubernetes import Kubernetes
 
 _numbers = itertools.count(1)
+COUNTED = "counted"
+"""Under this name a test records, with `record_property`, what it has enumerated: shown at the end of the run."""
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:
+    """Say what was enumerated, so that nobody has to believe it."""
+    reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
+    properties = [one for report in reports for one in getattr(report, "user_properties", ())]
+    counted = [value for name, value in properties if name == COUNTED]
+    if counted:
+        terminalreporter.section("counted")
+        for line in sorted(counted):
+            terminalreporter.write_line(line)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

@@ -4,13 +4,14 @@ Called by `check` and `compile`. Never raises on any saga, whatever was wrong wi
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from amends_saga import codes
 from amends_saga.analysis.gather import gather
 from amends_saga.analysis.model import Expression, ExpressionRole, Graph, Method, Model, ParticipantView, StepModel
 from amends_saga.analysis.resolve import Methods, SetCache
 from amends_saga.analysis.words import expression_findings
-from amends_saga.cel import Checked, Environment
+from amends_saga.cel import Checked, Environment, Problem
 from amends_saga.cel.environment import ANYTHING
 from amends_saga.definition import Node, RetryPolicyResource, Saga, Step
 from amends_saga.descriptors import (
@@ -22,6 +23,36 @@ from amends_saga.descriptors import (
 )
 from amends_saga.descriptors.contracts import build_pool
 from amends_saga.findings import Finding, choices
+
+MAX_TEXT = 256 * 1024
+"""Characters that all expressions of a saga may have together."""
+MAX_PARTS = 30_000
+"""Parts that they may have together; they are what the time of a check goes with."""
+MAX_UNKNOWN = 500
+"""Unknown names in `after` that are told."""
+STATES_A_PART = 20
+PARTS_A_PROBLEM = 20
+
+
+@dataclass
+class Budget:
+    """What is left of the work that one saga may make."""
+
+    text: int = MAX_TEXT
+    parts: int = MAX_PARTS
+
+    @property
+    def is_spent(self) -> bool:
+        """True when no more expressions are looked at."""
+        return self.text < 0 or self.parts < 0
+
+    def spend(self, text: str, checked: Checked | list[Problem]) -> None:
+        """Take off what an expression has cost."""
+        self.text -= len(text)
+        if isinstance(checked, Checked):
+            self.parts -= checked.parts + checked.states // STATES_A_PART
+        else:
+            self.parts -= PARTS_A_PROBLEM * len(checked)
 
 
 def analyse(
@@ -53,8 +84,9 @@ def analyse(
     extra = _extra_sets(saga, descriptors, cache, findings)
     contracts, input_type = gather(saga, methods, extra, findings)
     environment = _environment(saga, contracts, calls, input_type, findings)
+    budget = Budget()
     steps = tuple(
-        StepModel(i, step, graph.after[i], *calls[i], _expressions(i, step, calls[i], environment, findings))
+        StepModel(i, step, graph.after[i], *calls[i], _expressions(i, step, calls[i], environment, budget, findings))
         for i, step in enumerate(saga.steps)
     )
     return Model(
@@ -80,17 +112,20 @@ def _unsure(steps: Sequence[Step]) -> frozenset[int]:
 def _after(steps: Sequence[Step], findings: list[Finding]) -> tuple[tuple[int, ...], ...]:
     index = {step.name: i for i, step in reversed(list(enumerate(steps)))}
     found: list[tuple[int, ...]] = []
+    unknown = 0
     for i, step in enumerate(steps):
         if step.after is None:
             found.append((i - 1,) if i else ())
             continue
         direct: list[int] = []
         for name, node in step.after:
-            if name not in index:
+            if name in index:
+                direct.append(index[name])
+                continue
+            unknown += 1
+            if unknown <= MAX_UNKNOWN:
                 hint = choices(name, (s.name for s in steps if s.name and s is not step))
                 findings.append(node.finding(codes.UNKNOWN_STEP, f"No step is called `{name[:80]}`.", hint))
-            else:
-                direct.append(index[name])
         found.append(tuple(dict.fromkeys(direct)))
     return tuple(found)
 
@@ -157,6 +192,7 @@ def _expressions(
     step: Step,
     calls: tuple[Method | None, Method | None],
     environment: Environment | None,
+    budget: Budget,
     findings: list[Finding],
 ) -> tuple[Expression, ...]:
     action, compensation = calls
@@ -171,7 +207,13 @@ def _expressions(
         return ()
     found = []
     for role, node, method in wanted:
+        if budget.is_spent:
+            break
         checked = environment.compile(node.value, method.package)
+        budget.spend(node.value, checked)
+        if budget.is_spent:
+            message = f"The expressions up to here have more than {MAX_PARTS:,} parts, or {MAX_TEXT:,} characters."
+            findings.append(node.finding(codes.TOO_COMPLEX, message, "Split the saga into several."))
         target = "" if role is ExpressionRole.WHEN else method.input_type
         if not isinstance(checked, Checked):
             findings.extend(expression_findings(node, checked, environment, method, target))

@@ -4,15 +4,16 @@ The same rules hold when a definition is checked, when a run starts, and at each
 Called by the analysis and by the orchestrator.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 from amends_resilience import Conflict as PolicyConflict
 from amends_resilience import NamedPolicy, match
+from google.protobuf.descriptor_pb2 import MethodDescriptorProto
 
 from amends_saga import codes
 from amends_saga.analysis.model import Method, ParticipantView
 from amends_saga.definition import CallSpec, Participant
-from amends_saga.descriptors import ContractSet, DescriptorError, parse_set, resolve_facts
+from amends_saga.descriptors import ContractSet, DescriptorError, Facts, parse_set, resolve_facts
 from amends_saga.findings import Code, Finding, choices
 
 FORBIDDEN = ("grpc.reflection.", "grpc.channelz.", "amends.saga.v1.")
@@ -44,7 +45,7 @@ def resolve(service: str, namespace: str, participants: Iterable[Participant]) -
 
 
 class Methods:
-    """Resolves calls of one saga, each service once; what is wrong goes to `report`."""
+    """Resolves calls of one saga, each method once; what is wrong goes to `report`, at each place that calls it."""
 
     def __init__(
         self,
@@ -56,8 +57,8 @@ class Methods:
     ) -> None:
         self._namespace, self._views, self._policies = namespace, views, policies
         self._sets, self._report = sets, report
-        self._services: dict[str, tuple[Participant, ContractSet] | None] = {}
-        self._found: dict[tuple[str, str], Method | None] = {}
+        self._services: dict[str, tuple[Participant, ContractSet] | Refusal] = {}
+        self._found: dict[tuple[str, str], tuple[Method | None, list[Refusal]]] = {}
         self.complete = True
         """False when the contract of some service could not be had."""
         self.sets: dict[str, ContractSet] = {}
@@ -66,56 +67,73 @@ class Methods:
     def find(self, call: CallSpec) -> Method | None:
         """Return the method that a call names, None (and a finding) when it cannot be called."""
         if call.service not in self._services:
-            self._services[call.service] = self._service(call)
-        found = self._services[call.service]
-        if found is None:
+            self._services[call.service] = self._service(call.service)
+        service = self._services[call.service]
+        if len(service) == 3:
             self.complete = False
+            self._report(call.node.finding(*service))
             return None
         key = (call.service, call.method)
         if key not in self._found:
-            self._found[key] = self._method(call, *found)
-        return self._found[key]
+            self._found[key] = self._method(call, *service)
+        method, refusals = self._found[key]
+        for refusal in refusals:
+            self._report(call.node.finding(*refusal))
+        return method
 
-    def _service(self, call: CallSpec) -> tuple[Participant, ContractSet] | None:
-        found = resolve(call.service, self._namespace, (view.participant for view in self._views))
+    def _service(self, service: str) -> tuple[Participant, ContractSet] | Refusal:
+        found = resolve(service, self._namespace, (view.participant for view in self._views))
         if not isinstance(found, Participant):
-            self._report(call.node.finding(*found))
-            return None
+            return found
+        name = found.metadata.full_name
         data = next(view.descriptors for view in self._views if view.participant is found)
         if data is None:
-            message = f"The descriptors of Participant {found.metadata.full_name} are not known."
             hint = "Give a FileDescriptorSet, or make the service reachable and switch its reflection on."
-            self._report(call.node.finding(codes.DESCRIPTORS_UNKNOWN, message, hint))
-            return None
+            return codes.DESCRIPTORS_UNKNOWN, f"The descriptors of Participant {name} are not known.", hint
         try:
-            contract = self._sets.get(found.metadata.full_name, data)
+            contract = self._sets.get(name, data)
         except DescriptorError as error:
-            hint = f"Give Participant {found.metadata.full_name} the output of protoc --descriptor_set_out."
-            self._report(call.node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))
-            return None
-        if call.service not in contract.symbols:
-            message = f"The contract of Participant {found.metadata.full_name} has no service `{call.service}`."
-            hint = choices(call.service, contract.symbols, "Give the Participant the descriptors of this service.")
-            self._report(call.node.finding(codes.UNKNOWN_SERVICE, message, hint))
-            return None
-        self.sets[call.service] = contract
+            hint = f"Give Participant {name} the output of protoc --descriptor_set_out."
+            return codes.DESCRIPTORS_BROKEN, str(error), hint
+        if service not in contract.symbols:
+            hint = choices(service, contract.symbols, "Give the Participant the descriptors of this service.")
+            return codes.UNKNOWN_SERVICE, f"The contract of Participant {name} has no service `{service}`.", hint
+        self.sets[service] = contract
         return found, contract
 
-    def _method(self, call: CallSpec, participant: Participant, contract: ContractSet) -> Method | None:
+    def _method(
+        self, call: CallSpec, participant: Participant, contract: ContractSet
+    ) -> tuple[Method | None, list[Refusal]]:
         method = contract.method(call.service, call.method)
         names = {found.name for found in contract.methods(call.service)}
         if method is None:
             message = f"`{call.service}` has no method `{call.method}`."
-            self._report(call.node.finding(codes.UNKNOWN_METHOD, message, choices(call.method, names)))
-            return None
+            return None, [(codes.UNKNOWN_METHOD, message, choices(call.method, names))]
         if method.client_streaming or method.server_streaming:
             message = f"`{call.method}` is a stream, a step is one request and one response."
-            self._report(call.node.finding(codes.NOT_UNARY, message, "Call a unary method."))
-            return None
+            return None, [(codes.NOT_UNARY, message, "Call a unary method.")]
+        refusals: list[Refusal] = []
         if not participant.allows(call.method):
             message = f"Participant {participant.metadata.full_name} does not allow `{call.method}`."
-            hint = f"Have its owner add `{call.method}` to `methods`."
-            self._report(call.node.finding(codes.NOT_ALLOWED, message, hint))
+            refusals.append((codes.NOT_ALLOWED, message, f"Have its owner add `{call.method}` to `methods`."))
+        policy = match(self._policies, call.service, call.method)
+        if isinstance(policy, PolicyConflict):
+            hint = "Make one of them more specific, or take the method out of the others."
+            refusals.append((codes.POLICY_CONFLICT, str(policy), hint))
+        found = Method(
+            participant,
+            call.method,
+            method.input_type.lstrip("."),
+            method.output_type.lstrip("."),
+            self._facts(call, participant, method, names),
+            None if isinstance(policy, PolicyConflict) else policy,
+        )
+        return found, refusals
+
+    def _facts(
+        self, call: CallSpec, participant: Participant, method: MethodDescriptorProto, names: Collection[str]
+    ) -> Facts:
+        """Return what contract and Participant say; where they disagree is told where the Participant says it."""
         entry = participant.methods.get(call.method)
         facts, wrong = resolve_facts(method, entry)
         for sentence in wrong:
@@ -127,21 +145,7 @@ class Methods:
             message = f"`{call.method}` says that it is undone by `{facts.compensated_by}`, which does not exist."
             node = entry.node if entry is not None and entry.compensated_by else call.node
             self._report(node.finding(codes.UNDONE_BY_NOTHING, message, choices(facts.compensated_by, names)))
-        policy = match(self._policies, call.service, call.method)
-        if isinstance(policy, PolicyConflict):
-            hint = "Make one of them more specific, or take the method out of the others."
-            self._report(call.node.finding(codes.POLICY_CONFLICT, str(policy), hint))
-            policy_or_none = None
-        else:
-            policy_or_none = policy
-        return Method(
-            participant,
-            call.method,
-            method.input_type.lstrip("."),
-            method.output_type.lstrip("."),
-            facts,
-            policy_or_none,
-        )
+        return facts
 
 
 class SetCache:

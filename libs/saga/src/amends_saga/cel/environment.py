@@ -14,12 +14,21 @@ from cel_expr_python import cel  # type: ignore[import-untyped]
 from cel_expr_python.ext import ext_optional  # type: ignore[import-untyped]
 from google.protobuf.descriptor_pool import DescriptorPool
 
+from amends_saga.cel.patterns import states
 from amends_saga.cel.syntax import read_checked
 from amends_saga.cel.types import DYN, Type, read_type
 
 MAX_BYTES = 1_024
 MAX_NODES = 1_000
 MAX_COMPREHENSIONS = 1
+MAX_STATES = 2_000
+"""States that the regular expressions of an expression may have together, see `patterns`."""
+ROUNDS = 10
+"""How many times a regular expression counts that is matched for each element of a list."""
+NEEDLE = 1_000
+"""States that a text counts for which is looked for and not written out: both may be long."""
+MAX_PROBLEMS = 20
+"""Mistakes that are told of one expression."""
 ANYTHING = "dyn"
 """The type of a variable whose message is not known: every use of it is accepted."""
 _DOUBLING = re.compile(r"\bopt(?:Flat)?Map\b")
@@ -72,6 +81,10 @@ class Checked:
     type: Type
     comprehension: Any = None
     """The one comprehension there is, None when there is none."""
+    parts: int = 0
+    """How many nodes it has."""
+    states: int = 0
+    """About how many states its regular expressions have, and what counts like them."""
 
     @property
     def root(self) -> Any:
@@ -171,6 +184,10 @@ class _Survey:
     type_names: set[int] = field(default_factory=set)
     literals: set[str] = field(default_factory=set)
     count: int = 0
+    states: int = 0
+    needles: int = 0
+    computed: list[Any] = field(default_factory=list)
+    """Regular expressions that are not written out."""
 
     def walk(self, proto: Any) -> None:
         """Visit every node."""
@@ -190,7 +207,19 @@ class _Survey:
             elif kind != "const_expr":
                 if kind == "struct_expr":
                     self.literals.add(node.struct_expr.message_name)
+                elif kind == "call_expr" and node.call_expr.args:
+                    self._searches(node.call_expr.function, node.call_expr.args[-1], ROUNDS if bound else 1)
                 waiting += [(child, bound) for child in children(node)]
+
+    def _searches(self, function: str, node: Any, rounds: int) -> None:
+        """Count what a search for `node` costs."""
+        written = node.const_expr.HasField("string_value")
+        if function == "contains" and not written:
+            self.needles += 1
+        elif function == "matches" and written:
+            self.states += rounds * states(node.const_expr.string_value)
+        elif function == "matches":
+            self.computed.append(node)
 
     def _ident(self, proto: Any, node: Any, bound: frozenset[str]) -> None:
         name, id_ = node.ident_expr.name, node.id
@@ -217,6 +246,9 @@ def _checked(text: str, proto: Any, compiled: cel.Expression) -> Checked | list[
         return [Problem(ProblemKind.TOO_COMPLEX, at, 1, message)]
     if survey.count > MAX_NODES:
         return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, f"The expression has more than {MAX_NODES:,} parts.")]
+    costly = _patterns(proto, survey)
+    if costly:
+        return costly
     root = proto.expr.id
     return Checked(
         text=text,
@@ -227,7 +259,21 @@ def _checked(text: str, proto: Any, compiled: cel.Expression) -> Checked | list[
         literals=frozenset(survey.literals),
         type=read_type(proto.type_map[root]) if root in proto.type_map else DYN,
         comprehension=survey.loops[0].comprehension_expr if survey.loops else None,
+        parts=survey.count,
+        states=survey.states + NEEDLE * survey.needles,
     )
+
+
+def _patterns(proto: Any, survey: _Survey) -> list[Problem]:
+    """Return what is wrong with the cost of regular expressions."""
+    if survey.computed:
+        message = "A regular expression must be written out: what a run brings may cost anything."
+        places = [proto.source_info.positions.get(node.id, 0) for node in survey.computed]
+        return [Problem(ProblemKind.TOO_COMPLEX, at, 1, message) for at in places]
+    if survey.states > MAX_STATES:
+        message = f"The regular expressions have about {survey.states:,} states, more than {MAX_STATES:,}."
+        return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, message)]
+    return []
 
 
 def _problems(text: str, error: str) -> list[Problem]:
@@ -235,7 +281,7 @@ def _problems(text: str, error: str) -> list[Problem]:
         _problem(text, int(m[1]), int(m[2]), m[3].removesuffix(" [INVALID_ARGUMENT]")) for m in _ERROR.finditer(error)
     ]
     if found:
-        return list(dict.fromkeys(found))
+        return list(dict.fromkeys(found))[:MAX_PROBLEMS]
     if "recursion" in error:
         return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, "The expression is nested deeper than 32.")]
     return [Problem(ProblemKind.SYNTAX, 0, 1, f"The expression cannot be compiled: {error.splitlines()[0][:200]}.")]
@@ -268,7 +314,15 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
 def locate(text: str, offset: int, name: str) -> int:
     """Return where `name` stands nearest to `offset`: CEL points at the dot or colon beside it."""
     best: int | None = None
-    for match in re.finditer(rf"(?<![\w]){re.escape(name)}(?![\w])", text):
-        if best is None or abs(match.start() - offset) < abs(best - offset):
-            best = match.start()
+    start = text.find(name) if name else -1
+    while start >= 0:
+        end = start + len(name)
+        whole = not _in_word(text[start - 1 : start]) and not _in_word(text[end : end + 1])
+        if whole and (best is None or abs(start - offset) < abs(best - offset)):
+            best = start
+        start = text.find(name, start + 1)
     return offset if best is None else best
+
+
+def _in_word(character: str) -> bool:
+    return character.isalnum() or character == "_"

@@ -20,6 +20,8 @@ MAX_ELEMENTS = 1_000
 MAX_RESULT = 1024 * 1024
 MAX_WORK = 64 * 1024 * 1024
 """Bytes that an evaluation may at most touch, estimated beforehand: uses times sizes times rounds."""
+STATES_A_BYTE = 4
+"""States of a regular expression that cost as much for a byte as touching it once more."""
 _LOOP_VARIABLES = ("@result",)
 _SMALL = 16
 
@@ -62,8 +64,9 @@ class Program:
             if turns > MAX_ELEMENTS:
                 raise ExpressionError(f"{self.name} runs over {turns:,} elements, more than {MAX_ELEMENTS:,}")
         body = sum(_size(data, use) for use in self.rounds) if turns else 0
-        if sum(_size(data, use) for use in self.once) + turns * body > MAX_WORK:
-            raise ExpressionError(f"{self.name} would touch more than {MAX_WORK // 1024 // 1024} MiB")
+        allowed = MAX_WORK // (1 + self.checked.states // STATES_A_BYTE)
+        if sum(_size(data, use) for use in self.once) + turns * body > allowed:
+            raise ExpressionError(f"{self.name} would touch more than {allowed // 1024:,} KiB")
         return self._evaluate(self.checked.compiled, data)
 
     def message(self, data: Mapping[str, Message], made: type[Message]) -> bytes:

@@ -100,6 +100,17 @@ def oneof_lost(model: Model) -> Iterator[Finding]:
             yield at(expression.node, offset, len(names[-1]), codes.ONEOF_LOST, message, hint)
 
 
+def field_twice(model: Model) -> Iterator[Finding]:
+    """A message literal sets each field once."""
+    for _, expression, flow in flows(model):
+        for entry in flow.doubled:
+            name = entry.field_key
+            offset = locate(flow.checked.text, flow.checked.offset(entry.id), name)
+            message = f"`{name}` is set twice: only the last one counts."
+            hint = "Leave one of them out."
+            yield at(expression.node, offset, len(name), codes.DUPLICATE_FIELD, message, hint)
+
+
 def skipped_step(model: Model) -> Iterator[Finding]:
     """The response of a step that may have been skipped is used under a guard only."""
     conditional = {step.name: step for step in model.steps if step.step.when is not None}
@@ -267,6 +278,7 @@ def _pattern_error(pattern: str) -> str | None:
 RULES: tuple[Rule, ...] = (
     presence_lost,
     oneof_lost,
+    field_twice,
     skipped_step,
     redaction_lost,
     any_copied,

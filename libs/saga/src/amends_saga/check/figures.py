@@ -3,15 +3,18 @@
 Called by `checker`, by the rules about time, and by the renderers.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from amends_resilience import Conflict, NamedPolicy, match
+from amends_resilience import Conflict, match
 
 from amends_saga.analysis import Method, Model
 
 ZERO = timedelta(0)
+DEEPEST = 9
+"""Services in a chain of retries, ours included."""
+CHAINS = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,6 @@ def figures_of(model: Model, required: Sequence[str]) -> SagaFigures:
     """Return the figures of a saga."""
     worst, path = longest_path(model, undoable_only=True)
     whole, _ = longest_path(model, undoable_only=False)
-    named = [policy.named() for policy in model.policies]
-    calls = {view.participant.service: tuple(n for n, _ in view.participant.calls) for view in model.participants}
     steps = []
     for step in model.steps:
         action, undo = step.action, step.compensation
@@ -73,7 +74,7 @@ def figures_of(model: Model, required: Sequence[str]) -> SagaFigures:
                 worst_case=worst_case_of(action) if policy is not None else None,
                 compensation=undo.full_name if undo is not None else "",
                 compensation_kind=undo.kind.value if undo is not None else "",
-                amplification=layers(action, named, calls) if action is not None else (),
+                amplification=layers(model, action) if action is not None else (),
             )
         )
     saga = model.saga
@@ -133,25 +134,57 @@ def longest_path(model: Model, *, undoable_only: bool) -> tuple[timedelta, tuple
     return time, tuple(reversed(path))
 
 
-def layers(method: Method, policies: Sequence[NamedPolicy], calls: Mapping[str, Sequence[str]]) -> tuple[int, ...]:
+def layers(model: Model, method: Method) -> tuple[int, ...]:
     """Return the attempts at each layer: ours, then along the worst chain of services that the participant calls."""
+    if "layers" not in model.notes:
+        model.notes["layers"] = Layers(model)
     own = attempts_of(method)
-    return (own if own is not None else 1, *_below(method.service, policies, calls, frozenset({method.service})))
+    return (own if own is not None else 1, *model.notes["layers"].below(method.service))
 
 
-def _below(
-    service: str, policies: Sequence[NamedPolicy], calls: Mapping[str, Sequence[str]], seen: frozenset[str]
-) -> tuple[int, ...]:
-    worst: tuple[int, ...] = ()
-    for called in calls.get(service, ()):
-        if called in seen or len(seen) > 8:
-            continue
-        policy = match(policies, called, "*")
-        attempts = 1 if isinstance(policy, Conflict) else policy.attempts
-        found = (attempts, *_below(called, policies, calls, seen | {called}))
-        if product(found) > product(worst):
-            worst = found
-    return worst
+class Layers:
+    """The worst chain of services below each, none of them twice.
+
+    Services that call each other in every way have more chains than can be counted, so a search gives up after
+    CHAINS of them and keeps the worst that it has seen. It takes those first that retry most.
+    """
+
+    def __init__(self, model: Model) -> None:
+        self._policies = [policy.named() for policy in model.policies]
+        calls = {view.participant.service: [name for name, _ in view.participant.calls] for view in model.participants}
+        self._attempts = {name: self._of(name) for called in calls.values() for name in called}
+        self._calls = {
+            service: sorted(dict.fromkeys(called), key=lambda name: -self._attempts[name])
+            for service, called in calls.items()
+        }
+        self._most = max(self._attempts.values(), default=1)
+        self._known: dict[str, tuple[int, ...]] = {}
+        self._left = 0
+
+    def below(self, service: str) -> tuple[int, ...]:
+        """Return the attempts at each layer below a service."""
+        if service not in self._known:
+            self._left = CHAINS
+            self._known[service] = self._worst((service,))
+        return self._known[service]
+
+    def _of(self, service: str) -> int:
+        policy = match(self._policies, service, "*")
+        return 1 if isinstance(policy, Conflict) else policy.attempts
+
+    def _worst(self, chain: tuple[str, ...]) -> tuple[int, ...]:
+        worst: tuple[int, ...] = ()
+        room = DEEPEST - len(chain)
+        for called in self._calls.get(chain[-1], ()) if room > 0 else ():
+            if called in chain:
+                continue
+            if self._left <= 0 or product(worst) >= self._most**room:
+                break
+            self._left -= 1
+            found = (self._attempts[called], *self._worst((*chain, called)))
+            if product(found) > product(worst):
+                worst = found
+        return worst
 
 
 def product(numbers: Sequence[int]) -> int:

@@ -87,6 +87,8 @@ class Flow:
     copies: list[Copy] = field(default_factory=list)
     uses: list[Use] = field(default_factory=list)
     arms: list[Arms] = field(default_factory=list)
+    doubled: list[Any] = field(default_factory=list)
+    """Entries of message literals that set a field for the second time."""
     missing: list[tuple[Any, FieldDescriptor]] = field(default_factory=list)
     """Message literals without a field that their contract calls `required`."""
     patterns: list[Any] = field(default_factory=list)
@@ -230,14 +232,18 @@ class Flow:
                 self.walk(entry.value, replace(at, target=value))
             return
         grouped: dict[str, list[Any]] = {}
+        seen = set[str]()
         for entry in literal.entries:
             target = self.field_of(literal.message_name, entry.field_key)
             hidden = at.hidden or (is_redacted(target))
             inside = replace(at, copying=True, flows=True, direct=True, target=target, hidden=hidden, probing=False)
             self.walk(entry.value, inside)
             oneof = real_oneof(target)
-            if oneof is not None:
+            if entry.field_key in seen:
+                self.doubled.append(entry)
+            elif oneof is not None:
                 grouped.setdefault(oneof, []).append(entry)
+            seen.add(entry.field_key)
         certain = {entry.field_key for entry in literal.entries if not entry.optional_entry}
         message = self._descriptor(literal.message_name)
         for required in message.fields if message is not None else ():

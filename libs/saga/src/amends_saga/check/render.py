@@ -127,6 +127,16 @@ def figures_table(figures: SagaFigures) -> tuple[list[str], list[list[str]]]:
     return headings, rows
 
 
+def figures_line(figures: SagaFigures) -> str:
+    """Return the figures of a saga in one line, for whoever did not ask for more."""
+    deadline = format_duration(figures.deadline) if figures.deadline is not None else "none"
+    calls = max((product(step.amplification) for step in figures.steps), default=1)
+    return (
+        f"{figures.namespace}/{figures.saga}: at worst {format_duration(figures.worst_case)} to the point of no return "
+        f"(deadline: {deadline}), {format_duration(figures.whole_worst_case)} to the end; one call may become {calls}"
+    )
+
+
 def figures_lines(figures: SagaFigures) -> list[str]:
     """Return the figures that are not of one step, as sentences."""
     deadline = format_duration(figures.deadline) if figures.deadline is not None else "none"
@@ -174,6 +184,13 @@ def _sarif_rule(code: codes.Code) -> dict[str, Any]:
     }
 
 
+def _uri(source: str) -> str:
+    """Return the URI reference of a file: relative to where the command ran, as code scanning wants it."""
+    from urllib.parse import quote  # only this form needs it
+
+    return quote(source.replace("\\", "/").removeprefix("./"), safe="/~", errors="replace")
+
+
 def _sarif_result(finding: Finding, index: int) -> dict[str, Any]:
     place = finding.place
     region: dict[str, Any] = {}
@@ -181,7 +198,7 @@ def _sarif_result(finding: Finding, index: int) -> dict[str, Any]:
         region = {"startLine": place.line, "startColumn": max(1, place.column)}
         region["endColumn"] = region["startColumn"] + place.width
         region["snippet"] = {"text": place.excerpt}
-    location: dict[str, Any] = {"artifactLocation": {"uri": place.source.replace("\\", "/")}}
+    location: dict[str, Any] = {"artifactLocation": {"uri": _uri(place.source)}}
     if region:
         location["region"] = region
     return {

@@ -32,12 +32,10 @@ def deadline_too_short(model: Model) -> Iterator[Finding]:
 
 def amplification(model: Model) -> Iterator[Finding]:
     """Retries of several layers do not multiply unseen."""
-    named = [policy.named() for policy in model.policies]
-    calls = {view.participant.service: tuple(n for n, _ in view.participant.calls) for view in model.participants}
     for step in model.steps:
         if step.action is None or step.step.call is None:
             continue
-        found = layers(step.action, named, calls)
+        found = layers(model, step.action)
         if sum(attempts > 1 for attempts in found) > 1:
             sum_ = f"{' × '.join(str(attempts) for attempts in found)} = {product(found)}"
             message = f"One call of `{step.name}` can become {sum_} calls at the bottom, for every layer retries."

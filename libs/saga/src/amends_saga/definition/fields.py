@@ -14,6 +14,10 @@ from amends_saga.definition.nodes import Node, NodeKind, scalar
 from amends_saga.findings import Code, Finding, choices
 
 T = TypeVar("T")
+MAX_ITEMS = 1_000
+"""Entries of a list, and fields of an inline input."""
+MAX_WRONG = 100
+"""Unknown or doubled fields that are told of one mapping."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -28,19 +32,29 @@ class Fields:
         if node.kind is not NodeKind.MAPPING:
             self.add(codes.WRONG_TYPE, node, f"{what} must be a mapping, it is {describe(node)}.", _fields_hint(known))
             return
-        for key, value in node.pairs:
-            if key.value not in known:
-                hint = choices(key.value, known, "Leave it out.")
-                self.add(codes.UNKNOWN_FIELD, key, f"{what} has no field `{key.value[:80]}`.", hint)
-            elif key.value in self._values:
-                self.add(codes.DUPLICATE_FIELD, key, f"`{key.value}` is given twice.", "Leave one of them out.")
-            else:
-                self._values[key.value] = value
+        self._take(known)
         for name in required:
             found = self._values.get(name)
             if found is None or found.is_null:
                 self.add(codes.MISSING_FIELD, node, f"{what} has no `{name}`.", f"Add `{name}`.")
                 self._values.pop(name, None)
+
+    def _take(self, known: Sequence[str]) -> None:
+        wrong = 0
+        for key, value in self.node.pairs:
+            if key.value in known and key.value not in self._values:
+                self._values[key.value] = value
+                continue
+            wrong += 1
+            if wrong > MAX_WRONG:
+                message = f"{self.what} has more than {MAX_WRONG} fields that mean nothing here."
+                self.add(codes.TOO_LARGE, key, message, "Mend those above first.")
+                return
+            if key.value in known:
+                self.add(codes.DUPLICATE_FIELD, key, f"`{key.value}` is given twice.", "Leave one of them out.")
+            else:
+                hint = choices(key.value, known, "Leave it out.")
+                self.add(codes.UNKNOWN_FIELD, key, f"{self.what} has no field `{key.value[:80]}`.", hint)
 
     def add(self, code: Code, node: Node, message: str, hint: str) -> None:
         """Record a finding."""
@@ -90,8 +104,15 @@ class Fields:
                 codes.WRONG_TYPE, node, f"`{name}` must be a list, it is {describe(node)}.", "Write `[a, b]`, or `[]`."
             )
             return None
-        found = ((self._text(name, item), item) for item in node.items)
+        found = ((self._text(name, item), item) for item in self.few(name, node.items))
         return tuple((text, item) for text, item in found if text is not None)
+
+    def few(self, name: str, items: Sequence[Node]) -> Sequence[Node]:
+        """Return the items of a list, or the first thousand of more and a finding."""
+        if len(items) > MAX_ITEMS:
+            message = f"`{name}` has {len(items):,} entries, more than {MAX_ITEMS:,}."
+            self.add(codes.TOO_LARGE, items[MAX_ITEMS], message, "Write fewer.")
+        return items[:MAX_ITEMS]
 
     def part(self, name: str, known: Sequence[str], required: Iterable[str] = ()) -> "Fields | None":
         """Return the fields of a nested mapping, None when it is left out."""

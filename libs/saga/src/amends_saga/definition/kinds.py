@@ -93,7 +93,7 @@ def _methods(fields: Fields, findings: list[Finding]) -> tuple[bool, Mapping[str
         fields.add(codes.WRONG_TYPE, node, "`methods` must be a list.", 'Write `["*"]` to allow all of them.')
         return False, {}
     every, entries = False, dict[str, MethodEntry]()
-    for item in node.items:
+    for item in fields.few("methods", node.items):
         if item.kind is NodeKind.SCALAR and item.value == "*":
             every = True
             continue

@@ -21,7 +21,8 @@ from amends_saga.findings import Code, Finding, Place
 MAX_CHARACTERS = 1_500_000
 """What a Kubernetes API server takes, about."""
 MAX_DEPTH = 64
-MAX_NODES = 200_000
+MAX_NODES = 50_000
+MAX_DOCUMENTS = 200
 _TAGS = {None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -123,7 +124,15 @@ def compose(name: str, text: str) -> tuple[list[Node], list[Finding]]:
                 "Split it into several files.",
                 0,
             )
-        roots.extend(_documents(source))
+        for root in _documents(source):
+            if len(roots) == MAX_DOCUMENTS:
+                raise _Refused(
+                    codes.TOO_LARGE,
+                    f"The text has more than {MAX_DOCUMENTS} documents.",
+                    "Split it into several files.",
+                    root.start,
+                )
+            roots.append(root)
     except _Refused as refused:
         place = source.place(refused.at)
         return roots, [Finding(refused.code.id, refused.code.severity, refused.message, refused.hint, place)]

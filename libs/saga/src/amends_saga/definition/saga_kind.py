@@ -8,7 +8,7 @@ import binascii
 import re
 
 from amends_saga import codes
-from amends_saga.definition.fields import Fields
+from amends_saga.definition.fields import MAX_ITEMS, Fields
 from amends_saga.definition.nodes import Node, NodeKind
 from amends_saga.definition.resources import CallSpec, Descriptors, InlineField, Metadata, Saga, Step
 from amends_saga.findings import Finding, choices
@@ -89,7 +89,8 @@ def _input(fields: Fields, node: Node) -> str | tuple[InlineField, ...] | None:
         fields.add(codes.WRONG_TYPE, node, "`input` must be a message name or a mapping, it is a list.", hint)
         return None
     found: dict[str, InlineField] = {}
-    for key, value in node.pairs:
+    fields.few("input", [key for key, _ in node.pairs])
+    for key, value in node.pairs[:MAX_ITEMS]:
         inline = _inline_field(fields, key, value)
         if inline is None:
             continue

@@ -5,6 +5,9 @@ Retries have no end, so an exploration is complete only within bounds; they are 
 
 from dataclasses import dataclass, fields
 
+LONGEST = 12
+"""Digits of a bound."""
+
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
@@ -68,6 +71,7 @@ def _value(name: str, value: str, *, flag: bool) -> int | bool:
         if value not in ("yes", "no"):
             raise ValueError(f"{name} is yes or no, not {value!r}")
         return value == "yes"
-    if not value.isdigit() or int(value) < (0 if name in ("resolutions", "crashes") else 1):
-        raise ValueError(f"{name} is a whole number, not {value!r}")
+    least = 0 if name in ("resolutions", "crashes") else 1
+    if not value.isascii() or not value.isdigit() or len(value) > LONGEST or int(value) < least:
+        raise ValueError(f"{name} is a whole number of at least {least}, not {value[:40]!r}")
     return int(value)

@@ -19,7 +19,7 @@ from amends_saga.explore.participants import Broken
 from amends_saga.plan import Plan
 
 STUCK = "the run waits for something that never comes"
-PROGRESS_EVERY = 20_000
+PROGRESS_EVERY = 1_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def replay_seed(
     """Return the moves of a seed as texts, the broken invariants at their end. Raises ValueError for a bad seed."""
     whens_text, _, numbers = seed.partition(":")
     whens = tuple(text == "1" for text in whens_text)
-    if len(whens) != len(plan.steps):
+    if len(whens) != len(plan.steps) or not set(whens_text) <= {"0", "1"}:
         raise ValueError("the seed belongs to a saga with another number of steps")
     moves = Moves(plan, bounds or Bounds(), engine or Engine(), rules or Rules(), whens)
     world, texts = moves.first(), ["the run is asked for"]

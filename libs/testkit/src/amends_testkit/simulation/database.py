@@ -81,7 +81,9 @@ class Database:
         held = dict(zip(rows[0], rows[1], strict=True)) if rows else {}
         owned = {run for run, fence in held.items() if self._holds(run, fence)}
         new = [row for row in zip(*rows[2:], strict=True) if row[0] in owned] if rows else []
-        if any(any(seq == there for there, _, _ in self.journal[run]) for run, seq, _, _ in new):
+        taken = [(run, seq) for run in owned for seq, _, _ in self.journal[run]]
+        taken += [(run, seq) for run, seq, _, _ in new]
+        if len(set(taken)) < len(taken):
             raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint journal_pkey")
         for run, seq, fence, record in new:
             self.journal[run].append((seq, fence, record))

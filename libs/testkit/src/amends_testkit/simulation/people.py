@@ -8,7 +8,6 @@ from collections.abc import Callable
 from random import Random
 from uuid import UUID
 
-import asyncpg
 from amends_orchestrator.journal.records import State
 from amends_orchestrator.runner.resolution import Decision, ResolutionRefused, resolve
 from amends_saga.engine import RunState, UnreadableJournalError, check_resolution, replay, resolutions
@@ -18,7 +17,7 @@ from amends_saga.plan import Plan
 
 from amends_testkit.simulation.database import Database
 from amends_testkit.simulation.participants import Participants
-from amends_testkit.simulation.process import Definitions, Process
+from amends_testkit.simulation.process import AWAY, Definitions, Process
 from amends_testkit.simulation.virtual import database_now
 
 EVERY = 3.0
@@ -71,7 +70,7 @@ class Person:
         try:
             async with asyncio.timeout(10):
                 await resolve(process.pool, process.fleet, self._definitions, run, decision)
-        except (ResolutionRefused, asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (ResolutionRefused, *AWAY) as error:
             self._tell(f"the decision was not taken: {type(error).__name__} {error}")
 
     def _state(self, run: UUID) -> RunState:

@@ -11,6 +11,7 @@ from random import Random
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 from amends_orchestrator.calls.guards import RETURN_EVERY, Guard, Guards
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.calls.sender import Sender
@@ -30,6 +31,10 @@ from amends_testkit.simulation.virtual import VirtualClock, WrongClock
 from amends_testkit.simulation.wire import Wire
 
 LEASE = timedelta(seconds=3)
+RESTART = 0.5
+"""Seconds after which a process that could not start is started again."""
+AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
+"""What a database that is not there raises."""
 POLL = timedelta(seconds=1)
 PARTICIPANT = """---
 apiVersion: amends.dev/v1alpha1
@@ -65,8 +70,10 @@ class Process:
         participants: Sequence[Participant],
         policy: RetryPolicy,
         wire: Callable[["Process"], Wire],
+        tell: Callable[[str], None],
     ) -> None:
         self.name = name
+        self._tell = tell
         self.id = UUID(int=chance.getrandbits(128), version=4)
         self.wire = wire(self)
         self.definitions = definitions
@@ -98,7 +105,13 @@ class Process:
         return Connection(self._database, self.gate)
 
     async def start(self) -> None:
-        """Begin to work."""
+        """Begin to work as the orchestrator does: with a lease, and the database's time, before anything else."""
+        while not self.fleet.leased():
+            try:
+                await self.heartbeat.beat(self.fleet)
+            except AWAY as error:  # the process ends, and another is started in its place
+                self._tell(f"{self.name} does not come up: {type(error).__name__}")
+                await asyncio.sleep(RESTART)
         for work in (self.heartbeat.run(self.fleet), self.writer.run(), self.claimer.run()):
             self._tasks.append(asyncio.create_task(work))
 

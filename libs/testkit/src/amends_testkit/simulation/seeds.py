@@ -9,16 +9,17 @@ import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
+from pathlib import Path
 
 from amends_testkit.simulation.world import Outcome, simulate
 
-COMMAND = "python -m amends_testkit.simulation"
+MODULE = "amends_testkit.simulation"
 CHUNK = 100
 
 
 def main() -> int:
     """Return 1 when an invariant is broken."""
-    parser = argparse.ArgumentParser(prog=COMMAND, description="Live through seeds of the simulation.")
+    parser = argparse.ArgumentParser(prog=f"python -m {MODULE}", description="Live through seeds of the simulation.")
     parser.add_argument("--seed", type=int, help="show everything that happens in this one")
     parser.add_argument("--seeds", type=int, default=1000, help="how many to live through")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
@@ -34,7 +35,18 @@ def main() -> int:
 def report(outcome: Outcome) -> str:
     """Return what broke in a seed, and how to see it again; empty when nothing did."""
     found = [f"seed {outcome.seed}: {finding}" for finding in outcome.findings]
-    return "\n".join([*found, f"  replay it: {COMMAND} --seed {outcome.seed}"]) if found else ""
+    return "\n".join([*found, f"  replay it: {replay(outcome.seed)}"]) if found else ""
+
+
+def replay(seed: int) -> str:
+    """Return the command that lives through a seed again and shows everything, as a shell here takes it."""
+    return f"{_interpreter()} -m {MODULE} --seed {seed}"
+
+
+def _interpreter() -> str:
+    """Return the running Python: a path from here when it is below, for nobody has `python` set to it."""
+    python, here = Path(sys.executable), Path.cwd()
+    return str(python.relative_to(here) if python.is_relative_to(here) else python)
 
 
 def say(*lines: str) -> None:

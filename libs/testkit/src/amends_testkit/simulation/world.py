@@ -13,7 +13,6 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-import asyncpg
 from amends_orchestrator.journal.requests import Kind as Wish
 from amends_orchestrator.runner import wishes
 from amends_resilience import Backoff, BreakerPolicy, BulkheadPolicy, RetryPolicy
@@ -24,7 +23,7 @@ from amends_testkit.simulation import verdict
 from amends_testkit.simulation.database import Database
 from amends_testkit.simulation.participants import Definition, Participants
 from amends_testkit.simulation.people import Person
-from amends_testkit.simulation.process import Definitions, Process, participants_of
+from amends_testkit.simulation.process import AWAY, Definitions, Process, participants_of
 from amends_testkit.simulation.shapes import shape
 from amends_testkit.simulation.virtual import Deadlock, run_virtually, seconds
 from amends_testkit.simulation.wire import Weather, Wire
@@ -35,7 +34,6 @@ PATIENCE = 600.0
 """Seconds after which, with everything well, every run must have ended."""
 DEADLINE = timedelta(seconds=15)
 Tweak = Callable[["World"], None]
-AWAY = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 def _plans() -> list[Plan]:
@@ -155,7 +153,8 @@ class World:
 
     async def _add_process(self) -> None:
         name = f"p{len(self.wires) + 1}"
-        process = Process(name, self.chance, self.database, self.definitions, PARTICIPANTS, self.policy, self._wire)
+        world = self.database, self.definitions, PARTICIPANTS, self.policy, self._wire, self.tell
+        process = Process(name, self.chance, *world)
         await process.start()
         self.processes.append(process)
         self.tell(f"{name} starts")
@@ -201,16 +200,19 @@ class World:
         self._begin(process.pause(by))
 
     async def _kill(self) -> None:
-        process = self.processes.pop(self.chance.randrange(len(self.processes)))
+        process = await self._replace()
         self.tell(f"{process.name} is killed")
-        await self._add_process()
         await process.kill()
 
     async def _leave(self) -> None:
-        process = self.processes.pop(self.chance.randrange(len(self.processes)))
+        process = await self._replace()
         self.tell(f"{process.name} is asked to leave")
-        await self._add_process()
         self._begin(process.leave())
+
+    async def _replace(self) -> Process:
+        """Start another process, and return the one that makes way for it."""
+        await self._add_process()
+        return self.processes.pop(self.chance.randrange(len(self.processes) - 1))
 
     async def _away(self) -> None:
         self.tell("the database is away")

@@ -123,16 +123,21 @@ class JournalWriter:
             self._idle.clear()
 
     def _take(self) -> Batch:
-        """The next rows in order. A run's later rows never share the statement that makes its row in table run."""
+        """The next rows in order, one owner's of each run, for a statement compares one fence a run.
+
+        What an earlier owner in this process has left is refused before the next one's rows are sent. A run's later
+        rows never share the statement that makes its row in table run.
+        """
         entries: list[Row | Start] = []
         started: set[UUID] = set()
+        tails: dict[UUID, Tail] = {}
         size = 0
         while self._queue and len(entries) < MAXIMUM_ROWS and size < MAXIMUM_BYTES:
             entry = self._queue[0]
             if isinstance(entry, Start):
                 started.add(entry.new.id)
                 size += len(entry.new.record)
-            elif entry.tail.id in started:
+            elif entry.tail.id in started or tails.setdefault(entry.tail.id, entry.tail) is not entry.tail:
                 break
             else:
                 size += len(entry.record)

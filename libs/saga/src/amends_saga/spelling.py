@@ -1,0 +1,53 @@
+"""Finds the name that was probably meant, quickly also among thousands.
+
+Called by `findings.suggestion`, and only when there is a mistake: difflib costs 10 ms of every start.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from difflib import get_close_matches
+from functools import lru_cache
+
+CUTOFF = 0.6
+"""How alike two names must be, as difflib counts it."""
+FEW = 50
+"""So many names are compared one by one."""
+NEAREST = 8
+"""Of more names, so many that share the most pairs of letters are compared."""
+
+
+def nearest(name: str, known: Sequence[str]) -> str | None:
+    """Return the name among `known`, sorted, that is most like `name`; None when none is near."""
+    candidates = known if len(known) <= FEW else _likely(name, tuple(known))
+    near = get_close_matches(name, candidates, n=1, cutoff=CUTOFF)
+    return near[0] if near else _folded(tuple(known)).get(_fold(name))
+
+
+def _likely(name: str, known: tuple[str, ...]) -> list[str]:
+    index = _index(known)
+    shared = Counter(place for pair in _pairs(name) for place in index.get(pair, ()))
+    return [known[place] for place, _ in shared.most_common(NEAREST)]
+
+
+@lru_cache(maxsize=8)
+def _index(known: tuple[str, ...]) -> Mapping[str, Sequence[int]]:
+    index: dict[str, list[int]] = {}
+    for place, name in enumerate(known):
+        for pair in _pairs(name):
+            index.setdefault(pair, []).append(place)
+    return index
+
+
+@lru_cache(maxsize=8)
+def _folded(known: tuple[str, ...]) -> Mapping[str, str]:
+    return {_fold(name): name for name in known}
+
+
+def _fold(name: str) -> str:
+    return name.replace("_", "").casefold()
+
+
+def _pairs(name: str) -> Iterable[str]:
+    """Return the pairs of letters in a name, its beginning and its end included."""
+    framed = f"^{name.casefold()}$"
+    return {framed[at : at + 2] for at in range(len(framed) - 1)}

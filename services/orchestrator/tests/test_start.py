@@ -100,6 +100,21 @@ async def test_a_run_is_read_by_the_key_of_its_caller(client: Client):
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
 
 
+async def test_an_answer_has_as_much_of_the_timeline_as_was_asked_for(client: Client):
+    answer = await client.runs.StartRun(start(wait=True, timeline=100), timeout=10)
+    run_id = answer.run.run_id
+    whole = await client.timeline(run_id)
+    assert list(answer.timeline) == whole
+    last = await client.runs.GetRun(pb.GetRunRequest(run_id=run_id, timeline=2))
+    assert list(last.timeline) == whole[-2:]
+    again = await client.runs.StartRun(start(timeline=1), timeout=10)
+    assert (again.created, list(again.timeline)) == (False, whole[-1:])
+    assert not (await client.runs.GetRun(pb.GetRunRequest(run_id=run_id))).timeline
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.runs.GetRun(pb.GetRunRequest(run_id=run_id, timeline=101))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
 async def test_a_request_over_the_size_limit_is_never_sent_and_never_retried(client: Client, shop: Shop):
     client.parts.channels.max_message_bytes = 200
     await client.parts.registry.reload(force=True)

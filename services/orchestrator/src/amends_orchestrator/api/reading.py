@@ -14,7 +14,7 @@ from amends_saga.journal import decode
 
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_orchestrator.api.convert import event_message
-from amends_orchestrator.api.views import Views, parse_run_id
+from amends_orchestrator.api.views import Views, check_timeline, parse_run_id
 from amends_orchestrator.journal.reader import list_runs, read_journal
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.runner.claimer import DefinitionError
@@ -31,11 +31,13 @@ WATCH_ROWS = 500
 
 async def get_run(views: Views, request: pb.GetRunRequest) -> pb.GetRunResponse:
     """One run, by id or by its caller's key."""
+    check_timeline(request.timeline)
     if request.run_id:
         row = await views.row(parse_run_id(request.run_id))
     else:
         row = await views.row_by_key(request.namespace, request.idempotency_key)
-    return pb.GetRunResponse(run=await views.run(row))
+    run, timeline = await views.with_timeline(row, request.timeline)
+    return pb.GetRunResponse(run=run, timeline=timeline)
 
 
 async def list_page(views: Views, request: pb.ListRunsRequest) -> pb.ListRunsResponse:

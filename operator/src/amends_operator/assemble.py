@@ -44,7 +44,8 @@ STOPPED = "operator.stopped"
 NO_CRDS = "operator.waits_for_crds"
 CANNOT_START = "operator.cannot_start"
 DEFINITION_WORKERS = 4
-RUN_WORKERS = 128
+RUN_WORKERS = 32
+"""Also so many starts at once: more would make each of them slower, and slow ones cost more writes."""
 SOON = timedelta(seconds=1)
 log = structlog.get_logger(__name__)
 
@@ -57,7 +58,7 @@ class Operator:
         self._registry = registry
         self._metrics = Metrics(registry)
         self._client = Client(credentials, self._metrics.wrote)
-        self._orchestrator = Orchestrator(settings.orchestrator_target)
+        self._orchestrator = Orchestrator(settings.orchestrator_target, settings.timeline)
         self.objects = Objects(self._changed)
         self._beats = Heartbeats(2 * settings.watch_silence)
         events = Events(self._client, socket.gethostname())
@@ -71,7 +72,7 @@ class Operator:
             self.poke,
         )
         deletion = Deletion(self._client, self.objects, self._orchestrator, events, settings.deletion_patience)
-        limits = RunLimits(settings.quick, settings.slowest_look, settings.timeline, settings.run_ttl, settings.resync)
+        limits = RunLimits(settings.quick, settings.slowest_look, settings.run_ttl, settings.resync)
         runs = RunReconciler(
             self._client, self.objects, statuses, self._orchestrator, deletion, limits, self._poke_soon
         )
@@ -87,7 +88,7 @@ class Operator:
         for kind in Kind:
             self._watch_figures(kind)
         self._resync = Resync(
-            self._client, self.objects, self._orchestrator, settings, self.poke, self._metrics.orphans.set
+            self._client, self.objects, self._orchestrator, self._beats, settings, self.poke, self._metrics.orphans.set
         )
 
     def _queue(self, kind: Kind, reconcile: Any, workers: int = DEFINITION_WORKERS) -> WorkQueue[Key]:

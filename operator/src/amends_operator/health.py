@@ -6,6 +6,7 @@ It does not look at the orchestrator, whose absence no restart of the operator w
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,15 +23,33 @@ class Heartbeats:
         self._limit = limit.total_seconds()
         self._clock = clock
         self._heard: dict[str, float] = {}
+        self._waiting: set[str] = set()
+        self._open = asyncio.Event()
 
     def expect(self, watch: str) -> None:
         """Begins to listen for a watch."""
         self._heard.setdefault(watch, self._clock())
+        self._waiting.add(watch)
 
     def heard(self, watch: str) -> None:
         """The API server has answered a watch, or has sent something in it."""
         if watch in self._heard:
             self._heard[watch] = self._clock()
+
+    def opened(self, watch: str) -> None:
+        """A watch was answered: what was there before has been listed."""
+        self._waiting.discard(watch)
+        if not self._waiting:
+            self._open.set()
+
+    async def all_open(self, within: timedelta) -> bool:
+        """Waits until every watch was answered once; False when that took too long."""
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                await self._open.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def silence(self) -> float:
         """Seconds since the quietest watch was heard of."""

@@ -30,7 +30,7 @@ class Settings(ServiceSettings):
     """How long a deleted SagaRun waits for the end of its compensation before it is let go, with a warning."""
     timeline: int = Field(default=20, ge=0, le=50)
     """How many records of its journal a SagaRun shows."""
-    quick: Duration = timedelta(milliseconds=500)
+    quick: Duration = timedelta(seconds=1)
     """A run that ends within this time is written once, when it has ended."""
     slowest_look: PositiveDuration = timedelta(seconds=5)
     """The longest pause between two looks at a run that is under way."""

@@ -63,7 +63,10 @@ def registry_of(objects: Objects, beats: Heartbeats) -> kopf.OperatorRegistry:
 
         async def answered(session: Any, context: Any, params: aiohttp.TraceRequestEndParams) -> None:
             if params.response.status == 200:
-                beats.heard(_watched(params.url.path))
+                watch = _watched(params.url.path)
+                beats.heard(watch)
+                if "watch" in params.url.query:
+                    beats.opened(watch)
 
         trace.on_request_end.append(answered)
         session = session_of(info, trace)

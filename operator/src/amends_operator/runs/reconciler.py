@@ -20,12 +20,12 @@ from amends_operator.kube.client import ApiError, Client, ConflictError, NotFoun
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import Body, Key, Kind, Objects, generation_of
 from amends_operator.kube.statuses import AWAY, Statuses, carried
-from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
+from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError, Seen
 from amends_operator.queue import Again
 from amends_operator.runs.decisions import Decision, decision_of
 from amends_operator.runs.deletion import FINALIZER, Deletion
 from amends_operator.runs.values import digest_of, duration, exact, run_key
-from amends_operator.runs.view import ENDED, conditions_of, fields_of, timeline_of
+from amends_operator.runs.view import ENDED, conditions_of, fields_of, has_ended, timeline_of
 
 REFUSED = "runs.refused"
 DECIDED = "runs.decision_carried_out"
@@ -41,7 +41,6 @@ class RunLimits:
 
     quick: timedelta
     slowest_look: timedelta
-    timeline: int
     ttl: timedelta | None
     resync: timedelta
 
@@ -97,21 +96,21 @@ class RunReconciler:
         if deleted:
             if FINALIZER not in (body["metadata"].get("finalizers") or []):
                 return None
-            run = await self._deletion.look(key, body)
-            if run is None:
+            seen = await self._deletion.look(key, body)
+            if seen is None:
                 return None
-            await self._show(key, body, run, waits=True)
+            await self._show(key, body, seen, waits=True)
             return self._limits.slowest_look
         if spec.get("suspend"):
             return None
         if not status.get("runId"):
             return await self._start(key, body)
         try:
-            run = await self._orchestrator.run(status["runId"])
+            seen = await self._orchestrator.run(status["runId"])
         except RefusedError as error:
             await self._lost(key, body, str(error))
             return self._limits.resync
-        return await self._follow(key, body, run)
+        return await self._follow(key, body, seen)
 
     async def _start(self, key: Key, body: Body) -> timedelta | None:
         status, spec = body.get("status") or {}, body["spec"]
@@ -119,7 +118,7 @@ class RunReconciler:
             return None
         uid = body["metadata"]["uid"]
         try:
-            answer = await self._orchestrator.start(
+            seen = await self._orchestrator.start(
                 key.namespace, spec["saga"], run_key(uid), exact(spec.get("input") or {}), self._limits.quick
             )
         except RefusedError as error:
@@ -127,24 +126,24 @@ class RunReconciler:
                 await self._waiting(key, body, _reason(error.reason), str(error))
                 raise Again(str(error)) from None
             if error.reason == "KEY_REUSED":
-                run = await self._orchestrator.run_of_key(key.namespace, run_key(uid))
-                return await self._follow(key, body, run)
-            await self._refuse(key, body, error)
-            return None
-        return await self._follow(key, body, answer.run)
+                seen = await self._orchestrator.run_of_key(key.namespace, run_key(uid))
+            else:
+                await self._refuse(key, body, error)
+                return None
+        return await self._follow(key, body, seen)
 
-    async def _follow(self, key: Key, body: Body, run: run_pb2.Run) -> timedelta | None:
-        fields = fields_of(run)
-        if fields["phase"] not in ENDED and FINALIZER not in (body["metadata"].get("finalizers") or []):
+    async def _follow(self, key: Key, body: Body, seen: Seen) -> timedelta | None:
+        if not has_ended(seen.run) and FINALIZER not in (body["metadata"].get("finalizers") or []):
             body = await self._guard(key, body)
-        decision = decision_of(body, run)
+        decision = decision_of(body, seen.run)
         settled: dict[str, Any] | None = None
         if decision is not None:
-            run, settled = await self._decide(run, decision)
+            settled = await self._decide(seen.run, decision)
+            seen = await self._orchestrator.run(seen.run.run_id)
             body = await self._take_off(key, body, decision)
-        changed = await self._show(key, body, run, settled=settled)
+        changed = await self._show(key, body, seen, settled=settled)
         current = self._objects.get(key)
-        if fields_of(run)["phase"] in ENDED:
+        if has_ended(seen.run):
             self._unchanged.pop(key.full_name, None)
             return await self._at_rest(key, current, False) if current is not None else None
         count = 0 if changed else self._unchanged.get(key.full_name, 0) + 1
@@ -166,43 +165,31 @@ class RunReconciler:
         return self._objects.written(Kind.RUN, await self._client.patch(key, patch))
 
     async def _show(
-        self, key: Key, body: Body, run: run_pb2.Run, *, settled: dict[str, Any] | None = None, waits: bool = False
+        self, key: Key, body: Body, seen: Seen, *, settled: dict[str, Any] | None = None, waits: bool = False
     ) -> bool:
         status = body.get("status") or {}
-        fields = fields_of(run)
-        fields["timeline"] = await self._timeline(status, run)
+        fields = fields_of(seen.run)
+        fields["timeline"] = timeline_of(seen.timeline)
         given = digest_of(body["spec"].get("input") or {})
         fields["inputDigest"] = status.get("inputDigest") or given
         fields["lastResolution"] = settled or status.get("lastResolution")
-        wanted = conditions_of(run, _accepted(fields["inputDigest"] == given, waits))
+        wanted = conditions_of(seen.run, _accepted(fields["inputDigest"] == given, waits))
         if fields["phase"] != status.get("phase") and not (fields["phase"] in ENDED and not status.get("phase")):
             self._poke_soon(Key(Kind.SAGA, key.namespace, body["spec"]["saga"]))  # which counts its runs
         return await self._statuses.put(key, body, fields, wanted, tell=_told(fields["phase"]))
 
-    async def _timeline(self, status: dict[str, Any], run: run_pb2.Run) -> list[dict[str, Any]]:
-        shown = status.get("timeline") or []
-        after = shown[-1]["seq"] if shown else max(0, run.seq - self._limits.timeline)
-        if self._limits.timeline == 0 or run.seq <= after:
-            return list(shown)
-        try:
-            events = await self._orchestrator.timeline(run.run_id, after, run.seq)
-        except RefusedError:
-            return list(shown)
-        return [*shown, *timeline_of(events)][-self._limits.timeline :]
-
-    async def _decide(self, run: run_pb2.Run, decision: Decision) -> tuple[run_pb2.Run, dict[str, Any]]:
-        """Carries a decision out; the run afterwards, and what to say of it."""
+    async def _decide(self, run: run_pb2.Run, decision: Decision) -> dict[str, Any]:
+        """Carries a decision out; what to say of it."""
         accepted, message = True, ""
         try:
             if decision.action == "compensate" and run.state == run_pb2.RUN_STATE_RUNNING:
-                run = await self._orchestrator.cancel(run.run_id, decision.reason, decision.actor)
+                await self._orchestrator.cancel(run.run_id, decision.reason, decision.actor)
             else:
-                run = await self._orchestrator.resolve(decision.request(run.run_id))
+                await self._orchestrator.resolve(decision.request(run.run_id))
         except ValueError as error:
             accepted, message = False, str(error)
         except RefusedError as error:
             accepted, message = False, f"{error.reason}: {error}"
-            run = await self._orchestrator.run(run.run_id)
         log.info(DECIDED, run_id=run.run_id, action=decision.action, actor=decision.actor, accepted=accepted)
         said = {
             "id": decision.id,
@@ -212,7 +199,7 @@ class RunReconciler:
             "accepted": accepted,
             "at": self._statuses.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        return run, said | ({"message": message[:1000]} if message else {})
+        return said | ({"message": message[:1000]} if message else {})
 
     async def _at_rest(self, key: Key, body: Body, deleted: bool) -> timedelta | None:
         """A run that has ended: lets the object go, now or when its time has come."""
@@ -221,8 +208,7 @@ class RunReconciler:
         if FINALIZER in finalizers:
             await self._deletion.release(key, body)
         elif body["status"].get("observedGeneration") != generation_of(body):
-            seen = {"observedGeneration": generation_of(body)}
-            self._objects.written(Kind.RUN, await self._client.patch_status(key, seen))
+            await self._statuses.observed(key, body)
         if deleted:
             return None
         ttl = self._ttl(body)

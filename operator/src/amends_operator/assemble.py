@@ -74,7 +74,7 @@ class Operator:
         deletion = Deletion(self._client, self.objects, self._orchestrator, events, settings.deletion_patience)
         limits = RunLimits(settings.quick, settings.slowest_look, settings.run_ttl, settings.resync)
         runs = RunReconciler(
-            self._client, self.objects, statuses, self._orchestrator, deletion, limits, self._poke_soon
+            self._client, self.objects, statuses, self._orchestrator, deletion, events, limits, self._poke_soon
         )
         self._policies = PolicyReconciler(*common)
         compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map)

@@ -9,7 +9,7 @@ from typing import Any
 from amends_operator.kube.client import Client, ConflictError
 from amends_operator.kube.conditions import Condition, conditions, difference, transitions
 from amends_operator.kube.events import Events
-from amends_operator.kube.objects import Body, Key, Objects, generation_of
+from amends_operator.kube.objects import HANDLED, Body, Key, Objects, asked_of, generation_of
 
 AWAY = "OrchestratorAway"
 
@@ -54,8 +54,13 @@ class Statuses:
         return True
 
     async def observed(self, key: Key, body: Body) -> None:
-        """Says that this generation changes nothing. Raises NotFoundError, ConflictError, ApiError."""
-        seen = {"observedGeneration": generation_of(body)}
+        """Says that this generation, or a wish for another look, changes nothing.
+
+        Raises NotFoundError, ConflictError, ApiError.
+        """
+        seen: dict[str, Any] = {"observedGeneration": generation_of(body)}
+        if asked_of(body):
+            seen[HANDLED] = asked_of(body)
         await self._write(key, body, seen, {**body["status"], **seen})
 
     async def _write(self, key: Key, body: Body, patch: Mapping[str, Any], status: Mapping[str, Any]) -> None:

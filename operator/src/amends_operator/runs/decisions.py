@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,13 @@ class Decision:
         if self.result:
             request.result.update(self._result())
         return request
+
+    def is_in(self, timeline: Iterable[run_pb2.RunEvent]) -> bool:
+        """Whether it is recorded already."""
+        return any(
+            event.seq > self.expected_seq and event.actor == self.actor and self.reason in event.message
+            for event in timeline
+        )
 
     def _effect(self) -> pb.Effect.ValueType:
         if self.effect and self.effect not in _EFFECTS:

@@ -60,20 +60,26 @@ class Deletion:
         return await self._compensate(key, body, seen)
 
     async def vanished(self, key: Key) -> timedelta | None:
-        """An object that went without a finalizer: its run, if there is one, is compensated all the same.
-
-        One that was marked for deletion had its finalizer taken off by a person, or by us at the end of its run.
-        """
+        """An object that is gone. Raises AwayError, ApiError."""
         body = self._objects.deleted.get(key)
-        if body is None:
-            return None
-        if "deletionTimestamp" not in body["metadata"] and not _abandons(body):
-            seen = await self._run(key, body)
-            if seen is not None and not has_ended(seen.run):
-                log.warning(UNDONE, run=key.full_name, run_id=seen.run.run_id)
-                await self._compensate(key, body, seen)
-        self._objects.deleted.pop(key, None)
+        if body is not None:
+            await self.unguarded(key, body)
+            self._objects.deleted.pop(key, None)
         return None
+
+    async def unguarded(self, key: Key, body: Body) -> None:
+        """One that goes without our finalizer: its run, if there is one, is compensated all the same.
+
+        Not if the finalizer was there once: then a person took it off, or we did, at the end of the run. It was there
+        before the status named the run. Raises AwayError, ApiError.
+        """
+        guarded_once = "deletionTimestamp" in body["metadata"] and (body.get("status") or {}).get("runId")
+        if guarded_once or _abandons(body):
+            return
+        seen = await self._run(key, body)
+        if seen is not None and not has_ended(seen.run):
+            log.warning(UNDONE, run=key.full_name, run_id=seen.run.run_id)
+            await self._compensate(key, body, seen)
 
     async def release(self, key: Key, body: Body) -> None:
         """Takes the finalizer off. Raises ApiError."""

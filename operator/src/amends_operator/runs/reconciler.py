@@ -17,8 +17,9 @@ from amends_resilience import Backoff
 
 from amends.saga.v1 import run_pb2
 from amends_operator.kube.client import ApiError, Client, ConflictError, NotFoundError
-from amends_operator.kube.conditions import Condition
-from amends_operator.kube.objects import Body, Key, Kind, Objects, generation_of
+from amends_operator.kube.conditions import Condition, condition_of
+from amends_operator.kube.events import Events
+from amends_operator.kube.objects import HANDLED, Body, Key, Kind, Objects, asked_of, asks_again, generation_of
 from amends_operator.kube.statuses import AWAY, Statuses, carried
 from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError, Seen
 from amends_operator.queue import Again
@@ -32,6 +33,7 @@ DECIDED = "runs.decision_carried_out"
 _WAITING = frozenset({"SAGA_UNKNOWN", "SAGA_NOT_READY"})
 """Refusals of a start that may come right without a change of the SagaRun."""
 _LOST = "Unknown"
+_KEPT = ("runId", "digest", "startedAt", "steps", "timeline", "inputDigest", "lastResolution")
 log = structlog.get_logger(__name__)
 
 
@@ -55,6 +57,7 @@ class RunReconciler:
         statuses: Statuses,
         orchestrator: Orchestrator,
         deletion: Deletion,
+        events: Events,
         limits: RunLimits,
         poke_soon: Callable[[Key], None],
     ) -> None:
@@ -63,6 +66,7 @@ class RunReconciler:
         self._statuses = statuses
         self._orchestrator = orchestrator
         self._deletion = deletion
+        self._events = events
         self._limits = limits
         self._poke_soon = poke_soon
         self._looks = Backoff(initial=timedelta(milliseconds=250), maximum=limits.slowest_look, multiplier=1.5)
@@ -85,16 +89,19 @@ class RunReconciler:
         except ConflictError as error:
             self._objects.written(Kind.RUN, await self._client.read(key))
             raise Again(str(error), timedelta(milliseconds=50)) from None
-        except ApiError as error:
+        except (ApiError, RefusedError) as error:
             raise Again(str(error)) from None
 
     async def _reconcile(self, key: Key, body: Body) -> timedelta | None:
         status, spec = body.get("status") or {}, body.get("spec") or {}
         deleted = "deletionTimestamp" in body["metadata"]
         if "endedAt" in status and status.get("phase") in ENDED:
-            return await self._at_rest(key, body, deleted)
+            if decision_of(body, run_pb2.Run()) is None or deleted:
+                return await self._at_rest(key, body, deleted)
+            return await self._follow(key, body, await self._orchestrator.run(status["runId"]))
         if deleted:
             if FINALIZER not in (body["metadata"].get("finalizers") or []):
+                await self._deletion.unguarded(key, body)
                 return None
             seen = await self._deletion.look(key, body)
             if seen is None:
@@ -102,6 +109,7 @@ class RunReconciler:
             await self._show(key, body, seen, waits=True)
             return self._limits.slowest_look
         if spec.get("suspend"):
+            await self._suspended(key, body)
             return None
         if not status.get("runId"):
             return await self._start(key, body)
@@ -114,7 +122,8 @@ class RunReconciler:
 
     async def _start(self, key: Key, body: Body) -> timedelta | None:
         status, spec = body.get("status") or {}, body["spec"]
-        if status.get("phase") == "Refused" and status.get("observedGeneration") == generation_of(body):
+        same = status.get("observedGeneration") == generation_of(body)
+        if status.get("phase") == "Refused" and same and not asks_again(body):
             return None
         uid = body["metadata"]["uid"]
         try:
@@ -138,9 +147,9 @@ class RunReconciler:
         decision = decision_of(body, seen.run)
         settled: dict[str, Any] | None = None
         if decision is not None:
-            settled = await self._decide(seen.run, decision)
-            seen = await self._orchestrator.run(seen.run.run_id)
+            seen, settled = await self._decide(seen.run, decision)
             body = await self._take_off(key, body, decision)
+            await self._tell(key, body, settled)
         changed = await self._show(key, body, seen, settled=settled)
         current = self._objects.get(key)
         if has_ended(seen.run):
@@ -173,13 +182,14 @@ class RunReconciler:
         given = digest_of(body["spec"].get("input") or {})
         fields["inputDigest"] = status.get("inputDigest") or given
         fields["lastResolution"] = settled or status.get("lastResolution")
+        fields[HANDLED] = asked_of(body)
         wanted = conditions_of(seen.run, _accepted(fields["inputDigest"] == given, waits))
         if fields["phase"] != status.get("phase") and not (fields["phase"] in ENDED and not status.get("phase")):
             self._poke_soon(Key(Kind.SAGA, key.namespace, body["spec"]["saga"]))  # which counts its runs
         return await self._statuses.put(key, body, fields, wanted, tell=_told(fields["phase"]))
 
-    async def _decide(self, run: run_pb2.Run, decision: Decision) -> dict[str, Any]:
-        """Carries a decision out; what to say of it."""
+    async def _decide(self, run: run_pb2.Run, decision: Decision) -> tuple[Seen, dict[str, Any]]:
+        """Carries a decision out; the run afterwards, and what to say of it."""
         accepted, message = True, ""
         try:
             if decision.action == "compensate" and run.state == run_pb2.RUN_STATE_RUNNING:
@@ -190,6 +200,9 @@ class RunReconciler:
             accepted, message = False, str(error)
         except RefusedError as error:
             accepted, message = False, f"{error.reason}: {error}"
+        seen = await self._orchestrator.run(run.run_id)
+        if not accepted and decision.is_in(seen.timeline):  # a former life of ours was cut off after it
+            accepted, message = True, ""
         log.info(DECIDED, run_id=run.run_id, action=decision.action, actor=decision.actor, accepted=accepted)
         said = {
             "id": decision.id,
@@ -199,7 +212,14 @@ class RunReconciler:
             "accepted": accepted,
             "at": self._statuses.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        return said | ({"message": message[:1000]} if message else {})
+        return seen, said | ({"message": message[:1000]} if message else {})
+
+    async def _tell(self, key: Key, body: Body, settled: dict[str, Any]) -> None:
+        told = f"{settled['action']} by {settled['actor']}: {settled['reason']}"
+        if settled["accepted"]:
+            await self._events.tell(key, body, "Decided", told)
+        else:
+            await self._events.tell(key, body, "DecisionRefused", f"{told}: {settled['message']}", warning=True)
 
     async def _at_rest(self, key: Key, body: Body, deleted: bool) -> timedelta | None:
         """A run that has ended: lets the object go, now or when its time has come."""
@@ -207,7 +227,7 @@ class RunReconciler:
         finalizers = metadata.get("finalizers") or []
         if FINALIZER in finalizers:
             await self._deletion.release(key, body)
-        elif body["status"].get("observedGeneration") != generation_of(body):
+        elif body["status"].get("observedGeneration") != generation_of(body) or asks_again(body):
             await self._statuses.observed(key, body)
         if deleted:
             return None
@@ -225,6 +245,17 @@ class RunReconciler:
         own = (body.get("spec") or {}).get("ttlAfterEnd")
         return duration(own) if own is not None else self._limits.ttl
 
+    async def _suspended(self, key: Key, body: Body) -> None:
+        """Left alone: one that is not started says so, one that is shows what was known of it."""
+        status = body.get("status") or {}
+        started = bool(status.get("runId"))
+        message = "the run goes on and is not shown" if started else "it is not started"
+        message = f"spec.suspend is true: {message}"
+        shown = [condition_of(found) for found in (status.get("conditions") or [] if started else [])]
+        wanted = [condition for condition in shown if condition.type != "Ready"]
+        fields = dict(status) if started else {"phase": "Suspended", "message": message}
+        await self._statuses.put(key, body, fields, [*wanted, Condition("Ready", None, "Suspended", message)])
+
     async def _waiting(self, key: Key, body: Body, reason: str, why: str) -> None:
         """Says why the run is not started; one that is shows what was known of it last."""
         status = body.get("status") or {}
@@ -236,7 +267,8 @@ class RunReconciler:
             Condition("Reconciling", True, reason, why),
         ]
         try:
-            await self._statuses.put(key, body, {"phase": "Pending", "message": why[:300]}, wanted)
+            fields = {"phase": "Pending", "message": why[:300], **carried(body, (HANDLED,))}
+            await self._statuses.put(key, body, fields, wanted)
         except (NotFoundError, ConflictError):
             return
 
@@ -247,12 +279,13 @@ class RunReconciler:
             Condition("Accepted", False, _reason(error.reason), message),
             Condition("Ready", False, _reason(error.reason), message),
         ]
-        await self._statuses.put(key, body, {"phase": "Refused", "message": message}, wanted, tell=("Ready",))
+        fields = {"phase": "Refused", "message": message, HANDLED: asked_of(body)}
+        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
 
     async def _lost(self, key: Key, body: Body, why: str) -> None:
         """The orchestrator knows no such run: it is never started again, for it may have had its effects."""
         message = f"the orchestrator does not know the run any more: {why}"
-        kept = carried(body, ("runId", "digest", "startedAt", "steps", "timeline", "inputDigest", "lastResolution"))
+        kept = {**carried(body, _KEPT), HANDLED: asked_of(body)}
         wanted = [
             Condition("Accepted", True, "Accepted", "the orchestrator took it"),
             Condition("Ready", False, "RunUnknown", message),

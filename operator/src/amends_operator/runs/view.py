@@ -129,7 +129,8 @@ def conditions_of(run: pb.Run, accepted: Condition) -> list[Condition]:
     ]
     if run.HasField("parked"):
         choices = ", ".join(run.parked.resolutions)
-        message = f"{run.parked.reason} at {run.parked.step}: {run.parked.message} Decide: {choices}."
+        why = run.parked.message.rstrip(".")
+        message = f"{run.parked.reason} at {run.parked.step}: {why}. Decide: {choices}."
         shown.append(Condition("Stalled", True, "Parked", message))
     elif run.HasField("stalled"):
         shown.append(Condition("Stalled", True, "StepWaiting", f"{run.stalled.step} waits: {run.stalled.reason}"))

@@ -1,8 +1,6 @@
-"""Sagas, Participants and RetryPolicies: what is refused and why, what is in force when, and who is affected."""
+"""Sagas and Participants: what is refused and why, what is in force when, and who is affected."""
 
 import base64
-import json
-from datetime import UTC, datetime, timedelta
 
 import amends_contracts
 from amends_testkit.kubernetes import KubectlError
@@ -169,59 +167,6 @@ async def test_descriptors_may_come_from_a_config_map_that_comes_later(served) -
     ready = await served.until("participant", "described", "Accepted")
     assert "PlaceOrder" in [method["name"] for method in ready["status"]["methods"]]
     await served.kubectl("delete", "participant", "described")
-
-
-async def test_a_retry_policy_is_in_force_and_compiled_within_five_seconds(served) -> None:
-    policy = {
-        "apiVersion": "amends.dev/v1alpha1",
-        "kind": "RetryPolicy",
-        "metadata": {"name": "booking"},
-        "spec": {"selector": {"methods": ["Book"]}, "timeout": "1s", "attempts": 7},
-    }
-    began = datetime.now(UTC)
-    await served.apply(policy)
-
-    async def everywhere() -> bool:
-        request = definitions.ListRetryPoliciesRequest(namespace=served.name)
-        known = await served.platform.shop.definitions.ListRetryPolicies(request, timeout=10)
-        compiled = json.loads((await served.get("configmap", "amends-retry-policies"))["data"]["policies.json"])
-        entries = {entry["name"]: entry for entry in compiled["policies"]}
-        return entries["shop/booking"]["attempts"] == 7 and 7 in [info.attempts for info in known.retry_policies]
-
-    async def there() -> bool:
-        try:
-            return await everywhere()
-        except (KeyError, KubectlError):
-            return False
-
-    await eventually(there)
-    assert datetime.now(UTC) - began < timedelta(seconds=5)
-    await served.kubectl("delete", "retrypolicy", "booking")
-
-    async def out():
-        compiled = (await served.get("configmap", "amends-retry-policies"))["data"]["policies.json"]
-        return "shop/booking" not in compiled
-
-    await eventually(out)
-
-
-async def test_policies_that_select_the_same_are_both_in_conflict_until_one_goes(served) -> None:
-    for name in ("one", "other"):
-        await served.apply(
-            {
-                "apiVersion": "amends.dev/v1alpha1",
-                "kind": "RetryPolicy",
-                "metadata": {"name": name},
-                "spec": {"selector": {"participants": ["shop.orders.v1.OrderService"], "methods": ["Confirm"]}},
-            }
-        )
-    for name, against in (("one", "shop/other"), ("other", "shop/one")):
-        conflicted = await served.until("retrypolicy", name, "Conflicted")
-        assert conflicted["status"]["conflicts"] == [against]
-        assert (await served.condition("retrypolicy", name, "Conflicted", "True"))["reason"] == "SelectedTwice"
-    await served.kubectl("delete", "retrypolicy", "other")
-    await served.until("retrypolicy", "one", "Accepted")
-    await served.kubectl("delete", "retrypolicy", "one")
 
 
 async def test_a_suspended_saga_leaves_the_orchestrator_alone(served) -> None:

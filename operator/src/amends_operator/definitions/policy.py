@@ -88,7 +88,8 @@ def _conditions(conflicts: list[str]) -> list[Condition]:
     if not conflicts:
         clear = Condition("Conflicted", False, "NoConflict", "no other policy selects the same as specifically")
         return [accepted, clear, Condition("Ready", True, "Accepted", "in force from the next attempt on")]
-    message = f"{', '.join(conflicts)} selects the same just as specifically: say more exactly what each is for"
+    they = "selects" if len(conflicts) == 1 else "select"
+    message = f"{', '.join(conflicts)} {they} the same just as specifically: say more exactly what each is for"
     return [
         accepted,
         Condition("Conflicted", True, "SelectedTwice", message),

@@ -21,6 +21,7 @@ from amends.saga.v1 import run_service_pb2 as pb
 from amends_orchestrator.api.convert import run_message
 from amends_orchestrator.api.views import Views, check_timeline
 from amends_orchestrator.api.waiting import live_settled, row_settled
+from amends_orchestrator.calls.ports import RouteError
 from amends_orchestrator.journal.reader import read_journal
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.runner.claimer import DefinitionError
@@ -77,9 +78,12 @@ async def _definition(views: Views, namespace: str, name: str) -> tuple[Compiled
     if not saga.ready:
         raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {saga.message}", saga=name)
     try:
-        return await views.registry.pinned(saga.digest), saga.digest
-    except DefinitionError as error:
-        raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {error}.", saga=name) from None
+        compiled = await views.registry.pinned(saga.digest)
+        views.registry.check_granted(namespace, compiled)
+        return compiled, saga.digest
+    except (DefinitionError, RouteError) as error:
+        why = str(error).rstrip(".")
+        raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {why}.", saga=name) from None
 
 
 def _input(definition: CompiledSaga, request: pb.StartRunRequest) -> bytes:

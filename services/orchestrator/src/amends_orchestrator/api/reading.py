@@ -10,7 +10,7 @@ from amends_chassis.errors import InvalidArgument
 from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import initial
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append
-from amends_saga.journal import decode
+from amends_saga.journal import RULES_VERSION, decode
 
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_orchestrator.api.convert import event_message
@@ -78,6 +78,8 @@ async def watch_run(views: Views, fleet: Fleet, request: pb.WatchRunRequest) -> 
     try:
         definition = await views.registry.pinned(row.digest)
     except DefinitionError:
+        definition = None
+    if definition is None or row.rules > RULES_VERSION:
         yield pb.WatchRunResponse(run=await views.run(row))
         return
     timeline = _Timeline(views, definition, row)

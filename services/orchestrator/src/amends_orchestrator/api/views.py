@@ -17,10 +17,10 @@ from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import RunState, initial
 from amends_saga.engine.events import Recorded
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append, owned
-from amends_saga.journal import decode
+from amends_saga.journal import RULES_VERSION, decode
 
 from amends.saga.v1 import run_pb2 as pb
-from amends_orchestrator.api.convert import bare_message, event_message, run_message
+from amends_orchestrator.api.convert import bare_message, event_message, newer_message, run_message
 from amends_orchestrator.definitions.registry import Registry
 from amends_orchestrator.journal.reader import read_journal, read_journals, read_run, read_run_by_key
 from amends_orchestrator.journal.records import RunRow, StoredRecord
@@ -100,7 +100,8 @@ class Views:
         """One run and the last `length` records of its journal, both as they stand durably."""
         records = await read_journal(self.pool, row.id)
         run = await self.message(row, records, payloads=payloads)
-        return run, await self.events(row.id, row.digest, records, length)
+        readable = length if row.rules <= RULES_VERSION else 0
+        return run, await self.events(row.id, row.digest, records, readable)
 
     async def events(
         self, run_id: UUID, digest: bytes, records: Sequence[StoredRecord], length: int
@@ -127,6 +128,8 @@ class Views:
 
     async def message(self, row: RunRow, records: Sequence[StoredRecord], *, payloads: bool) -> pb.Run:
         """A run from its row and its journal; what the row says alone when the rest cannot be read here."""
+        if row.rules > RULES_VERSION:
+            return newer_message(row)
         try:
             definition = await self.registry.pinned(row.digest)
             state = folded(definition, row, records)

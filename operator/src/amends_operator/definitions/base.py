@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import structlog
 
@@ -123,13 +124,25 @@ class DefinitionReconciler(ABC):
         except NotFoundError:
             return
 
-    async def _descriptors(self, namespace: str, reference: dict[str, Any]) -> bytes:
+    def _reference(self, spec: Mapping[str, Any]) -> Mapping[str, str] | None:
+        """The ConfigMap that a spec names; what is none is for the checker to complain about."""
+        descriptors = spec.get("descriptors")
+        found = descriptors.get("configMapRef") if isinstance(descriptors, Mapping) else None
+        if isinstance(found, Mapping) and all(isinstance(found.get(name), str) for name in ("name", "key")):
+            return found
+        return None
+
+    async def _descriptors(self, namespace: str, reference: Mapping[str, str]) -> bytes:
         """The FileDescriptorSet in a ConfigMap's key. Raises MissingDescriptorsError, ApiError."""
         name, key = reference["name"], reference["key"]
         try:
-            found = await self._client.call("GET", f"/api/v1/namespaces/{namespace}/configmaps/{name}")
+            found = await self._client.call("GET", f"/api/v1/namespaces/{namespace}/configmaps/{quote(name, safe='')}")
         except NotFoundError:
             raise MissingDescriptorsError(f"there is no ConfigMap {name}") from None
+        except ApiError as error:
+            if error.status in (400, 403):  # it would be refused again
+                raise MissingDescriptorsError(f"the ConfigMap {name} cannot be read: {error}") from None
+            raise
         text = (found.get("binaryData") or {}).get(key)
         if text is None:
             raise MissingDescriptorsError(f"the ConfigMap {name} has no key {key} in its binaryData")

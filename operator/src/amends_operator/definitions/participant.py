@@ -34,7 +34,7 @@ class ParticipantReconciler(DefinitionReconciler):
         """Digests of the descriptors handed over."""
 
     async def _apply(self, key: Key, body: Body) -> timedelta | None:
-        reference = (body["spec"].get("descriptors") or {}).get("configMapRef")
+        reference = self._reference(body["spec"])
         try:
             given = await self._descriptors(key.namespace, reference) if reference is not None else b""
             manifest = manifest_of(key, body)

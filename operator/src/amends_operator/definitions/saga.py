@@ -74,7 +74,7 @@ class SagaReconciler(DefinitionReconciler):
     async def _filled(self, key: Key, body: Body) -> dict[str, Any]:
         """The spec with the descriptors of a ConfigMap written into it, for the orchestrator reads no ConfigMaps."""
         spec: dict[str, Any] = dict(body["spec"])
-        reference = (spec.get("descriptors") or {}).get("configMapRef")
+        reference = self._reference(spec)
         if reference is not None:
             data = await self._descriptors(key.namespace, reference)
             spec["descriptors"] = {"inline": base64.b64encode(data).decode()}

@@ -16,6 +16,7 @@ from typing import Any
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_operator.kube.objects import GROUP, Body
+from amends_operator.runs.spec import resolution_problems
 from amends_operator.runs.values import exact
 
 ACTIONS = {
@@ -88,7 +89,7 @@ def decision_of(body: Body, run: run_pb2.Run) -> Decision | None:
         if f"{GROUP}/{action}" in annotations:
             return _annotated(body, annotations, action, run)
     given = (body.get("spec") or {}).get("resolution")
-    if given is None:
+    if given is None or not isinstance(given, Mapping) or resolution_problems(given):
         return None
     decision = Decision(
         id=_digest(json.dumps(given, sort_keys=True)),

@@ -140,4 +140,4 @@ class Deletion:
 def _abandons(body: Body) -> bool:
     annotations = body["metadata"].get("annotations") or {}
     said = annotations.get(f"{GROUP}/on-delete", "") or (body.get("spec") or {}).get("onDeletion", "")
-    return bool(said.lower() == "abandon")
+    return isinstance(said, str) and said.lower() == "abandon"

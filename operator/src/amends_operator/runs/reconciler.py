@@ -25,8 +25,9 @@ from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError, 
 from amends_operator.queue import Again
 from amends_operator.runs.decisions import Decision, decision_of
 from amends_operator.runs.deletion import FINALIZER, Deletion
-from amends_operator.runs.values import digest_of, duration, exact, run_key
-from amends_operator.runs.view import ENDED, conditions_of, fields_of, has_ended, timeline_of
+from amends_operator.runs.spec import problems_of
+from amends_operator.runs.values import digest_of, duration, exact, is_duration, run_key
+from amends_operator.runs.view import ENDED, LONGEST, conditions_of, fields_of, has_ended, timeline_of
 
 REFUSED = "runs.refused"
 DECIDED = "runs.decision_carried_out"
@@ -125,6 +126,10 @@ class RunReconciler:
         same = status.get("observedGeneration") == generation_of(body)
         if status.get("phase") == "Refused" and same and not asks_again(body):
             return None
+        problems = problems_of(spec)
+        if problems:
+            await self._refuse(key, body, "SpecInvalid", f"{'; '.join(problems)}")
+            return None
         uid = body["metadata"]["uid"]
         try:
             seen = await self._orchestrator.start(
@@ -137,7 +142,7 @@ class RunReconciler:
             if error.reason == "KEY_REUSED":
                 seen = await self._orchestrator.run_of_key(key.namespace, run_key(uid))
             else:
-                await self._refuse(key, body, error)
+                await self._refuse(key, body, _reason(error.reason), f"{error.reason}: {error}")
                 return None
         return await self._follow(key, body, seen)
 
@@ -183,7 +188,8 @@ class RunReconciler:
         fields["inputDigest"] = status.get("inputDigest") or given
         fields["lastResolution"] = settled or status.get("lastResolution")
         fields[HANDLED] = asked_of(body)
-        wanted = conditions_of(seen.run, _accepted(fields["inputDigest"] == given, waits))
+        accepted = _accepted(fields["inputDigest"] == given, problems_of(body["spec"]), waits)
+        wanted = conditions_of(seen.run, accepted)
         if fields["phase"] != status.get("phase") and not (fields["phase"] in ENDED and not status.get("phase")):
             self._poke_soon(Key(Kind.SAGA, key.namespace, body["spec"]["saga"]))  # which counts its runs
         return await self._statuses.put(key, body, fields, wanted, tell=_told(fields["phase"]))
@@ -243,7 +249,7 @@ class RunReconciler:
 
     def _ttl(self, body: Body) -> timedelta | None:
         own = (body.get("spec") or {}).get("ttlAfterEnd")
-        return duration(own) if own is not None else self._limits.ttl
+        return duration(own) if is_duration(own) else self._limits.ttl
 
     async def _suspended(self, key: Key, body: Body) -> None:
         """Left alone: one that is not started says so, one that is shows what was known of it."""
@@ -272,14 +278,10 @@ class RunReconciler:
         except (NotFoundError, ConflictError):
             return
 
-    async def _refuse(self, key: Key, body: Body, error: RefusedError) -> None:
-        message = f"{error.reason}: {error}"
-        log.info(REFUSED, run=key.full_name, reason=error.reason)
-        wanted = [
-            Condition("Accepted", False, _reason(error.reason), message),
-            Condition("Ready", False, _reason(error.reason), message),
-        ]
-        fields = {"phase": "Refused", "message": message, HANDLED: asked_of(body)}
+    async def _refuse(self, key: Key, body: Body, reason: str, message: str) -> None:
+        log.info(REFUSED, run=key.full_name, reason=reason)
+        wanted = [Condition(kind, False, reason, message) for kind in ("Accepted", "Ready")]
+        fields = {"phase": "Refused", "message": message[:LONGEST], HANDLED: asked_of(body)}
         await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
 
     async def _lost(self, key: Key, body: Body, why: str) -> None:
@@ -294,10 +296,12 @@ class RunReconciler:
         await self._statuses.put(key, body, {**kept, "phase": _LOST, "message": message}, wanted, tell=("Stalled",))
 
 
-def _accepted(same_input: bool, waits: bool) -> Condition:
+def _accepted(same_input: bool, problems: list[str], waits: bool) -> Condition:
     if not same_input:
         message = "spec.input was changed after the start: the run goes on with what it was started with"
         return Condition("Accepted", True, "InputChangeIgnored", message)
+    if problems:
+        return Condition("Accepted", True, "ChangeIgnored", "; ".join(problems))
     if waits:
         return Condition("Accepted", True, "Deleting", "deleted: the resource goes when the run has ended")
     return Condition("Accepted", True, "Accepted", "the orchestrator took it")

@@ -3,6 +3,8 @@
 import json
 from datetime import timedelta
 
+import pytest
+from amends_testkit.kubernetes import KubectlError
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_pb2
@@ -143,11 +145,15 @@ async def test_a_run_of_a_saga_that_comes_later_waits_for_it(served) -> None:
     await served.until("sagarun", "early", "Completed")
 
 
-async def test_an_input_that_is_changed_after_the_start_changes_nothing_and_says_so(served) -> None:
+async def test_an_input_that_is_changed_after_the_start_is_refused_or_changes_nothing_and_says_so(served) -> None:
     document = served.run("parked", "changed")
     await served.apply(document)
     before = await served.until("sagarun", "changed", "Parked")
     document["spec"]["input"]["cardToken"] = "tok_visa"
+    with pytest.raises(KubectlError, match="input cannot be changed any more"):
+        await served.apply(document)
+    # The API server does not see that a field has another name.
+    document["spec"]["input"]["card_token"] = document["spec"]["input"].pop("cardToken")
     await served.apply(document)
     after = await served.until("sagarun", "changed", "Parked")
     assert after["status"]["runId"] == before["status"]["runId"]

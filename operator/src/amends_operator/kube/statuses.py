@@ -63,13 +63,21 @@ class Statuses:
             seen[HANDLED] = asked_of(body)
         await self._write(key, body, seen, {**body["status"], **seen})
 
-    async def _write(self, key: Key, body: Body, patch: Mapping[str, Any], status: Mapping[str, Any]) -> None:
+    async def note(self, key: Key, body: Body, name: str, value: Mapping[str, Any]) -> Body:
+        """Writes one field of the status and nothing else; the object afterwards.
+
+        Raises NotFoundError, ConflictError, ApiError.
+        """
+        status = body.get("status") or {}
+        return await self._write(key, body, {name: difference(status.get(name) or {}, value)}, {**status, name: value})
+
+    async def _write(self, key: Key, body: Body, patch: Mapping[str, Any], status: Mapping[str, Any]) -> Body:
         try:
             metadata = await self._client.patch_status(key, patch, body["metadata"]["resourceVersion"])
         except ConflictError:  # what we know is older than what is there, and the watch may be silent
             self._objects.seen(key.kind, await self._client.read(key))
             raise
-        self._objects.written(key.kind, {**body, "metadata": metadata, "status": status})
+        return self._objects.written(key.kind, {**body, "metadata": metadata, "status": status})
 
 
 def _good(kind: str, holds: bool) -> bool:

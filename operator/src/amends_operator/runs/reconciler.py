@@ -150,12 +150,9 @@ class RunReconciler:
         if not has_ended(seen.run) and FINALIZER not in (body["metadata"].get("finalizers") or []):
             body = await self._guard(key, body)
         decision = decision_of(body, seen.run)
-        settled: dict[str, Any] | None = None
         if decision is not None:
-            seen, settled = await self._decide(seen.run, decision)
-            body = await self._take_off(key, body, decision)
-            await self._tell(key, body, settled)
-        changed = await self._show(key, body, seen, settled=settled)
+            seen, body = await self._settle(key, body, seen, decision)
+        changed = await self._show(key, body, seen)
         current = self._objects.get(key)
         if has_ended(seen.run):
             self._unchanged.pop(key.full_name, None)
@@ -163,6 +160,15 @@ class RunReconciler:
         count = 0 if changed else self._unchanged.get(key.full_name, 0) + 1
         self._unchanged[key.full_name] = count
         return self._looks.ceiling(count + 1)
+
+    async def _settle(self, key: Key, body: Body, seen: Seen, decision: Decision) -> tuple[Seen, Body]:
+        """Carries a decision out and says what became of it, each once; the run and the object afterwards."""
+        last = (body.get("status") or {}).get("lastResolution") or {}
+        if last.get("id") != decision.id:
+            seen, settled = await self._decide(seen.run, decision)
+            body = await self._statuses.note(key, body, "lastResolution", settled)
+            await self._tell(key, body, settled)
+        return seen, await self._take_off(key, body, decision)
 
     async def _take_off(self, key: Key, body: Body, decision: Decision) -> Body:
         """Takes the annotations of a decision off, before the status shows another state than they were meant for."""
@@ -178,15 +184,13 @@ class RunReconciler:
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
         return self._objects.written(Kind.RUN, await self._client.patch(key, patch))
 
-    async def _show(
-        self, key: Key, body: Body, seen: Seen, *, settled: dict[str, Any] | None = None, waits: bool = False
-    ) -> bool:
+    async def _show(self, key: Key, body: Body, seen: Seen, *, waits: bool = False) -> bool:
         status = body.get("status") or {}
         fields = fields_of(seen.run)
         fields["timeline"] = timeline_of(seen.timeline)
         given = digest_of(body["spec"].get("input") or {})
         fields["inputDigest"] = status.get("inputDigest") or given
-        fields["lastResolution"] = settled or status.get("lastResolution")
+        fields["lastResolution"] = status.get("lastResolution")
         fields[HANDLED] = asked_of(body)
         accepted = _accepted(fields["inputDigest"] == given, problems_of(body["spec"]), waits)
         wanted = conditions_of(seen.run, accepted)

@@ -33,6 +33,7 @@ from amends_operator.kube.objects import GROUP, VERSION, Key, Kind, Objects
 from amends_operator.kube.statuses import Statuses
 from amends_operator.metrics import Metrics
 from amends_operator.orchestrator import Orchestrator
+from amends_operator.peering import Turn
 from amends_operator.queue import WorkQueue
 from amends_operator.resync import Resync
 from amends_operator.runs.deletion import Deletion
@@ -61,6 +62,7 @@ class Operator:
         self._orchestrator = Orchestrator(settings.orchestrator_target, settings.timeline)
         self.objects = Objects(self._changed)
         self._beats = Heartbeats(2 * settings.watch_silence)
+        self._turn = Turn(self._client, settings, self._turned)
         events = Events(self._client, socket.gethostname())
         statuses = Statuses(self._client, self.objects, events)
         common: tuple[Any, ...] = (
@@ -78,7 +80,7 @@ class Operator:
         )
         self._policies = PolicyReconciler(*common)
         compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map)
-        self._compiled = WorkQueue("compiled", compiled.reconcile, workers=1)
+        self._compiled = WorkQueue("compiled", compiled.reconcile, workers=1, admit=self._turn.wait)
         self._queues: dict[Kind, WorkQueue[Key]] = {
             Kind.SAGA: self._queue(Kind.SAGA, SagaReconciler(*common).reconcile),
             Kind.PARTICIPANT: self._queue(Kind.PARTICIPANT, ParticipantReconciler(*common).reconcile),
@@ -88,11 +90,23 @@ class Operator:
         for kind in Kind:
             self._watch_figures(kind)
         self._resync = Resync(
-            self._client, self.objects, self._orchestrator, self._beats, settings, self.poke, self._metrics.orphans.set
+            self._client,
+            self.objects,
+            self._orchestrator,
+            self._beats,
+            self._turn,
+            settings,
+            self.poke,
+            self._metrics.orphans.set,
         )
 
     def _queue(self, kind: Kind, reconcile: Any, workers: int = DEFINITION_WORKERS) -> WorkQueue[Key]:
-        return WorkQueue(kind.value, reconcile, workers=workers, observe=self._metrics.observer(kind))
+        observe = self._metrics.observer(kind)
+        return WorkQueue(kind.value, reconcile, workers=workers, admit=self._turn.wait, observe=observe)
+
+    def _turned(self, ours: bool) -> None:
+        self._metrics.active.set(ours)
+        self._beats.rest(not ours)
 
     def _watch_figures(self, kind: Kind) -> None:
         queue = self._queues[kind]
@@ -141,21 +155,22 @@ class Operator:
 
     async def _live(self) -> None:
         chosen = self._settings
-        identity: Any = socket.gethostname()  # the pod's name; kopf would ask for a user's name, which images lack
+        identity: Any = self._turn.identity  # kopf would make one of a user's name, which images lack
         work = [asyncio.create_task(queue.run(), name=queue.name) for queue in self._queues.values()]
         work.append(asyncio.create_task(self._compiled.run(), name=self._compiled.name))
+        work.append(asyncio.create_task(self._turn.run(), name="turn"))
         work.append(asyncio.create_task(self._resync.run(), name="resync"))
         work.append(
             asyncio.create_task(
                 kopf.operator(
                     registry=watching.registry_of(self.objects, self._beats),
-                    settings=watching.kopf_settings(chosen),
+                    settings=watching.kopf_settings(chosen, self._turn.priority),
                     clusterwide=chosen.everywhere,
                     namespaces=() if chosen.everywhere else chosen.namespaces,
                     identity=identity,
                     standalone=True if chosen.peering is None else None,
                     peering_name=chosen.peering,
-                    priority=chosen.peering_priority if chosen.peering is not None else None,
+                    priority=self._turn.priority if chosen.peering is not None else None,
                 ),
                 name="kopf",
             )

@@ -25,6 +25,7 @@ class Heartbeats:
         self._heard: dict[str, float] = {}
         self._waiting: set[str] = set()
         self._open = asyncio.Event()
+        self._resting = False
 
     def expect(self, watch: str) -> None:
         """Begins to listen for a watch."""
@@ -51,13 +52,26 @@ class Heartbeats:
             return False
         return True
 
+    def rest(self, resting: bool) -> None:
+        """While another instance works our watches are closed, and their silence means nothing."""
+        self._resting = resting
+        for watch in self._heard:
+            self.heard(watch)
+
+    @property
+    def resting(self) -> bool:
+        """Whether another instance works."""
+        return self._resting
+
     def silence(self) -> float:
-        """Seconds since the quietest watch was heard of."""
-        return self._clock() - min(self._heard.values(), default=self._clock())
+        """Seconds since the quietest watch was heard of; 0 while resting."""
+        return 0.0 if self._resting else self._clock() - min(self._heard.values(), default=self._clock())
 
     def silent(self) -> list[str]:
         """The watches that have been silent for too long."""
         now = self._clock()
+        if self._resting:
+            return []
         return sorted(watch for watch, at in self._heard.items() if now - at > self._limit)
 
 
@@ -99,6 +113,8 @@ class HealthServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
+        if self._beats.resting:
+            return web.Response(text="ok, another instance works\n")
         return web.Response(text="ok\n") if self._ready() else web.Response(status=503, text="not listed yet\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:

@@ -19,6 +19,7 @@ from amends_operator.health import Heartbeats
 from amends_operator.kube.client import ApiError, Client, NotFoundError
 from amends_operator.kube.objects import Key, Kind, Objects, key_of
 from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
+from amends_operator.peering import Turn
 from amends_operator.settings import Settings
 
 LISTED = "resync.listed"
@@ -40,6 +41,7 @@ class Resync:
         objects: Objects,
         orchestrator: Orchestrator,
         beats: Heartbeats,
+        turn: Turn,
         settings: Settings,
         poke: Callable[[Iterable[Key]], None],
         orphans: Callable[[float], None],
@@ -48,6 +50,7 @@ class Resync:
         self._objects = objects
         self._orchestrator = orchestrator
         self._beats = beats
+        self._turn = turn
         self._settings = settings
         self._poke = poke
         self._orphans = orphans
@@ -57,8 +60,10 @@ class Resync:
     async def run(self) -> None:
         """Compares as soon as the watches have listed, or lists itself if they cannot; then lists every `relist`."""
         relist = self._settings.relist
+        await self._turn.wait()
         listing = not await self._beats.all_open(PATIENCE)
         while True:
+            await self._turn.wait()
             try:
                 await self.once(listing=listing)
             except (ApiError, AwayError, RefusedError) as error:

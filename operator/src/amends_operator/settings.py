@@ -38,8 +38,8 @@ class Settings(ServiceSettings):
     """The ConfigMap in each namespace that services mount to know its RetryPolicies."""
     peering: str | None = None
     """The name of a KopfPeering, when more than one instance may be up; unset: there is one instance."""
-    peering_priority: int = 0
-    """Must differ between instances: the highest works, the others wait."""
+    peering_priority: int | None = None
+    """The highest works, the others wait; two that are the same both wait. Unset: drawn at the start."""
 
     @field_validator("namespaces", mode="before")
     @classmethod

@@ -258,3 +258,69 @@ async def test_a_running_service_follows_the_compiled_policies_within_five_secon
     assert datetime.now(UTC) - changed < FIVE
     assert served.platform.stack.child("orders").pid == pid
     await served.kubectl("delete", "retrypolicy", "asking")
+
+
+def pod(name: str, *volumes: dict) -> dict:
+    mounts = [{"name": volume["name"], "mountPath": f"/{volume['name']}"} for volume in volumes]
+    container = {"name": "main", "image": "main:1", "volumeMounts": mounts}
+    spec = {"containers": [container], "volumes": list(volumes)}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec}
+
+
+MOUNTED = {"name": "policies", "configMap": {"name": "amends-retry-policies"}}
+PROJECTED = {"name": "policies", "projected": {"sources": [{"configMap": {"name": "amends-retry-policies"}}]}}
+OTHER = {"name": "other", "configMap": {"name": "other"}}
+RIGHT = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "Role",
+    "metadata": {"name": "touch-pods"},
+    "rules": [{"apiGroups": [""], "resources": ["pods"], "verbs": ["list", "patch"]}],
+}
+GRANT = {
+    "apiVersion": "rbac.authorization.k8s.io/v1",
+    "kind": "RoleBinding",
+    "metadata": {"name": "touch-pods"},
+    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "touch-pods"},
+    "subjects": [{"kind": "User", "name": "operator", "apiGroup": "rbac.authorization.k8s.io"}],
+}
+
+
+async def test_pods_that_mount_the_policies_are_touched_when_they_change_and_no_other_if_somebody_wants_it(
+    cluster: Kubernetes, platform: Platform, tmp_path: Path
+) -> None:
+    async def told() -> dict[str, str]:
+        items = (await cluster.get("-n", "touching", "pods"))["items"]
+        return {
+            item["metadata"]["name"]: item["metadata"]["annotations"]["amends.dev/policy"]
+            for item in items
+            if "amends.dev/policy" in item["metadata"].get("annotations", {})
+        }
+
+    async with a_namespace(cluster, platform, tmp_path, "touching") as namespace:
+        await namespace.apply(
+            pod("mounts", MOUNTED), pod("projects", OTHER, PROJECTED), pod("other", OTHER), pod("none")
+        )
+        await namespace.apply(policy("first", attempts=2))
+        await namespace.start()
+        await eventually(lambda: compiled(namespace))
+        assert await told() == {}
+        await namespace.stop()
+
+        without_right = await namespace.start(touch_pods="true")
+        await namespace.apply(policy("first", attempts=3))
+        await eventually(lambda: "policies.pods_not_touched" in without_right.log.read_text())
+        assert (await compiled(namespace))["touching/first"]["attempts"] == 3
+        await namespace.stop()
+
+        await namespace.apply(RIGHT, GRANT)
+        await namespace.start(touch_pods="true")
+        before = await eventually(told)
+        assert set(before) == {"mounts", "projects"}
+        changed = datetime.now(UTC)
+        await namespace.apply(policy("first", attempts=4))
+
+        async def again() -> bool:
+            now = await told()
+            return set(now) == set(before) and all(now[name] != before[name] for name in now)
+
+        await within_five_seconds(again, changed)

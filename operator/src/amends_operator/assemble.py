@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from amends_operator import watching
 from amends_operator.definitions.compiled import CompiledPolicies
+from amends_operator.definitions.mounting import Pods
 from amends_operator.definitions.participant import ParticipantReconciler
 from amends_operator.definitions.policy import PolicyReconciler
 from amends_operator.definitions.saga import SagaReconciler
@@ -79,7 +80,8 @@ class Operator:
             self._client, self.objects, statuses, self._orchestrator, deletion, events, limits, self._poke_soon
         )
         self._policies = PolicyReconciler(*common)
-        compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map)
+        pods = Pods(self._client, settings.policies_config_map) if settings.touch_pods else None
+        compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map, pods)
         self._compiled = WorkQueue("compiled", compiled.reconcile, workers=1, admit=self._turn.wait)
         self._queues: dict[Kind, WorkQueue[Key]] = {
             Kind.SAGA: self._queue(Kind.SAGA, SagaReconciler(*common).reconcile),

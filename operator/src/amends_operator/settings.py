@@ -36,6 +36,8 @@ class Settings(ServiceSettings):
     """The longest pause between two looks at a run that is under way."""
     policies_config_map: str = "amends-retry-policies"
     """The ConfigMap in each namespace that services mount to know its RetryPolicies."""
+    touch_pods: bool = False
+    """Whether pods that mount it are annotated when it changes, so that they see it at once; needs more rights."""
     peering: str | None = None
     """The name of a KopfPeering, when more than one instance may be up; unset: there is one instance."""
     peering_priority: int | None = None

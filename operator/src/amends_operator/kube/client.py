@@ -97,10 +97,15 @@ class Client:
     async def objects(self, kind: Kind, namespace: str | None) -> AsyncIterator[Body]:
         """All objects of a kind, of a namespace or all, as the API server has them now. Raises ApiError."""
         where = f"/namespaces/{namespace}" if namespace is not None else ""
+        async for body in self.pages(f"/apis/{GROUP}/{VERSION}{where}/{kind.value}"):
+            yield body
+
+    async def pages(self, path: str) -> AsyncIterator[Body]:
+        """All objects below an address, a page at a time. Raises ApiError."""
         token = ""
         while True:
             query = f"?limit={PAGE}" + (f"&continue={token}" if token else "")
-            page = await self.call("GET", f"/apis/{GROUP}/{VERSION}{where}/{kind.value}{query}")
+            page = await self.call("GET", path + query)
             for body in page["items"]:
                 yield body
             token = page["metadata"].get("continue") or ""

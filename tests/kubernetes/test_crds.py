@@ -136,9 +136,51 @@ async def test_every_field_is_explained_and_bounded(cluster: Kubernetes, kind: s
     assert crd["spec"]["names"]["categories"] == ["amends"]
     assert crd["metadata"]["annotations"]["helm.sh/resource-policy"] == "keep"
     assert version["subresources"] == {"status": {}}
+    conditions = version["schema"]["openAPIV3Schema"]["properties"]["status"]["properties"]["conditions"]
+    assert (conditions["x-kubernetes-list-type"], conditions["x-kubernetes-list-map-keys"]) == ("map", ["type"])
 
 
 async def test_kubectl_explain_reads_like_documentation(cluster: Kubernetes) -> None:
     said = await cluster.kubectl("explain", "saga.spec.steps")
     for part in ("Without `after` each waits for the one above it", "compensate", "point of no return"):
         assert part in said
+
+
+COLUMNS = {
+    "sg": "NAME READY PHASE STEPS RUNNING PARKED AGE REASON DIGEST MESSAGE",
+    "sgr": "NAME SAGA PHASE STEPS MESSAGE AGE READY REASON RUN ENDED",
+    "ptc": "NAME READY PHASE SERVICE METHODS USED BY AGE TARGET REASON MESSAGE",
+    "rtp": "NAME READY PHASE ATTEMPTS TIMEOUT BACKOFF USED BY AGE REASON MESSAGE",
+}
+
+
+@pytest.mark.parametrize("short", COLUMNS)
+async def test_each_kind_has_a_short_name_and_columns_that_say_what_matters(cluster: Kubernetes, short: str) -> None:
+    await cluster.kubectl("apply", *(f"-f={EXAMPLES / 'valid' / name}" for name in ONE_OF_EACH))
+    try:
+        header = (await cluster.kubectl("get", short, "-o", "wide")).splitlines()[0]
+        assert " ".join(header.split()) == COLUMNS[short]
+        assert len((await cluster.kubectl("get", "amends", "-o", "name")).split()) >= len(ONE_OF_EACH)
+    finally:
+        await cluster.kubectl("delete", *(f"-f={EXAMPLES / 'valid' / name}" for name in ONE_OF_EACH))
+
+
+ONE_OF_EACH = ("saga-minimal.yaml", "sagarun-minimal.yaml", "participant-loopback.yaml", "retrypolicy-empty.yaml")
+
+
+async def test_objects_are_selected_by_the_fields_that_people_ask_for(cluster: Kubernetes) -> None:
+    await cluster.kubectl("apply", *(f"-f={EXAMPLES / 'valid' / name}" for name in ONE_OF_EACH))
+    try:
+        for kind, name, selector in (
+            ("sagarun", "minimal", "spec.saga=minimal"),
+            ("participant", "loopback", "spec.service=trips.v1.HotelService"),
+        ):
+            found = await cluster.kubectl("get", kind, "--field-selector", selector, "-o", "name")
+            assert found.split() == [f"{kind}.amends.dev/{name}"]
+        await patch(cluster, "sagarun/minimal", {"status": {"phase": "Parked"}}, "--subresource=status")
+        await patch(cluster, "saga/minimal", {"status": {"phase": "Refused"}}, "--subresource=status")
+        for kind, phase in (("sagarun", "Parked"), ("saga", "Refused")):
+            found = await cluster.kubectl("get", kind, "--field-selector", f"status.phase={phase}", "-o", "name")
+            assert found.split() == [f"{kind}.amends.dev/minimal"]
+    finally:
+        await cluster.kubectl("delete", *(f"-f={EXAMPLES / 'valid' / name}" for name in ONE_OF_EACH))

@@ -2,8 +2,9 @@
 
 import base64
 
-import amends_contracts
+from amends_contracts import descriptor_set
 from amends_testkit.kubernetes import KubectlError
+from amends_testkit.participant import FakeParticipant
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import definition_service_pb2 as definitions
@@ -160,13 +161,32 @@ async def test_descriptors_may_come_from_a_config_map_that_comes_later(served) -
     await served.apply(participant)
     refused = await served.until("participant", "described", "Refused")
     assert "there is no ConfigMap contracts" in str(refused["status"]["conditions"])
-    data = base64.b64encode(amends_contracts.descriptor_set().SerializeToString()).decode()
+    data = base64.b64encode(descriptor_set().SerializeToString()).decode()
     await served.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "contracts"}, "binaryData": {"set": data}}
     )
     ready = await served.until("participant", "described", "Accepted")
     assert "PlaceOrder" in [method["name"] for method in ready["status"]["methods"]]
     await served.kubectl("delete", "participant", "described")
+
+
+async def test_a_participant_whose_service_comes_later_is_ready_when_it_is_there(served) -> None:
+    service = await FakeParticipant.start(descriptor_set(), ["shop.orders.v1.OrderService"])
+    target = service.target
+    await service.stop()
+    participant = next(d for d in served.example("shop/participants.yaml") if d["metadata"]["name"] == "shipping")
+    participant["metadata"]["name"] = "late"
+    participant["spec"] |= {"service": "shop.orders.v1.OrderService", "target": target, "methods": ["Confirm"]}
+    await served.apply(participant)
+    waiting = await served.until("participant", "late", "NotReady")
+    ready = next(found for found in waiting["status"]["conditions"] if found["type"] == "Ready")
+    assert (ready["reason"], "reflection" in ready["message"]) == ("DescriptorsNotKnown", True)
+    await service.listen(port=int(target.rpartition(":")[2]))
+    found = await served.until("participant", "late", "Accepted")
+    assert found["status"]["callable"] == 1
+    assert {"name": "Confirm", "kind": "guarded", "callable": True} in found["status"]["methods"]
+    await served.kubectl("delete", "participant", "late")
+    await service.stop()
 
 
 async def test_a_suspended_saga_leaves_the_orchestrator_alone(served) -> None:

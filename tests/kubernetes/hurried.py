@@ -1,4 +1,4 @@
-"""The operator in a process whose time passes faster than it does: a test of five minutes takes half of one.
+"""The operator in a process whose time passes faster than it does: a test of five minutes takes a quarter of one.
 
 Timers, deadlines and clocks of its event loop are hurried; what others do takes as long as ever. By test_outage.
 """
@@ -8,7 +8,7 @@ import selectors
 import sys
 import time
 
-RATE = 10.0
+RATE = 20.0
 _began = time.monotonic()
 _monotonic = time.monotonic
 

@@ -55,9 +55,9 @@ def reasons_in(source: str) -> set[str]:
     found: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Condition":
-            found |= {arg.value for arg in node.args[2:3] if isinstance(arg, ast.Constant)}
+            found |= {str(arg.value) for arg in node.args[2:3] if isinstance(arg, ast.Constant)}
         if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "tell":
-            found |= {arg.value for arg in node.args[2:3] if isinstance(arg, ast.Constant)}
+            found |= {str(arg.value) for arg in node.args[2:3] if isinstance(arg, ast.Constant)}
     return found
 
 

@@ -287,6 +287,21 @@ async def test_too_many_requests_are_tried_again_when_the_server_has_said(faulty
     assert times[1] - times[0] >= 2
 
 
+async def test_a_token_that_is_refused_for_a_while_is_read_again_until_it_is_taken(faulty, proxy: KubeProxy) -> None:
+    """As while a rotated token is on its way, or an API server that starts has nobody to ask."""
+    operator = await faulty.start(server=proxy.url)
+    await faulty.apply(faulty.run("completed", "before-refusal"))
+    await completes(faulty, "before-refusal")
+    proxy.faults.refuse = lambda passing: refusal(401, "Unauthorized")
+    proxy.cut()
+    asked = len(proxy.passed)
+    await eventually(lambda: len(proxy.passed) > asked + 8, timeout=PATIENCE)
+    await faulty.apply(faulty.run("completed", "after-refusal"))
+    proxy.faults.refuse = lambda passing: None
+    await completes(faulty, "after-refusal")
+    assert operator.alive
+
+
 async def test_runs_go_on_while_the_api_server_is_away_and_statuses_catch_up(faulty, proxy: KubeProxy) -> None:
     operator = await faulty.start(server=proxy.url)
     await faulty.apply(faulty.run("slow", "through-outage"))
@@ -384,3 +399,25 @@ async def test_an_absent_orchestrator_is_waited_for(faulty) -> None:
         for replica in ("orchestrator-1", "orchestrator-2"):
             await stack.start_one(replica)
     await completes(faulty, "patiently")
+
+
+async def test_nobody_at_home_on_either_side_is_no_defect(faulty, proxy: KubeProxy) -> None:
+    """The orchestrator is away and no status can be written: it is waited for both, without a traceback."""
+    stack = faulty.platform.stack
+    operator = await faulty.start(server=proxy.url)
+    proxy.faults.refuse = lambda passing: refusal(500, "InternalError") if passing.writes else None
+    for replica in ("orchestrator-1", "orchestrator-2"):
+        stack.child(replica).kill()
+    try:
+        await faulty.apply(faulty.run("completed", "between-two"))
+        (saga,) = faulty.example("shop/saga.yaml")
+        saga["metadata"]["name"] = "between-two"
+        await faulty.apply(saga)
+        await eventually(lambda: len(proxy.writes("/between-two/status")) > 6, timeout=PATIENCE)
+    finally:
+        for replica in ("orchestrator-1", "orchestrator-2"):
+            await stack.start_one(replica)
+    proxy.faults.refuse = lambda passing: None
+    await completes(faulty, "between-two")
+    await faulty.until("saga", "between-two", "Accepted")
+    assert "Traceback" not in operator.log.read_text()

@@ -27,6 +27,7 @@ from amends_operator.queue import Again
 
 TAKEN_OUT = "definitions.taken_out"
 CONTINUED = "definitions.still_there"
+UNSAID = "definitions.status_postponed"
 STAYS = "\nThe version that was in force before stays in force."
 log = structlog.get_logger(__name__)
 
@@ -121,8 +122,8 @@ class DefinitionReconciler(ABC):
         wanted = [Condition("Ready", None, AWAY, why), Condition("Reconciling", True, AWAY, why)]
         try:
             await self._statuses.put(key, body, fields, wanted)
-        except NotFoundError:
-            return
+        except ApiError as error:  # the next attempt says it
+            log.debug(UNSAID, kind=key.kind.value, object=key.full_name, why=str(error))
 
     def _reference(self, spec: Mapping[str, Any]) -> Mapping[str, str] | None:
         """The ConfigMap that a spec names; what is none is for the checker to complain about."""

@@ -31,6 +31,7 @@ from amends_operator.runs.view import ENDED, LONGEST, conditions_of, fields_of, 
 
 REFUSED = "runs.refused"
 DECIDED = "runs.decision_carried_out"
+UNSAID = "runs.status_postponed"
 _WAITING = frozenset({"SAGA_UNKNOWN", "SAGA_NOT_READY"})
 """Refusals of a start that may come right without a change of the SagaRun."""
 _LOST = "Unknown"
@@ -78,6 +79,7 @@ class RunReconciler:
         body = self._objects.get(key)
         try:
             if body is None:
+                self._unchanged.pop(key.full_name, None)
                 return await self._deletion.vanished(key)
             return await self._reconcile(key, body)
         except AwayError as error:
@@ -279,8 +281,8 @@ class RunReconciler:
         try:
             fields = {"phase": "Pending", "message": why[:300], **carried(body, (HANDLED,))}
             await self._statuses.put(key, body, fields, wanted)
-        except (NotFoundError, ConflictError):
-            return
+        except ApiError as error:  # it is tried again with the start itself
+            log.debug(UNSAID, run=key.full_name, why=str(error))
 
     async def _refuse(self, key: Key, body: Body, reason: str, message: str) -> None:
         log.info(REFUSED, run=key.full_name, reason=reason)

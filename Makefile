@@ -210,7 +210,7 @@ ship: setup ## Build, load, commit and push one service (SERVICE=payments), and 
 ##@ Measure
 
 .PHONY: bench
-bench: setup bench-peers ## All benchmarks, under 25 minutes; writes docs/reference/performance.md
+bench: setup bench-peers ## All benchmarks, under 35 minutes; writes docs/reference/performance.md
 	@$(PY) -m amends_bench $(ARGS)
 
 .PHONY: bench-quick
@@ -252,6 +252,10 @@ bench-p5: setup ## Calls through the chassis, against bare grpc.aio
 .PHONY: bench-p6
 bench-p6: setup bench-peers ## Runs claimed and finished, against a job queue
 	@$(PY) -m amends_bench p6 $(ARGS)
+
+.PHONY: bench-p8
+bench-p8: setup ## Five thousand SagaRuns through the operator, against a bare kopf handler
+	@$(PY) -m amends_bench p8 $(ARGS)
 
 .PHONY: bench-p9
 bench-p9: setup ## The rate after kill -9 and after a restart of Postgres

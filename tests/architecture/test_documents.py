@@ -1,5 +1,6 @@
 """The reference pages say what the code does: tables of reasons, states and defaults are compared with their source."""
 
+import ast
 import re
 
 from amends_barrier.protocol import Reason
@@ -61,3 +62,29 @@ def test_the_defaults_of_a_retry_policy_are_those_of_the_code(root):
         f"`{backoff.initial.total_seconds() * 1000:.0f}ms`, `{backoff.maximum.total_seconds():.0f}s`, "
         f"`{backoff.multiplier:.0f}`"
     )
+
+
+def reasons_in(source: str) -> set[str]:
+    """The reasons that a module gives to conditions and events: literals, which is how all but a few are given."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Condition":
+            found |= {str(arg.value) for arg in node.args[2:3] if isinstance(arg, ast.Constant)}
+        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "tell":
+            found |= {str(arg.value) for arg in node.args[2:3] if isinstance(arg, ast.Constant)}
+    return found
+
+
+def test_every_reason_of_a_condition_or_event_is_explained(root):
+    from amends_operator.definitions.findings import _REFS
+    from amends_operator.kube.statuses import AWAY
+    from amends_operator.runs.view import PHASES
+
+    sources = [path.read_text() for path in (root / "operator" / "src").rglob("*.py")]
+    given = {AWAY, "CheckFailed", "TargetRefused", "ContractChanged", "SpecInvalid", "InputInvalid"}
+    given |= set(_REFS.values()) | set(PHASES.values())
+    given |= {reason for source in sources for reason in reasons_in(source)}
+    page = (root / "docs/reference/statuses.md").read_text().split("## Reasons of conditions\n")[1]
+    explained = set(re.findall(r"`([A-Z][A-Za-z]+)`", page)) - {"RetryPolicies"}
+    assert given - explained == set()
+    assert explained - given == {"SagaUnknown", "SagaNotReady"}  # the orchestrator's own reasons, written so

@@ -37,13 +37,14 @@ def offered(run, name: str) -> set[str]:
         ("Participant/suspended_bySpec", {"resume"}),
         ("RetryPolicy/degraded_selectedTwice", {"reconcile", "suspend"}),
         ("SagaRun/progressing_noStatus", {"reconcile", "suspend"}),
-        ("SagaRun/progressing_running", {"reconcile", "suspend"}),
+        ("SagaRun/progressing_running", {"reconcile", "suspend", "compensate"}),
+        ("SagaRun/progressing_compensating", {"reconcile", "suspend"}),
         ("SagaRun/healthy_completed", set()),
         ("SagaRun/degraded_compensated", set()),
         ("SagaRun/suspended_notStarted", {"resume"}),
         ("SagaRun/degraded_parked", {"reconcile", "suspend", "retry", "skip"}),
         ("SagaRun/degraded_parkedAndDecided", {"reconcile", "suspend"}),
-        ("SagaRun/degraded_stepWaiting", {"reconcile", "suspend", "park"}),
+        ("SagaRun/degraded_stepWaiting", {"reconcile", "suspend", "park", "compensate"}),
     ],
 )
 def test_what_can_be_done_now_is_offered(run, name: str, actions: set[str]) -> None:

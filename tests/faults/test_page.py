@@ -24,9 +24,9 @@ def names_in(path: Path) -> Iterator[str]:
             yield node.name
 
 
-def test_the_page_has_the_thirty_five_faults_in_order_and_a_test_for_each():
+def test_the_page_has_the_forty_seven_faults_in_order_and_a_test_for_each():
     rows = ROW.findall(PAGE)
-    assert [int(number) for number, _ in rows] == list(range(1, 36))
+    assert [int(number) for number, _ in rows] == list(range(1, 48))
     assert [number for number, tests in rows if not NAMED.search(tests)] == []
 
 
@@ -39,6 +39,11 @@ def test_every_named_test_is_there(file: str):
 def test_every_test_of_this_suite_is_on_the_page():
     here = {name for path in Path(__file__).parent.glob("test_*.py") for name in names_in(path)}
     assert here - {name for _, name in NAMED.findall(PAGE)} == set(names_in(Path(__file__)))
+
+
+@pytest.mark.parametrize("file", ["test_faults.py", "test_outage.py", "test_admission.py"])
+def test_every_fault_of_kubernetes_that_is_tested_is_on_the_page(file: str):
+    assert set(names_in(ROOT / "tests" / "kubernetes" / file)) - {name for _, name in NAMED.findall(PAGE)} == set()
 
 
 def test_the_page_counts_the_places_as_they_are():

@@ -6,7 +6,7 @@ import json
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -136,7 +136,9 @@ class Namespace:
         )
         await self.kubectl("wait", "--for=condition=Ready", "--timeout=40s", "saga,participant,retrypolicy", "--all")
 
-    async def start(self, server: str = "", **settings: str) -> Child:
+    async def start(
+        self, server: str = "", program: Sequence[str] = ("-m", "amends_operator"), **settings: str
+    ) -> Child:
         """Starts an operator for this namespace, with the rights that its Role gives; `server` is a proxy."""
         number = next(_numbers)
         kubeconfig = self.cluster.kubeconfig("operator", server=server, namespace=self.name)
@@ -151,7 +153,7 @@ class Namespace:
         }
         child = Child.start(
             f"operator-{number}",
-            [sys.executable, "-m", "amends_operator"],
+            [sys.executable, *program],
             log=self.folder / f"operator-{number}.log",
             report=self.folder / f"operator-{number}.json",
             environment=environment,

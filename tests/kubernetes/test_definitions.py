@@ -1,11 +1,10 @@
-"""Sagas, Participants and RetryPolicies: what is refused and why, what is in force when, and who is affected."""
+"""Sagas and Participants: what is refused and why, what is in force when, and who is affected."""
 
 import base64
-import json
-from datetime import UTC, datetime, timedelta
 
-import amends_contracts
+from amends_contracts import descriptor_set
 from amends_testkit.kubernetes import KubectlError
+from amends_testkit.participant import FakeParticipant
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import definition_service_pb2 as definitions
@@ -162,7 +161,7 @@ async def test_descriptors_may_come_from_a_config_map_that_comes_later(served) -
     await served.apply(participant)
     refused = await served.until("participant", "described", "Refused")
     assert "there is no ConfigMap contracts" in str(refused["status"]["conditions"])
-    data = base64.b64encode(amends_contracts.descriptor_set().SerializeToString()).decode()
+    data = base64.b64encode(descriptor_set().SerializeToString()).decode()
     await served.apply(
         {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "contracts"}, "binaryData": {"set": data}}
     )
@@ -171,57 +170,23 @@ async def test_descriptors_may_come_from_a_config_map_that_comes_later(served) -
     await served.kubectl("delete", "participant", "described")
 
 
-async def test_a_retry_policy_is_in_force_and_compiled_within_five_seconds(served) -> None:
-    policy = {
-        "apiVersion": "amends.dev/v1alpha1",
-        "kind": "RetryPolicy",
-        "metadata": {"name": "booking"},
-        "spec": {"selector": {"methods": ["Book"]}, "timeout": "1s", "attempts": 7},
-    }
-    began = datetime.now(UTC)
-    await served.apply(policy)
-
-    async def everywhere() -> bool:
-        request = definitions.ListRetryPoliciesRequest(namespace=served.name)
-        known = await served.platform.shop.definitions.ListRetryPolicies(request, timeout=10)
-        compiled = json.loads((await served.get("configmap", "amends-retry-policies"))["data"]["policies.json"])
-        entries = {entry["name"]: entry for entry in compiled["policies"]}
-        return entries["shop/booking"]["attempts"] == 7 and 7 in [info.attempts for info in known.retry_policies]
-
-    async def there() -> bool:
-        try:
-            return await everywhere()
-        except (KeyError, KubectlError):
-            return False
-
-    await eventually(there)
-    assert datetime.now(UTC) - began < timedelta(seconds=5)
-    await served.kubectl("delete", "retrypolicy", "booking")
-
-    async def out():
-        compiled = (await served.get("configmap", "amends-retry-policies"))["data"]["policies.json"]
-        return "shop/booking" not in compiled
-
-    await eventually(out)
-
-
-async def test_policies_that_select_the_same_are_both_in_conflict_until_one_goes(served) -> None:
-    for name in ("one", "other"):
-        await served.apply(
-            {
-                "apiVersion": "amends.dev/v1alpha1",
-                "kind": "RetryPolicy",
-                "metadata": {"name": name},
-                "spec": {"selector": {"participants": ["shop.orders.v1.OrderService"], "methods": ["Confirm"]}},
-            }
-        )
-    for name, against in (("one", "shop/other"), ("other", "shop/one")):
-        conflicted = await served.until("retrypolicy", name, "Conflicted")
-        assert conflicted["status"]["conflicts"] == [against]
-        assert (await served.condition("retrypolicy", name, "Conflicted", "True"))["reason"] == "SelectedTwice"
-    await served.kubectl("delete", "retrypolicy", "other")
-    await served.until("retrypolicy", "one", "Accepted")
-    await served.kubectl("delete", "retrypolicy", "one")
+async def test_a_participant_whose_service_comes_later_is_ready_when_it_is_there(served) -> None:
+    service = await FakeParticipant.start(descriptor_set(), ["shop.orders.v1.OrderService"])
+    target = service.target
+    await service.stop()
+    participant = next(d for d in served.example("shop/participants.yaml") if d["metadata"]["name"] == "shipping")
+    participant["metadata"]["name"] = "late"
+    participant["spec"] |= {"service": "shop.orders.v1.OrderService", "target": target, "methods": ["Confirm"]}
+    await served.apply(participant)
+    waiting = await served.until("participant", "late", "NotReady")
+    ready = next(found for found in waiting["status"]["conditions"] if found["type"] == "Ready")
+    assert (ready["reason"], "reflection" in ready["message"]) == ("DescriptorsNotKnown", True)
+    await service.listen(port=int(target.rpartition(":")[2]))
+    found = await served.until("participant", "late", "Accepted")
+    assert found["status"]["callable"] == 1
+    assert {"name": "Confirm", "kind": "guarded", "callable": True} in found["status"]["methods"]
+    await served.kubectl("delete", "participant", "late")
+    await service.stop()
 
 
 async def test_a_suspended_saga_leaves_the_orchestrator_alone(served) -> None:

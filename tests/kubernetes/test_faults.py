@@ -2,17 +2,22 @@
 
 import asyncio
 import itertools
+import json
 from datetime import timedelta
 from functools import partial
+from pathlib import Path
 
 import pytest
 from amends_embedded import Child
 from amends_testkit.kube_proxy import KubeProxy, Passing, refusal
+from amends_testkit.kubernetes import Kubernetes
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import definition_service_pb2 as definitions
 from amends.saga.v1 import run_pb2
 from shop.payments.v1 import payments_pb2
+
+from .conftest import Platform, a_namespace
 
 PATIENCE = timedelta(seconds=40)
 
@@ -67,6 +72,46 @@ async def test_an_operator_that_is_killed_after_each_write_converges(faulty, pro
     run = await once(faulty, "killed", (await faulty.get("sagarun", "killed"))["metadata"]["uid"])
     assert run.state == run_pb2.RUN_STATE_COMPENSATED
     assert [event.actor for event in await faulty.platform.timeline(run.run_id) if event.actor] == ["grace"]
+    settled = (await faulty.get("sagarun", "killed"))["status"]["lastResolution"]
+    assert (settled["action"], settled["accepted"], settled["actor"]) == ("retry", True, "grace")
+
+
+async def test_an_operator_that_is_killed_after_each_write_brings_all_definitions_into_force(
+    cluster: Kubernetes, platform: Platform, proxy: KubeProxy, tmp_path: Path
+) -> None:
+    """Statuses, events and the compiled policies of a whole installation, one write for each life of the operator."""
+    async with a_namespace(cluster, platform, tmp_path, "restarted") as namespace:
+        operator: Child | None = None
+
+        async def kill(passing: Passing, status: int) -> None:
+            if operator is not None and operator.alive:
+                operator.kill()
+
+        async def ready() -> bool:
+            listed = json.loads(await namespace.kubectl("get", "sagas,participants,retrypolicies", "-o", "json"))
+            config_map = await namespace.kubectl("get", "configmap", "amends-retry-policies", "--ignore-not-found")
+            phases = [item.get("status", {}).get("phase") for item in listed["items"]]
+            return phases == ["Accepted"] * 6 and bool(config_map)
+
+        async def killed_or_ready() -> bool:
+            return (operator is not None and not operator.alive) or await ready()
+
+        proxy.faults.answered = kill
+        folder = ("shop/participants.yaml", "shop/retry-policies.yaml", "shop/saga.yaml")
+        await namespace.apply(*(document for path in folder for document in namespace.example(path)))
+        lives = 0
+        while not await ready():
+            lives += 1
+            assert lives < 40
+            operator = await namespace.start(server=proxy.url)
+            await eventually(killed_or_ready, timeout=PATIENCE)
+        assert lives >= 5  # several writes are under way at once, and die together
+        proxy.faults.answered = None
+        await namespace.start(server=proxy.url)
+        await namespace.apply(namespace.run("completed", "after-all"))
+        await completes(namespace, "after-all")
+        compiled = json.loads((await namespace.get("configmap", "amends-retry-policies"))["data"]["policies.json"])
+        assert [entry["name"] for entry in compiled["policies"]] == ["restarted/charge", "restarted/default"]
 
 
 async def test_an_operator_that_is_killed_between_the_start_and_its_first_write_starts_nothing_twice(
@@ -242,6 +287,21 @@ async def test_too_many_requests_are_tried_again_when_the_server_has_said(faulty
     assert times[1] - times[0] >= 2
 
 
+async def test_a_token_that_is_refused_for_a_while_is_read_again_until_it_is_taken(faulty, proxy: KubeProxy) -> None:
+    """As while a rotated token is on its way, or an API server that starts has nobody to ask."""
+    operator = await faulty.start(server=proxy.url)
+    await faulty.apply(faulty.run("completed", "before-refusal"))
+    await completes(faulty, "before-refusal")
+    proxy.faults.refuse = lambda passing: refusal(401, "Unauthorized")
+    proxy.cut()
+    asked = len(proxy.passed)
+    await eventually(lambda: len(proxy.passed) > asked + 8, timeout=PATIENCE)
+    await faulty.apply(faulty.run("completed", "after-refusal"))
+    proxy.faults.refuse = lambda passing: None
+    await completes(faulty, "after-refusal")
+    assert operator.alive
+
+
 async def test_runs_go_on_while_the_api_server_is_away_and_statuses_catch_up(faulty, proxy: KubeProxy) -> None:
     operator = await faulty.start(server=proxy.url)
     await faulty.apply(faulty.run("slow", "through-outage"))
@@ -339,3 +399,25 @@ async def test_an_absent_orchestrator_is_waited_for(faulty) -> None:
         for replica in ("orchestrator-1", "orchestrator-2"):
             await stack.start_one(replica)
     await completes(faulty, "patiently")
+
+
+async def test_nobody_at_home_on_either_side_is_no_defect(faulty, proxy: KubeProxy) -> None:
+    """The orchestrator is away and no status can be written: it is waited for both, without a traceback."""
+    stack = faulty.platform.stack
+    operator = await faulty.start(server=proxy.url)
+    proxy.faults.refuse = lambda passing: refusal(500, "InternalError") if passing.writes else None
+    for replica in ("orchestrator-1", "orchestrator-2"):
+        stack.child(replica).kill()
+    try:
+        await faulty.apply(faulty.run("completed", "between-two"))
+        (saga,) = faulty.example("shop/saga.yaml")
+        saga["metadata"]["name"] = "between-two"
+        await faulty.apply(saga)
+        await eventually(lambda: len(proxy.writes("/between-two/status")) > 6, timeout=PATIENCE)
+    finally:
+        for replica in ("orchestrator-1", "orchestrator-2"):
+            await stack.start_one(replica)
+    proxy.faults.refuse = lambda passing: None
+    await completes(faulty, "between-two")
+    await faulty.until("saga", "between-two", "Accepted")
+    assert "Traceback" not in operator.log.read_text()

@@ -3,6 +3,8 @@
 import json
 from datetime import timedelta
 
+import pytest
+from amends_testkit.kubernetes import KubectlError
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_pb2
@@ -22,7 +24,7 @@ async def test_a_run_completes_and_waiting_for_it_returns(served) -> None:
     status = (await served.get("sagarun", "good"))["status"]
     assert (status["phase"], status["progress"]) == ("Completed", "3/3")
     assert [step["state"] for step in status["steps"]] == ["Done", "Done", "Done"]
-    assert status["timeline"][0]["what"] == "STARTED"
+    assert status["timeline"][0].split("  ")[1:] == ["1", "STARTED"]
     (run,) = [run for run in await served.platform.runs("shop") if run.run_id == status["runId"]]
     assert run.state == run_pb2.RUN_STATE_COMPLETED
 
@@ -143,11 +145,15 @@ async def test_a_run_of_a_saga_that_comes_later_waits_for_it(served) -> None:
     await served.until("sagarun", "early", "Completed")
 
 
-async def test_an_input_that_is_changed_after_the_start_changes_nothing_and_says_so(served) -> None:
+async def test_an_input_that_is_changed_after_the_start_is_refused_or_changes_nothing_and_says_so(served) -> None:
     document = served.run("parked", "changed")
     await served.apply(document)
     before = await served.until("sagarun", "changed", "Parked")
     document["spec"]["input"]["cardToken"] = "tok_visa"
+    with pytest.raises(KubectlError, match="input cannot be changed any more"):
+        await served.apply(document)
+    # The API server does not see that a field has another name.
+    document["spec"]["input"]["card_token"] = document["spec"]["input"].pop("cardToken")
     await served.apply(document)
     after = await served.until("sagarun", "changed", "Parked")
     assert after["status"]["runId"] == before["status"]["runId"]

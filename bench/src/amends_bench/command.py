@@ -19,6 +19,7 @@ from amends_bench.chassis import p5
 from amends_bench.growth import FINISHED, NoRoom, growth, keep
 from amends_bench.guarded import p10
 from amends_bench.journal import p4
+from amends_bench.kubernetes import p8
 from amends_bench.queue import p6
 from amends_bench.recovery import p9
 from amends_bench.sagas import p1, p2, p2b, p3
@@ -33,6 +34,7 @@ BENCHMARKS: dict[str, Benchmark] = {
     "p4": p4,
     "p5": p5,
     "p6": p6,
+    "p8": p8,
     "p9": p9,
     "p10": p10,
 }

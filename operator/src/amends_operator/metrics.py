@@ -33,6 +33,9 @@ class Metrics:
         self.orphans = Gauge(
             "amends_operator_orphaned_runs", "Open runs of SagaRuns that do not exist any more.", registry=registry
         )
+        self.active = Gauge(
+            "amends_operator_active", "1 while this instance works, 0 while another one does.", registry=registry
+        )
         for kind in Kind:
             for outcome in ("done", "again"):
                 self._reconciled.labels(kind.value, outcome)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any, TypeVar, cast
 
@@ -45,10 +46,20 @@ class RefusedError(Exception):
         self.reason = reason
 
 
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """A run as the orchestrator shows it, with the last records of its journal."""
+
+    run: run_pb2.Run
+    timeline: Sequence[run_pb2.RunEvent] = ()
+
+
 class Orchestrator:
     """Calls to one orchestrator, over one channel."""
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, timeline: int) -> None:
+        """`timeline` is how many records come with a run."""
+        self._timeline = timeline
         self._channel = Channel(target, call_timeout=CALL)
         self._runs = RunServiceStub(self._channel)
         self._definitions = DefinitionServiceStub(self._channel)
@@ -110,27 +121,31 @@ class Orchestrator:
         request = definitions.DeleteRetryPolicyRequest(namespace=namespace, name=name)
         await _answer(self._definitions.DeleteRetryPolicy(request))
 
-    async def start(
-        self, namespace: str, saga: str, key: str, data: dict[str, Any], wait: timedelta
-    ) -> runs.StartRunResponse:
+    async def start(self, namespace: str, saga: str, key: str, data: dict[str, Any], wait: timedelta) -> Seen:
         """Starts a run, or finds the one of that key; answers when it rests or `wait` has passed.
 
         Raises AwayError, RefusedError.
         """
-        request = runs.StartRunRequest(namespace=namespace, saga=saga, idempotency_key=key)
+        request = runs.StartRunRequest(namespace=namespace, saga=saga, idempotency_key=key, timeline=self._timeline)
         request.json.update(data)
         if wait > timedelta():
             request.wait = True
             request.wait_timeout.FromTimedelta(wait)
-        return await _answer(self._runs.StartRun(request))
+        answer = await _answer(self._runs.StartRun(request))
+        return Seen(answer.run, answer.timeline)
 
-    async def run(self, run_id: str) -> run_pb2.Run:
+    async def run(self, run_id: str) -> Seen:
         """One run. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
-        return (await _answer(self._runs.GetRun(runs.GetRunRequest(run_id=run_id)))).run
+        return await self._seen(runs.GetRunRequest(run_id=run_id, timeline=self._timeline))
 
-    async def run_of_key(self, namespace: str, key: str) -> run_pb2.Run:
+    async def run_of_key(self, namespace: str, key: str) -> Seen:
         """The run that was started with a key. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
-        return (await _answer(self._runs.GetRun(runs.GetRunRequest(namespace=namespace, idempotency_key=key)))).run
+        request = runs.GetRunRequest(namespace=namespace, idempotency_key=key, timeline=self._timeline)
+        return await self._seen(request)
+
+    async def _seen(self, request: runs.GetRunRequest) -> Seen:
+        answer = await _answer(self._runs.GetRun(request))
+        return Seen(answer.run, answer.timeline)
 
     async def open_runs(self, most: int = 1000) -> list[run_pb2.Run]:
         """The newest runs that have not ended, at most `most`. Raises AwayError."""
@@ -138,31 +153,13 @@ class Orchestrator:
         request = runs.ListRunsRequest(states=states, page_size=most)
         return list((await _answer(self._runs.ListRuns(request))).runs)
 
-    async def timeline(self, run_id: str, after: int, up_to: int) -> list[run_pb2.RunEvent]:
-        """The records of a run after one and up to another. Raises AwayError, RefusedError."""
-        call = self._runs.WatchRun(runs.WatchRunRequest(run_id=run_id, after_seq=after), timeout=CALL.total_seconds())
-        found: list[run_pb2.RunEvent] = []
-        try:
-            async for answer in call:
-                if answer.HasField("event"):
-                    found.append(answer.event)
-                if not answer.HasField("event") or answer.event.seq >= up_to:
-                    break
-        except grpc.aio.AioRpcError as error:
-            raise _error(error) from None
-        finally:
-            call.cancel()
-        return found
-
-    async def resolve(self, request: runs.ResolveRunRequest) -> run_pb2.Run:
+    async def resolve(self, request: runs.ResolveRunRequest) -> None:
         """Decides about a parked run. Raises AwayError, RefusedError."""
-        return (await _answer(self._runs.ResolveRun(request))).run
+        await _answer(self._runs.ResolveRun(request))
 
-    async def cancel(self, run_id: str, reason: str, actor: str) -> run_pb2.Run:
+    async def cancel(self, run_id: str, reason: str, actor: str) -> None:
         """Asks for the compensation of a run. Raises AwayError, RefusedError (PAST_PIVOT)."""
-        return (
-            await _answer(self._runs.CancelRun(runs.CancelRunRequest(run_id=run_id, reason=reason, actor=actor)))
-        ).run
+        await _answer(self._runs.CancelRun(runs.CancelRunRequest(run_id=run_id, reason=reason, actor=actor)))
 
 
 async def _answer(call: Awaitable[T]) -> T:

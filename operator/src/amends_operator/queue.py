@@ -32,7 +32,10 @@ class Again(Exception):
 
 
 class WorkQueue(Generic[K]):
-    """Keys to reconcile. `reconcile` returns after how long to look again, None for not before something changes."""
+    """Keys to reconcile. `reconcile` returns after how long to look again, None for not before something changes.
+
+    `admit` is waited for before each key is taken.
+    """
 
     def __init__(
         self,
@@ -40,12 +43,14 @@ class WorkQueue(Generic[K]):
         reconcile: Callable[[K], Awaitable[timedelta | None]],
         *,
         workers: int,
+        admit: Callable[[], Awaitable[None]] | None = None,
         observe: Callable[[bool], None] = lambda ok: None,
         backoff: Backoff = BACKOFF,
     ) -> None:
         self.name = name
         self._reconcile = reconcile
         self._workers = workers
+        self._admit = admit
         self._observe = observe
         self._backoff = backoff
         self._waiting: deque[K] = deque()
@@ -92,6 +97,8 @@ class WorkQueue(Generic[K]):
     async def _work(self) -> None:
         while True:
             await self._wake.acquire()
+            if self._admit is not None:
+                await self._admit()
             key = self._waiting.popleft()
             self._queued.discard(key)
             self._active.add(key)

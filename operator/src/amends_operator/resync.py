@@ -1,8 +1,9 @@
 """Looks at everything again from time to time, so that nothing depends on a watch that lost an event.
 
-A list brings what is new to `Objects`; what a list does not have any more is asked for by name before it counts as
-gone, because a list may come from a server that lags behind. What the orchestrator has in force from objects that are
-gone is taken out; open runs without a SagaRun are counted and logged, for a person to decide about.
+The first lists are those of the watches themselves. A list brings what is new to `Objects`; what a list does not have
+any more is asked for by name before it counts as gone, because a list may come from a server that lags behind. What
+the orchestrator has in force from objects that are gone is taken out; open runs without a SagaRun are counted and
+logged, for a person to decide about.
 """
 
 from __future__ import annotations
@@ -14,15 +15,19 @@ from datetime import timedelta
 import structlog
 
 from amends_operator.definitions.manifest import is_ours
+from amends_operator.health import Heartbeats
 from amends_operator.kube.client import ApiError, Client, NotFoundError
 from amends_operator.kube.objects import Key, Kind, Objects, key_of
 from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
+from amends_operator.peering import Turn
 from amends_operator.settings import Settings
 
 LISTED = "resync.listed"
 LEFT = "resync.orphaned_run"
 POSTPONED = "resync.postponed"
 SHORTEST = timedelta(seconds=1)
+SOON = timedelta(seconds=30)
+PATIENCE = timedelta(seconds=10)
 _KEY = "sagarun/"
 log = structlog.get_logger(__name__)
 
@@ -35,6 +40,8 @@ class Resync:
         client: Client,
         objects: Objects,
         orchestrator: Orchestrator,
+        beats: Heartbeats,
+        turn: Turn,
         settings: Settings,
         poke: Callable[[Iterable[Key]], None],
         orphans: Callable[[float], None],
@@ -42,6 +49,8 @@ class Resync:
         self._client = client
         self._objects = objects
         self._orchestrator = orchestrator
+        self._beats = beats
+        self._turn = turn
         self._settings = settings
         self._poke = poke
         self._orphans = orphans
@@ -49,24 +58,33 @@ class Resync:
         """Whether everything was listed once: before that nothing counts as gone."""
 
     async def run(self) -> None:
-        """Lists at once, then every `relist`."""
+        """Compares as soon as the watches have listed, or lists itself if they cannot; then lists every `relist`."""
+        relist = self._settings.relist
+        await self._turn.wait()
+        listing = not await self._beats.all_open(PATIENCE)
         while True:
+            await self._turn.wait()
             try:
-                await self.once()
+                await self.once(listing=listing)
             except (ApiError, AwayError, RefusedError) as error:
                 log.warning(POSTPONED, why=str(error))
-                await asyncio.sleep(min(SHORTEST, self._settings.relist).total_seconds())
+                pause = min(SHORTEST, relist)
             else:
-                await asyncio.sleep(self._settings.relist.total_seconds())
+                pause = relist if listing else min(SOON, relist)
+                listing = True
+            await asyncio.sleep(pause.total_seconds())
 
-    async def once(self) -> None:
-        """Lists everything, and compares it with the orchestrator. Raises ApiError, AwayError."""
-        namespaces = [None] if self._settings.everywhere else list(self._settings.namespaces)
-        for kind in Kind:
-            for namespace in namespaces:
-                await self._list(kind, namespace)
+    async def once(self, *, listing: bool) -> None:
+        """Lists everything unless the watches just have, and compares. Raises ApiError, AwayError, RefusedError."""
+        if listing:
+            namespaces = [None] if self._settings.everywhere else list(self._settings.namespaces)
+            for kind in Kind:
+                for namespace in namespaces:
+                    await self._list(kind, namespace)
         self.listed = True
         await self._compare()
+        if listing:  # what the watches have listed may still be on its way to us
+            await self._count_orphans()
 
     async def _list(self, kind: Kind, namespace: str | None) -> None:
         known = {key for key, _ in self._objects.of(kind, namespace)}
@@ -96,7 +114,6 @@ class Resync:
                 if self._settings.serves(info.namespace) and is_ours(info.manifest) and self._objects.get(key) is None:
                     gone.append(key)
         self._poke(gone)
-        await self._count_orphans()
 
     async def _count_orphans(self) -> None:
         uids = {body["metadata"]["uid"] for _, body in self._objects.of(Kind.RUN)}

@@ -30,16 +30,18 @@ class Settings(ServiceSettings):
     """How long a deleted SagaRun waits for the end of its compensation before it is let go, with a warning."""
     timeline: int = Field(default=20, ge=0, le=50)
     """How many records of its journal a SagaRun shows."""
-    quick: Duration = timedelta(milliseconds=500)
+    quick: Duration = timedelta(seconds=1)
     """A run that ends within this time is written once, when it has ended."""
     slowest_look: PositiveDuration = timedelta(seconds=5)
     """The longest pause between two looks at a run that is under way."""
     policies_config_map: str = "amends-retry-policies"
     """The ConfigMap in each namespace that services mount to know its RetryPolicies."""
+    touch_pods: bool = False
+    """Whether pods that mount it are annotated when it changes, so that they see it at once; needs more rights."""
     peering: str | None = None
     """The name of a KopfPeering, when more than one instance may be up; unset: there is one instance."""
-    peering_priority: int = 0
-    """Must differ between instances: the highest works, the others wait."""
+    peering_priority: int | None = None
+    """The highest works, the others wait; two that are the same both wait. Unset: drawn at the start."""
 
     @field_validator("namespaces", mode="before")
     @classmethod

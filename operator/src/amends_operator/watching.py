@@ -18,6 +18,7 @@ from amends_resilience import Backoff
 from amends_operator.health import Heartbeats
 from amends_operator.kube.login import credentials, session_of
 from amends_operator.kube.objects import GROUP, VERSION, Kind, Objects
+from amends_operator.peering import LIFETIME
 from amends_operator.settings import Settings
 
 PREFIX = "operator.amends.dev"
@@ -63,7 +64,10 @@ def registry_of(objects: Objects, beats: Heartbeats) -> kopf.OperatorRegistry:
 
         async def answered(session: Any, context: Any, params: aiohttp.TraceRequestEndParams) -> None:
             if params.response.status == 200:
-                beats.heard(_watched(params.url.path))
+                watch = _watched(params.url.path)
+                beats.heard(watch)
+                if "watch" in params.url.query:
+                    beats.opened(watch)
 
         trace.on_request_end.append(answered)
         session = session_of(info, trace)
@@ -96,7 +100,7 @@ def watches(settings: Settings) -> list[str]:
     return [f"namespaces/{namespace}/{kind.value}" for namespace in settings.namespaces for kind in Kind]
 
 
-def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
+def kopf_settings(settings: Settings, priority: int) -> kopf.OperatorSettings:
     """kopf's settings: no events of its own, no scanning, names of ours, impatient with silent watches."""
     chosen = kopf.OperatorSettings()
     silence = settings.watch_silence.total_seconds()
@@ -119,6 +123,7 @@ def kopf_settings(settings: Settings) -> kopf.OperatorSettings:
     else:
         chosen.peering.name = settings.peering
         chosen.peering.mandatory = True
-        chosen.peering.priority = settings.peering_priority
+        chosen.peering.priority = priority
+        chosen.peering.lifetime = int(LIFETIME.total_seconds())
         chosen.peering.clusterwide = settings.everywhere
     return chosen

@@ -119,6 +119,16 @@ async def test_a_participant_that_is_away_during_a_refresh_stays_as_it_was(clien
     assert all(p.ready for p in (await client.definitions.ListParticipants(pb.ListParticipantsRequest())).participants)
 
 
+async def test_a_participant_that_is_changed_while_its_service_is_away_keeps_its_contract(client: Client, shop: Shop):
+    await client.apply(shop)
+    await shop.payments.stop()
+    changed = PAYMENTS.replace("TARGET", shop.payments.target).replace("[shop]", "[shop, other]")
+    answer = await apply_participant(client, changed)
+    assert (answer.participant.ready, len(answer.participant.methods) > 1) == (True, True)
+    elsewhere = await apply_participant(client, changed.replace(shop.payments.target, "127.0.0.1:1"))
+    assert (elsewhere.accepted, elsewhere.participant.ready) == (True, False)
+
+
 async def test_what_is_applied_here_is_in_force_at_another_replica(client: Client, shop: Shop, database_url: str):
     async with orchestrator(database_url) as other:
         digest = await client.apply(shop)

@@ -151,6 +151,31 @@ async def test_starts_beyond_what_fits_into_memory_wait_in_the_database_and_all_
         assert len(shop.payments.effects) == 40
 
 
+async def test_a_run_of_a_newer_release_is_left_alone_visibly_and_never_misread(database_url: str, shop: Shop):
+    """As after a rollback: the release before finds runs whose journal's rules it does not know."""
+    shop.payments.script("Charge", AWAY)
+    async with orchestrator(database_url) as newer:
+        await newer.apply(shop, policy=SLOW_POLICY)
+        run_id = (await newer.start("k", wait=False)).run.run_id
+        await shop.payments.called("Charge")
+    connection = await asyncpg.connect(database_url)
+    await connection.execute("UPDATE run SET rules = 2, due_at = clock_timestamp()")
+    shop.payments.script("Charge", Answer.ok())
+    calls = len(shop.payments.calls("Charge"))
+    async with orchestrator(database_url) as older:
+        found = await older.runs.GetRun(pb.GetRunRequest(run_id=run_id, timeline=10))
+        assert "written under rules 2, and this orchestrator knows 1" in found.run.stalled.reason
+        assert (state(found.run), list(found.run.steps), list(found.timeline)) == ("RUNNING", [], [])
+        assert [run.run_id for run in (await older.runs.ListRuns(pb.ListRunsRequest())).runs] == [run_id]
+        assert await older.timeline(run_id) == []
+        ours = await older.start("another")
+        assert state(ours.run) == "COMPLETED"
+        assert len(shop.payments.calls("Charge")) == calls + 1
+        await connection.execute("UPDATE run SET rules = 1 WHERE id = $1", run_id)
+        assert state(await older.ended(run_id)) == "COMPLETED"
+    await connection.close()
+
+
 async def test_pages_of_runs_are_complete_and_newest_first(database_url: str, shop: Shop):
     async with orchestrator(database_url) as client:
         await client.apply(shop)

@@ -12,6 +12,7 @@ import pytest
 from amends_testkit.answers import Answer
 from amends_testkit.waiting import eventually
 
+from amends.saga.v1 import definition_service_pb2 as dpb
 from amends.saga.v1 import run_service_pb2 as pb
 
 from .shop import INPUT, Client, Shop, open_shop, orchestrator, state
@@ -98,6 +99,39 @@ async def test_a_run_is_read_by_the_key_of_its_caller(client: Client):
     with pytest.raises(grpc.aio.AioRpcError) as refused:
         await client.runs.GetRun(pb.GetRunRequest(namespace="shop", idempotency_key="theirs"))
     assert refused.value.code() is grpc.StatusCode.NOT_FOUND
+
+
+async def test_a_saga_whose_grant_was_taken_back_is_not_started_until_it_is_given_again(client: Client, shop: Shop):
+    [payments] = [text for text in shop.manifests() if "PaymentService" in text]
+
+    async def grant(callers: str) -> None:
+        text = payments.replace("callers: [shop]", f"callers: {callers}")
+        request = dpb.ApplyParticipantRequest(manifest=dpb.Manifest(text=text, source="payments.yaml"))
+        assert (await client.definitions.ApplyParticipant(request)).accepted
+
+    await grant("[other]")
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.runs.StartRun(start(), timeout=10)
+    assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    assert "shop/payments does not list the namespace" in (refused.value.details() or "")
+    assert not (await client.runs.ListRuns(pb.ListRunsRequest())).runs
+    await grant("[shop]")
+    assert state((await client.runs.StartRun(start(wait=True), timeout=10)).run) == "COMPLETED"
+
+
+async def test_an_answer_has_as_much_of_the_timeline_as_was_asked_for(client: Client):
+    answer = await client.runs.StartRun(start(wait=True, timeline=100), timeout=10)
+    run_id = answer.run.run_id
+    whole = await client.timeline(run_id)
+    assert list(answer.timeline) == whole
+    last = await client.runs.GetRun(pb.GetRunRequest(run_id=run_id, timeline=2))
+    assert list(last.timeline) == whole[-2:]
+    again = await client.runs.StartRun(start(timeline=1), timeout=10)
+    assert (again.created, list(again.timeline)) == (False, whole[-1:])
+    assert not (await client.runs.GetRun(pb.GetRunRequest(run_id=run_id))).timeline
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        await client.runs.GetRun(pb.GetRunRequest(run_id=run_id, timeline=101))
+    assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_a_request_over_the_size_limit_is_never_sent_and_never_retried(client: Client, shop: Shop):

@@ -1,4 +1,5 @@
--- A decision is offered while the run can take it and none is on its way.
+-- A decision is offered while the run can take it and none is on its way. One that goes forward can be undone until its
+-- pivot; beyond it the operator says that it was refused.
 local suspended = obj.spec ~= nil and obj.spec.suspend == true
 local ended = obj.status ~= nil and obj.status.endedAt ~= nil
 local annotations = obj.metadata.annotations or {}
@@ -7,8 +8,9 @@ if obj.status ~= nil and obj.status.parked ~= nil then
   for _, resolution in ipairs(obj.status.parked.resolutions or {}) do
     offered[resolution] = true
   end
-elseif obj.status ~= nil and obj.status.stalled ~= nil then
-  offered["park"] = true
+elseif obj.status ~= nil then
+  offered["compensate"] = obj.status.phase == "Running"
+  offered["park"] = obj.status.stalled ~= nil
 end
 local decisions = {"retry", "skip", "compensate", "park"}
 local decided = suspended

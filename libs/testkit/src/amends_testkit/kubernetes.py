@@ -30,6 +30,7 @@ HOW_TO_GET = (
 USERS = {"admin": "system:masters", "operator": "amends:operators", "person": "amends:people"}
 """Who can log in, each with a token of its own, and the group they are in."""
 READY = timedelta(seconds=60)
+_WRITES = ["create", "update", "patch", "delete", "deletecollection"]
 _P256 = bytes.fromhex("a00a06082a8648ce3d030107")
 
 
@@ -51,6 +52,13 @@ class Kubernetes:
     tokens: dict[str, str] = field(default_factory=lambda: {user: secrets.token_hex(16) for user in USERS})
     port: int = 0
     etcd: str = ""
+    audited: bool = False
+    """Whether every write is in `audit_log`."""
+
+    @property
+    def audit_log(self) -> Path:
+        """One line of JSON for each write, in order, when the server is audited."""
+        return self.folder / "audit.log"
 
     @property
     def url(self) -> str:
@@ -63,10 +71,10 @@ class Kubernetes:
         return self.folder / "certificates" / "apiserver.crt"
 
     @classmethod
-    async def start(cls, folder: Path, programs: Path) -> Self:
+    async def start(cls, folder: Path, programs: Path, *, audited: bool = False) -> Self:
         """Starts etcd and kube-apiserver on free ports of 127.0.0.1 and waits until they are ready."""
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
-        self = cls(folder, programs)
+        self = cls(folder, programs, audited=audited)
         try:
             await self._start_etcd()
             await self.start_server()
@@ -114,9 +122,26 @@ class Kubernetes:
             f"--service-account-signing-key-file={key}",
             "--service-cluster-ip-range=10.0.0.0/24",
             "--shutdown-delay-duration=0s",
+            *(self._auditing() if self.audited else ()),
         ]
         child = self.children.add(Child.start("kube-apiserver", command, log=self.folder / "kube-apiserver.log"))
         await self._ready(child, f"{self.url}/readyz")
+
+    def _auditing(self) -> Sequence[str]:
+        policy = self.folder / "audit-policy.json"
+        rules = [{"level": "Metadata", "verbs": _WRITES}, {"level": "None"}]
+        policy.write_text(
+            json.dumps(
+                {
+                    "apiVersion": "audit.k8s.io/v1",
+                    "kind": "Policy",
+                    "omitStages": ["RequestReceived"],
+                    "omitManagedFields": True,
+                    "rules": rules,
+                }
+            )
+        )
+        return f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"
 
     async def stop_server(self) -> None:
         """Kills kube-apiserver; what it kept stays in etcd."""

@@ -8,22 +8,27 @@ from __future__ import annotations
 import base64
 import binascii
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
+from urllib.parse import quote
 
 import structlog
 
+from amends.saga.v1 import definition_service_pb2 as pb
+from amends_operator.definitions.findings import errors_of, reason_of, told
 from amends_operator.definitions.manifest import is_ours
 from amends_operator.kube.client import ApiError, Client, NotFoundError
 from amends_operator.kube.conditions import Condition
-from amends_operator.kube.objects import Body, Key, Objects, generation_of
+from amends_operator.kube.objects import HANDLED, Body, Key, Objects, asked_of, generation_of
 from amends_operator.kube.statuses import AWAY, Statuses, carried
 from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
 from amends_operator.queue import Again
 
 TAKEN_OUT = "definitions.taken_out"
 CONTINUED = "definitions.still_there"
+UNSAID = "definitions.status_postponed"
+STAYS = "\nThe version that was in force before stays in force."
 log = structlog.get_logger(__name__)
 
 Poke = Callable[[Iterable[Key]], None]
@@ -99,9 +104,13 @@ class DefinitionReconciler(ABC):
             await self._take_out(key)
             log.info(TAKEN_OUT, kind=key.kind.value, object=key.full_name)
 
+    async def _say(self, key: Key, body: Body, fields: Mapping[str, Any], wanted: Sequence[Condition]) -> None:
+        """Writes what this look has found; that it is ready, or no more, is also an event."""
+        await self._statuses.put(key, body, {**fields, HANDLED: asked_of(body)}, wanted, tell=("Ready",))
+
     async def _suspended(self, key: Key, body: Body) -> None:
         message = "spec.suspend is true: what is in force stays as it is"
-        fields = {"phase": "Suspended", **carried(body, self.stays)}
+        fields = {"phase": "Suspended", **carried(body, (*self.stays, HANDLED))}
         await self._statuses.put(key, body, fields, [Condition("Ready", None, "Suspended", message)])
 
     async def _waiting(self, key: Key, body: Body, why: str) -> None:
@@ -109,20 +118,32 @@ class DefinitionReconciler(ABC):
         status = body.get("status") or {}
         if status.get("observedGeneration") == generation_of(body):
             return
-        fields = {"phase": "Pending", **carried(body, self.stays)}
+        fields = {"phase": "Pending", **carried(body, (*self.stays, HANDLED))}
         wanted = [Condition("Ready", None, AWAY, why), Condition("Reconciling", True, AWAY, why)]
         try:
             await self._statuses.put(key, body, fields, wanted)
-        except NotFoundError:
-            return
+        except ApiError as error:  # the next attempt says it
+            log.debug(UNSAID, kind=key.kind.value, object=key.full_name, why=str(error))
 
-    async def _descriptors(self, namespace: str, reference: dict[str, Any]) -> bytes:
+    def _reference(self, spec: Mapping[str, Any]) -> Mapping[str, str] | None:
+        """The ConfigMap that a spec names; what is none is for the checker to complain about."""
+        descriptors = spec.get("descriptors")
+        found = descriptors.get("configMapRef") if isinstance(descriptors, Mapping) else None
+        if isinstance(found, Mapping) and all(isinstance(found.get(name), str) for name in ("name", "key")):
+            return found
+        return None
+
+    async def _descriptors(self, namespace: str, reference: Mapping[str, str]) -> bytes:
         """The FileDescriptorSet in a ConfigMap's key. Raises MissingDescriptorsError, ApiError."""
         name, key = reference["name"], reference["key"]
         try:
-            found = await self._client.call("GET", f"/api/v1/namespaces/{namespace}/configmaps/{name}")
+            found = await self._client.call("GET", f"/api/v1/namespaces/{namespace}/configmaps/{quote(name, safe='')}")
         except NotFoundError:
             raise MissingDescriptorsError(f"there is no ConfigMap {name}") from None
+        except ApiError as error:
+            if error.status in (400, 403):  # it would be refused again
+                raise MissingDescriptorsError(f"the ConfigMap {name} cannot be read: {error}") from None
+            raise
         text = (found.get("binaryData") or {}).get(key)
         if text is None:
             raise MissingDescriptorsError(f"the ConfigMap {name} has no key {key} in its binaryData")
@@ -130,6 +151,13 @@ class DefinitionReconciler(ABC):
             return base64.b64decode(text, validate=True)
         except binascii.Error:
             raise MissingDescriptorsError(f"the key {key} of the ConfigMap {name} is not base64") from None
+
+
+def refusal(findings: Sequence[pb.Finding], *, in_force: bool) -> list[Condition]:
+    """What to say when the checker finds errors."""
+    errors = errors_of(findings)
+    message = told(errors) + (STAYS if in_force else "")
+    return [Condition(kind, False, reason_of(errors), message) for kind in ("Accepted", "Ready")]
 
 
 def refused(error: RefusedError) -> list[Condition]:

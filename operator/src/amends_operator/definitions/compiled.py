@@ -12,6 +12,7 @@ from typing import Any
 
 import structlog
 
+from amends_operator.definitions.mounting import Pods
 from amends_operator.kube.client import APPLY, ApiError, Client, NotFoundError
 from amends_operator.kube.objects import Body, Kind, Objects
 from amends_operator.queue import Again
@@ -28,7 +29,9 @@ log = structlog.get_logger(__name__)
 class CompiledPolicies:
     """Writes the ConfigMaps."""
 
-    def __init__(self, client: Client, objects: Objects, name: str) -> None:
+    def __init__(self, client: Client, objects: Objects, name: str, pods: Pods | None) -> None:
+        """`pods` are told of every change; None: their kubelets look by themselves."""
+        self._pods = pods
         self._client = client
         self._objects = objects
         self._name = name
@@ -49,10 +52,11 @@ class CompiledPolicies:
             entries = [entry for _, body in policies if (entry := _entry(body, before)) is not None]
             entries.sort(key=lambda entry: str(entry["name"]))
             text = json.dumps({"version": FORMAT, "policies": entries}, indent=1, sort_keys=True) + "\n"
-            if found is not None and (found.get("data") or {}).get(KEY) == text:
-                return None
-            await self._client.call("PATCH", f"{path}?fieldManager={OPERATOR}&force=true", self._made(text), APPLY)
-            log.info(COMPILED, namespace=namespace, policies=len(entries))
+            if found is None or (found.get("data") or {}).get(KEY) != text:
+                await self._client.call("PATCH", f"{path}?fieldManager={OPERATOR}&force=true", self._made(text), APPLY)
+                log.info(COMPILED, namespace=namespace, policies=len(entries))
+            if self._pods is not None:
+                await self._pods.tell(namespace, text)
         except ApiError as error:
             raise Again(str(error)) from None
         return None

@@ -10,11 +10,11 @@ from datetime import timedelta
 from typing import Any
 
 from amends.saga.v1 import definition_service_pb2 as pb
-from amends_operator.definitions.base import DefinitionReconciler, MissingDescriptorsError, refused
-from amends_operator.definitions.findings import errors_of, reason_of, shown, told
+from amends_operator.definitions.base import DefinitionReconciler, MissingDescriptorsError, refusal, refused
+from amends_operator.definitions.findings import shown
 from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
-from amends_operator.kube.objects import Body, Key, Kind
+from amends_operator.kube.objects import Body, Key, Kind, asks_again
 from amends_operator.kube.statuses import carried
 from amends_operator.orchestrator import RefusedError
 from amends_operator.queue import Again
@@ -30,33 +30,32 @@ class ParticipantReconciler(DefinitionReconciler):
 
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self._given: dict[str, str] = {}
-        """Digests of the descriptors handed over, by the UID of their Participant."""
+        self._given: dict[Key, str] = {}
+        """Digests of the descriptors handed over."""
 
     async def _apply(self, key: Key, body: Body) -> timedelta | None:
-        uid = body["metadata"]["uid"]
-        reference = (body["spec"].get("descriptors") or {}).get("configMapRef")
+        reference = self._reference(body["spec"])
         try:
             given = await self._descriptors(key.namespace, reference) if reference is not None else b""
             manifest = manifest_of(key, body)
             digest = hashlib.sha256(given).hexdigest()
             info = await self._info(key)
-            known = info is not None and info.manifest == manifest.text and info.ready
-            if known and (not given or self._given.get(uid) == digest):
+            known = info is not None and info.manifest == manifest.text and info.ready and not asks_again(body)
+            if known and (not given or self._given.get(key) == digest):
                 findings = (body.get("status") or {}).get("findings", [])
             else:
                 answer = await self._orchestrator.apply_participant(manifest, key.namespace, given)
                 if not answer.accepted:
-                    return await self._refused(key, body, list(answer.findings))
-                self._given[uid] = digest
+                    return await self._refused(key, body, list(answer.findings), in_force=info is not None)
+                self._given[key] = digest
                 findings, info = shown(answer.findings), answer.participant
         except MissingDescriptorsError as error:
             wanted = [Condition(kind, False, "DescriptorsNotFound", str(error)) for kind in ("ResolvedRefs", "Ready")]
             fields = {"phase": "Refused", **carried(body, self.stays)}
-            await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+            await self._say(key, body, fields, wanted)
             raise Again(str(error)) from None
         except RefusedError as error:
-            await self._statuses.put(key, body, {"phase": "Refused"}, refused(error))
+            await self._say(key, body, {"phase": "Refused", **carried(body, self.stays)}, refused(error))
             return self._resync
         assert info is not None
         return await self._show(key, body, info, findings)
@@ -65,11 +64,9 @@ class ParticipantReconciler(DefinitionReconciler):
         found = await self._orchestrator.participants(key.namespace)
         return next((info for info in found if info.name == key.name), None)
 
-    async def _refused(self, key: Key, body: Body, findings: list[pb.Finding]) -> timedelta | None:
-        errors = errors_of(findings)
-        reason, message = reason_of(errors), told(errors)
-        wanted = [Condition(kind, False, reason, message) for kind in ("Accepted", "Ready")]
-        await self._statuses.put(key, body, {"phase": "Refused", "findings": shown(findings)}, wanted, tell=("Ready",))
+    async def _refused(self, key: Key, body: Body, findings: list[pb.Finding], *, in_force: bool) -> timedelta | None:
+        fields = {"phase": "Refused", "findings": shown(findings), **(carried(body, self.stays) if in_force else {})}
+        await self._say(key, body, fields, refusal(findings, in_force=in_force))
         return self._resync
 
     async def _show(
@@ -98,7 +95,7 @@ class ParticipantReconciler(DefinitionReconciler):
             "findings": findings,
         }
         before = carried(body, ("phase", "methods", "observedGeneration"))
-        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+        await self._say(key, body, fields, wanted)
         generation = body["metadata"]["generation"]
         if before != {"phase": fields["phase"], "methods": methods, "observedGeneration": generation}:
             self._poke(saga for saga, _ in self._objects.of(Kind.SAGA))
@@ -112,6 +109,7 @@ class ParticipantReconciler(DefinitionReconciler):
 
     async def _take_out(self, key: Key) -> None:
         await self._orchestrator.delete_participant(key.namespace, key.name)
+        self._given.pop(key, None)
         self._poke(saga for saga, _ in self._objects.of(Kind.SAGA))
 
 

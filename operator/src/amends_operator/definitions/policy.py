@@ -6,11 +6,11 @@ from datetime import timedelta
 from typing import Any
 
 from amends.saga.v1 import definition_service_pb2 as pb
-from amends_operator.definitions.base import DefinitionReconciler, refused
-from amends_operator.definitions.findings import errors_of, reason_of, shown, told
+from amends_operator.definitions.base import DefinitionReconciler, refusal, refused
+from amends_operator.definitions.findings import shown
 from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
-from amends_operator.kube.objects import Body, Key, Kind
+from amends_operator.kube.objects import Body, Key, Kind, asks_again
 from amends_operator.kube.statuses import carried
 from amends_operator.orchestrator import RefusedError
 
@@ -28,14 +28,14 @@ class PolicyReconciler(DefinitionReconciler):
         try:
             info = await self._info(key)
             findings = (body.get("status") or {}).get("findings", [])
-            if info is None or info.manifest != manifest.text:
+            if info is None or info.manifest != manifest.text or asks_again(body):
                 answer = await self._orchestrator.apply_policy(manifest, key.namespace)
                 if not answer.accepted:
-                    return await self._refused(key, body, list(answer.findings))
+                    return await self._refused(key, body, list(answer.findings), in_force=info is not None)
                 findings = shown(answer.findings)
                 info = await self._info(key)
         except RefusedError as error:
-            await self._statuses.put(key, body, {"phase": "Refused"}, refused(error))
+            await self._say(key, body, {"phase": "Refused", **carried(body, self.stays)}, refused(error))
             return self._resync
         conflicts = sorted(info.conflicts)[:_MOST] if info is not None else []
         used = await self._used_by(key, body)
@@ -47,15 +47,14 @@ class PolicyReconciler(DefinitionReconciler):
             "conflicts": conflicts,
             "findings": findings,
         }
-        await self._statuses.put(key, body, fields, _conditions(conflicts), tell=("Ready",))
+        await self._say(key, body, fields, _conditions(conflicts))
         if before != {"phase": fields["phase"], "observedGeneration": body["metadata"]["generation"]}:
             self._poke_others(key)
         return self._resync
 
-    async def _refused(self, key: Key, body: Body, findings: list[pb.Finding]) -> timedelta | None:
-        errors = errors_of(findings)
-        wanted = [Condition(kind, False, reason_of(errors), told(errors)) for kind in ("Accepted", "Ready")]
-        await self._statuses.put(key, body, {"phase": "Refused", "findings": shown(findings)}, wanted, tell=("Ready",))
+    async def _refused(self, key: Key, body: Body, findings: list[pb.Finding], *, in_force: bool) -> timedelta | None:
+        fields = {"phase": "Refused", "findings": shown(findings), **(carried(body, self.stays) if in_force else {})}
+        await self._say(key, body, fields, refusal(findings, in_force=in_force))
         return self._resync
 
     def _poke_others(self, key: Key) -> None:
@@ -89,7 +88,8 @@ def _conditions(conflicts: list[str]) -> list[Condition]:
     if not conflicts:
         clear = Condition("Conflicted", False, "NoConflict", "no other policy selects the same as specifically")
         return [accepted, clear, Condition("Ready", True, "Accepted", "in force from the next attempt on")]
-    message = f"{', '.join(conflicts)} selects the same just as specifically: say more exactly what each is for"
+    they = "selects" if len(conflicts) == 1 else "select"
+    message = f"{', '.join(conflicts)} {they} the same just as specifically: say more exactly what each is for"
     return [
         accepted,
         Condition("Conflicted", True, "SelectedTwice", message),

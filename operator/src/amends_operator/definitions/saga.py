@@ -7,15 +7,16 @@ from datetime import timedelta
 from typing import Any
 
 from amends.saga.v1 import definition_service_pb2 as pb
-from amends_operator.definitions.base import DefinitionReconciler, MissingDescriptorsError, refused
+from amends_operator.definitions.base import STAYS, DefinitionReconciler, MissingDescriptorsError, refused
 from amends_operator.definitions.findings import errors_of, reason_of, shown, told, unresolved
 from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
-from amends_operator.kube.objects import Body, Key, Kind, generation_of
+from amends_operator.kube.objects import Body, Key, Kind, asks_again, generation_of
 from amends_operator.kube.statuses import carried
 from amends_operator.orchestrator import RefusedError
 
 _DIGESTS = 100
+_IN_FORCE = ("observedGeneration", "phase", "callable")
 
 
 class SagaReconciler(DefinitionReconciler):
@@ -23,37 +24,48 @@ class SagaReconciler(DefinitionReconciler):
 
     stays = ("digest", "steps", "participants", "runs", "digests")
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self._checked: dict[Key, int] = {}
+        """What stood around each Saga when it was checked last."""
+
     async def _apply(self, key: Key, body: Body) -> timedelta | None:
         try:
-            manifest = manifest_of(key, body, await self._filled(key, body))
-            info = await self._info(key)
-            findings = shown_before = (body.get("status") or {}).get("findings", [])
-            if info is None or info.manifest != manifest.text:
-                checked = await self._orchestrator.check(manifest, key.namespace)
-                if errors_of(checked):
-                    return await self._refused(key, body, checked, info)
+            return await self._bring(key, body, manifest_of(key, body, await self._filled(key, body)))
+        except MissingDescriptorsError as error:
+            wanted = [Condition(kind, False, "DescriptorsNotFound", str(error)) for kind in ("ResolvedRefs", "Ready")]
+        except RefusedError as error:
+            wanted = refused(error)
+        await self._say(key, body, {"phase": "Refused", **carried(body, self.stays)}, wanted)
+        return self._resync
+
+    async def _bring(self, key: Key, body: Body, manifest: pb.Manifest) -> timedelta | None:
+        """Checks and hands over what is new, checks again when something around it is new, else only counts runs."""
+        stood, info = self._around(key.namespace), await self._info(key)
+        same = info is not None and info.manifest == manifest.text
+        settled = same and info is not None and info.ready and not asks_again(body)
+        findings = (body.get("status") or {}).get("findings", [])
+        if not settled or not self._known(body) or self._checked.get(key) != stood:
+            checked = await self._orchestrator.check(manifest, key.namespace)
+            if errors_of(checked):
+                return await (self._not_ready if same else self._refused)(key, body, checked, info)
+            findings = shown(checked)
+            if not settled:
                 answer = await self._orchestrator.apply_saga(manifest, key.namespace)
                 if not answer.accepted:
                     return await self._refused(key, body, list(answer.findings), info)
                 findings, info = shown(answer.findings), await self._info(key) or answer.saga
-            elif not info.ready or not self._known(body):
-                checked = await self._orchestrator.check(manifest, key.namespace)
-                findings = shown(checked)
-                if info.ready and errors_of(checked):  # the orchestrator will notice within its minute
-                    return await self._not_ready(key, body, info, told(errors_of(checked)), findings)
-            else:
-                findings = shown_before
-        except MissingDescriptorsError as error:
-            wanted = [Condition(kind, False, "DescriptorsNotFound", str(error)) for kind in ("ResolvedRefs", "Ready")]
-            fields = {"phase": "Refused", **carried(body, self.stays)}
-            await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
-            return self._resync
-        except RefusedError as error:
-            await self._statuses.put(key, body, {"phase": "Refused", **carried(body, self.stays)}, refused(error))
-            return self._resync
+        assert info is not None
+        self._checked[key] = stood
         if not info.ready:
-            return await self._not_ready(key, body, info, info.message, findings)
+            return await self._not_ready(key, body, [], info)
         return await self._ready(key, body, info, findings)
+
+    def _around(self, namespace: str) -> int:
+        """A number that is another when other Participants, or RetryPolicies of the namespace, are in force."""
+        others = [*self._objects.of(Kind.PARTICIPANT), *self._objects.of(Kind.POLICY, namespace)]
+        statuses = [(key, body.get("status") or {}) for key, body in others]
+        return hash(frozenset((key, *map(status.get, _IN_FORCE)) for key, status in statuses))
 
     def _known(self, body: Body) -> bool:
         status = body.get("status") or {}
@@ -62,7 +74,7 @@ class SagaReconciler(DefinitionReconciler):
     async def _filled(self, key: Key, body: Body) -> dict[str, Any]:
         """The spec with the descriptors of a ConfigMap written into it, for the orchestrator reads no ConfigMaps."""
         spec: dict[str, Any] = dict(body["spec"])
-        reference = (spec.get("descriptors") or {}).get("configMapRef")
+        reference = self._reference(spec)
         if reference is not None:
             data = await self._descriptors(key.namespace, reference)
             spec["descriptors"] = {"inline": base64.b64encode(data).decode()}
@@ -78,26 +90,30 @@ class SagaReconciler(DefinitionReconciler):
         errors, outside = errors_of(findings), unresolved(findings)
         reason, message = reason_of(errors), told(errors)
         if info is not None:
-            message += "\nThe version that was in force before stays in force."
+            message += STAYS
         wanted = [
             Condition("Accepted", False, reason, message),
             _refs(outside),
             Condition("Ready", False, reason, message),
         ]
         fields = {"phase": "Refused", "findings": shown(findings), **(_facts(info) if info is not None else {})}
-        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+        await self._say(key, body, fields, wanted)
         return self._resync
 
     async def _not_ready(
-        self, key: Key, body: Body, info: pb.SagaInfo, message: str, findings: list[dict[str, Any]]
+        self, key: Key, body: Body, findings: list[pb.Finding], info: pb.SagaInfo | None
     ) -> timedelta | None:
+        """In force, but what it refers to is not as it was."""
+        assert info is not None
+        errors = errors_of(findings)
+        reason, message = (reason_of(errors), told(errors)) if errors else ("ContractChanged", info.message)
         wanted = [
-            Condition("Accepted", True, "Accepted", "in force for new runs"),
-            Condition("ResolvedRefs", False, "ContractChanged", message),
-            Condition("Ready", False, "ContractChanged", message),
+            Condition("Accepted", True, "Accepted", f"in force for new runs as {info.digest[:12]}"),
+            Condition("ResolvedRefs", False, reason, message),
+            Condition("Ready", False, reason, message),
         ]
-        fields = {"phase": "NotReady", "findings": findings, **_facts(info)}
-        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+        fields = {"phase": "NotReady", "findings": shown(findings), **_facts(info)}
+        await self._say(key, body, fields, wanted)
         return self._resync
 
     async def _ready(self, key: Key, body: Body, info: pb.SagaInfo, findings: list[dict[str, Any]]) -> timedelta | None:
@@ -109,7 +125,7 @@ class SagaReconciler(DefinitionReconciler):
         ]
         was = carried(body, ("digest", "phase"))
         fields = {"phase": "Accepted", "findings": findings, **_facts(info)}
-        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
+        await self._say(key, body, fields, wanted)
         if was.get("digest") != info.digest or was.get("phase") != "Accepted":
             waiting = (
                 run
@@ -125,6 +141,7 @@ class SagaReconciler(DefinitionReconciler):
 
     async def _take_out(self, key: Key) -> None:
         await self._orchestrator.delete_saga(key.namespace, key.name)
+        self._checked.pop(key, None)
 
 
 _USED = (Kind.PARTICIPANT, Kind.POLICY)

@@ -28,8 +28,10 @@ BACKOFF = Backoff(initial=timedelta(milliseconds=200), maximum=timedelta(seconds
 ATTEMPTS = 5
 LONGEST_PAUSE = timedelta(seconds=60)
 PAGE = 500
+JSON = "application/json"
 MERGE = "application/merge-patch+json"
 APPLY = "application/apply-patch+yaml"
+METADATA_ONLY = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 
 
 class ApiError(Exception):
@@ -78,31 +80,42 @@ class Client:
         """Merges into an object, but not its status. Raises NotFoundError, ConflictError, ApiError."""
         return await self.call("PATCH", path_of(key), patch, MERGE)
 
-    async def patch_status(self, key: Key, status: Mapping[str, Any]) -> Body:
-        """Merges into the status. Raises NotFoundError, ConflictError, ApiError."""
-        return await self.call("PATCH", f"{path_of(key)}/status", {"status": status}, MERGE)
+    async def patch_status(self, key: Key, status: Mapping[str, Any], version: str) -> Body:
+        """Merges into the status of the object as it was at `version`; its metadata afterwards.
+
+        The whole object is not asked for: whoever knows it at `version` knows it afterwards too, and both sides save
+        a fifth of what a write costs. Raises NotFoundError, ConflictError, ApiError.
+        """
+        patch = {"metadata": {"resourceVersion": version}, "status": status}
+        answer = await self.call("PATCH", f"{path_of(key)}/status", patch, MERGE, METADATA_ONLY)
+        return dict(answer["metadata"])
 
     async def delete(self, key: Key, uid: str) -> None:
         """Deletes the object with that UID and no other. Raises NotFoundError, ConflictError, ApiError."""
-        await self.call("DELETE", path_of(key), {"preconditions": {"uid": uid}}, "application/json")
+        await self.call("DELETE", path_of(key), {"preconditions": {"uid": uid}})
 
     async def objects(self, kind: Kind, namespace: str | None) -> AsyncIterator[Body]:
         """All objects of a kind, of a namespace or all, as the API server has them now. Raises ApiError."""
         where = f"/namespaces/{namespace}" if namespace is not None else ""
+        async for body in self.pages(f"/apis/{GROUP}/{VERSION}{where}/{kind.value}"):
+            yield body
+
+    async def pages(self, path: str) -> AsyncIterator[Body]:
+        """All objects below an address, a page at a time. Raises ApiError."""
         token = ""
         while True:
             query = f"?limit={PAGE}" + (f"&continue={token}" if token else "")
-            page = await self.call("GET", f"/apis/{GROUP}/{VERSION}{where}/{kind.value}{query}")
+            page = await self.call("GET", path + query)
             for body in page["items"]:
                 yield body
             token = page["metadata"].get("continue") or ""
             if not token:
                 return
 
-    async def call(self, verb: str, path: str, payload: Any = None, content: str = "application/json") -> Body:
+    async def call(self, verb: str, path: str, payload: Any = None, content: str = JSON, accept: str = JSON) -> Body:
         """One call with its retries. Raises NotFoundError, ConflictError, ApiError."""
         for attempt in range(1, self._attempts + 1):
-            status, answer, after = await self._once(verb, path, payload, content)
+            status, answer, after = await self._once(verb, path, payload, {"Content-Type": content, "Accept": accept})
             if verb != "GET":
                 self._count(verb, status)
             if 200 <= status < 300:
@@ -122,9 +135,10 @@ class Client:
                 await asyncio.sleep(pause.total_seconds())
         raise ApiError(status, message)
 
-    async def _once(self, verb: str, path: str, payload: Any, content: str) -> tuple[int, Body, timedelta | None]:
-        data = None if payload is None else json.dumps(payload, separators=(",", ":"))
-        headers = {"Content-Type": content} if data is not None else {}
+    async def _once(
+        self, verb: str, path: str, payload: Any, headers: Mapping[str, str]
+    ) -> tuple[int, Body, timedelta | None]:
+        data = None if payload is None else json.dumps(payload, separators=(",", ":")).encode()
         try:
             session = await self._open()
             url = self._server + path

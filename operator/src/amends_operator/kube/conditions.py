@@ -25,6 +25,12 @@ class Condition:
         return "Unknown" if self.holds is None else str(self.holds)
 
 
+def condition_of(shown: Mapping[str, Any]) -> Condition:
+    """One that a status shows."""
+    holds = {"True": True, "False": False}.get(shown["status"])
+    return Condition(shown["type"], holds, shown["reason"], shown["message"])
+
+
 def stamp(at: datetime) -> str:
     """A time as Kubernetes writes it, to the second."""
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")

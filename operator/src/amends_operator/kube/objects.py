@@ -13,6 +13,11 @@ from typing import Any
 Body = dict[str, Any]
 GROUP, VERSION = "amends.dev", "v1alpha1"
 API_VERSION = f"{GROUP}/{VERSION}"
+RECONCILE_AT = f"{GROUP}/reconcile-at"
+"""An annotation: each new value asks for another look."""
+HANDLED = "lastHandledReconcileAt"
+"""The field of the status that says to which of these the look was given."""
+_LONGEST_ASKED = 100
 _NOISE = ("kubectl.kubernetes.io/last-applied-configuration",)
 
 
@@ -51,6 +56,16 @@ def key_of(kind: Kind, body: Body) -> Key:
 def version_of(body: Body) -> int:
     """How new an object is; API servers count in one sequence."""
     return int(body["metadata"].get("resourceVersion") or 0)
+
+
+def asked_of(body: Body) -> str:
+    """When somebody asked for another look, as the annotation says it; empty when nobody did."""
+    return str((body["metadata"].get("annotations") or {}).get(RECONCILE_AT, ""))[:_LONGEST_ASKED]
+
+
+def asks_again(body: Body) -> bool:
+    """Whether somebody asked for another look since the last one."""
+    return asked_of(body) not in ("", (body.get("status") or {}).get(HANDLED))
 
 
 def generation_of(body: Body) -> int:
@@ -126,18 +141,18 @@ def _trimmed_run(body: Body) -> Body:
     """Of a run that has ended and asks for nothing, only what its end of life needs: there may be many."""
     shown = trimmed(body)
     status = shown.get("status") or {}
-    if "endedAt" not in status or "deletionTimestamp" in shown["metadata"]:
+    if "endedAt" not in status or "deletionTimestamp" in shown["metadata"] or _asks(shown):
         return shown
     kept = ("name", "namespace", "uid", "resourceVersion", "generation", "finalizers", "annotations")
     spec = shown.get("spec") or {}
     return {
         "metadata": {name: shown["metadata"][name] for name in kept if shown["metadata"].get(name)},
-        "spec": {name: spec[name] for name in ("ttlAfterEnd", "resolution") if name in spec},
-        "status": status if _asks(shown) else {name: status[name] for name in _ENDED if name in status},
+        "spec": {"ttlAfterEnd": spec["ttlAfterEnd"]} if "ttlAfterEnd" in spec else {},
+        "status": {name: status[name] for name in _ENDED if name in status},
     }
 
 
-_ENDED = ("endedAt", "phase", "observedGeneration", "runId")
+_ENDED = ("endedAt", "phase", "observedGeneration", "runId", HANDLED)
 
 
 def _asks(body: Body) -> bool:

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from amends_operator.kube.client import Client
+from amends_operator.kube.client import Client, ConflictError
 from amends_operator.kube.conditions import Condition, conditions, difference, transitions
 from amends_operator.kube.events import Events
-from amends_operator.kube.objects import Body, Key, Objects, generation_of
+from amends_operator.kube.objects import HANDLED, Body, Key, Objects, asked_of, generation_of
 
 AWAY = "OrchestratorAway"
 
@@ -31,7 +31,7 @@ class Statuses:
         """Makes the status of an object `fields` and `wanted`; False when it was so already.
 
         `tell` names the conditions whose transitions are told as events. Empty fields are left out.
-        Raises NotFoundError, ApiError.
+        Raises NotFoundError, ConflictError, ApiError.
         """
         current = body.get("status") or {}
         former = current.get("conditions") or []
@@ -42,7 +42,7 @@ class Statuses:
         patch = difference(current, status)
         if not patch:
             return False
-        self._objects.written(key.kind, await self._client.patch_status(key, patch))
+        await self._write(key, body, patch, status)
         told = set(tell)
         known = {condition["type"] for condition in former}
         for condition in transitions(former, wanted):
@@ -52,6 +52,32 @@ class Statuses:
                     key, body, condition.reason, condition.message, warning=not _good(condition.type, condition.holds)
                 )
         return True
+
+    async def observed(self, key: Key, body: Body) -> None:
+        """Says that this generation, or a wish for another look, changes nothing.
+
+        Raises NotFoundError, ConflictError, ApiError.
+        """
+        seen: dict[str, Any] = {"observedGeneration": generation_of(body)}
+        if asked_of(body):
+            seen[HANDLED] = asked_of(body)
+        await self._write(key, body, seen, {**body["status"], **seen})
+
+    async def note(self, key: Key, body: Body, name: str, value: Mapping[str, Any]) -> Body:
+        """Writes one field of the status and nothing else; the object afterwards.
+
+        Raises NotFoundError, ConflictError, ApiError.
+        """
+        status = body.get("status") or {}
+        return await self._write(key, body, {name: difference(status.get(name) or {}, value)}, {**status, name: value})
+
+    async def _write(self, key: Key, body: Body, patch: Mapping[str, Any], status: Mapping[str, Any]) -> Body:
+        try:
+            metadata = await self._client.patch_status(key, patch, body["metadata"]["resourceVersion"])
+        except ConflictError:  # what we know is older than what is there, and the watch may be silent
+            self._objects.seen(key.kind, await self._client.read(key))
+            raise
+        return self._objects.written(key.kind, {**body, "metadata": metadata, "status": status})
 
 
 def _good(kind: str, holds: bool) -> bool:

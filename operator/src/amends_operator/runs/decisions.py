@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_operator.kube.objects import GROUP, Body
+from amends_operator.runs.spec import resolution_problems
 from amends_operator.runs.values import exact
 
 ACTIONS = {
@@ -57,6 +58,13 @@ class Decision:
             request.result.update(self._result())
         return request
 
+    def is_in(self, timeline: Iterable[run_pb2.RunEvent]) -> bool:
+        """Whether it is recorded already."""
+        return any(
+            event.seq > self.expected_seq and event.actor == self.actor and self.reason in event.message
+            for event in timeline
+        )
+
     def _effect(self) -> pb.Effect.ValueType:
         if self.effect and self.effect not in _EFFECTS:
             raise ValueError("the effect must be happened or none")
@@ -81,7 +89,7 @@ def decision_of(body: Body, run: run_pb2.Run) -> Decision | None:
         if f"{GROUP}/{action}" in annotations:
             return _annotated(body, annotations, action, run)
     given = (body.get("spec") or {}).get("resolution")
-    if given is None:
+    if given is None or not isinstance(given, Mapping) or resolution_problems(given):
         return None
     decision = Decision(
         id=_digest(json.dumps(given, sort_keys=True)),

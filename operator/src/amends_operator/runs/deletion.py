@@ -18,15 +18,15 @@ from amends.saga.v1 import run_service_pb2 as pb
 from amends_operator.kube.client import Client, NotFoundError
 from amends_operator.kube.events import Events
 from amends_operator.kube.objects import GROUP, Body, Key, Kind, Objects
-from amends_operator.orchestrator import Orchestrator, RefusedError
+from amends_operator.orchestrator import Orchestrator, RefusedError, Seen
 from amends_operator.runs.values import run_key
+from amends_operator.runs.view import has_ended
 
 FINALIZER = "amends.dev/compensate"
 ACTOR = "amends-operator"
 REASON = "the SagaRun was deleted"
 ABANDONED = "runs.abandoned"
 UNDONE = "runs.deleted_before_finalizer"
-_OPEN = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING, run_pb2.RUN_STATE_PARKED)
 log = structlog.get_logger(__name__)
 
 
@@ -42,7 +42,7 @@ class Deletion:
         self._events = events
         self._patience = patience
 
-    async def look(self, key: Key, body: Body) -> run_pb2.Run | None:
+    async def look(self, key: Key, body: Body) -> Seen | None:
         """Asks for compensation where it was not asked for; the run while it has not ended, None when it is let go.
 
         Raises AwayError, ApiError.
@@ -50,30 +50,36 @@ class Deletion:
         if _abandons(body):
             await self._abandon(key, body, "onDeletion says so")
             return None
-        run = await self._run(key, body)
-        if run is None or run.state not in _OPEN:
+        seen = await self._run(key, body)
+        if seen is None or has_ended(seen.run):
             await self.release(key, body)
             return None
         if self._overdue(body):
             await self._abandon(key, body, f"its compensation has not ended within {self._patience}")
             return None
-        return await self._compensate(key, body, run)
+        return await self._compensate(key, body, seen)
 
     async def vanished(self, key: Key) -> timedelta | None:
-        """An object that went without a finalizer: its run, if there is one, is compensated all the same.
-
-        One that was marked for deletion had its finalizer taken off by a person, or by us at the end of its run.
-        """
+        """An object that is gone. Raises AwayError, ApiError."""
         body = self._objects.deleted.get(key)
-        if body is None:
-            return None
-        if "deletionTimestamp" not in body["metadata"] and not _abandons(body):
-            run = await self._run(key, body)
-            if run is not None and run.state in _OPEN:
-                log.warning(UNDONE, run=key.full_name, run_id=run.run_id)
-                await self._compensate(key, body, run)
-        self._objects.deleted.pop(key, None)
+        if body is not None:
+            await self.unguarded(key, body)
+            self._objects.deleted.pop(key, None)
         return None
+
+    async def unguarded(self, key: Key, body: Body) -> None:
+        """One that goes without our finalizer: its run, if there is one, is compensated all the same.
+
+        Not if the finalizer was there once: then a person took it off, or we did, at the end of the run. It was there
+        before the status named the run. Raises AwayError, ApiError.
+        """
+        guarded_once = "deletionTimestamp" in body["metadata"] and (body.get("status") or {}).get("runId")
+        if guarded_once or _abandons(body):
+            return
+        seen = await self._run(key, body)
+        if seen is not None and not has_ended(seen.run):
+            log.warning(UNDONE, run=key.full_name, run_id=seen.run.run_id)
+            await self._compensate(key, body, seen)
 
     async def release(self, key: Key, body: Body) -> None:
         """Takes the finalizer off. Raises ApiError."""
@@ -85,7 +91,7 @@ class Deletion:
         except NotFoundError:
             return
 
-    async def _run(self, key: Key, body: Body) -> run_pb2.Run | None:
+    async def _run(self, key: Key, body: Body) -> Seen | None:
         run_id = (body.get("status") or {}).get("runId")
         try:
             if run_id:
@@ -96,11 +102,12 @@ class Deletion:
                 return None
             raise
 
-    async def _compensate(self, key: Key, body: Body, run: run_pb2.Run) -> run_pb2.Run:
+    async def _compensate(self, key: Key, body: Body, seen: Seen) -> Seen:
+        run = seen.run
         try:
             if run.state == run_pb2.RUN_STATE_RUNNING:
-                return await self._orchestrator.cancel(run.run_id, REASON, ACTOR)
-            if run.state == run_pb2.RUN_STATE_PARKED and "compensate" in run.parked.resolutions:
+                await self._orchestrator.cancel(run.run_id, REASON, ACTOR)
+            elif run.state == run_pb2.RUN_STATE_PARKED and "compensate" in run.parked.resolutions:
                 request = pb.ResolveRunRequest(
                     run_id=run.run_id,
                     resolution=pb.RESOLUTION_COMPENSATE,
@@ -108,11 +115,14 @@ class Deletion:
                     reason=REASON,
                     actor=ACTOR,
                 )
-                return await self._orchestrator.resolve(request)
+                await self._orchestrator.resolve(request)
+            else:
+                return seen
         except RefusedError as error:
             message = f"it cannot be undone now ({error.reason}: {error}); the resource goes when the run has ended"
-            await self._events.tell(key, body, "CompensationRefused", message, warning=True)
-        return run
+            await self._events.tell(key, body, "CompensationRefused", message, warning=True, once=True)
+            return seen
+        return await self._orchestrator.run(run.run_id)
 
     async def _abandon(self, key: Key, body: Body, why: str) -> None:
         run_id = (body.get("status") or {}).get("runId", "")
@@ -130,4 +140,4 @@ class Deletion:
 def _abandons(body: Body) -> bool:
     annotations = body["metadata"].get("annotations") or {}
     said = annotations.get(f"{GROUP}/on-delete", "") or (body.get("spec") or {}).get("onDeletion", "")
-    return bool(said.lower() == "abandon")
+    return isinstance(said, str) and said.lower() == "abandon"

@@ -17,21 +17,25 @@ from amends_resilience import Backoff
 
 from amends.saga.v1 import run_pb2
 from amends_operator.kube.client import ApiError, Client, ConflictError, NotFoundError
-from amends_operator.kube.conditions import Condition
-from amends_operator.kube.objects import Body, Key, Kind, Objects, generation_of
+from amends_operator.kube.conditions import Condition, condition_of
+from amends_operator.kube.events import Events
+from amends_operator.kube.objects import HANDLED, Body, Key, Kind, Objects, asked_of, asks_again, generation_of
 from amends_operator.kube.statuses import AWAY, Statuses, carried
-from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
+from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError, Seen
 from amends_operator.queue import Again
 from amends_operator.runs.decisions import Decision, decision_of
 from amends_operator.runs.deletion import FINALIZER, Deletion
-from amends_operator.runs.values import digest_of, duration, exact, run_key
-from amends_operator.runs.view import ENDED, conditions_of, fields_of, timeline_of
+from amends_operator.runs.spec import problems_of
+from amends_operator.runs.values import digest_of, duration, exact, is_duration, run_key
+from amends_operator.runs.view import ENDED, LONGEST, conditions_of, fields_of, has_ended, timeline_of
 
 REFUSED = "runs.refused"
 DECIDED = "runs.decision_carried_out"
+UNSAID = "runs.status_postponed"
 _WAITING = frozenset({"SAGA_UNKNOWN", "SAGA_NOT_READY"})
 """Refusals of a start that may come right without a change of the SagaRun."""
 _LOST = "Unknown"
+_KEPT = ("runId", "digest", "startedAt", "steps", "timeline", "inputDigest", "lastResolution")
 log = structlog.get_logger(__name__)
 
 
@@ -41,7 +45,6 @@ class RunLimits:
 
     quick: timedelta
     slowest_look: timedelta
-    timeline: int
     ttl: timedelta | None
     resync: timedelta
 
@@ -56,6 +59,7 @@ class RunReconciler:
         statuses: Statuses,
         orchestrator: Orchestrator,
         deletion: Deletion,
+        events: Events,
         limits: RunLimits,
         poke_soon: Callable[[Key], None],
     ) -> None:
@@ -64,6 +68,7 @@ class RunReconciler:
         self._statuses = statuses
         self._orchestrator = orchestrator
         self._deletion = deletion
+        self._events = events
         self._limits = limits
         self._poke_soon = poke_soon
         self._looks = Backoff(initial=timedelta(milliseconds=250), maximum=limits.slowest_look, multiplier=1.5)
@@ -74,6 +79,7 @@ class RunReconciler:
         body = self._objects.get(key)
         try:
             if body is None:
+                self._unchanged.pop(key.full_name, None)
                 return await self._deletion.vanished(key)
             return await self._reconcile(key, body)
         except AwayError as error:
@@ -86,40 +92,49 @@ class RunReconciler:
         except ConflictError as error:
             self._objects.written(Kind.RUN, await self._client.read(key))
             raise Again(str(error), timedelta(milliseconds=50)) from None
-        except ApiError as error:
+        except (ApiError, RefusedError) as error:
             raise Again(str(error)) from None
 
     async def _reconcile(self, key: Key, body: Body) -> timedelta | None:
         status, spec = body.get("status") or {}, body.get("spec") or {}
         deleted = "deletionTimestamp" in body["metadata"]
         if "endedAt" in status and status.get("phase") in ENDED:
-            return await self._at_rest(key, body, deleted)
+            if decision_of(body, run_pb2.Run()) is None or deleted:
+                return await self._at_rest(key, body, deleted)
+            return await self._follow(key, body, await self._orchestrator.run(status["runId"]))
         if deleted:
             if FINALIZER not in (body["metadata"].get("finalizers") or []):
+                await self._deletion.unguarded(key, body)
                 return None
-            run = await self._deletion.look(key, body)
-            if run is None:
+            seen = await self._deletion.look(key, body)
+            if seen is None:
                 return None
-            await self._show(key, body, run, waits=True)
+            await self._show(key, body, seen, waits=True)
             return self._limits.slowest_look
         if spec.get("suspend"):
+            await self._suspended(key, body)
             return None
         if not status.get("runId"):
             return await self._start(key, body)
         try:
-            run = await self._orchestrator.run(status["runId"])
+            seen = await self._orchestrator.run(status["runId"])
         except RefusedError as error:
             await self._lost(key, body, str(error))
             return self._limits.resync
-        return await self._follow(key, body, run)
+        return await self._follow(key, body, seen)
 
     async def _start(self, key: Key, body: Body) -> timedelta | None:
         status, spec = body.get("status") or {}, body["spec"]
-        if status.get("phase") == "Refused" and status.get("observedGeneration") == generation_of(body):
+        same = status.get("observedGeneration") == generation_of(body)
+        if status.get("phase") == "Refused" and same and not asks_again(body):
+            return None
+        problems = problems_of(spec)
+        if problems:
+            await self._refuse(key, body, "SpecInvalid", f"{'; '.join(problems)}")
             return None
         uid = body["metadata"]["uid"]
         try:
-            answer = await self._orchestrator.start(
+            seen = await self._orchestrator.start(
                 key.namespace, spec["saga"], run_key(uid), exact(spec.get("input") or {}), self._limits.quick
             )
         except RefusedError as error:
@@ -127,29 +142,35 @@ class RunReconciler:
                 await self._waiting(key, body, _reason(error.reason), str(error))
                 raise Again(str(error)) from None
             if error.reason == "KEY_REUSED":
-                run = await self._orchestrator.run_of_key(key.namespace, run_key(uid))
-                return await self._follow(key, body, run)
-            await self._refuse(key, body, error)
-            return None
-        return await self._follow(key, body, answer.run)
+                seen = await self._orchestrator.run_of_key(key.namespace, run_key(uid))
+            else:
+                await self._refuse(key, body, _reason(error.reason), f"{error.reason}: {error}")
+                return None
+        return await self._follow(key, body, seen)
 
-    async def _follow(self, key: Key, body: Body, run: run_pb2.Run) -> timedelta | None:
-        fields = fields_of(run)
-        if fields["phase"] not in ENDED and FINALIZER not in (body["metadata"].get("finalizers") or []):
+    async def _follow(self, key: Key, body: Body, seen: Seen) -> timedelta | None:
+        if not has_ended(seen.run) and FINALIZER not in (body["metadata"].get("finalizers") or []):
             body = await self._guard(key, body)
-        decision = decision_of(body, run)
-        settled: dict[str, Any] | None = None
+        decision = decision_of(body, seen.run)
         if decision is not None:
-            run, settled = await self._decide(run, decision)
-            body = await self._take_off(key, body, decision)
-        changed = await self._show(key, body, run, settled=settled)
+            seen, body = await self._settle(key, body, seen, decision)
+        changed = await self._show(key, body, seen)
         current = self._objects.get(key)
-        if fields_of(run)["phase"] in ENDED:
+        if has_ended(seen.run):
             self._unchanged.pop(key.full_name, None)
             return await self._at_rest(key, current, False) if current is not None else None
         count = 0 if changed else self._unchanged.get(key.full_name, 0) + 1
         self._unchanged[key.full_name] = count
         return self._looks.ceiling(count + 1)
+
+    async def _settle(self, key: Key, body: Body, seen: Seen, decision: Decision) -> tuple[Seen, Body]:
+        """Carries a decision out and says what became of it, each once; the run and the object afterwards."""
+        last = (body.get("status") or {}).get("lastResolution") or {}
+        if last.get("id") != decision.id:
+            seen, settled = await self._decide(seen.run, decision)
+            body = await self._statuses.note(key, body, "lastResolution", settled)
+            await self._tell(key, body, settled)
+        return seen, await self._take_off(key, body, decision)
 
     async def _take_off(self, key: Key, body: Body, decision: Decision) -> Body:
         """Takes the annotations of a decision off, before the status shows another state than they were meant for."""
@@ -165,44 +186,35 @@ class RunReconciler:
         patch = {"metadata": {"finalizers": finalizers, "resourceVersion": metadata["resourceVersion"]}}
         return self._objects.written(Kind.RUN, await self._client.patch(key, patch))
 
-    async def _show(
-        self, key: Key, body: Body, run: run_pb2.Run, *, settled: dict[str, Any] | None = None, waits: bool = False
-    ) -> bool:
+    async def _show(self, key: Key, body: Body, seen: Seen, *, waits: bool = False) -> bool:
         status = body.get("status") or {}
-        fields = fields_of(run)
-        fields["timeline"] = await self._timeline(status, run)
+        fields = fields_of(seen.run)
+        fields["timeline"] = timeline_of(seen.timeline)
         given = digest_of(body["spec"].get("input") or {})
         fields["inputDigest"] = status.get("inputDigest") or given
-        fields["lastResolution"] = settled or status.get("lastResolution")
-        wanted = conditions_of(run, _accepted(fields["inputDigest"] == given, waits))
+        fields["lastResolution"] = status.get("lastResolution")
+        fields[HANDLED] = asked_of(body)
+        accepted = _accepted(fields["inputDigest"] == given, problems_of(body["spec"]), waits)
+        wanted = conditions_of(seen.run, accepted)
         if fields["phase"] != status.get("phase") and not (fields["phase"] in ENDED and not status.get("phase")):
             self._poke_soon(Key(Kind.SAGA, key.namespace, body["spec"]["saga"]))  # which counts its runs
         return await self._statuses.put(key, body, fields, wanted, tell=_told(fields["phase"]))
 
-    async def _timeline(self, status: dict[str, Any], run: run_pb2.Run) -> list[dict[str, Any]]:
-        shown = status.get("timeline") or []
-        after = shown[-1]["seq"] if shown else max(0, run.seq - self._limits.timeline)
-        if self._limits.timeline == 0 or run.seq <= after:
-            return list(shown)
-        try:
-            events = await self._orchestrator.timeline(run.run_id, after, run.seq)
-        except RefusedError:
-            return list(shown)
-        return [*shown, *timeline_of(events)][-self._limits.timeline :]
-
-    async def _decide(self, run: run_pb2.Run, decision: Decision) -> tuple[run_pb2.Run, dict[str, Any]]:
+    async def _decide(self, run: run_pb2.Run, decision: Decision) -> tuple[Seen, dict[str, Any]]:
         """Carries a decision out; the run afterwards, and what to say of it."""
         accepted, message = True, ""
         try:
             if decision.action == "compensate" and run.state == run_pb2.RUN_STATE_RUNNING:
-                run = await self._orchestrator.cancel(run.run_id, decision.reason, decision.actor)
+                await self._orchestrator.cancel(run.run_id, decision.reason, decision.actor)
             else:
-                run = await self._orchestrator.resolve(decision.request(run.run_id))
+                await self._orchestrator.resolve(decision.request(run.run_id))
         except ValueError as error:
             accepted, message = False, str(error)
         except RefusedError as error:
             accepted, message = False, f"{error.reason}: {error}"
-            run = await self._orchestrator.run(run.run_id)
+        seen = await self._orchestrator.run(run.run_id)
+        if not accepted and decision.is_in(seen.timeline):  # a former life of ours was cut off after it
+            accepted, message = True, ""
         log.info(DECIDED, run_id=run.run_id, action=decision.action, actor=decision.actor, accepted=accepted)
         said = {
             "id": decision.id,
@@ -212,7 +224,14 @@ class RunReconciler:
             "accepted": accepted,
             "at": self._statuses.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        return run, said | ({"message": message[:1000]} if message else {})
+        return seen, said | ({"message": message[:1000]} if message else {})
+
+    async def _tell(self, key: Key, body: Body, settled: dict[str, Any]) -> None:
+        told = f"{settled['action']} by {settled['actor']}: {settled['reason']}"
+        if settled["accepted"]:
+            await self._events.tell(key, body, "Decided", told)
+        else:
+            await self._events.tell(key, body, "DecisionRefused", f"{told}: {settled['message']}", warning=True)
 
     async def _at_rest(self, key: Key, body: Body, deleted: bool) -> timedelta | None:
         """A run that has ended: lets the object go, now or when its time has come."""
@@ -220,9 +239,8 @@ class RunReconciler:
         finalizers = metadata.get("finalizers") or []
         if FINALIZER in finalizers:
             await self._deletion.release(key, body)
-        elif body["status"].get("observedGeneration") != generation_of(body):
-            seen = {"observedGeneration": generation_of(body)}
-            self._objects.written(Kind.RUN, await self._client.patch_status(key, seen))
+        elif body["status"].get("observedGeneration") != generation_of(body) or asks_again(body):
+            await self._statuses.observed(key, body)
         if deleted:
             return None
         ttl = self._ttl(body)
@@ -237,7 +255,18 @@ class RunReconciler:
 
     def _ttl(self, body: Body) -> timedelta | None:
         own = (body.get("spec") or {}).get("ttlAfterEnd")
-        return duration(own) if own is not None else self._limits.ttl
+        return duration(own) if is_duration(own) else self._limits.ttl
+
+    async def _suspended(self, key: Key, body: Body) -> None:
+        """Left alone: one that is not started says so, one that is shows what was known of it."""
+        status = body.get("status") or {}
+        started = bool(status.get("runId"))
+        message = "the run goes on and is not shown" if started else "it is not started"
+        message = f"spec.suspend is true: {message}"
+        shown = [condition_of(found) for found in (status.get("conditions") or [] if started else [])]
+        wanted = [condition for condition in shown if condition.type != "Ready"]
+        fields = dict(status) if started else {"phase": "Suspended", "message": message}
+        await self._statuses.put(key, body, fields, [*wanted, Condition("Ready", None, "Suspended", message)])
 
     async def _waiting(self, key: Key, body: Body, reason: str, why: str) -> None:
         """Says why the run is not started; one that is shows what was known of it last."""
@@ -250,23 +279,21 @@ class RunReconciler:
             Condition("Reconciling", True, reason, why),
         ]
         try:
-            await self._statuses.put(key, body, {"phase": "Pending", "message": why[:300]}, wanted)
-        except (NotFoundError, ConflictError):
-            return
+            fields = {"phase": "Pending", "message": why[:300], **carried(body, (HANDLED,))}
+            await self._statuses.put(key, body, fields, wanted)
+        except ApiError as error:  # it is tried again with the start itself
+            log.debug(UNSAID, run=key.full_name, why=str(error))
 
-    async def _refuse(self, key: Key, body: Body, error: RefusedError) -> None:
-        message = f"{error.reason}: {error}"
-        log.info(REFUSED, run=key.full_name, reason=error.reason)
-        wanted = [
-            Condition("Accepted", False, _reason(error.reason), message),
-            Condition("Ready", False, _reason(error.reason), message),
-        ]
-        await self._statuses.put(key, body, {"phase": "Refused", "message": message}, wanted, tell=("Ready",))
+    async def _refuse(self, key: Key, body: Body, reason: str, message: str) -> None:
+        log.info(REFUSED, run=key.full_name, reason=reason)
+        wanted = [Condition(kind, False, reason, message) for kind in ("Accepted", "Ready")]
+        fields = {"phase": "Refused", "message": message[:LONGEST], HANDLED: asked_of(body)}
+        await self._statuses.put(key, body, fields, wanted, tell=("Ready",))
 
     async def _lost(self, key: Key, body: Body, why: str) -> None:
         """The orchestrator knows no such run: it is never started again, for it may have had its effects."""
         message = f"the orchestrator does not know the run any more: {why}"
-        kept = carried(body, ("runId", "digest", "startedAt", "steps", "timeline", "inputDigest", "lastResolution"))
+        kept = {**carried(body, _KEPT), HANDLED: asked_of(body)}
         wanted = [
             Condition("Accepted", True, "Accepted", "the orchestrator took it"),
             Condition("Ready", False, "RunUnknown", message),
@@ -275,10 +302,12 @@ class RunReconciler:
         await self._statuses.put(key, body, {**kept, "phase": _LOST, "message": message}, wanted, tell=("Stalled",))
 
 
-def _accepted(same_input: bool, waits: bool) -> Condition:
+def _accepted(same_input: bool, problems: list[str], waits: bool) -> Condition:
     if not same_input:
         message = "spec.input was changed after the start: the run goes on with what it was started with"
         return Condition("Accepted", True, "InputChangeIgnored", message)
+    if problems:
+        return Condition("Accepted", True, "ChangeIgnored", "; ".join(problems))
     if waits:
         return Condition("Accepted", True, "Deleting", "deleted: the resource goes when the run has ended")
     return Condition("Accepted", True, "Accepted", "the orchestrator took it")

@@ -6,10 +6,11 @@ import hashlib
 import json
 import re
 from datetime import timedelta
-from typing import Any
+from typing import Any, TypeGuard
 
 _EXACT = 2**53
 _PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|h|ms|us|m|s)")
+_WHOLE = re.compile(r"([0-9]{1,9}(\.[0-9]{1,6})?(d|h|ms|us|m|s))+")
 _UNITS = {
     "d": timedelta(days=1),
     "h": timedelta(hours=1),
@@ -40,6 +41,11 @@ def exact(value: Any) -> Any:
 def digest_of(value: Any) -> str:
     """A short digest of JSON, whatever the order of its fields."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
+
+
+def is_duration(value: Any) -> TypeGuard[str]:
+    """Whether it is a duration of more than zero."""
+    return isinstance(value, str) and _WHOLE.fullmatch(value) is not None and duration(value) > timedelta()
 
 
 def duration(text: str) -> timedelta:

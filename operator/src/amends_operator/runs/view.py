@@ -40,6 +40,11 @@ _OPERATIONS = {
 _MOST_STEPS = 100
 
 
+def has_ended(run: pb.Run) -> bool:
+    """Whether nothing can happen to it any more."""
+    return run.state in (pb.RUN_STATE_COMPLETED, pb.RUN_STATE_COMPENSATED)
+
+
 def fields_of(run: pb.Run) -> dict[str, Any]:
     """The fields of the status that the run itself says; the empty ones are left out."""
     passed = sum(step.state in _PASSED for step in run.steps)
@@ -52,7 +57,7 @@ def fields_of(run: pb.Run) -> dict[str, Any]:
         "progress": f"{passed}/{len(run.steps)}" if run.steps else "",
         "startedAt": _time(run, "started_at"),
         "endedAt": _time(run, "ended_at"),
-        "deadline": _time(run, "deadline"),
+        "deadline": None if has_ended(run) else _time(run, "deadline"),
         "skippedByPerson": run.skipped_by_person,
         "steps": [_step(step) for step in run.steps[:_MOST_STEPS]],
     }
@@ -95,9 +100,13 @@ def _stalled(stalled: pb.Stalled) -> dict[str, Any]:
     return {name: value for name, value in shown.items() if value}
 
 
-def timeline_of(events: Iterable[pb.RunEvent]) -> list[dict[str, Any]]:
-    """Records, one line each."""
-    return [{"seq": event.seq, "at": _time(event, "at"), "what": _line(event)} for event in events]
+def timeline_of(events: Iterable[pb.RunEvent]) -> list[str]:
+    """Records, one line each: when, number, what."""
+    return [f"{_moment(event.at)}  {event.seq}  {_line(event)}" for event in events]
+
+
+def _moment(at: Timestamp) -> str:
+    return f"{at.ToDatetime().isoformat(timespec='milliseconds')}Z"
 
 
 def _line(event: pb.RunEvent) -> str:
@@ -110,26 +119,24 @@ def _line(event: pb.RunEvent) -> str:
 
 
 def conditions_of(run: pb.Run, accepted: Condition) -> list[Condition]:
-    """What the run's state means to whoever waits for it."""
+    """What the run's state means to whoever waits for it. Stalled and Reconciling are there only while they hold."""
     phase = PHASES.get(run.state, "Unknown")
     ended, line = phase in ENDED, run.message or phase
-    return [
+    shown = [
         accepted,
         Condition("Ended", ended, phase, line),
         Condition("Ready", phase == "Completed", phase, line),
-        _stalled_condition(run),
-        Condition("Reconciling", phase in ("Running", "Compensating"), phase, line),
     ]
-
-
-def _stalled_condition(run: pb.Run) -> Condition:
     if run.HasField("parked"):
         choices = ", ".join(run.parked.resolutions)
-        message = f"{run.parked.reason} at {run.parked.step}: {run.parked.message} Decide: {choices}."
-        return Condition("Stalled", True, "Parked", message)
-    if run.HasField("stalled"):
-        return Condition("Stalled", True, "StepWaiting", f"{run.stalled.step} waits: {run.stalled.reason}")
-    return Condition("Stalled", False, "NotStalled", "nothing waits for longer than it should")
+        why = run.parked.message.rstrip(".")
+        message = f"{run.parked.reason} at {run.parked.step}: {why}. Decide: {choices}."
+        shown.append(Condition("Stalled", True, "Parked", message))
+    elif run.HasField("stalled"):
+        shown.append(Condition("Stalled", True, "StepWaiting", f"{run.stalled.step} waits: {run.stalled.reason}"))
+    if phase in ("Running", "Compensating"):
+        shown.append(Condition("Reconciling", True, phase, line))
+    return shown
 
 
 def _time(message: Any, field: str) -> str | None:

@@ -10,6 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 import structlog
+from amends_saga.journal import RULES_VERSION
 
 from amends_orchestrator.journal import leases
 from amends_orchestrator.journal.partitions import drop_old, make_partitions
@@ -22,6 +23,7 @@ _COUNTS = """
 SELECT (SELECT count(*) FROM run WHERE state = 3) AS parked,
        (SELECT count(*) FROM run WHERE stalled_since IS NOT NULL) AS stalled,
        (SELECT count(*) FROM run WHERE owner IS NULL AND due_at IS NOT NULL) AS waiting,
+       (SELECT count(*) FROM run WHERE owner IS NULL AND due_at IS NOT NULL AND rules > $1) AS newer_rules,
        (SELECT count(*) FROM run WHERE owner IS NOT NULL) AS owned
 """
 log = structlog.get_logger(__name__)
@@ -42,7 +44,7 @@ async def housekeeping(pool: Any, retention: timedelta) -> None:
 async def counting(pool: Any) -> None:
     """Counts parked, stalled and waiting runs for ever; the partial indexes make it cheap."""
     while True:
-        row = await pool.fetchrow(_COUNTS)
+        row = await pool.fetchrow(_COUNTS, RULES_VERSION)
         for condition, count in row.items():
             RUNS_WAITING.labels(condition=condition).set(count)
         await asyncio.sleep(COUNT_EVERY.total_seconds())

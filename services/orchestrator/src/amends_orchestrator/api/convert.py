@@ -13,6 +13,7 @@ from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import Phase, RunState, StepRun, resolutions, stalled_since
 from amends_saga.engine import events as ev
 from amends_saga.engine.state import Done
+from amends_saga.journal import RULES_VERSION
 from amends_saga.plan import Plan
 from google.protobuf.struct_pb2 import Struct
 
@@ -90,6 +91,21 @@ def bare_message(row: RunRow, message: str = "") -> pb.Run:
     if row.ended_at is not None:
         run.ended_at.FromDatetime(row.ended_at)
     _row_stalled(run, row)
+    return run
+
+
+def newer_message(row: RunRow) -> pb.Run:
+    """A run whose journal was written under rules that this release does not know: it is not read, lest it be misread.
+
+    One under way waits for an orchestrator that knows them, which counts as stalled.
+    """
+    run = bare_message(row)
+    if not row.state.ended and row.state is not State.PARKED and not run.HasField("stalled"):
+        run.stalled.step = row.step
+        run.stalled.reason = (
+            f"JOURNAL_NEWER: written under rules {row.rules}, and this orchestrator knows {RULES_VERSION}"
+        )
+        run.stalled.since.FromDatetime(row.due_at or row.started_at)
     return run
 
 

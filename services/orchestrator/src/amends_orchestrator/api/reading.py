@@ -10,11 +10,11 @@ from amends_chassis.errors import InvalidArgument
 from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import initial
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append
-from amends_saga.journal import decode
+from amends_saga.journal import RULES_VERSION, decode
 
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_orchestrator.api.convert import event_message
-from amends_orchestrator.api.views import Views, parse_run_id
+from amends_orchestrator.api.views import Views, check_timeline, parse_run_id
 from amends_orchestrator.journal.reader import list_runs, read_journal
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.runner.claimer import DefinitionError
@@ -31,11 +31,13 @@ WATCH_ROWS = 500
 
 async def get_run(views: Views, request: pb.GetRunRequest) -> pb.GetRunResponse:
     """One run, by id or by its caller's key."""
+    check_timeline(request.timeline)
     if request.run_id:
         row = await views.row(parse_run_id(request.run_id))
     else:
         row = await views.row_by_key(request.namespace, request.idempotency_key)
-    return pb.GetRunResponse(run=await views.run(row))
+    run, timeline = await views.with_timeline(row, request.timeline)
+    return pb.GetRunResponse(run=run, timeline=timeline)
 
 
 async def list_page(views: Views, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
@@ -76,6 +78,8 @@ async def watch_run(views: Views, fleet: Fleet, request: pb.WatchRunRequest) -> 
     try:
         definition = await views.registry.pinned(row.digest)
     except DefinitionError:
+        definition = None
+    if definition is None or row.rules > RULES_VERSION:
         yield pb.WatchRunResponse(run=await views.run(row))
         return
     timeline = _Timeline(views, definition, row)

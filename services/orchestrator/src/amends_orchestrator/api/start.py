@@ -19,8 +19,10 @@ from google.protobuf.json_format import MessageToDict
 
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_orchestrator.api.convert import run_message
-from amends_orchestrator.api.views import Views
+from amends_orchestrator.api.views import Views, check_timeline
 from amends_orchestrator.api.waiting import live_settled, row_settled
+from amends_orchestrator.calls.ports import RouteError
+from amends_orchestrator.journal.reader import read_journal
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.runner.claimer import DefinitionError
 from amends_orchestrator.runner.fleet import Begun, Fleet
@@ -37,6 +39,7 @@ async def start_run(fleet: Fleet, views: Views, request: pb.StartRunRequest) -> 
     namespace = request.namespace or "default"
     key = request.idempotency_key
     _check_key(key)
+    check_timeline(request.timeline)
     definition, digest = await _definition(views, namespace, request.saga)
     data = _input(definition, request)
     if fleet.overloaded:
@@ -52,9 +55,13 @@ async def start_run(fleet: Fleet, views: Views, request: pb.StartRunRequest) -> 
         await _wait(views, begun, _patience(request))
     live = begun.live
     if live is not None and begun.created and (not live.gone or live.state.settled):
-        return pb.StartRunResponse(run=_live_message(definition, live, namespace, key, digest, fleet), created=True)
-    row = await views.row(begun.run_id)
-    return pb.StartRunResponse(run=await views.run(row, payloads=False), created=begun.created)
+        run = _live_message(definition, live, namespace, key, digest, fleet)
+        records = await read_journal(views.pool, begun.run_id) if request.timeline else ()
+        timeline = await views.events(begun.run_id, digest, records, request.timeline)
+    else:
+        row = await views.row(begun.run_id)
+        run, timeline = await views.with_timeline(row, request.timeline, payloads=False)
+    return pb.StartRunResponse(run=run, created=begun.created, timeline=timeline)
 
 
 def _check_key(key: str) -> None:
@@ -71,9 +78,12 @@ async def _definition(views: Views, namespace: str, name: str) -> tuple[Compiled
     if not saga.ready:
         raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {saga.message}", saga=name)
     try:
-        return await views.registry.pinned(saga.digest), saga.digest
-    except DefinitionError as error:
-        raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {error}.", saga=name) from None
+        compiled = await views.registry.pinned(saga.digest)
+        views.registry.check_granted(namespace, compiled)
+        return compiled, saga.digest
+    except (DefinitionError, RouteError) as error:
+        why = str(error).rstrip(".")
+        raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {why}.", saga=name) from None
 
 
 def _input(definition: CompiledSaga, request: pb.StartRunRequest) -> bytes:

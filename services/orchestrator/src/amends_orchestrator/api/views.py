@@ -6,7 +6,8 @@ Called by GetRun, ListRuns, WatchRun and everything that answers with a run that
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -14,18 +15,20 @@ from uuid import UUID
 from amends_chassis.errors import InvalidArgument, NotFound
 from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import RunState, initial
+from amends_saga.engine.events import Recorded
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append, owned
-from amends_saga.journal import decode
+from amends_saga.journal import RULES_VERSION, decode
 
 from amends.saga.v1 import run_pb2 as pb
-from amends_orchestrator.api.convert import bare_message, run_message
+from amends_orchestrator.api.convert import bare_message, event_message, newer_message, run_message
 from amends_orchestrator.definitions.registry import Registry
-from amends_orchestrator.journal.reader import read_journals, read_run, read_run_by_key
+from amends_orchestrator.journal.reader import read_journal, read_journals, read_run, read_run_by_key
 from amends_orchestrator.journal.records import RunRow, StoredRecord
 from amends_orchestrator.runner.claimer import DefinitionError
 from amends_orchestrator.runner.fleet import Fleet
 
 CHUNK = 50
+LONGEST_TIMELINE = 100
 
 
 def parse_run_id(text: str) -> UUID:
@@ -36,14 +39,27 @@ def parse_run_id(text: str) -> UUID:
         raise NotFound("RUN_UNKNOWN", "There is no such run.") from None
 
 
+def check_timeline(length: int) -> None:
+    """Raises InvalidArgument when a caller asks for more records than one answer holds."""
+    if not 0 <= length <= LONGEST_TIMELINE:
+        raise InvalidArgument("TIMELINE_INVALID", f"timeline is from 0 to {LONGEST_TIMELINE}.")
+
+
+def told(definition: CompiledSaga, run_id: UUID, records: Sequence[StoredRecord]) -> Iterator[tuple[Recorded, Ledger]]:
+    """Each record with the journal up to it. Raises UnreadableJournalError."""
+    ledger = Ledger(initial(definition.plan, str(run_id)))
+    for record in records:
+        entry = decode(definition.plan, record.seq, record.fence, record.record)
+        ledger = append(definition.plan, ledger, entry)
+        yield entry, ledger
+
+
 def folded(definition: CompiledSaga, row: RunRow, records: Sequence[StoredRecord]) -> RunState:
     """The state that the durable journal says. Raises UnreadableJournalError."""
-    ledger = Ledger(initial(definition.plan, str(row.id)))
-    for record in records:
-        ledger = append(definition.plan, ledger, decode(definition.plan, record.seq, record.fence, record.record))
-    if ledger.state.seq == 0:
+    last = deque(told(definition, row.id, records), maxlen=1)
+    if not last:
         raise UnreadableJournalError("the journal is empty")
-    return owned(ledger, row.fence)
+    return owned(last[0][1], row.fence)
 
 
 class Views:
@@ -76,8 +92,29 @@ class Views:
 
     async def run(self, row: RunRow, *, payloads: bool = True) -> pb.Run:
         """One run as it stands durably."""
-        journals = await read_journals(self.pool, [row.id])
-        return await self.message(row, journals[row.id], payloads=payloads)
+        return (await self.with_timeline(row, 0, payloads=payloads))[0]
+
+    async def with_timeline(
+        self, row: RunRow, length: int, *, payloads: bool = True
+    ) -> tuple[pb.Run, list[pb.RunEvent]]:
+        """One run and the last `length` records of its journal, both as they stand durably."""
+        records = await read_journal(self.pool, row.id)
+        run = await self.message(row, records, payloads=payloads)
+        readable = length if row.rules <= RULES_VERSION else 0
+        return run, await self.events(row.id, row.digest, records, readable)
+
+    async def events(
+        self, run_id: UUID, digest: bytes, records: Sequence[StoredRecord], length: int
+    ) -> list[pb.RunEvent]:
+        """The last `length` of a run's records for people; none when they cannot be read here."""
+        if not length:
+            return []
+        try:
+            definition = await self.registry.pinned(digest)
+            last = deque(told(definition, run_id, records), maxlen=length)
+        except (DefinitionError, UnreadableJournalError):
+            return []
+        return [event_message(definition.plan, str(run_id), entry, ledger.state) for entry, ledger in last]
 
     async def runs(self, rows: Sequence[RunRow]) -> list[pb.Run]:
         """Runs of a page, without payloads; long pages give way to other work in between."""
@@ -91,6 +128,8 @@ class Views:
 
     async def message(self, row: RunRow, records: Sequence[StoredRecord], *, payloads: bool) -> pb.Run:
         """A run from its row and its journal; what the row says alone when the rest cannot be read here."""
+        if row.rules > RULES_VERSION:
+            return newer_message(row)
         try:
             definition = await self.registry.pinned(row.digest)
             state = folded(definition, row, records)

@@ -97,6 +97,8 @@ class Definitions:
         contract = Contract(None)
         if len(parsed.participants) == 1 and not self._confined(parsed.participants[0]):
             contract = await contract_of(self._channels, parsed.participants[0], given or None)
+            if contract.descriptors is None:
+                contract = self._remembered(parsed.participants[0]) or contract
         views = [ParticipantView(participant, contract.descriptors) for participant in parsed.participants]
         result = self._check([document], namespace, set(), views)
         participant, findings = _only(result.resources.participants, "Participant", document, result)
@@ -141,6 +143,17 @@ class Definitions:
             deleted = await store.delete(connection, table, namespace, name)
         await self._registry.reload(force=True)
         return deleted
+
+    def _remembered(self, participant: Participant) -> Contract | None:
+        """The contract as it is known, when the same service at the same address does not answer now."""
+        for known in self._registry.participants:
+            former = known.resource
+            if former is None or former.metadata.full_name != participant.metadata.full_name:
+                continue
+            same = (former.service, former.target) == (participant.service, participant.target)
+            if same and participant.descriptors.reflection and known.row.descriptors is not None:
+                return Contract(known.row.descriptors)
+        return None
 
     def _confined(self, participant: Participant) -> list[Finding]:
         try:

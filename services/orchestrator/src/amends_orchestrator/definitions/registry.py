@@ -83,6 +83,16 @@ class Registry:
             row = self.sagas.get((namespace, name))
         return row
 
+    def check_granted(self, namespace: str, compiled: CompiledSaga) -> None:
+        """Whether everything that a saga calls may be called now; a resource may have changed since it was checked.
+
+        Raises RouteError with a sentence for people. The same is asked again at each call.
+        """
+        for step in compiled.plan.steps:
+            self._router.way(namespace, step.action.service, step.action.method)
+            if step.compensation is not None:
+                self._router.way(namespace, step.compensation.service, step.compensation.method)
+
     async def pinned(self, digest: bytes) -> CompiledSaga:
         """The definition that a run is pinned to. Raises DefinitionError."""
         known = self._pinned.get(digest)

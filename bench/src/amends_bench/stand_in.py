@@ -1,0 +1,89 @@
+"""An orchestrator that has completed every run before it is started: what is left to measure is the operator.
+
+It answers as the real one does after a saga of three steps, with the run and its timeline. Started by `resources`.
+"""
+
+import asyncio
+from typing import Any
+from uuid import NAMESPACE_URL, uuid5
+
+import grpc.aio
+
+from amends.saga.v1 import definition_service_pb2 as definitions
+from amends.saga.v1 import run_pb2, run_service_pb2
+from amends.saga.v1.definition_service_pb2_grpc import (
+    DefinitionServiceServicer,
+    add_DefinitionServiceServicer_to_server,
+)
+from amends.saga.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
+from amends_bench.process import serve_until_told
+
+STEPS = ("reserve", "charge", "ship")
+RECORDS = (
+    ("STARTED", ""),
+    ("ANSWERED", "reserve"),
+    ("ANSWERED", "charge"),
+    ("INTENT", "ship"),
+    ("ANSWERED", "ship"),
+    ("ENDED", ""),
+)
+DIGEST = "5a" * 32
+
+
+class Runs(RunServiceServicer):
+    """Completes everything."""
+
+    async def StartRun(
+        self, request: run_service_pb2.StartRunRequest, context: Any
+    ) -> run_service_pb2.StartRunResponse:
+        """Answers with a completed run."""
+        run_id = str(uuid5(NAMESPACE_URL, request.idempotency_key))
+        answer = run_service_pb2.StartRunResponse(created=True)
+        run = answer.run
+        run.run_id, run.namespace, run.saga, run.digest = run_id, request.namespace, request.saga, DIGEST
+        run.idempotency_key = request.idempotency_key
+        run.state, run.message, run.seq = run_pb2.RUN_STATE_COMPLETED, "COMPLETED", len(RECORDS)
+        for moment in (run.started_at, run.ended_at, run.deadline):
+            moment.GetCurrentTime()
+        for name in STEPS:
+            run.steps.add(name=name, state=run_pb2.STEP_STATE_DONE, attempts=1)
+        for seq, (kind, step) in enumerate(RECORDS, 1):
+            event = answer.timeline.add(run_id=run_id, seq=seq, kind=kind, step=step)
+            event.at.GetCurrentTime()
+            if kind == "ANSWERED":
+                event.operation, event.outcome = run_pb2.OPERATION_ACTION, "ok"
+        return answer
+
+    async def ListRuns(
+        self, request: run_service_pb2.ListRunsRequest, context: Any
+    ) -> run_service_pb2.ListRunsResponse:
+        """No run is open."""
+        return run_service_pb2.ListRunsResponse()
+
+
+class Definitions(DefinitionServiceServicer):
+    """Knows none."""
+
+    async def ListSagas(self, request: Any, context: Any) -> definitions.ListSagasResponse:
+        """None."""
+        return definitions.ListSagasResponse()
+
+    async def ListParticipants(self, request: Any, context: Any) -> definitions.ListParticipantsResponse:
+        """None."""
+        return definitions.ListParticipantsResponse()
+
+    async def ListRetryPolicies(self, request: Any, context: Any) -> definitions.ListRetryPoliciesResponse:
+        """None."""
+        return definitions.ListRetryPoliciesResponse()
+
+
+async def main() -> None:
+    """Serves until told to stop."""
+    server = grpc.aio.server()
+    add_RunServiceServicer_to_server(Runs(), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
+    add_DefinitionServiceServicer_to_server(Definitions(), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
+    await serve_until_told("stand-in", server)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

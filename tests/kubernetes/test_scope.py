@@ -1,0 +1,91 @@
+"""Which namespaces are served: one, several, or all where somebody grants that; and every example as it stands."""
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+import yaml
+from amends_testkit.kubernetes import Kubernetes, assets
+
+from .conftest import EXAMPLES, ROOT, Namespace, Platform, a_namespace
+
+
+@pytest.fixture(scope="module")
+async def other_cluster(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kubernetes]:
+    """An API server of its own, for an operator that sees everything on it."""
+    programs = assets()
+    assert programs is not None
+    async with await Kubernetes.start(tmp_path_factory.mktemp("scope"), programs) as server:
+        await server.kubectl("apply", "--server-side", "-f", str(ROOT / "charts/amends-crds/templates"))
+        await server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        yield server
+
+
+async def works(namespace: Namespace, name: str) -> None:
+    await namespace.install()
+    await namespace.apply(namespace.run("completed", name))
+    await namespace.until("sagarun", name, "Completed")
+    compiled = (await namespace.get("configmap", "amends-retry-policies"))["data"]["policies.json"]
+    assert f"{namespace.name}/charge" in compiled
+
+
+async def test_several_namespaces_are_served_each_with_its_own_role(
+    other_cluster: Kubernetes, platform: Platform, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    folder = tmp_path_factory.mktemp("several")
+    async with (
+        a_namespace(other_cluster, platform, folder, "left") as left,
+        a_namespace(other_cluster, platform, folder, "right") as right,
+        a_namespace(other_cluster, platform, folder, "beside") as beside,
+    ):
+        await left.start(namespaces="left,right")
+        await asyncio.gather(works(left, "first"), works(right, "second"))
+        await beside.apply(*beside.example("shop/participants.yaml"))
+        await works(left, "third")
+        assert (await beside.get("participant", "payments"))["status"] == {"observedGeneration": -1}
+
+
+async def test_all_namespaces_are_served_where_that_is_granted(
+    other_cluster: Kubernetes, platform: Platform, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (role,) = [
+        document
+        for document in yaml.safe_load_all((ROOT / "operator/deploy/operator.yaml").read_text())
+        if document["kind"] == "Role"
+    ]
+    grant = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "amends-operator"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "amends-operator"},
+        "subjects": [{"kind": "User", "name": "operator", "apiGroup": "rbac.authorization.k8s.io"}],
+    }
+    await other_cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([role | {"kind": "ClusterRole"}, grant]))
+    folder = tmp_path_factory.mktemp("all")
+    async with a_namespace(other_cluster, platform, folder, "early") as early:
+        await early.start(namespaces="*")
+        await works(early, "one")
+        async with a_namespace(other_cluster, platform, folder, "late") as late:
+            await works(late, "two")
+
+
+async def test_every_example_of_an_installation_is_applied_and_waited_for(served: Namespace) -> None:
+    """The folder's own runs under their own names; what is waited for is what the page says."""
+    runs = [yaml.safe_load(path.read_text()) for path in sorted((EXAMPLES / "runs").glob("*.yaml"))]
+    for run in runs:
+        run["spec"]["input"]["orderId"] = f"as-it-stands-{run['spec']['input']['orderId']}"
+    await served.apply(*runs)
+    await served.kubectl(
+        "wait", "--for=condition=Ready", "saga/fulfil-order", "participant/inventory", "participant/payments",
+        "participant/shipping", "retrypolicy/default", "retrypolicy/charge", "--timeout=30s",
+    )  # fmt: skip
+    names = {"completed": "order-1", "declined": "order-2", "slow": "order-4"}
+    await served.kubectl(
+        "wait", "--for=condition=Ended", "--timeout=40s", *(f"sagarun/{name}" for name in names.values())
+    )
+    await served.kubectl("wait", "--for=condition=Ready", "--timeout=10s", "sagarun/order-1", "sagarun/order-4")
+    await served.kubectl("wait", "--for=condition=Stalled", "--timeout=30s", "sagarun/order-3")
+    rows = (await served.kubectl("get", "sagaruns", "order-1", "order-2", "order-3", "order-4")).splitlines()[1:]
+    assert [row.split()[2] for row in rows] == ["Completed", "Compensated", "Parked", "Completed"]
+    await served.kubectl("annotate", "sagarun", "order-3", "amends.dev/skip=refunded by hand, ticket 4711")
+    await served.until("sagarun", "order-3", "Compensated")

@@ -1,0 +1,107 @@
+"""What statuses say, as values: bounds, transitions, differences."""
+
+import json
+from datetime import UTC, datetime
+
+import pytest
+from amends_operator.kube.conditions import Condition, conditions, difference, transitions
+from amends_operator.runs.spec import problems_of
+from amends_operator.runs.values import exact, is_duration
+from amends_operator.runs.view import conditions_of, fields_of, has_ended, timeline_of
+
+from amends.saga.v1 import run_pb2
+
+NOW = datetime(2026, 1, 1, 10, tzinfo=UTC)
+LARGEST = 512 * 1024
+"""A third of what etcd takes."""
+
+
+def worst() -> tuple[run_pb2.Run, list[run_pb2.RunEvent]]:
+    """A run with everything in it, each as long as it gets."""
+    text = "x" * 100_000
+    run = run_pb2.Run(run_id="r" * 36, digest="d" * 64, state=run_pb2.RUN_STATE_PARKED, message=text, seq=2**40)
+    run.started_at.FromDatetime(NOW)
+    for number in range(300):
+        run.steps.add(name=f"step_{number}", state=run_pb2.STEP_STATE_IN_DOUBT, attempts=1000, message=text)
+    run.parked.reason, run.parked.message, run.parked.step = "REJECTED", text, "step_1"
+    run.parked.resolutions.extend(["retry", "skip", "compensate"])
+    run.stalled.reason = text
+    events = [run_pb2.RunEvent(seq=number, kind="ANSWERED", step="step_1", message=text) for number in range(50)]
+    return run, events
+
+
+def test_the_largest_status_is_far_below_what_etcd_takes() -> None:
+    run, events = worst()
+    accepted = Condition("Accepted", True, "Accepted", "x" * 100_000)
+    status = {
+        **fields_of(run),
+        "timeline": timeline_of(events),
+        "conditions": conditions([], conditions_of(run, accepted), 1, NOW),
+    }
+    assert len(json.dumps(status)) < LARGEST
+
+
+def test_a_transition_is_another_status_or_reason_and_not_another_message() -> None:
+    former = conditions([], [Condition("Ready", False, "Pending", "one")], 1, NOW)
+    assert transitions(former, [Condition("Ready", False, "Pending", "two")]) == []
+    assert transitions(former, [Condition("Ready", False, "Refused", "one")]) != []
+    assert transitions(former, [Condition("Ready", True, "Accepted")]) != []
+
+
+def test_the_time_of_a_condition_changes_with_its_status_alone() -> None:
+    former = conditions([], [Condition("Ready", False, "Pending", "one")], 1, NOW)
+    later = datetime(2026, 1, 2, tzinfo=UTC)
+    (same,) = conditions(former, [Condition("Ready", False, "Refused", "two")], 2, later)
+    assert (same["lastTransitionTime"], same["observedGeneration"]) == ("2026-01-01T10:00:00Z", 2)
+    (other,) = conditions(former, [Condition("Ready", True, "Accepted")], 2, later)
+    assert other["lastTransitionTime"] == "2026-01-02T00:00:00Z"
+
+
+def test_a_difference_names_what_vanished_and_nothing_that_is_the_same() -> None:
+    before = {"phase": "Parked", "parked": {"seq": 1, "step": "a"}, "runs": {"running": 1, "parked": 1}, "steps": [1]}
+    after = {"phase": "Running", "runs": {"running": 1}, "steps": [1]}
+    assert difference(before, after) == {"phase": "Running", "parked": None, "runs": {"parked": None}}
+    assert difference(after, after) == {}
+
+
+@pytest.mark.parametrize("state", run_pb2.RunState.values())
+def test_every_state_has_conditions_and_only_two_have_ended(state: run_pb2.RunState.ValueType) -> None:
+    run = run_pb2.Run(state=state)
+    shown = {condition.type: condition.holds for condition in conditions_of(run, Condition("Accepted", True, "x"))}
+    assert shown["Ended"] is has_ended(run)
+    assert shown["Ready"] is (state == run_pb2.RUN_STATE_COMPLETED)
+    assert ("Reconciling" in shown) is (state in (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING))
+
+
+@pytest.mark.parametrize(
+    ("spec", "problem"),
+    [
+        ({}, "spec.saga is missing"),
+        ({"saga": "a" * 64}, "spec.saga must be"),
+        ({"saga": "a", "ttl": "1h"}, "spec.ttl is no field"),
+        ({"saga": "a", "ttlAfterEnd": "0s"}, "spec.ttlAfterEnd must be"),
+        ({"saga": "a", "input": "x"}, "spec.input must be a mapping"),
+        ({"saga": "a", "resolution": {"action": "Skip", "reason": "r", "actor": "a"}}, "expectedSeq is missing"),
+        (
+            {"saga": "a", "resolution": {"action": "Skip", "reason": "r", "actor": "a", "expectedSeq": True}},
+            "expectedSeq must be a number",
+        ),
+    ],
+)
+def test_a_spec_that_no_schema_has_looked_at_is_told_what_is_wrong(spec: dict, problem: str) -> None:
+    assert problem in "; ".join(problems_of(spec))
+
+
+def test_a_good_spec_has_no_problem() -> None:
+    resolution = {"action": "Skip", "reason": "r", "actor": "a", "expectedSeq": 0, "effect": "None", "result": {}}
+    whole = {"saga": "a", "input": {}, "suspend": False, "ttlAfterEnd": "1d12h", "onDeletion": "Abandon"}
+    assert problems_of(whole | {"resolution": resolution}) == []
+
+
+@pytest.mark.parametrize(("text", "good"), [("1m30s", True), ("0.5s", True), ("0ms", False), ("5", False), (5, False)])
+def test_durations_are_those_of_the_schema(text: object, good: bool) -> None:
+    assert is_duration(text) is good
+
+
+def test_whole_numbers_beyond_a_double_become_texts() -> None:
+    assert exact({"a": [2**53 + 1, 2**53, True, 1.5, None]}) == {"a": [str(2**53 + 1), 2**53, True, 1.5, None]}

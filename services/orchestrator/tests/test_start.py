@@ -162,6 +162,7 @@ async def test_a_journal_with_a_gap_is_never_run_and_visibly_stalled(client: Cli
     live = next(iter(client.parts.fleet.runs.values()))
     live.leave()
     del client.parts.fleet.runs[live.info.id]
+    await client.parts.writer.flushed()
     connection = await asyncpg.connect(database_url)
     await connection.execute("UPDATE journal SET seq = seq + 1 WHERE seq > 1")
 

@@ -1,11 +1,12 @@
 """What the environments deploy, shown to a real API server of the version that the charts are for."""
 
 import json
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 import yaml
-from amends_testkit.kubernetes import KubectlError, Kubernetes
+from amends_testkit.kubernetes import HOW_TO_GET, KubectlError, Kubernetes, assets
 
 from .conftest import ENVS, ROOT, TAGGED, Helm, pods
 
@@ -16,16 +17,21 @@ RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 
 @pytest.fixture(scope="session")
-async def cluster(kubernetes: Kubernetes) -> Kubernetes:
-    """A server with our kinds, and the namespaces that the environments deploy into, in which pods are restricted."""
-    await kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "charts/amends-crds/templates"))
-    await kubernetes.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kubernetes]:
+    """A server of its own with our kinds, and the namespaces that the environments deploy into, where pods are
+    restricted."""
+    programs = assets()
+    if programs is None:
+        pytest.skip(HOW_TO_GET)
     made = [
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name, "labels": RESTRICTED}}
         for name in NAMESPACES
     ]
-    await kubernetes.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(made))
-    return kubernetes
+    async with await Kubernetes.start(tmp_path_factory.mktemp("charts"), programs) as server:
+        await server.kubectl("apply", "--server-side", "-f", str(ROOT / "charts/amends-crds/templates"))
+        await server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        await server.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(made))
+        yield server
 
 
 async def try_on(cluster: Kubernetes, namespace: str, *manifests: dict[str, Any]) -> str:

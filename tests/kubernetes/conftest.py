@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
+from typing import Any, Literal
 
 import pytest
 import yaml
@@ -27,6 +28,8 @@ from amends.saga.v1 import run_service_pb2 as runs
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "kubernetes"
+RULES: list[dict[str, Any]] = yaml.safe_load((ROOT / "charts/operator/values.yaml").read_text())["rbac"]["rules"]
+"""What the operator's chart lets it do in a namespace that it serves."""
 PATIENCE = timedelta(seconds=30)
 _numbers = itertools.count(1)
 
@@ -182,16 +185,25 @@ class Namespace:
         self.operators.clear()
 
 
+def granting(kind: Literal["Role", "ClusterRole"]) -> list[dict[str, Any]]:
+    """What gives the operator the rights that its chart gives it: here, or in every namespace."""
+    group = "rbac.authorization.k8s.io"
+    named = {"apiVersion": f"{group}/v1", "metadata": {"name": "amends-operator"}}
+    return [
+        named | {"kind": kind, "rules": RULES},
+        named
+        | {
+            "kind": f"{kind}Binding",
+            "roleRef": {"apiGroup": group, "kind": kind, "name": "amends-operator"},
+            "subjects": [{"kind": "User", "name": "operator", "apiGroup": group}],
+        },
+    ]
+
+
 @asynccontextmanager
 async def a_namespace(cluster: Kubernetes, platform: Platform, folder: Path, name: str) -> AsyncIterator[Namespace]:
     await cluster.kubectl("create", "namespace", name)
-    role = [
-        document
-        for document in yaml.safe_load_all((ROOT / "operator/deploy/operator.yaml").read_text())
-        if document["kind"] in ("Role", "RoleBinding")
-    ]
-    role[1]["subjects"] = [{"kind": "User", "name": "operator", "apiGroup": "rbac.authorization.k8s.io"}]
-    await cluster.kubectl("-n", name, "apply", "-f", "-", stdin=yaml.safe_dump_all(role))
+    await cluster.kubectl("-n", name, "apply", "-f", "-", stdin=yaml.safe_dump_all(granting("Role")))
     namespace = Namespace(cluster, platform, name, folder)
     try:
         yield namespace

@@ -5,12 +5,10 @@ import subprocess
 import sys
 
 import pytest
-import yaml
 from amends_testkit.kubernetes import KubectlError, Kubernetes
 
-from .conftest import ROOT, Namespace
+from .conftest import ROOT, RULES, Namespace
 
-DEPLOYED = list(yaml.safe_load_all((ROOT / "operator/deploy/operator.yaml").read_text()))
 READ = ("get", "list", "watch")
 MAY = {
     *(("amends.dev", kind, verb) for kind in ("sagas", "participants", "retrypolicies", "sagaruns") for verb in READ),
@@ -39,15 +37,8 @@ def granted(rules: list[dict]) -> set[tuple[str, str, str]]:
     }
 
 
-def test_the_role_has_these_rules_and_no_other() -> None:
-    (role,) = [document for document in DEPLOYED if document["kind"] == "Role"]
-    assert granted(role["rules"]) == MAY
-    assert {document["kind"] for document in DEPLOYED} == {"ServiceAccount", "Role", "RoleBinding", "Deployment"}
-
-
-def test_one_instance_works_and_its_successor_comes_after_it() -> None:
-    (deployment,) = [document for document in DEPLOYED if document["kind"] == "Deployment"]
-    assert (deployment["spec"]["replicas"], deployment["spec"]["strategy"]) == (1, {"type": "Recreate"})
+def test_the_chart_gives_it_these_rights_and_no_other() -> None:
+    assert granted(RULES) == MAY
 
 
 async def may(cluster: Kubernetes, namespace: str) -> set[tuple[str, str, str]]:

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from amends_testkit.kubernetes import Kubernetes, assets
 
-from .conftest import EXAMPLES, ROOT, Namespace, Platform, a_namespace
+from .conftest import EXAMPLES, ROOT, Namespace, Platform, a_namespace, granting
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +48,7 @@ async def test_several_namespaces_are_served_each_with_its_own_role(
 async def test_all_namespaces_are_served_where_that_is_granted(
     other_cluster: Kubernetes, platform: Platform, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
-    (role,) = [
-        document
-        for document in yaml.safe_load_all((ROOT / "operator/deploy/operator.yaml").read_text())
-        if document["kind"] == "Role"
-    ]
-    grant = {
-        "apiVersion": "rbac.authorization.k8s.io/v1",
-        "kind": "ClusterRoleBinding",
-        "metadata": {"name": "amends-operator"},
-        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "amends-operator"},
-        "subjects": [{"kind": "User", "name": "operator", "apiGroup": "rbac.authorization.k8s.io"}],
-    }
-    await other_cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all([role | {"kind": "ClusterRole"}, grant]))
+    await other_cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(granting("ClusterRole")))
     folder = tmp_path_factory.mktemp("all")
     async with a_namespace(other_cluster, platform, folder, "early") as early:
         await early.start(namespaces="*")

@@ -15,9 +15,11 @@ Connect = Callable[[], Awaitable["asyncpg.Connection[Any]"]]
 
 OPENING = timedelta(seconds=5)
 
-# The statements are planned once, for arrays of any length; compiling them would take longer than running them.
+# The statements are planned once, for arrays of any length; compiling them would take longer than running them. They
+# find rows by their keys, and a plan that is made while the tables are empty must not read them whole for ever after.
 SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
+    "enable_seqscan": "off",
     "jit": "off",
     "idle_in_transaction_session_timeout": "10s",
     "synchronous_commit": "on",

@@ -40,6 +40,9 @@ class CompiledSaga:
             if known is not None and name not in files:
                 files[name] = known
                 waiting.extend(known.dependency)
+        self._made: dict[str, type[Message]] = {}
+        self._last: tuple[bytes, Message] | None = None
+        """The input that was read last: a request and its compensation are worked out one after the other."""
         try:
             self._pool = build_pool(files.values())
             variables = {"saga": RUN_MESSAGE, "input": bundle.input_type}
@@ -170,7 +173,10 @@ class CompiledSaga:
         return self._pool.FindMessageTypeByName(name)
 
     def _class(self, name: str) -> type[Message]:
-        return message_factory.GetMessageClass(self._descriptor(name))
+        made = self._made.get(name)
+        if made is None:
+            made = self._made[name] = message_factory.GetMessageClass(self._descriptor(name))
+        return made
 
     def _program(self, index: int, role: str) -> Program:
         key = (index, role)
@@ -192,7 +198,9 @@ class CompiledSaga:
         made = self._classes[name]
         try:
             if name == "input":
-                return made.FromString(scope.input)
+                if self._last is None or self._last[0] is not scope.input:
+                    self._last = scope.input, made.FromString(scope.input)
+                return self._last[1]
             if name == "saga":
                 run: Any = made(run_id=scope.run_id, name=scope.saga, idempotency_key=scope.idempotency_key)
                 run.started_at.FromDatetime(scope.started_at)

@@ -55,7 +55,7 @@ def idempotency_key(run_id: str, step: str) -> str:
 
 def encode(plan: Plan, entry: ev.Recorded) -> bytes:
     """Return the record as it is kept; sequence number and fence are kept beside it."""
-    record = pb.JournalRecord(at=_timestamp(entry.at))
+    record = pb.JournalRecord(at=timestamp(entry.at))
     _WRITE[type(entry.event)](plan, record, entry.event)
     return record.SerializeToString()
 
@@ -76,7 +76,7 @@ def decode(plan: Plan, seq: int, fence: int, data: bytes) -> ev.Recorded:
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-def _timestamp(at: datetime) -> Timestamp:
+def timestamp(at: datetime) -> Timestamp:
     """What FromDatetime gives for an aware moment; that one goes through the calendar, at eight times the cost."""
     since = at - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
@@ -104,7 +104,7 @@ def _maybe_step(plan: Plan, name: str) -> int | None:
 def _write_started(plan: Plan, record: pb.JournalRecord, event: ev.Started) -> None:
     record.started.input = event.input
     if event.deadline is not None:
-        record.started.deadline.CopyFrom(_timestamp(event.deadline))
+        record.started.deadline.CopyFrom(timestamp(event.deadline))
 
 
 def _write_intent(plan: Plan, record: pb.JournalRecord, event: ev.Intent) -> None:

@@ -63,10 +63,12 @@ class Program:
             turns = int(self._evaluate(self.count, data))
             if turns > MAX_ELEMENTS:
                 raise ExpressionError(f"{self.name} runs over {turns:,} elements, more than {MAX_ELEMENTS:,}")
-        body = sum(_size(data, use) for use in self.rounds) if turns else 0
         allowed = MAX_WORK // (1 + self.checked.states // STATES_A_BYTE)
-        if sum(_size(data, use) for use in self.once) + turns * body > allowed:
-            raise ExpressionError(f"{self.name} would touch more than {allowed // 1024:,} KiB")
+        largest = _SMALL + sum([_size(data, (name,)) for name in self.uses])
+        if largest * (len(self.once) + turns * len(self.rounds)) > allowed:  # else there is no need to look closer
+            body = sum(_size(data, use) for use in self.rounds) if turns else 0
+            if sum(_size(data, use) for use in self.once) + turns * body > allowed:
+                raise ExpressionError(f"{self.name} would touch more than {allowed // 1024:,} KiB")
         return self._evaluate(self.checked.compiled, data)
 
     def message(self, data: Mapping[str, Message], made: type[Message]) -> bytes:

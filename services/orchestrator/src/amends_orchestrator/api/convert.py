@@ -13,7 +13,7 @@ from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import Phase, RunState, StepRun, resolutions, stalled_since
 from amends_saga.engine import events as ev
 from amends_saga.engine.state import Done
-from amends_saga.journal import RULES_VERSION
+from amends_saga.journal import RULES_VERSION, timestamp
 from amends_saga.plan import Plan
 from google.protobuf.struct_pb2 import Struct
 
@@ -54,11 +54,11 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
         seq=state.seq,
         fence=row.fence,
     )
-    run.started_at.FromDatetime(row.started_at)
+    run.started_at.CopyFrom(timestamp(row.started_at))
     if row.ended_at is not None:
-        run.ended_at.FromDatetime(row.ended_at)
+        run.ended_at.CopyFrom(timestamp(row.ended_at))
     if state.deadline is not None:
-        run.deadline.FromDatetime(state.deadline)
+        run.deadline.CopyFrom(timestamp(state.deadline))
     for index, step in enumerate(state.steps):
         status = run.steps.add(
             name=plan.steps[index].name,

@@ -210,13 +210,14 @@ class Fleet:
             traceparent,
             encode(plan, first.entry),
         )
-        answer: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Begun] = loop.create_future()
         if here:
             run.state = state
             self._keep(run)
         self.writer.start(new, lambda what: self._started(run, what, answer, payload, here=here))
         if here:
-            run.resume(commands[1:], now)
+            loop.call_soon(loop.call_soon, run.resume, commands[1:])  # when the first record is on its way
         return await answer
 
     def _started(

@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import random
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
 
 from amends_resilience import RetryPolicy
@@ -42,6 +42,7 @@ class LiveRun:
     """A run that this process owns. Not safe across threads; every method is quick and none awaits."""
 
     __slots__ = (
+        "_ahead",
         "_chain",
         "_due",
         "_ground",
@@ -85,6 +86,7 @@ class LiveRun:
         self._due: datetime | None = None
         self._shown_stalled = shown_stalled
         self._chain = definition.plan.chain
+        self._ahead: ev.Prepared | None = None
 
     # ------------------------------------------------------------ signals
 
@@ -121,9 +123,10 @@ class LiveRun:
         if not self._pumping:
             self._pump()
 
-    def _pump(self) -> None:
+    def _pump(self, commands: Sequence[ev.Command] = ()) -> None:
         self._pumping = True
         try:
+            self._follow(commands, self._ground.now())
             while self._inbox and not self.gone:
                 now = self._ground.now()
                 self._until = None
@@ -137,16 +140,12 @@ class LiveRun:
             self._pumping = False
         self._rest()
 
-    def resume(self, commands: list[ev.Command], now: datetime) -> None:
+    def resume(self, commands: Sequence[ev.Command]) -> None:
         """Follows commands that the fleet got from the engine, when the run was started."""
-        self._pumping = True
-        try:
-            self._follow(commands, now)
-        finally:
-            self._pumping = False
-        self._pump()
+        if not self.gone:
+            self._pump(commands)
 
-    def _follow(self, commands: list[ev.Command], now: datetime) -> None:
+    def _follow(self, commands: Sequence[ev.Command], now: datetime) -> None:
         for command in commands:
             match command:
                 case ev.Record(entry):
@@ -273,6 +272,25 @@ class LiveRun:
         )
 
     def _prepare(self, step: int, call: ev.Call) -> ev.Prepared:
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and ahead.step == step and ahead.call is call:
+            return ahead
+        return self._evaluate(step, call)
+
+    def _prepare_ahead(self, step: int) -> None:
+        """Works out the next step of a chain while a call is under way; the engine asks for it when it is its turn.
+
+        What an expression sees is never changed once it is there, so that it gives the same now and then.
+        """
+        steps = self.state.steps
+        if self.gone or step >= len(steps):
+            return
+        for used in self.definition.plan.steps[step].uses:
+            if steps[used].done is None:
+                return
+        self._ahead = self._evaluate(step, ev.Call.ACTION)
+
+    def _evaluate(self, step: int, call: ev.Call) -> ev.Prepared:
         plan, expressions, scope = self.definition.plan.steps[step], self.definition, self._scope(step)
         try:
             if call is ev.Call.COMPENSATION:
@@ -355,6 +373,9 @@ class LiveRun:
                 self._hold(step, call, held.retry_in, held.message)
                 return
         self._ground.spawn(self._call(step, call, way, passed))
+        if self._chain and call is ev.Call.ACTION:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(loop.call_soon, self._prepare_ahead, step + 1)  # when this call is on its way
 
     async def _call(self, step: int, call: ev.Call, way: Way, passed: Pass | None) -> None:
         if passed is None:

@@ -210,7 +210,7 @@ ship: setup ## Build, load, commit and push one service (SERVICE=payments), and 
 ##@ Measure
 
 .PHONY: bench
-bench: setup bench-peers ## All benchmarks, under 35 minutes; writes docs/reference/performance.md
+bench: setup bench-peers ## All benchmarks, under 25 minutes; writes docs/reference/performance.md
 	@$(PY) -m amends_bench $(ARGS)
 
 .PHONY: bench-quick

@@ -1,6 +1,6 @@
-"""Writes the tables of docs/reference/performance.md from what was kept in bench/results. Called by `command`.
+"""Writes the tables of docs/reference/performance.md and of the README from what was kept in bench/results.
 
-The page's text is written by people; what stands between the two marks is replaced.
+Called by `command`. The text is written by people; what stands between two marks is replaced.
 """
 
 import json
@@ -13,6 +13,7 @@ from amends_bench import peers
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "bench" / "results"
 PAGE = ROOT / "docs" / "reference" / "performance.md"
+README = ROOT / "README.md"
 PLOTS = PAGE.parent / "plots"
 BEGIN, END = "<!-- figures: made by make bench -->", "<!-- end of figures -->"
 GROWTH_BEGIN, GROWTH_END = "<!-- growth: made by make bench-growth -->", "<!-- end of growth -->"
@@ -27,20 +28,20 @@ ORDER = ("p1", "p2", "p2b", "p3", "p4", "p5", "p6", "p8", "p9", "p10")
 
 
 def write() -> None:
-    """Replaces the figures on the page, and draws the plots where the peers' environment is there to do it."""
-    text = _between(PAGE.read_text(encoding="utf-8"), BEGIN, END, figures())
+    """Replaces the figures on both pages, and draws the plots where the peers' environment is there to do it."""
+    _replace(PAGE, BEGIN, END, figures())
+    _replace(README, BEGIN, END, ratios())
     if _has("growth"):
-        text = _between(text, GROWTH_BEGIN, GROWTH_END, growth())
-    PAGE.write_text(text, encoding="utf-8")
+        _replace(PAGE, GROWTH_BEGIN, GROWTH_END, growth())
     if peers.PYTHON.exists():
         plot = peers.BENCH / "peers" / "plot.py"
         subprocess.run([str(peers.PYTHON), str(plot), str(RESULTS), str(PLOTS)], check=True)
 
 
-def _between(text: str, begin: str, end: str, new: str) -> str:
-    head, _, rest = text.partition(begin)
+def _replace(page: Path, begin: str, end: str, new: str) -> None:
+    head, _, rest = page.read_text(encoding="utf-8").partition(begin)
     _, _, tail = rest.partition(end)
-    return f"{head}{begin}\n\n{new}\n{end}{tail}"
+    page.write_text(f"{head}{begin}\n\n{new}\n{end}{tail}", encoding="utf-8")
 
 
 def growth() -> str:
@@ -79,9 +80,25 @@ def _point(point: dict[str, Any]) -> str:
     return f"| {' | '.join(cells)} |"
 
 
+def ratios() -> str:
+    """The ratios that have a target, for a reader in a hurry."""
+    lines = ["| | subject | against | ratio | target |", "| --- | --- | --- | --- | --- |"]
+    for result in _kept().values():
+        lines += [
+            f"| {one['name']} | {one['subject']} | {one['peer']} | **{one['ratio']['median']:.2f}** | {_bound(one)} |"
+            for one in result["comparisons"]
+            if one["target"] is not None
+        ]
+    return "\n".join(lines) + "\n"
+
+
+def _kept() -> dict[str, Any]:
+    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ORDER if _has(name)}
+
+
 def figures() -> str:
     """One table of ratios, and where each was taken."""
-    kept = {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ORDER if _has(name)}
+    kept = _kept()
     lines = [
         "| | subject | peer | ratio | least to greatest | target | | subject alone | peer alone | command |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -102,21 +119,24 @@ def _has(name: str) -> bool:
 
 
 def _row(name: str, one: dict[str, Any]) -> str:
-    ratio, target = one["ratio"], one["target"]
-    bound = "" if target is None else f"{'≤' if one['at_most'] else '≥'} {target:g}"
+    ratio = one["ratio"]
     cells = [
         one["name"],
         one["subject"],
         one["peer"],
         f"**{ratio['median']:.2f}**",
         f"{ratio['min']:.2f} to {ratio['max']:.2f}",
-        bound,
+        _bound(one),
         one["verdict"],
         _figure(one["subject_median"], one["unit"]),
         _figure(one["peer_median"], one["unit"]),
         f"`make bench-{name}`",
     ]
     return f"| {' | '.join(cells)} |"
+
+
+def _bound(one: dict[str, Any]) -> str:
+    return "" if one["target"] is None else f"{'≤' if one['at_most'] else '≥'} {one['target']:g}"
 
 
 def _figure(value: float, unit: str) -> str:

@@ -39,6 +39,8 @@ RUN_PARKED = "run.parked"
 GIVE_BACK_FAILED = "run.give_back_failed"
 
 GIVE_BACK_AFTER = timedelta(seconds=30)
+AT_LEISURE = 4
+"""Runs in memory that leave the processor time to spare."""
 
 log = structlog.get_logger(__name__)
 
@@ -115,6 +117,11 @@ class Fleet:
     def now(self) -> datetime:
         """The database's time, as far as it is known here."""
         return self._ids.now()
+
+    @property
+    def at_leisure(self) -> bool:
+        """Whether there is time to work ahead: so few runs are under way that the processor waits for them."""
+        return len(self.runs) <= AT_LEISURE
 
     def leased(self) -> bool:
         """Whether the last heartbeat that was answered still protects this process's runs."""
@@ -216,8 +223,10 @@ class Fleet:
             run.state = state
             self._keep(run)
         self.writer.start(new, lambda what: self._started(run, what, answer, payload, here=here))
-        if here:
+        if here and self.at_leisure:
             loop.call_soon(loop.call_soon, run.resume, commands[1:])  # when the first record is on its way
+        elif here:
+            run.resume(commands[1:])
         return await answer
 
     def _started(

@@ -373,7 +373,7 @@ class LiveRun:
                 self._hold(step, call, held.retry_in, held.message)
                 return
         self._ground.spawn(self._call(step, call, way, passed))
-        if self._chain and call is ev.Call.ACTION:
+        if self._chain and call is ev.Call.ACTION and self._ground.at_leisure:
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._prepare_ahead, step + 1)  # when this call is on its way
 

@@ -57,6 +57,11 @@ class Ground(Protocol):
         """The database's time, as far as it is known here."""
         ...
 
+    @property
+    def at_leisure(self) -> bool:
+        """Whether there is time to work ahead: so few runs are under way that the processor waits for them."""
+        ...
+
     def leased(self) -> bool:
         """Whether this process may assume that its runs are still its own."""
         ...

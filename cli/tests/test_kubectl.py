@@ -7,6 +7,7 @@ import asyncio
 import json
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -214,10 +215,9 @@ async def test_watching_goes_on_through_a_new_port_when_the_pod_is_gone(
     orchestrator.script("WatchRun", Answer.streamed(first).once(held))
     watching = asyncio.create_task(plugin("watch", RUN))
     await orchestrator.called("WatchRun")
-    port = orchestrator.target.rpartition(":")[2]
-    await orchestrator.stop()
     orchestrator.script("WatchRun", Answer.streamed(api.WatchRunResponse(run=COMPLETED)))
-    await orchestrator.listen(port=int(port))
+    for forward in _running(str(tmp_path)):
+        os.kill(forward, signal.SIGKILL)  # as kubectl ends when it has lost the pod
     result = await watching
     assert result.code == 0, result
     assert len(orchestrator.calls("WatchRun")) == 2
@@ -231,11 +231,13 @@ async def test_nothing_is_left_running(plugin, kubectl, tmp_path: Path) -> None:
     assert _running(str(tmp_path)) == []
 
 
-def _running(folder: str) -> list[str]:
-    """The stand-ins of this test that still run."""
-    commands = [(status, _read(status)) for status in Path("/proc").glob("[0-9]*/cmdline")]
+def _running(folder: str) -> list[int]:
+    """The ids of this test's stand-ins that still run."""
+    commands = [(path, _read(path)) for path in Path("/proc").glob("[0-9]*/cmdline")]
     return [
-        line for status, line in commands if "fake_kubectl" in line and folder in _read(status.with_name("environ"))
+        int(path.parent.name)
+        for path, line in commands
+        if "fake_kubectl" in line and folder in _read(path.with_name("environ"))
     ]
 
 

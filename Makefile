@@ -185,7 +185,7 @@ affected: setup ## The deployables that differ from BASE (main), through librari
 
 .PHONY: test-affected
 test-affected: setup ## The tests of what differs from BASE (main), and nothing else
-	@$(PY) -m pytest --numprocesses 2 --dist loadfile $$($(DELIVERY) affected --tests $(BASE)) $(ARGS)
+	@folders=$$($(DELIVERY) affected --tests $(BASE)); $(PY) -m pytest --numprocesses 2 --dist loadfile $$folders $(ARGS)
 
 .PHONY: kind-up
 kind-up: setup ## From nothing to a healthy shop in a kind cluster with Argo CD; repeat it at any point

@@ -55,6 +55,7 @@ def repository(tmp_path: Path) -> Repository:
         made.write(f"services/{name}/tests/test_main.py")
         made.write(f"services/{name}/README.md")
         made.write(f"charts/{name}/values.yaml")
+        made.write(f"charts/{name}/Chart.yaml", f"name: {name}\ndependencies: [{{name: microservice}}]\n")
         made.write(
             f"argocd/envs/kind/{name}.yaml", f"deploy: {{chart: {name}, namespace: shop}}\nimage: {{tag: none}}\n"
         )

@@ -135,7 +135,7 @@ def test_argo_cds_manifest_is_a_file_or_a_failure_that_names_the_variable(monkey
         "a:\n    image: quay.io/argoproj/argocd:v3\n    image: ghcr.io/dexidp/dex:v2\n"
     )
     monkeypatch.setenv("ARGOCD_MANIFEST", str(tmp_path / "given.yaml"))
-    assert argocd.images(ROOT) == ["quay.io/argoproj/argocd:v3"]
+    assert argocd.images() == ["quay.io/argoproj/argocd:v3"]
 
 
 def test_no_webhook_provider_is_left_without_a_secret():

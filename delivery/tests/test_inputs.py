@@ -109,6 +109,13 @@ def test_a_change_touches_who_has_a_part_in_it(repository, name, expected):
     assert touched(repository) == expected
 
 
+def test_a_chart_that_stands_alone_is_not_touched_by_the_library_chart(repository):
+    repository.write("charts/orders/Chart.yaml", "name: orders\n")
+    base = repository.commit()
+    repository.write("charts/microservice/values.yaml", "changed\n")
+    assert touched(repository, base) == ["payments"]
+
+
 def test_what_was_committed_since_counts_too_and_a_revision_is_enough(repository):
     first = repository.git("rev-parse", "HEAD")
     repository.write("protos/a/a.proto", "changed\n")

@@ -247,6 +247,17 @@ def test_a_refused_push_is_told_to_nobody(clone, receiver):
     assert json.loads(receiver.told.get(timeout=10)[1])["after"] == after
 
 
+def test_a_tag_with_a_message_is_taken_and_told_to_nobody(clone, receiver):
+    clone.commit("a.txt", "one")
+    clone.push()
+    receiver.told.get(timeout=10)
+    clone.git("tag", "--annotate", "v1", "-m", "first")
+    assert clone.push("v1").returncode == 0
+    after = clone.commit("a.txt", "two")
+    clone.push()
+    assert json.loads(receiver.told.get(timeout=10)[1])["after"] == after
+
+
 def test_health_needs_no_token(served):
     with urllib.request.urlopen(f"http://{served}/healthz") as answer:
         assert answer.status == 200

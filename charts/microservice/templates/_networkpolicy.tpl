@@ -26,10 +26,10 @@ spec:
         {{- include "microservice.peer" . | nindent 8 }}
       ports: [{port: grpc, protocol: TCP}]
     {{- end }}
+    {{- end }}
     - from:  # helm test
         - podSelector: {matchLabels: {amends.dev/test-of: {{ include "microservice.name" .root }}}}
-      ports: [{port: grpc, protocol: TCP}]
-    {{- end }}
+      ports: [{port: {{ ternary "grpc" "http" $v.grpc.enabled }}, protocol: TCP}]
     - from:
         - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $v.networkPolicy.monitoringNamespace }}}}
       ports: [{port: http, protocol: TCP}]

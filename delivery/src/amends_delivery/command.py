@@ -32,8 +32,8 @@ def main() -> int:
         elif name == "ship":
             added.add_argument("service", help="a deployable")
     asked, console = parser.parse_args(), Console()
-    root = Path(run("git", "rev-parse", "--show-toplevel").strip())
     try:
+        root = Path(run("git", "rev-parse", "--show-toplevel").strip())
         done: int = asked.command(root, asked, console)
     except Failure as failure:
         shown = Console(stderr=True)

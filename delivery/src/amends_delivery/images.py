@@ -1,6 +1,5 @@
 """Builds the images whose inputs changed. Called by `make images`, `make kind-up` and `make ship`."""
 
-import os
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,13 +14,13 @@ NO_ENGINE = "Start Docker: on Debian `apt-get install docker.io`, elsewhere Dock
 
 
 def reference(root: Path, deployable: Deployable) -> str:
-    """Return the name and tag of the image that the working tree makes; AMENDS_IMAGES is put before the name."""
+    """Return the name and tag of the image that the working tree makes."""
     return f"{repository(deployable)}:{inputs.tag(root, deployable)}"
 
 
 def repository(deployable: Deployable) -> str:
     """Return the image's name without a tag."""
-    return f"{os.environ.get('AMENDS_IMAGES', 'amends')}/{deployable.name}"
+    return f"amends/{deployable.name}"
 
 
 def check_engine() -> None:

@@ -92,7 +92,7 @@ def affected(root: Path, base: str) -> dict[str, list[str]]:
     changed = changes(root, base)
     found: dict[str, list[str]] = {}
     for deployable in deployables(root).values():
-        charts = (f"charts/{deployable.name}", LIBRARY_CHART)
+        charts = _charts(root, deployable.name)
         because = [
             name
             for name in changed
@@ -102,6 +102,13 @@ def affected(root: Path, base: str) -> dict[str, list[str]]:
         if because:
             found[deployable.name] = because
     return found
+
+
+def _charts(root: Path, name: str) -> list[str]:
+    """Return the folders that a deployable's chart is made of."""
+    own = f"charts/{name}"
+    stands_on = Path(root, own, "Chart.yaml").read_text(encoding="utf-8")
+    return [own, LIBRARY_CHART] if Path(LIBRARY_CHART).name in stands_on else [own]
 
 
 def folders_of_tests(root: Path, base: str) -> list[str]:

@@ -64,7 +64,7 @@ class Receive(ReceivePackHandler):
             answers = list(super()._apply_pack(refs))
         taken = {name for name, answer in answers if answer == b"ok"}
         for old, new, ref in refs:
-            if ref in taken and new != ZERO:
+            if ref in taken and new != ZERO and ref.startswith(b"refs/heads/"):  # nobody deploys a tag
                 self.pushed(ref.decode(), old.decode(), new.decode(), changed_files(self.repo, old, new))
         yield from answers
 

@@ -4,7 +4,6 @@ import os
 import re
 import shutil
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,14 +55,14 @@ def manifest(target: Path) -> None:
     try:
         with urllib.request.urlopen(source, timeout=60) as answer:  # noqa: S310 - what the user or this file names
             target.write_bytes(answer.read())
-    except (urllib.error.URLError, OSError) as error:
+    except OSError as error:
         raise Failure(
             f"Argo CD's manifest cannot be fetched from {source}: {error}",
             "Fetch it, and name the file: ARGOCD_MANIFEST",
         ) from None
 
 
-def images(root: Path) -> list[str]:
+def images() -> list[str]:
     """Return the images that Argo CD's manifest names and that run here."""
     with TemporaryDirectory() as folder:
         path = Path(folder, "install.yaml")

@@ -31,15 +31,17 @@ def ship(root: Path, service: str, console: Console) -> None:
     if image not in cluster.images():
         with console.status(f"loading {image}"):
             cluster.load([image])
-    if not git.set_tags(root, {service: tag}, f"kind: deploy {service} {tag}"):
+    committed = git.set_tags(root, {service: tag}, f"kind: deploy {service} {tag}")
+    if not committed:
         console.print(f"{service} is deployed as it is: nothing that its image is made of has changed", highlight=False)
     pushed = time.monotonic()
     revision = git.push(root)
     with console.status(f"waiting until {service} runs {tag}"):
         argocd.wait_for(cluster, [service], revision, WITHIN, lambda done: None)
     took = time.monotonic() - pushed
+    whole = time.monotonic() - began
     console.print(
-        f"[bold green]{service} runs {tag}[/], {took:.0f} s after the push, {time.monotonic() - began:.0f} s in all. "
-        "Back again: git revert --no-edit HEAD && git push kind HEAD:main",
-        highlight=False,
+        f"[bold green]{service} runs {tag}[/], {took:.0f} s after the push, {whole:.0f} s in all.", highlight=False
     )
+    if committed:
+        console.print("Back again: git revert --no-edit HEAD && git push kind HEAD:main", highlight=False)

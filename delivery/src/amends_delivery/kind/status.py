@@ -4,6 +4,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from amends_delivery.kind import argocd
@@ -24,7 +25,7 @@ def show(cluster: Cluster, console: Console) -> bool:
             continue
         style = "green" if state.well else "yellow"
         table.add_row(
-            name, f"[{style}]{state.sync}[/]", f"[{style}]{state.health}[/]", state.revision[:8], state.message
+            name, f"[{style}]{state.sync}[/]", f"[{style}]{state.health}[/]", state.revision[:8], escape(state.message)
         )
     console.print(table)
     waiting = [line for namespace in NAMESPACES for line in _waiting(cluster, namespace)]

@@ -92,7 +92,7 @@ def _step(console: Console, what: str) -> Iterator[None]:
 def wanted(root: Path, tags: dict[str, str]) -> list[str]:
     """Return all images that the cluster runs: ours, and those of others that the charts and Argo CD name."""
     ours = [f"{images.repository(one)}:{tags[one.name]}" for one in inputs.named(root, tags)]
-    others = argocd.images(root)
+    others = argocd.images()
     for chart in ("postgres", "nats"):
         image = yaml.safe_load((root / "charts" / chart / "values.yaml").read_text())["image"]
         others.append(f"{image['repository']}:{image['tag']}")

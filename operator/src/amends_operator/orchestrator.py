@@ -33,6 +33,17 @@ _AWAY = frozenset(
 )
 
 
+_OF_A_PROXY = frozenset(
+    {
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.UNAUTHENTICATED,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.ABORTED,
+    }
+)
+"""What something between us and the orchestrator may say for a while. The orchestrator itself always gives a reason."""
+
+
 class AwayError(Exception):
     """The orchestrator does not answer, or not now. Try again later."""
 
@@ -171,12 +182,12 @@ async def _answer(call: Awaitable[T]) -> T:
 
 def _error(error: grpc.aio.AioRpcError) -> AwayError | RefusedError:
     message = error.details() or error.code().name
-    if error.code() in _AWAY:
-        return AwayError(f"{error.code().name}: {message}")
     reason = ""
     status = rpc_status.from_call(cast("Any", error))
     for detail in status.details if status is not None else ():
         info = error_details_pb2.ErrorInfo()
         if detail.Unpack(info):
             reason = info.reason
+    if error.code() in _AWAY or (not reason and error.code() in _OF_A_PROXY):
+        return AwayError(f"{error.code().name}: {message}")
     return RefusedError(error.code(), reason or error.code().name, message)

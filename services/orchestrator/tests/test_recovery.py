@@ -12,6 +12,9 @@ import asyncpg
 import grpc
 import pytest
 from amends_embedded import Child, Postgres
+from amends_orchestrator.journal.reader import read_journal, read_run
+from amends_orchestrator.journal.records import Claimed
+from amends_orchestrator.runner import live as live_runs
 from amends_testkit.answers import Answer
 from amends_testkit.waiting import eventually
 
@@ -90,6 +93,48 @@ async def test_a_drained_replica_hands_its_runs_over_cleanly(database_url: str, 
     assert state(after) == "COMPLETED"
     assert "RELEASED" in kinds
     assert len(shop.payments.calls("Charge")) == 1, "the call under way was awaited, not repeated"
+
+
+async def test_a_run_that_is_claimed_while_its_new_owner_drains_is_handed_over_too(database_url: str, shop: Shop):
+    gate = asyncio.Event()
+    shop.payments.script("Charge", Answer.ok().once(gate))
+    async with orchestrator(database_url) as client:
+        await client.apply(shop)
+        await client.start("k", wait=False)
+        await shop.payments.called("Charge")
+        fleet = client.parts.fleet
+        fleet.draining = True  # as it is when the claimer's statement was under way
+        (live,) = fleet.runs.values()
+        connection = await asyncpg.connect(database_url)
+        await connection.execute("UPDATE run SET owner = NULL, fence = 2, due_at = now() WHERE id = $1", live.info.id)
+        await connection.execute("UPDATE run SET owner = $2, fence = 3 WHERE id = $1", live.info.id, fleet.process)
+        row, records = await read_run(connection, live.info.id), await read_journal(connection, live.info.id)
+        assert row is not None
+        adopted = fleet.adopt(live.definition, Claimed(row, tuple(records)))
+        gate.set()
+        await eventually(lambda: adopted.gone)
+        let_go = await read_run(connection, live.info.id)
+        assert let_go is not None
+        assert (let_go.owner, let_go.fence, let_go.due_at is not None) == (None, 3, True)
+        await connection.close()
+
+
+async def test_a_call_that_breaks_in_a_way_nobody_foresaw_is_given_back_visibly(
+    database_url: str, shop: Shop, monkeypatch: pytest.MonkeyPatch
+):
+    def broken(*_: object, **__: object) -> None:
+        raise RuntimeError("nobody foresaw it")
+
+    async with orchestrator(database_url) as client:
+        await client.apply(shop)
+        monkeypatch.setattr(live_runs, "call_metadata", broken)
+        run = (await client.start("k", wait=False)).run
+
+        async def stalled() -> bool:
+            return "INTERNAL" in (await client.run(run.run_id)).stalled.reason
+
+        await eventually(stalled)
+        assert client.parts.fleet.runs == {}
 
 
 async def test_runs_that_wait_for_long_leave_the_memory_and_come_back(database_url: str, shop: Shop):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from typing import Any
 
 import asyncpg
 import pytest
+from amends_orchestrator.journal.batch import StartAnswer
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.reader import read_journal, read_run
 from amends_orchestrator.journal.records import Change, Refusal, State
@@ -203,3 +205,23 @@ async def test_a_closed_tail_takes_nothing_and_tells_its_listener_once():
     tail.close(Refusal.FENCED)
     tail.close(Refusal.BAD_ROW)
     assert listener.refusal is Refusal.FENCED
+
+
+async def test_a_start_whose_key_became_free_meanwhile_is_written_without_waiting_for_other_rows(
+    journal: Journal, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    first, second = journal.new(), journal.new()
+    second = dataclasses.replace(second, namespace=first.namespace, key=first.key)
+    answers: list[object] = []
+    journal.writer.start(first, answers.append)
+    await eventually(lambda: len(answers) == 1)
+    answer_known = journal.writer._answer_known
+
+    async def forgotten_first(*given: Any) -> None:
+        await connection.execute("DELETE FROM run WHERE id = $1", first.id)
+        await answer_known(*given)
+
+    monkeypatch.setattr(journal.writer, "_answer_known", forgotten_first)
+    journal.writer.start(second, answers.append)
+    await eventually(lambda: len(answers) == 2)
+    assert answers[1] == StartAnswer(True, second.id, second.payload)

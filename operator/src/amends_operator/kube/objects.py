@@ -81,7 +81,7 @@ class Objects:
         self._changed = changed
         self._known: dict[Kind, dict[Key, Body]] = {kind: {} for kind in Kind}
         self._gone: dict[str, int] = {}
-        self.deleted: dict[Key, Body] = {}
+        self.deleted: dict[Key, list[Body]] = {}
         """Runs as they were when they vanished, until somebody has looked at what that means."""
 
     def get(self, key: Key) -> Body | None:
@@ -109,15 +109,18 @@ class Objects:
         key = key_of(kind, body)
         known = self._known[kind].get(key)
         uid = body["metadata"]["uid"]
-        if known is not None and known["metadata"]["uid"] != uid:
-            return  # another one of the same name lives
-        self._gone[uid] = version_of(body)
+        if known is None or known["metadata"]["uid"] == uid:  # else another one of the same name lives
+            self._known[kind].pop(key, None)
+        if uid not in self._gone:
+            self._note_gone(key, body)
+        self._changed(key)
+
+    def _note_gone(self, key: Key, body: Body) -> None:
+        self._gone[body["metadata"]["uid"]] = version_of(body)
         while len(self._gone) > 10_000:
             del self._gone[next(iter(self._gone))]
-        self._known[kind].pop(key, None)
-        if kind is Kind.RUN:
-            self.deleted[key] = body
-        self._changed(key)
+        if key.kind is Kind.RUN:
+            self.deleted.setdefault(key, []).append(body)
 
     def _put(self, key: Key, body: Body) -> bool:
         known = self._known[key.kind].get(key)
@@ -125,6 +128,8 @@ class Objects:
             return False
         if body["metadata"]["uid"] in self._gone:
             return False
+        if known is not None and known["metadata"]["uid"] != body["metadata"]["uid"]:
+            self._note_gone(key, known)  # deleted and made again before anybody said so
         self._known[key.kind][key] = trimmed(body) if key.kind is not Kind.RUN else _trimmed_run(body)
         return True
 

@@ -59,13 +59,13 @@ class Deletion:
             return None
         return await self._compensate(key, body, seen)
 
-    async def vanished(self, key: Key) -> timedelta | None:
-        """An object that is gone. Raises AwayError, ApiError."""
-        body = self._objects.deleted.get(key)
-        if body is not None:
-            await self.unguarded(key, body)
-            self._objects.deleted.pop(key, None)
-        return None
+    async def vanished(self, key: Key) -> None:
+        """The objects of a name that are gone. Raises AwayError, ApiError."""
+        gone = self._objects.deleted.get(key, [])
+        while gone:
+            await self.unguarded(key, gone[0])
+            gone.pop(0)
+        self._objects.deleted.pop(key, None)
 
     async def unguarded(self, key: Key, body: Body) -> None:
         """One that goes without our finalizer: its run, if there is one, is compensated all the same.
@@ -73,8 +73,10 @@ class Deletion:
         Not if the finalizer was there once: then a person took it off, or we did, at the end of the run. It was there
         before the status named the run. Raises AwayError, ApiError.
         """
-        guarded_once = "deletionTimestamp" in body["metadata"] and (body.get("status") or {}).get("runId")
-        if guarded_once or _abandons(body):
+        metadata = body["metadata"]
+        guarded = FINALIZER in (metadata.get("finalizers") or ())
+        guarded_once = "deletionTimestamp" in metadata and (body.get("status") or {}).get("runId")
+        if guarded or guarded_once or _abandons(body):
             return
         seen = await self._run(key, body)
         if seen is not None and not has_ended(seen.run):

@@ -78,9 +78,10 @@ class RunReconciler:
         """Does what the object as it is now needs. Raises Again when somebody is away."""
         body = self._objects.get(key)
         try:
+            await self._deletion.vanished(key)
             if body is None:
                 self._unchanged.pop(key.full_name, None)
-                return await self._deletion.vanished(key)
+                return None
             return await self._reconcile(key, body)
         except AwayError as error:
             if body is not None:
@@ -90,18 +91,34 @@ class RunReconciler:
             self._objects.vanished(Kind.RUN, body) if body is not None else None
             return None
         except ConflictError as error:
-            self._objects.written(Kind.RUN, await self._client.read(key))
+            await self._read_again(key, body)
             raise Again(str(error), timedelta(milliseconds=50)) from None
         except (ApiError, RefusedError) as error:
+            raise Again(str(error)) from None
+
+    async def _read_again(self, key: Key, body: Body | None) -> None:
+        try:
+            self._objects.written(Kind.RUN, await self._client.read(key))
+        except NotFoundError:
+            if body is not None:
+                self._objects.vanished(Kind.RUN, body)
+        except ApiError as error:
             raise Again(str(error)) from None
 
     async def _reconcile(self, key: Key, body: Body) -> timedelta | None:
         status, spec = body.get("status") or {}, body.get("spec") or {}
         deleted = "deletionTimestamp" in body["metadata"]
         if "endedAt" in status and status.get("phase") in ENDED:
-            if decision_of(body, run_pb2.Run()) is None or deleted:
+            decision = decision_of(body, run_pb2.Run())
+            if decision is None or deleted:
                 return await self._at_rest(key, body, deleted)
-            return await self._follow(key, body, await self._orchestrator.run(status["runId"]))
+            try:
+                return await self._follow(key, body, await self._orchestrator.run(status["runId"]))
+            except RefusedError as error:
+                if error.code is not grpc.StatusCode.NOT_FOUND:
+                    raise
+                body = await self._record(key, body, self._settled(decision, f"{error.reason}: {error}"))
+                return await self._at_rest(key, await self._take_off(key, body, decision), False)
         if deleted:
             if FINALIZER not in (body["metadata"].get("finalizers") or []):
                 await self._deletion.unguarded(key, body)
@@ -119,6 +136,8 @@ class RunReconciler:
         try:
             seen = await self._orchestrator.run(status["runId"])
         except RefusedError as error:
+            if error.code is not grpc.StatusCode.NOT_FOUND:
+                raise
             await self._lost(key, body, str(error))
             return self._limits.resync
         return await self._follow(key, body, seen)
@@ -168,15 +187,20 @@ class RunReconciler:
         last = (body.get("status") or {}).get("lastResolution") or {}
         if last.get("id") != decision.id:
             seen, settled = await self._decide(seen.run, decision)
-            body = await self._statuses.note(key, body, "lastResolution", settled)
-            await self._tell(key, body, settled)
+            body = await self._record(key, body, settled)
         return seen, await self._take_off(key, body, decision)
+
+    async def _record(self, key: Key, body: Body, settled: dict[str, Any]) -> Body:
+        body = await self._statuses.note(key, body, "lastResolution", settled)
+        await self._tell(key, body, settled)
+        return body
 
     async def _take_off(self, key: Key, body: Body, decision: Decision) -> Body:
         """Takes the annotations of a decision off, before the status shows another state than they were meant for."""
         if not decision.annotations:
             return body
-        patch = {"metadata": {"annotations": dict.fromkeys(decision.annotations)}}
+        version = body["metadata"]["resourceVersion"]  # a newer decision under the same names is not taken off
+        patch = {"metadata": {"annotations": dict.fromkeys(decision.annotations), "resourceVersion": version}}
         return self._objects.written(Kind.RUN, await self._client.patch(key, patch))
 
     async def _guard(self, key: Key, body: Body) -> Body:
@@ -202,29 +226,32 @@ class RunReconciler:
 
     async def _decide(self, run: run_pb2.Run, decision: Decision) -> tuple[Seen, dict[str, Any]]:
         """Carries a decision out; the run afterwards, and what to say of it."""
-        accepted, message = True, ""
+        refused = ""
         try:
-            if decision.action == "compensate" and run.state == run_pb2.RUN_STATE_RUNNING:
+            if decision.action == "compensate" and run.state == run_pb2.RUN_STATE_RUNNING and not decision.expected_seq:
                 await self._orchestrator.cancel(run.run_id, decision.reason, decision.actor)
             else:
                 await self._orchestrator.resolve(decision.request(run.run_id))
         except ValueError as error:
-            accepted, message = False, str(error)
+            refused = str(error)
         except RefusedError as error:
-            accepted, message = False, f"{error.reason}: {error}"
+            refused = f"{error.reason}: {error}"
         seen = await self._orchestrator.run(run.run_id)
-        if not accepted and decision.is_in(seen.timeline):  # a former life of ours was cut off after it
-            accepted, message = True, ""
-        log.info(DECIDED, run_id=run.run_id, action=decision.action, actor=decision.actor, accepted=accepted)
+        if refused and decision.is_in(seen.timeline):  # a former life of ours was cut off after it
+            refused = ""
+        log.info(DECIDED, run_id=run.run_id, action=decision.action, actor=decision.actor, accepted=not refused)
+        return seen, self._settled(decision, refused)
+
+    def _settled(self, decision: Decision, refused: str) -> dict[str, Any]:
         said = {
             "id": decision.id,
             "action": decision.action,
             "reason": decision.reason[:1000],
             "actor": decision.actor[:1000],
-            "accepted": accepted,
+            "accepted": not refused,
             "at": self._statuses.now().strftime("%Y-%m-%dT%H:%M:%SZ"),
         }
-        return seen, said | ({"message": message[:1000]} if message else {})
+        return said | ({"message": refused[:1000]} if refused else {})
 
     async def _tell(self, key: Key, body: Body, settled: dict[str, Any]) -> None:
         told = f"{settled['action']} by {settled['actor']}: {settled['reason']}"

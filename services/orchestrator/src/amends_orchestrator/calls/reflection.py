@@ -26,6 +26,10 @@ class ReflectionError(Exception):
     """The descriptors could not be read. The text is a sentence for people."""
 
 
+# A server without the service may end the call while the question is written: for grpc.aio its own internal error.
+_WITHOUT = frozenset({grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL})
+
+
 async def reflect(channel: grpc.aio.Channel, service: str, timeout: timedelta = TIMEOUT) -> FileDescriptorSet:
     """All files that a service needs, dependencies first. Raises ReflectionError."""
     refused = ""
@@ -34,12 +38,11 @@ async def reflect(channel: grpc.aio.Channel, service: str, timeout: timedelta = 
             async with asyncio.timeout(timeout.total_seconds()):
                 return await _Conversation(channel, version).read(service)
         except grpc.aio.AioRpcError as error:
-            # A server without this version may end the call while the question is written, which grpc.aio calls an
-            # internal error of its own: the next version tells.
-            internal = error.code() is grpc.StatusCode.INTERNAL and version is VERSIONS[0]
-            if error.code() is not grpc.StatusCode.UNIMPLEMENTED and not internal:
+            if error.code() not in _WITHOUT:
                 raise ReflectionError(f"the server could not be asked: {error.code().name}") from None
             refused = "the server has no reflection; give its descriptors as a FileDescriptorSet"
+            if error.code() is grpc.StatusCode.INTERNAL:
+                refused += " (or it failed: INTERNAL)"
         except TimeoutError:
             raise ReflectionError(f"the server did not answer within {timeout.total_seconds():g} s") from None
     raise ReflectionError(refused)

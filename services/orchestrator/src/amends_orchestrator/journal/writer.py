@@ -189,6 +189,7 @@ class JournalWriter:
             row = holders.get((start.new.namespace, start.new.key))
             if row is None:  # The holder was deleted meanwhile: its retention is over, so the key is free again.
                 self._queue.appendleft(start)
+                self._pressing = True
             else:
                 created = row["id"] == start.new.id
                 start.answered(StartAnswer(created, row["id"], bytes(row["payload"])))

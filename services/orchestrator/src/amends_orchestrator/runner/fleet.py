@@ -232,7 +232,7 @@ class Fleet:
     def _started(
         self, run: LiveRun, what: StartAnswer | Exception, answer: asyncio.Future[Begun], payload: bytes, *, here: bool
     ) -> None:
-        if here and (isinstance(what, Exception) or not what.created):
+        if self.runs.get(run.info.id) is run and (isinstance(what, Exception) or not what.created):
             run.leave()
             self._forget(run.info.id)
         if isinstance(what, Exception):
@@ -265,7 +265,7 @@ class Fleet:
             self._forget(row.id)
         run = LiveRun(self, definition, info, state, shown_stalled=row.stalled_since is not None)
         self._keep(run)
-        run.tell(None)
+        run.tell(ev.ReleaseRequested() if self.draining else None)
         return run
 
     def _keep(self, run: LiveRun) -> None:

@@ -10,14 +10,15 @@ import asyncio
 import contextvars
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from datetime import datetime, timedelta
+from typing import Any
 
 from amends_resilience import RetryPolicy
 from amends_saga.engine import Phase, RunState, advance, awaited, bounded, stalled_since
 from amends_saga.engine import events as ev
 from amends_saga.engine.evolve import hear
-from amends_saga.engine.state import Done
+from amends_saga.engine.state import Done, finished
 from amends_saga.journal import encode
 from amends_saga.plan import CallPlan, ExpressionError, Scope
 
@@ -133,12 +134,17 @@ class LiveRun:
                 self.state, commands = advance(self.definition.plan, self.state, self._inbox.popleft(), now)
                 self._follow(commands, now)
         except Exception as error:
-            self.leave()
-            self._ground.broken(self.info.id, error)
+            self._break(error)
             return
         finally:
             self._pumping = False
         self._rest()
+
+    def _break(self, error: Exception) -> None:
+        """Stops after a failure that no rule foresees; somebody takes the run again later."""
+        if not self.gone:
+            self.leave()
+            self._ground.broken(self.info.id, error)
 
     def resume(self, commands: Sequence[ev.Command]) -> None:
         """Follows commands that the fleet got from the engine, when the run was started."""
@@ -283,10 +289,10 @@ class LiveRun:
         What an expression sees is never changed once it is there, so that it gives the same now and then.
         """
         steps = self.state.steps
-        if self.gone or step >= len(steps):
+        if self.gone or self.state.phase is not Phase.RUNNING or step >= len(steps) or steps[step].prepared:
             return
         for used in self.definition.plan.steps[step].uses:
-            if steps[used].done is None:
+            if not finished(steps[used]):
                 return
         self._ahead = self._evaluate(step, ev.Call.ACTION)
 
@@ -342,7 +348,7 @@ class LiveRun:
             self._hold(step, ev.Call.ACTION, held.retry_in, held.message)
             return
         if passed is None:
-            self._ground.spawn(self._admit_later(step, way, again=again))
+            self._spawn(self._admit_later(step, way, again=again))
             return
         self._passes[step] = passed
         self._inbox.append(ev.Admitted(step))
@@ -372,10 +378,19 @@ class LiveRun:
             except Held as held:
                 self._hold(step, call, held.retry_in, held.message)
                 return
-        self._ground.spawn(self._call(step, call, way, passed))
+        self._spawn(self._call(step, call, way, passed))
         if self._chain and call is ev.Call.ACTION and self._ground.at_leisure:
             loop = asyncio.get_running_loop()
             loop.call_soon(loop.call_soon, self._prepare_ahead, step + 1)  # when this call is on its way
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        async def unless_it_breaks() -> None:
+            try:
+                await work
+            except Exception as error:
+                self._break(error)
+
+        self._ground.spawn(unless_it_breaks())
 
     async def _call(self, step: int, call: ev.Call, way: Way, passed: Pass | None) -> None:
         if passed is None:

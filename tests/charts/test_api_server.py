@@ -52,7 +52,9 @@ async def test_the_server_takes_every_object_of_an_environment(cluster: Kubernet
 @pytest.mark.parametrize("name", [name for name in ENVS if not name.endswith(("amends-crds", "sagas"))])
 async def test_every_pod_is_admitted_where_pods_are_restricted(cluster: Kubernetes, helm: Helm, name: str) -> None:
     deploy = yaml.safe_load(ENVS[name].read_text())["deploy"]
-    for owner, template in pods(helm.deployed(name)):
+    found = list(pods(helm.deployed(name)))
+    assert found
+    for owner, template in found:
         claimed = [{"name": "data", "emptyDir": {}}]  # of a StatefulSet, which makes a claim for each pod
         volumes = [*template["spec"].get("volumes", ()), *claimed]
         spec = template["spec"] | {"serviceAccountName": "default", "volumes": volumes}
@@ -61,7 +63,9 @@ async def test_every_pod_is_admitted_where_pods_are_restricted(cluster: Kubernet
 
 
 async def test_the_git_server_is_admitted_too(cluster: Kubernetes, helm: Helm, values) -> None:
-    for _, template in pods(helm.render("git-server", values(TAGGED), namespace="gitops")):
+    found = list(pods(helm.render("git-server", values(TAGGED), namespace="gitops")))
+    assert found
+    for _, template in found:
         pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "git-try"}, "spec": template["spec"]}
         await try_on(cluster, "gitops", pod)
 

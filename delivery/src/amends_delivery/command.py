@@ -80,12 +80,12 @@ def _down(root: Path, asked: argparse.Namespace, console: Console) -> int:
 
 
 def _status(root: Path, asked: argparse.Namespace, console: Console) -> int:
-    cluster = _standing(root)
+    cluster = Cluster.standing(root)
     return 0 if status.show(cluster, console) else 1
 
 
 def _password(root: Path, asked: argparse.Namespace, console: Console) -> int:
-    held = secrets.read(_standing(root), secrets.ARGOCD, "argocd-initial-admin-secret")
+    held = secrets.read(Cluster.standing(root), secrets.ARGOCD, "argocd-initial-admin-secret")
     if "password" not in held:
         raise Failure("Argo CD's first password is not there any more", "Whoever changed it knows the new one.")
     console.print(held["password"], markup=False, highlight=False)
@@ -95,14 +95,6 @@ def _password(root: Path, asked: argparse.Namespace, console: Console) -> int:
 def _ship(root: Path, asked: argparse.Namespace, console: Console) -> int:
     ship(root, asked.service, console)
     return 0
-
-
-def _standing(root: Path) -> Cluster:
-    cluster = Cluster.read(root)
-    if not cluster.exists:
-        raise Failure(f"there is no cluster {cluster.name}", "make kind-up")
-    cluster.check()
-    return cluster
 
 
 COMMANDS: dict[str, tuple[Command, str]] = {

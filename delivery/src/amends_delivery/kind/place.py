@@ -41,6 +41,15 @@ class Cluster:
         name = os.environ.get("AMENDS_KIND_NAME") or config["name"]
         return cls(root, name, tuple(mapping["hostPort"] for mapping in mappings))
 
+    @classmethod
+    def standing(cls, root: Path) -> "Cluster":
+        """Return the cluster. Raises Failure when it is not there, or does not answer."""
+        cluster = cls.read(root)
+        if not cluster.exists:
+            raise Failure(f"there is no cluster {cluster.name}", "make kind-up")
+        cluster.check()
+        return cluster
+
     @property
     def exists(self) -> bool:
         """Whether kind knows the cluster."""

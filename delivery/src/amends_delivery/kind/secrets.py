@@ -20,6 +20,8 @@ DATABASES = {
     "shipping": "shop",
 }
 """Services that have a database, and their namespaces."""
+NAMESPACES = sorted({DATA, GITOPS, *DATABASES.values()})
+"""Where everything but Argo CD is."""
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
 POSTGRES = "postgres.data.svc.cluster.local:5432"
 REPOSITORY = "http://git.gitops.svc.cluster.local/amends.git"
@@ -27,10 +29,8 @@ REPOSITORY = "http://git.gitops.svc.cluster.local/amends.git"
 
 def make_namespaces(cluster: Cluster) -> None:
     """Make the namespaces, in which nothing runs but restricted pods."""
-    names = sorted({DATA, GITOPS, *DATABASES.values()})
-    cluster.apply(
-        *({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": n, "labels": RESTRICTED}} for n in names)
-    )
+    made = ({"name": name, "labels": RESTRICTED} for name in NAMESPACES)
+    cluster.apply(*({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata} for metadata in made))
 
 
 def make_databases(cluster: Cluster) -> None:

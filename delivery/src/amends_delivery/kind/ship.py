@@ -22,9 +22,7 @@ def ship(root: Path, service: str, console: Console) -> None:
             f"There are: {', '.join(argocd.expected(root))}.",
         )
     began = time.monotonic()
-    cluster = Cluster.read(root)
-    if not cluster.exists:
-        raise Failure(f"there is no cluster {cluster.name}", "make kind-up")
+    cluster = Cluster.standing(root)
     (deployable,) = inputs.named(root, [service])
     tag = images.build(root, [service], console)[service]
     image = f"{images.repository(deployable)}:{tag}"

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from amends_delivery.kind import argocd
 from amends_delivery.kind.place import Cluster
-
-NAMESPACES = ("amends", "data", "gitops", "shop")
+from amends_delivery.kind.secrets import NAMESPACES
 
 
 def show(cluster: Cluster, console: Console) -> bool:

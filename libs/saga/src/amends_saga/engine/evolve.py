@@ -63,7 +63,8 @@ def _attempt_failed(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.A
 
 
 def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answered) -> RunState:
-    if event.call is Call.ACTION and event.outcome is Outcome.OK:  # what most answers are, in one go
+    if event.outcome is Outcome.OK and event.call in (Call.ACTION, Call.VOID):  # what most answers are, in one go
+        # A void that finds the action done knows of an attempt that nobody here may have seen.
         return change(
             state,
             event.step,
@@ -83,12 +84,9 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
     common: dict[str, Any] = {"since": None, "retry_at": None, "give_up_at": None, "retries": 0}
     common |= {"reason": event.reason, "message": event.message}
     step = state.steps[event.step]
-    if event.call is Call.ACTION or (event.call is Call.VOID and event.outcome is Outcome.OK):
-        # A void that finds the action done knows of an attempt that nobody here may have seen.
+    if event.call is Call.ACTION:
         common |= {"tried": True}
         common |= {"done": OUTCOME_TO_DONE[event.outcome], "seq": entry.seq, "in_doubt": event.in_doubt}
-        if event.outcome is Outcome.OK:
-            common |= {"response": event.response, "skipping": False}
     elif event.call is not Call.COMPENSATION and event.outcome not in (Outcome.OK, Outcome.VOIDED):
         # Refused, or answered by a server without the barrier: nothing was made void.
         common |= {"stuck": event.call}

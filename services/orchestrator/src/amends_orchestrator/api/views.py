@@ -56,10 +56,17 @@ def told(definition: CompiledSaga, run_id: UUID, records: Sequence[StoredRecord]
 
 def folded(definition: CompiledSaga, row: RunRow, records: Sequence[StoredRecord]) -> RunState:
     """The state that the durable journal says. Raises UnreadableJournalError."""
-    last = deque(told(definition, row.id, records), maxlen=1)
+    return _state(row, deque(told(definition, row.id, records), maxlen=1))
+
+
+def _state(row: RunRow, last: deque[tuple[Recorded, Ledger]]) -> RunState:
     if not last:
         raise UnreadableJournalError("the journal is empty")
-    return owned(last[0][1], row.fence)
+    return owned(last[-1][1], row.fence)
+
+
+def _events(definition: CompiledSaga, run_id: UUID, last: deque[tuple[Recorded, Ledger]]) -> list[pb.RunEvent]:
+    return [event_message(definition.plan, str(run_id), entry, ledger.state) for entry, ledger in last]
 
 
 class Views:
@@ -98,10 +105,7 @@ class Views:
         self, row: RunRow, length: int, *, payloads: bool = True
     ) -> tuple[pb.Run, list[pb.RunEvent]]:
         """One run and the last `length` records of its journal, both as they stand durably."""
-        records = await read_journal(self.pool, row.id)
-        run = await self.message(row, records, payloads=payloads)
-        readable = length if row.rules <= RULES_VERSION else 0
-        return run, await self.events(row.id, row.digest, records, readable)
+        return await self._shown(row, await read_journal(self.pool, row.id), length, payloads=payloads)
 
     async def events(
         self, run_id: UUID, digest: bytes, records: Sequence[StoredRecord], length: int
@@ -114,7 +118,7 @@ class Views:
             last = deque(told(definition, run_id, records), maxlen=length)
         except (DefinitionError, UnreadableJournalError):
             return []
-        return [event_message(definition.plan, str(run_id), entry, ledger.state) for entry, ledger in last]
+        return _events(definition, run_id, last)
 
     async def runs(self, rows: Sequence[RunRow]) -> list[pb.Run]:
         """Runs of a page, without payloads; long pages give way to other work in between."""
@@ -128,14 +132,21 @@ class Views:
 
     async def message(self, row: RunRow, records: Sequence[StoredRecord], *, payloads: bool) -> pb.Run:
         """A run from its row and its journal; what the row says alone when the rest cannot be read here."""
+        return (await self._shown(row, records, 0, payloads=payloads))[0]
+
+    async def _shown(
+        self, row: RunRow, records: Sequence[StoredRecord], length: int, *, payloads: bool
+    ) -> tuple[pb.Run, list[pb.RunEvent]]:
         if row.rules > RULES_VERSION:
-            return newer_message(row)
+            return newer_message(row), []
         try:
             definition = await self.registry.pinned(row.digest)
-            state = folded(definition, row, records)
+            last = deque(told(definition, row.id, records), maxlen=max(length, 1))
+            state = _state(row, last)
         except DefinitionError as error:
-            return bare_message(row, str(error) if not row.message else "")
+            return bare_message(row, str(error) if not row.message else ""), []
         except UnreadableJournalError as error:
             ended = row.state.ended
-            return bare_message(row, "" if ended else f"its journal cannot be read here: {error}")
-        return run_message(definition, row, state, self.now(), payloads=payloads)
+            return bare_message(row, "" if ended else f"its journal cannot be read here: {error}"), []
+        run = run_message(definition, row, state, self.now(), payloads=payloads)
+        return run, _events(definition, row.id, last) if length else []

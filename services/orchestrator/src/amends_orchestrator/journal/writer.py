@@ -57,8 +57,7 @@ class JournalWriter:
         self._connection: asyncpg.Connection[Any] | None = None
         self._queue: deque[Row | Start] = deque()
         self._wake = asyncio.Event()
-        self._pressing = False
-        """Whether somebody waits for a row that is queued."""
+        """Set while somebody waits for a row that is queued."""
         self._later: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
         self._idle.set()
@@ -101,11 +100,9 @@ class JournalWriter:
         """Writes for ever; cancelled at the end of the process. Rows of a statement cut short may be durable."""
         try:
             while True:
-                if not self._pressing:
-                    if not self._queue:
-                        self._idle.set()
-                    self._wake.clear()
-                    await self._wake.wait()
+                if not self._queue:
+                    self._idle.set()
+                await self._wake.wait()
                 # Lets everything that has arrived already be worked off first, so that its rows share the statement.
                 await asyncio.sleep(0)
                 await self._write(self._take())
@@ -117,7 +114,6 @@ class JournalWriter:
                 self._connection = None
 
     def _signal(self) -> None:
-        self._pressing = True
         if not self._wake.is_set():
             self._wake.set()
             self._idle.clear()
@@ -142,7 +138,8 @@ class JournalWriter:
             else:
                 size += len(entry.record)
             entries.append(self._queue.popleft())
-        self._pressing = bool(self._queue)
+        if not self._queue:
+            self._wake.clear()
         if self._later is not None:
             self._later.cancel()
             self._later = None
@@ -189,7 +186,7 @@ class JournalWriter:
             row = holders.get((start.new.namespace, start.new.key))
             if row is None:  # The holder was deleted meanwhile: its retention is over, so the key is free again.
                 self._queue.appendleft(start)
-                self._pressing = True
+                self._wake.set()
             else:
                 created = row["id"] == start.new.id
                 start.answered(StartAnswer(created, row["id"], bytes(row["payload"])))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -123,6 +123,11 @@ class Fleet:
         """Whether there is time to work ahead: so few runs are under way that the processor waits for them."""
         return len(self.runs) <= AT_LEISURE
 
+    def when_sent(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Does some work when the call or row that was just begun is on its way: two turns of the loop from now."""
+        loop = asyncio.get_running_loop()
+        loop.call_soon(loop.call_soon, work, *arguments)
+
     def leased(self) -> bool:
         """Whether the last heartbeat that was answered still protects this process's runs."""
         return asyncio.get_running_loop().time() < self._lease_until
@@ -217,14 +222,13 @@ class Fleet:
             traceparent,
             encode(plan, first.entry),
         )
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Begun] = loop.create_future()
+        answer: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
         if here:
             run.state = state
             self._keep(run)
         self.writer.start(new, lambda what: self._started(run, what, answer, payload, here=here))
         if here and self.at_leisure:
-            loop.call_soon(loop.call_soon, run.resume, commands[1:])  # when the first record is on its way
+            self.when_sent(run.resume, commands[1:])
         elif here:
             run.resume(commands[1:])
         return await answer

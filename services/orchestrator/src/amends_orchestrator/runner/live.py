@@ -10,7 +10,7 @@ import asyncio
 import contextvars
 import random
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -348,12 +348,12 @@ class LiveRun:
             self._hold(step, ev.Call.ACTION, held.retry_in, held.message)
             return
         if passed is None:
-            self._spawn(self._admit_later(step, way, again=again))
+            self._spawn(self._admit_later, step, way, again)
             return
         self._passes[step] = passed
         self._inbox.append(ev.Admitted(step))
 
-    async def _admit_later(self, step: int, way: Way, *, again: bool) -> None:
+    async def _admit_later(self, step: int, way: Way, again: bool) -> None:
         try:
             passed = await way.guard.wait_pass(retry=again)
         except Held as held:
@@ -378,19 +378,18 @@ class LiveRun:
             except Held as held:
                 self._hold(step, call, held.retry_in, held.message)
                 return
-        self._spawn(self._call(step, call, way, passed))
+        self._spawn(self._call, step, call, way, passed)
         if self._chain and call is ev.Call.ACTION and self._ground.at_leisure:
-            loop = asyncio.get_running_loop()
-            loop.call_soon(loop.call_soon, self._prepare_ahead, step + 1)  # when this call is on its way
+            self._ground.when_sent(self._prepare_ahead, step + 1)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        async def unless_it_breaks() -> None:
-            try:
-                await work
-            except Exception as error:
-                self._break(error)
+    def _spawn(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        self._ground.spawn(self._unless_it_breaks(work, arguments))
 
-        self._ground.spawn(unless_it_breaks())
+    async def _unless_it_breaks(self, work: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
+        try:
+            await work(*arguments)
+        except Exception as error:
+            self._break(error)
 
     async def _call(self, step: int, call: ev.Call, way: Way, passed: Pass | None) -> None:
         if passed is None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 from uuid import UUID
@@ -60,6 +60,10 @@ class Ground(Protocol):
     @property
     def at_leisure(self) -> bool:
         """Whether there is time to work ahead: so few runs are under way that the processor waits for them."""
+        ...
+
+    def when_sent(self, work: Callable[..., None], *arguments: Any) -> None:
+        """Does some work when the call or row that was just begun is on its way."""
         ...
 
     def leased(self) -> bool:

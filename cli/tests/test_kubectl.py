@@ -333,8 +333,7 @@ async def test_kubectl_knows_the_plugin_and_completes_it() -> None:
 
 async def test_an_api_server_is_asked_for_the_service_and_the_run(kubernetes: Kubernetes, tmp_path: Path) -> None:
     crds = Path(__file__).parents[2] / "charts" / "amends-crds" / "templates"
-    await kubernetes.kubectl("apply", "--server-side", "-f", str(crds))
-    await kubernetes.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    await kubernetes.define(crds)
     made = {
         "apiVersion": "v1",
         "kind": "Service",

@@ -130,12 +130,12 @@ def test_shipping_what_is_not_deployed_is_refused_with_what_is(repository):
 def test_argo_cds_manifest_is_a_file_or_a_failure_that_names_the_variable(monkeypatch, tmp_path):
     monkeypatch.setenv("ARGOCD_MANIFEST", str(tmp_path / "absent.yaml"))
     with pytest.raises(Failure, match="ARGOCD_MANIFEST"):
-        argocd.manifest(tmp_path / "install.yaml")
+        argocd.manifest()
     (tmp_path / "given.yaml").write_text(
         "a:\n    image: quay.io/argoproj/argocd:v3\n    image: ghcr.io/dexidp/dex:v2\n"
     )
     monkeypatch.setenv("ARGOCD_MANIFEST", str(tmp_path / "given.yaml"))
-    assert argocd.images() == ["quay.io/argoproj/argocd:v3"]
+    assert argocd.images(argocd.manifest()) == ["quay.io/argoproj/argocd:v3"]
 
 
 def test_no_webhook_provider_is_left_without_a_secret():

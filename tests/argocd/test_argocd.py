@@ -72,8 +72,7 @@ async def test_argocd_changes_what_the_action_says(name: str, action: str, diff:
 
 
 async def test_the_api_server_knows_every_field_of_the_objects(kubernetes: Kubernetes) -> None:
-    await kubernetes.kubectl("apply", "--server-side", "-f", str(CRDS))
-    await kubernetes.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    await kubernetes.define(CRDS)
     objects = [yaml.safe_load((DATA / f"{name}.yaml").read_text()) for name in OBJECTS]
     for number, obj in enumerate(objects):
         obj["metadata"] |= {"namespace": "default", "name": f"case-{number}"}

@@ -28,8 +28,7 @@ async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Kub
         for name in NAMESPACES
     ]
     async with await Kubernetes.start(tmp_path_factory.mktemp("charts"), programs) as server:
-        await server.kubectl("apply", "--server-side", "-f", str(ROOT / "charts/amends-crds/templates"))
-        await server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        await server.define(ROOT / "charts/amends-crds/templates")
         await server.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(made))
         yield server
 

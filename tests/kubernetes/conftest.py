@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -37,8 +38,7 @@ _numbers = itertools.count(1)
 @pytest.fixture(scope="session")
 async def cluster(kubernetes: Kubernetes) -> Kubernetes:
     """The API server with our resources."""
-    await kubernetes.kubectl("apply", "--server-side", "-f", str(ROOT / "charts/amends-crds/templates"))
-    await kubernetes.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+    await kubernetes.define(ROOT / "charts/amends-crds/templates")
     return kubernetes
 
 
@@ -177,6 +177,18 @@ class Namespace:
                 return error.code
 
         return await asyncio.to_thread(ask)
+
+    async def metric(self, operator: Child, name: str) -> float:
+        """A figure that an operator gives of itself, one without labels."""
+        address = (await operator.ready())["metrics"]
+
+        def read() -> str:
+            with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
+                return str(answer.read().decode())
+
+        found = re.search(rf"^amends_operator_{name} (\S+)$", await asyncio.to_thread(read), re.MULTILINE)
+        assert found is not None, f"the operator says nothing of {name}"
+        return float(found[1])
 
     async def stop(self) -> None:
         """Stops every operator of the namespace. What is in it goes with the API server."""

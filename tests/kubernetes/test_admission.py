@@ -36,8 +36,7 @@ async def unchecked(platform: Platform, tmp_path_factory: pytest.TempPathFactory
     folder = tmp_path_factory.mktemp("unchecked")
     crds = [yaml.safe_load(path.read_text()) for path in (ROOT / "charts/amends-crds/templates").glob("*.yaml")]
     async with await Kubernetes.start(folder / "kubernetes", programs) as server:
-        await server.kubectl("apply", "--server-side", "-f", "-", stdin=yaml.safe_dump_all(map(lenient, crds)))
-        await server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        await server.define(yaml.safe_dump_all(map(lenient, crds)))
         async with a_namespace(server, platform, folder, "unchecked") as made:
             await made.start()
             await made.install()

@@ -1,13 +1,9 @@
 """The end of SagaRuns: what deletion waits for, how long, and the ways out."""
 
-import re
-import urllib.request
-from asyncio import to_thread
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
 import pytest
-from amends_embedded import Child
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_pb2
@@ -66,18 +62,6 @@ async def test_a_run_whose_compensation_does_not_end_in_time_is_let_go_with_a_wa
     assert await told(faulty, "stuck", "Abandoned") == 1
 
 
-async def orphans(operator: Child) -> float:
-    address = (await operator.ready())["metrics"]
-
-    def read() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
-
-    found = re.search(r"^amends_operator_orphaned_runs (\S+)$", await to_thread(read), re.MULTILINE)
-    assert found is not None
-    return float(found[1])
-
-
 async def test_without_an_operator_the_finalizer_can_be_taken_off_and_the_next_one_counts_the_run(
     faulty: Namespace,
 ) -> None:
@@ -91,7 +75,7 @@ async def test_without_an_operator_the_finalizer_can_be_taken_off_and_the_next_o
     assert await faulty.gone("sagarun", "orphan")
     operator = await faulty.start(relist="1s")
     await eventually(lambda: run_id in operator.log.read_text())
-    assert await orphans(operator) >= 1  # other tests leave some, too
+    assert await faulty.metric(operator, "orphaned_runs") >= 1  # other tests leave some, too
     assert await state_of(faulty, run_id) == run_pb2.RUN_STATE_PARKED
 
 

@@ -1,14 +1,10 @@
 """Five minutes without an API server: runs go on, the operator waits, and statuses catch up."""
 
-import re
-import urllib.request
-from asyncio import to_thread
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from amends_embedded import Child
 from amends_testkit.kubernetes import Kubernetes, assets
 from amends_testkit.waiting import eventually
 
@@ -29,23 +25,9 @@ async def namespace(platform: Platform, tmp_path_factory: pytest.TempPathFactory
     assert programs is not None
     folder = tmp_path_factory.mktemp("outage")
     async with await Kubernetes.start(folder / "kubernetes", programs) as server:
-        await server.kubectl("apply", "--server-side", "-f", str(ROOT / "charts/amends-crds/templates"))
-        await server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        await server.define(ROOT / "charts/amends-crds/templates")
         async with a_namespace(server, platform, folder, "outage") as made:
             yield made
-
-
-async def silence(operator: Child) -> float:
-    """For how long the quietest watch has said nothing, by the operator's own clock."""
-    address = (await operator.ready())["metrics"]
-
-    def read() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
-
-    found = re.search(r"^amends_operator_watch_silence_seconds (\S+)$", await to_thread(read), re.MULTILINE)
-    assert found is not None
-    return float(found[1])
 
 
 async def test_runs_go_on_for_five_minutes_without_an_api_server_and_statuses_catch_up(namespace: Namespace) -> None:
@@ -74,7 +56,7 @@ async def test_runs_go_on_for_five_minutes_without_an_api_server_and_statuses_ca
         return undone and states[slow] == run_pb2.RUN_STATE_COMPLETED
 
     async def five_minutes() -> bool:
-        return await silence(operator) > FIVE_MINUTES
+        return await namespace.metric(operator, "watch_silence_seconds") > FIVE_MINUTES
 
     await eventually(both_ended, timeout=timedelta(seconds=30))
     await eventually(five_minutes, timeout=timedelta(seconds=90))

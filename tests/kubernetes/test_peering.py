@@ -1,8 +1,5 @@
 """Several instances at a time: one works, the others wait, and one of them goes on when it dies."""
 
-import re
-import urllib.request
-from asyncio import to_thread
 from collections.abc import AsyncIterator
 from datetime import timedelta
 
@@ -33,14 +30,7 @@ async def peering(
 
 
 async def works(namespace: Namespace, operator: Child, expected: bool) -> bool:
-    address = (await operator.ready())["metrics"]
-
-    def read() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as answer:
-            return str(answer.read().decode())
-
-    found = re.search(r"^amends_operator_active (\S+)$", await to_thread(read), re.MULTILINE)
-    return found is not None and (float(found[1]) == 1.0) is expected
+    return (await namespace.metric(operator, "active") == 1.0) is expected
 
 
 async def last_seen(namespace: Namespace, priority: int) -> str:

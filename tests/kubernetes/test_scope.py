@@ -16,8 +16,7 @@ async def other_cluster(platform: Platform, tmp_path_factory: pytest.TempPathFac
     programs = assets()
     assert programs is not None
     async with await Kubernetes.start(tmp_path_factory.mktemp("scope"), programs) as server:
-        await server.kubectl("apply", "--server-side", "-f", str(ROOT / "charts/amends-crds/templates"))
-        await server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+        await server.define(ROOT / "charts/amends-crds/templates")
         yield server
 
 

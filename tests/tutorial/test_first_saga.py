@@ -55,8 +55,16 @@ class Reader:
         return (await eventually(found, timeout=timedelta(seconds=60), what=pattern))[1]
 
     async def start_the_services(self):
+        known = self.services is not None
         self.services = self._start("services", str(self.folder / "server.py"), str(self.services_port))
         await self.look_for(self.services, r"listen on (\S+)")
+        if known:  # the orchestrator tries again within two seconds, sooner than a person types the next command
+            await eventually(self.connected, what="a connection from the orchestrator")
+
+    def connected(self):
+        """Whether somebody is connected to the services; 01 is an established connection."""
+        sockets = "".join(Path(f"/proc/net/{family}").read_text() for family in ("tcp", "tcp6"))
+        return re.search(rf":{self.services_port:04X} \w+:\w+ 01 ", sockets)
 
     async def stop_the_services(self):
         assert self.services is not None

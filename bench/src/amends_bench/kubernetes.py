@@ -128,8 +128,7 @@ async def cluster() -> AsyncIterator[Cluster]:
     with TemporaryDirectory(prefix="amends-bench-") as scratch:
         folder = Path(scratch)
         async with await Kubernetes.start(folder / "kubernetes", programs, audited=True) as server:
-            await server.kubectl("apply", "--server-side", "-f", str(ROOT / "charts" / "amends-crds" / "templates"))
-            await server.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+            await server.define(ROOT / "charts" / "amends-crds" / "templates")
             await server.kubectl("create", "namespace", world.NAMESPACE)
             tls = ssl.create_default_context(cafile=server.authority)
             async with aiohttp.ClientSession(

@@ -43,18 +43,17 @@ class Application:
         return (self.sync, self.health) == (SYNCED, HEALTHY)
 
 
-def manifest(target: Path) -> None:
-    """Put the release's manifest at `target`, from ARGOCD_MANIFEST: a file or a URL. Raises Failure."""
+def manifest() -> bytes:
+    """Return the release's manifest, from ARGOCD_MANIFEST: a file or a URL. Raises Failure."""
     source = os.environ.get("ARGOCD_MANIFEST") or MANIFEST
     if "://" not in source:
         try:
-            shutil.copy(source, target)
+            return Path(source).read_bytes()
         except OSError as error:
             raise Failure(f"ARGOCD_MANIFEST: {error}", f"Unset it, and {MANIFEST} is fetched.") from None
-        return
     try:
         with urllib.request.urlopen(source, timeout=60) as answer:  # noqa: S310 - what the user or this file names
-            target.write_bytes(answer.read())
+            return bytes(answer.read())
     except OSError as error:
         raise Failure(
             f"Argo CD's manifest cannot be fetched from {source}: {error}",
@@ -62,22 +61,19 @@ def manifest(target: Path) -> None:
         ) from None
 
 
-def images() -> list[str]:
+def images(release: bytes) -> list[str]:
     """Return the images that Argo CD's manifest names and that run here."""
-    with TemporaryDirectory() as folder:
-        path = Path(folder, "install.yaml")
-        manifest(path)
-        found = set(re.findall(r"^\s+image: (\S+)$", path.read_text(), re.MULTILINE))
+    found = set(re.findall(r"^\s+image: (\S+)$", release.decode(), re.MULTILINE))
     return sorted(image for image in found if "dex" not in image)
 
 
-def install(cluster: Cluster) -> None:
+def install(cluster: Cluster, release: bytes) -> None:
     """Apply Argo CD with our settings. `finish` waits for it."""
     with TemporaryDirectory() as folder:
         copy = Path(folder, "argocd")
         shutil.copytree(cluster.root / "argocd" / "bootstrap", copy / "bootstrap")
         shutil.copytree(cluster.root / "argocd" / "health", copy / "health")
-        manifest(copy / "bootstrap" / "install.yaml")
+        (copy / "bootstrap" / "install.yaml").write_bytes(release)
         cluster.kubectl(*APPLY, "-k", str(copy / "bootstrap"))
 
 

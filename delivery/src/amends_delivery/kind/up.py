@@ -58,9 +58,10 @@ def up(root: Path, console: Console) -> None:
             cluster.create()
         cluster.check()
     with _step(console, "images into the node"):
-        load(cluster, wanted(root, tags))
+        release = argocd.manifest()
+        load(cluster, wanted(root, tags, release))
     with _step(console, "Argo CD, namespaces and generated secrets"):
-        argocd.install(cluster)
+        argocd.install(cluster, release)
         secrets.make_namespaces(cluster)
         secrets.make_databases(cluster)
         tokens = secrets.make_git(cluster)
@@ -89,10 +90,10 @@ def _step(console: Console, what: str) -> Iterator[None]:
     console.print(f"[bold]{what}[/] [dim]{time.monotonic() - began:.0f} s[/]", highlight=False)
 
 
-def wanted(root: Path, tags: dict[str, str]) -> list[str]:
+def wanted(root: Path, tags: dict[str, str], release: bytes) -> list[str]:
     """Return all images that the cluster runs: ours, and those of others that the charts and Argo CD name."""
     ours = [f"{images.repository(one)}:{tags[one.name]}" for one in inputs.named(root, tags)]
-    others = argocd.images()
+    others = argocd.images(release)
     for chart in ("postgres", "nats"):
         image = yaml.safe_load((root / "charts" / chart / "values.yaml").read_text())["image"]
         others.append(f"{image['repository']}:{image['tag']}")

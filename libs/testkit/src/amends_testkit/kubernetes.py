@@ -178,6 +178,12 @@ class Kubernetes:
         path.write_text(json.dumps(config, indent=1))
         return path
 
+    async def define(self, kinds: Path | str) -> None:
+        """Applies CustomResourceDefinitions, from a folder or as text, and waits until all kinds can be used."""
+        path, text = (str(kinds), None) if isinstance(kinds, Path) else ("-", kinds)
+        await self.kubectl("apply", "--server-side", "-f", path, stdin=text)
+        await self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
+
     def kubectl_now(
         self, *arguments: str, stdin: str | None = None, user: str = "admin"
     ) -> "subprocess.CompletedProcess[str]":

@@ -61,6 +61,19 @@ proto: setup ## Generate Python code and descriptors from protos/
 	@$(PY) libs/contracts/hatch_build.py
 	@touch $(STAMPS)/proto
 
+# A copy, so that nobody edits a file that Python no longer reads. Without a compiler it is empty, and the source is used.
+COMPILED := $(VENV)/compiled
+PY_COMPILED := PYTHONPATH=$(CURDIR)/$(COMPILED) $(PY)
+
+.PHONY: compiled
+compiled: $(COMPILED)/.done ## Compile the engine to machine code, for benchmarks and soak (needs gcc and Python's headers)
+
+$(COMPILED)/.done: libs/saga/hatch_build.py $(shell find libs/saga/src -name '*.py') | setup
+	@rm -rf $(COMPILED)
+	@mkdir -p $(COMPILED)
+	@$(PY) libs/saga/hatch_build.py $(COMPILED)
+	@if ls $(COMPILED)/*.so >/dev/null 2>&1; then touch $@; fi
+
 .PHONY: argocd-cm
 argocd-cm: setup ## Write argocd/health/argocd-cm.yaml from the scripts beside it
 	@$(PY) tools/argocd_cm.py
@@ -156,8 +169,8 @@ test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a cl
 	@$(PY) -m pytest -m kind -p no:randomly -s -v tests/kind $(ARGS)
 
 .PHONY: soak
-soak: setup ## Live through SEEDS worlds of the simulation that go wrong (100000 take half an hour on two cores)
-	@$(PY) -m amends_testkit.simulation --seeds $(SEEDS) --jobs 2 $(ARGS)
+soak: setup compiled ## Live through SEEDS worlds of the simulation that go wrong (100000 take half an hour on two cores)
+	@$(PY_COMPILED) -m amends_testkit.simulation --seeds $(SEEDS) --jobs 2 $(ARGS)
 
 .PHONY: faults
 faults: setup ## Every crash point, every pair of them, and all faults of real processes
@@ -210,12 +223,12 @@ ship: setup ## Build, load, commit and push one service (SERVICE=payments), and 
 ##@ Measure
 
 .PHONY: bench
-bench: setup bench-peers ## All benchmarks, under 25 minutes; writes docs/reference/performance.md
-	@$(PY) -m amends_bench $(ARGS)
+bench: setup compiled bench-peers ## All benchmarks, under 25 minutes; writes docs/reference/performance.md
+	@$(PY_COMPILED) -m amends_bench $(ARGS)
 
 .PHONY: bench-quick
-bench-quick: setup ## A short form, under three minutes; fails when a ratio is worse than half of its target
-	@$(PY) -m amends_bench --quick $(ARGS)
+bench-quick: setup compiled ## A short form, under three minutes; fails when a ratio is worse than half of its target
+	@$(PY_COMPILED) -m amends_bench --quick $(ARGS)
 
 .PHONY: bench-peers
 bench-peers: bench/.peers/.done ## Install what sagas are compared with, into a virtual environment of its own
@@ -226,45 +239,45 @@ bench/.peers/.done: bench/peers/requirements.txt
 	@touch $@
 
 .PHONY: bench-p1
-bench-p1: setup bench-peers ## Sagas against DBOS
-	@$(PY) -m amends_bench p1 $(ARGS)
+bench-p1: setup compiled bench-peers ## Sagas against DBOS
+	@$(PY_COMPILED) -m amends_bench p1 $(ARGS)
 
 .PHONY: bench-p2
-bench-p2: setup ## Sagas against the same calls without durability
-	@$(PY) -m amends_bench p2 $(ARGS)
+bench-p2: setup compiled ## Sagas against the same calls without durability
+	@$(PY_COMPILED) -m amends_bench p2 $(ARGS)
 
 .PHONY: bench-p2b
-bench-p2b: setup ## The same with the barrier in the participants of both
-	@$(PY) -m amends_bench p2b $(ARGS)
+bench-p2b: setup compiled ## The same with the barrier in the participants of both
+	@$(PY_COMPILED) -m amends_bench p2b $(ARGS)
 
 .PHONY: bench-p3
-bench-p3: setup ## How long one saga takes, against the same calls
-	@$(PY) -m amends_bench p3 $(ARGS)
+bench-p3: setup compiled ## How long one saga takes, against the same calls
+	@$(PY_COMPILED) -m amends_bench p3 $(ARGS)
 
 .PHONY: bench-p4
-bench-p4: setup ## Durable transitions of the journal
-	@$(PY) -m amends_bench p4 $(ARGS)
+bench-p4: setup compiled ## Durable transitions of the journal
+	@$(PY_COMPILED) -m amends_bench p4 $(ARGS)
 
 .PHONY: bench-p5
-bench-p5: setup ## Calls through the chassis, against bare grpc.aio
-	@$(PY) -m amends_bench p5 $(ARGS)
+bench-p5: setup compiled ## Calls through the chassis, against bare grpc.aio
+	@$(PY_COMPILED) -m amends_bench p5 $(ARGS)
 
 .PHONY: bench-p6
-bench-p6: setup bench-peers ## Runs claimed and finished, against a job queue
-	@$(PY) -m amends_bench p6 $(ARGS)
+bench-p6: setup compiled bench-peers ## Runs claimed and finished, against a job queue
+	@$(PY_COMPILED) -m amends_bench p6 $(ARGS)
 
 .PHONY: bench-p8
-bench-p8: setup ## Five thousand SagaRuns through the operator, against a bare kopf handler
-	@$(PY) -m amends_bench p8 $(ARGS)
+bench-p8: setup compiled ## Five thousand SagaRuns through the operator, against a bare kopf handler
+	@$(PY_COMPILED) -m amends_bench p8 $(ARGS)
 
 .PHONY: bench-p9
-bench-p9: setup ## The rate after kill -9 and after a restart of Postgres
-	@$(PY) -m amends_bench p9 $(ARGS)
+bench-p9: setup compiled ## The rate after kill -9 and after a restart of Postgres
+	@$(PY_COMPILED) -m amends_bench p9 $(ARGS)
 
 .PHONY: bench-growth
-bench-growth: setup bench-peers ## Cost as work grows; the largest history needs 42 GB of disk (ARGS="--finished 0,1000000": less)
-	@$(PY) -m amends_bench growth --rounds 5 $(ARGS)
+bench-growth: setup compiled bench-peers ## Cost as work grows; the largest history needs 42 GB of disk (ARGS="--finished 0,1000000": less)
+	@$(PY_COMPILED) -m amends_bench growth --rounds 5 $(ARGS)
 
 .PHONY: bench-p10
-bench-p10: setup ## A local transaction with the barrier and without
-	@$(PY) -m amends_bench p10 $(ARGS)
+bench-p10: setup compiled ## A local transaction with the barrier and without
+	@$(PY_COMPILED) -m amends_bench p10 $(ARGS)

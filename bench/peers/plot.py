@@ -48,7 +48,7 @@ def ratios(rows: list[dict], path: Path) -> None:
 
 
 def growth(curves: dict, path: Path) -> None:
-    """Sagas a second, one panel for each thing that grows."""
+    """The ratio to bare calls, one panel for each thing that grows."""
     titles = {
         "processes": "orchestrator processes",
         "steps": "steps of a saga",
@@ -59,13 +59,13 @@ def growth(curves: dict, path: Path) -> None:
     for axes, (name, title) in zip(panels.flat, titles.items(), strict=True):
         points = curves[name]
         places = range(len(points))
-        low = [point["rate"] - point["least"] for point in points]
-        high = [point["most"] - point["rate"] for point in points]
-        axes.errorbar(places, [point["rate"] for point in points], yerr=[low, high], fmt="o-", color=BLUE, capsize=3)
+        low = [point["ratio"] - point["least"] for point in points]
+        high = [point["most"] - point["ratio"] for point in points]
+        axes.errorbar(places, [point["ratio"] for point in points], yerr=[low, high], fmt="o-", color=BLUE, capsize=3)
         axes.set_xticks(places, [f"{point['x']:,}" for point in points])
         axes.set_ylim(bottom=0)
         axes.set_xlabel(title)
-        axes.set_ylabel("sagas a second")
+        axes.set_ylabel("of the rate of bare calls")
     save(figure, path)
 
 

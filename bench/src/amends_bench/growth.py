@@ -1,7 +1,8 @@
 """What a saga costs as there is more of everything: processes, steps, bytes, history. `make bench-growth`.
 
-One curve for each, with everything else as in P1. Kept in bench/results/growth.json; the page and its plots are made
-of that. Called by `__main__` with the argument `growth`.
+One curve for each, with everything else as in P1. Between its rounds a front makes three bare calls for each request,
+which no curve changes: the ratio of both is free of what else the machine does. Kept in bench/results/growth.json; the
+page and its plots are made of that. Called by `__main__` with the argument `growth`.
 """
 
 import asyncio
@@ -90,15 +91,21 @@ def of_steps(count: int) -> str:
 async def _rate(
     shop: world.World, load: LoadGenerator, rounds: int, duration: timedelta, *, padding: int = 0
 ) -> dict[str, float]:
-    """The median of the rounds: sagas a second and milliseconds; and the memory of the orchestrators, in MB."""
+    """The median of the rounds: sagas a second, their ratio to bare calls, milliseconds; memory in MB."""
     await load.round("saga", shop.orchestrators, IN_FLIGHT, duration / 2, padding=padding)
-    said = [await load.round("saga", shop.orchestrators, IN_FLIGHT, duration, padding=padding) for _ in range(rounds)]
+    await load.round("bare", shop.fronts[:1], IN_FLIGHT, duration / 2)
+    said, ratios = [], []
+    for _ in range(rounds):
+        said.append(await load.round("saga", shop.orchestrators, IN_FLIGHT, duration, padding=padding))
+        bare = await load.round("bare", shop.fronts[:1], IN_FLIGHT, duration / 2)
+        ratios.append(said[-1]["rate"] / bare["rate"])
     if any(one["failed"] for one in said):
         raise RuntimeError(f"sagas failed: {[one['failures'] for one in said]}")
     return {
         "rate": statistics.median(one["rate"] for one in said),
-        "least": min(one["rate"] for one in said),
-        "most": max(one["rate"] for one in said),
+        "ratio": statistics.median(ratios),
+        "least": min(ratios),
+        "most": max(ratios),
         "p50": statistics.median(one["p50"] for one in said) * 1000,
         "p99": statistics.median(one["p99"] for one in said) * 1000,
         "memory": shop.memory() / 1e6,

@@ -50,28 +50,29 @@ def growth() -> str:
     lines: list[str] = []
     for name, points in kept["curves"].items():
         lines += [
-            f"| {X[name]} | sagas a second | least to most | p50 | p99 | memory of the orchestrators | tables |",
-            "| --- | --- | --- | --- | --- | --- | --- |",
+            f"| {X[name]} | of the bare calls | least to most | sagas a second "
+            "| p50 | p99 | memory of the orchestrators | tables |",
+            "| --- | --- | --- | --- | --- | --- | --- | --- |",
             *(_point(point) for point in points),
             "",
         ]
     where = kept["machine"]
-    taken = (
-        f"{where['at'][:16].replace('T', ' ')}, revision {where['revision']}, engine {where['engine']}, load before {where['load_before']:.1f}"
-    )
-    return "\n".join([*lines, f"Taken {taken}, {kept['rounds']} rounds each."]) + "\n"
+    taken = f"{where['at'][:16].replace('T', ' ')}, load before {where['load_before']:.1f}"
+    build = f"revision {where['revision']}, engine {where['engine']}"
+    return "\n".join([*lines, f"Taken {taken}, {build}, {kept['rounds']} rounds each."]) + "\n"
 
 
 def _point(point: dict[str, Any]) -> str:
     at = point["x"]
-    spread = f"{point['least']:,.0f} to {point['most']:,.0f}" if "least" in point else ""
+    spread = f"{point['least']:.2f} to {point['most']:.2f}" if "least" in point else ""
     tables = f"{point['run_table'] + point['journal_table']:,.0f} MB" if "run_table" in point else ""
     if "dropped" in point:
         tables = f"{point['dropped']} partitions in {point['dropped_in']:.1f} s"
     cells = [
         f"{at:,}" if isinstance(at, int) else at,
-        f"**{point['rate']:,.0f}**",
+        f"**{point['ratio']:.2f}**" if "ratio" in point else "",
         spread,
+        f"{point['rate']:,.0f}",
         f"{point['p50']:,.0f} ms" if "p50" in point else "",
         f"{point['p99']:,.0f} ms",
         f"{point['memory']:,.0f} MB" if "memory" in point else "",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 import grpc
 import structlog
+import uvloop
 from amends_resilience import Backoff
 from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry, disable_created_metrics
@@ -342,11 +343,11 @@ def run(settings: ServiceSettings, assemble: Callable[[Runtime], Awaitable[None]
     """
     logs.configure(settings.name, settings.log_level, settings.log_format)
     if sys.argv[1:] == [MIGRATE]:
-        sys.exit(asyncio.run(_live(settings, _migrate)))
+        sys.exit(uvloop.run(_live(settings, _migrate)))
     if sys.argv[1:]:
         sys.exit(f"{settings.name} takes no argument but {MIGRATE}; everything else is set by AMENDS_ variables")
     disable_created_metrics()  # type: ignore[no-untyped-call] # a second series beside each of ours, which nobody reads
-    sys.exit(asyncio.run(_live(settings, partial(_serve, assemble))))
+    sys.exit(uvloop.run(_live(settings, partial(_serve, assemble))))
 
 
 async def _migrate(runtime: Runtime, stopping: asyncio.Event) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator
 
 import grpc
 import pytest
+from amends_orchestrator.runner.live import LiveRun
 from amends_testkit.answers import Answer
+from amends_testkit.waiting import eventually
 
 from .shop import Client, Shop, open_shop, orchestrator, state, states
 
@@ -39,6 +42,15 @@ async def test_an_order_goes_through_and_every_step_is_called_once(client: Clien
     shown = await client.run(answer.run.run_id)
     assert shown.input["orderId"] == "o-1"
     assert shown.input["cardToken"] == "[REDACTED]"
+
+
+async def test_a_run_that_ended_leaves_the_memory_at_once_and_not_with_the_next_collection(client: Client):
+    gc.disable()
+    try:
+        assert state((await client.start("k")).run) == "COMPLETED"
+        await eventually(lambda: not any(isinstance(thing, LiveRun) for thing in gc.get_objects()))
+    finally:
+        gc.enable()
 
 
 async def test_a_declined_card_releases_the_reservation(client: Client, shop: Shop):

@@ -21,6 +21,19 @@ class Listener(Protocol):
         """The rows that are not known to be durable never will be, under this owner."""
 
 
+class _Nobody:
+    """Hears what concerns nobody any more."""
+
+    def durable(self, seq: int) -> None:
+        """Nothing waits for it."""
+
+    def refused(self, refusal: Refusal) -> None:
+        """Nothing rests on it."""
+
+
+_NOBODY = _Nobody()
+
+
 class Tail:
     """Where the rows of one run go. Once closed it stays closed: every later row is refused."""
 
@@ -37,3 +50,7 @@ class Tail:
         if self.refusal is None:
             self.refusal = refusal
             self.listener.refused(refusal)
+
+    def let_go(self) -> None:
+        """The run has left this process. Without this it and its tail would hold each other until a collection."""
+        self.listener = _NOBODY

@@ -168,6 +168,7 @@ class LiveRun:
     def leave(self) -> None:
         """Stops: nothing more is recorded or called for this run. Calls under way end by themselves."""
         self.gone = True
+        self.tail.let_go()
         self._inbox.clear()
         if self._timer is not None:
             self._timer.cancel()

@@ -154,7 +154,7 @@ async def _finished(rounds: int, duration: timedelta, counts: Sequence[int]) -> 
 
 
 async def _week(rounds: int, duration: timedelta) -> list[Point]:
-    """A week of days with runs that have ended; then retention drops all but the last of them."""
+    """A week of days with runs that have ended; then retention drops them."""
     points: list[Point] = []
     async with world.running() as shop, LoadGenerator() as load, _connected(shop) as connection:
         points.append({"x": "an empty journal"} | await _rate(shop, load, rounds, duration))

@@ -41,9 +41,12 @@ SELECT pg_total_relation_size('run') AS run,
 
 
 async def add(connection: "asyncpg.Connection[asyncpg.Record]", runs: int, *, days: int) -> None:
-    """Add runs that ended, as many on each of the last `days` days; nothing when `runs` is not more than 0."""
+    """Add runs that ended, as many on each of `days` days before yesterday; nothing when `runs` is not more than 0.
+
+    Not yesterday: shortly after midnight the audit of what was measured would look at them too.
+    """
     today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    for back in range(1, days + 1):
+    for back in range(2, days + 2):
         day = today - timedelta(days=back)
         await connection.execute(_PARTITION.format(name=f"journal_{day:%Y%m%d}", day=day.isoformat()))
         share = runs // days

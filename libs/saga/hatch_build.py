@@ -18,7 +18,7 @@ HERE = Path(__file__).parent
 PACKAGE = HERE / "src/amends_saga"
 # What every step of every run goes through. The rest gains nothing: it waits, or it runs when a saga is applied. And
 # nothing here may use functools.cached_property, which in a compiled class is worked out anew each time.
-HOT = ("engine/*.py", "journal.py", "cel/runtime.py")
+HOT = ("engine/*.py", "journal.py", "cel/copying.py", "cel/runtime.py")
 # Their types make better code; in a build without them they count as Any.
 TYPES = (HERE.parent / "resilience/src", HERE.parent / "contracts/gen")
 

@@ -12,7 +12,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.message import DecodeError, Message
 
-from amends_saga.bundle import Bundle, BundledStep, BundleError, read_bundle
+from amends_saga.bundle import Bundle, BundleError, read_bundle
 from amends_saga.cel import Checked, Environment, Program
 from amends_saga.descriptors import RUN_MESSAGE, DescriptorError
 from amends_saga.descriptors.contracts import build_pool
@@ -108,13 +108,12 @@ class CompiledSaga:
     def request(self, step: int, scope: Scope) -> bytes:
         """Return the action's request, serialised deterministically. Raises ExpressionError."""
         program = self._program(step, "request")
-        return program.message(self._data(program, scope), self._class(self._bundle.steps[step].action.input_type))
+        return program.message(self._data(program, scope))
 
     def compensation(self, step: int, scope: Scope) -> bytes:
         """Return the compensation's request, serialised deterministically. Raises ExpressionError, LookupError."""
-        made = self._class(self._compensation(step).input_type)
         program = self._program(step, "compensation")
-        return program.message(self._data(program, scope), made)
+        return program.message(self._data(program, scope))
 
     def parse_input(self, json: Mapping[str, Any]) -> bytes:
         """Return the input that canonical protobuf JSON means, serialised deterministically.
@@ -182,14 +181,23 @@ class CompiledSaga:
         key = (index, role)
         if key not in self._programs:
             step = self._bundle.steps[index]
-            text, service = _text(step, role)
+            text, service, made = self._text(index, role)
             container = service.rpartition(".")[0]
             checked = self._environment.compile(text, container)
             name = f"the {role} of step {step.name}" if role != "when" else f"the condition of step {step.name}"
             if not isinstance(checked, Checked):
                 raise ExpressionError(f"{name} cannot be compiled by this version")
-            self._programs[key] = Program.of(name, checked, self._environment, container)
+            gives = self._class(made) if made is not None else None
+            self._programs[key] = Program.of(name, checked, self._environment, container, gives)
         return self._programs[key]
+
+    def _text(self, index: int, role: str) -> tuple[str, str, str | None]:
+        """Return an expression, the service that it belongs to, and the message that it gives."""
+        step = self._bundle.steps[index]
+        if role == "when":
+            return step.when or "true", step.action.plan.service, None
+        call = step.action if role == "request" else self._compensation(index)
+        return call.request, call.plan.service, call.input_type
 
     def _data(self, program: Program, scope: Scope) -> dict[str, Message]:
         return {name: self._value(name, program, scope) for name in program.uses}
@@ -209,15 +217,6 @@ class CompiledSaga:
             return made() if data is None else made.FromString(data)
         except (DecodeError, ValueError) as error:
             raise ExpressionError(f"{program.name} cannot read `{name}`") from error
-
-
-def _text(step: BundledStep, role: str) -> tuple[str, str]:
-    if role == "request":
-        return step.action.request, step.action.plan.service
-    if role == "when":
-        return step.when or "true", step.action.plan.service
-    assert step.compensation is not None
-    return step.compensation.request, step.compensation.plan.service
 
 
 def load_bundle(data: bytes) -> CompiledSaga:

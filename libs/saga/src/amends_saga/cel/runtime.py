@@ -11,6 +11,7 @@ from typing import Any
 from cel_expr_python import cel  # type: ignore[import-untyped]
 from google.protobuf.message import EncodeError, Message
 
+from amends_saga.cel.copying import Made
 from amends_saga.cel.environment import Checked, Environment, children
 from amends_saga.cel.syntax import counting
 from amends_saga.cel.wellknown import to_message
@@ -41,10 +42,16 @@ class Program:
     """Each use of a variable outside the comprehension's body: its name and the fields that are selected."""
     rounds: tuple[tuple[str, ...], ...]
     """Each use in it."""
+    made: type[Message] | None
+    """The class of the message that it gives, None for a condition."""
+    simple: Made | None
+    """How to make the message without CEL, None when only CEL can."""
 
     @classmethod
-    def of(cls, name: str, checked: Checked, environment: Environment, container: str) -> "Program":
-        """Return the program of a checked expression."""
+    def of(
+        cls, name: str, checked: Checked, environment: Environment, container: str, made: type[Message] | None
+    ) -> "Program":
+        """Return the program of a checked expression. `made` is the class of what it gives, None for a condition."""
         once: list[tuple[str, ...]] = []
         rounds: list[tuple[str, ...]] = []
         _find_uses(checked.root, checked, frozenset(), once, rounds)
@@ -54,7 +61,8 @@ class Program:
                 counting(checked.proto, checked.comprehension.iter_range)
             )
         uses = frozenset(name for name in checked.free if name in environment.variables)
-        return cls(name, checked, uses, count, tuple(once), tuple(rounds))
+        simple = Made.of(checked, made, environment) if made is not None else None
+        return cls(name, checked, uses, count, tuple(once), tuple(rounds), made, simple)
 
     def run(self, data: Mapping[str, Message]) -> Any:
         """Return the plain Python value. Raises ExpressionError; `data` has a message for each variable used."""
@@ -64,26 +72,44 @@ class Program:
             if turns > MAX_ELEMENTS:
                 raise ExpressionError(f"{self.name} runs over {turns:,} elements, more than {MAX_ELEMENTS:,}")
         allowed = MAX_WORK // (1 + self.checked.states // STATES_A_BYTE)
-        largest = _SMALL + sum([_size(data, (name,)) for name in self.uses])
-        if largest * (len(self.once) + turns * len(self.rounds)) > allowed:  # else there is no need to look closer
+        if self._at_most(data, turns) > allowed:  # else there is no need to look closer
             body = sum(_size(data, use) for use in self.rounds) if turns else 0
             if sum(_size(data, use) for use in self.once) + turns * body > allowed:
                 raise ExpressionError(f"{self.name} would touch more than {allowed // 1024:,} KiB")
         return self._evaluate(self.checked.compiled, data)
 
-    def message(self, data: Mapping[str, Message], made: type[Message]) -> bytes:
-        """Return the message that the expression makes, serialised deterministically. Raises ExpressionError.
+    def _at_most(self, data: Mapping[str, Message], turns: int) -> int:
+        """Return how many bytes an evaluation could touch, if every use were one of everything there is."""
+        return (_SMALL + sum([_size(data, (name,)) for name in self.uses])) * (
+            len(self.once) + turns * len(self.rounds)
+        )
 
-        `made` is the class of the message that is wanted.
-        """
+    def message(self, data: Mapping[str, Message]) -> bytes:
+        """Return the message that the expression makes, serialised deterministically. Raises ExpressionError."""
+        found = self._at_once(data)
+        if found is None:
+            found = self._by_cel(data)
+        if len(found) > MAX_RESULT:
+            raise ExpressionError(f"{self.name} is larger than {MAX_RESULT // 1024:,} KiB")
+        return found
+
+    def _at_once(self, data: Mapping[str, Message]) -> bytes | None:
+        """Return the serialised message without asking CEL; None when it must be asked."""
+        if self.simple is None or self._at_most(data, 0) > MAX_WORK:
+            return None
+        try:
+            return bytes(self.simple.value(data).SerializeToString(deterministic=True))
+        except Exception:  # whatever it is: CEL says what is wrong, or that nothing is
+            return None
+
+    def _by_cel(self, data: Mapping[str, Message]) -> bytes:
+        assert self.made is not None
         plain = self.run(data)
         try:
-            value = to_message(plain, made)
+            value = to_message(plain, self.made)
             if value is None:
                 raise ExpressionError(f"{self.name} gives no message")
-            if value.ByteSize() > MAX_RESULT:
-                raise ExpressionError(f"{self.name} is larger than {MAX_RESULT // 1024:,} KiB")
-            return value.SerializeToString(deterministic=True)
+            return bytes(value.SerializeToString(deterministic=True))
         except ExpressionError:
             raise
         except Exception as error:  # EncodeError, ValueError: the text may hold values of the run

@@ -1,0 +1,149 @@
+"""Recognises the expressions that most requests are, a message of fields that are copied, and makes it without CEL.
+
+`ReserveRequest{order_id: input.order_id, lines: input.lines}` needs no interpreter, and its values need not be written
+into CEL's own messages and read back. Anything more than this is left to CEL, and so is a copy that fails: what CEL
+says is what holds, this only says the same sooner. Called by `Program`.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from google.protobuf import message_factory
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.message import Message
+
+from amends_saga.cel.environment import ANYTHING, Checked, Environment
+
+_WELL_KNOWN = "google.protobuf."
+"""CEL has values of its own for these messages: a wrapper may be null, an Any is what it holds."""
+_F = FieldDescriptor
+_CONSTANTS = {
+    "bool_value": (_F.TYPE_BOOL,),
+    "int64_value": (
+        *(_F.TYPE_INT32, _F.TYPE_SINT32, _F.TYPE_SFIXED32),
+        *(_F.TYPE_INT64, _F.TYPE_SINT64, _F.TYPE_SFIXED64),
+    ),
+    "uint64_value": (_F.TYPE_UINT32, _F.TYPE_FIXED32, _F.TYPE_UINT64, _F.TYPE_FIXED64),
+    "double_value": (_F.TYPE_DOUBLE,),
+    "string_value": (_F.TYPE_STRING,),
+    "bytes_value": (_F.TYPE_BYTES,),
+}
+"""Constants, and the fields that take them as they are."""
+
+
+class Constant:
+    """A value that is written out."""
+
+    def __init__(self, value: Any) -> None:
+        self._value = value
+
+    def value(self, data: Mapping[str, Message]) -> Any:
+        """Return the value."""
+        return self._value
+
+
+class Copied:
+    """A field of a variable, under any number of messages."""
+
+    def __init__(self, variable: str, fields: Sequence[str]) -> None:
+        self._variable = variable
+        self._fields = tuple(fields)
+
+    def value(self, data: Mapping[str, Message]) -> Any:
+        """Return the value that is there."""
+        found: Any = data[self._variable]
+        for field in self._fields:
+            found = getattr(found, field)
+        return found
+
+
+class Made:
+    """A message all of whose fields are copied, written out, or made in the same way."""
+
+    def __init__(self, message: type[Message], fields: "Sequence[tuple[str, Constant | Copied | Made]]") -> None:
+        self._message = message
+        self._fields = tuple(fields)
+
+    @classmethod
+    def of(cls, checked: Checked, made: type[Message], environment: Environment) -> "Made | None":
+        """Return how to make a message of the class `made`, None for an expression that is anything else."""
+        descriptor: Any = made.DESCRIPTOR
+        return _Reader(checked, environment).message(checked.root, descriptor)
+
+    def value(self, data: Mapping[str, Message]) -> Message:
+        """Return the message, a new one. Raises whatever protobuf does for a value that does not fit."""
+        return self._message(**{name: part.value(data) for name, part in self._fields})
+
+
+class _Reader:
+    """Reads the tree of one expression; every method returns None for what is not simple."""
+
+    def __init__(self, checked: Checked, environment: Environment) -> None:
+        self._checked = checked
+        self._environment = environment
+
+    def message(self, node: Any, made: Descriptor) -> Made | None:
+        if node.WhichOneof("kind") != "struct_expr" or made.full_name.startswith(_WELL_KNOWN):
+            return None
+        if self._checked.type_of(node).name != made.full_name:
+            return None
+        parts: list[tuple[str, Constant | Copied | Made]] = []
+        for entry in node.struct_expr.entries:
+            target = made.fields_by_name.get(entry.field_key)
+            part = None if target is None or entry.optional_entry else self._part(entry.value, target)
+            if part is None:
+                return None
+            parts.append((entry.field_key, part))
+        return Made(message_factory.GetMessageClass(made), parts)
+
+    def _part(self, node: Any, target: FieldDescriptor) -> Constant | Copied | Made | None:
+        kind = node.WhichOneof("kind")
+        if kind == "const_expr":
+            return self._constant(node.const_expr, target)
+        if kind == "struct_expr" and target.message_type is not None and not target.is_repeated:
+            return self.message(node, target.message_type)
+        return self._copied(node, target)
+
+    def _constant(self, constant: Any, target: FieldDescriptor) -> Constant | None:
+        for kind, types in _CONSTANTS.items():
+            if constant.HasField(kind) and target.type in types and not target.is_repeated:
+                return Constant(getattr(constant, kind))
+        return None
+
+    def _copied(self, node: Any, target: FieldDescriptor) -> Copied | None:
+        names: list[str] = []
+        while node.WhichOneof("kind") == "select_expr" and not node.select_expr.test_only:
+            names.append(node.select_expr.field)
+            node = node.select_expr.operand
+        if not names or node.WhichOneof("kind") != "ident_expr" or node.id in self._checked.type_names:
+            return None
+        variable = node.ident_expr.name
+        type_ = self._environment.variables.get(variable, ANYTHING)
+        if type_ == ANYTHING:
+            return None
+        names.reverse()
+        at: Descriptor | None = self._environment.pool.FindMessageTypeByName(type_)
+        source: FieldDescriptor | None = None
+        for name in names:
+            source = (
+                at.fields_by_name.get(name) if at is not None and not at.full_name.startswith(_WELL_KNOWN) else None
+            )
+            if source is None:
+                return None
+            at = None if source.is_repeated else source.message_type
+        return Copied(variable, names) if source is not None and _same(source, target) else None
+
+
+def _same(source: FieldDescriptor, target: FieldDescriptor) -> bool:
+    """Tell whether a field's value is another's without any conversion, also in CEL."""
+    if source.type != target.type or source.is_repeated != target.is_repeated:
+        return False
+    if source.type == FieldDescriptor.TYPE_ENUM:
+        return source.enum_type is target.enum_type
+    theirs, ours = source.message_type, target.message_type
+    if theirs is None or ours is None:
+        return True
+    if theirs.GetOptions().map_entry:
+        parts = [(theirs.fields_by_name[part], ours.fields_by_name.get(part)) for part in ("key", "value")]
+        return ours.GetOptions().map_entry and all(part is not None and _same(key, part) for key, part in parts)
+    return theirs.full_name == ours.full_name and not theirs.full_name.startswith(_WELL_KNOWN)

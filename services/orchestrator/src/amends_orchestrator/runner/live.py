@@ -127,9 +127,9 @@ class LiveRun:
     def _pump(self, commands: Sequence[ev.Command] = ()) -> None:
         self._pumping = True
         try:
-            self._follow(commands, self._ground.now())
+            now = self._ground.now()
+            self._follow(commands, now)
             while self._inbox and not self.gone:
-                now = self._ground.now()
                 self._until = None
                 self.state, commands = advance(self.definition.plan, self.state, self._inbox.popleft(), now)
                 self._follow(commands, now)

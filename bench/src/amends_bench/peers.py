@@ -13,6 +13,8 @@ from typing import Any
 
 BENCH = Path(__file__).resolve().parents[2]
 PYTHON = BENCH / ".peers" / "bin" / "python"
+ENDING = 10.0
+"""Seconds that a peer has to end by itself."""
 
 
 class NoPeers(RuntimeError):
@@ -43,9 +45,14 @@ class Peer:
         raise RuntimeError("the peer ended")
 
 
+def installed(program: str) -> bool:
+    """Whether a peer's own program is there: it is no Python, and not every machine has a wheel of it."""
+    return (PYTHON.parent / program).exists()
+
+
 @asynccontextmanager
-async def running(script: str, database: str) -> AsyncIterator[Peer]:
-    """A peer over a database. Raises NoPeers."""
+async def running(script: str, database: str = "") -> AsyncIterator[Peer]:
+    """A peer over a database, if it takes one. Raises NoPeers."""
     if not PYTHON.exists():
         raise NoPeers("the peers are not installed: make bench-peers")
     process = await asyncio.create_subprocess_exec(
@@ -59,6 +66,10 @@ async def running(script: str, database: str) -> AsyncIterator[Peer]:
     try:
         yield Peer(process)
     finally:
-        if process.returncode is None:
+        assert process.stdin is not None
+        process.stdin.close()  # it ends, and what it has started with it
+        try:
+            await asyncio.wait_for(process.wait(), ENDING)
+        except TimeoutError:
             process.kill()
-        await process.wait()
+            await process.wait()

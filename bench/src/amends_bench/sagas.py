@@ -16,18 +16,19 @@ BARE = "the same calls, not durable"
 
 
 async def p1(options: Options, progress: Progress) -> list[Comparison]:
-    """Sagas against DBOS, 64 in flight, on one Postgres."""
+    """Sagas, 64 in flight, against DBOS on the same Postgres and, where it runs, Temporal's server on its own store."""
     comparison = Comparison("p1", SAGA, "DBOS, three steps in one process", "per second", 8.0)
     worked = Comparison(
         "p1 processor", comparison.subject, comparison.peer, "per processor second", None, key="per_processor"
     )
     async with world.running() as shop, LoadGenerator() as load:
         database = await shop.postgres.create("dbos", "dbos")
-        async with peers.running("dbos_peer.py", database) as dbos:
-            order = {"in_flight": IN_FLIGHT, "seconds": options.duration.total_seconds()}
+        order = {"in_flight": IN_FLIGHT, "seconds": options.duration.total_seconds()}
 
-            async def subject() -> Mapping[str, Any]:
-                return await load.round("saga", shop.orchestrators, IN_FLIGHT, options.duration)
+        async def subject() -> Mapping[str, Any]:
+            return await load.round("saga", shop.orchestrators, IN_FLIGHT, options.duration)
+
+        async with peers.running("dbos_peer.py", database) as dbos:
 
             async def peer() -> Mapping[str, Any]:
                 return await dbos.work(order)
@@ -40,9 +41,18 @@ async def p1(options: Options, progress: Progress) -> list[Comparison]:
             await _warm(load, shop, options, ("saga",))
             await peer()
             await alternate(comparison, lambda: weighed(subject), lambda: weighed(peer), options.rounds, progress)
+        found = [comparison, worked]
+        if peers.installed("temporal"):
+            known = Comparison(
+                "p1 temporal", SAGA, "Temporal's development server, three activities", "per second", None
+            )
+            async with peers.running("temporal_peer.py") as temporal:
+                await temporal.work(order)
+                await alternate(known, subject, lambda: temporal.work(order), options.rounds, progress)
+            found.append(known)
         await audit(shop)
     worked.subject_rounds, worked.peer_rounds = comparison.subject_rounds, comparison.peer_rounds
-    return [comparison, worked]
+    return found
 
 
 async def p2(options: Options, progress: Progress) -> list[Comparison]:

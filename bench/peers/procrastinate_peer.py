@@ -4,11 +4,10 @@ Reads lines of JSON ({"jobs", "workers"}), answers with jobs per second. Run by 
 """
 
 import asyncio
-import json
 import os
-import sys
 import time
 
+from orders import answer
 from procrastinate import App, PsycopgConnector
 
 app = App(connector=PsycopgConnector(conninfo=os.environ["PEER_DATABASE_URL"]))
@@ -30,11 +29,9 @@ async def work(asked: dict[str, int]) -> dict[str, float]:
 
 async def main() -> None:
     """Answer lines until the input ends."""
-    loop = asyncio.get_running_loop()
     async with app.open_async():
         await app.schema_manager.apply_schema_async()
-        while line := await loop.run_in_executor(None, sys.stdin.readline):
-            print(json.dumps(await work(json.loads(line))), flush=True)
+        await answer(work)
 
 
 if __name__ == "__main__":

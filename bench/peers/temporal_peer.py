@@ -4,18 +4,16 @@ Reads lines of JSON ({"in_flight", "seconds"}), answers with what it measured. R
 """
 
 import asyncio
-import json
 import os
 import sys
-import time
 from datetime import timedelta
 from pathlib import Path
 from shutil import which
 from tempfile import TemporaryDirectory
 from uuid import uuid4
 
+from orders import answer, keep_in_flight
 from temporalio import activity, workflow
-from temporalio.client import Client
 from temporalio.testing import WorkflowEnvironment
 from temporalio.worker import UnsandboxedWorkflowRunner, Worker
 
@@ -53,32 +51,9 @@ class PlaceOrder:
         return order
 
 
-async def work(client: Client, asked: dict[str, float]) -> dict[str, float]:
-    """One round."""
-    times: list[float] = []
-    began = time.perf_counter()
-    until = began + asked["seconds"]
-    prefix = uuid4().hex
-
-    async def worker(number: int) -> None:
-        count = 0
-        while (now := time.perf_counter()) < until:
-            count += 1
-            order = f"{prefix}-{number}-{count}"
-            await client.execute_workflow(PlaceOrder.run, order, id=order, task_queue=QUEUE)
-            times.append(time.perf_counter() - now)
-
-    await asyncio.gather(*(worker(number) for number in range(int(asked["in_flight"]))))
-    took = time.perf_counter() - began
-    times.sort()
-    p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
-    return {"done": len(times), "seconds": took, "rate": len(times) / took, "p50": p50, "p99": p99, "failed": 0}
-
-
 async def main() -> None:
     """Answer lines until the input ends."""
     server = which("temporal", path=str(Path(sys.executable).parent))
-    loop = asyncio.get_running_loop()
     with TemporaryDirectory() as folder:
         async with (
             await WorkflowEnvironment.start_local(
@@ -96,8 +71,12 @@ async def main() -> None:
                 max_concurrent_activities=100,
             ),
         ):
-            while line := await loop.run_in_executor(None, sys.stdin.readline):
-                print(json.dumps(await work(environment.client, json.loads(line))), flush=True)
+
+            async def one(order: str) -> None:
+                id_ = f"{order}-{uuid4().hex}"  # workflows of earlier rounds are kept
+                await environment.client.execute_workflow(PlaceOrder.run, order, id=id_, task_queue=QUEUE)
+
+            await answer(lambda asked: keep_in_flight(one, asked))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
-from amends_saga.cel.environment import ANYTHING, Checked, Environment
+from amends_saga.cel.environment import ANYTHING, Checked, Environment, selected
 
 _WELL_KNOWN = "google.protobuf."
 """CEL has values of its own for these messages: a wrapper may be null, an Any is what it holds."""
@@ -111,17 +111,15 @@ class _Reader:
         return None
 
     def _copied(self, node: Any, target: FieldDescriptor) -> Copied | None:
-        names: list[str] = []
-        while node.WhichOneof("kind") == "select_expr" and not node.select_expr.test_only:
-            names.append(node.select_expr.field)
-            node = node.select_expr.operand
-        if not names or node.WhichOneof("kind") != "ident_expr" or node.id in self._checked.type_names:
+        if node.WhichOneof("kind") != "select_expr" or node.select_expr.test_only:
             return None
-        variable = node.ident_expr.name
+        of, names = selected(node)
+        if of.WhichOneof("kind") != "ident_expr" or of.id in self._checked.type_names:
+            return None
+        variable = of.ident_expr.name
         type_ = self._environment.variables.get(variable, ANYTHING)
         if type_ == ANYTHING:
             return None
-        names.reverse()
         at: Descriptor | None = self._environment.pool.FindMessageTypeByName(type_)
         source: FieldDescriptor | None = None
         for name in names:

@@ -175,6 +175,15 @@ def children(node: Any) -> Iterator[Any]:
         yield from (inner.iter_range, inner.accu_init, inner.loop_condition, inner.loop_step, inner.result)
 
 
+def selected(node: Any) -> tuple[Any, tuple[str, ...]]:
+    """Return the node that fields are selected from, and their names from there on; none for any other node."""
+    names: list[str] = []
+    while node.WhichOneof("kind") == "select_expr":
+        names.append(node.select_expr.field)
+        node = node.select_expr.operand
+    return node, tuple(reversed(names))
+
+
 @dataclass
 class _Survey:
     """What one walk over the tree finds."""

@@ -12,7 +12,7 @@ from cel_expr_python import cel  # type: ignore[import-untyped]
 from google.protobuf.message import EncodeError, Message
 
 from amends_saga.cel.copying import Made
-from amends_saga.cel.environment import Checked, Environment, children
+from amends_saga.cel.environment import Checked, Environment, children, selected
 from amends_saga.cel.syntax import counting
 from amends_saga.cel.wellknown import to_message
 from amends_saga.plan import ExpressionError
@@ -183,15 +183,11 @@ def _find_uses(
     rounds: list[tuple[str, ...]],
 ) -> None:
     kind = node.WhichOneof("kind")
-    fields: list[str] = []
-    at = node
-    while at.WhichOneof("kind") == "select_expr":
-        fields.append(at.select_expr.field)
-        at = at.select_expr.operand
+    at, fields = selected(node)
     if at.WhichOneof("kind") == "ident_expr":
         name = at.ident_expr.name
         if at.id not in checked.type_names and name not in _LOOP_VARIABLES and name not in bound:
-            into.append((name, *reversed(fields)))
+            into.append((name, *fields))
     elif kind == "comprehension_expr":
         inner = node.comprehension_expr
         _find_uses(inner.iter_range, checked, bound, into, rounds)

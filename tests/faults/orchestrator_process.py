@@ -13,16 +13,16 @@ from amends_orchestrator.calls.metadata import Metadata
 from amends_orchestrator.calls.ports import Answer
 from amends_orchestrator.calls.router import Way
 from amends_orchestrator.journal.connection import Connect
+from amends_orchestrator.journal.statements import ROW, START
 from amends_orchestrator.runner.fleet import Caller
 from amends_orchestrator.settings import Settings
+from amends_testkit.simulation.carried import carried, is_batch
 
 from amends.saga.v1 import journal_pb2
 
 from . import clock
 from .points import Points
 
-APPENDED_RECORDS, STARTED_RECORDS = 5, -1
-"""Where the writer's statement has the records of appended rows and of new runs among its parameters."""
 CALLS = {"action": "action", "compensation": "compensation", "void": "void"}
 
 
@@ -62,11 +62,11 @@ class Told:
 
 def labels_of(query: str, parameters: tuple[Any, ...]) -> list[str]:
     """What the writer's statement says of runs: kind of the record, step, call."""
-    records: list[bytes] = []
-    if "appended AS" in query:
-        records += parameters[APPENDED_RECORDS]
-    if "started AS" in query:
-        records += parameters[STARTED_RECORDS]
+    if not is_batch(query):
+        return []
+    found = carried(query, parameters)
+    records = [row[list(ROW).index("record")] for row in found.rows]
+    records += [start[list(START).index("record")] for start in found.starts]
     return [label_of(journal_pb2.JournalRecord.FromString(record)) for record in records]
 
 

@@ -7,6 +7,7 @@ from datetime import timedelta
 from uuid import UUID, uuid4
 
 import asyncpg
+import pytest
 from amends_orchestrator.journal import claims, leases
 from amends_orchestrator.journal.batch import Batch, Row
 from amends_orchestrator.journal.connection import Connect
@@ -23,12 +24,22 @@ async def waits_for_lock(connection: asyncpg.Connection, pid: int) -> bool:
     return await connection.fetchval("SELECT wait_event_type = 'Lock' FROM pg_stat_activity WHERE pid = $1", pid)
 
 
+shapes = pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside another run"])
+"""A statement about one run takes plain values, one about several takes arrays."""
+
+
+async def beside(journal: Journal, alone: bool) -> list[Row]:
+    return [] if alone else [Row(await journal.run(), 2, b"beside", None)]
+
+
+@shapes
 async def test_a_takeover_waits_for_the_open_commit_of_the_old_owner_and_reads_its_row(
-    journal: Journal, connect: Connect, connection: asyncpg.Connection
+    journal: Journal, connect: Connect, connection: asyncpg.Connection, alone: bool
 ):
     tail = await journal.run()
     old, new = await connect(), await connect()
-    batch = Batch.of([Row(tail, 2, b"intent", None)])
+    batch = Batch.of([Row(tail, 2, b"intent", None), *await beside(journal, alone)])
+    assert batch.single is alone
     transaction = old.transaction()
     await transaction.start()
     assert await old.fetch(batch.sql(), *batch.parameters()) == []
@@ -48,16 +59,19 @@ async def test_a_takeover_waits_for_the_open_commit_of_the_old_owner_and_reads_i
     await new.close()
 
 
+@shapes
 async def test_a_row_of_the_old_owner_waits_for_the_open_claim_and_is_refused(
-    journal: Journal, connect: Connect, connection: asyncpg.Connection
+    journal: Journal, connect: Connect, connection: asyncpg.Connection, alone: bool
 ):
     tail = await journal.run()
     old, new = await connect(), await connect()
-    batch = Batch.of([Row(tail, 2, b"late", Change(State.COMPLETED, release=True))])
+    others = await beside(journal, alone)
+    batch = Batch.of([Row(tail, 2, b"late", Change(State.COMPLETED, release=True)), *others])
     await leases.end(connection, journal.process)
     transaction = new.transaction()
     await transaction.start()
-    [taken] = await claims.claim(new, uuid4(), rules=RULES)
+    taken = await claims.claim_one(new, uuid4(), tail.id, rules=RULES)
+    assert taken is not None
     writing = asyncio.create_task(old.fetch(batch.sql(), *batch.parameters()))
     await eventually(lambda: waits_for_lock(connection, old.get_server_pid()))
     await transaction.commit()
@@ -67,6 +81,8 @@ async def test_a_row_of_the_old_owner_waits_for_the_open_claim_and_is_refused(
     run = await read_run(connection, tail.id)
     assert run is not None
     assert (run.state, run.fence) == (State.RUNNING, 2)
+    for other in others:
+        assert [record.record for record in await read_journal(connection, other.tail.id)] == [b"started", b"beside"]
     await old.close()
     await new.close()
 

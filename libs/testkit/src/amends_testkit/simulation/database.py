@@ -18,6 +18,7 @@ import asyncpg
 from amends_orchestrator.journal import claims, leases, reader, statements
 from amends_orchestrator.runner import resolution
 
+from amends_testkit.simulation.carried import carried, is_batch
 from amends_testkit.simulation.virtual import database_now
 
 Row = dict[str, Any]
@@ -59,7 +60,7 @@ class Database:
 
     def execute(self, sql: str, values: list[Any]) -> list[Any]:
         """Execute one statement. Raises what Postgres would."""
-        if sql.startswith("WITH \n") and ("appended AS" in sql or "started AS" in sql):
+        if is_batch(sql):
             return self._batch(sql, values)
         handler = _HANDLERS.get(sql)
         if handler is None:
@@ -68,19 +69,9 @@ class Database:
         return result
 
     def _batch(self, sql: str, values: list[Any]) -> list[Any]:
-        left = list(values)
-
-        def take(count: int) -> list[Any]:
-            taken = left[:count]
-            del left[:count]
-            return taken
-
-        rows = take(statements.OWNED_PARAMETERS + statements.APPENDED_PARAMETERS) if "appended AS" in sql else None
-        changes = take(statements.CHANGED_PARAMETERS) if "changed AS" in sql else None
-        starts = take(statements.STARTED_PARAMETERS) if "started AS" in sql else None
-        held = dict(zip(rows[0], rows[1], strict=True)) if rows else {}
-        owned = {run for run, fence in held.items() if self._holds(run, fence)}
-        new = [row for row in zip(*rows[2:], strict=True) if row[0] in owned] if rows else []
+        held, new, changes, starts = carried(sql, values)
+        owned = {run for run, fence in held if self._holds(run, fence)}
+        new = [row for row in new if row[0] in owned]
         taken = [(run, seq) for run in owned for seq, _, _ in self.journal[run]]
         taken += [(run, seq) for run, seq, _, _ in new]
         if len(set(taken)) < len(taken):
@@ -89,19 +80,19 @@ class Database:
             self.journal[run].append((seq, fence, record))
             if fence < self.runs[run]["fence"]:
                 self.outdated.append(f"record {seq} of run {str(run)[:8]} under fence {fence}")
-        for change in zip(*changes, strict=True) if changes else ():
+        for change in changes:
             if change[0] in owned:
                 self._change(*change)
-        refused = [(run,) for run in held if run not in owned]
+        refused = [(run,) for run, _ in held if run not in owned]
         return refused + self._starts(starts)
 
     def _holds(self, run: UUID, fence: int) -> bool:
         return run in self.runs and (not self.faults.fenced or self.runs[run]["fence"] == fence)
 
-    def _starts(self, columns: list[Any] | None) -> list[Any]:
+    def _starts(self, starts: list[tuple[Any, ...]]) -> list[Any]:
         refused: list[Any] = []
-        for start in zip(*columns, strict=True) if columns else ():
-            run, namespace, saga, key, payload, digest, rules, owner, traceparent, record = start
+        for start in starts:
+            run, record, namespace, saga, key, payload, digest, rules, owner, traceparent = start
             if (namespace, key) in self.keys:
                 refused.append((run,))
                 continue

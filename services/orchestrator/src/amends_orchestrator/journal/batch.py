@@ -44,7 +44,7 @@ class Start:
     answered: Answered
 
 
-statement = lru_cache(maxsize=8)(batch_statement)
+statement = lru_cache(maxsize=16)(batch_statement)
 
 
 @dataclass(slots=True)
@@ -94,50 +94,54 @@ class Batch:
 
     def sql(self) -> str:
         """The statement for what is in it."""
-        return statement(starts=bool(self.starts), rows=bool(self.rows), changes=bool(self.changes))
+        return statement(starts=bool(self.starts), rows=bool(self.rows), changes=bool(self.changes), one=self.single)
 
-    def parameters(self) -> list[Sequence[Any]]:
-        """The statement's parameters, in its order."""
-        values: list[Sequence[Any]] = []
+    def parameters(self) -> list[Any]:
+        """The statement's parameters, in its order: one value or one array for each column."""
+        values: list[Any] = []
+        one = self.single
         if self.rows:
-            values += [[*self.tails], [tail.fence for tail in self.tails.values()]]
-            values.append([row.tail.id for row in self.rows])
-            values.append([row.seq for row in self.rows])
-            values.append([row.tail.fence for row in self.rows])
-            values.append([row.record for row in self.rows])
+            _add(values, [(tail.id, tail.fence) for tail in self.tails.values()], plain=one)
+            rows = [(row.tail.id, row.seq, row.tail.fence, row.record) for row in self.rows]
+            _add(values, rows, plain=False)
         if self.changes:
-            values += _changes(self.changes)
+            _add(values, [_change(run_id, change) for run_id, change in self.changes.items()], plain=one)
         if self.starts:
-            values += _starts([start.new for start in self.starts])
+            _add(values, [_start(start.new) for start in self.starts], plain=one)
         return values
 
 
-def _starts(new: list[NewRun]) -> list[Sequence[Any]]:
-    return [
-        [run.id for run in new],
-        [run.namespace for run in new],
-        [run.saga for run in new],
-        [run.key for run in new],
-        [run.payload for run in new],
-        [run.digest for run in new],
-        [run.rules for run in new],
-        [run.owner for run in new],
-        [run.traceparent for run in new],
-        [run.record for run in new],
-    ]
+def _add(values: list[Any], rows: Sequence[tuple[Any, ...]], *, plain: bool) -> None:
+    values.extend(rows[0] if plain else zip(*rows, strict=True))
 
 
-def _changes(changes: dict[UUID, Change]) -> list[Sequence[Any]]:
-    rows = [*changes.values()]
-    return [
-        [*changes],
-        [int(row.state) for row in rows],
-        [row.release for row in rows],
-        [row.due for row in rows],
-        [row.step for row in rows],
-        [row.reason for row in rows],
-        [row.message for row in rows],
-        [row.skipped_by_person for row in rows],
-        [row.stalled for row in rows],
-        [row.next_attempt for row in rows],
-    ]
+def _start(new: NewRun) -> tuple[Any, ...]:
+    """The columns of `statements.START`."""
+    return (
+        new.id,
+        new.record,
+        new.namespace,
+        new.saga,
+        new.key,
+        new.payload,
+        new.digest,
+        new.rules,
+        new.owner,
+        new.traceparent,
+    )
+
+
+def _change(run_id: UUID, change: Change) -> tuple[Any, ...]:
+    """The columns of `statements.CHANGE`."""
+    return (
+        run_id,
+        int(change.state),
+        change.release,
+        change.due,
+        change.step,
+        change.reason,
+        change.message,
+        change.skipped_by_person,
+        change.stalled,
+        change.next_attempt,
+    )

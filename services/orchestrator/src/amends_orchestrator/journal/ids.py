@@ -11,6 +11,8 @@ import time
 from datetime import UTC, datetime
 from uuid import UUID
 
+from asyncpg.pgproto.pgproto import UUID as FastUUID
+
 
 class RunIds:
     """Makes run ids. Seventy-four bits of each are random, so that ids cannot be guessed or collide."""
@@ -32,4 +34,5 @@ class RunIds:
         chance = int.from_bytes(os.urandom(10), "big")
         value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | chance
         value = value & ~(0xF << 76) | 0x7 << 76
-        return UUID(int=value & ~(0x3 << 62) | 0x2 << 62)
+        # As those that come from the database: hashed and written to it without a line of Python.
+        return FastUUID((value & ~(0x3 << 62) | 0x2 << 62).to_bytes(16, "big"))

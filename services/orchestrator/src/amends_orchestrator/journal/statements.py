@@ -5,17 +5,66 @@ locked. A takeover therefore either waits for it or makes it see the new fence; 
 committed after the new owner has read the journal. NO KEY UPDATE is taken rather than SHARE, which would do,
 because some of the rows are updated too, and a lock that is never raised cannot deadlock.
 
+What a batch brings comes as one array for each column; a batch of one run brings plain values instead, which cost
+both ends less.
+
 `(x IN (SELECT ...)) IS TRUE` keeps the planner from a nested loop over both lists: it guesses ten rows for an array of
 any length. `connect` forces generic plans, because planning takes longer than running.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+# What each part takes: columns and their types, in the order of its parameters.
+HELD = {"id": "uuid", "fence": "bigint"}
+ROW = {"run_id": "uuid", "seq": "bigint", "fence": "bigint", "record": "bytea"}
+CHANGE = {
+    "id": "uuid",
+    "state": "smallint",
+    "release": "boolean",
+    "due": "interval",
+    "step": "text",
+    "reason": "text",
+    "message": "text",
+    "skipped": "integer",
+    "stalled": "interval",
+    "next_attempt": "interval",
+}
+START = {
+    "id": "uuid",
+    "record": "bytea",
+    "namespace": "text",
+    "saga": "text",
+    "idempotency_key": "text",
+    "payload": "bytea",
+    "digest": "bytea",
+    "rules": "smallint",
+    "owner": "uuid",
+    "traceparent": "text",
+}
+
 _OWNED = """
 owned AS MATERIALIZED (
-    SELECT run.id FROM run JOIN unnest({0}::uuid[], {1}::bigint[]) AS held (id, fence)
-        ON run.id = held.id AND run.fence = held.fence
+    SELECT run.id FROM run JOIN {held} ON run.id = held.id AND run.fence = held.fence
     ORDER BY run.id FOR NO KEY UPDATE OF run
+)"""
+
+_APPENDED = """
+appended AS (
+    INSERT INTO journal (run_id, seq, fence, record)
+    SELECT run_id, seq, fence, record FROM {row} WHERE (run_id IN (SELECT id FROM owned)) IS TRUE
+)"""
+
+_CHANGED = """
+changed AS (
+    UPDATE run SET
+        state = change.state, owner = CASE WHEN change.release THEN NULL ELSE run.owner END,
+        due_at = clock_timestamp() + change.due, ended_at = CASE WHEN change.state >= 4 THEN clock_timestamp() END,
+        step = change.step, reason = change.reason, message = change.message, skipped_by_person = change.skipped,
+        stalled_since = clock_timestamp() - change.stalled, next_attempt_at = clock_timestamp() + change.next_attempt
+    FROM {change}
+    WHERE run.id = change.id AND (change.id IN (SELECT id FROM owned)) IS TRUE
 )"""
 
 _STARTED = """
@@ -24,68 +73,60 @@ started AS (
                      fence, state)
     SELECT id, namespace, saga, idempotency_key, payload, digest, rules, owner,
            CASE WHEN owner IS NULL THEN clock_timestamp() END, traceparent, 1, 1
-    FROM unnest({0}::uuid[], {1}::text[], {2}::text[], {3}::text[], {4}::bytea[], {5}::bytea[], {6}::smallint[],
-                {7}::uuid[], {8}::text[])
-        AS new (id, namespace, saga, idempotency_key, payload, digest, rules, owner, traceparent)
+    FROM {start}
     ORDER BY namespace, idempotency_key
     ON CONFLICT (namespace, idempotency_key) DO NOTHING
     RETURNING id
 ), first AS (
     INSERT INTO journal (run_id, seq, fence, record)
-    SELECT id, 1, 1, record FROM unnest({0}::uuid[], {9}::bytea[]) AS new (id, record)
-    WHERE (id IN (SELECT id FROM started)) IS TRUE
+    SELECT id, 1, 1, record FROM {record} WHERE (id IN (SELECT id FROM started)) IS TRUE
 )"""
 
-_CHANGED = """
-changed AS (
-    UPDATE run SET
-        state = new.state, owner = CASE WHEN new.release THEN NULL ELSE run.owner END,
-        due_at = clock_timestamp() + new.due, ended_at = CASE WHEN new.state >= 4 THEN clock_timestamp() END,
-        step = new.step, reason = new.reason, message = new.message, skipped_by_person = new.skipped,
-        stalled_since = clock_timestamp() - new.stalled, next_attempt_at = clock_timestamp() + new.next_attempt
-    FROM unnest({0}::uuid[], {1}::smallint[], {2}::boolean[], {3}::interval[], {4}::text[], {5}::text[],
-                {6}::text[], {7}::integer[], {8}::interval[], {9}::interval[])
-        AS new (id, state, release, due, step, reason, message, skipped, stalled, next_attempt)
-    WHERE run.id = new.id AND (new.id IN (SELECT id FROM owned)) IS TRUE
-)"""
-
-_APPENDED = """
-appended AS (
-    INSERT INTO journal (run_id, seq, fence, record)
-    SELECT run_id, seq, fence, record
-    FROM unnest({0}::uuid[], {1}::bigint[], {2}::bigint[], {3}::bytea[]) AS new (run_id, seq, fence, record)
-    WHERE (run_id IN (SELECT id FROM owned)) IS TRUE
-)"""
-
-_LOST = "SELECT id FROM unnest({0}::uuid[]) AS held (id) WHERE id NOT IN (SELECT id FROM owned)"
-_KNOWN = "SELECT id FROM unnest({0}::uuid[]) AS asked (id) WHERE id NOT IN (SELECT id FROM started)"
-
-# How many parameters each part takes; the writer gives them in this order.
-OWNED_PARAMETERS, STARTED_PARAMETERS, CHANGED_PARAMETERS, APPENDED_PARAMETERS = 2, 10, 10, 4
+_LOST = "SELECT id FROM {held} WHERE id NOT IN (SELECT id FROM owned)"
+_KNOWN = "SELECT id FROM {asked} WHERE id NOT IN (SELECT id FROM started)"
 
 
-def batch_statement(*, starts: bool, rows: bool, changes: bool) -> str:
-    """The statement of a batch. It returns the ids that were refused: fenced runs, and starts whose key exists."""
+def batch_statement(*, starts: bool, rows: bool, changes: bool, one: bool) -> str:
+    """The statement of a batch. It returns the ids that were refused: fenced runs, and starts whose key exists.
+
+    Its parameters are those of `held` and `row`, of `change` and of `start`, as far as they are wanted. `one` is
+    whether the batch is about one run: then only the columns of `row` are arrays.
+    """
     parts: list[str] = []
     answers: list[str] = []
     used = 0
 
-    def take(template: str, count: int) -> str:
+    def take(name: str, columns: Mapping[str, str], *, plain: bool = one) -> str:
         nonlocal used
-        names = [f"${used + n + 1}" for n in range(count)]
-        used += count
-        return template.format(*names)
+        source = _source(name, columns, used, plain=plain)
+        used += len(columns)
+        return source
 
     if rows:
-        answers.append(_LOST.format(f"${used + 1}"))
-        parts.append(take(_OWNED, OWNED_PARAMETERS))
-        parts.append(take(_APPENDED, APPENDED_PARAMETERS))
+        answers.append(_LOST.format(held=_source("held", _first(HELD, 1), used, plain=one)))
+        parts.append(_OWNED.format(held=take("held", HELD)))
+        parts.append(_APPENDED.format(row=take("row", ROW, plain=False)))
     if changes:
-        parts.append(take(_CHANGED, CHANGED_PARAMETERS))
+        parts.append(_CHANGED.format(change=take("change", CHANGE)))
     if starts:
-        answers.append(_KNOWN.format(f"${used + 1}"))
-        parts.append(take(_STARTED, STARTED_PARAMETERS))
+        answers.append(_KNOWN.format(asked=_source("asked", _first(START, 1), used, plain=one)))
+        record = _source("made", _first(START, 2), used, plain=one)
+        parts.append(_STARTED.format(start=take("start", START), record=record))
     return "WITH " + ", ".join(parts) + "\n" + "\nUNION ALL ".join(answers)
+
+
+def _first(columns: Mapping[str, str], count: int) -> dict[str, str]:
+    return dict([*columns.items()][:count])
+
+
+def _source(name: str, columns: Mapping[str, str], before: int, *, plain: bool) -> str:
+    """A table of what comes with the parameters after the first `before`."""
+    names = ", ".join(columns)
+    if plain:
+        values = ", ".join(f"${before + at}::{kind}" for at, kind in enumerate(columns.values(), 1))
+        return f"(VALUES ({values})) AS {name} ({names})"
+    arrays = ", ".join(f"${before + at}::{kind}[]" for at, kind in enumerate(columns.values(), 1))
+    return f"unnest({arrays}) AS {name} ({names})"
 
 
 # Which rows of a batch are in the journal already, and under which fence.

@@ -243,15 +243,18 @@ class Fleet:
             if not answer.done():
                 answer.set_exception(what)
             return
-        if not answer.done():
-            live = run if here and what.created else self.runs.get(what.run_id)
-            answer.set_result(Begun(what.run_id, what.created, what.payload == payload, live))
+        live = run if here and what.created else self.runs.get(what.run_id)
+        begun = Begun(what.run_id, what.created, what.payload == payload, live)
         if what.created:
             RUNS_STARTED.labels(namespace=run.info.namespace, saga=run.info.saga).inc()
             if here:
                 run.tell(ev.Durable(1))
             else:
                 self.room.set()
+        if self.at_leisure:
+            self.when_sent(_give, answer, begun)
+        else:
+            _give(answer, begun)
 
     def _new(self, definition: Definition, namespace: str, traceparent: str) -> LiveRun:
         run_id = self._ids.next()
@@ -308,6 +311,11 @@ class Fleet:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _give(answer: asyncio.Future[Begun], begun: Begun) -> None:
+    if not answer.done():
+        answer.set_result(begun)
 
 
 def restore(definition: Definition, claimed: Claimed) -> RunState:

@@ -16,7 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What each part takes: columns and their types, in the order of its parameters.
+# What each part takes: columns and their types, in the order of its parameters. A start begins with what its first
+# record needs, which is read apart.
 HELD = {"id": "uuid", "fence": "bigint"}
 ROW = {"run_id": "uuid", "seq": "bigint", "fence": "bigint", "record": "bytea"}
 CHANGE = {

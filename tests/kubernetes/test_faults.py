@@ -3,11 +3,13 @@
 import asyncio
 import itertools
 import json
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 
 import pytest
+from aiohttp import web
 from amends_embedded import Child
 from amends_testkit.kube_proxy import KubeProxy, Passing, refusal
 from amends_testkit.kubernetes import Kubernetes
@@ -17,13 +19,9 @@ from amends.saga.v1 import definition_service_pb2 as definitions
 from amends.saga.v1 import run_pb2
 from shop.payments.v1 import payments_pb2
 
-from .conftest import Platform, a_namespace
+from .conftest import Namespace, Platform, a_namespace
 
 PATIENCE = timedelta(seconds=40)
-
-
-def ended(child: Child) -> bool:
-    return not child.alive
 
 
 async def once(namespace, name: str, uid: str):
@@ -40,35 +38,78 @@ async def completes(namespace, name: str, phase: str = "Completed"):
     return body
 
 
+@dataclass(slots=True)
+class ShortLives:
+    """Operators one after the other, each killed as soon as the server has answered its first write to a path.
+
+    What else such an operator has under way by then never arrives, so one life is one write whatever the timing.
+    """
+
+    namespace: Namespace
+    proxy: KubeProxy
+    part: str = ""
+    """Of the path of the writes that count; the others pass."""
+    lives: int = 0
+    _written: int = 0
+    _started: asyncio.Queue[Child] = field(default_factory=asyncio.Queue)
+
+    def __post_init__(self) -> None:
+        self.proxy.faults.refuse = self._refuse
+        self.proxy.faults.answered = self._kill
+
+    async def live(self, enough: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """One life: until it is over, or there is `enough` without another write."""
+        self.lives += 1
+        operator = await self.namespace.start(server=self.proxy.url)
+        self._started.put_nowait(operator)
+
+        async def over() -> bool:
+            return not operator.alive or (enough is not None and await enough())
+
+        await eventually(over, timeout=PATIENCE)
+
+    def end(self) -> None:
+        """The next operator lives on."""
+        self.proxy.faults.refuse = lambda passing: None
+        self.proxy.faults.answered = None
+
+    def _counts(self, passing: Passing) -> bool:
+        return passing.writes and self.part in passing.path
+
+    def _refuse(self, passing: Passing) -> web.Response | None:
+        if not self._counts(passing):
+            return None
+        if self._written == self.lives:
+            return refusal(500, "Killed")
+        self._written += 1
+        return None
+
+    async def _kill(self, passing: Passing, status: int) -> None:
+        if self._counts(passing):
+            (await self._started.get()).kill()
+
+
 async def test_an_operator_that_is_killed_after_each_write_converges(faulty, proxy: KubeProxy) -> None:
     """Every life of the operator ends with its first write about the run; the next one goes on from what it finds."""
-    operator = None
+    operators = ShortLives(faulty, proxy, "killed")
     decided = False
-
-    async def kill(passing: Passing, status: int) -> None:
-        if "killed" in passing.path and operator is not None and operator.alive:
-            operator.kill()
 
     async def over() -> bool:
         body = await faulty.get("sagarun", "killed")
         return body.get("status", {}).get("phase") == "Compensated" and not body["metadata"].get("finalizers")
 
-    proxy.faults.answered = kill
     await faulty.apply(faulty.run("parked", "killed"))
-    lives = 0
     while not await over():
-        lives += 1
-        assert lives < 15
-        operator = await faulty.start(server=proxy.url)
-        await eventually(partial(ended, operator), timeout=PATIENCE)
+        assert operators.lives < 15
+        await operators.live()
         parked = (await faulty.get("sagarun", "killed")).get("status", {}).get("phase") == "Parked"
         if parked and not decided:
             decided = True
             close = payments_pb2.CloseDisputeRequest(order_id=f"{faulty.name}-killed")
             await faulty.platform.shop.payments.CloseDispute(close, timeout=20)
             await faulty.kubectl("annotate", "sagarun", "killed", "amends.dev/retry=closed", "amends.dev/actor=grace")
-    assert lives >= 5  # finalizer, status, annotations off, status, finalizer off
-    proxy.faults.answered = None
+    assert operators.lives >= 5  # finalizer, status, annotations off, status, finalizer off
+    operators.end()
     run = await once(faulty, "killed", (await faulty.get("sagarun", "killed"))["metadata"]["uid"])
     assert run.state == run_pb2.RUN_STATE_COMPENSATED
     assert [event.actor for event in await faulty.platform.timeline(run.run_id) if event.actor] == ["grace"]
@@ -81,11 +122,7 @@ async def test_an_operator_that_is_killed_after_each_write_brings_all_definition
 ) -> None:
     """Statuses, events and the compiled policies of a whole installation, one write for each life of the operator."""
     async with a_namespace(cluster, platform, tmp_path, "restarted") as namespace:
-        operator: Child | None = None
-
-        async def kill(passing: Passing, status: int) -> None:
-            if operator is not None and operator.alive:
-                operator.kill()
+        operators = ShortLives(namespace, proxy)
 
         async def ready() -> bool:
             listed = json.loads(await namespace.kubectl("get", "sagas,participants,retrypolicies", "-o", "json"))
@@ -93,20 +130,13 @@ async def test_an_operator_that_is_killed_after_each_write_brings_all_definition
             phases = [item.get("status", {}).get("phase") for item in listed["items"]]
             return phases == ["Accepted"] * 6 and bool(config_map)
 
-        async def killed_or_ready() -> bool:
-            return (operator is not None and not operator.alive) or await ready()
-
-        proxy.faults.answered = kill
         folder = ("shop/participants.yaml", "shop/retry-policies.yaml", "shop/saga.yaml")
         await namespace.apply(*(document for path in folder for document in namespace.example(path)))
-        lives = 0
         while not await ready():
-            lives += 1
-            assert lives < 40
-            operator = await namespace.start(server=proxy.url)
-            await eventually(killed_or_ready, timeout=PATIENCE)
-        assert lives >= 5  # several writes are under way at once, and die together
-        proxy.faults.answered = None
+            assert operators.lives < 40
+            await operators.live(enough=ready)
+        assert operators.lives >= 7  # six statuses and the compiled policies
+        operators.end()
         await namespace.start(server=proxy.url)
         await namespace.apply(namespace.run("completed", "after-all"))
         await completes(namespace, "after-all")

@@ -4,6 +4,7 @@ Subject and peers find the same number of ready things and stop when none is lef
 """
 
 import asyncio
+import gc
 import time
 from collections.abc import Mapping
 from contextlib import AsyncExitStack
@@ -11,6 +12,7 @@ from typing import Any
 from uuid import uuid4
 
 import asyncpg
+from amends_orchestrator.assemble import GC_THRESHOLDS
 from amends_orchestrator.journal import claims
 from amends_orchestrator.journal.batch import Batch, Row
 from amends_orchestrator.journal.connection import connector
@@ -133,6 +135,8 @@ async def p6(options: Options, progress: Progress) -> list[Comparison]:
         queue = Queue(url)
         await queue.open(64)
         stack.push_async_callback(queue.close)
+        stack.callback(gc.set_threshold, *gc.get_threshold())
+        gc.set_threshold(*GC_THRESHOLDS)  # this process does what an orchestrator does, and as it does it
 
         async def subject() -> Mapping[str, Any]:
             return await queue.round(runs, WORKERS)

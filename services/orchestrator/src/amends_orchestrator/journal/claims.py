@@ -20,20 +20,21 @@ BATCH = 64
 
 _RETURNING = ", ".join(f"run.{column.strip()}" for column in COLUMNS.split(","))
 
+# Neither runs that are not due yet nor those that have ended are looked at. The time is the statement's, for which an
+# index can be searched; the clock's goes on while a statement runs. What was locked is then found as an array of keys:
+# a join may be planned as one that walks along all of them.
 _CLAIM = f"""
 WITH due AS (
     SELECT id FROM run
-    WHERE owner IS NULL AND due_at <= clock_timestamp() AND rules <= $3
+    WHERE owner IS NULL AND due_at <= statement_timestamp() AND rules <= $3
     ORDER BY due_at LIMIT $2 FOR UPDATE SKIP LOCKED
 ), orphaned AS (
     SELECT run.id FROM run
     WHERE run.owner IN (SELECT id FROM process WHERE expires_at < clock_timestamp() AND id <> $1) AND rules <= $3
     LIMIT greatest($2 - (SELECT count(*) FROM due), 0) FOR UPDATE OF run SKIP LOCKED
-), mine AS (
-    SELECT id FROM due UNION ALL SELECT id FROM orphaned
 )
-UPDATE run SET owner = $1, fence = run.fence + 1, due_at = NULL
-FROM mine WHERE run.id = mine.id
+UPDATE run SET owner = $1, fence = fence + 1, due_at = NULL
+WHERE id = ANY (ARRAY(SELECT id FROM due UNION ALL SELECT id FROM orphaned))
 RETURNING {_RETURNING}
 """  # noqa: S608 - column names of ours
 

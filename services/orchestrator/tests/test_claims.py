@@ -1,0 +1,51 @@
+"""What a claim takes of many runs that are due, and what it looks at of many that are not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+from amends_orchestrator.journal import claims
+
+# A second between them; the first is due before the others.
+_MAKE = """
+INSERT INTO run (id, namespace, saga, idempotency_key, payload, digest, rules, fence, state, due_at)
+SELECT gen_random_uuid(), 'shop', 'saga', gen_random_uuid()::text, '', '', 1, 1, 1, moment
+FROM generate_series(statement_timestamp() + $1, statement_timestamp() + $1 + interval '99 s', interval '1 s') AS moment
+RETURNING id
+"""
+
+
+async def a_hundred(connection: asyncpg.Connection, due: str) -> list[UUID]:
+    """Runs that wait for an owner, the one that is due first before the others."""
+    return [row[0] for row in await connection.fetch(_MAKE.replace("$1", f"interval '{due}'"))]
+
+
+async def test_those_that_are_due_longest_are_taken_first(connection: asyncpg.Connection):
+    younger = await a_hundred(connection, "-1 hour")
+    older = await a_hundred(connection, "-2 hours")
+    taken = [{run.id for run in await claims.claim(connection, uuid4(), rules=1)} for _ in range(5)]
+    assert taken == [set(part) for part in (older[:64], (*older[64:], *younger[:28]), younger[28:92], younger[92:], ())]
+
+
+def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    if "Index Name" in plan:
+        yield plan
+    for below in plan.get("Plans", ()):
+        yield from scans(below)
+
+
+async def test_runs_that_are_not_due_yet_and_those_that_have_ended_are_not_looked_at(connection: asyncpg.Connection):
+    await a_hundred(connection, "-1 hour")
+    await connection.execute("UPDATE run SET due_at = NULL, state = 4")
+    await a_hundred(connection, "1 hour")
+    await connection.execute("ANALYZE run")
+    await connection.execute(f"PREPARE a_claim (uuid, integer, smallint) AS {claims._CLAIM}")
+    found = await connection.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE a_claim (gen_random_uuid(), 64, 1)")
+    looked = {scan["Index Name"]: scan for scan in scans(json.loads(found)[0]["Plan"])}
+    assert looked["run_due"]["Index Cond"] == "(due_at <= statement_timestamp())"
+    assert looked["run_pkey"]["Index Cond"].startswith("(id = ANY (")
+    assert [looked[index].get("Rows Removed by Filter", 0) for index in ("run_due", "run_pkey")] == [0, 0]

@@ -4,29 +4,33 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 from amends_orchestrator.journal import claims
 
+HOUR = timedelta(hours=1)
+
 # A second between them; the first is due before the others.
 _MAKE = """
 INSERT INTO run (id, namespace, saga, idempotency_key, payload, digest, rules, fence, state, due_at)
-SELECT gen_random_uuid(), 'shop', 'saga', gen_random_uuid()::text, '', '', 1, 1, 1, moment
-FROM generate_series(statement_timestamp() + $1, statement_timestamp() + $1 + interval '99 s', interval '1 s') AS moment
+SELECT gen_random_uuid(), 'shop', 'saga', gen_random_uuid()::text, '', '', 1, 1, 1,
+       statement_timestamp() + $1 + second * interval '1 second'
+FROM generate_series(0, 99) AS second
 RETURNING id
 """
 
 
-async def a_hundred(connection: asyncpg.Connection, due: str) -> list[UUID]:
+async def a_hundred(connection: asyncpg.Connection, due: timedelta) -> list[UUID]:
     """Runs that wait for an owner, the one that is due first before the others."""
-    return [row[0] for row in await connection.fetch(_MAKE.replace("$1", f"interval '{due}'"))]
+    return [row[0] for row in await connection.fetch(_MAKE, due)]
 
 
 async def test_those_that_are_due_longest_are_taken_first(connection: asyncpg.Connection):
-    younger = await a_hundred(connection, "-1 hour")
-    older = await a_hundred(connection, "-2 hours")
+    younger = await a_hundred(connection, -HOUR)
+    older = await a_hundred(connection, -2 * HOUR)
     taken = [{run.id for run in await claims.claim(connection, uuid4(), rules=1)} for _ in range(5)]
     assert taken == [set(part) for part in (older[:64], (*older[64:], *younger[:28]), younger[28:92], younger[92:], ())]
 
@@ -39,9 +43,9 @@ def scans(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 async def test_runs_that_are_not_due_yet_and_those_that_have_ended_are_not_looked_at(connection: asyncpg.Connection):
-    await a_hundred(connection, "-1 hour")
+    await a_hundred(connection, -HOUR)
     await connection.execute("UPDATE run SET due_at = NULL, state = 4")
-    await a_hundred(connection, "1 hour")
+    await a_hundred(connection, HOUR)
     await connection.execute("ANALYZE run")
     await connection.execute(f"PREPARE a_claim (uuid, integer, smallint) AS {claims._CLAIM}")
     found = await connection.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE a_claim (gen_random_uuid(), 64, 1)")

@@ -18,8 +18,6 @@ Queries = Any  # an asyncpg connection, of a pool or not
 
 BATCH = 64
 
-_RETURNING = ", ".join(f"run.{column.strip()}" for column in COLUMNS.split(","))
-
 # Neither runs that are not due yet nor those that have ended are looked at. The time is the statement's, for which an
 # index can be searched; the clock's goes on while a statement runs. What was locked is then found as an array of keys:
 # a join may be planned as one that walks along all of them.
@@ -35,7 +33,7 @@ WITH due AS (
 )
 UPDATE run SET owner = $1, fence = fence + 1, due_at = NULL
 WHERE id = ANY (ARRAY(SELECT id FROM due UNION ALL SELECT id FROM orphaned))
-RETURNING {_RETURNING}
+RETURNING {COLUMNS}
 """  # noqa: S608 - column names of ours
 
 # One run, whoever waits for it; only if nobody owns it, or its owner's lease has run out.
@@ -43,7 +41,7 @@ _CLAIM_ONE = f"""
 UPDATE run SET owner = $2, fence = run.fence + 1, due_at = NULL
 WHERE id = $1 AND state < 3 AND rules <= $3 AND (
     owner IS NULL OR owner IN (SELECT id FROM process WHERE expires_at < clock_timestamp()))
-RETURNING {_RETURNING}
+RETURNING {COLUMNS}
 """  # noqa: S608 - column names of ours
 
 _NEXT_DUE = "SELECT min(due_at) - clock_timestamp() FROM run WHERE owner IS NULL AND due_at IS NOT NULL"

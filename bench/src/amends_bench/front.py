@@ -10,6 +10,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from amends_chassis.dial import dial
 
 from amends_bench.process import serve_until_told
 from shop.inventory.v1 import inventory_pb2
@@ -71,9 +72,9 @@ class Front(OrderServiceServicer):
 async def main() -> None:
     """Serves until told to stop. Targets come as AMENDS_BENCH_INVENTORY, _PAYMENTS and _SHIPPING."""
     async with (
-        grpc.aio.insecure_channel(os.environ["AMENDS_BENCH_INVENTORY"]) as inventory,
-        grpc.aio.insecure_channel(os.environ["AMENDS_BENCH_PAYMENTS"]) as payments,
-        grpc.aio.insecure_channel(os.environ["AMENDS_BENCH_SHIPPING"]) as shipping,
+        dial(os.environ["AMENDS_BENCH_INVENTORY"]) as inventory,
+        dial(os.environ["AMENDS_BENCH_PAYMENTS"]) as payments,
+        dial(os.environ["AMENDS_BENCH_SHIPPING"]) as shipping,
     ):
         front = Front(  # type: ignore[abstract] # what it does not do is answered with UNIMPLEMENTED
             InventoryServiceStub(inventory),

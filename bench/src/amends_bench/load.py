@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 import grpc.aio
+from amends_chassis.dial import dial
 
 from amends.saga.v1 import run_pb2, run_service_pb2
 from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
@@ -127,7 +128,7 @@ class Generator:
 
     def _channel(self, target: str) -> grpc.aio.Channel:
         if target not in self._channels:
-            self._channels[target] = grpc.aio.insecure_channel(target)
+            self._channels[target] = dial(target)
         return self._channels[target]
 
     async def close(self) -> None:

@@ -18,6 +18,7 @@ from typing import Any
 import asyncpg
 import grpc
 import grpc.aio
+from amends_chassis.dial import dial
 from amends_contracts import descriptor_set
 from amends_embedded import Child, Children, Postgres
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -109,7 +110,7 @@ class World:
 
     async def apply(self) -> None:
         """Puts the participants, the policy and the saga in force."""
-        async with grpc.aio.insecure_channel(self.orchestrators[0]) as channel:
+        async with dial(self.orchestrators[0]) as channel:
             stub: Any = DefinitionServiceStub(channel)
             for name, service in SERVICES.items():
                 text = (FOLDER / "participant.yaml").read_text()
@@ -126,7 +127,7 @@ class World:
         """Puts a saga in force. No participant that is called knows its input: it brings its descriptors."""
         contracts = base64.b64encode(descriptor_set().SerializeToString()).decode()
         manifest = api.Manifest(text=text.replace("DESCRIPTORS", contracts), source="saga.yaml")
-        async with grpc.aio.insecure_channel(self.orchestrators[0]) as channel:
+        async with dial(self.orchestrators[0]) as channel:
             stub: Any = DefinitionServiceStub(channel)
             _accepted(await stub.ApplySaga(api.ApplySagaRequest(manifest=manifest, namespace=NAMESPACE)))
 
@@ -166,7 +167,7 @@ async def check_durable(url: str) -> None:
 
 async def _serving(address: str) -> None:
     """Waits until a process says that it is ready."""
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with dial(address) as channel:
         health: Any = HealthStub(channel)
         async with asyncio.timeout(READY.total_seconds()):
             while True:

@@ -28,6 +28,13 @@ DEFAULT = "127.0.0.1:7400"
 """Where `amends dev` listens unless told otherwise."""
 CALL_TIMEOUT = timedelta(seconds=15)
 MAX_MESSAGE_BYTES = 16 * 1024 * 1024
+CHANNEL = (
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    # A box on the way may forget a connection without a word. Then the ping gets no answer, and the call ends.
+    ("grpc.keepalive_time_ms", 10_000),
+    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.http2.max_pings_without_data", 0),
+)
 
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
@@ -132,9 +139,9 @@ def _open(target: str, found: str, forward: cluster.Forward | None = None) -> It
         raise usage(f"`{target}` is no address", "Give host:port, e.g. --address 127.0.0.1:7400.")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines are no answer to a person
     import grpc
+    from amends_chassis.dial import dial_blocking
 
-    options = [("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)]
-    with grpc.insecure_channel(target, options) as channel:
+    with dial_blocking(target, CHANNEL) as channel:
         try:
             yield Connection(channel, forward)
         except grpc.RpcError as error:

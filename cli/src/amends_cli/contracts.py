@@ -100,10 +100,10 @@ def _callers(participant: Any) -> list[str]:
 
 
 async def _contract(participant: Any) -> "FileDescriptorSet":
-    import grpc.aio
+    from amends_chassis.dial import dial
 
     with _reachable(participant.target) as target:
-        async with grpc.aio.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)]) as channel:
+        async with dial(target) as channel:
             return await reflect(channel, participant.service)
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import typer
+from amends_chassis.dial import dial
 from amends_embedded import Child, ChildDied, Children, Postgres, PostgresAlreadyRunning, PostgresError, ReportTimeout
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -94,7 +95,7 @@ async def _ready(orchestrator: Child) -> str:
 async def _serving(orchestrator: Child, address: str) -> None:
     """It reports as soon as it listens; ready it is when its tables are there."""
     end = asyncio.get_running_loop().time() + READY.total_seconds()
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with dial(address) as channel:
         health: Any = HealthStub(channel)
         while orchestrator.alive and asyncio.get_running_loop().time() < end:
             with contextlib.suppress(grpc.aio.AioRpcError):

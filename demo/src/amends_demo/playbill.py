@@ -68,7 +68,9 @@ async def _audit(stack: Stack, telling: Telling) -> None:
         stderr=asyncio.subprocess.STDOUT,
     )
     said = (await process.communicate())[0].decode(errors="replace")
-    telling.say("  $ amends audit\n" + "\n".join(f"  {line}" for line in said.splitlines()))
+    telling.say("  $ amends audit")
+    for line in said.splitlines():
+        telling.say(f"  {line}")
     telling.claim("amends audit finds every invariant kept by every run", process.returncode == 0, said)
 
 

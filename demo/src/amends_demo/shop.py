@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
+from amends_chassis.dial import dial
 
 from amends.saga.v1 import run_pb2, run_service_pb2
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
@@ -117,11 +118,11 @@ def order(order_id: str, card: str, *, country: str, quantity: int) -> orders_pb
 async def reaching(addresses: Mapping[str, str], orchestrator: str) -> AsyncIterator[Shop]:
     """Channels to a shop whose services are at these addresses, by name; to the orchestrator at a gRPC target."""
     async with (
-        grpc.aio.insecure_channel(addresses["orders"]) as orders,
-        grpc.aio.insecure_channel(addresses["inventory"]) as inventory,
-        grpc.aio.insecure_channel(addresses["payments"]) as payments,
-        grpc.aio.insecure_channel(addresses["shipping"]) as shipping,
-        grpc.aio.insecure_channel(orchestrator) as runs,
+        dial(addresses["orders"]) as orders,
+        dial(addresses["inventory"]) as inventory,
+        dial(addresses["payments"]) as payments,
+        dial(addresses["shipping"]) as shipping,
+        dial(orchestrator) as runs,
     ):
         yield Shop(
             OrderServiceStub(orders),

@@ -15,6 +15,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from amends_chassis.dial import dial
 from amends_embedded import Child, ChildDied, Children, Postgres
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
@@ -138,7 +139,7 @@ class Stack:
 async def _serving(child: Child, address: str) -> None:
     """A process reports as soon as it listens; ready it is when its database is there and migrated."""
     end = asyncio.get_running_loop().time() + READY.total_seconds()
-    async with grpc.aio.insecure_channel(address) as channel:
+    async with dial(address) as channel:
         health: Any = HealthStub(channel)
         while child.alive and asyncio.get_running_loop().time() < end:
             try:

@@ -6,8 +6,9 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
+from amends_chassis.text import escape
+from rich import markup
 from rich.console import Console
-from rich.markup import escape
 
 if TYPE_CHECKING:
     from amends.saga.v1.run_service_pb2_grpc import RunServiceAsyncStub
@@ -42,15 +43,15 @@ class Telling:
 
     def say(self, text: str) -> None:
         """One line of the story, as it is."""
-        self.console.print(text, markup=False, soft_wrap=True)
+        self.console.print(escape(text), markup=False, soft_wrap=True)
 
     def claim(self, text: str, holds: bool, seen: object = "") -> None:
         """Something that must hold; what was seen instead is shown when it does not."""
         if holds:
-            self.console.print(f"  [green]holds[/]  {escape(text)}", soft_wrap=True)
+            self.console.print(f"  [green]holds[/]  {shown(text)}", soft_wrap=True)
         else:
             self.broken.append(text)
-            self.console.print(f"  [bold red]BROKEN[/] {escape(text)}: saw {escape(repr(seen))}", soft_wrap=True)
+            self.console.print(f"  [bold red]BROKEN[/] {shown(text)}: saw {shown(repr(seen))}", soft_wrap=True)
 
     @contextmanager
     def surviving(self, story: str) -> Iterator[None]:
@@ -90,8 +91,13 @@ class Telling:
                 break
         name = run_pb2.RunState.Name(last.state).removeprefix("RUN_STATE_")
         said = last.message.removeprefix(name)
-        self.console.print(f"  {STATES.get(last.state, name)}{escape(said)}", soft_wrap=True)
+        self.console.print(f"  {STATES.get(last.state, name)}{shown(said)}", soft_wrap=True)
         return last
+
+
+def shown(text: str) -> str:
+    """Return a text of others as rich markup that shows it and obeys nothing in it."""
+    return markup.escape(escape(text))
 
 
 def line(event: run_pb2.RunEvent, began: datetime) -> str:
@@ -105,6 +111,6 @@ def line(event: run_pb2.RunEvent, began: datetime) -> str:
         event.message,
         f"by {event.actor}" if event.actor else "",
     ]
-    text = escape(" ".join(part for part in said if part))
+    text = shown(" ".join(part for part in said if part))
     kind = event.kind.lower().replace("_", " ")
-    return f"  [dim]{since:+8.3f}s[/] {kind:<16} {escape(subject):<22} {outcome} {text}".rstrip()
+    return f"  [dim]{since:+8.3f}s[/] {kind:<16} {shown(subject):<22} {outcome} {text}".rstrip()

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from amends_chassis.dial import dial
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
@@ -47,7 +48,7 @@ class Wire:
     """One channel to the service under test."""
 
     def __init__(self, target: str, timeout: timedelta) -> None:
-        self._channel = grpc.aio.insecure_channel(target, options=[("grpc.enable_http_proxy", 0)])
+        self._channel = dial(target)
         self._timeout = timeout.total_seconds()
         self.answers = 0
         """How many calls with a key the service answered."""

@@ -13,6 +13,7 @@ from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from amends_chassis.clients import channel_options
+from amends_chassis.dial import dial
 from amends_chassis.health import READINESS
 
 PATIENCE = timedelta(seconds=20)
@@ -20,7 +21,7 @@ PATIENCE = timedelta(seconds=20)
 
 async def ask(target: str, service: str, patience: timedelta = PATIENCE) -> str:
     """Return the name of the status, or that of the gRPC status with which the call failed."""
-    async with grpc.aio.insecure_channel(target, channel_options(target, 64 * 1024)) as channel:
+    async with dial(target, channel_options(target, 64 * 1024)) as channel:
         health: Any = HealthStub(channel)
         request = HealthCheckRequest(service=service)
         try:

@@ -13,6 +13,7 @@ import grpc
 from amends_resilience import deadline
 
 from amends_chassis.context import current_trace
+from amends_chassis.dial import dial
 
 if TYPE_CHECKING:
     from amends_chassis.metrics import ClientMetrics
@@ -29,7 +30,6 @@ _Arguments = dict[str, Any]
 def channel_options(target: str, max_message_bytes: int) -> list[_Option]:
     """Return the options of a channel to `target`. There is no `timeout` in the service config: it fires too early."""
     options: list[_Option] = [
-        ("grpc.enable_http_proxy", 0),
         ("grpc.service_config_disable_resolution", 1),
         ("grpc.max_receive_message_length", max_message_bytes),
         ("grpc.max_send_message_length", max_message_bytes),
@@ -68,11 +68,11 @@ class Channel(grpc.aio.Channel):
         `policies` give unary methods their timeouts, and those that may be repeated their retries.
         """
         options = channel_options(target, max_message_bytes)
-        self._plain = grpc.aio.insecure_channel(target, options)
+        self._plain = dial(target, options)
         # The same options: gRPC then shares one connection between both.
         self._traced: grpc.aio.Channel | None = None
         if tracing is not None:
-            self._traced = grpc.aio.insecure_channel(target, options, interceptors=tracing.client_interceptors())
+            self._traced = dial(target, options, interceptors=tracing.client_interceptors())
         self._call_timeout = call_timeout
         self._metrics = metrics
         self._closed = closed

@@ -12,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 import grpc.aio
+from amends_chassis.dial import dial
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
@@ -31,7 +32,6 @@ class Channels:
         self._channels: dict[str, grpc.aio.Channel] = {}
         self.max_message_bytes = max_message_bytes
         self._options = [
-            ("grpc.enable_http_proxy", 0),
             ("grpc.enable_retries", 0),
             ("grpc.service_config_disable_resolution", 1),
             ("grpc.lb_policy_name", "round_robin"),
@@ -48,7 +48,7 @@ class Channels:
         dialled = self._rules.check(target)
         channel = self._channels.get(dialled)
         if channel is None:
-            channel = self._channels[dialled] = grpc.aio.insecure_channel(dialled, options=self._options)
+            channel = self._channels[dialled] = dial(dialled, self._options)
         return channel
 
     def invoke(self, target: str, path: str) -> Invoke:

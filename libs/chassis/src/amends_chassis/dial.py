@@ -1,0 +1,25 @@
+"""Opens gRPC channels: the only place that does, so that what holds for all of them is written once.
+
+gRPC takes a proxy from `http_proxy` and sends even loopback through it. Requests hold orders and cards, and a proxy
+would see them; no channel that is opened here uses one. Called by clients, the command line, the demo and benchmarks.
+"""
+
+from collections.abc import Sequence
+
+import grpc
+import grpc.aio
+
+Options = Sequence[tuple[str, str | int]]
+NO_PROXY = ("grpc.enable_http_proxy", 0)
+
+
+def dial(
+    target: str, options: Options = (), *, interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None
+) -> grpc.aio.Channel:
+    """Return a channel to `target`, which connects when it is first used."""
+    return grpc.aio.insecure_channel(target, [*options, NO_PROXY], interceptors=interceptors)
+
+
+def dial_blocking(target: str, options: Options = ()) -> grpc.Channel:
+    """Return a channel to `target` for callers without an event loop; it connects when it is first used."""
+    return grpc.insecure_channel(target, [*options, NO_PROXY])

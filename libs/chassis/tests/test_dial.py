@@ -1,0 +1,44 @@
+"""Channels of ours go past the proxy of the environment; a bare one is shown not to."""
+
+import grpc
+import grpc.aio
+import pytest
+from amends_chassis.dial import dial, dial_blocking
+from grpc_health.v1 import health_pb2
+
+CHECK = "/grpc.health.v1.Health/Check"
+NOBODY = "http://127.0.0.1:1"
+
+
+@pytest.fixture
+def behind_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("grpc_proxy", "https_proxy", "http_proxy", "HTTPS_PROXY", "HTTP_PROXY"):
+        monkeypatch.setenv(name, NOBODY)
+    for name in ("no_grpc_proxy", "no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+async def code_of(channel: grpc.aio.Channel) -> grpc.StatusCode:
+    try:
+        await channel.unary_unary(CHECK)(health_pb2.HealthCheckRequest().SerializeToString(), timeout=5)
+    except grpc.aio.AioRpcError as error:
+        return error.code()
+    return grpc.StatusCode.OK
+
+
+@pytest.mark.usefixtures("behind_a_proxy")
+async def test_no_call_goes_through_the_proxy_of_the_environment(server) -> None:
+    async with dial(server) as channel, grpc.aio.insecure_channel(server) as bare:
+        assert await code_of(channel) is not grpc.StatusCode.UNAVAILABLE
+        assert await code_of(bare) is grpc.StatusCode.UNAVAILABLE
+    with dial_blocking(server) as blocking:
+        grpc.channel_ready_future(blocking).result(timeout=5)
+
+
+@pytest.fixture
+async def server():
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    yield f"127.0.0.1:{port}"
+    await server.stop(None)

@@ -58,6 +58,7 @@ async def test_a_refused_refund_parks_and_retry_compensates_with_who_and_why_in_
     assert run.parked.step == "charge"
     assert run.parked.reason == "REJECTED"
     assert set(run.parked.resolutions) == {"retry", "skip"}
+    assert [(choice.resolution, choice.effect) for choice in run.parked.choices] == [("retry", ""), ("skip", "")]
     assert run.message == "PARKED: charge: REJECTED: refunds are closed"
     shop.payments.script("Refund", Answer.ok())
     await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, run.parked.seq))

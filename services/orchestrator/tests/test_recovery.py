@@ -236,3 +236,11 @@ async def test_pages_of_runs_are_complete_and_newest_first(database_url: str, sh
         assert found == list(reversed(started))
         none = await client.runs.ListRuns(pb.ListRunsRequest(states=[1, 2, 3]))
         assert not none.runs
+        for length in (1, 8, 9, 13, 18, 35, 36):
+            prefix = started[3][:length]
+            page = await client.runs.ListRuns(pb.ListRunsRequest(run_id_prefix=prefix))
+            assert [run.run_id for run in page.runs] == [one for one in reversed(started) if one.startswith(prefix)]
+        for prefix in ("xyz", "0-1", started[3].upper(), started[3] + "0"):
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await client.runs.ListRuns(pb.ListRunsRequest(run_id_prefix=prefix))
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT

@@ -6,6 +6,7 @@ The rules are those of docs/explanation/guarantees.md; each was model-checked be
 """
 
 from amends_saga.engine.answers import bounded
+from amends_saga.engine.choices import Choice, choices
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, replay
 from amends_saga.engine.machine import advance, cancellable, start
 from amends_saga.engine.resolve import check_resolution, resolutions
@@ -13,6 +14,7 @@ from amends_saga.engine.rules import awaited
 from amends_saga.engine.state import Phase, RunState, StepRun, initial, stalled_since
 
 __all__ = [
+    "Choice",
     "Ledger",
     "Phase",
     "RunState",
@@ -23,6 +25,7 @@ __all__ = [
     "bounded",
     "cancellable",
     "check_resolution",
+    "choices",
     "initial",
     "replay",
     "resolutions",

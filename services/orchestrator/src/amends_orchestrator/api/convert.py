@@ -5,14 +5,16 @@ Called by every method that answers with a run or an event.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
 from amends_saga.compiled import CompiledSaga
-from amends_saga.engine import Phase, RunState, StepRun, resolutions, stalled_since
+from amends_saga.engine import Phase, RunState, StepRun, choices, resolutions, stalled_since
 from amends_saga.engine import events as ev
 from amends_saga.engine.state import Done
+from amends_saga.example import example
 from amends_saga.journal import RULES_VERSION, timestamp
 from amends_saga.plan import Plan
 from google.protobuf.struct_pb2 import Struct
@@ -71,6 +73,7 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
     if payloads:
         fill(run.input, definition.input_json(state.input))
     _waiting(run, plan, row, state, now)
+    _choices(run, definition, state)
     return run
 
 
@@ -151,6 +154,16 @@ def _waiting(run: pb.Run, plan: Plan, row: RunRow, state: RunState, now: datetim
     due = state.steps[step].retry_at or row.due_at or row.next_attempt_at
     if due is not None:
         run.stalled.next_attempt.FromDatetime(due)
+
+
+def _choices(run: pb.Run, definition: CompiledSaga, state: RunState) -> None:
+    parked = state.parked
+    if parked is None:
+        return
+    for choice in choices(definition.plan, state):
+        shown = run.parked.choices.add(resolution=choice.action.value, effect=choice.effect or "")
+        if choice.result and parked.step is not None:
+            shown.result_example = json.dumps(example(definition.response_descriptor(parked.step)))
 
 
 def _row_stalled(run: pb.Run, row: RunRow) -> None:

@@ -52,6 +52,7 @@ async def list_page(views: Views, request: pb.ListRunsRequest) -> pb.ListRunsRes
         states=_states(request),
         stalled=request.stalled,
         before=_before(request.page_token),
+        within=_within(request.run_id_prefix),
         limit=size + 1,
     )
     token = rows[size - 1].id.hex if len(rows) > size else ""
@@ -63,6 +64,23 @@ def _states(request: pb.ListRunsRequest) -> list[State]:
         return [State(number) for number in request.states]
     except ValueError:
         raise InvalidArgument("STATE_UNKNOWN", "states names a state that does not exist.") from None
+
+
+def _within(prefix: str) -> tuple[UUID, UUID] | None:
+    """The first and the last id that begin with `prefix`; None for an empty one. Raises InvalidArgument."""
+    if not prefix:
+        return None
+    shape = "00000000-0000-0000-0000-000000000000"
+    if len(prefix) > len(shape):
+        raise InvalidArgument("RUN_ID_PREFIX_INVALID", "run_id_prefix is longer than a run's id.")
+    filled = [prefix + shape[len(prefix) :].replace("0", digit) for digit in "0f"]
+    try:
+        first, last = UUID(filled[0]), UUID(filled[1])
+    except ValueError:
+        first, last = UUID(int=0), UUID(int=0)
+    if [str(first), str(last)] != filled:
+        raise InvalidArgument("RUN_ID_PREFIX_INVALID", "run_id_prefix is not how a run's id begins.")
+    return first, last
 
 
 def _before(token: str) -> UUID | None:

@@ -89,10 +89,12 @@ async def list_runs(
     states: Sequence[State] = (),
     stalled: bool = False,
     before: UUID | None = None,
+    within: tuple[UUID, UUID] | None = None,
     started_before: datetime | None = None,
     limit: int = 50,
 ) -> list[RunRow]:
     """Runs, newest first. Run ids are ordered by start, so `before` (the last id of a page) is all a page needs.
+    `within` are the first and the last id that may be shown.
 
     Only open states are asked for by the partial indexes, so that a long history costs nothing.
     """
@@ -115,6 +117,9 @@ async def list_runs(
         conditions.append("stalled_since IS NOT NULL")
     if before is not None:
         add("id < {}", before)
+    if within is not None:
+        add("id >= {}", within[0])
+        add("id <= {}", within[1])
     if started_before is not None:
         add("started_at < {}", started_before)
     where = f"WHERE {' AND '.join(conditions)}" if conditions else ""

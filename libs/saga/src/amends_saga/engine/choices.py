@@ -1,0 +1,49 @@
+"""What a person must say with each decision about a parked run, so that no decision has to be tried out.
+
+Asks the rule that judges decisions, and knows none of its own. Called by the API, which shows it to people.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from amends_saga.engine.events import Action, Effect, Resolved
+from amends_saga.engine.resolve import check_resolution, resolutions
+from amends_saga.engine.state import RunState
+from amends_saga.plan import Plan
+
+
+class Choice(NamedTuple):
+    """A decision that will be accepted, with no more than it needs."""
+
+    action: Action
+    effect: Effect | None
+    """What has to be said of the call; None when nothing has to be said."""
+    result: bool
+    """Whether the response that later steps shall see has to be given."""
+
+
+def choices(plan: Plan, state: RunState) -> tuple[Choice, ...]:
+    """Return each way to decide about a parked run; none when it is not parked."""
+    return tuple(choice for action in resolutions(plan, state) for choice in _ways(plan, state, action))
+
+
+def _ways(plan: Plan, state: RunState, action: Action) -> Iterator[Choice]:
+    silent = _accepted(plan, state, action, None)
+    if silent is not None:
+        yield silent
+        return
+    for effect in Effect:
+        said = _accepted(plan, state, action, effect)
+        if said is not None:
+            yield said
+
+
+def _accepted(plan: Plan, state: RunState, action: Action, effect: Effect | None) -> Choice | None:
+    parked = state.parked
+    if parked is None:
+        return None
+    for result in (None, b""):
+        wish = Resolved(action, parked.step, parked.call, "", "", effect, result)
+        if check_resolution(plan, state, wish) is None:
+            return Choice(action, effect, result is not None)
+    return None

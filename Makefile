@@ -82,6 +82,10 @@ argocd-cm: setup ## Write argocd/health/argocd-cm.yaml from the scripts beside i
 charts: setup ## Write the charts' schemas and the page of their values, from charts/microservice
 	@$(PY) tools/charts.py
 
+.PHONY: pictures
+pictures: setup ## Draw docs/explanation/pictures from the import law, the charts and the engine
+	@PYTHONPATH=tools $(PY) -m pictures
+
 .PHONY: lock
 lock: setup ## Resolve all dependencies again and write the lock files (keeps what still fits)
 	@$(PY) tools/lock.py

@@ -1,0 +1,5 @@
+"""The way in of `make pictures`."""
+
+from pictures.gallery import main
+
+main()

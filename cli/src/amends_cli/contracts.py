@@ -26,10 +26,11 @@ HINT = "Give contracts with --descriptors FILE or --protos DIR."
 async def reflect(channel: "grpc.aio.Channel", service: str) -> "FileDescriptorSet":
     """The contract of one service by its server's reflection. Raises Failure."""
     from amends_orchestrator.calls import reflection
+    from amends_saga.descriptors import DescriptorError, parse_set
 
     try:
-        return await reflection.reflect(channel, service)
-    except reflection.ReflectionError as error:
+        return parse_set(await reflection.reflect(channel, service))
+    except (reflection.ReflectionError, DescriptorError) as error:
         raise Failure(f"the contract of {service} is not known: {error}", HINT) from None
 
 

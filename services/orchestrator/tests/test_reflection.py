@@ -11,7 +11,9 @@ import grpc.aio
 import pytest
 from amends_contracts import descriptor_set
 from amends_orchestrator.calls.reflection import VERSIONS, ReflectionError, reflect
+from amends_saga.descriptors import parse_set
 from amends_testkit.participant import FakeParticipant
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from grpc_reflection.v1alpha import reflection_pb2 as pb
 
 SERVICE = "shop.payments.v1.PaymentService"
@@ -63,7 +65,7 @@ async def serving(*handlers: grpc.GenericRpcHandler) -> AsyncIterator[grpc.aio.C
 @pytest.mark.parametrize("version", VERSIONS)
 async def test_a_server_with_one_version_is_read_with_all_it_imports(version: str):
     async with serving(Only(version, honest)) as channel:
-        files = await reflect(channel, SERVICE)
+        files = parse_set(await reflect(channel, SERVICE))
     names = [file.name for file in files.file]
     assert "shop/payments/v1/payments.proto" in names
     for at, file in enumerate(files.file):
@@ -76,7 +78,7 @@ async def test_the_library_of_other_servers_is_understood():
         grpc.aio.insecure_channel(participant.target) as channel,
     ):
         for _ in range(20):
-            files = await reflect(channel, SERVICE)
+            files = parse_set(await reflect(channel, SERVICE))
             assert any(service.name == "PaymentService" for file in files.file for service in file.service)
 
 
@@ -100,8 +102,40 @@ def empty(request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
     return pb.ServerReflectionResponse(original_request=request)
 
 
+def endless(request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
+    """Files of a megabyte, each of which imports the next."""
+    asked = request.file_by_filename or "0"
+    file = FileDescriptorProto(name=asked, dependency=[f"{int(asked) + 1}"], package="x" * 1_000_000)
+    response = pb.FileDescriptorResponse(file_descriptor_proto=[file.SerializeToString()])
+    return pb.ServerReflectionResponse(original_request=request, file_descriptor_response=response)
+
+
+def crowded(request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
+    """A file with a million empty messages."""
+    file = FileDescriptorProto(name="crowded.proto").SerializeToString() + b"\x22\x00" * 1_000_000
+    response = pb.FileDescriptorResponse(file_descriptor_proto=[file])
+    return pb.ServerReflectionResponse(original_request=request, file_descriptor_response=response)
+
+
+def strange(request: pb.ServerReflectionRequest) -> pb.ServerReflectionResponse:
+    """A file that imports one with control characters in its name, which the server then does not know."""
+    if request.file_by_filename:
+        return unknown(request)
+    file = FileDescriptorProto(name="a.proto", dependency=["b\0\x1b[2J" + "c" * 1_000])
+    response = pb.FileDescriptorResponse(file_descriptor_proto=[file.SerializeToString()])
+    return pb.ServerReflectionResponse(original_request=request, file_descriptor_response=response)
+
+
 @pytest.mark.parametrize(
-    ("answer", "says"), [(unknown, "does not know"), (garbage, "no FileDescriptorProto"), (empty, "no descriptors")]
+    ("answer", "says"),
+    [
+        (unknown, "does not know"),
+        (garbage, "no FileDescriptorProto"),
+        (empty, "no descriptors"),
+        (endless, r"too large: The contract has [\d,]+ bytes, more than 8,388,608\."),
+        (crowded, "too large: A file of the contract has more than 30,000"),
+        (strange, r"does not know b\?\?\[2Jc{194}$"),
+    ],
 )
 async def test_a_server_that_answers_badly_is_reported(answer, says: str):
     async with serving(Only(VERSIONS[0], answer)) as channel:

@@ -6,10 +6,11 @@ Called by `check` and by the orchestrator.
 from collections.abc import Sequence
 
 from amends_saga.analysis import ExpressionRole, Method, Model, ParticipantView, StepModel
-from amends_saga.bundle import Bundle, BundledCall, BundledStep
+from amends_saga.bundle import Bundle, BundledCall, BundledStep, BundleError
 from amends_saga.compiled import CompiledSaga, load_bundle
 from amends_saga.definition import RetryPolicyResource, Saga
 from amends_saga.descriptors import RUN_MESSAGE, reachable_files
+from amends_saga.descriptors.reach import MAX_CHAIN, is_deep
 from amends_saga.findings import Finding
 from amends_saga.plan import CallPlan, Kind
 
@@ -31,7 +32,10 @@ def compile_saga(
 
 
 def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:
-    """Return the compiled saga of a model that no rule found an error in. `required` are paths of input fields."""
+    """Return the compiled saga of a model that no rule found an error in. `required` are paths of input fields.
+
+    Raises BundleError when its messages cannot be used together.
+    """
     saga = model.saga
     steps = tuple(_step(model, step) for step in model.steps)
     roots = {RUN_MESSAGE, model.input_type}
@@ -43,6 +47,9 @@ def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:
         for expression in made.expressions:
             if expression.checked is not None:
                 roots |= expression.checked.literals
+    files = reachable_files(model.contracts.files, sorted(roots))
+    if is_deep(files, roots):
+        raise BundleError(f"Its messages lead to each other further than {MAX_CHAIN} deep.")
     bundle = Bundle(
         namespace=saga.metadata.namespace,
         saga=saga.metadata.name,
@@ -51,7 +58,7 @@ def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:
         deadline=saga.deadline,
         stalled_after=saga.stalled_after,
         steps=steps,
-        files=tuple(reachable_files(model.contracts.files, sorted(roots))),
+        files=tuple(files),
     )
     return load_bundle(bundle.to_bytes())
 

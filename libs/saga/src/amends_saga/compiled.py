@@ -48,7 +48,7 @@ class CompiledSaga:
             variables = {"saga": RUN_MESSAGE, "input": bundle.input_type}
             variables |= {step.name: step.action.output_type for step in bundle.steps}
             self._classes = {name: self._class(type_) for name, type_ in variables.items()}
-        except (DescriptorError, KeyError):
+        except (DescriptorError, KeyError, RecursionError):
             raise BundleError("The descriptors of the compiled saga cannot be used.") from None
         self._environment = Environment(self._pool, variables)
         self._programs: dict[tuple[int, str], Program] = {}

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from amends_saga import codes
 from amends_saga.analysis import Model, ParticipantView, analyse
 from amends_saga.analysis.resolve import SetCache
+from amends_saga.bundle import BundleError
 from amends_saga.check import dataloss, numbers, resources, scope, shape, timing
 from amends_saga.check.figures import SagaFigures, figures_of
 from amends_saga.check.rule import Rule
@@ -104,7 +105,13 @@ def check_saga(
         step.action is not None and (step.step.compensate_node is None or step.compensation is not None)
         for step in model.steps
     )
-    compiled = compile_model(model, required) if complete and not has_errors(findings) else None
+    compiled = None
+    if complete and not has_errors(findings):
+        try:
+            compiled = compile_model(model, required)
+        except BundleError as error:
+            hint = "Call methods whose messages are smaller."
+            findings.append(saga.input_node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))
     return SagaCheck(model, ordered(findings), compiled, figures_of(model, required))
 
 

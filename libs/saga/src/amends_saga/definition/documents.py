@@ -10,7 +10,7 @@ from typing import TypeVar
 from amends_saga import codes
 from amends_saga.definition import kinds, saga_kind
 from amends_saga.definition.fields import Fields, is_name
-from amends_saga.definition.nodes import Node, NodeKind, compose
+from amends_saga.definition.nodes import Count, Node, NodeKind, compose
 from amends_saga.definition.resources import (
     API_VERSION,
     Metadata,
@@ -66,8 +66,9 @@ def read(documents: Sequence[Document], *, namespace: str = "default") -> Resour
     """Return the resources of all documents; those that name no namespace are in `namespace`."""
     resources = Resources()
     seen: dict[tuple[str, str, str], Metadata] = {}
+    count = Count()
     for document in documents:
-        roots, findings = compose(document.source, document.text)
+        roots, findings = compose(document.source, document.text, count)
         resources.findings.extend(findings)
         for root in roots:
             if not root.is_null:

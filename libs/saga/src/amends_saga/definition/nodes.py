@@ -23,6 +23,9 @@ MAX_CHARACTERS = 1_500_000
 MAX_DEPTH = 64
 MAX_NODES = 50_000
 MAX_DOCUMENTS = 200
+MAX_ALL_CHARACTERS = 4_000_000
+MAX_ALL_NODES = 100_000
+"""What all texts that are read together may have."""
 _TAGS = {None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -109,14 +112,38 @@ class _Refused(Exception):
         self.code, self.message, self.hint, self.at = code, message, hint, at
 
 
-def compose(name: str, text: str) -> tuple[list[Node], list[Finding]]:
+@dataclass(slots=True)
+class Count:
+    """What the texts that are read together have so far."""
+
+    characters: int = 0
+    nodes: int = 0
+
+    def take_text(self, text: str) -> None:
+        """Count a text. Raises _Refused when it is too long, or all together are."""
+        self.characters += len(text)
+        if self.characters > MAX_ALL_CHARACTERS:
+            message = f"All texts together have {self.characters:,} characters, more than {MAX_ALL_CHARACTERS:,}."
+            raise _Refused(codes.TOO_LARGE, message, "Send fewer at once.", 0)
+
+    def take_node(self, at: int) -> None:
+        """Count a value. Raises _Refused when there are too many."""
+        self.nodes += 1
+        if self.nodes > MAX_ALL_NODES:
+            message = f"All texts together have more than {MAX_ALL_NODES:,} values."
+            raise _Refused(codes.TOO_LARGE, message, "Send fewer at once.", at)
+
+
+def compose(name: str, text: str, count: Count | None = None) -> tuple[list[Node], list[Finding]]:
     """Return the root node of each document, and what stops the text from being read; never raises.
 
-    The documents before a mistake are returned beside the finding.
+    The documents before a mistake are returned beside the finding. `count` is shared by texts that are read together.
     """
     source = SourceText(name, text.removeprefix("\ufeff"))
+    count = count or Count()
     roots: list[Node] = []
     try:
+        count.take_text(source.text)
         if len(source.text) > MAX_CHARACTERS:
             raise _Refused(
                 codes.TOO_LARGE,
@@ -124,7 +151,7 @@ def compose(name: str, text: str) -> tuple[list[Node], list[Finding]]:
                 "Split it into several files.",
                 0,
             )
-        for root in _documents(source):
+        for root in _documents(source, count):
             if len(roots) == MAX_DOCUMENTS:
                 raise _Refused(
                     codes.TOO_LARGE,
@@ -153,13 +180,14 @@ def _syntax(message: str, place: Place) -> Finding:
     return Finding(code.id, code.severity, message, "Mind indentation, quotes and brackets near here.", place)
 
 
-def _documents(source: SourceText) -> Iterator[Node]:
+def _documents(source: SourceText, total: Count) -> Iterator[Node]:
     stack: list[Node] = []
     keys: list[Node | None] = []
     count = 0
     for event in yaml.parse(source.text, Loader=_LOADER):
         if isinstance(event, yaml.ScalarEvent | yaml.CollectionStartEvent):
             count += 1
+            total.take_node(_at(event))
             node = _node(source, event, count, len(stack))
         elif isinstance(event, yaml.AliasEvent):
             raise _Refused(

@@ -19,19 +19,13 @@ from google.protobuf.descriptor_pb2 import (
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 
+from amends_saga.descriptors.budget import Budget, DescriptorError
 from amends_saga.descriptors.wellknown import well_known_file
-
-MAX_BYTES = 32 * 1024 * 1024
-
-
-class DescriptorError(Exception):
-    """Descriptors that cannot be used; the text is a sentence for people."""
 
 
 def parse_set(data: bytes) -> FileDescriptorSet:
-    """Return the FileDescriptorSet that `data` is. Raises DescriptorError when it is none."""
-    if len(data) > MAX_BYTES:
-        raise DescriptorError(f"The descriptors are larger than {MAX_BYTES // 1024 // 1024} MiB.")
+    """Return the FileDescriptorSet that `data` is. Raises DescriptorError when it is none, or holds too much."""
+    Budget().take_set(data)
     try:
         parsed = FileDescriptorSet.FromString(data)
     except DecodeError:

@@ -3,7 +3,7 @@
 A change of a contract that a saga does not touch must not make a new version of it. Called by the compiler.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -14,6 +14,11 @@ from google.protobuf.descriptor_pb2 import (
 
 from amends_saga.descriptors.contracts import default_json_name, messages
 from amends_saga.descriptors.wellknown import well_known_file
+
+MAX_CHAIN = 250
+"""How far messages may lead to messages; Python's own limit is near 480."""
+_Index = dict[str, tuple[str, DescriptorProto | EnumDescriptorProto]]
+"""Full names of messages and enums to the names of their files, and what they are."""
 
 
 def reachable_files(files: dict[str, FileDescriptorProto], roots: Iterable[str]) -> list[FileDescriptorProto]:
@@ -34,8 +39,8 @@ def reachable_files(files: dict[str, FileDescriptorProto], roots: Iterable[str])
     return cut
 
 
-def _index(files: dict[str, FileDescriptorProto]) -> dict[str, tuple[str, DescriptorProto | EnumDescriptorProto]]:
-    found: dict[str, tuple[str, DescriptorProto | EnumDescriptorProto]] = {}
+def _index(files: dict[str, FileDescriptorProto]) -> _Index:
+    found: _Index = {}
     for file in files.values():
         prefix = f"{file.package}." if file.package else ""
         found.update((prefix + enum.name, (file.name, enum)) for enum in file.enum_type)
@@ -49,24 +54,53 @@ def _index(files: dict[str, FileDescriptorProto]) -> dict[str, tuple[str, Descri
     return found
 
 
-def _closure(index: dict[str, tuple[str, DescriptorProto | EnumDescriptorProto]], roots: Iterable[str]) -> set[str]:
+def is_deep(files: Sequence[FileDescriptorProto], roots: Iterable[str]) -> bool:
+    """Tell whether messages lead to messages further than MAX_CHAIN, from one of `roots` on.
+
+    Protobuf's runtime recurses along this way when it makes the classes of messages: it follows each message's fields
+    in their order, and goes into each message once.
+    """
+    index = _index({file.name: file for file in files})
+    return len(index) > MAX_CHAIN and any(_leads_deep(index, root) for root in set(roots) if root in index)
+
+
+def _leads_deep(index: _Index, root: str) -> bool:
+    seen, way = {root}, [_uses(index, root)]
+    while way:
+        if len(way) > MAX_CHAIN:
+            return True
+        found = next((name for name in way[-1] if name not in seen), None)
+        if found is None:
+            way.pop()
+        else:
+            seen.add(found)
+            way.append(_uses(index, found))
+    return False
+
+
+def _uses(index: _Index, name: str) -> Iterator[str]:
+    """Yield the messages and enums that a message's fields have, in the order of the fields."""
+    item = index[name][1]
+    if isinstance(item, DescriptorProto):
+        used = (field.type_name.lstrip(".") for field in item.field if field.type_name)
+        yield from (type_name for type_name in used if type_name in index)
+
+
+def _closure(index: _Index, roots: Iterable[str]) -> set[str]:
     wanted, waiting = set[str](), [name for name in roots if name in index]
     while waiting:
         name = waiting.pop()
         if name in wanted:
             continue
         wanted.add(name)
-        item = index[name][1]
-        if isinstance(item, DescriptorProto):
-            used = (field.type_name.lstrip(".") for field in item.field if field.type_name)
-            waiting.extend(type_name for type_name in used if type_name in index)
+        waiting.extend(_uses(index, name))
     return wanted
 
 
 def _cut(
     file: FileDescriptorProto,
     wanted: set[str],
-    index: dict[str, tuple[str, DescriptorProto | EnumDescriptorProto]],
+    index: _Index,
 ) -> FileDescriptorProto:
     cut = FileDescriptorProto(name=file.name)
     if file.HasField("package"):

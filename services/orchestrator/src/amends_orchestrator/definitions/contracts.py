@@ -32,10 +32,9 @@ async def contract_of(channels: Channels, participant: Participant, given: bytes
     if not participant.descriptors.reflection:
         return Contract(None, "its descriptors are to come with it, as a FileDescriptorSet, and did not")
     try:
-        files = await reflect(channels.to(participant.target), participant.service)
+        return Contract(await reflect(channels.to(participant.target), participant.service))
     except (ReflectionError, ConfinementError) as error:
         return Contract(None, f"its descriptors could not be read by reflection: {error}")
-    return Contract(files.SerializeToString(deterministic=True))
 
 
 async def views_of(

@@ -1,0 +1,170 @@
+"""What a contract may hold: each limit is told by its figure, and long before a library would suffer."""
+
+import time
+
+import pytest
+from amends_contracts import descriptor_set
+from amends_saga.descriptors import DescriptorError, parse_set
+from amends_saga.descriptors.budget import Budget, BudgetError, imports_of, join_files
+from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
+
+EMPTY_MESSAGE = b"\x22\x00"
+EMPTY_FILE = b"\x0a\x00"
+
+
+def one_file(file: FileDescriptorProto) -> bytes:
+    return FileDescriptorSet(file=[file]).SerializeToString()
+
+
+def a_message() -> tuple[FileDescriptorProto, DescriptorProto]:
+    file = FileDescriptorProto(name="a.proto", syntax="proto3")
+    return file, file.message_type.add(name="M")
+
+
+def reserved_ranges() -> bytes:
+    file, message = a_message()
+    for i in range(1_001):
+        message.reserved_range.add(start=2 * i + 10, end=2 * i + 11)
+    return one_file(file)
+
+
+def extension_ranges() -> bytes:
+    file, message = a_message()
+    for i in range(1_001):
+        message.extension_range.add(start=2 * i + 10, end=2 * i + 11)
+    return one_file(file)
+
+
+def reserved_names() -> bytes:
+    file, message = a_message()
+    message.reserved_name.extend(f"n{i}" for i in range(1_001))
+    return one_file(file)
+
+
+def reserved_of_an_enum() -> bytes:
+    file = FileDescriptorProto(name="a.proto")
+    enum = file.enum_type.add(name="E")
+    for i in range(1_001):
+        enum.reserved_range.add(start=2 * i + 10, end=2 * i + 10)
+    return one_file(file)
+
+
+def enum_values() -> bytes:
+    file = FileDescriptorProto(name="a.proto")
+    enum = file.enum_type.add(name="E")
+    for i in range(60_001):
+        enum.value.add(name=f"V{i}", number=i)
+    return one_file(file)
+
+
+def fields() -> bytes:
+    file, message = a_message()
+    for i in range(60_001):
+        message.field.add(name=f"f{i}", number=i + 1)
+    return one_file(file)
+
+
+def methods() -> bytes:
+    file = FileDescriptorProto(name="a.proto")
+    service = file.service.add(name="S")
+    for i in range(20_001):
+        service.method.add(name=f"M{i}")
+    return one_file(file)
+
+
+def nested() -> bytes:
+    file, message = a_message()
+    for i in range(17):
+        message = message.nested_type.add(name=f"N{i}")
+    return one_file(file)
+
+
+def long_name() -> bytes:
+    return one_file(FileDescriptorProto(name="a.proto", package="p" * 256))
+
+
+def imports() -> bytes:
+    return one_file(FileDescriptorProto(name="a.proto", dependency=[f"{i}.proto" for i in range(20_001)]))
+
+
+def empty_messages() -> bytes:
+    return join_files([EMPTY_MESSAGE * 20_001])
+
+
+def places() -> bytes:
+    file = FileDescriptorProto(name="a.proto")
+    file.source_code_info.MergeFromString(EMPTY_FILE * 500_001)
+    return one_file(file)
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (reserved_ranges, "One message or enum has more than 1,000 reserved ranges."),
+        (extension_ranges, "One message or enum has more than 1,000 extension ranges."),
+        (reserved_names, "One message or enum has more than 1,000 reserved names."),
+        (reserved_of_an_enum, "One message or enum has more than 1,000 reserved ranges."),
+        (enum_values, "The contract has more than 60,000 enum values."),
+        (fields, "The contract has more than 60,000 fields."),
+        (methods, "The contract has more than 20,000 methods."),
+        (nested, "The contract has messages that are nested deeper than 16."),
+        (long_name, "The contract has a name of 256 bytes, more than 255."),
+        (imports, "The contract has more than 20,000 imports."),
+        (empty_messages, "The contract has more than 20,000 messages."),
+        (places, "The contract has more than 500,000 values."),
+        (lambda: EMPTY_FILE * 2_001, "The contract has more than 2,000 files."),
+        (lambda: b"\0" * (8 * 1024 * 1024 + 1), "The contract has 8,388,609 bytes, more than 8,388,608."),
+    ],
+)
+def test_a_contract_over_a_limit_is_refused_with_the_figure(data, says: str):
+    with pytest.raises(DescriptorError) as refused:
+        parse_set(data())
+    assert str(refused.value) == says
+
+
+def test_a_real_contract_is_within_all_limits():
+    budget = Budget()
+    budget.take_set(descriptor_set().SerializeToString())
+    assert budget.counts["google.protobuf.FileDescriptorProto"] == len(descriptor_set().file)
+    assert budget.counts["google.protobuf.MethodDescriptorProto"] == sum(
+        len(service.method) for file in descriptor_set().file for service in file.service
+    )
+
+
+def test_the_figures_are_those_of_the_parsed_set():
+    file, message = a_message()
+    for i in range(300):
+        message.field.add(name=f"f{i}", number=i + 1, json_name="j" * 200)
+    message.nested_type.add(name="N").enum_type.add(name="E").value.add(name="V", number=-1)
+    budget = Budget()
+    budget.take_set(one_file(file))
+    assert (
+        budget.counts["google.protobuf.FieldDescriptorProto"],
+        budget.counts["google.protobuf.DescriptorProto"],
+    ) == (
+        300,
+        2,
+    )
+    assert budget.counts["google.protobuf.EnumValueDescriptorProto"] == 1
+
+
+@pytest.mark.parametrize("data", [b"\xff" * 100, b"\x0a\xff\xff\xff\x7f", b"\x0a", b"\x80" * 20, b"\x0b\x0c", b"\x07"])
+def test_bytes_that_are_no_contract_end_the_count_and_are_refused_by_the_parser(data: bytes):
+    Budget().take_set(data)
+    with pytest.raises(DescriptorError, match=r"no google.protobuf.FileDescriptorSet|no files|no UTF-8"):
+        parse_set(data)
+
+
+def test_the_worst_contract_of_four_megabytes_is_counted_in_a_moment():
+    began = time.process_time()
+    with pytest.raises(BudgetError):
+        Budget().take_set(join_files([EMPTY_MESSAGE * 2_000_000]))
+    assert time.process_time() - began < 1
+
+
+def test_name_and_imports_of_a_file_are_read_without_parsing_it():
+    for file in descriptor_set().file:
+        assert imports_of(file.SerializeToString()) == (file.name, list(file.dependency))
+    assert FileDescriptorSet.FromString(join_files([f.SerializeToString() for f in descriptor_set().file])) == (
+        descriptor_set()
+    )

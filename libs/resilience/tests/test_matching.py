@@ -69,3 +69,20 @@ def test_the_order_of_the_policies_does_not_matter(
     policies = [named(f"p{'x' * n}", *selector) for n, selector in enumerate(selectors)]
     shuffled = data.draw(st.permutations(policies))
     assert match(policies, PAY, "Charge") == match(shuffled, PAY, "Charge")
+
+
+@given(st.tuples(names, methods), st.tuples(names, methods))
+def test_two_selectors_tie_exactly_when_some_method_finds_both_equally_good(
+    one: tuple[tuple[str, ...], tuple[str, ...]], other: tuple[tuple[str, ...], tuple[str, ...]]
+) -> None:
+    policies = [named("one", *one), named("other", *other)]
+    everything = [(service, method) for service in (PAY, SHIP, "x.Other") for method in ("Charge", "Book", "Other")]
+    ties = any(isinstance(match(policies, service, method), Conflict) for service, method in everything)
+    assert Selector(*one).ties_with(Selector(*other)) is ties
+
+
+def test_whether_two_large_selectors_tie_takes_no_product_of_their_names() -> None:
+    one = Selector(tuple(f"s{i}" for i in range(100_000)), tuple(f"m{i}" for i in range(100_000)))
+    other = Selector((*one.participants[::-1], "more"), ("none",))
+    assert not one.ties_with(other)
+    assert one.ties_with(Selector(("s7",), ("m7",)))

@@ -4,6 +4,9 @@ import time
 
 import pytest
 from amends_contracts import descriptor_set
+from amends_saga.analysis import ParticipantView
+from amends_saga.check import check
+from amends_saga.definition import Document, read
 from amends_saga.descriptors import DescriptorError, parse_set
 from amends_saga.descriptors.budget import Budget, BudgetError, imports_of, join_files
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
@@ -168,3 +171,57 @@ def test_name_and_imports_of_a_file_are_read_without_parsing_it():
     assert FileDescriptorSet.FromString(join_files([f.SerializeToString() for f in descriptor_set().file])) == (
         descriptor_set()
     )
+
+
+PARTICIPANT = """
+apiVersion: amends.dev/v1alpha1
+kind: Participant
+metadata: {name: deep, namespace: shop}
+spec: {service: deep.v1.Deep, target: "127.0.0.1:1", methods: ["*"], callers: [shop]}
+"""
+SAGA = """
+apiVersion: amends.dev/v1alpha1
+kind: Saga
+metadata: {name: deep, namespace: shop}
+spec:
+  input: {a: string}
+  deadline: 60s
+  steps:
+    - {name: s, pivot: true, call: deep.v1.Deep/Do, request: "M0{a: input.a}"}
+"""
+
+
+def a_chain(length: int, *, closed: bool = False) -> ParticipantView:
+    """A Participant whose messages each lead to the next one, and the last to the first when `closed`."""
+    file = FileDescriptorProto(name="deep.proto", package="deep.v1", syntax="proto3")
+    for i in range(length):
+        message = file.message_type.add(name=f"M{i}")
+        message.field.add(name="a", number=1, label=1, type=9)
+        if i + 1 < length or closed:
+            message.field.add(name="z", number=2, label=1, type=11, type_name=f".deep.v1.M{(i + 1) % length}")
+    file.service.add(name="Deep").method.add(name="Do", input_type=".deep.v1.M0", output_type=".deep.v1.M0")
+    return ParticipantView(read([Document("p", PARTICIPANT)]).participants[0], one_file(file))
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_chain_of_messages_too_long_for_the_runtime_is_a_finding(closed: bool):
+    result = check([Document("s", SAGA)], participants=[a_chain(2_000, closed=closed)])
+    [error] = [finding for finding in result.findings if finding.is_error]
+    assert (error.code, error.message) == ("AM026", "Its messages lead to each other further than 250 deep.")
+    assert not result.sagas
+
+
+@pytest.mark.parametrize("closed", [False, True])
+def test_a_chain_within_the_limit_runs(closed: bool):
+    [saga] = check([Document("s", SAGA)], participants=[a_chain(250, closed=closed)]).sagas
+    assert saga.parse_input({"a": "x"})
+
+
+def test_texts_that_are_read_together_share_one_budget():
+    many = [Document(f"{i}.yaml", "[" + "[]," * 40_000 + "]") for i in range(3)]
+    assert all(finding.code != "AM003" for finding in read(many[:2]).findings)
+    [finding] = [finding for finding in read(many).findings if finding.code == "AM003"]
+    assert finding.message == "All texts together have more than 100,000 values."
+    long = [Document(f"{i}.yaml", "#" * 1_400_000) for i in range(3)]
+    [finding] = read(long).findings
+    assert finding.message == "All texts together have 4,200,000 characters, more than 4,000,000."

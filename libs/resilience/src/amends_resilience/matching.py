@@ -29,6 +29,10 @@ class Selector:
             return None
         return 2 * of_service + of_method
 
+    def ties_with(self, other: "Selector") -> bool:
+        """Tell whether there is any method that both match equally well, so that neither of the two holds for it."""
+        return _meet(self.participants, other.participants) and _meet(self.methods, other.methods)
+
 
 @dataclass(frozen=True, slots=True)
 class NamedPolicy:
@@ -75,3 +79,10 @@ def _part(names: tuple[str, ...], name: str) -> int | None:
     if name in names:
         return 1
     return 0 if not names or ANY in names else None
+
+
+def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
+    """Tell whether both name the same, or both mean all: of all names there is always one that neither spells out."""
+    if (not one or ANY in one) and (not other or ANY in other):
+        return True
+    return not ({*one} - {ANY}).isdisjoint(other)

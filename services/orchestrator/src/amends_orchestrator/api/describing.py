@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from amends_resilience import Conflict, match
 from amends_saga.compiled import CompiledSaga
 from amends_saga.descriptors import ContractSet, DescriptorError, parse_set, resolve_facts
 from amends_saga.findings import Finding, Severity
@@ -97,13 +96,8 @@ def policy_message(known: KnownPolicy, all_of_namespace: Sequence[KnownPolicy]) 
     info.methods.extend(resource.selector.methods)
     info.attempts = resource.policy.attempts
     info.timeout.FromTimedelta(resource.policy.timeout)
-    named = [other.resource.named() for other in all_of_namespace if other.resource is not None]
     own = resource.metadata.full_name
-    conflicts: set[str] = set()
-    for service in resource.selector.participants or ("*",):
-        for method in resource.selector.methods or ("*",):
-            found = match(named, service, method)
-            if isinstance(found, Conflict) and own in found.names:
-                conflicts.update(name for name in found.names if name != own)
+    others = (other.resource for other in all_of_namespace if other.resource is not None)
+    conflicts = {other.metadata.full_name for other in others if other.selector.ties_with(resource.selector)} - {own}
     info.conflicts.extend(sorted(conflicts))
     return info

@@ -389,3 +389,37 @@ async def test_errors_of_the_handler_itself_are_not_taken_for_the_databases(ledg
     ledger.on["Charge"] = refuse
     reply = await ledger.charge()
     assert (reply.code, reply.reason, reply.guarded) == (StatusCode.UNKNOWN, "", True)
+
+
+class TestAServerThatBecameAStandby:
+    """Sessions that were opened while nothing could be written stay read-only; new ones can write."""
+
+    async def test_the_pool_is_renewed_after_one_refusal(self, ledger: Ledger, suite_url: str) -> None:
+        role = urlsplit(suite_url).username
+        admin = await asyncpg.connect(suite_url)
+        await admin.execute(f"ALTER ROLE {role} SET default_transaction_read_only = on")
+        await ledger.pool.expire_connections()
+        async with ledger.pool.acquire(), ledger.pool.acquire():
+            pass  # opened now, and read-only from here on
+        await admin.execute("SET default_transaction_read_only = off")
+        await admin.execute(f"ALTER ROLE {role} RESET default_transaction_read_only")
+        await admin.close()
+        refused = await ledger.charge()
+        assert (refused.code, refused.reason) == (StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+        assert [(await ledger.charge(key=f"k-{number}")).code for number in range(4)] == [StatusCode.OK] * 4
+
+    async def test_also_when_the_handler_makes_an_error_of_its_own_of_it(self, ledger: Ledger) -> None:
+        async def read_only(message: StringValue, context: object) -> StringValue:
+            await connection().execute("SET TRANSACTION READ ONLY")
+            try:
+                await leave_effect("Charge", message.value)
+            except asyncpg.PostgresError as error:
+                raise ValueError("my own") from error
+            raise AssertionError("nothing could be written")
+
+        async with ledger.pool.acquire() as one:
+            before = one.get_server_pid()
+        ledger.on["Charge"] = read_only
+        await ledger.charge()
+        async with ledger.pool.acquire() as one, ledger.pool.acquire() as other:
+            assert before not in (one.get_server_pid(), other.get_server_pid())

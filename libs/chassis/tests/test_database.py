@@ -1,12 +1,14 @@
 import asyncio
 from datetime import timedelta
+from urllib.parse import urlsplit
 
 import asyncpg
 import grpc
 import pytest
+from amends_barrier import BROKEN
 from amends_chassis import database as module
 from amends_chassis.database import Database
-from amends_chassis.errors import Unavailable
+from amends_chassis.errors import Unavailable, refusal
 from amends_chassis.service import Runtime, running
 from amends_embedded import Postgres
 from amends_testkit.waiting import eventually
@@ -129,3 +131,129 @@ async def test_no_connection_is_left_behind(postgres, database_url):
 
     assert await eventually(none_left)
     await admin.close()
+
+
+def _role_and_database(url: str) -> tuple[str, str]:
+    parts = urlsplit(url)
+    return str(parts.username), parts.path.removeprefix("/")
+
+
+@pytest.fixture
+async def admin(postgres, database_url):
+    """A superuser's session in the suite's database."""
+    connection = await asyncpg.connect(postgres.admin_url)
+    yield connection
+    await connection.close()
+
+
+async def _read_only(admin, database_url, holds: bool) -> None:
+    role, _ = _role_and_database(database_url)
+    what = "SET default_transaction_read_only = on" if holds else "RESET default_transaction_read_only"
+    await admin.execute(f"ALTER ROLE {role} {what}")
+
+
+async def _cut(admin, application: str) -> None:
+    await admin.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = $1", application
+    )
+
+
+async def test_sessions_of_a_former_primary_are_replaced_after_the_first_of_them_was_used(database, admin, database_url):
+    await database.pool.execute("CREATE TABLE t (n integer)")
+    await _read_only(admin, database_url, True)
+    await database.pool.expire_connections()
+    async with database.transaction() as one, database.transaction() as other:  # both are read-only for good
+        assert await one.fetchval("SHOW transaction_read_only") == await other.fetchval("SHOW transaction_read_only")
+        await _read_only(admin, database_url, False)
+    for number in range(4):
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO t VALUES ($1)", number)
+    assert await database.pool.fetchval("SELECT count(*) FROM t") == 4
+
+
+async def test_a_write_that_met_a_read_only_session_is_unavailable_once_and_works_then(database, admin, database_url):
+    await database.pool.execute("CREATE TABLE t (n integer)")
+
+    async def write() -> None:
+        async with database.transaction() as connection:
+            await connection.execute("INSERT INTO t VALUES (1)")
+
+    await _read_only(admin, database_url, True)
+    await database.pool.expire_connections()
+    async with database.transaction(), database.transaction():
+        pass  # two sessions of the time when nothing could be written
+    with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
+        await write()
+    assert refusal(caught.value).code is grpc.StatusCode.UNAVAILABLE
+    await _read_only(admin, database_url, False)
+    await asyncio.gather(*(write() for _ in range(4)))
+
+
+async def test_readiness_says_that_writes_fail_and_that_they_work_again(admin, database_url):
+    async def assemble(service: Runtime) -> None:
+        """Nothing to serve."""
+
+    async with running(settings(database_url=database_url), assemble) as runtime:
+        await _read_only(admin, database_url, True)
+        await _cut(admin, "echo")
+        assert await eventually(lambda: not runtime.health.ready)
+        await _read_only(admin, database_url, False)
+        assert await eventually(lambda: runtime.health.ready)
+        async with runtime.database.transaction() as connection:
+            await connection.execute("CREATE TABLE written (n integer)")
+
+
+async def test_a_password_that_was_changed_in_its_file_is_used_by_the_next_session(
+    admin, database_url, tmp_path, monkeypatch
+):
+    role, name = _role_and_database(database_url)
+    parts = urlsplit(database_url)
+    file = tmp_path / "url"
+
+    def write(password: str) -> None:
+        file.write_text(f"postgresql://{role}:{password}@{parts.hostname}:{parts.port}/{name}\n", encoding="utf-8")
+
+    async def assemble(service: Runtime) -> None:
+        """Nothing to serve."""
+
+    write(str(parts.password))
+    monkeypatch.setenv("AMENDS_DATABASE_URL_FILE", str(file))
+    monkeypatch.setattr(module, "PROBE_RENEWED", timedelta(milliseconds=10))
+    monkeypatch.setattr(module, "PROBE_EVERY", timedelta(milliseconds=10))
+    async with running(settings(), assemble) as runtime:
+        await admin.execute(f"ALTER ROLE {role} PASSWORD 'second'")
+        assert await eventually(lambda: not runtime.health.ready)  # while the file says the former one
+        write("second")
+        assert await eventually(lambda: runtime.health.ready)
+        await _cut(admin, "echo")
+
+        async def works() -> bool:
+            try:
+                async with runtime.database.transaction() as connection:
+                    return await connection.fetchval("SELECT 1") == 1
+            except BROKEN as error:  # a session that was just cut
+                assert refusal(error).code is grpc.StatusCode.UNAVAILABLE
+                return False
+
+        assert await eventually(works)
+
+
+@pytest.mark.parametrize("password", ["p@ss/w#rd", "p/ss", "p@ss", "p?ss", "p#ss", "p[ss"])
+async def test_a_password_that_is_not_encoded_is_refused_at_once(password):
+    with pytest.raises(ValueError, match="must be written") as caught:
+        await asyncio.wait_for(Database(f"postgresql://me:{password}@127.0.0.1:1/db").connect(), 5)
+    assert password not in str(caught.value)
+
+
+async def test_an_option_that_postgres_does_not_know_is_refused_at_once(database_url):
+    with pytest.raises(ValueError, match="pool_max_conns"):
+        await asyncio.wait_for(Database(f"{database_url}?pool_max_conns=3").connect(), 5)
+
+
+async def test_a_session_that_ends_as_it_goes_back_changes_nothing_of_what_was_committed(database, admin):
+    await database.pool.execute("CREATE TABLE t (n integer)")
+    for number in range(5):  # ended before asyncpg hears of it, or after: nobody is told a failure
+        async with database.pool.acquire() as connection:
+            await connection.execute("INSERT INTO t VALUES ($1)", number)
+            await admin.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
+    assert await database.pool.fetchval("SELECT count(*) FROM t") == 5

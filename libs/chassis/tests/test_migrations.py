@@ -1,6 +1,8 @@
 import asyncio
 import sys
+from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 from amends_chassis.database import Database
 from amends_chassis.migrations import MigrationError, load, migrate
@@ -104,3 +106,16 @@ async def test_a_service_is_migrated_before_it_is_assembled(database, database_u
 
     async with running(Settings(name="echo", database_url=database_url), assemble):
         assert found == [0]
+
+
+async def test_a_role_that_may_not_create_is_told_what_its_owner_has_to_do(postgres, database_url, package):
+    name, folder = package
+    (folder / "0001_make.sql").write_text("CREATE TABLE t (n integer);")
+    parts = urlsplit(database_url)
+    admin = await asyncpg.connect(postgres.admin_url)
+    await admin.execute("CREATE ROLE guest LOGIN PASSWORD 'guest'")
+    await admin.execute(f"GRANT CONNECT ON DATABASE {parts.path[1:]} TO guest")
+    await admin.close()
+    guest = Database(parts._replace(netloc=f"guest:guest@{parts.hostname}:{parts.port}").geturl())
+    with pytest.raises(MigrationError, match="GRANT CREATE ON SCHEMA public TO guest"):
+        await migrate(guest, name)

@@ -35,10 +35,27 @@ def test_a_secret_comes_from_a_file_and_is_not_printed(monkeypatch, tmp_path):
     assert "hidden" not in repr(found)
 
 
+def test_a_secret_in_a_file_is_what_the_file_says_when_it_is_used(monkeypatch, tmp_path):
+    file = tmp_path / "url"
+    file.write_text("first\n")
+    monkeypatch.setenv("AMENDS_DATABASE_URL_FILE", str(file))
+    secret = Settings().database_url
+    assert secret is not None
+    file.write_text("second\r\n")
+    assert secret.get_secret_value() == "second"
+    file.write_text("")  # in the middle of being written
+    assert secret.get_secret_value() == "second"
+    file.unlink()
+    assert secret.get_secret_value() == "second"
+    assert "second" not in repr(secret)
+
+
 def test_secrets_of_a_service_may_be_files_too(monkeypatch, tmp_path):
     (tmp_path / "key").write_text("k")
     monkeypatch.setenv("AMENDS_API_KEY_FILE", str(tmp_path / "key"))
-    assert Settings().api_key == SecretStr("k")
+    key = Settings().api_key
+    assert key is not None
+    assert key.get_secret_value() == "k"
 
 
 @pytest.mark.parametrize(

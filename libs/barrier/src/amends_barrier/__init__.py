@@ -2,7 +2,8 @@
 
 from amends_barrier.barrier import Barrier
 from amends_barrier.methods import Guarded, guarded_methods
+from amends_barrier.postgres import BROKEN, conflict, database_away
 from amends_barrier.protocol import Reason, Refusal
 from amends_barrier.transaction import connection, savepoint
 
-__all__ = ["Barrier", "Guarded", "Reason", "Refusal", "connection", "guarded_methods", "savepoint"]
+__all__ = ["BROKEN", "Barrier", "Guarded", "Reason", "Refusal", "conflict", "connection", "database_away", "guarded_methods", "savepoint"]

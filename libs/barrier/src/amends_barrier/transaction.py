@@ -17,6 +17,7 @@ from typing import Any, Self, TypeAlias, cast
 import asyncpg
 
 from amends_barrier import rows
+from amends_barrier.postgres import BROKEN, conflict, database_away, session_over
 from amends_barrier.protocol import Operation, Reason, Refusal
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
@@ -28,18 +29,8 @@ ROLLBACK_TIMEOUT = timedelta(seconds=5)
 DROPPED = "barrier.connection_dropped"
 _log = logging.getLogger(__name__)
 
-# What asyncpg raises for a connection that breaks, in the middle of whatever it does.
-_BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-
 _lent: ContextVar[Connection] = ContextVar("amends_barrier_connection")
 _savepoints = count(1)
-
-# SQLSTATE: serialization_failure, deadlock_detected, lock_not_available
-_CONFLICTS = frozenset({"40001", "40P01", "55P03"})
-# Classes connection exception, insufficient resources, operator intervention (shutdown, cancelled, time-outs);
-# read_only_sql_transaction (a failover) and idle_in_transaction_session_timeout.
-_UNAVAILABLE_CLASSES = frozenset({"08", "53", "57"})
-_UNAVAILABLE = frozenset({"25006", "25P03"})
 
 
 def connection() -> Connection:
@@ -67,16 +58,9 @@ async def savepoint() -> AsyncIterator[Connection]:
 
 def refusal_for(error: Exception) -> Refusal | None:
     """Return the refusal that asks for another try, if that can help; None for an error that is the handler's own."""
-    if isinstance(error, asyncpg.InternalClientError):
-        return Refusal(Reason.DATABASE_UNAVAILABLE)  # the server was ending the connection
-    if not isinstance(error, asyncpg.PostgresError):
-        return None
-    state = str(error.sqlstate or "")
-    if state in _CONFLICTS:
+    if conflict(error):
         return Refusal(Reason.TRANSACTION_CONFLICT)
-    if state[:2] in _UNAVAILABLE_CLASSES or state in _UNAVAILABLE:
-        return Refusal(Reason.DATABASE_UNAVAILABLE)
-    return None
+    return Refusal(Reason.DATABASE_UNAVAILABLE) if database_away(error) else None
 
 
 class Transaction:
@@ -84,7 +68,8 @@ class Transaction:
 
     What is still open at the block's end is rolled back. Instead of its error the block raises
     Refusal(DATABASE_UNAVAILABLE) when there is no connection to be had, when it was lost, and when the server gave up;
-    Refusal(TRANSACTION_CONFLICT) for a serialisation failure or a deadlock.
+    Refusal(TRANSACTION_CONFLICT) for a serialisation failure or a deadlock. A session of a server that is read-only by
+    now, or shuts down, does not go back to the pool, and the pool's other sessions are replaced before their next use.
     """
 
     __slots__ = ("_held", "_open", "_pool", "_prepared", "_token")
@@ -97,7 +82,7 @@ class Transaction:
     async def __aenter__(self) -> Self:
         try:
             self._held = cast("Connection", await self._pool.acquire())
-        except _BROKEN as error:
+        except BROKEN as error:
             raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
         self._token = _lent.set(self._held)
         return self
@@ -108,7 +93,9 @@ class Transaction:
         _lent.reset(self._token)
         refusal = self._refusal_for(error)
         try:
-            if self._open:
+            if session_over(error):
+                await self._give_up()
+            elif self._open:
                 await self._rollback()
         finally:
             await self._give_back()
@@ -175,6 +162,13 @@ class Transaction:
             raise RuntimeError("the handler went on after an error that had broken the transaction")
         self._open = False
 
+    async def _give_up(self) -> None:
+        """End a session that can only fail again; its siblings in the pool are as old, so they are replaced too."""
+        self._open = False
+        if not self.lost:
+            self._held.terminate()
+        await self._pool.expire_connections()
+
     async def _rollback(self) -> None:
         """Undo what is open; a connection that cannot do even that is given up, and the server undoes it."""
         self._open = False
@@ -183,7 +177,7 @@ class Transaction:
         try:
             async with asyncio.timeout(ROLLBACK_TIMEOUT.total_seconds()):
                 await self._held.execute("ROLLBACK")
-        except (TimeoutError, *_BROKEN):
+        except (TimeoutError, *BROKEN):
             if not self.lost:
                 self._held.terminate()
 
@@ -191,7 +185,7 @@ class Transaction:
         """Give the connection back. One that ends meanwhile changes nothing of what was committed or refused."""
         try:
             await self._pool.release(cast("Any", self._held))
-        except _BROKEN as error:  # the pool has dropped it
+        except BROKEN as error:  # the pool has dropped it
             _log.info(DROPPED, extra={"error": type(error).__name__})
 
     async def read(self, key: str) -> "dict[Operation, Row]":

@@ -1,19 +1,23 @@
-"""The service's own Postgres: one small asyncpg pool that waits for the server and survives its restarts.
+"""The service's own Postgres: one small asyncpg pool that waits for the server and survives its restarts and failovers.
 
-Made by `service.Runtime`, used by every store. SQL is plain; the only helper is `transaction`.
+Made by `service.Runtime`, used by every store. SQL is plain; the only helper is `transaction`. No session outlives its
+use: one that is read-only, because its server is a standby by now, is replaced together with all others of the pool,
+and each new one is opened with the URL as it is then, because passwords are changed in files while services run.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import structlog
+from amends_barrier import BROKEN, database_away
 from asyncpg.exceptions import ClientConfigurationError
 
-from amends_chassis.errors import Unavailable, database_away
+from amends_chassis.errors import Unavailable
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -29,16 +33,34 @@ RETRY_MAX = timedelta(seconds=1)
 PROBE_EVERY = timedelta(seconds=2)
 PROBE_AGAIN = timedelta(milliseconds=250)
 PROBE_TIMEOUT = timedelta(seconds=2)
+PROBE_RENEWED = timedelta(seconds=15)
+"""So old the probe's session gets: a password that is refused shows in a new session only."""
 ACQUIRE_TIMEOUT = timedelta(seconds=5)
 IDLE_IN_TRANSACTION = timedelta(seconds=30)
+
+READ_ONLY = "database.read_only"
+REFUSED = "database.refused"
+DROPPED = "database.session_dropped"
+
+_SELECT_READ_ONLY = "SELECT current_setting('transaction_read_only')::boolean"
+# Its tag says how many rows there are: one for a session that cannot write, none for one that can.
+_COUNT_READ_ONLY = "SELECT WHERE current_setting('transaction_read_only')::boolean"
+_CAN_WRITE = "SELECT 0"
+# Answers to the start of a session that come of the URL, and that no later attempt changes.
+_URL_WRONG = (
+    ClientConfigurationError,
+    asyncpg.UndefinedObjectError,
+    asyncpg.InvalidParameterValueError,
+    asyncpg.CantChangeRuntimeParamError,
+)
 
 
 class Database:
     """A pool of connections to one database."""
 
-    def __init__(self, url: str, *, application: str = "amends", size: int = 8) -> None:
-        """Take a postgresql:// URL; nothing is opened before `connect`."""
-        self._url = url
+    def __init__(self, url: str | Callable[[], str], *, application: str = "amends", size: int = 8) -> None:
+        """Take a postgresql:// URL, or what says it for each new session; nothing is opened before `connect`."""
+        self._url = (lambda: url) if isinstance(url, str) else url
         self._size = size
         self._pool: Pool | None = None
         self._server_settings = {
@@ -61,14 +83,15 @@ class Database:
 
         Raises ValueError for a URL that can never work.
         """
+        check_url(self._url())
         loop = asyncio.get_running_loop()
         pause, began, said = RETRY, loop.time(), float("-inf")
         while self._pool is None:
             try:
                 self._pool = await self._open_pool()
-            except ClientConfigurationError as error:
+            except _URL_WRONG as error:
                 raise ValueError(f"the database URL is wrong: {error}") from error
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+            except BROKEN as error:
                 if loop.time() - said >= SAY_SO_EVERY.total_seconds():
                     said = loop.time()
                     waited = round(said - began, 1)
@@ -79,12 +102,39 @@ class Database:
 
     async def _open_pool(self) -> "Pool":
         return await asyncpg.create_pool(
-            self._url, min_size=1, max_size=self._size, timeout=5.0, server_settings=self._server_settings
+            min_size=1,
+            max_size=self._size,
+            connect=self._open,
+            reset=self._cleaned,
+            timeout=5.0,
+            server_settings=self._server_settings,
         )
+
+    async def _open(self, *_: Any, **settings: Any) -> "asyncpg.Connection[asyncpg.Record]":
+        connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self._url(), **settings)
+        return connection
+
+    async def _cleaned(self, connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+        """Clean a session before it goes back to the pool; end one that is broken.
+
+        When it is read-only, all sessions of the pool are replaced before their next use.
+        """
+        try:
+            tag = await connection.execute(f"{connection.get_reset_query()}\n{_COUNT_READ_ONLY}")
+        except BROKEN as error:
+            _log.info(DROPPED, error=type(error).__name__)
+            connection.terminate()
+        else:
+            if tag != _CAN_WRITE:
+                await self._expire()
+
+    async def _expire(self) -> None:
+        if self._pool is not None:
+            await self._pool.expire_connections()
 
     async def open_connection(self) -> "asyncpg.Connection[asyncpg.Record]":
         """Open one connection beside the pool, with the same settings, for whoever needs it for long."""
-        return await asyncpg.connect(self._url, timeout=5.0, server_settings=self._server_settings)
+        return await self._open(timeout=5.0, server_settings=self._server_settings)
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator["Connection"]:
@@ -92,11 +142,12 @@ class Database:
 
         Raises Unavailable when no connection is free in time or the server is away.
         """
+        pool = self.pool
         try:
-            connection = await self.pool.acquire(timeout=ACQUIRE_TIMEOUT.total_seconds())
+            connection = await pool.acquire(timeout=ACQUIRE_TIMEOUT.total_seconds())
         except TimeoutError as error:
             raise Unavailable("DATABASE_BUSY", "No database connection became free in time.") from error
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
+        except BROKEN as error:
             if not database_away(error) and not isinstance(error, OSError):
                 raise
             raise Unavailable("DATABASE_UNAVAILABLE", "The database cannot be reached now.") from error
@@ -104,32 +155,23 @@ class Database:
             async with connection.transaction():
                 yield connection
         finally:
-            await self.pool.release(connection)
+            try:
+                await pool.release(connection)
+            except BROKEN as error:  # the pool has dropped it, which changes nothing of what was committed
+                _log.info(DROPPED, error=type(error).__name__)
 
     async def watch(self, report: Callable[[bool], Awaitable[None]]) -> None:
-        """Probe for ever on a connection of its own, telling `report` each time whether the server answers.
-
-        Its own connection, because a pool that is merely busy must not look like a database that is gone.
-        """
-        connection: asyncpg.Connection[asyncpg.Record] | None = None
+        """Probe for ever, telling `report` each time whether the database can be written to by a new session."""
+        probe = _Probe(self.open_connection)
         try:
             while True:
-                try:
-                    async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
-                        if connection is None or connection.is_closed():
-                            connection = await self.open_connection()
-                        await connection.execute("SELECT 1")
-                    answers = True
-                except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError):
-                    answers = False
-                    if connection is not None:
-                        connection.terminate()
-                        connection = None
-                await report(answers)
-                await asyncio.sleep((PROBE_EVERY if answers else PROBE_AGAIN).total_seconds())
+                usable = await probe.look()
+                if probe.replaces:
+                    await self._expire()
+                await report(usable)
+                await asyncio.sleep((PROBE_EVERY if usable else PROBE_AGAIN).total_seconds())
         finally:
-            if connection is not None:
-                connection.terminate()
+            probe.close()
 
     async def close(self, within: timedelta = timedelta(seconds=2)) -> None:
         """Close the pool; connections still in use after `within` are cut."""
@@ -141,3 +183,81 @@ class Database:
                 await pool.close()
         except TimeoutError:
             pool.terminate()
+
+
+class _Probe:
+    """Looks at the database on a session of its own: a pool that is merely busy must not look like a database that is
+    gone.
+    """
+
+    def __init__(self, connect: Callable[[], Awaitable["asyncpg.Connection[asyncpg.Record]"]]) -> None:
+        self.replaces = False
+        """Whether what the last look found says that sessions from before are of no use."""
+        self._connect = connect
+        self._connection: asyncpg.Connection[asyncpg.Record] | None = None
+        self._opened = 0.0
+        self._read_only = False
+
+    async def look(self) -> bool:
+        """Tell whether a session can be opened, answers, and can write."""
+        before = self._read_only
+        try:
+            async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):
+                self._read_only = await self._is_read_only()
+        except asyncpg.InvalidAuthorizationSpecificationError as error:
+            _log.warning(REFUSED, error=f"{type(error).__name__}: {error}")
+            self.close()
+            return False
+        except BROKEN:
+            self.close()
+            return False
+        if self._read_only:
+            self.close()  # the next one may reach the server that takes writes
+            if not before:
+                _log.warning(READ_ONLY)
+        self.replaces = before or self._read_only
+        return not self._read_only
+
+    async def _is_read_only(self) -> bool:
+        now = asyncio.get_running_loop().time()
+        if self._connection is None or self._connection.is_closed():
+            self._connection, self._opened = await self._connect(), now
+        elif now - self._opened >= PROBE_RENEWED.total_seconds():
+            await self._renew(now)
+        return bool(await self._connection.fetchval(_SELECT_READ_ONLY))
+
+    async def _renew(self, now: float) -> None:
+        """Open another session in place of this one; if only the server is full this one goes on.
+
+        Raises InvalidAuthorizationSpecificationError when the role is not let in any more.
+        """
+        former, self._opened = self._connection, now
+        try:
+            self._connection = await self._connect()
+        except asyncpg.InsufficientResourcesError:
+            return
+        if former is not None:
+            former.terminate()
+
+    def close(self) -> None:
+        """Give the session up."""
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+def check_url(url: str) -> None:
+    """Refuse a URL whose user name or password holds what must be percent-encoded. Raises ValueError.
+
+    Whatever stands in the wrong place would be taken for a host that cannot be found, and awaited for ever.
+    """
+    try:
+        parts = urlsplit(url)
+        misplaced = bool(parts.fragment) or "@" in parts.path or ("@" in parts.query and "@" not in parts.netloc)
+        misplaced = misplaced or parts.netloc.rpartition("@")[0].count("@") > 0
+    except ValueError:
+        misplaced = True
+    if misplaced:
+        raise ValueError(
+            "the database URL is wrong: in a user name or a password # must be written %23, / %2F, ? %3F, @ %40, [ %5B"
+        )

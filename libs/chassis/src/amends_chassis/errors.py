@@ -6,12 +6,13 @@ Domain code raises one of the classes below and knows nothing of gRPC metadata; 
 
 import re
 import secrets
+import socket
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
 
-import asyncpg
 import grpc
+from amends_barrier import conflict, database_away
 from amends_resilience import BreakerOpen, BulkheadFull, DeadlinePassed
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
@@ -129,13 +130,6 @@ class Refusal:
         return DETAILS_KEY, Status(code=number, message=self.message, details=[detail]).SerializeToString()
 
 
-_DATABASE_AWAY = (
-    asyncpg.PostgresConnectionError,
-    asyncpg.OperatorInterventionError,
-    asyncpg.InsufficientResourcesError,
-    asyncpg.ReadOnlySQLTransactionError,
-    ConnectionError,
-)
 _DEPENDENCY_AWAY = {
     grpc.StatusCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED,
@@ -156,9 +150,9 @@ def refusal(error: BaseException) -> Refusal:
         timed_out = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
         code = grpc.StatusCode.DEADLINE_EXCEEDED if timed_out else grpc.StatusCode.UNAVAILABLE
         return _dependency(code, "DEPENDENCY_UNAVAILABLE", "A service that this one needs did not answer.")
-    if isinstance(error, asyncpg.TransactionRollbackError):
+    if conflict(error):
         return _dependency(grpc.StatusCode.UNAVAILABLE, "TRANSACTION_CONFLICT", "Lost against a concurrent change.")
-    if database_away(error):
+    if database_away(error) or isinstance(error, ConnectionError | socket.gaierror):
         return _dependency(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", "The database cannot be reached now.")
     correlation = secrets.token_hex(8)
     return Refusal(
@@ -168,13 +162,6 @@ def refusal(error: BaseException) -> Refusal:
         {"correlation_id": correlation},
         Blame.SERVICE,
     )
-
-
-def database_away(error: BaseException) -> bool:
-    """Tell whether `error` means that Postgres is away, going or coming back, so that trying again helps."""
-    if isinstance(error, asyncpg.InterfaceError):  # asyncpg has no class for it: wrong arguments are the same class
-        return "clos" in str(error) or "released" in str(error)
-    return isinstance(error, _DATABASE_AWAY)
 
 
 def _dependency(code: grpc.StatusCode, reason: str, message: str) -> Refusal:

@@ -10,14 +10,10 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.resources import files
-from typing import TYPE_CHECKING
-
+import asyncpg
 import structlog
 
 from amends_chassis.database import Database
-
-if TYPE_CHECKING:
-    import asyncpg
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +66,8 @@ def load(package: str) -> list[Migration]:
 async def migrate(database: Database, package: str) -> list[int]:
     """Apply what is missing, each file in a transaction of its own, and return the versions applied.
 
-    Raises MigrationError when an applied file has changed or a new one has a number below one already applied.
+    Raises MigrationError when an applied file has changed, a new one has a number below one already applied, or the
+    role may not create what is in it.
     """
     wanted = load(package)
     connection = await database.open_connection()
@@ -83,6 +80,12 @@ async def migrate(database: Database, package: str) -> list[int]:
         for migration in pending:
             await _apply(connection, migration)
         return [migration.version for migration in pending]
+    except asyncpg.InsufficientPrivilegeError as error:
+        role, name, schema = await connection.fetchrow("SELECT current_user, current_database(), current_schema()")
+        raise MigrationError(
+            f"the role {role} may not change the schema of the database {name} ({error}). Its owner mends it with: "
+            f"GRANT CREATE ON SCHEMA {schema or 'public'} TO {role}"
+        ) from error
     finally:
         await connection.close(timeout=5)  # gives the lock back
 

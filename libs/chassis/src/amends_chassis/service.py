@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 import grpc
 import structlog
 import uvloop
+from amends_barrier import database_away
 from amends_resilience import Backoff
 from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry, disable_created_metrics
@@ -29,7 +30,6 @@ from amends_chassis import guard, logs
 from amends_chassis.clients import Channel
 from amends_chassis.context import Trace, current_trace, detached, in_trace
 from amends_chassis.database import Database
-from amends_chassis.errors import database_away
 from amends_chassis.health import Health
 from amends_chassis.interceptor import ServerInterceptor
 from amends_chassis.metrics import ClientMetrics, MetricsServer, ServerMetrics
@@ -300,7 +300,7 @@ async def _supervise(name: str, run: Work) -> None:
 def _database(settings: ServiceSettings) -> Database | None:
     if settings.database_url is None:
         return None
-    return Database(settings.database_url.get_secret_value(), application=settings.name, size=settings.database_pool)
+    return Database(settings.database_url.get_secret_value, application=settings.name, size=settings.database_pool)
 
 
 def _tracing(settings: ServiceSettings) -> "Tracing | None":

@@ -2,7 +2,7 @@
 
 Every value is `AMENDS_<FIELD>`. Two come by other names too: the port from `AMENDS_PORT_<NAME>`, because the
 services of a shop share an environment on a developer's machine, and secrets from a file (`AMENDS_DATABASE_URL_FILE`),
-because that is how secrets are mounted.
+because that is how secrets are mounted. Such a file is read again whenever its secret is used.
 """
 
 import os
@@ -12,10 +12,14 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
+import structlog
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+_log = structlog.get_logger(__name__)
+
+UNREADABLE = "secret.unreadable"
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _UNITS = {
     "ms": timedelta(milliseconds=1),
@@ -36,6 +40,27 @@ Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
 """A setting that is a length of time: `10s` and the like, or ISO 8601 (`PT10S`)."""
 
 PositiveDuration = Annotated[Duration, Field(gt=timedelta(0))]
+
+
+class MountedSecret(SecretStr):
+    """A secret in a file, as it is when it is asked for: who changes it need not restart those who use it."""
+
+    def __init__(self, path: Path) -> None:
+        """Read the file once. Raises OSError or UnicodeDecodeError when it cannot be read."""
+        super().__init__(_read(path))
+        self._path = path
+
+    def get_secret_value(self) -> str:
+        """Return what the file says now; what it said last while it cannot be read or is empty."""
+        try:
+            self._secret_value = _read(self._path) or self._secret_value
+        except (OSError, UnicodeDecodeError) as error:
+            _log.warning(UNREADABLE, path=str(self._path), error=f"{type(error).__name__}: {error}")
+        return self._secret_value
+
+
+def _read(path: Path) -> str:
+    return path.read_text(encoding="utf-8").strip()
 
 
 class LogFormat(StrEnum):
@@ -119,5 +144,5 @@ class _SpecialNames(PydanticBaseSettingsSource):
         for field, info in self.settings_cls.model_fields.items():
             path = os.environ.get(f"AMENDS_{field.upper()}_FILE")
             if path and "SecretStr" in str(info.annotation):
-                found[field] = Path(path).read_text(encoding="utf-8").strip()
+                found[field] = MountedSecret(Path(path))
         return found

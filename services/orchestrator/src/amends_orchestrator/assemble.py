@@ -55,7 +55,7 @@ class Orchestrator:
         self._settings = settings
         self.process = uuid4()
         self._pool = runtime.database.pool
-        connect = connector(url.get_secret_value(), settings.name)
+        connect = connector(url.get_secret_value, settings.name)
         rules = settings.target_rules()
         ids = RunIds()
         self.channels = Channels(rules, max_message_bytes=settings.max_message_bytes)

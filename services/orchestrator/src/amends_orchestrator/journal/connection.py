@@ -26,9 +26,10 @@ SETTINGS = {
 }
 
 
-def connector(url: str, name: str, *, statement_timeout: timedelta = timedelta(seconds=10)) -> Connect:
+def connector(url: str | Callable[[], str], name: str, *, statement_timeout: timedelta = timedelta(seconds=10)) -> Connect:
     """Makes a function that opens a connection called `name`; a statement that takes longer counts as lost.
 
+    A `url` that is a function is asked for each connection, because passwords are changed while processes run.
     The server gives up a little later than we do, so that a statement of a lost connection ends by itself.
     """
     server = {
@@ -39,7 +40,7 @@ def connector(url: str, name: str, *, statement_timeout: timedelta = timedelta(s
 
     async def connect() -> asyncpg.Connection[Any]:
         return await asyncpg.connect(
-            url,
+            url if isinstance(url, str) else url(),
             timeout=OPENING.total_seconds(),
             command_timeout=statement_timeout.total_seconds(),
             server_settings=server,

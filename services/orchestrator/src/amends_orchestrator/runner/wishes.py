@@ -137,7 +137,7 @@ class Wishes:
                 await requests.answer(connection, request.id, reply)
             finally:
                 await connection.close()
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError) as error:
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
             log.warning(LISTEN_FAILED, error=type(error).__name__)
         finally:
             self._busy.discard(request.id)

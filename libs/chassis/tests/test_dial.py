@@ -4,6 +4,7 @@ import grpc
 import grpc.aio
 import pytest
 from amends_chassis.dial import dial, dial_blocking
+from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2
 
 CHECK = "/grpc.health.v1.Health/Check"
@@ -42,3 +43,26 @@ async def server():
     await server.start()
     yield f"127.0.0.1:{port}"
     await server.stop(None)
+
+
+@pytest.mark.parametrize("size", [12_000, 18_000, 60_000])
+@pytest.mark.parametrize("character", ["a", "ä"])
+async def test_a_rejection_with_a_long_reason_is_always_the_rejection(size, character) -> None:
+    async def refuse(request: bytes, context: grpc.aio.ServicerContext) -> bytes:
+        reason = character * (size // len(character.encode()))
+        details = Status(code=9, message=reason).SerializeToString()
+        await context.abort(grpc.StatusCode.FAILED_PRECONDITION, reason, (("grpc-status-details-bin", details),))
+        raise AssertionError("abort raises")
+
+    refusing = grpc.aio.server()
+    handlers = {"Refuse": grpc.unary_unary_rpc_method_handler(refuse)}
+    refusing.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("test.Refuser", handlers),))
+    port = refusing.add_insecure_port("127.0.0.1:0")
+    await refusing.start()
+    async with dial(f"127.0.0.1:{port}") as channel:
+        call = channel.unary_unary("/test.Refuser/Refuse")
+        for _ in range(10):  # between two limits it would depend on chance
+            with pytest.raises(grpc.aio.AioRpcError) as caught:
+                await call(b"", timeout=5)
+            assert caught.value.code() is grpc.StatusCode.FAILED_PRECONDITION
+    await refusing.stop(None)

@@ -1,3 +1,6 @@
+from base64 import b64encode
+from urllib.parse import quote
+
 import asyncpg
 import grpc
 import pytest
@@ -101,3 +104,22 @@ def test_any_other_exception_gives_a_correlation_id_and_not_its_text(error):
     assert "secret" not in first.message + str(first.metadata)
     assert first.metadata["correlation_id"] in first.message
     assert first.metadata != second.metadata
+
+
+@pytest.mark.parametrize("character", ["a", "%", "ä", "東", "👩", "\n", "\x00"])
+def test_a_long_message_and_long_facts_fit_into_the_metadata_that_any_client_reads(character):
+    found = refusal(errors.FailedPrecondition("NO_SLOT", character * 60_000, short="1", long=character * 60_000))
+    _, status = found.trailer("shop.payments.v1")
+    encoded = quote(found.message, safe="".join(map(chr, range(0x20, 0x7F))).replace("%", ""))
+    assert len(encoded) <= 2048
+    assert found.message.startswith(character * 100)
+    assert found.message.endswith("...")
+    assert len(encoded) + len(b64encode(status)) < 8 * 1024
+    info = ErrorInfo()
+    assert Status.FromString(status).details[0].Unpack(info)
+    assert dict(info.metadata) == {"short": "1"}
+
+
+def test_a_message_that_fits_exactly_is_not_cut():
+    assert errors.cut("a" * 2048) == "a" * 2048
+    assert errors.cut("a" * 2049) == "a" * 2045 + "..."

@@ -6,4 +6,15 @@ from amends_barrier.postgres import BROKEN, conflict, database_away
 from amends_barrier.protocol import Reason, Refusal
 from amends_barrier.transaction import connection, savepoint
 
-__all__ = ["BROKEN", "Barrier", "Guarded", "Reason", "Refusal", "conflict", "connection", "database_away", "guarded_methods", "savepoint"]
+__all__ = [
+    "BROKEN",
+    "Barrier",
+    "Guarded",
+    "Reason",
+    "Refusal",
+    "conflict",
+    "connection",
+    "database_away",
+    "guarded_methods",
+    "savepoint",
+]

@@ -60,7 +60,7 @@ class Database:
 
     def __init__(self, url: str | Callable[[], str], *, application: str = "amends", size: int = 8) -> None:
         """Take a postgresql:// URL, or what says it for each new session; nothing is opened before `connect`."""
-        self._url = (lambda: url) if isinstance(url, str) else url
+        self._source = url
         self._size = size
         self._pool: Pool | None = None
         self._server_settings = {
@@ -110,6 +110,9 @@ class Database:
             server_settings=self._server_settings,
         )
 
+    def _url(self) -> str:
+        return self._source if isinstance(self._source, str) else self._source()
+
     async def _open(self, *_: Any, **settings: Any) -> "asyncpg.Connection[asyncpg.Record]":
         connection: asyncpg.Connection[asyncpg.Record] = await asyncpg.connect(self._url(), **settings)
         return connection
@@ -120,7 +123,8 @@ class Database:
         When it is read-only, all sessions of the pool are replaced before their next use.
         """
         try:
-            tag = await connection.execute(f"{connection.get_reset_query()}\n{_COUNT_READ_ONLY}")
+            cleaning = connection.get_reset_query()
+            tag = await connection.execute(f"{cleaning}\n{_COUNT_READ_ONLY}")
         except BROKEN as error:
             _log.info(DROPPED, error=type(error).__name__)
             connection.terminate()

@@ -1,7 +1,9 @@
 """Opens gRPC channels: the only place that does, so that what holds for all of them is written once.
 
 gRPC takes a proxy from `http_proxy` and sends even loopback through it. Requests hold orders and cards, and a proxy
-would see them; no channel that is opened here uses one. Called by clients, the command line, the demo and benchmarks.
+would see them; no channel that is opened here uses one. gRPC also drops an answer whose metadata are over its limit, by
+chance between its two limits, and reports that it knows nothing: a rejection with a long reason would become doubt. The
+limit here is one, far above what servers send. Called by clients, the command line, the demo and benchmarks.
 """
 
 from collections.abc import Sequence
@@ -11,15 +13,17 @@ import grpc.aio
 
 Options = Sequence[tuple[str, str | int]]
 NO_PROXY = ("grpc.enable_http_proxy", 0)
+MAX_METADATA_BYTES = 1024 * 1024
+_METADATA = (("grpc.max_metadata_size", MAX_METADATA_BYTES), ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES))
 
 
 def dial(
     target: str, options: Options = (), *, interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None
 ) -> grpc.aio.Channel:
     """Return a channel to `target`, which connects when it is first used."""
-    return grpc.aio.insecure_channel(target, [*options, NO_PROXY], interceptors=interceptors)
+    return grpc.aio.insecure_channel(target, [*_METADATA, *options, NO_PROXY], interceptors=interceptors)
 
 
 def dial_blocking(target: str, options: Options = ()) -> grpc.Channel:
     """Return a channel to `target` for callers without an event loop; it connects when it is first used."""
-    return grpc.insecure_channel(target, [*options, NO_PROXY])
+    return grpc.insecure_channel(target, [*_METADATA, *options, NO_PROXY])

@@ -19,6 +19,11 @@ from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 DETAILS_KEY = "grpc-status-details-bin"
+MESSAGE_BYTES = 2048
+"""So long a message may be as it goes over the wire, where what is not printable ASCII is percent-encoded. Clients with
+the defaults of gRPC read 8 KiB of metadata, in which the message stands twice."""
+FACTS_BYTES = 2048
+_CUT = "..."
 _REASON = re.compile(r"[A-Z][A-Z0-9_]{0,61}[A-Z0-9]")
 
 
@@ -123,11 +128,35 @@ class Refusal:
 
     def trailer(self, domain: str) -> tuple[str, bytes]:
         """Return the metadatum that carries google.rpc.Status with an ErrorInfo of `domain`."""
-        info = ErrorInfo(reason=self.reason, domain=domain, metadata=self.metadata)
+        info = ErrorInfo(reason=self.reason, domain=domain, metadata=_fitting(self.metadata))
         detail = AnyMessage()
         detail.Pack(info)
         number: int = self.code.value[0]
         return DETAILS_KEY, Status(code=number, message=self.message, details=[detail]).SerializeToString()
+
+
+def cut(text: str) -> str:
+    """Return `text`, or as much of its beginning as is safe to send as a status' message, with `...` at its end."""
+    size = 0
+    fits = 0
+    for index, character in enumerate(text):
+        size += 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode(errors="replace"))
+        if size <= MESSAGE_BYTES - len(_CUT):
+            fits = index + 1
+        elif size > MESSAGE_BYTES:
+            return text[:fits] + _CUT
+    return text
+
+
+def _fitting(facts: dict[str, str]) -> dict[str, str]:
+    """Return the facts that are safe to send, in order. One that does not fit is left out: half of it would be wrong."""
+    kept, left = {}, FACTS_BYTES
+    for name, value in facts.items():
+        size = len(name.encode()) + len(value.encode(errors="replace"))
+        if size <= left:
+            kept[name] = value
+            left -= size
+    return kept
 
 
 _DEPENDENCY_AWAY = {
@@ -139,9 +168,9 @@ _DEPENDENCY_AWAY = {
 
 
 def refusal(error: BaseException) -> Refusal:
-    """Map whatever a handler raised. The text of anything but a DomainError is dropped here."""
+    """Map whatever a handler raised. The text of anything but a DomainError is dropped here, a long one is cut."""
     if isinstance(error, DomainError):
-        return Refusal(error.code, error.reason, error.message, error.metadata)
+        return Refusal(error.code, error.reason, cut(error.message), error.metadata)
     if isinstance(error, DeadlinePassed | TimeoutError):
         return _dependency(grpc.StatusCode.DEADLINE_EXCEEDED, "TIMED_OUT", "The time for this call has passed.")
     if isinstance(error, BreakerOpen | BulkheadFull):

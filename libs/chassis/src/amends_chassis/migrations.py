@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 from datetime import timedelta
 from importlib.resources import files
+
 import asyncpg
 import structlog
 
@@ -81,7 +82,7 @@ async def migrate(database: Database, package: str) -> list[int]:
             await _apply(connection, migration)
         return [migration.version for migration in pending]
     except asyncpg.InsufficientPrivilegeError as error:
-        role, name, schema = await connection.fetchrow("SELECT current_user, current_database(), current_schema()")
+        ((role, name, schema),) = await connection.fetch("SELECT current_user, current_database(), current_schema()")
         raise MigrationError(
             f"the role {role} may not change the schema of the database {name} ({error}). Its owner mends it with: "
             f"GRANT CREATE ON SCHEMA {schema or 'public'} TO {role}"

@@ -19,6 +19,7 @@ Servicer = TypeVar("Servicer")
 Registrar = Callable[[Servicer, grpc.aio.Server], None]
 
 _AGE_GRACE = timedelta(seconds=30)
+_METADATA_BYTES = 16 * 1024
 
 
 def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
@@ -27,7 +28,9 @@ def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
         ("grpc.so_reuseport", 0),  # else a second process on the same port would silently take half of the calls
         ("grpc.max_receive_message_length", settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
-        ("grpc.max_metadata_size", 16 * 1024),
+        # One limit: between two different ones gRPC refuses by chance.
+        ("grpc.max_metadata_size", _METADATA_BYTES),
+        ("grpc.absolute_max_metadata_size", _METADATA_BYTES),
         # What our own clients do (a ping each 20 s while calls wait) stays well within what is allowed.
         ("grpc.http2.min_recv_ping_interval_without_data_ms", 5_000),
         ("grpc.keepalive_permit_without_calls", 1),

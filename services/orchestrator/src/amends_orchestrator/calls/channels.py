@@ -31,7 +31,7 @@ class Channels:
         self._rules = rules
         self._channels: dict[str, grpc.aio.Channel] = {}
         self.max_message_bytes = max_message_bytes
-        self._options = [
+        self._options: list[tuple[str, str | int]] = [
             ("grpc.enable_retries", 0),
             ("grpc.service_config_disable_resolution", 1),
             ("grpc.lb_policy_name", "round_robin"),

@@ -26,7 +26,9 @@ SETTINGS = {
 }
 
 
-def connector(url: str | Callable[[], str], name: str, *, statement_timeout: timedelta = timedelta(seconds=10)) -> Connect:
+def connector(
+    url: str | Callable[[], str], name: str, *, statement_timeout: timedelta = timedelta(seconds=10)
+) -> Connect:
     """Makes a function that opens a connection called `name`; a statement that takes longer counts as lost.
 
     A `url` that is a function is asked for each connection, because passwords are changed while processes run.

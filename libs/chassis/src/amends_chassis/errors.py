@@ -149,7 +149,7 @@ def cut(text: str) -> str:
 
 
 def _fitting(facts: dict[str, str]) -> dict[str, str]:
-    """Return the facts that are safe to send, in order. One that does not fit is left out: half of it would be wrong."""
+    """Return the facts that are safe to send, in order. One that does not fit is left out as a whole."""
     kept, left = {}, FACTS_BYTES
     for name, value in facts.items():
         size = len(name.encode()) + len(value.encode(errors="replace"))

@@ -13,7 +13,7 @@ from typing import Any
 import asyncpg
 import grpc
 import grpc.aio
-from amends_barrier import Barrier, Guarded, connection
+from amends_barrier import Barrier, Guarded, before, connection
 from amends_testkit.waiting import eventually
 from google.protobuf.wrappers_pb2 import StringValue
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
@@ -107,6 +107,7 @@ class Ledger:
         self.pool = pool
         self.barrier = barrier
         self.on: dict[str, Behavior] = {}
+        self.first: dict[str, Callable[[StringValue], Awaitable[None]]] = {}
         self.calls: list[str] = []
         self.gate = asyncio.Event()
         self.watcher = Watcher()
@@ -118,6 +119,10 @@ class Ledger:
             return await self.on[name](message, context)
         number = await leave_effect(name, message.value)
         return StringValue(value=f"{name} {number}")
+
+    async def prepare(self, name: str, message: StringValue) -> None:
+        if name in self.first:
+            await self.first[name](message)
 
     async def gated(self, message: StringValue, context: Any) -> StringValue:
         """A behaviour that has its effect, and then waits for the gate before it answers."""
@@ -225,6 +230,7 @@ async def serve(
 
 def _handlers(ledger: Ledger) -> grpc.GenericRpcHandler:
     def method(name: str) -> Any:
+        @before(lambda _, message: ledger.prepare(name, message))
         async def behavior(message: StringValue, context: Any) -> StringValue:
             return await ledger.do(name, message, context)
 

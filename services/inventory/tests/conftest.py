@@ -1,29 +1,24 @@
 """A migrated database, and the whole service on it, as its process would run."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
 import pytest_asyncio
 from amends_chassis.database import Database
-from amends_chassis.migrations import migrate
 from amends_chassis.service import running
+from amends_testkit.service import Metadata, migrated, saga_call
 from pydantic import SecretStr
 from shop_inventory.__main__ import assemble
 from shop_inventory.settings import Settings
 
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
-Metadata = Sequence[tuple[str, str]]
-
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.connect()
-    await migrate(database, "shop_inventory.migrations")
-    yield database
-    await database.close()
+    async with migrated(database_url, "shop_inventory.migrations") as database:
+        yield database
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -36,9 +31,4 @@ async def service(database: Database, database_url: str) -> AsyncIterator[Any]:
 @pytest.fixture
 def call() -> Callable[..., Metadata]:
     """Makes the metadata of a saga's call."""
-
-    def make(key: str, operation: str = "action", outcome: str | None = None) -> Metadata:
-        metadata = [("amends-idempotency-key", key), ("amends-operation", operation)]
-        return metadata if outcome is None else [*metadata, ("amends-action-outcome", outcome)]
-
-    return make
+    return saga_call

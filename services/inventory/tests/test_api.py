@@ -2,8 +2,7 @@
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo
-from grpc_status.rpc_status import from_call
+from amends_testkit.service import refusal_of, refusals_of
 from shop_inventory import api, domain
 
 from shop.inventory.v1 import inventory_pb2 as pb
@@ -12,12 +11,6 @@ from shop.types.v1.types_pb2 import Line
 
 def lines(**quantities):
     return [Line(sku=sku, quantity=quantity) for sku, quantity in quantities.items()]
-
-
-def reason(error):
-    info = ErrorInfo()
-    from_call(error.value).details[0].Unpack(info)
-    return error.value.code().name, info.reason
 
 
 async def stock(service, sku="tea"):
@@ -32,7 +25,7 @@ async def stocked(service):
 
 
 def test_every_refusal_of_the_domain_has_an_answer():
-    assert set(api.ERRORS) == set(domain.Refused.__subclasses__())
+    assert set(api.ERRORS) == refusals_of(domain)
 
 
 async def test_a_repeated_reservation_is_answered_from_memory(stocked, call):
@@ -47,7 +40,7 @@ async def test_a_key_is_not_for_two_orders(stocked, call):
     await stocked.Reserve(pb.ReserveRequest(order_id="o-1", lines=lines(tea=2)), metadata=call("k-1"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stocked.Reserve(pb.ReserveRequest(order_id="o-2", lines=lines(tea=2)), metadata=call("k-1"))
-    assert reason(error) == ("FAILED_PRECONDITION", "KEY_REUSED")
+    assert refusal_of(error.value) == ("FAILED_PRECONDITION", "KEY_REUSED")
 
 
 async def test_a_compensated_reservation_is_given_back_and_stays_fenced(stocked, call):
@@ -57,7 +50,7 @@ async def test_a_compensated_reservation_is_given_back_and_stays_fenced(stocked,
         await stocked.Release(pb.ReleaseRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stocked.Reserve(request, metadata=call("k-1"))
-    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert refusal_of(error.value) == ("ABORTED", "STEP_FENCED")
     assert await stock(stocked) == (5, 0, 0)
 
 
@@ -65,7 +58,7 @@ async def test_a_compensation_without_its_action_does_nothing_and_stops_a_late_a
     await stocked.Release(pb.ReleaseRequest(order_id="o-1"), metadata=call("k-1", "compensation", "unknown"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stocked.Reserve(pb.ReserveRequest(order_id="o-1", lines=lines(tea=2)), metadata=call("k-1"))
-    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert refusal_of(error.value) == ("ABORTED", "STEP_FENCED")
     assert await stock(stocked) == (5, 0, 0)
 
 
@@ -74,7 +67,7 @@ async def test_a_voided_reservation_never_happens(stocked, call):
     await stocked.Reserve(request, metadata=call("k-1", "void"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stocked.Reserve(request, metadata=call("k-1"))
-    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert refusal_of(error.value) == ("ABORTED", "STEP_FENCED")
     assert await stock(stocked) == (5, 0, 0)
 
 
@@ -82,7 +75,7 @@ async def test_a_refused_reservation_leaves_nothing_and_can_be_repeated(stocked,
     request = pb.ReserveRequest(order_id="o-1", lines=lines(cup=2, tea=1))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stocked.Reserve(request, metadata=call("k-1"))
-    assert reason(error) == ("FAILED_PRECONDITION", "OUT_OF_STOCK")
+    assert refusal_of(error.value) == ("FAILED_PRECONDITION", "OUT_OF_STOCK")
     assert await stock(stocked) == (5, 0, 0)
     await stocked.Receive(pb.ReceiveRequest(delivery_id="d-2", lines=lines(cup=1)))
     await stocked.Reserve(request, metadata=call("k-1"))
@@ -113,4 +106,4 @@ async def test_an_order_goes_without_a_saga_too(stocked):
 async def test_a_wrong_request_is_refused_with_a_reason(stocked, method, request_, expected):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await getattr(stocked, method)(request_)
-    assert reason(error) == expected
+    assert refusal_of(error.value) == expected

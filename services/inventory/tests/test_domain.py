@@ -1,8 +1,9 @@
 import pytest
+from amends_chassis.domain import IdentifierInvalid
 from hypothesis import given
 from hypothesis import strategies as st
 from shop_inventory import domain
-from shop_inventory.domain import IdentifierInvalid, Line, LinesInvalid, Movement, OutOfStock, Stock
+from shop_inventory.domain import Line, LinesInvalid, Movement, OutOfStock, Stock
 
 
 def test_what_is_received_is_available():

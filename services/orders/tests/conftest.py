@@ -1,7 +1,8 @@
 """A migrated database, neighbours that answer as their contracts say, and the whole service among them."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import partial
@@ -11,8 +12,11 @@ import grpc
 import pytest
 import pytest_asyncio
 from amends_chassis.database import Database
-from amends_chassis.migrations import migrate
 from amends_chassis.service import running
+from amends_testkit.service import Metadata, migrated, saga_call
+from google.rpc.error_details_pb2 import ErrorInfo
+from google.rpc.status_pb2 import Status
+from grpc_status import rpc_status
 from pydantic import SecretStr
 from shop_orders.__main__ import assemble
 from shop_orders.settings import Settings
@@ -22,8 +26,14 @@ from shop.inventory.v1 import inventory_pb2, inventory_pb2_grpc
 from shop.orders.v1.orders_pb2 import PlaceOrderInput
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 
-Metadata = Sequence[tuple[str, str]]
 HASTE = timedelta(milliseconds=20)
+
+
+async def refuse(context: Any, code: grpc.StatusCode, reason: str) -> None:
+    """End a call as the orchestrator does: with a reason that programs read."""
+    status = Status(code=code.value[0], message=reason)
+    status.details.add().Pack(ErrorInfo(reason=reason, domain="amends.saga.v1"))
+    await context.abort_with_status(rpc_status.to_status(status))
 
 
 @dataclass
@@ -33,21 +43,38 @@ class Orchestrator(run_service_pb2_grpc.RunServiceServicer):
     runs: dict[str, run_pb2.Run] = field(default_factory=dict)
     inputs: dict[str, bytes] = field(default_factory=dict)
     refuses_with: grpc.StatusCode | None = None
+    loses_answers: bool = False
+    """A run begins, and whoever asked for it does not hear of it."""
+    asked: Counter[str] = field(default_factory=Counter)
+    looked_up: Counter[str] = field(default_factory=Counter)
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def StartRun(self, request: Any, context: Any) -> Any:
-        if self.refuses_with is not None:
-            await context.abort(self.refuses_with, "refused by the test")
         key = request.idempotency_key
+        self.asked[key] += 1
+        if self.loses_answers:
+            self._begin(key)
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the answer is lost")
+        if self.refuses_with is not None:
+            await refuse(context, self.refuses_with, "REFUSED_BY_THE_TEST")
         if self.inputs.setdefault(key, request.binary) != request.binary:
             await context.abort(grpc.StatusCode.ALREADY_EXISTS, "other input")
         async with self.changed:
-            if key not in self.runs:
-                self.runs[key] = run_pb2.Run(run_id=f"run-{key}", state=run_pb2.RUN_STATE_RUNNING)
+            if self._begin(key):
                 self.changed.notify_all()
             if request.wait:
                 await self._end(key, request.wait_timeout.ToTimedelta())
-        return run_service_pb2.StartRunResponse(run=self.runs[key])
+        told = run_pb2.Run()
+        told.CopyFrom(self.runs[key])
+        for step in told.steps:
+            step.ClearField("response")
+        return run_service_pb2.StartRunResponse(run=told)
+
+    def _begin(self, key: str) -> bool:
+        if key in self.runs:
+            return False
+        self.runs[key] = run_pb2.Run(run_id=f"run-{key}", state=run_pb2.RUN_STATE_RUNNING)
+        return True
 
     async def _end(self, key: str, within: timedelta) -> None:
         try:
@@ -57,8 +84,9 @@ class Orchestrator(run_service_pb2_grpc.RunServiceServicer):
             return
 
     async def GetRun(self, request: Any, context: Any) -> Any:
+        self.looked_up[request.idempotency_key] += 1
         if request.idempotency_key not in self.runs:
-            await context.abort(grpc.StatusCode.NOT_FOUND, "no run")
+            await refuse(context, grpc.StatusCode.NOT_FOUND, "RUN_UNKNOWN")
         return run_service_pb2.GetRunResponse(run=self.runs[request.idempotency_key])
 
     async def ListRuns(self, request: Any, context: Any) -> Any:
@@ -105,11 +133,8 @@ class Inventory(inventory_pb2_grpc.InventoryServiceServicer):
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def database(database_url: str) -> AsyncIterator[Database]:
-    database = Database(database_url)
-    await database.connect()
-    await migrate(database, "shop_orders.migrations")
-    yield database
-    await database.close()
+    async with migrated(database_url, "shop_orders.migrations") as database:
+        yield database
 
 
 @pytest_asyncio.fixture(loop_scope="session")
@@ -143,6 +168,7 @@ async def service(database: Database, database_url: str, neighbours: str) -> Asy
         inventory_target=neighbours,
         follow_up_every=HASTE,
         follow_up_at_most=HASTE,
+        follow_up_waiting_at_most=HASTE,
     )
     async with running(settings, partial(assemble, settings)) as runtime:
         yield OrderServiceStub(runtime.channel(runtime.address))
@@ -151,8 +177,4 @@ async def service(database: Database, database_url: str, neighbours: str) -> Asy
 @pytest.fixture
 def call() -> Callable[..., Metadata]:
     """Makes the metadata of a saga's call."""
-
-    def make(key: str, operation: str = "action") -> Metadata:
-        return [("amends-idempotency-key", key), ("amends-operation", operation)]
-
-    return make
+    return saga_call

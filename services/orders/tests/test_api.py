@@ -1,9 +1,10 @@
 """The service as its callers see it: over gRPC, with the real barrier and a real database."""
 
+import base64
+
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo
-from grpc_status.rpc_status import from_call
+from amends_testkit.service import refusal_of, refusals_of
 from shop_orders import api, domain
 
 from amends.saga.v1 import run_pb2
@@ -19,10 +20,12 @@ def order(order_id="o-1", **other):
     return pb.PlaceOrderRequest(order_id=order_id, **(known | other))
 
 
-def reason(error):
-    info = ErrorInfo()
-    from_call(error.value).details[0].Unpack(info)
-    return error.value.code().name, info.reason
+def token(text):
+    """A page token that nobody was given."""
+    return base64.urlsafe_b64encode(text.encode()).decode()
+
+
+PAGE_INVALID = ("INVALID_ARGUMENT", "PAGE_INVALID")
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ async def shop(service):
 
 
 def test_every_refusal_of_the_domain_has_an_answer():
-    assert set(api.ERRORS) == set(domain.Refused.__subclasses__())
+    assert set(api.ERRORS) == refusals_of(domain)
 
 
 def test_every_state_of_an_order_has_its_place_in_the_contract():
@@ -61,7 +64,7 @@ async def test_an_order_id_is_not_for_two_orders(shop):
     await shop.PlaceOrder(order())
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await shop.PlaceOrder(order(card_token="tok_mastercard"))
-    assert reason(error) == ("ALREADY_EXISTS", "ORDER_REUSED")
+    assert refusal_of(error.value) == ("ALREADY_EXISTS", "ORDER_REUSED")
 
 
 async def test_an_order_without_an_id_gets_one(shop):
@@ -85,7 +88,7 @@ async def test_a_voided_confirmation_never_happens(shop, call):
     await shop.Confirm(papers, metadata=call("k-1", "void"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await shop.Confirm(papers, metadata=call("k-1"))
-    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert refusal_of(error.value) == ("ABORTED", "STEP_FENCED")
     assert (await shop.GetOrder(pb.GetOrderRequest(order_id="o-1"))).order.state == pb.ORDER_STATE_PENDING
 
 
@@ -140,6 +143,7 @@ async def test_orders_are_listed_page_by_page(shop):
         ("PlaceOrder", order("not a name"), ("INVALID_ARGUMENT", "IDENTIFIER_INVALID")),
         ("PlaceOrder", order(customer_id=""), ("INVALID_ARGUMENT", "IDENTIFIER_INVALID")),
         ("PlaceOrder", order(lines=[]), ("INVALID_ARGUMENT", "LINES_INVALID")),
+        ("PlaceOrder", order(lines=TEA * 101), ("INVALID_ARGUMENT", "LINES_INVALID")),
         ("PlaceOrder", order(card_token=""), ("INVALID_ARGUMENT", "CARD_INVALID")),
         ("PlaceOrder", order(address=None), ("INVALID_ARGUMENT", "ADDRESS_INVALID")),
         ("PlaceOrder", order(lines=[Line(sku="ham", quantity=1)]), ("FAILED_PRECONDITION", "PRICE_UNKNOWN")),
@@ -154,6 +158,10 @@ async def test_orders_are_listed_page_by_page(shop):
         ("ListOrders", pb.ListOrdersRequest(page_size=-1), ("INVALID_ARGUMENT", "PAGE_INVALID")),
         ("ListOrders", pb.ListOrdersRequest(page_token="x"), ("INVALID_ARGUMENT", "PAGE_INVALID")),
         ("ListOrders", pb.ListOrdersRequest(page_token="MjAyNi0xMS0yM3xvLTE="), ("INVALID_ARGUMENT", "PAGE_INVALID")),
+        ("ListOrders", pb.ListOrdersRequest(page_token=token("0001-01-01T00:00:00+14:00|x")), PAGE_INVALID),
+        ("ListOrders", pb.ListOrdersRequest(page_token=token("9999-12-31T23:59:59-14:00|x")), PAGE_INVALID),
+        ("ListOrders", pb.ListOrdersRequest(page_token=token("2026-01-01T00:00:00+00:00|\0")), PAGE_INVALID),
+        ("ListOrders", pb.ListOrdersRequest(page_token=token("|")), PAGE_INVALID),
         (
             "Confirm",
             pb.ConfirmRequest(order_id="o-1", tracking_id="t", payment_id="p"),
@@ -168,5 +176,5 @@ async def test_a_wrong_request_is_refused_with_a_reason_and_starts_nothing(
 ):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await getattr(shop, method)(request_)
-    assert reason(error) == expected
+    assert refusal_of(error.value) == expected
     assert orchestrator.runs == {}

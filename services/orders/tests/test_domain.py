@@ -1,13 +1,13 @@
 from dataclasses import replace
 
 import pytest
+from amends_chassis.domain import IdentifierInvalid
 from shop_orders import domain
 from shop_orders.domain import (
     Address,
     AddressInvalid,
     CardInvalid,
     CurrenciesMixed,
-    IdentifierInvalid,
     Line,
     LinesInvalid,
     Money,

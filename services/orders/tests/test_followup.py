@@ -1,9 +1,11 @@
 """No order is left behind, whatever died in between: the whole service with its loop, among neighbours that fail."""
 
+from functools import partial
+
 import grpc
 import pytest
 from amends_testkit.waiting import eventually
-from shop_orders import domain, store
+from shop_orders import desk, domain, store
 from shop_orders.domain import Address, Content, Line, Money
 
 from amends.saga.v1 import run_pb2
@@ -126,11 +128,57 @@ async def test_an_order_whose_saga_waits_for_a_person_waits_too(shop, orchestrat
     await order_once("o-1", pb.ORDER_STATE_REJECTED)
 
 
-async def test_an_order_that_the_orchestrator_cannot_read_is_rejected(shop, orchestrator, database):
+async def test_a_new_order_that_the_orchestrator_cannot_read_is_rejected(shop, orchestrator, database):
     orchestrator.refuses_with = grpc.StatusCode.INVALID_ARGUMENT
     placed = (await shop.PlaceOrder(as_request("o-1", WISH))).order
     assert (placed.state, placed.reason) == (pb.ORDER_STATE_REJECTED, "the order could not be processed")
     assert await database.pool.fetchval("SELECT card_token IS NULL FROM orders")
+    assert orchestrator.looked_up["o-1"] == 1
+
+
+@pytest.mark.parametrize("refusal", ["INVALID_ARGUMENT", "NOT_FOUND", "FAILED_PRECONDITION"])
+async def test_an_order_whose_start_was_answered_to_nobody_follows_its_run_whatever_a_later_start_is_told(
+    shop, orchestrator, make_due, order_once, refusal
+):
+    orchestrator.loses_answers = True
+    assert (await shop.PlaceOrder(as_request("o-1", WISH))).order.run_id == ""
+    orchestrator.loses_answers, orchestrator.refuses_with = False, grpc.StatusCode[refusal]
+    await make_due()
+    await eventually(lambda: orchestrator.looked_up["o-1"])
+    assert (await order_once("o-1", pb.ORDER_STATE_PENDING)).reason == ""
+    await orchestrator.end("o-1", run_pb2.RUN_STATE_COMPENSATED, "COMPENSATED: no slot is left")
+    await make_due()
+    assert (await order_once("o-1", pb.ORDER_STATE_REJECTED)).run_id == "run-o-1"
+
+
+async def test_an_order_that_was_asked_for_before_is_rejected_only_when_every_question_was_refused_for_a_while(
+    shop, orchestrator, place_and_die, make_due, order_once, database
+):
+    await place_and_die("o-1")
+    orchestrator.refuses_with = grpc.StatusCode.INVALID_ARGUMENT
+    await make_due()
+    await eventually(lambda: database.pool.fetchval("SELECT refused_since IS NOT NULL FROM orders"))
+    orchestrator.refuses_with = grpc.StatusCode.UNAVAILABLE
+    await make_due()
+    await eventually(lambda: database.pool.fetchval("SELECT refused_since IS NULL FROM orders"))
+    orchestrator.refuses_with = grpc.StatusCode.INVALID_ARGUMENT
+    await make_due()
+    await eventually(lambda: database.pool.fetchval("SELECT refused_since IS NOT NULL FROM orders"))
+    await order_once("o-1", pb.ORDER_STATE_PENDING)
+    await database.pool.execute("UPDATE orders SET refused_since = now() - $1::interval", desk.REFUSED_FOR)
+    await make_due()
+    await order_once("o-1", pb.ORDER_STATE_REJECTED)
+
+
+@pytest.mark.parametrize("refusal", ["NOT_FOUND", "FAILED_PRECONDITION"])
+async def test_an_order_is_not_rejected_because_its_saga_is_not_there_yet(shop, orchestrator, make_due, refusal):
+    orchestrator.refuses_with = grpc.StatusCode[refusal]
+    assert (await shop.PlaceOrder(as_request("o-1", WISH))).order.state == pb.ORDER_STATE_PENDING
+    await make_due()
+    await eventually(lambda: orchestrator.asked["o-1"] > 1)
+    orchestrator.refuses_with = None
+    await make_due()
+    await orchestrator.started("o-1")
 
 
 async def test_an_order_whose_key_has_a_run_of_something_else_stays_pending(shop, orchestrator, order_once):
@@ -150,6 +198,57 @@ async def test_an_order_whose_last_step_a_person_skipped_is_confirmed(shop, orch
     await make_due()
     confirmed = await order_once("o-1", pb.ORDER_STATE_CONFIRMED)
     assert (confirmed.tracking_id, confirmed.payment_id) == ("trk-1", "pay-1")
+
+
+PAPERS = {"ship": {"trackingId": "trk-1"}, "charge": {"paymentId": "pay-1"}}
+
+
+async def test_a_customer_who_asks_again_is_told_confirmed_with_the_papers_of_the_run(shop, orchestrator):
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    await orchestrator.end("o-1", run_pb2.RUN_STATE_COMPLETED, **PAPERS)
+    again = as_request("o-1", WISH)
+    again.wait = True
+    confirmed = (await shop.PlaceOrder(again)).order
+    assert (confirmed.state, confirmed.tracking_id) == (pb.ORDER_STATE_CONFIRMED, "trk-1")
+    assert confirmed.payment_id == "pay-1"
+
+
+@pytest.mark.parametrize("skipped", ["ship", "charge"])
+@pytest.mark.parametrize("wait", [True, False], ids=["waiting", "followed up"])
+async def test_an_order_without_its_papers_waits_for_a_person_who_completes_it(
+    shop, orchestrator, make_due, order_once, skipped, wait
+):
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    known = {step: response for step, response in PAPERS.items() if step != skipped}
+    await orchestrator.end("o-1", run_pb2.RUN_STATE_COMPLETED, **known)
+    again = as_request("o-1", WISH)
+    again.wait = wait
+    await shop.PlaceOrder(again)
+    await make_due()
+    missing = {"ship": "tracking id", "charge": "payment id"}[skipped]
+
+    async def said():
+        return (await order_once("o-1", pb.ORDER_STATE_PENDING)).attention
+
+    assert await eventually(said) == f"the run run-o-1 of this order was completed without a {missing}"
+    await shop.Confirm(pb.ConfirmRequest(order_id="o-1", tracking_id="trk-9", payment_id="pay-9"))
+    confirmed = await order_once("o-1", pb.ORDER_STATE_CONFIRMED)
+    assert (confirmed.tracking_id, confirmed.payment_id, confirmed.attention) == ("trk-9", "pay-9", "")
+
+
+async def test_an_order_says_that_its_run_waits_for_a_decision_until_the_run_goes_on(
+    shop, orchestrator, make_due, order_once
+):
+    await shop.PlaceOrder(as_request("o-1", WISH))
+    await orchestrator.end("o-1", run_pb2.RUN_STATE_PARKED)
+
+    async def said(wanted):
+        await make_due()
+        return (await order_once("o-1", pb.ORDER_STATE_PENDING)).attention == wanted
+
+    await eventually(partial(said, "the run run-o-1 of this order waits for a decision"))
+    await orchestrator.end("o-1", run_pb2.RUN_STATE_COMPENSATING)
+    await eventually(partial(said, ""))
 
 
 async def test_the_stock_of_a_confirmed_order_is_dispatched(shop, inventory, finished, call):

@@ -2,6 +2,7 @@
 
 import asyncio
 from datetime import timedelta
+from importlib.resources import files
 
 import asyncpg
 import pytest
@@ -11,7 +12,7 @@ from shop_orders.domain import Address, Line, Money, OrderClosed, OrderState, Or
 HOME = Address("Ada Lovelace", "Gartenstr. 1", "Berlin", "10115", "DE")
 WISH = domain.content("c-1", [Line("tea", 2)], "tok_visa", HOME)
 PRICES = {"tea": Money("EUR", 450)}
-LONG = timedelta(minutes=1)
+LONG, LONGER = timedelta(minutes=1), timedelta(minutes=5)
 
 
 async def add(database, order_id):
@@ -29,7 +30,7 @@ async def make_due(database):
 
 
 async def claim(database, limit=10):
-    return [order.order_id for order in await do(database, store.claim_due, limit, LONG)]
+    return [order.order_id for order in await do(database, store.claim_due, limit, LONG, LONGER)]
 
 
 async def test_an_order_is_added_once_even_by_two_at_once(database):
@@ -100,15 +101,58 @@ async def test_a_due_order_is_claimed_by_one_of_many(database):
     assert sorted(order_id for each in claims for order_id in each) == [f"o-{number}" for number in range(6)]
 
 
-async def test_an_order_that_stays_unfinished_is_due_less_and_less_often(database):
+@pytest.mark.parametrize(("is_started", "longest"), [(False, [60, 60, 60, 60, 60]), (True, [64, 128, 256, 300, 300])])
+async def test_an_unfinished_order_is_due_less_often_and_least_while_only_its_saga_is_awaited(
+    database, is_started, longest
+):
     await add(database, "o-1")
+    if is_started:
+        await do(database, store.started, "o-1", "run-1")
     pauses = []
-    for _ in range(8):
+    for _ in range(11):
         await make_due(database)
         assert await claim(database) == ["o-1"]
         pauses.append(await database.pool.fetchval("SELECT follow_up_at - now() FROM orders"))
     rounded = [round(pause.total_seconds() + 0.4) for pause in pauses]
-    assert rounded == [1, 2, 4, 8, 16, 32, 60, 60]
+    assert rounded == [1, 2, 4, 8, 16, 32, *longest]
+
+
+async def test_an_order_that_somebody_asks_for_is_due_at_once_and_not_with_every_question(database):
+    await add(database, "o-1")
+    await do(database, store.started, "o-1", "run-1")
+    await database.pool.execute("UPDATE orders SET follow_up_at = now() + interval '5 minutes', follow_up_tries = 9")
+    await do(database, store.wake, "o-1")
+    assert await claim(database) == ["o-1"]
+    await do(database, store.wake, "o-1")
+    assert await claim(database) == []
+
+
+@pytest.mark.parametrize(("tracking_id", "payment_id"), [("", "pay-1"), ("trk-1", ""), ("", ""), (None, "pay-1")])
+async def test_the_database_itself_refuses_an_order_that_is_confirmed_without_papers(database, tracking_id, payment_id):
+    await add(database, "o-1")
+    with pytest.raises(asyncpg.CheckViolationError, match="confirmed_has_papers"):
+        await do(database, store.confirm, "o-1", tracking_id, payment_id)
+
+
+async def test_an_order_that_was_confirmed_without_papers_is_pending_again_after_the_migration(database):
+    for order_id in ("o-1", "o-2"):
+        await add(database, order_id)
+        await do(database, store.started, order_id, f"run-{order_id}")
+        await do(database, store.confirm, order_id, "trk-1", "pay-1")
+        await do(database, store.dispatched, order_id)
+    migration = files("shop_orders.migrations").joinpath("0003_papers.sql").read_text()
+    await database.pool.execute(
+        "ALTER TABLE orders DROP COLUMN attention, DROP COLUMN refused_since, DROP CONSTRAINT confirmed_has_papers;"
+        " ALTER TABLE orders ADD CONSTRAINT confirmed_has_papers CHECK (true);"
+        " UPDATE orders SET tracking_id = '' WHERE order_id = 'o-1'"
+    )
+    await database.pool.execute(migration)
+    assert await claim(database) == ["o-1"]
+    orders = [await do(database, store.order_of, order_id) for order_id in ("o-1", "o-2")]
+    assert [(order.state, order.tracking_id) for order in orders] == [
+        (OrderState.PENDING, None),
+        (OrderState.CONFIRMED, "trk-1"),
+    ]
 
 
 async def test_a_finished_order_is_never_due_again(database):

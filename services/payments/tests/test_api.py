@@ -4,10 +4,10 @@ import asyncio
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo
-from grpc_status.rpc_status import from_call
+from amends_testkit.service import refusal_of, refusals_of
+from amends_testkit.waiting import eventually
 from shop_payments import api, domain
-from shop_payments.network import FAILING_ATTEMPTS
+from shop_payments.network import FAILING_ATTEMPTS, QUESTIONS_PER_CARD
 
 from shop.payments.v1 import payments_pb2 as pb
 from shop.types.v1.types_pb2 import Money
@@ -17,12 +17,6 @@ def charge(order_id="o-1", token="tok_visa", minor=1250, currency="EUR"):
     return pb.ChargeRequest(order_id=order_id, amount=Money(currency=currency, minor=minor), card_token=token)
 
 
-def reason(error):
-    info = ErrorInfo()
-    from_call(error.value).details[0].Unpack(info)
-    return error.value.code().name, info.reason
-
-
 async def merchant(service):
     balances = (await service.ListBalances(pb.ListBalancesRequest())).balances
     assert sum(entry.balance.minor for entry in balances) == 0
@@ -30,7 +24,7 @@ async def merchant(service):
 
 
 def test_every_refusal_of_the_domain_has_an_answer():
-    assert set(api.ERRORS) == set(domain.Refused.__subclasses__())
+    assert set(api.ERRORS) == refusals_of(domain)
 
 
 def test_every_state_of_a_payment_has_its_place_in_the_contract():
@@ -52,7 +46,7 @@ async def test_a_compensated_charge_is_refunded_and_stays_fenced(service, call):
         await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await service.Charge(charge(), metadata=call("k-1"))
-    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert refusal_of(error.value) == ("ABORTED", "STEP_FENCED")
     payment = await service.GetPayment(pb.GetPaymentRequest(order_id="o-1"))
     assert payment.state == pb.PAYMENT_STATE_REFUNDED
     assert await merchant(service) == 0
@@ -62,21 +56,21 @@ async def test_a_refund_of_a_charge_that_never_ran_does_nothing_and_stops_a_late
     await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "unknown"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await service.Charge(charge(), metadata=call("k-1"))
-    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert refusal_of(error.value) == ("ABORTED", "STEP_FENCED")
     assert await merchant(service) == 0
 
 
 async def test_a_refund_whose_charge_is_not_remembered_is_refused(service, call):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
-    assert reason(error) == ("FAILED_PRECONDITION", "ACTION_UNKNOWN")
+    assert refusal_of(error.value) == ("FAILED_PRECONDITION", "ACTION_UNKNOWN")
 
 
 async def test_a_voided_charge_never_happens(service, call):
     await service.Charge(charge(), metadata=call("k-1", "void"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await service.Charge(charge(), metadata=call("k-1"))
-    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert refusal_of(error.value) == ("ABORTED", "STEP_FENCED")
     assert await merchant(service) == 0
 
 
@@ -90,11 +84,38 @@ async def test_a_slow_charge_outlives_its_callers_deadline_and_is_made_once(serv
     assert await merchant(service) == 1250
 
 
+async def test_customers_with_slow_cards_do_not_make_others_wait(service, call, database):
+    slow = [
+        service.Charge(charge(f"o-{number}", "tok_slow"), metadata=call(f"k-{number}"))
+        for number in range(QUESTIONS_PER_CARD)
+    ]
+
+    async def all_are_asked():
+        return await database.pool.fetchval("SELECT count(*) FROM network_attempt") == len(slow)
+
+    await eventually(all_are_asked)
+    await service.Charge(charge("honest"), metadata=call("honest"))
+    assert await database.pool.fetch("SELECT order_id FROM payment") == [("honest",)]
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.Charge(charge("one-more", "tok_slow"), metadata=call("one-more"))
+    assert refusal_of(error.value) == ("UNAVAILABLE", "CARD_BUSY")
+    for each in slow:
+        each.cancel()
+
+    async def the_card_is_free_again():
+        try:
+            return await service.Charge(charge("o-0", "tok_slow"), metadata=call("k-0"))
+        except grpc.aio.AioRpcError:
+            return None
+
+    await eventually(the_card_is_free_again)
+
+
 async def test_a_processing_error_goes_away_with_the_same_key(service, call):
     for _ in range(FAILING_ATTEMPTS):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await service.Charge(charge(token="tok_processingError"), metadata=call("k-1"))
-        assert reason(error) == ("UNAVAILABLE", "PROCESSING_ERROR")
+        assert refusal_of(error.value) == ("UNAVAILABLE", "PROCESSING_ERROR")
     await service.Charge(charge(token="tok_processingError"), metadata=call("k-1"))
     assert await merchant(service) == 1250
 
@@ -115,7 +136,7 @@ async def test_a_disputed_charge_is_refunded_after_the_dispute(service, call):
     assert (await service.GetPayment(pb.GetPaymentRequest(order_id="o-1"))).disputed
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
-    assert reason(error) == ("FAILED_PRECONDITION", "CHARGE_DISPUTED")
+    assert refusal_of(error.value) == ("FAILED_PRECONDITION", "CHARGE_DISPUTED")
     await service.CloseDispute(pb.CloseDisputeRequest(order_id="o-1"))
     await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
     assert await merchant(service) == 0
@@ -140,7 +161,7 @@ async def test_a_disputed_charge_is_refunded_after_the_dispute(service, call):
 async def test_a_wrong_request_is_refused_with_a_reason_and_moves_nothing(service, method, request_, expected):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await getattr(service, method)(request_)
-    assert reason(error) == expected
+    assert refusal_of(error.value) == expected
     assert await merchant(service) == 0
 
 
@@ -148,7 +169,7 @@ async def test_an_order_that_was_charged_is_not_charged_under_another_key(servic
     await service.Charge(charge(), metadata=call("k-1"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await service.Charge(charge(), metadata=call("k-2"))
-    assert reason(error) == ("ALREADY_EXISTS", "ALREADY_CHARGED")
+    assert refusal_of(error.value) == ("ALREADY_EXISTS", "ALREADY_CHARGED")
     assert await merchant(service) == 1250
 
 

@@ -12,7 +12,6 @@ from shop_payments.domain import (
     CardUnknown,
     Entry,
     EntryKind,
-    IdentifierInvalid,
     InsufficientFunds,
     Money,
     Posting,
@@ -65,12 +64,6 @@ def test_an_entry_that_does_not_balance_cannot_be_made(postings):
 def test_an_amount_that_nobody_pays_is_refused(amount):
     with pytest.raises(AmountInvalid):
         domain.payable(amount)
-
-
-@pytest.mark.parametrize("name", ["", " ", "a b", "x" * 101, "a\x00"])
-def test_a_name_that_nobody_could_repeat_is_refused(name):
-    with pytest.raises(IdentifierInvalid, match="order_id"):
-        domain.identifier(name, "order_id")
 
 
 def test_an_unknown_token_is_not_repeated_in_the_refusal():

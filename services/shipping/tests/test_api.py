@@ -4,8 +4,7 @@ import asyncio
 
 import grpc
 import pytest
-from google.rpc.error_details_pb2 import ErrorInfo
-from grpc_status.rpc_status import from_call
+from amends_testkit.service import refusal_of, refusals_of
 from shop_shipping import api, domain
 
 from shop.shipping.v1 import shipping_pb2 as pb
@@ -17,12 +16,6 @@ def book(order_id="o-1", postal_code="10115", country="DE", quantity=1):
         recipient="Ada Lovelace", street="Gartenstr. 1", city="Berlin", postal_code=postal_code, country=country
     )
     return pb.BookRequest(order_id=order_id, address=address, lines=[Line(sku="tea", quantity=quantity)])
-
-
-def reason(error):
-    info = ErrorInfo()
-    from_call(error.value).details[0].Unpack(info)
-    return error.value.code().name, info.reason
 
 
 async def slots(service):
@@ -38,7 +31,7 @@ async def served(service):
 
 
 def test_every_refusal_of_the_domain_has_an_answer():
-    assert set(api.ERRORS) == set(domain.Refused.__subclasses__())
+    assert set(api.ERRORS) == refusals_of(domain)
 
 
 async def test_a_repeated_booking_is_answered_from_memory(served, call):
@@ -61,7 +54,7 @@ async def test_a_booking_in_doubt_is_made_or_voided_for_ever(served, call):
     await served.Book(book("o-2"), metadata=call("k-2", "void"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await served.Book(book("o-2"), metadata=call("k-2"))
-    assert reason(error) == ("ABORTED", "STEP_FENCED")
+    assert refusal_of(error.value) == ("ABORTED", "STEP_FENCED")
     assert await slots(served) == [("postal", 4, 1)]
 
 
@@ -82,7 +75,7 @@ async def test_a_refused_booking_can_be_repeated_when_there_is_room(served, call
     await served.SetSlots(pb.SetSlotsRequest(carrier="postal", country="DE", available=0))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await served.Book(book(), metadata=call("k-1"))
-    assert reason(error) == ("FAILED_PRECONDITION", "NO_SLOT")
+    assert refusal_of(error.value) == ("FAILED_PRECONDITION", "NO_SLOT")
     await served.SetSlots(pb.SetSlotsRequest(carrier="postal", country="DE", available=1))
     assert (await served.Book(book(), metadata=call("k-1"))).tracking_id
 
@@ -91,7 +84,7 @@ async def test_an_order_that_was_shipped_is_not_shipped_under_another_key(served
     await served.Book(book(), metadata=call("k-1"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await served.Book(book(), metadata=call("k-2"))
-    assert reason(error) == ("ALREADY_EXISTS", "ALREADY_BOOKED")
+    assert refusal_of(error.value) == ("ALREADY_EXISTS", "ALREADY_BOOKED")
     assert await slots(served) == [("postal", 4, 1)]
 
 
@@ -115,5 +108,5 @@ async def test_an_order_that_was_shipped_is_not_shipped_under_another_key(served
 async def test_a_wrong_request_is_refused_with_a_reason_and_takes_no_slot(served, method, request_, expected):
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await getattr(served, method)(request_)
-    assert reason(error) == expected
+    assert refusal_of(error.value) == expected
     assert await slots(served) == [("postal", 5, 0)]

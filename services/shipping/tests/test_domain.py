@@ -1,11 +1,11 @@
 from dataclasses import replace
 
 import pytest
+from amends_chassis.domain import IdentifierInvalid
 from shop_shipping import domain
 from shop_shipping.domain import (
     Address,
     AddressInvalid,
-    IdentifierInvalid,
     Line,
     LinesInvalid,
     NoSlot,

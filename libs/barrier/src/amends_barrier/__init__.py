@@ -1,6 +1,7 @@
 """The barrier that makes a Python gRPC service a safe participant of sagas."""
 
 from amends_barrier.barrier import Barrier
+from amends_barrier.before import before
 from amends_barrier.methods import Guarded, guarded_methods
 from amends_barrier.postgres import BROKEN, conflict, database_away
 from amends_barrier.protocol import Reason, Refusal
@@ -12,6 +13,7 @@ __all__ = [
     "Guarded",
     "Reason",
     "Refusal",
+    "before",
     "conflict",
     "connection",
     "database_away",

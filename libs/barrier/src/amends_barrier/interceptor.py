@@ -12,10 +12,11 @@ from typing import Any, NoReturn, TypeAlias, cast
 
 import grpc
 
+from amends_barrier.before import prepare_of
 from amends_barrier.context import Aborted, GuardedContext
 from amends_barrier.guard import Answer, Guard
 from amends_barrier.methods import Guarded
-from amends_barrier.protocol import BARRIER_TRAILER, KEY, VOID_TRAILER, Call, Reason, Refusal, digest, read
+from amends_barrier.protocol import BARRIER_TRAILER, KEY, VOID_TRAILER, Call, Operation, Reason, Refusal, digest, read
 
 _log = logging.getLogger(__name__)
 
@@ -57,12 +58,16 @@ class Interceptor(grpc.aio.ServerInterceptor):
     def _wrapped(self, method: str, handler: Handler) -> Callable[[bytes, Any], Awaitable[bytes]]:
         """Return a behaviour over bytes: digests are over the request as sent, responses are stored as sent."""
 
+        prepare = prepare_of(handler.unary_unary)
+
         async def serve(request: bytes, context: Any) -> bytes:
             metadata = context.invocation_metadata() or ()
             trailers = (BARRIER_TRAILER,) if any(name == KEY for name, _ in metadata) else ()
             guarded = GuardedContext(context, trailers)
             try:
                 call = read(metadata)
+                if prepare is not None and (call is None or call.operation is not Operation.VOID):
+                    await prepare(_message(handler, request))
                 answer = await self._shielded(method, handler, request, guarded, call)
             except Refusal as refusal:
                 await context.abort(refusal.code, refusal.message, (*trailers, refusal.trailer()))
@@ -123,19 +128,22 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
 async def _handle(handler: Handler, request: bytes, context: GuardedContext) -> bytes:
     """Run the service's handler; its response as bytes. Raises Aborted for an error that was not raised, too."""
-    message: Any = request
-    if handler.request_deserializer is not None:
-        try:
-            message = handler.request_deserializer(request)
-        except Exception as error:
-            raise Refusal(Reason.REQUEST_UNREADABLE) from error
     behavior = cast("Any", handler.unary_unary)
-    response = await behavior(message, context)
+    response = await behavior(_message(handler, request), context)
     if context.failed:
         raise Aborted
     if handler.response_serializer is None:
         return cast("bytes", response)
     return handler.response_serializer(response)
+
+
+def _message(handler: Handler, request: bytes) -> Any:
+    if handler.request_deserializer is None:
+        return request
+    try:
+        return handler.request_deserializer(request)
+    except Exception as error:
+        raise Refusal(Reason.REQUEST_UNREADABLE) from error
 
 
 async def _abort(context: Any, guarded: GuardedContext) -> NoReturn:

@@ -24,6 +24,7 @@ Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
 INSERTED = "INSERT 0 1"
+ACQUIRE_TIMEOUT = timedelta(seconds=5)
 ROLLBACK_TIMEOUT = timedelta(seconds=5)
 
 DROPPED = "barrier.connection_dropped"
@@ -67,7 +68,7 @@ class Transaction:
     """A connection of the pool for a block, on which transactions are opened and ended by script.
 
     What is still open at the block's end is rolled back. Instead of its error the block raises
-    Refusal(DATABASE_UNAVAILABLE) when there is no connection to be had, when it was lost, and when the server gave up;
+    Refusal(DATABASE_UNAVAILABLE) when there is no connection in time, when it was lost, and when the server gave up;
     Refusal(TRANSACTION_CONFLICT) for a serialisation failure or a deadlock. A session of a server that is read-only by
     now, or shuts down, does not go back to the pool, and the pool's other sessions are replaced before their next use.
     """
@@ -81,8 +82,8 @@ class Transaction:
 
     async def __aenter__(self) -> Self:
         try:
-            self._held = cast("Connection", await self._pool.acquire())
-        except BROKEN as error:
+            self._held = cast("Connection", await self._pool.acquire(timeout=ACQUIRE_TIMEOUT.total_seconds()))
+        except (TimeoutError, *BROKEN) as error:
             raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
         self._token = _lent.set(self._held)
         return self

@@ -7,6 +7,8 @@ Domain code raises one of the classes below and knows nothing of gRPC metadata; 
 import re
 import secrets
 import socket
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import ClassVar
@@ -17,6 +19,8 @@ from amends_resilience import BreakerOpen, BulkheadFull, DeadlinePassed
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
+
+from amends_chassis.domain import Refused
 
 DETAILS_KEY = "grpc-status-details-bin"
 MESSAGE_BYTES = 2048
@@ -106,6 +110,18 @@ class DeadlineExceeded(DomainError):
     """The time for it has passed; it may have had its effect."""
 
     code = grpc.StatusCode.DEADLINE_EXCEEDED
+
+
+@contextmanager
+def answers(errors: Mapping[type[Refused], type[DomainError]]) -> Iterator[None]:
+    """Raise what a gRPC caller is told for what the domain refuses in the block: the class of error that `errors` has.
+
+    Raises LookupError for a refusal that `errors` has no class for.
+    """
+    try:
+        yield
+    except Refused as refused:
+        raise errors[type(refused)](refused.reason, str(refused)) from refused
 
 
 class Blame(StrEnum):

@@ -26,7 +26,7 @@ def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
     """Return the options of a server under `settings`."""
     options = [
         ("grpc.so_reuseport", 0),  # else a second process on the same port would silently take half of the calls
-        ("grpc.max_receive_message_length", settings.max_message_bytes),
+        ("grpc.max_receive_message_length", settings.max_request_bytes or settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
         # One limit: between two different ones gRPC refuses by chance.
         ("grpc.max_metadata_size", _METADATA_BYTES),

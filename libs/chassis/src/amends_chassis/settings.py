@@ -106,6 +106,9 @@ class ServiceSettings(BaseSettings):
     """How long calls in flight may take to finish after SIGTERM."""
     reflection: bool = True
     max_message_bytes: int = Field(default=4 * 1024 * 1024, ge=1024)
+    max_request_bytes: int | None = Field(default=None, ge=1024)
+    """The largest request that is read; None: `max_message_bytes`, which bounds answers too. A request is held in
+    memory several times over while it is taken apart, so a service whose requests are small says so."""
     max_concurrent_calls: int = Field(default=4096, ge=1)
     call_timeout: PositiveDuration = timedelta(seconds=10)
     """Deadline of unary calls that come without one, and of outgoing calls made without one."""

@@ -3,24 +3,24 @@
 Assembled by `__main__.py`. Reserve and Release are guarded: the barrier has opened their transaction and commits it.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
 
 from amends_barrier import connection
 from amends_chassis.database import Database
-from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound
+from amends_chassis.domain import IdentifierInvalid, Refused, identifier
+from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
 from grpc.aio import ServicerContext
 
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1 import inventory_pb2_grpc
 from shop.types.v1 import types_pb2
 from shop_inventory import domain, store
-from shop_inventory.domain import Line, Refused
+from shop_inventory.domain import Line
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[Refused], type[DomainError]] = {
-    domain.IdentifierInvalid: InvalidArgument,
+    IdentifierInvalid: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
     domain.SkuUnknown: NotFound,
     domain.OutOfStock: FailedPrecondition,
@@ -38,36 +38,36 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
 
     async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
         """Keep stock for an order, all lines or none."""
-        with _answers():
-            order_id = domain.identifier(request.order_id, "order_id")
+        with answers(ERRORS):
+            order_id = identifier(request.order_id, "order_id")
             return pb.ReserveResponse(reservation_id=await store.reserve(connection(), order_id, _lines(request.lines)))
 
     async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.ReleaseResponse:
         """Give back what was kept for an order."""
-        with _answers():
-            await store.release(connection(), domain.identifier(request.order_id, "order_id"))
+        with answers(ERRORS):
+            await store.release(connection(), identifier(request.order_id, "order_id"))
             return pb.ReleaseResponse()
 
     async def Dispatch(self, request: pb.DispatchRequest, context: Context) -> pb.DispatchResponse:
         """Sell what was kept for an order."""
-        with _answers():
-            order_id = domain.identifier(request.order_id, "order_id")
+        with answers(ERRORS):
+            order_id = identifier(request.order_id, "order_id")
             async with self._database.transaction() as transaction:
                 await store.dispatch(transaction, order_id)
             return pb.DispatchResponse()
 
     async def Receive(self, request: pb.ReceiveRequest, context: Context) -> pb.ReceiveResponse:
         """Add a delivery, once."""
-        with _answers():
-            delivery_id, lines = domain.identifier(request.delivery_id, "delivery_id"), _lines(request.lines)
+        with answers(ERRORS):
+            delivery_id, lines = identifier(request.delivery_id, "delivery_id"), _lines(request.lines)
             async with self._database.transaction() as transaction:
                 await store.receive(transaction, delivery_id, lines)
             return pb.ReceiveResponse()
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:
         """Read the stock of one article."""
-        with _answers():
-            sku = domain.identifier(request.sku, "sku")
+        with answers(ERRORS):
+            sku = identifier(request.sku, "sku")
             async with self._database.transaction() as transaction:
                 stock = await store.stock_of(transaction, sku)
             return pb.GetStockResponse(
@@ -77,12 +77,3 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
 
 def _lines(lines: Iterable[types_pb2.Line]) -> tuple[Line, ...]:
     return domain.lines(Line(line.sku, line.quantity) for line in lines)
-
-
-@contextmanager
-def _answers() -> Iterator[None]:
-    """Turn what the domain refuses into what a gRPC caller is told."""
-    try:
-        yield
-    except Refused as refusal:
-        raise ERRORS[type(refusal)](refusal.reason, str(refusal)) from refusal

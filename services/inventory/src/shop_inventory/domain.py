@@ -4,29 +4,15 @@
 for every article, received = available + reserved + sold.
 """
 
-import re
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import ClassVar
+
+from amends_chassis.domain import Refused, identifier
 
 MAX_LINES = 100
 MAX_QUANTITY = 1_000_000
-
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
-
-
-class Refused(Exception):
-    """The rules say no. `reason` is stable, for programs; the text is for people."""
-
-    reason: ClassVar[str]
-
-
-class IdentifierInvalid(Refused):
-    """An order, delivery or article is named in a way nobody could repeat."""
-
-    reason = "IDENTIFIER_INVALID"
 
 
 class LinesInvalid(Refused):
@@ -115,20 +101,15 @@ class Stock:
                 return replace(self, reserved=self.reserved - quantity, sold=self.sold + quantity)
 
 
-def identifier(value: str, what: str) -> str:
-    """Return `value` if it can name something (1 to 100 plain characters). Raises IdentifierInvalid."""
-    if not _IDENTIFIER.fullmatch(value):
-        raise IdentifierInvalid(f"{what} must have 1 to 100 letters, digits or ._:/- and begin with a letter or digit")
-    return value
-
-
 def lines(wanted: Iterable[Line]) -> tuple[Line, ...]:
     """Return the lines with those of one article added up, by article. Raises LinesInvalid, IdentifierInvalid.
 
     The order matters: rows are locked in it, so that two orders for the same articles cannot deadlock.
     """
     pieces: Counter[str] = Counter()
-    for line in wanted:
+    for number, line in enumerate(wanted, 1):
+        if number > MAX_LINES:
+            raise LinesInvalid(f"there must be at most {MAX_LINES} lines")
         if line.quantity < 1:
             raise LinesInvalid(f"the quantity of {identifier(line.sku, 'sku')} must be at least 1")
         pieces[identifier(line.sku, "sku")] += line.quantity

@@ -5,15 +5,15 @@ Assembled by `__main__.py`. Confirm is guarded: the barrier has opened its trans
 
 import base64
 import binascii
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import uuid4
 
 from amends_barrier import connection
 from amends_chassis.database import Database
-from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound
+from amends_chassis.domain import IdentifierInvalid, Refused, identifier
+from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
 from amends_resilience import deadline
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
@@ -23,11 +23,11 @@ from shop.orders.v1 import orders_pb2_grpc
 from shop.types.v1 import types_pb2
 from shop_orders import domain, store
 from shop_orders.desk import Desk
-from shop_orders.domain import Address, Line, Money, Order, OrderState, PageInvalid, Refused
+from shop_orders.domain import Address, Line, Money, Order, OrderState, PageInvalid
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[Refused], type[DomainError]] = {
-    domain.IdentifierInvalid: InvalidArgument,
+    IdentifierInvalid: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
     domain.CardInvalid: InvalidArgument,
     domain.AddressInvalid: InvalidArgument,
@@ -60,8 +60,8 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> pb.PlaceOrderResponse:
         """Accept an order, start its saga and, if asked to, wait for its end."""
-        with _answers():
-            order_id = domain.identifier(request.order_id or f"ord_{uuid4().hex}", "order_id")
+        with answers(ERRORS):
+            order_id = identifier(request.order_id or f"ord_{uuid4().hex}", "order_id")
             content = _content(request)
             order = await self._desk.place(order_id, content)
             if request.wait:
@@ -71,15 +71,13 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         """Read an order."""
-        with _answers():
-            return pb.GetOrderResponse(
-                order=_order(await self._desk.read(domain.identifier(request.order_id, "order_id")))
-            )
+        with answers(ERRORS):
+            return pb.GetOrderResponse(order=_order(await self._desk.read(identifier(request.order_id, "order_id"))))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         """Read a page of orders, newest first."""
-        with _answers():
-            customer_id = domain.identifier(request.customer_id, "customer_id") if request.customer_id else None
+        with answers(ERRORS):
+            customer_id = identifier(request.customer_id, "customer_id") if request.customer_id else None
             size, before = _page_size(request.page_size), _page_token(request.page_token)
             async with self._database.transaction() as transaction:
                 orders = await store.page(transaction, customer_id, before, size + 1)
@@ -91,19 +89,19 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
 
     async def Confirm(self, request: pb.ConfirmRequest, context: Context) -> pb.ConfirmResponse:
         """Complete an order; the last step of its saga."""
-        with _answers():
+        with answers(ERRORS):
             await store.confirm(
                 connection(),
-                domain.identifier(request.order_id, "order_id"),
-                domain.identifier(request.tracking_id, "tracking_id"),
-                domain.identifier(request.payment_id, "payment_id"),
+                identifier(request.order_id, "order_id"),
+                identifier(request.tracking_id, "tracking_id"),
+                identifier(request.payment_id, "payment_id"),
             )
             return pb.ConfirmResponse()
 
     async def SetPrice(self, request: pb.SetPriceRequest, context: Context) -> pb.SetPriceResponse:
         """Set what an article costs."""
-        with _answers():
-            sku = domain.identifier(request.sku, "sku")
+        with answers(ERRORS):
+            sku = identifier(request.sku, "sku")
             price = domain.price(Money(request.price.currency, request.price.minor))
             async with self._database.transaction() as transaction:
                 await store.set_price(transaction, sku, price)
@@ -114,7 +112,7 @@ def _content(request: pb.PlaceOrderRequest) -> domain.Content:
     address = request.address
     return domain.content(
         request.customer_id,
-        [Line(line.sku, line.quantity) for line in request.lines],
+        (Line(line.sku, line.quantity) for line in request.lines),
         request.card_token,
         Address(address.recipient, address.street, address.city, address.postal_code, address.country),
     )
@@ -141,6 +139,7 @@ def _order(order: Order) -> pb.Order:
         tracking_id=order.tracking_id or "",
         payment_id=order.payment_id or "",
         reason=order.reason or "",
+        attention=(order.attention or "") if order.state is OrderState.PENDING else "",
         placed_at=placed_at,
     )
 
@@ -159,19 +158,10 @@ def _page_token(token: str) -> tuple[datetime, str] | None:
         placed_at = datetime.fromisoformat(written)
         if placed_at.tzinfo is None:
             raise ValueError("a moment without its time zone")
-        return placed_at, domain.identifier(order_id, "order_id")
-    except (binascii.Error, ValueError, domain.IdentifierInvalid) as error:
+        return placed_at.astimezone(UTC), identifier(order_id, "order_id")
+    except (binascii.Error, ValueError, OverflowError, IdentifierInvalid) as error:
         raise PageInvalid("page_token must come from the answer before") from error
 
 
 def _token_after(order: Order) -> str:
     return base64.urlsafe_b64encode(f"{order.placed_at.isoformat()}|{order.order_id}".encode()).decode()
-
-
-@contextmanager
-def _answers() -> Iterator[None]:
-    """Turn what the domain refuses into what a gRPC caller is told."""
-    try:
-        yield
-    except Refused as refusal:
-        raise ERRORS[type(refusal)](refusal.reason, str(refusal)) from refusal

@@ -14,7 +14,7 @@ from amends_chassis.database import Database
 from amends.saga.v1 import run_pb2
 from shop_orders import domain, store
 from shop_orders.domain import Content, Order, OrderReused, OrderState
-from shop_orders.saga import OrchestratorAway, PlaceOrderSaga, SagaRefused
+from shop_orders.saga import OrchestratorAway, PlaceOrderSaga, RunUnknown, SagaRefused
 from shop_orders.warehouse import Warehouse, WarehouseAway
 
 if TYPE_CHECKING:
@@ -26,6 +26,16 @@ START_POSTPONED = "order.start_postponed"
 SAGA_REFUSED = "order.saga_refused"
 WAIT_ENDED = "order.wait_ended"
 FOLLOW_UP_POSTPONED = "order.follow_up_postponed"
+NEEDS_ATTENTION = "order.needs_attention"
+
+NEVER_ASKED = timedelta()
+"""The saga of an order that was accepted just now: nobody has asked for it before, so a refusal is the last word."""
+REFUSED_FOR = timedelta(minutes=1)
+"""So long every question must have been refused before an order is rejected that somebody may have asked for before.
+
+Longer than a StartRun lives whose answer was lost, so that none is on its way any more.
+"""
+UNDER_WAY = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING)
 
 
 class Desk:
@@ -43,87 +53,145 @@ class Desk:
         Raises OrderReused, PriceUnknown, CurrenciesMixed, TotalTooLarge.
         """
         async with self._database.transaction() as transaction:
-            await _accept(transaction, order_id, content)
+            is_new = await _accept(transaction, order_id, content)
             order = await store.order_of(transaction, order_id)
+            if not is_new and order.state is OrderState.PENDING:
+                await store.wake(transaction, order_id)
         if order.card_token is None:
             return order
         try:
-            await self._start(order)
+            await self._start(order, NEVER_ASKED if is_new else REFUSED_FOR)
         except OrchestratorAway as error:
             _log.warning(START_POSTPONED, order_id=order_id, why=str(error))
-        return await self.read(order_id)
+        return await self._stored(order_id)
 
     async def wait(self, order: Order, card_token: str, within: timedelta) -> Order:
         """Return the order when it is no longer PENDING, waits for a person, or `within` has passed."""
         if order.state is not OrderState.PENDING:
             return order
         try:
-            await self._settle(order.order_id, await self._saga.end(replace(order, card_token=card_token), within))
-        except (OrchestratorAway, SagaRefused) as error:
+            await self._saga.wait(replace(order, card_token=card_token), within)
+            order = await self._stored(order.order_id)
+            if order.state is OrderState.PENDING:  # the last step did not confirm it
+                await self._settle(order)
+        except OrchestratorAway as error:
             _log.info(WAIT_ENDED, order_id=order.order_id, why=str(error))
-        return await self.read(order.order_id)
+        return await self._stored(order.order_id)
 
     async def read(self, order_id: str) -> Order:
-        """Read an order. Raises OrderUnknown."""
+        """Read an order, and have it looked after soon if it is PENDING. Raises OrderUnknown."""
         async with self._database.transaction() as transaction:
-            return await store.order_of(transaction, order_id)
+            order = await store.order_of(transaction, order_id)
+            if order.state is OrderState.PENDING:
+                await store.wake(transaction, order_id)
+        return order
 
     async def follow_up(self, order: Order) -> None:
         """Do what is next for an order that is not finished; when it cannot be done now, it will be due again."""
         try:
             if order.state is OrderState.PENDING and order.card_token is not None:
-                await self._start(order)
+                await self._start(order, REFUSED_FOR)
             elif order.state is OrderState.PENDING:
-                await self._settle(order.order_id, await self._saga.find(order.order_id))
+                await self._settle(order)
             elif order.state is OrderState.CONFIRMED:
                 await self._send(order)
-        except (OrchestratorAway, WarehouseAway, SagaRefused) as error:
+        except (OrchestratorAway, WarehouseAway) as error:
             _log.warning(FOLLOW_UP_POSTPONED, order_id=order.order_id, state=order.state, why=str(error))
 
-    async def _start(self, order: Order) -> None:
+    async def _start(self, order: Order, refused_for: timedelta) -> None:
+        """Start the saga and note its run. Reject the order when it has been refused for `refused_for`.
+
+        Raises OrchestratorAway.
+        """
         try:
             run = await self._saga.start(order)
         except SagaRefused as refusal:
             _log.error(SAGA_REFUSED, order_id=order.order_id, why=str(refusal))
             async with self._database.transaction() as transaction:
-                await store.reject(transaction, order.order_id, "the order could not be processed")
+                if await store.refused(transaction, order.order_id, refused_for):
+                    await store.reject(transaction, order.order_id, "the order could not be processed")
             return
+        except OrchestratorAway:
+            async with self._database.transaction() as transaction:
+                await store.not_refused(transaction, order.order_id)
+            raise
         async with self._database.transaction() as transaction:
             await store.started(transaction, order.order_id, run.run_id)
 
-    async def _settle(self, order_id: str, run: run_pb2.Run) -> None:
-        """Write down how the saga ended, if it has."""
+    async def _settle(self, order: Order) -> None:
+        """Read the order's run and write down how it ended, if it has. Raises OrchestratorAway."""
+        try:
+            run = await self._saga.find(order.order_id)
+        except RunUnknown:
+            await self._ask_a_person(order, f"the orchestrator no longer knows the run {order.run_id} of this order")
+            return
         async with self._database.transaction() as transaction:
-            await store.started(transaction, order_id, run.run_id)
+            await store.started(transaction, order.order_id, run.run_id)
             if run.state == run_pb2.RUN_STATE_COMPENSATED:
-                await store.reject(transaction, order_id, run.message or "the order could not be fulfilled")
-            elif run.state == run_pb2.RUN_STATE_COMPLETED:
-                await self._complete(transaction, order_id, run)
+                await store.reject(transaction, order.order_id, run.message or "the order could not be fulfilled")
+        if run.state == run_pb2.RUN_STATE_COMPLETED:
+            await self._complete(order, run)
+        elif run.state == run_pb2.RUN_STATE_PARKED:
+            await self._ask_a_person(order, f"the run {run.run_id} of this order waits for a decision")
+        elif run.state in UNDER_WAY:
+            await self._ask_a_person(order, None)
 
-    async def _complete(self, transaction: "Connection", order_id: str, run: run_pb2.Run) -> None:
-        """Confirm an order whose run was completed by a person who skipped its last step."""
-        if (await store.order_of(transaction, order_id)).state is OrderState.PENDING:
-            tracking_id, payment_id = _response(run, "ship", "trackingId"), _response(run, "charge", "paymentId")
-            await store.confirm(transaction, order_id, tracking_id, payment_id)
+    async def _complete(self, order: Order, run: run_pb2.Run) -> None:
+        """Confirm an order whose run was completed by a person who skipped its last step.
+
+        Without a parcel and a payment there is nothing to confirm: then a person has to say what becomes of the order.
+        """
+        tracking_id, payment_id = _response(run, "ship", "trackingId"), _response(run, "charge", "paymentId")
+        if not tracking_id or not payment_id:
+            missing = " and ".join(
+                what for what, known in (("tracking id", tracking_id), ("payment id", payment_id)) if not known
+            )
+            await self._ask_a_person(order, f"the run {run.run_id} of this order was completed without a {missing}")
+            return
+        async with self._database.transaction() as transaction:
+            if (await store.order_of(transaction, order.order_id)).state is OrderState.PENDING:
+                await store.confirm(transaction, order.order_id, tracking_id, payment_id)
+
+    async def _ask_a_person(self, order: Order, why: str | None) -> None:
+        if why == order.attention:
+            return
+        if why is not None:
+            _log.warning(NEEDS_ATTENTION, order_id=order.order_id, why=why)
+        async with self._database.transaction() as transaction:
+            await store.needs_attention(transaction, order.order_id, why)
 
     async def _send(self, order: Order) -> None:
         if order.run_id is None:  # confirmed before whoever placed it could write that down, and then died
-            await self._settle(order.order_id, await self._saga.find(order.order_id))
+            await self._note_run(order)
         await self._warehouse.dispatch(order.order_id)
         async with self._database.transaction() as transaction:
             await store.dispatched(transaction, order.order_id)
 
+    async def _note_run(self, order: Order) -> None:
+        try:
+            run = await self._saga.find(order.order_id)
+        except RunUnknown:  # confirmed by a person: the parcel is on its way all the same
+            return
+        async with self._database.transaction() as transaction:
+            await store.started(transaction, order.order_id, run.run_id)
 
-async def _accept(transaction: "Connection", order_id: str, content: Content) -> None:
+    async def _stored(self, order_id: str) -> Order:
+        async with self._database.transaction() as transaction:
+            return await store.order_of(transaction, order_id)
+
+
+async def _accept(transaction: "Connection", order_id: str, content: Content) -> bool:
+    """Write the order down; False when it was there already. Raises as `Desk.place` does."""
     digest = await store.digest_of(transaction, order_id)
     if digest is None:
         prices = await store.prices(transaction, [line.sku for line in content.lines])
         total = domain.total(content.lines, prices)
         if await store.add(transaction, order_id, content, total, prices):
-            return
+            return True
         digest = await store.digest_of(transaction, order_id)  # another call was a moment earlier
     if digest != content.digest(order_id):
         raise OrderReused(f"order {order_id} was placed before, with other content")
+    return False
 
 
 def _response(run: run_pb2.Run, step: str, field: str) -> str:

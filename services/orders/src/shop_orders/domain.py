@@ -12,26 +12,14 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+
+from amends_chassis.domain import Refused, identifier
 
 MAX_LINES = 100
 MAX_QUANTITY = 1_000_000
 MAX_MINOR = 1_000_000_000_000  # ten billion of a currency with cents
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
-
-
-class Refused(Exception):
-    """The rules say no. `reason` is stable, for programs; the text is for people."""
-
-    reason: ClassVar[str]
-
-
-class IdentifierInvalid(Refused):
-    """An order, customer or article is named in a way nobody could repeat."""
-
-    reason = "IDENTIFIER_INVALID"
 
 
 class LinesInvalid(Refused):
@@ -163,15 +151,10 @@ class Order:
     tracking_id: str | None
     payment_id: str | None
     reason: str | None
+    attention: str | None
+    """What a person has to decide before a PENDING order can go on."""
     placed_at: datetime
     card_token: str | None = field(repr=False)
-
-
-def identifier(value: str, what: str) -> str:
-    """Return `value` if it can name something (1 to 100 plain characters). Raises IdentifierInvalid."""
-    if not _IDENTIFIER.fullmatch(value):
-        raise IdentifierInvalid(f"{what} must have 1 to 100 letters, digits or ._:/- and begin with a letter or digit")
-    return value
 
 
 def content(customer_id: str, wanted: Iterable[Line], card_token: str, address: Address) -> Content:
@@ -191,7 +174,9 @@ def content(customer_id: str, wanted: Iterable[Line], card_token: str, address: 
 
 def _lines(wanted: Iterable[Line]) -> tuple[Line, ...]:
     pieces: Counter[str] = Counter()
-    for line in wanted:
+    for number, line in enumerate(wanted, 1):
+        if number > MAX_LINES:
+            raise LinesInvalid(f"there must be at most {MAX_LINES} lines")
         if line.quantity < 1:
             raise LinesInvalid(f"the quantity of {identifier(line.sku, 'sku')} must be at least 1")
         pieces[identifier(line.sku, "sku")] += line.quantity

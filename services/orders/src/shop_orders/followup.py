@@ -32,6 +32,7 @@ class FollowUp:
         self._clerk = clerk
         self._every = settings.follow_up_every
         self._at_most = settings.follow_up_at_most
+        self._waiting_at_most = settings.follow_up_waiting_at_most
 
     async def run(self) -> None:
         """Follow up for ever."""
@@ -42,7 +43,7 @@ class FollowUp:
     async def once(self) -> int:
         """Follow up on the orders that are due, at most a batch; return how many there were."""
         async with self._database.transaction() as transaction:
-            orders = await store.claim_due(transaction, BATCH, self._at_most)
+            orders = await store.claim_due(transaction, BATCH, self._at_most, self._waiting_at_most)
         async with asyncio.TaskGroup() as group:
             for order in orders:
                 group.create_task(self._clerk.follow_up(order))

@@ -3,13 +3,14 @@
 `desk.py` starts it and asks for its end. The order's id is the run's key, so starting it again starts nothing twice.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, cast
 
 import grpc
 from amends_resilience import DeadlinePassed
 from google.protobuf.duration_pb2 import Duration
+from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
+from grpc_status import rpc_status
 
 from amends.saga.v1 import run_pb2, run_service_pb2
 from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
@@ -18,11 +19,20 @@ from shop.types.v1 import types_pb2
 from shop_orders.domain import Order
 
 SAGA = "place-order"
+RUN_UNKNOWN = "RUN_UNKNOWN"
+INVALID = grpc.StatusCode.INVALID_ARGUMENT
+REFUSALS = (INVALID, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
+"""StartRun has started nothing. Not ALREADY_EXISTS: there is a run with this key, begun with other input, and it may go
+on. The order stays PENDING, and the log names it until a person has looked."""
 _ON_THE_WAY = timedelta(milliseconds=200)
 
 
 class SagaRefused(Exception):
-    """The orchestrator will never run the saga for this order: it cannot read the order, and no run exists."""
+    """The orchestrator cannot read this order, and it knows of no run for it."""
+
+
+class RunUnknown(Exception):
+    """The orchestrator knows of no run for this order."""
 
 
 class OrchestratorAway(Exception):
@@ -37,26 +47,45 @@ class PlaceOrderSaga:
         self._namespace = namespace
 
     async def start(self, order: Order) -> run_pb2.Run:
-        """Start the order's saga, if it was not yet, and return its run. Raises SagaRefused, OrchestratorAway."""
-        with _answers():
+        """Start the order's saga, if it was not yet, and return its run. Raises SagaRefused, OrchestratorAway.
+
+        A refusal says that this request starts nothing, and nothing about an earlier one whose answer was lost. So the
+        run is looked up before anybody is told that there is none.
+        """
+        try:
             return (await self._runs.StartRun(self._request(order))).run
+        except (grpc.aio.AioRpcError, DeadlinePassed) as error:
+            if _code(error) not in REFUSALS:
+                raise _away(error) from error
+            refusal = error
+        try:
+            return await self.find(order.order_id)
+        except RunUnknown:
+            # A saga that is missing, or not ready, may be there later. Input that does not fit will never fit.
+            raise _away(refusal) if _code(refusal) is not INVALID else SagaRefused(_reason(refusal)) from refusal
 
-    async def end(self, order: Order, within: timedelta) -> run_pb2.Run:
-        """Return the run when it has ended, waits for a person, or `within` has passed.
+    async def wait(self, order: Order, within: timedelta) -> None:
+        """Return when the run has ended, waits for a person, or `within` has passed. `find` tells how it ended.
 
-        `order` still has its card token. Raises SagaRefused, OrchestratorAway.
+        `order` still has its card token. Raises OrchestratorAway.
         """
         request = self._request(order)
         request.wait = True
         request.wait_timeout.CopyFrom(_duration(within))
-        with _answers():
-            return (await self._runs.StartRun(request, timeout=(within + _ON_THE_WAY).total_seconds())).run
+        try:
+            await self._runs.StartRun(request, timeout=(within + _ON_THE_WAY).total_seconds())
+        except (grpc.aio.AioRpcError, DeadlinePassed) as error:
+            raise _away(error) from error
 
     async def find(self, order_id: str) -> run_pb2.Run:
-        """Return the run of an order whose saga was started. Raises OrchestratorAway."""
+        """Return the run of an order, with what its steps answered. Raises RunUnknown, OrchestratorAway."""
         request = run_service_pb2.GetRunRequest(namespace=self._namespace, idempotency_key=order_id)
-        with _answers():
+        try:
             return (await self._runs.GetRun(request)).run
+        except (grpc.aio.AioRpcError, DeadlinePassed) as error:
+            if _reason(error) == RUN_UNKNOWN:
+                raise RunUnknown(order_id) from error
+            raise _away(error) from error
 
     def _request(self, order: Order) -> run_service_pb2.StartRunRequest:
         return run_service_pb2.StartRunRequest(
@@ -91,15 +120,21 @@ def _duration(value: timedelta) -> Duration:
     return duration
 
 
-@contextmanager
-def _answers() -> Iterator[None]:
-    try:
-        yield
-    except grpc.aio.AioRpcError as error:
-        # Not ALREADY_EXISTS: there is a run with this key, begun with other input, and it may go on. To call the order
-        # rejected would be a lie; it stays PENDING and is complained about until a person has looked.
-        if error.code() is grpc.StatusCode.INVALID_ARGUMENT:
-            raise SagaRefused(error.code().name) from error
-        raise OrchestratorAway(error.code().name) from error
-    except DeadlinePassed as error:
-        raise OrchestratorAway("there was no time left to ask it") from error
+def _code(error: Exception) -> grpc.StatusCode | None:
+    return error.code() if isinstance(error, grpc.aio.AioRpcError) else None
+
+
+def _reason(error: Exception) -> str:
+    """Return the reason that the orchestrator gave for a failed call, else what is known about the failure."""
+    if not isinstance(error, grpc.aio.AioRpcError):
+        return "there was no time left to ask it"
+    status = rpc_status.from_call(cast("Any", error))
+    for detail in status.details if status is not None else ():
+        info = ErrorInfo()
+        if detail.Unpack(info):
+            return str(info.reason)
+    return error.code().name
+
+
+def _away(error: Exception) -> OrchestratorAway:
+    return OrchestratorAway(_reason(error))

@@ -3,12 +3,14 @@
 from datetime import timedelta
 
 from amends_chassis.settings import PositiveDuration, ServiceSettings
+from pydantic import Field
 
 
 class Settings(ServiceSettings):
     """The settings of the orders service."""
 
     name: str = "orders"
+    max_request_bytes: int | None = Field(default=64 * 1024, ge=1024)
     orchestrator_target: str
     """Where sagas are started, e.g. 127.0.0.1:50050."""
     inventory_target: str
@@ -18,4 +20,6 @@ class Settings(ServiceSettings):
     follow_up_every: PositiveDuration = timedelta(milliseconds=500)
     """How often the list of unfinished orders is looked at."""
     follow_up_at_most: PositiveDuration = timedelta(seconds=5)
-    """How long one order that waits for somebody else is left alone at most."""
+    """How long one order that waits for a neighbour which is away is left alone at most."""
+    follow_up_waiting_at_most: PositiveDuration = timedelta(minutes=5)
+    """How long one order that waits for the end of its saga, such as for a person's decision, is left alone at most."""

@@ -30,6 +30,9 @@ GRACE = timedelta(seconds=5)
 FIRST_CHECK = timedelta(seconds=1)
 """How long after its start a saga is asked for its end for the first time."""
 
+WAKE = timedelta(seconds=5)
+"""An order that somebody asks for is looked after within this time, however long it was to be left alone."""
+
 _ORDER = """
 SELECT o.*,
        ARRAY(SELECT sku FROM order_line l WHERE l.order_id = o.order_id ORDER BY sku) AS skus,
@@ -125,7 +128,7 @@ async def page(
 async def started(connection: "Connection", order_id: str, run_id: str) -> None:
     """Note the run of the order's saga and erase the card's token, which the orchestrator has now."""
     await connection.execute(
-        "UPDATE orders SET run_id = $2, card_token = NULL, follow_up_tries = 0,"
+        "UPDATE orders SET run_id = $2, card_token = NULL, refused_since = NULL, follow_up_tries = 0,"
         " follow_up_at = CASE state WHEN 'pending' THEN now() + $3::interval ELSE follow_up_at END"
         " WHERE order_id = $1 AND run_id IS NULL",
         order_id,
@@ -149,7 +152,7 @@ async def confirm(connection: "Connection", order_id: str, tracking_id: str, pay
     if row["state"] != OrderState.PENDING:
         raise OrderClosed(f"order {order_id} was {row['state']} before")
     await connection.execute(
-        "UPDATE orders SET state = 'confirmed', tracking_id = $2, payment_id = $3, card_token = NULL,"
+        "UPDATE orders SET state = 'confirmed', tracking_id = $2, payment_id = $3, card_token = NULL, attention = NULL,"
         " follow_up_at = now(), follow_up_tries = 0 WHERE order_id = $1",
         order_id,
         tracking_id,
@@ -160,10 +163,47 @@ async def confirm(connection: "Connection", order_id: str, tracking_id: str, pay
 async def reject(connection: "Connection", order_id: str, reason: str) -> None:
     """Make the order REJECTED if it is still PENDING; nothing is left to do then."""
     await connection.execute(
-        "UPDATE orders SET state = 'rejected', reason = $2, card_token = NULL, follow_up_at = NULL"
+        "UPDATE orders SET state = 'rejected', reason = $2, card_token = NULL, attention = NULL, follow_up_at = NULL"
         " WHERE order_id = $1 AND state = 'pending'",
         order_id,
         reason,
+    )
+
+
+async def refused(connection: "Connection", order_id: str, steady: timedelta) -> bool:
+    """Note that the orchestrator refuses the order and knows no run of it; True when it has for `steady` by now."""
+    is_steady = await connection.fetchval(
+        "UPDATE orders SET refused_since = coalesce(refused_since, now())"
+        " WHERE order_id = $1 AND state = 'pending' RETURNING refused_since <= now() - $2::interval",
+        order_id,
+        steady,
+    )
+    return bool(is_steady)
+
+
+async def not_refused(connection: "Connection", order_id: str) -> None:
+    """Forget refusals: a question about the order was not answered, so a run may begin after all."""
+    await connection.execute(
+        "UPDATE orders SET refused_since = NULL WHERE order_id = $1 AND refused_since IS NOT NULL", order_id
+    )
+
+
+async def needs_attention(connection: "Connection", order_id: str, why: str | None) -> None:
+    """Say what a person has to decide before a PENDING order can go on; None when nobody has to (any more)."""
+    await connection.execute(
+        "UPDATE orders SET attention = $2 WHERE order_id = $1 AND state = 'pending' AND attention IS DISTINCT FROM $2",
+        order_id,
+        why,
+    )
+
+
+async def wake(connection: "Connection", order_id: str) -> None:
+    """Have a PENDING order looked after soon, because somebody asks for it; again within `WAKE`: nothing."""
+    await connection.execute(
+        "UPDATE orders SET follow_up_at = now(), follow_up_tries = 0"
+        " WHERE order_id = $1 AND state = 'pending' AND follow_up_at > now() + $2::interval",
+        order_id,
+        WAKE,
     )
 
 
@@ -174,20 +214,25 @@ async def dispatched(connection: "Connection", order_id: str) -> None:
     )
 
 
-async def claim_due(connection: "Connection", limit: int, at_most_every: timedelta) -> Sequence[Order]:
+async def claim_due(
+    connection: "Connection", limit: int, at_most: timedelta, waiting_at_most: timedelta
+) -> Sequence[Order]:
     """Claim up to `limit` orders that are due for following up, oldest first.
 
-    A claim postpones the order, each time longer up to `at_most_every`: whatever happens to the claimant, it will be
-    due again. Claimants beside this one get other orders.
+    A claim postpones the order, each time longer: whatever happens to the claimant, it will be due again. The pause
+    grows up to `at_most`, and up to `waiting_at_most` when nothing but the end of the order's saga is awaited.
+    Claimants beside this one get other orders.
     """
     rows = await connection.fetch(
         "WITH due AS MATERIALIZED (SELECT order_id FROM orders WHERE follow_up_at <= now()"
         "   ORDER BY follow_up_at LIMIT $1 FOR UPDATE SKIP LOCKED)"
-        " UPDATE orders o SET follow_up_tries = follow_up_tries + 1,"
-        "   follow_up_at = now() + least($2::interval, interval '1 second' * 2 ^ least(follow_up_tries, 10))"
+        " UPDATE orders o SET follow_up_tries = follow_up_tries + 1, follow_up_at = now() + least("
+        "   CASE WHEN state = 'pending' AND run_id IS NOT NULL THEN $3::interval ELSE $2::interval END,"
+        "   interval '1 second' * 2 ^ least(follow_up_tries, 10))"
         " FROM due WHERE o.order_id = due.order_id RETURNING o.order_id",
         limit,
-        at_most_every,
+        at_most,
+        waiting_at_most,
     )
     claimed = await connection.fetch(
         f"{_ORDER} WHERE o.order_id = ANY($1::text[]) ORDER BY o.placed_at", [row["order_id"] for row in rows]
@@ -207,6 +252,7 @@ def _order(row: asyncpg.Record) -> Order:
         tracking_id=row["tracking_id"],
         payment_id=row["payment_id"],
         reason=row["reason"],
+        attention=row["attention"],
         placed_at=row["placed_at"],
         card_token=row["card_token"],
     )

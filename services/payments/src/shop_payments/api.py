@@ -3,13 +3,13 @@
 Assembled by `__main__.py`. Charge and Refund are guarded: the barrier has opened their transaction and commits it.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, TypeAlias
 
-from amends_barrier import connection
+from amends_barrier import before, connection
 from amends_chassis.database import Database
+from amends_chassis.domain import IdentifierInvalid, Refused, identifier
 from amends_chassis.errors import (
     AlreadyExists,
     DomainError,
@@ -17,6 +17,7 @@ from amends_chassis.errors import (
     InvalidArgument,
     NotFound,
     Unavailable,
+    answers,
 )
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
@@ -25,17 +26,18 @@ from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1 import payments_pb2_grpc
 from shop.types.v1 import types_pb2
 from shop_payments import domain, store
-from shop_payments.cards import card
-from shop_payments.domain import Money, PaymentState, Refused
+from shop_payments.cards import Card, card
+from shop_payments.domain import Money, PaymentState
 from shop_payments.network import Network
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[Refused], type[DomainError]] = {
-    domain.IdentifierInvalid: InvalidArgument,
+    IdentifierInvalid: InvalidArgument,
     domain.AmountInvalid: InvalidArgument,
     domain.CardUnknown: InvalidArgument,
     domain.CardDeclined: FailedPrecondition,
     domain.InsufficientFunds: FailedPrecondition,
+    domain.CardBusy: Unavailable,
     domain.ProcessingError: Unavailable,
     domain.AlreadyCharged: AlreadyExists,
     domain.ChargeDisputed: FailedPrecondition,
@@ -54,33 +56,36 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         self._database = database
         self._network = network
 
-    async def Charge(self, request: pb.ChargeRequest, context: Context) -> pb.ChargeResponse:
-        """Charge a card for an order."""
-        with _answers():
-            order_id = domain.identifier(request.order_id, "order_id")
-            amount = domain.payable(Money(request.amount.currency, request.amount.minor))
-            customers_card = card(request.card_token)
+    async def _authorise(self, request: pb.ChargeRequest) -> None:
+        with answers(ERRORS):
+            order_id, _, customers_card = _wanted(request)
             await self._network.authorise(order_id, customers_card)
+
+    @before(_authorise)
+    async def Charge(self, request: pb.ChargeRequest, context: Context) -> pb.ChargeResponse:
+        """Charge a card for an order; the card network has approved it."""
+        with answers(ERRORS):
+            order_id, amount, customers_card = _wanted(request)
             return pb.ChargeResponse(payment_id=await store.charge(connection(), order_id, amount, customers_card))
 
     async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         """Give the money of an order back."""
-        with _answers():
-            order_id = domain.identifier(request.order_id, "order_id")
+        with answers(ERRORS):
+            order_id = identifier(request.order_id, "order_id")
             return pb.RefundResponse(refund_id=await store.refund(connection(), order_id))
 
     async def CloseDispute(self, request: pb.CloseDisputeRequest, context: Context) -> pb.CloseDisputeResponse:
         """End the dispute about a charge."""
-        with _answers():
-            order_id = domain.identifier(request.order_id, "order_id")
+        with answers(ERRORS):
+            order_id = identifier(request.order_id, "order_id")
             async with self._database.transaction() as transaction:
                 await store.close_dispute(transaction, order_id)
             return pb.CloseDisputeResponse()
 
     async def GetPayment(self, request: pb.GetPaymentRequest, context: Context) -> pb.GetPaymentResponse:
         """Read the payment of an order."""
-        with _answers():
-            order_id = domain.identifier(request.order_id, "order_id")
+        with answers(ERRORS):
+            order_id = identifier(request.order_id, "order_id")
             async with self._database.transaction() as transaction:
                 payment = await store.payment_of(transaction, order_id)
         return pb.GetPaymentResponse(
@@ -101,6 +106,11 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         )
 
 
+def _wanted(request: pb.ChargeRequest) -> tuple[str, Money, Card]:
+    amount = domain.payable(Money(request.amount.currency, request.amount.minor))
+    return identifier(request.order_id, "order_id"), amount, card(request.card_token)
+
+
 def _money(amount: Money) -> types_pb2.Money:
     return types_pb2.Money(currency=amount.currency, minor=amount.minor)
 
@@ -109,12 +119,3 @@ def _timestamp(moment: datetime) -> Timestamp:
     timestamp = Timestamp()
     timestamp.FromDatetime(moment)
     return timestamp
-
-
-@contextmanager
-def _answers() -> Iterator[None]:
-    """Turn what the domain refuses into what a gRPC caller is told."""
-    try:
-        yield
-    except Refused as refusal:
-        raise ERRORS[type(refusal)](refusal.reason, str(refusal)) from refusal

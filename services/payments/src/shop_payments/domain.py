@@ -8,24 +8,12 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import ClassVar
+
+from amends_chassis.domain import Refused
 
 MAX_MINOR = 1_000_000_000_000  # ten billion of a currency with cents: sums of a whole ledger stay far inside 64 bits
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 _CURRENCY = re.compile(r"[A-Z]{3}")
-
-
-class Refused(Exception):
-    """The rules say no. `reason` is stable, for programs; the text is for people."""
-
-    reason: ClassVar[str]
-
-
-class IdentifierInvalid(Refused):
-    """An order is named in a way nobody could repeat."""
-
-    reason = "IDENTIFIER_INVALID"
 
 
 class AmountInvalid(Refused):
@@ -50,6 +38,12 @@ class InsufficientFunds(Refused):
     """The bank says no, and why."""
 
     reason = "INSUFFICIENT_FUNDS"
+
+
+class CardBusy(Refused):
+    """Too many charges of one card are under way; the charge may be tried again."""
+
+    reason = "CARD_BUSY"
 
 
 class ProcessingError(Refused):
@@ -151,13 +145,6 @@ def refund(amount: Money) -> Entry:
 
 def _transfer(kind: EntryKind, amount: Money, source: Account, target: Account) -> Entry:
     return Entry(kind, amount.currency, (Posting(source, -amount.minor), Posting(target, amount.minor)))
-
-
-def identifier(value: str, what: str) -> str:
-    """Return `value` if it can name something (1 to 100 plain characters). Raises IdentifierInvalid."""
-    if not _IDENTIFIER.fullmatch(value):
-        raise IdentifierInvalid(f"{what} must have 1 to 100 letters, digits or ._:/- and begin with a letter or digit")
-    return value
 
 
 def payable(amount: Money) -> Money:

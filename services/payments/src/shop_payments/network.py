@@ -1,20 +1,23 @@
 """The card network, simulated: approves, declines, fails and dawdles as the test cards ask.
 
-`api.py` asks it before it writes anything. The real thing would be a call to the outside, which no transaction can
-take back: such a handler keeps an outbox or is not guarded. This one has no effect but to remember how often it was
-asked, which must survive the rollback of a failed charge and a restart, hence the connection of its own. It opens one
-for each question instead of taking one from the pool: its caller holds one of those, and if all callers waited for a
-second the pool would be empty for ever.
+`api.py` asks it before the barrier opens its transaction: a call to the outside holds no connection and no lock. It
+only authorises, which is idempotent for an order and lapses when no charge follows; the charge itself is the entry in
+the ledger. One card cannot keep the network busy for the others: so many questions about it are under way at once, and
+the next is asked again later.
 """
 
 import asyncio
+from collections import Counter
 from datetime import timedelta
 from typing import Protocol
 
 from amends_chassis.database import Database
 
 from shop_payments.cards import Behaviour, Card
-from shop_payments.domain import CardDeclined, InsufficientFunds, ProcessingError
+from shop_payments.domain import CardBusy, CardDeclined, InsufficientFunds, ProcessingError
+
+QUESTIONS_PER_CARD = 64
+"""So many questions about one card are under way at once."""
 
 FAILING_ATTEMPTS = 2
 """So often a card with processing errors fails for an order before it is approved."""
@@ -36,16 +39,13 @@ class DurableMemory:
 
     async def attempt(self, order_id: str) -> int:
         """Count one more attempt for the order, committed when this returns, and return how many there were."""
-        connection = await self._database.open_connection()
-        try:
-            attempts = await connection.fetchval(
+        async with self._database.transaction() as transaction:
+            attempts = await transaction.fetchval(
                 "INSERT INTO network_attempt (order_id, attempts) VALUES ($1, 1)"
                 " ON CONFLICT (order_id) DO UPDATE SET attempts = network_attempt.attempts + 1 RETURNING attempts",
                 order_id,
             )
-            return int(attempts)
-        finally:
-            await connection.close()
+        return int(attempts)
 
 
 class Network:
@@ -54,9 +54,21 @@ class Network:
     def __init__(self, memory: Memory, slow_answer: timedelta) -> None:
         self._memory = memory
         self._slow_answer = slow_answer
+        self._under_way: Counter[str] = Counter()
 
     async def authorise(self, order_id: str, card: Card) -> None:
-        """Return when the charge is approved. Raises CardDeclined, InsufficientFunds, ProcessingError."""
+        """Return when the charge is approved. Raises CardBusy, CardDeclined, InsufficientFunds, ProcessingError."""
+        if self._under_way[card.fingerprint] >= QUESTIONS_PER_CARD:
+            raise CardBusy("too many charges of this card are under way, try again")
+        self._under_way[card.fingerprint] += 1
+        try:
+            await self._answer(order_id, card)
+        finally:
+            self._under_way[card.fingerprint] -= 1
+            if not self._under_way[card.fingerprint]:
+                del self._under_way[card.fingerprint]
+
+    async def _answer(self, order_id: str, card: Card) -> None:
         match card.behaviour:
             case Behaviour.APPROVED:
                 return

@@ -10,7 +10,6 @@ class Settings(ServiceSettings):
     """The settings of the payments service."""
 
     name: str = "payments"
-    database_pool: int = Field(default=24, ge=1, le=200)
-    """More than other services have: a charge holds its connection while the card network thinks."""
+    max_request_bytes: int | None = Field(default=64 * 1024, ge=1024)
     slow_answer: Duration = timedelta(seconds=3)
     """How long the card network takes for the first charge of an order with the test card tok_slow."""

@@ -4,14 +4,14 @@ Assembled by `__main__.py`. Book is guarded: the barrier has opened its transact
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
-from amends_barrier import connection
+from amends_barrier import before, connection
 from amends_chassis.database import Database
-from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound
+from amends_chassis.domain import IdentifierInvalid, Refused, identifier
+from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
 
@@ -19,11 +19,11 @@ from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1 import shipping_pb2_grpc
 from shop.types.v1 import types_pb2
 from shop_shipping import domain, store
-from shop_shipping.domain import Address, Line, Refused
+from shop_shipping.domain import Address, Line
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[Refused], type[DomainError]] = {
-    domain.IdentifierInvalid: InvalidArgument,
+    IdentifierInvalid: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
     domain.AddressInvalid: InvalidArgument,
     domain.SlotsInvalid: InvalidArgument,
@@ -41,21 +41,23 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
         self._database = database
         self._handling_time = handling_time
 
+    async def _pack(self, request: pb.BookRequest) -> None:
+        with answers(ERRORS):
+            _wanted(request)
+        await asyncio.sleep(self._handling_time.total_seconds())
+
+    @before(_pack)
     async def Book(self, request: pb.BookRequest, context: Context) -> pb.BookResponse:
-        """Book a parcel; it cannot be called back."""
-        with _answers():
-            order_id = domain.identifier(request.order_id, "order_id")
-            address = domain.deliverable(_address(request.address))
-            lines = domain.contents(Line(line.sku, line.quantity) for line in request.lines)
-            # Before any row is locked: parcels are packed side by side.
-            await asyncio.sleep(self._handling_time.total_seconds())
+        """Book a parcel, which is packed; it cannot be called back."""
+        with answers(ERRORS):
+            order_id, address, lines = _wanted(request)
             tracking_id, carrier = await store.book(connection(), order_id, address, lines)
             return pb.BookResponse(tracking_id=tracking_id, carrier=carrier)
 
     async def GetShipment(self, request: pb.GetShipmentRequest, context: Context) -> pb.GetShipmentResponse:
         """Read the parcel of an order."""
-        with _answers():
-            order_id = domain.identifier(request.order_id, "order_id")
+        with answers(ERRORS):
+            order_id = identifier(request.order_id, "order_id")
             async with self._database.transaction() as transaction:
                 shipment = await store.shipment_of(transaction, order_id)
         address = shipment.address
@@ -75,7 +77,7 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
 
     async def SetSlots(self, request: pb.SetSlotsRequest, context: Context) -> pb.SetSlotsResponse:
         """Set how many parcels a carrier takes to a country."""
-        with _answers():
+        with answers(ERRORS):
             capacity = domain.slots(request.carrier, request.country, request.available)
             async with self._database.transaction() as transaction:
                 await store.set_slots(transaction, capacity)
@@ -93,6 +95,11 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
         )
 
 
+def _wanted(request: pb.BookRequest) -> tuple[str, Address, tuple[Line, ...]]:
+    lines = domain.contents(Line(line.sku, line.quantity) for line in request.lines)
+    return identifier(request.order_id, "order_id"), domain.deliverable(_address(request.address)), lines
+
+
 def _address(address: types_pb2.Address) -> Address:
     return Address(address.recipient, address.street, address.city, address.postal_code, address.country)
 
@@ -101,12 +108,3 @@ def _timestamp(moment: datetime) -> Timestamp:
     timestamp = Timestamp()
     timestamp.FromDatetime(moment)
     return timestamp
-
-
-@contextmanager
-def _answers() -> Iterator[None]:
-    """Turn what the domain refuses into what a gRPC caller is told."""
-    try:
-        yield
-    except Refused as refusal:
-        raise ERRORS[type(refusal)](refusal.reason, str(refusal)) from refusal

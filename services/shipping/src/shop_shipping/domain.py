@@ -8,12 +8,13 @@ import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
 from datetime import datetime
-from typing import ClassVar
+from itertools import islice
+
+from amends_chassis.domain import IdentifierInvalid, Refused, identifier
 
 MAX_LINES = 100
 MAX_SLOTS = 1_000_000_000
 
-_IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 _CARRIER = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _COUNTRY = re.compile(r"[A-Z]{2}")
 _ANY_POSTAL_CODE = re.compile(r"[A-Z0-9][A-Z0-9 -]{1,10}")
@@ -29,18 +30,6 @@ _POSTAL_CODES = {
     "PL": re.compile(r"\d{2}-\d{3}"),
     "US": re.compile(r"\d{5}(-\d{4})?"),
 }
-
-
-class Refused(Exception):
-    """The rules say no. `reason` is stable, for programs; the text is for people."""
-
-    reason: ClassVar[str]
-
-
-class IdentifierInvalid(Refused):
-    """An order, article or carrier is named in a way nobody could repeat."""
-
-    reason = "IDENTIFIER_INVALID"
 
 
 class LinesInvalid(Refused):
@@ -159,18 +148,11 @@ def slots(carrier: str, country: str, available: int) -> Slots:
     return Slots(carrier, _country(country), available, booked=0)
 
 
-def identifier(value: str, what: str) -> str:
-    """Return `value` if it can name something (1 to 100 plain characters). Raises IdentifierInvalid."""
-    if not _IDENTIFIER.fullmatch(value):
-        raise IdentifierInvalid(f"{what} must have 1 to 100 letters, digits or ._:/- and begin with a letter or digit")
-    return value
-
-
 def contents(lines: Iterable[Line]) -> tuple[Line, ...]:
     """Return what is in a parcel. Raises LinesInvalid, IdentifierInvalid."""
-    checked = tuple(lines)
+    checked = tuple(islice(lines, MAX_LINES + 1))
     if not 1 <= len(checked) <= MAX_LINES:
-        raise LinesInvalid(f"a parcel must have 1 to {MAX_LINES} lines, not {len(checked)}")
+        raise LinesInvalid(f"a parcel must have 1 to {MAX_LINES} lines")
     for line in checked:
         if line.quantity < 1:
             raise LinesInvalid(f"the quantity of {identifier(line.sku, 'sku')} must be at least 1")

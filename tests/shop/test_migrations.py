@@ -1,7 +1,9 @@
-"""The migrations make the table that the barrier wants, however many files that takes in the end."""
+"""The migrations of every service make the table that the barrier wants, however many files that takes in the end."""
 
 import asyncpg
+import pytest
 from amends_barrier import Barrier
+from amends_testkit.service import migrated
 
 SHAPE = """
 SELECT column_name || ' ' || data_type || ' ' || is_nullable || ' ' || coalesce(column_default, '') AS line
@@ -12,7 +14,8 @@ ORDER BY 1
 """
 
 
-async def test_the_barriers_table_is_the_one_the_barrier_wants(database, make_database):
+@pytest.mark.parametrize("service", ["orders", "inventory", "payments", "shipping"])
+async def test_the_barriers_table_is_the_one_the_barrier_wants(database_url, make_database, service):
     wanted = await asyncpg.connect(await make_database())
     try:
         await wanted.execute(Barrier.schema())
@@ -20,4 +23,5 @@ async def test_the_barriers_table_is_the_one_the_barrier_wants(database, make_da
     finally:
         await wanted.close()
     assert shape
-    assert await database.pool.fetch(SHAPE) == shape
+    async with migrated(database_url, f"shop_{service}.migrations") as database:
+        assert await database.pool.fetch(SHAPE) == shape

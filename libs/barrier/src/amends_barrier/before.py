@@ -1,0 +1,40 @@
+"""What a guarded handler has to do outside of its database: done before the barrier opens the transaction.
+
+A call to the outside cannot be rolled back, and while it lasts it would hold a connection of the pool and the locks of
+the transaction. For authors of handlers; the interceptor runs what is marked here.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+Prepare = Callable[[Any, Any], Awaitable[None]]
+"""Takes the servicer (None for a handler that is no method) and the request. What it raises is the call's answer, and
+the handler does not run."""
+
+Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+
+_MARK = "__amends_before__"
+
+
+def before(prepare: Prepare) -> Callable[[Handler], Handler]:
+    """Mark a guarded handler: `prepare(servicer, request)` is awaited first, with no connection held.
+
+    It runs at each attempt of an action, also at one that is answered from memory or fenced afterwards. So it must be
+    idempotent for the request, and harmless when nothing follows: an authorisation that lapses, never a capture. It
+    does not run for a void.
+    """
+
+    def mark(handler: Handler) -> Handler:
+        setattr(handler, _MARK, prepare)
+        return handler
+
+    return mark
+
+
+def prepare_of(handler: Any) -> Callable[[Any], Awaitable[None]] | None:
+    """Return what is to be awaited with the request before the handler; None for a handler that is not marked."""
+    prepare: Prepare | None = getattr(handler, _MARK, None)
+    if prepare is None:
+        return None
+    servicer = getattr(handler, "__self__", None)
+    return lambda request: prepare(servicer, request)

@@ -1,0 +1,49 @@
+"""What tests of a service on the chassis share: its database, a saga's call, and how a refusal is read."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from types import ModuleType
+from typing import Any
+
+import grpc.aio
+from amends_chassis.database import Database
+from amends_chassis.domain import IdentifierInvalid, Refused
+from amends_chassis.migrations import migrate
+from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
+from grpc_status import rpc_status
+
+Metadata = Sequence[tuple[str, str]]
+
+
+@asynccontextmanager
+async def migrated(url: str, package: str) -> AsyncIterator[Database]:
+    """Open the database at `url` for a block, with the migrations of a package ("shop_orders.migrations") applied."""
+    database = Database(url)
+    await database.connect()
+    try:
+        await migrate(database, package)
+        yield database
+    finally:
+        await database.close()
+
+
+def saga_call(key: str, operation: str = "action", outcome: str | None = None) -> Metadata:
+    """Return the metadata of a saga's call; `outcome` is that of a compensation's action, `ok` or `unknown`."""
+    metadata = [("amends-idempotency-key", key), ("amends-operation", operation)]
+    return metadata if outcome is None else [*metadata, ("amends-action-outcome", outcome)]
+
+
+def refusal_of(error: BaseException) -> tuple[str, str]:
+    """Return code and reason of a failed call; an empty reason when it gives none."""
+    assert isinstance(error, grpc.aio.AioRpcError)
+    status: Any = rpc_status.from_call(error)  # type: ignore[arg-type]
+    info = ErrorInfo()
+    if status is not None and status.details:
+        status.details[0].Unpack(info)
+    return error.code().name, str(info.reason)
+
+
+def refusals_of(domain: ModuleType) -> set[type[Refused]]:
+    """Return every refusal that the rules of a domain raise, those of the chassis too."""
+    own = {one for one in Refused.__subclasses__() if one.__module__ == domain.__name__}
+    return own | {IdentifierInvalid}

@@ -3,6 +3,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from amends_chassis.admission import Admission
 from amends_chassis.context import current_call, current_trace
 from amends_chassis.errors import FailedPrecondition, NotFound
 from amends_chassis.interceptor import ServerInterceptor
@@ -220,7 +221,7 @@ class _Recorder(grpc.aio.ServerInterceptor):
 async def test_guards_are_asked_once_and_passed_each_time_the_last_innermost():
     notes: list[str] = []
     interceptor = ServerInterceptor(
-        ServerMetrics(CollectorRegistry()), call_timeout=timedelta(seconds=1), trace_ratio=0.0
+        ServerMetrics(CollectorRegistry()), Admission(10), call_timeout=timedelta(seconds=1), trace_ratio=0.0
     )
     interceptor.guards = (_Recorder("outer", notes), _Recorder("inner", notes))
     interceptor.open()
@@ -238,7 +239,7 @@ async def test_guards_are_asked_once_and_passed_each_time_the_last_innermost():
 
 async def test_before_the_start_a_method_is_unavailable_and_not_unknown():
     interceptor = ServerInterceptor(
-        ServerMetrics(CollectorRegistry()), call_timeout=timedelta(seconds=1), trace_ratio=0.0
+        ServerMetrics(CollectorRegistry()), Admission(10), call_timeout=timedelta(seconds=1), trace_ratio=0.0
     )
     server = grpc.aio.server(interceptors=[interceptor])
     port = server.add_insecure_port("127.0.0.1:0")

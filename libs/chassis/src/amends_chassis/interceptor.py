@@ -10,12 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import nullcontext
 from datetime import timedelta
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 import structlog
 from amends_resilience import deadline
 
+from amends_chassis.admission import INFRASTRUCTURE, Admission, decoder
 from amends_chassis.context import Call, enter_call, sampled, trace_from
 from amends_chassis.errors import Blame, DomainError, Unavailable, refusal
 from amends_chassis.metrics import MethodSeries, ServerMetrics, split
@@ -27,20 +28,26 @@ if TYPE_CHECKING:
 _log = structlog.get_logger(__name__)
 
 _ABOUT_NOW = timedelta(milliseconds=100)
-_INFRASTRUCTURE = ("/grpc.health.", "/grpc.reflection.")
 
 
 class ServerInterceptor(grpc.aio.ServerInterceptor):
     """Wraps every handler of a server, once per method."""
 
     def __init__(
-        self, metrics: ServerMetrics, *, call_timeout: timedelta, trace_ratio: float, tracing: "Tracing | None" = None
+        self,
+        metrics: ServerMetrics,
+        admission: Admission,
+        *,
+        call_timeout: timedelta,
+        trace_ratio: float,
+        tracing: "Tracing | None" = None,
     ) -> None:
         """Take the deadline of unary calls that bring none, and the share of new traces that are sampled."""
         self.guards: tuple[grpc.aio.ServerInterceptor, ...] = ()
         """Applied inside everything else, the last innermost. Set before `open`; they must decide by method alone
         and look at a call's metadata through its context, because a wrapped handler is kept."""
         self._metrics = metrics
+        self._admission = admission
         self._limit = call_timeout
         self._trace_ratio = trace_ratio
         self._tracing = tracing
@@ -71,7 +78,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         wrapped = self._wrapped.get(method)
         if wrapped is not None:
             return wrapped
-        if not self._open and not method.startswith(_INFRASTRUCTURE):
+        if not self._open and not method.startswith(INFRASTRUCTURE):
             # Before all services are added a method may look unknown; UNIMPLEMENTED would be a definite answer.
             return _refusing_while_starting(method)
         for guard in reversed(self.guards):
@@ -85,17 +92,49 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     async def _wrap(self, handler: Handler, details: grpc.HandlerCallDetails) -> Handler:
         series = self._metrics.method(details.method)
         domain = _domain(details.method)
+        read = _decoding(handler)
         if handler.response_streaming:
-            mapped = _rebuilt(handler, self._mapped_stream(behavior(handler), domain))
+            mapped = _rebuilt(read, self._mapped_stream(behavior(read), domain))
             traced = await self._traced(mapped, details)
-            return _rebuilt(handler, self._counted_stream(details.method, series, behavior(mapped), traced))
-        mapped = _rebuilt(handler, self._mapped_unary(behavior(handler), domain))
+            return self._admitted(
+                details.method, series, read, self._counted_stream(details.method, series, behavior(mapped), traced)
+            )
+        mapped = _rebuilt(read, self._mapped_unary(behavior(read), domain))
         traced = await self._traced(mapped, details)
-        return _rebuilt(handler, self._counted_unary(series, behavior(mapped), traced))
+        return self._admitted(details.method, series, read, self._counted_unary(series, behavior(mapped), traced))
+
+    def _admitted(self, method: str, series: MethodSeries, handler: Handler, serve: Unary) -> Handler:
+        """Return a handler that waits for its request itself, within the bounds of the server.
+
+        To gRPC it is one that takes a stream of requests: for any other it would wait itself, without a bound.
+        """
+        admission, domain = self._admission, _domain(method)
+        gate = admission.gate(method, streaming=bool(handler.response_streaming))
+        streaming = bool(handler.request_streaming)
+
+        async def admitted(requests: Any, context: Context) -> Any:
+            try:
+                gate.look()
+                request = requests if streaming else await admission.request(context)
+                gate.look()
+            except DomainError as refused:
+                series.finished(refused.code, 0.0)
+                await _refuse(refused, context, domain)
+            gate.inside += 1
+            try:
+                return await serve(request, context)
+            finally:
+                gate.inside -= 1
+
+        return _FACTORIES[True, bool(handler.response_streaming)](
+            admitted,
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
 
     async def _traced(self, mapped: Handler, details: grpc.HandlerCallDetails) -> Any:
         """Return the behaviour inside the official interceptor, None without tracing."""
-        if self._tracing is None or details.method.startswith(_INFRASTRUCTURE):
+        if self._tracing is None or details.method.startswith(INFRASTRUCTURE):
             return None
         from amends_chassis.tracing import adopt_span
 
@@ -213,7 +252,7 @@ def _refusing_while_starting(method: str) -> Handler:
     async def refuse(request: Any, context: Context) -> None:
         await _refuse(Unavailable("STARTING", "This service is still starting."), context, _domain(method))
 
-    return grpc.unary_unary_rpc_method_handler(refuse)
+    return grpc.stream_unary_rpc_method_handler(refuse)  # does not wait for a request that may never come
 
 
 def _domain(method: str) -> str:
@@ -221,7 +260,7 @@ def _domain(method: str) -> str:
     return split(method)[0].rpartition(".")[0]
 
 
-async def _refuse(error: Exception, context: Context, domain: str) -> None:
+async def _refuse(error: Exception, context: Context, domain: str) -> NoReturn:
     found = refusal(error)
     if found.blame is Blame.SERVICE:
         _log.error("call.failed", exc_info=error, **found.metadata)
@@ -233,6 +272,7 @@ async def _refuse(error: Exception, context: Context, domain: str) -> None:
     # What is already set stays: the barrier promises its trailer on errors too.
     trailing = (*(context.trailing_metadata() or ()), found.trailer(domain))
     await context.abort(found.code, found.message, cast("Any", trailing))
+    raise AssertionError("abort always raises")
 
 
 def _code(context: Context, cut: bool) -> grpc.StatusCode:
@@ -246,6 +286,21 @@ def _code(context: Context, cut: bool) -> grpc.StatusCode:
     left = context.time_remaining()
     late = left is not None and left <= _ABOUT_NOW.total_seconds()
     return grpc.StatusCode.DEADLINE_EXCEEDED if late else grpc.StatusCode.CANCELLED
+
+
+def _decoding(handler: Handler) -> Handler:
+    """Return a handler that decodes its one request itself, so that one that cannot be read is refused like others."""
+    decode = decoder(handler.request_deserializer)
+    if decode is None:
+        return handler
+    inner = behavior(handler)
+    made = inner if handler.request_streaming else lambda request, context: inner(decode(request), context)
+    make = _FACTORIES[bool(handler.request_streaming), bool(handler.response_streaming)]
+    return make(
+        made,
+        request_deserializer=decode if handler.request_streaming else None,
+        response_serializer=handler.response_serializer,
+    )
 
 
 def _through(guard: grpc.aio.ServerInterceptor, continuation: Continuation) -> Continuation:

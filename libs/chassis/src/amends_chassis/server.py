@@ -20,11 +20,14 @@ Registrar = Callable[[Servicer, grpc.aio.Server], None]
 
 _AGE_GRACE = timedelta(seconds=30)
 _METADATA_BYTES = 16 * 1024
+_STREAMS = 512
+"""Calls at once on one connection. A client has one connection to each replica, and an order that is awaited holds a
+call, so a hundred would be a limit on honest clients; calls without a request are bounded by the admission."""
 
 
 def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
     """Return the options of a server under `settings`."""
-    options = [
+    return [
         ("grpc.so_reuseport", 0),  # else a second process on the same port would silently take half of the calls
         ("grpc.max_receive_message_length", settings.max_request_bytes or settings.max_message_bytes),
         ("grpc.max_send_message_length", settings.max_message_bytes),
@@ -36,11 +39,10 @@ def server_options(settings: ServiceSettings) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.keepalive_time_ms", 60_000),
         ("grpc.keepalive_timeout_ms", 10_000),
+        ("grpc.max_concurrent_streams", _STREAMS),
+        ("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age)),
+        ("grpc.max_connection_age_grace_ms", _milliseconds(_AGE_GRACE)),
     ]
-    if settings.max_connection_age is not None:
-        options.append(("grpc.max_connection_age_ms", _milliseconds(settings.max_connection_age)))
-        options.append(("grpc.max_connection_age_grace_ms", _milliseconds(_AGE_GRACE)))
-    return options
 
 
 def _milliseconds(value: timedelta) -> int:

@@ -27,6 +27,7 @@ from grpc_health.v1 import health_pb2_grpc
 from prometheus_client import REGISTRY, CollectorRegistry, disable_created_metrics
 
 from amends_chassis import guard, logs
+from amends_chassis.admission import Admission
 from amends_chassis.clients import Channel
 from amends_chassis.context import Trace, current_trace, detached, in_trace
 from amends_chassis.database import Database
@@ -85,6 +86,7 @@ class Runtime:
         self._server_metrics = ServerMetrics(registry)
         self._interceptor = ServerInterceptor(
             self._server_metrics,
+            Admission(settings.max_concurrent_calls),
             call_timeout=settings.call_timeout,
             trace_ratio=settings.trace_ratio,
             tracing=self._tracing,
@@ -167,7 +169,6 @@ class Runtime:
             handlers=(self._routes,),
             interceptors=(self._interceptor,),
             options=server_options(settings),
-            maximum_concurrent_rpcs=settings.max_concurrent_calls,
         )
         self._routes.add(health_pb2_grpc.add_HealthServicer_to_server, self.health.servicer, _HEALTH)
         try:

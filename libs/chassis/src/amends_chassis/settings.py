@@ -109,11 +109,13 @@ class ServiceSettings(BaseSettings):
     max_request_bytes: int | None = Field(default=None, ge=1024)
     """The largest request that is read; None: `max_message_bytes`, which bounds answers too. A request is held in
     memory several times over while it is taken apart, so a service whose requests are small says so."""
-    max_concurrent_calls: int = Field(default=4096, ge=1)
+    max_concurrent_calls: int = Field(default=1024, ge=1)
+    """How many calls are served at once, half of them streams; checks of health are served beside them."""
     call_timeout: PositiveDuration = timedelta(seconds=10)
     """Deadline of unary calls that come without one, and of outgoing calls made without one."""
-    max_connection_age: PositiveDuration | None = None
-    """After this long a client is asked to connect again, so that it finds new replicas and certificates."""
+    max_connection_age: PositiveDuration = timedelta(minutes=30)
+    """After this long a client is asked to connect again, so that it finds new replicas and certificates, and so that
+    what nobody reads ends."""
     retry_policies: Path | None = None
     """The compiled RetryPolicies (policies.json of the mounted ConfigMap) that outgoing calls follow; None: none."""
     barrier_retention: PositiveDuration = timedelta(days=30)

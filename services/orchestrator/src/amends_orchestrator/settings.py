@@ -30,6 +30,8 @@ class Settings(ServiceSettings):
     """A run that has nothing to do for longer than this leaves the memory."""
     idempotency_retention: Duration = timedelta(days=30)
     """How long an ended run and its caller's key are kept."""
+    max_concurrent_calls: int = Field(default=4096, ge=1)
+    """A caller that waits for its run holds a call."""
     database_pool: int = Field(default=4, ge=2)
     """Connections for what people read and ask; the journal has its own."""
 

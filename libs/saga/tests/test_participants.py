@@ -10,11 +10,9 @@ from amends_saga.check import CheckResult, check
 from amends_saga.compile import compile_saga
 from amends_saga.compiled import CompiledSaga
 from amends_saga.definition import Document, MethodEntry, Node, NodeKind, Participant, SourceText, read
-from amends_saga.descriptors import Contracts, ContractSet, DescriptorError, contract_facts, parse_set, resolve_facts
+from amends_saga.descriptors import DescriptorError, contract_facts, parse_set, resolve_facts
 from amends_saga.plan import Kind
 from google.protobuf.descriptor_pb2 import (
-    FieldDescriptorProto,
-    FileDescriptorProto,
     FileDescriptorSet,
     MethodDescriptorProto,
     MethodOptions,
@@ -168,81 +166,6 @@ spec:
     )
     assert result.sagas[0].plan.steps[0].action.outcomes == {"ALREADY_EXISTS": "rejected"}
     assert result.sagas[0].plan.steps[0].action.window == timedelta(hours=1)
-
-
-def file(name: str, *fields: str, package: str = "a") -> FileDescriptorProto:
-    made = FileDescriptorProto(name=name, package=package, syntax="proto3")
-    message = made.message_type.add(name="M")
-    for number, field in enumerate(fields, 1):
-        message.field.add(name=field, number=number, label=1, type=FieldDescriptorProto.TYPE_STRING)
-    return made
-
-
-def merged(*sets: list[FileDescriptorProto]) -> Contracts:
-    contracts = Contracts()
-    for i, files in enumerate(sets):
-        given = ContractSet(f"p{i}", FileDescriptorSet(file=files))
-        contracts.take(given, [found.name for found in files])
-    return contracts
-
-
-def test_files_that_differ_in_options_and_comments_are_merged() -> None:
-    one, other = file("a.proto", "x_y"), file("a.proto", "x_y")
-    other.options.go_package = "x"
-    other.source_code_info.location.add(leading_comments="hello")
-    other.message_type[0].field[0].json_name = "xY"
-    contracts = merged([one], [other])
-    assert contracts.conflicts == []
-    assert contracts.pool().FindMessageTypeByName("a.M").full_name == "a.M"
-
-
-def test_files_that_differ_in_a_field_are_a_conflict_that_names_both() -> None:
-    [conflict] = merged([file("a.proto", "x")], [file("a.proto", "y")]).conflicts
-    assert (conflict.first, conflict.second) == ("p0", "p1")
-    assert "a.M" in conflict.what
-
-
-def test_one_name_in_two_files_is_a_conflict() -> None:
-    [conflict] = merged([file("a.proto", "x")], [file("b.proto", "x")]).conflicts
-    assert "a.M" in conflict.what
-
-
-def test_what_either_contract_redacts_stays_redacted() -> None:
-    one, other = file("a.proto", "x"), file("a.proto", "x")
-    other.message_type[0].field[0].options.debug_redact = True
-    for pair in ((one, other), (other, one)):
-        pool = merged([pair[0]], [pair[1]]).pool()
-        assert pool.FindMessageTypeByName("a.M").fields_by_name["x"].GetOptions().debug_redact
-
-
-def test_well_known_types_come_from_our_runtime() -> None:
-    fake = FileDescriptorProto(name="google/protobuf/timestamp.proto", package="google.protobuf", syntax="proto3")
-    fake.message_type.add(name="Timestamp").field.add(name="bogus", number=1, label=1, type=9)
-    user = file("a.proto", "x")
-    user.dependency.append(fake.name)
-    pool = merged([fake, user]).pool()
-    assert "nanos" in pool.FindMessageTypeByName("google.protobuf.Timestamp").fields_by_name
-
-
-def test_an_import_that_is_not_there_is_named() -> None:
-    user = file("a.proto", "x")
-    user.dependency.append("b.proto")
-    assert merged([user]).missing == [("p0", "b.proto")]
-
-
-def test_files_that_import_each_other_are_refused() -> None:
-    one, other = file("a.proto", "x"), file("b.proto", "x", package="b")
-    one.dependency.append("b.proto")
-    other.dependency.append("a.proto")
-    with pytest.raises(DescriptorError, match="imports itself"):
-        merged([one, other]).pool()
-
-
-def test_a_file_that_contradicts_itself_is_refused() -> None:
-    broken = file("a.proto", "x")
-    broken.message_type[0].field.add(name="y", number=2, label=1, type=11, type_name=".a.Nowhere")
-    with pytest.raises(DescriptorError, match=r"a\.proto"):
-        merged([broken]).pool()
 
 
 @pytest.mark.parametrize("data", [b"", b"\xff", b"no descriptors", FileDescriptorSet(file=[{}]).SerializeToString()])

@@ -164,8 +164,7 @@ class _Given:
 
 async def _pool(known: "FileDescriptorSet | None", wire: "Wire", services: list[str]) -> "DescriptorPool":
     """All contracts: as given, else by reflection."""
-    from amends_saga.descriptors import DescriptorError
-    from amends_saga.descriptors.contracts import build_pool
+    from amends_saga.descriptors import DescriptorError, build_pool
 
     sets = [known] if known is not None else [await contracts.reflect(wire.channel, name) for name in services]
     files = {file.name: file for contract in sets for file in contract.file}

@@ -47,7 +47,7 @@ def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:
         for expression in made.expressions:
             if expression.checked is not None:
                 roots |= expression.checked.literals
-    files = reachable_files(model.contracts.files, sorted(roots))
+    files = reachable_files(model.contracts.definitions, sorted(roots))
     if is_deep(files, roots):
         raise BundleError(f"Its messages lead to each other further than {MAX_CHAIN} deep.")
     bundle = Bundle(

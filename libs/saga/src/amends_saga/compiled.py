@@ -14,9 +14,8 @@ from google.protobuf.message import DecodeError, Message
 
 from amends_saga.bundle import Bundle, BundleError, read_bundle
 from amends_saga.cel import Checked, Environment, Program
-from amends_saga.descriptors import RUN_MESSAGE, DescriptorError
-from amends_saga.descriptors.contracts import build_pool
-from amends_saga.descriptors.wellknown import ALWAYS, well_known_file
+from amends_saga.descriptors import RUN_MESSAGE, DescriptorError, build_pool, with_well_known
+from amends_saga.descriptors.wellknown import ALWAYS
 from amends_saga.jsonform import InputError, parse_json, require, show_json
 from amends_saga.plan import ExpressionError, Plan, Scope, StepPlan
 
@@ -32,19 +31,11 @@ class CompiledSaga:
         self.bundle = data
         """Everything that a later owner needs; `load_bundle` reads it."""
         self.digest = sha256(data).hexdigest()
-        files = {file.name: file for file in bundle.files}
-        waiting = [*ALWAYS, *(name for file in bundle.files for name in file.dependency)]
-        while waiting:
-            name = waiting.pop()
-            known = well_known_file(name)
-            if known is not None and name not in files:
-                files[name] = known
-                waiting.extend(known.dependency)
         self._made: dict[str, type[Message]] = {}
         self._last: tuple[bytes, Message] | None = None
         """The input that was read last: a request and its compensation are worked out one after the other."""
         try:
-            self._pool = build_pool(files.values())
+            self._pool = build_pool(with_well_known(bundle.files, ALWAYS).values())
             variables = {"saga": RUN_MESSAGE, "input": bundle.input_type}
             variables |= {step.name: step.action.output_type for step in bundle.steps}
             self._classes = {name: self._class(type_) for name, type_ in variables.items()}

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from amends_saga import codes
-from amends_saga.analysis.gather import gather
+from amends_saga.analysis.gather import gather, quarrels
 from amends_saga.analysis.model import Expression, ExpressionRole, Graph, Method, Model, ParticipantView, StepModel
 from amends_saga.analysis.resolve import Methods, SetCache
 from amends_saga.analysis.words import expression_findings
@@ -21,7 +21,6 @@ from amends_saga.descriptors import (
     DescriptorError,
     parse_set,
 )
-from amends_saga.descriptors.contracts import build_pool
 from amends_saga.findings import Finding, choices
 
 MAX_TEXT = 256 * 1024
@@ -83,12 +82,17 @@ def analyse(
     graph = Graph(_after(saga.steps, findings))
     extra = _extra_sets(saga, descriptors, cache, findings)
     contracts, input_type = gather(saga, methods, extra, findings)
-    environment = _environment(saga, contracts, calls, input_type, findings)
+    wrong = quarrels(saga, contracts, _messages(calls, input_type))
+    findings += wrong
+    environment = _environment(saga, contracts, calls, input_type, findings) if not wrong else None
     budget = Budget()
     steps = tuple(
         StepModel(i, step, graph.after[i], *calls[i], _expressions(i, step, calls[i], environment, budget, findings))
         for i, step in enumerate(saga.steps)
     )
+    if environment is not None:
+        made = (e.checked.literals for step in steps for e in step.expressions if e.checked is not None)
+        findings += quarrels(saga, contracts, {name for literals in made for name in literals})
     return Model(
         saga=saga,
         steps=steps,
@@ -141,14 +145,22 @@ def _pivot(steps: Sequence[StepModel], graph: Graph) -> int | None:
     return last.index if has_effects and last.step.compensate_node is None else None
 
 
-def _extra_sets(saga: Saga, descriptors: bytes | None, cache: SetCache, findings: list[Finding]) -> list[ContractSet]:
-    found = []
+def _messages(calls: Sequence[tuple[Method | None, Method | None]], input_type: str) -> set[str]:
+    """Return the messages that requests, responses and the input are."""
+    methods = [method for pair in calls for method in pair if method is not None]
+    return {input_type, *(name for method in methods for name in (method.input_type, method.output_type))}
+
+
+def _extra_sets(
+    saga: Saga, descriptors: bytes | None, cache: SetCache, findings: list[Finding]
+) -> dict[str, ContractSet]:
+    found = {}
     inline = saga.descriptors.inline if saga.descriptors is not None else None
     for owner, data in ((f"Saga {saga.metadata.full_name}", inline), ("the descriptors given", descriptors)):
         if data is None:
             continue
         try:
-            found.append(ContractSet(owner, parse_set(data)) if data is inline else cache.get(owner, data))
+            found[owner] = ContractSet(parse_set(data)) if data is inline else cache.get(data)
         except DescriptorError as error:
             hint = "Give the output of protoc --include_imports --descriptor_set_out."
             findings.append(saga.input_node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))
@@ -162,10 +174,8 @@ def _environment(
     input_type: str,
     findings: list[Finding],
 ) -> Environment | None:
-    if contracts.conflicts or contracts.missing:
-        return None
     try:
-        pool = build_pool(contracts.files.values())
+        pool = contracts.pool()
     except DescriptorError as error:
         hint = "Make the descriptors anew with protoc --include_imports --descriptor_set_out."
         findings.append(saga.metadata.node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))

@@ -4,7 +4,7 @@ The same rules hold when a definition is checked, when a run starts, and at each
 Called by the analysis and by the orchestrator.
 """
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 
 from amends_resilience import Conflict as PolicyConflict
 from amends_resilience import NamedPolicy, match
@@ -61,8 +61,8 @@ class Methods:
         self._found: dict[tuple[str, str], tuple[Method | None, list[Refusal]]] = {}
         self.complete = True
         """False when the contract of some service could not be had."""
-        self.sets: dict[str, ContractSet] = {}
-        """The contracts of the services that were resolved, by service."""
+        self.sets: dict[str, tuple[str, ContractSet]] = {}
+        """The contracts of the services that were resolved, by service, each with its Participant's name."""
 
     def find(self, call: CallSpec) -> Method | None:
         """Return the method that a call names, None (and a finding) when it cannot be called."""
@@ -91,14 +91,14 @@ class Methods:
             hint = "Give a FileDescriptorSet, or make the service reachable and switch its reflection on."
             return codes.DESCRIPTORS_UNKNOWN, f"The descriptors of Participant {name} are not known.", hint
         try:
-            contract = self._sets.get(name, data)
+            contract = self._sets.get(data)
         except DescriptorError as error:
             hint = f"Give Participant {name} the output of protoc --descriptor_set_out."
             return codes.DESCRIPTORS_BROKEN, str(error), hint
-        if service not in contract.symbols:
+        if not contract.has_service(service):
             hint = choices(service, contract.symbols, "Give the Participant the descriptors of this service.")
             return codes.UNKNOWN_SERVICE, f"The contract of Participant {name} has no service `{service}`.", hint
-        self.sets[service] = contract
+        self.sets[service] = name, contract
         return found, contract
 
     def _method(
@@ -112,7 +112,9 @@ class Methods:
         if method.client_streaming or method.server_streaming:
             message = f"`{call.method}` is a stream, a step is one request and one response."
             return None, [(codes.NOT_UNARY, message, "Call a unary method.")]
-        refusals: list[Refusal] = []
+        refusals = list(dict.fromkeys(missing_types(participant, contract, method)))
+        if refusals:
+            return None, refusals
         if not participant.allows(call.method):
             message = f"Participant {participant.metadata.full_name} does not allow `{call.method}`."
             refusals.append((codes.NOT_ALLOWED, message, f"Have its owner add `{call.method}` to `methods`."))
@@ -123,8 +125,8 @@ class Methods:
         found = Method(
             participant,
             call.method,
-            method.input_type.lstrip("."),
-            method.output_type.lstrip("."),
+            contract.message_of(call.service, method.input_type) or "",
+            contract.message_of(call.service, method.output_type) or "",
             self._facts(call, participant, method, names),
             None if isinstance(policy, PolicyConflict) else policy,
         )
@@ -148,18 +150,35 @@ class Methods:
         return facts
 
 
+def missing_types(
+    participant: Participant, contract: ContractSet, method: MethodDescriptorProto
+) -> Iterator[Refusal]:
+    """Yield why a method cannot be called whose messages, or their fields, have types that are defined nowhere."""
+    owner = f"the descriptors of Participant {participant.metadata.full_name}"
+    hint = "Give a FileDescriptorSet made by buf or `protoc --include_imports`."
+    for type_name, what in ((method.input_type, "takes"), (method.output_type, "answers with")):
+        found = contract.message_of(participant.service, type_name)
+        if found is None:
+            message = f"`{method.name}` {what} `{type_name.lstrip('.')}`, which {owner} do not define."
+            yield codes.DESCRIPTORS_BROKEN, message, hint
+            continue
+        for where, missing in contract.dangling(participant.service, found):
+            message = f"`{where}` is of type `{missing}`, which {owner} do not define."
+            yield codes.DESCRIPTORS_BROKEN, message, hint
+
+
 class SetCache:
     """Parsed descriptor sets: participants often share one, and parsing it again for each would be most of the time."""
 
     def __init__(self) -> None:
         self._parsed: dict[bytes, ContractSet | str] = {}
 
-    def get(self, owner: str, data: bytes) -> ContractSet:
-        """Return the set with its owner's name. Raises DescriptorError when the data is none."""
+    def get(self, data: bytes) -> ContractSet:
+        """Return the set that the data is. Raises DescriptorError when it is none."""
         known = self._parsed.get(data)
         if known is None:
             try:
-                known = ContractSet(owner, parse_set(data))
+                known = ContractSet(parse_set(data))
             except DescriptorError as error:
                 known = str(error)
             self._parsed[data] = known

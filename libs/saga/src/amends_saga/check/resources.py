@@ -7,10 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from amends_saga import codes
 from amends_saga.analysis import ParticipantView
-from amends_saga.analysis.resolve import FORBIDDEN, SetCache
+from amends_saga.analysis.resolve import FORBIDDEN, SetCache, missing_types
 from amends_saga.definition import Resources
 from amends_saga.descriptors import DescriptorError, resolve_facts
 from amends_saga.findings import Finding, choices
+
+
+MAX_MISSING = 20
+"""Types that are defined nowhere which are told of one Participant."""
 
 
 def participant_findings(read: Resources, views: Sequence[ParticipantView], sets: SetCache) -> Iterator[Finding]:
@@ -28,15 +32,23 @@ def participant_findings(read: Resources, views: Sequence[ParticipantView], sets
         if view.descriptors is None:
             continue
         try:
-            contract = sets.get(participant.metadata.full_name, view.descriptors)
+            contract = sets.get(view.descriptors)
         except DescriptorError as error:
             yield node.finding(codes.DESCRIPTORS_BROKEN, str(error), "Give the output of protoc --descriptor_set_out.")
             continue
-        if participant.service not in contract.symbols:
+        if not contract.has_service(participant.service):
             message = f"The contract of Participant {participant.metadata.full_name} has no `{participant.service}`."
             hint = choices(participant.service, contract.symbols, "Give the descriptors of this service.")
             yield node.finding(codes.UNKNOWN_SERVICE, message, hint)
             continue
+        missing = (
+            refusal
+            for method in contract.methods(participant.service)
+            if participant.allows(method.name)
+            for refusal in missing_types(participant, contract, method)
+        )
+        for refusal in list(dict.fromkeys(missing))[:MAX_MISSING]:
+            yield node.finding(*refusal)
         names = {method.name for method in contract.methods(participant.service)}
         for entry in participant.methods.values():
             method = contract.method(participant.service, entry.name)

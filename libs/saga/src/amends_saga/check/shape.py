@@ -37,7 +37,8 @@ def duplicate_step(model: Model) -> Iterator[Finding]:
 
 def reserved_name(model: Model) -> Iterator[Finding]:
     """A step's name is no CEL word, built-in type, `input`, `saga` or root of a package."""
-    roots = {file.package.split(".")[0] for file in model.contracts.files.values()} - {""}
+    packages = {definition.package for definition in model.contracts.definitions.values()}
+    roots = {"google", *(package.partition(".")[0] for package in packages)} - {""}
     for step in model.steps:
         name = step.name
         if name in CEL_WORDS:

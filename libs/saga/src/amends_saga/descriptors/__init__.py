@@ -1,9 +1,11 @@
-"""Contracts: descriptor sets merged into one pool per saga, what methods promise, and what of it a saga reaches."""
+"""Contracts: descriptor sets merged, by the names of messages, into one pool per saga, what methods promise, and what of it a saga reaches."""
 
 from amends_saga.descriptors.budget import DescriptorError
-from amends_saga.descriptors.contracts import Contracts, ContractSet, parse_set
+from amends_saga.descriptors.contracts import ContractSet, Definition, parse_set
 from amends_saga.descriptors.facts import Facts, contract_facts, resolve_facts
-from amends_saga.descriptors.inline import DEFINITION_PACKAGE, RUN_MESSAGE, definition_file
+from amends_saga.descriptors.files import build_pool, with_well_known
+from amends_saga.descriptors.inline import DEFINITION_PACKAGE, RUN_MESSAGE, own_definitions
+from amends_saga.descriptors.merge import Contracts
 from amends_saga.descriptors.reach import reachable_files
 
 __all__ = [
@@ -11,11 +13,14 @@ __all__ = [
     "RUN_MESSAGE",
     "ContractSet",
     "Contracts",
+    "Definition",
     "DescriptorError",
     "Facts",
+    "build_pool",
     "contract_facts",
-    "definition_file",
+    "own_definitions",
     "parse_set",
     "reachable_files",
     "resolve_facts",
+    "with_well_known",
 ]

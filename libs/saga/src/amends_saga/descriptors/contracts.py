@@ -1,11 +1,11 @@
-"""Descriptor sets of several participants as one: merged where they agree, a conflict that names both where not.
+"""The contract of one participant: its files, read so that every name in them is found.
 
-Only the files that a saga's methods and input need are taken, so that a quarrel about anything else is none of its
-business. Called by the analysis of a saga.
+File names mean something only within one participant's files: what others see are messages and enums by their full
+names, with everything that they refer to written out. Called by the analysis of a saga and by the orchestrator.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 
 from google.protobuf.descriptor_pb2 import (
@@ -16,11 +16,12 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     MethodDescriptorProto,
 )
-from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
 
 from amends_saga.descriptors.budget import Budget, DescriptorError
-from amends_saga.descriptors.wellknown import well_known_file
+from amends_saga.descriptors.wellknown import ENUM, MESSAGE, SERVICE, symbols_of, well_known_file, well_known_names
+
+_TYPES = {MESSAGE: FieldDescriptorProto.TYPE_MESSAGE, ENUM: FieldDescriptorProto.TYPE_ENUM}
 
 
 def parse_set(data: bytes) -> FileDescriptorSet:
@@ -37,27 +38,91 @@ def parse_set(data: bytes) -> FileDescriptorSet:
     return parsed
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """What a file says about the meaning of its fields: proto2, proto3, or an edition with its features."""
+
+    syntax: str
+    edition: int
+    features: bytes
+
+    @classmethod
+    def of(cls, file: FileDescriptorProto) -> "Dialect":
+        """Return the dialect of a file; features of other languages are left out."""
+        features = type(file.options.features)()
+        features.CopyFrom(file.options.features)
+        features.DiscardUnknownFields()
+        syntax = "" if file.syntax == "proto2" else file.syntax
+        return cls(syntax, file.edition, features.SerializeToString(deterministic=True))
+
+    def write(self, file: FileDescriptorProto) -> None:
+        """Give the file this dialect."""
+        if self.syntax:
+            file.syntax = self.syntax
+        if self.edition:
+            file.edition = self.edition  # type: ignore[assignment]
+        if self.features:
+            file.options.features.ParseFromString(self.features)
+
+
+@dataclass(frozen=True, slots=True)
+class Definition:
+    """A message or enum outside of any other, with everything inside it. All types in it are full names."""
+
+    name: str
+    package: str
+    dialect: Dialect
+    proto: DescriptorProto | EnumDescriptorProto
+    uses: frozenset[str] = frozenset()
+    """The names of the definitions that its fields are of, well-known ones too."""
+    dangling: tuple[tuple[str, str], ...] = ()
+    """Fields (by full name) whose type is defined nowhere, and that type. In `proto` they are bytes."""
+
+    @property
+    def outer(self) -> str:
+        """What the full names of its parts begin with, before its own name."""
+        return f"{self.package}." if self.package else ""
+
+
 @dataclass(frozen=True, eq=False)
 class ContractSet:
-    """The files of one participant; `owner` is how findings call it."""
+    """The files of one participant."""
 
-    owner: str
     files: FileDescriptorSet
 
     @cached_property
-    def by_name(self) -> dict[str, FileDescriptorProto]:
+    def _by_name(self) -> dict[str, FileDescriptorProto]:
         """Files by name; of two of the same name the first."""
         return {file.name: file for file in reversed(self.files.file)}
 
     @cached_property
-    def symbols(self) -> dict[str, str]:
-        """Full names of messages, enums and services to the names of their files."""
-        found: dict[str, str] = {}
-        for file in self.files.file:
-            prefix = f"{file.package}." if file.package else ""
-            for name in _symbols(file):
-                found.setdefault(prefix + name, file.name)
+    def symbols(self) -> dict[str, list[tuple[str, str]]]:
+        """Full names of messages, enums and services, each with what it is and the names of the files that define it.
+
+        One name has more than one file where the sets of several participants were put into one.
+        """
+        found: dict[str, list[tuple[str, str]]] = {}
+        for file in self._by_name.values():
+            if well_known_file(file.name) is None:
+                for name, what in symbols_of(file):
+                    found.setdefault(name, []).append((what, file.name))
         return found
+
+    @cached_property
+    def _definitions(self) -> dict[tuple[str, str], Definition]:
+        return {}
+
+    @cached_property
+    def _views(self) -> dict[str, Mapping[str, Definition]]:
+        return {}
+
+    @cached_property
+    def _imports(self) -> dict[str, tuple[str, ...]]:
+        return {}
+
+    def has_service(self, service: str) -> bool:
+        """Tell whether the contract defines a service."""
+        return any(what == SERVICE for what, _ in self.symbols.get(service, ()))
 
     def method(self, service: str, method: str) -> MethodDescriptorProto | None:
         """Return a method's descriptor, None when service or method are not there."""
@@ -65,124 +130,169 @@ class ContractSet:
 
     def methods(self, service: str) -> Sequence[MethodDescriptorProto]:
         """Return the methods of a service, none when it is not there."""
-        file = self.by_name.get(self.symbols.get(service, ""))
+        file = self._by_name.get(self._home(service, SERVICE))
         name = service.rpartition(".")[2]
         return next((found.method for found in file.service if found.name == name), ()) if file is not None else ()
 
+    def message_of(self, service: str, type_name: str) -> str | None:
+        """Return the full name of a message as a method of the service names it, None when it is defined nowhere."""
+        return self._resolve(service, type_name)
 
-@dataclass(frozen=True, slots=True)
-class Conflict:
-    """Two owners that mean different things by one name."""
-
-    what: str
-    first: str
-    second: str
-
-
-@dataclass
-class Contracts:
-    """The files that a saga needs, merged from several sets."""
-
-    files: dict[str, FileDescriptorProto] = field(default_factory=dict)
-    owners: dict[str, str] = field(default_factory=dict)
-    symbols: dict[str, str] = field(default_factory=dict)
-    conflicts: list[Conflict] = field(default_factory=list)
-    missing: list[tuple[str, str]] = field(default_factory=list)
-    """Owner and name of files that are imported and in none of its files."""
-
-    def take(self, given: ContractSet, roots: Iterable[str]) -> None:
-        """Add the files `roots` of a set, and everything that they import."""
-        waiting, seen = sorted(roots), set[str]()
+    def dangling(self, service: str, message: str) -> Iterator[tuple[str, str]]:
+        """Yield the fields that a message of a method needs and whose type is defined nowhere, each with that type."""
+        view = self.view(service)
+        seen = set[str]()
+        waiting = [message]
         while waiting:
             name = waiting.pop()
-            if name in seen:
-                continue
-            seen.add(name)
-            known = well_known_file(name)
-            file = known if known is not None else given.by_name.get(name)
-            if file is None:
-                self.missing.append((given.owner, name))
-                continue
-            waiting.extend(file.dependency)
-            if known is None:
-                self._merge(file, given.owner)
+            while name and name not in view:
+                name = name.rpartition(".")[0]
+            if name and name not in seen:
+                seen.add(name)
+                yield from view[name].dangling
+                waiting.extend(view[name].uses)
+
+    def view(self, symbol: str) -> Mapping[str, Definition]:
+        """Return all definitions that the file of a symbol sees, by name.
+
+        These are its own, those of what it imports, and what those refer to, even where an import is missing. Nothing
+        of what is well-known: that comes from our own runtime.
+        """
+        home = self.symbols[symbol][0][1]
+        if home not in self._views:
+            view: dict[str, Definition] = {}
+            for name in self._closure(home):
+                file = self._by_name[name]
+                for item in (*file.message_type, *file.enum_type):
+                    full = _prefix(file) + item.name
+                    if full not in view and full not in well_known_names():
+                        view[full] = self._definition(file, item)
+            waiting = [name for definition in view.values() for name in definition.uses if name not in view]
+            while waiting:
+                name = waiting.pop()
+                if name not in view and name in self.symbols:
+                    file = self._by_name[self.symbols[name][0][1]]
+                    view[name] = self._definition(file, _item(file, name))
+                    waiting.extend(view[name].uses)
+            self._views[home] = view
+        return self._views[home]
+
+    def _home(self, symbol: str, what: str) -> str:
+        return next((file for found, file in self.symbols.get(symbol, ()) if found == what), "")
+
+    def _closure(self, home: str) -> tuple[str, ...]:
+        """Return a file and all that it imports, as far as they are there, without well-known ones."""
+        if home not in self._imports:
+            seen: dict[str, None] = {}
+            waiting = [home]
+            while waiting:
+                name = waiting.pop()
+                if name in seen or name not in self._by_name or well_known_file(name) is not None:
+                    continue
+                seen[name] = None
+                waiting.extend(reversed(self._by_name[name].dependency))
+            self._imports[home] = tuple(seen)
+        return self._imports[home]
+
+    def _definition(self, file: FileDescriptorProto, item: DescriptorProto | EnumDescriptorProto) -> Definition:
+        name = _prefix(file) + item.name
+        key = (file.name, name)
+        if key not in self._definitions:
+            if isinstance(item, EnumDescriptorProto):
+                made = Definition(name, file.package, Dialect.of(file), item)
             else:
-                self.files.setdefault(name, known)
+                reader = _Names(self)
+                proto = reader.read(name, item)
+                made = Definition(
+                    name, file.package, Dialect.of(file), proto, frozenset(reader.uses), tuple(reader.dangling)
+                )
+            self._definitions[key] = made
+        return self._definitions[key]
 
-    def pool(self) -> DescriptorPool:
-        """Return a pool of these files. Raises DescriptorError when they contradict themselves."""
-        return build_pool(self.files.values())
-
-    def _merge(self, file: FileDescriptorProto, owner: str) -> None:
-        there = self.files.get(file.name)
-        if there is None:
-            prefix = f"{file.package}." if file.package else ""
-            for symbol in _symbols(file):
-                other = self.symbols.setdefault(prefix + symbol, file.name)
-                if other != file.name:
-                    self.conflicts.append(Conflict(f"`{prefix}{symbol}`", self.owners[other], owner))
-                    return
-            self.files[file.name], self.owners[file.name] = file, owner
-        elif there is not file:
-            if _bare(there) != _bare(file):
-                self.conflicts.append(Conflict(difference(there, file), self.owners[file.name], owner))
-            else:
-                self.files[file.name] = _redacting(there, file)
-
-
-def build_pool(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
-    """Return a pool of the files, whatever their order. Raises DescriptorError when they contradict themselves."""
-    by_name = {file.name: file for file in files}
-    pool = DescriptorPool()
-    for name in in_order(by_name):
-        try:
-            pool.AddSerializedFile(by_name[name].SerializeToString())
-        except (TypeError, ValueError, KeyError) as error:
-            raise DescriptorError(f"`{name}` cannot be used: {str(error).splitlines()[0][:200]}") from None
-    return pool
+    def _resolve(self, scope: str, type_name: str) -> str | None:
+        """Return the full name of a type as protobuf finds it: from the innermost scope outwards."""
+        if type_name.startswith("."):
+            full = type_name[1:]
+            return full if full in self.symbols or full in well_known_names() else None
+        while True:
+            full = f"{scope}.{type_name}" if scope else type_name
+            if full in self.symbols or full in well_known_names():
+                return full
+            if not scope:
+                return None
+            scope = scope.rpartition(".")[0]
 
 
-def in_order(files: dict[str, FileDescriptorProto]) -> Iterator[str]:
-    """Yield the names so that each comes after what it imports. Raises DescriptorError for imports in a circle."""
-    done, waiting = set[str](), sorted(files, reverse=True)
-    open_: set[str] = set()
-    while waiting:
-        name = waiting[-1]
-        if name in done:
-            waiting.pop()
-            continue
-        needed = [d for d in sorted(files[name].dependency) if d in files and d not in done]
-        if not needed:
-            done.add(name)
-            yield name
-        elif name in open_:
-            raise DescriptorError(f"`{name}` imports itself through other files.")
-        else:
-            open_.add(name)
-            waiting.extend(reversed(needed))
+class _Names:
+    """Writes out the names of the types of a message's fields, and notes which there are."""
+
+    def __init__(self, contract: ContractSet) -> None:
+        self._contract = contract
+        self.uses: set[str] = set()
+        self.dangling: list[tuple[str, str]] = []
+
+    def read(self, name: str, message: DescriptorProto) -> DescriptorProto:
+        """Return the message, a copy if something in it had to be written out."""
+        wrong = self._look(name, message)
+        if not wrong:
+            return message
+        copy = DescriptorProto()
+        copy.CopyFrom(message)
+        for path, found, what in wrong:
+            scope = copy
+            for inner in path[:-1]:
+                scope = scope.nested_type[inner]
+            field = scope.field[path[-1]]
+            if found:
+                field.type_name, field.type = f".{found}", _TYPES.get(what, field.type)
+            else:  # nothing may use it, see `dangling`: it only keeps its number
+                for known in ("type_name", "options", "default_value"):
+                    field.ClearField(known)
+                field.type = FieldDescriptorProto.TYPE_BYTES
+        return copy
+
+    def _look(self, name: str, message: DescriptorProto) -> list[tuple[tuple[int, ...], str, str]]:
+        """Return the fields to change: the way to each by indices, its type's full name (or none), and what it is."""
+        wrong: list[tuple[tuple[int, ...], str, str]] = []
+        waiting: list[tuple[str, DescriptorProto, tuple[int, ...]]] = [(name, message, ())]
+        known, resolve = self._contract.symbols, self._contract._resolve  # noqa: SLF001
+        while waiting:
+            scope, found, path = waiting.pop()
+            for index, field in enumerate(found.field):
+                given = field.type_name
+                if not given:
+                    continue
+                full = resolve(scope, given)
+                if full is None:
+                    self.dangling.append((f"{scope}.{field.name}", given.lstrip(".")))
+                    wrong.append(((*path, index), "", ""))
+                    continue
+                self.uses.add(_outermost(full, known))
+                if given[0] != "." or not field.HasField("type"):
+                    wrong.append(((*path, index), full, _what(full, known)))
+            waiting += [(f"{scope}.{m.name}", m, (*path, i)) for i, m in enumerate(found.nested_type)]
+        return wrong
 
 
-def difference(one: FileDescriptorProto, other: FileDescriptorProto) -> str:
-    """Return what differs in two files of one name, for people: the first message or enum, else the file."""
-    first, second = _bare(one), _bare(other)
-    prefix = f"{one.package}." if one.package else ""
-    for mine, theirs in ((first.message_type, second.message_type), (first.enum_type, second.enum_type)):
-        known = {item.name: item for item in theirs}
-        for item in mine:
-            if item.name in known and item != known[item.name]:
-                return f"`{prefix}{item.name}` ({one.name})"
-    return f"the file {one.name}"
+def _what(full: str, known: Mapping[str, list[tuple[str, str]]]) -> str:
+    return known[full][0][0] if full in known else well_known_names()[full][0]
 
 
-def _symbols(file: FileDescriptorProto) -> Iterator[str]:
-    yield from (item.name for item in file.enum_type)
-    yield from (item.name for item in file.service)
-    waiting = [("", message) for message in file.message_type]
-    while waiting:
-        prefix, message = waiting.pop()
-        yield prefix + message.name
-        yield from (f"{prefix}{message.name}.{item.name}" for item in message.enum_type)
-        waiting.extend((f"{prefix}{message.name}.", item) for item in message.nested_type)
+def _outermost(full: str, known: Mapping[str, list[tuple[str, str]]]) -> str:
+    """Return the name of the definition that a message or enum is in."""
+    outer = full.rpartition(".")[0]
+    while outer in known or outer in well_known_names():
+        full, outer = outer, outer.rpartition(".")[0]
+    return full
+
+
+def _item(file: FileDescriptorProto, name: str) -> DescriptorProto | EnumDescriptorProto:
+    last = name[len(_prefix(file)) :]
+    return next(item for item in (*file.message_type, *file.enum_type) if item.name == last)
+
+
+def _prefix(file: FileDescriptorProto) -> str:
+    return f"{file.package}." if file.package else ""
 
 
 def _texts(file: FileDescriptorProto) -> Iterator[str]:
@@ -208,82 +318,14 @@ def _texts(file: FileDescriptorProto) -> Iterator[str]:
 
 def messages(file: FileDescriptorProto) -> Iterator[DescriptorProto]:
     """Yield all messages of a file, nested ones too."""
-    waiting = list(file.message_type)
+    for message in file.message_type:
+        yield from nested_messages(message)
+
+
+def nested_messages(message: DescriptorProto) -> Iterator[DescriptorProto]:
+    """Yield a message and all inside it."""
+    waiting = [message]
     while waiting:
-        message = waiting.pop()
-        yield message
-        waiting.extend(message.nested_type)
-
-
-def _bare(file: FileDescriptorProto) -> FileDescriptorProto:
-    """Return a copy without what may differ: options that change no bytes, source information, spelt-out defaults."""
-    bare = FileDescriptorProto()
-    bare.CopyFrom(file)
-    bare.ClearField("source_code_info")
-    bare.ClearField("options")
-    if bare.syntax == "proto2":
-        bare.ClearField("syntax")
-    del bare.service[:]
-    for imports in ("dependency", "public_dependency", "weak_dependency", "option_dependency"):
-        bare.ClearField(imports)  # what is imported shows in the types that fields have
-    for message in messages(bare):
-        _bare_message(message)
-    for enum in bare.enum_type:
-        _bare_enum(enum)
-    for extension in bare.extension:
-        _bare_field(extension)
-    return bare
-
-
-def _bare_message(message: DescriptorProto) -> None:
-    entry = message.options.map_entry
-    message_set = message.options.message_set_wire_format
-    message.ClearField("options")
-    if entry:
-        message.options.map_entry = True
-    if message_set:
-        message.options.message_set_wire_format = True
-    for item in message.field:
-        _bare_field(item)
-    for extension in message.extension:
-        _bare_field(extension)
-    for oneof in message.oneof_decl:
-        oneof.ClearField("options")
-    for extensions in message.extension_range:
-        extensions.ClearField("options")
-    for enum in message.enum_type:
-        _bare_enum(enum)
-
-
-def _bare_field(item: FieldDescriptorProto) -> None:
-    packed = item.options.packed if item.options.HasField("packed") else None
-    item.ClearField("options")
-    if packed is not None:
-        item.options.packed = packed
-    if item.json_name == default_json_name(item.name):
-        item.ClearField("json_name")
-
-
-def _bare_enum(enum: EnumDescriptorProto) -> None:
-    enum.ClearField("options")
-    for value in enum.value:
-        value.ClearField("options")
-
-
-def default_json_name(name: str) -> str:
-    """Return the JSON name that protobuf gives a field when the contract names none."""
-    first, *rest = name.split("_")
-    return first + "".join(part[:1].upper() + part[1:] for part in rest)
-
-
-def _redacting(one: FileDescriptorProto, other: FileDescriptorProto) -> FileDescriptorProto:
-    """Return `one` with every field redacted that `other` redacts: what either holds secret stays secret."""
-    if not any(item.options.debug_redact for message in messages(other) for item in message.field):
-        return one
-    merged = FileDescriptorProto()
-    merged.CopyFrom(one)
-    for mine, theirs in zip(messages(merged), messages(other), strict=True):
-        for kept, given in zip(mine.field, theirs.field, strict=True):
-            if given.options.debug_redact:
-                kept.options.debug_redact = True
-    return merged
+        found = waiting.pop()
+        yield found
+        waiting.extend(found.nested_type)

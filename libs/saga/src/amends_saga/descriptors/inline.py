@@ -1,18 +1,19 @@
-"""The file that every saga's pool has beside the participants': the message behind `saga`, and an inline input.
+"""What every saga's pool has beside the participants' messages: the message behind `saga`, and an inline input.
 
 Called by the analysis of a saga.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from amends_saga.definition.resources import InlineField
+from amends_saga.descriptors.contracts import Definition, Dialect
 
 DEFINITION_PACKAGE = "amends.definition.v1"
 RUN_MESSAGE = f"{DEFINITION_PACKAGE}.Run"
 INPUT_MESSAGE = f"{DEFINITION_PACKAGE}.Input"
-FILE_NAME = "amends/definition/v1/definition.proto"
+_DIALECT = Dialect("proto3", 0, b"")
 
 _TYPES = {
     name: FieldDescriptorProto.Type.Value(f"TYPE_{name.upper()}")
@@ -23,21 +24,26 @@ _TYPES = {
 }
 
 
-def definition_file(
-    fields: Sequence[InlineField], enums: frozenset[str], imports: Sequence[str]
-) -> FileDescriptorProto:
-    """Return the file: message `Run`, and `Input` when there are fields. `enums` tells enums from messages."""
-    file = FileDescriptorProto(name=FILE_NAME, package=DEFINITION_PACKAGE, syntax="proto3")
-    file.dependency.extend(sorted({"google/protobuf/timestamp.proto", *imports}))
-    run = file.message_type.add(name="Run")
+def own_definitions(fields: Sequence[InlineField] | None, named: Mapping[str, tuple[str, bool]]) -> list[Definition]:
+    """Return the message `Run`, and `Input` when there are fields (None: the input is a message of a contract).
+
+    `named` tells of each type that fields have the definition that it is in, and whether it is an enum.
+    """
+    run = DescriptorProto(name="Run")
     for number, name in ((1, "run_id"), (2, "name"), (4, "idempotency_key")):
         run.field.add(name=name, number=number, label=1, type=_TYPES["string"])
     run.field.add(name="started_at", number=3, label=1, type=11, type_name=".google.protobuf.Timestamp")
-    if fields:
-        message = file.message_type.add(name="Input")
+    made = [Definition(RUN_MESSAGE, DEFINITION_PACKAGE, _DIALECT, run, frozenset({"google.protobuf.Timestamp"}))]
+    if fields is not None:
+        enums = frozenset(name for name, (_, is_enum) in named.items() if is_enum)
+        message = DescriptorProto(name="Input")
         for number, item in enumerate(fields, 1):
             _add(message, number, item, enums)
-    return file
+        uses = {named[item.type][0] for item in fields if item.type in named}
+        if any(item.label == "map" for item in fields):
+            uses.add(INPUT_MESSAGE)
+        made.append(Definition(INPUT_MESSAGE, DEFINITION_PACKAGE, _DIALECT, message, frozenset(uses)))
+    return made
 
 
 def _add(message: DescriptorProto, number: int, item: InlineField, enums: frozenset[str]) -> None:

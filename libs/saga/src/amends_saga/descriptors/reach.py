@@ -3,7 +3,8 @@
 A change of a contract that a saga does not touch must not make a new version of it. Called by the compiler.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
@@ -12,46 +13,25 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
 )
 
-from amends_saga.descriptors.contracts import default_json_name, messages
-from amends_saga.descriptors.wellknown import well_known_file
+from amends_saga.descriptors.contracts import Definition, nested_messages
+from amends_saga.descriptors.files import assemble
 
 MAX_CHAIN = 250
 """How far messages may lead to messages; Python's own limit is near 480."""
 _Index = dict[str, tuple[str, DescriptorProto | EnumDescriptorProto]]
-"""Full names of messages and enums to the names of their files, and what they are."""
+"""Messages and enums by full name, each with the name of the outermost one that it is in."""
 
 
-def reachable_files(files: dict[str, FileDescriptorProto], roots: Iterable[str]) -> list[FileDescriptorProto]:
+def reachable_files(definitions: Mapping[str, Definition], roots: Iterable[str]) -> list[FileDescriptorProto]:
     """Return files with only the messages and enums that the messages `roots` need, sorted by name.
 
     Well-known files are left out: `load_bundle` takes them from its own runtime. No services, comments or options but
-    those that change bytes or what is shown.
+    those that change bytes or what is shown. Raises DescriptorError as `assemble` does.
     """
-    index = _index(files)
+    index = _index((name, definition.proto) for name, definition in definitions.items())
     wanted = _closure(index, roots)
-    by_file: dict[str, set[str]] = {}
-    for name in wanted:
-        by_file.setdefault(index[name][0], set()).add(name)
-    cut = []
-    for name in sorted(by_file):
-        if well_known_file(name) is None:
-            cut.append(_cut(files[name], by_file[name], index))
-    return cut
-
-
-def _index(files: dict[str, FileDescriptorProto]) -> _Index:
-    found: _Index = {}
-    for file in files.values():
-        prefix = f"{file.package}." if file.package else ""
-        found.update((prefix + enum.name, (file.name, enum)) for enum in file.enum_type)
-        waiting = [(prefix, message) for message in file.message_type]
-        while waiting:
-            prefix_, message = waiting.pop()
-            full = prefix_ + message.name
-            found[full] = (file.name, message)
-            found.update((f"{full}.{enum.name}", (file.name, enum)) for enum in message.enum_type)
-            waiting.extend((f"{full}.", item) for item in message.nested_type)
-    return found
+    outer = {index[name][0] for name in wanted}
+    return assemble({name: _cut(definitions[name], wanted) for name in sorted(outer)})
 
 
 def is_deep(files: Sequence[FileDescriptorProto], roots: Iterable[str]) -> bool:
@@ -60,7 +40,11 @@ def is_deep(files: Sequence[FileDescriptorProto], roots: Iterable[str]) -> bool:
     Protobuf's runtime recurses along this way when it makes the classes of messages: it follows each message's fields
     in their order, and goes into each message once.
     """
-    index = _index({file.name: file for file in files})
+    index = _index(
+        (f"{file.package}.{item.name}" if file.package else item.name, item)
+        for file in files
+        for item in (*file.message_type, *file.enum_type)
+    )
     return len(index) > MAX_CHAIN and any(_leads_deep(index, root) for root in set(roots) if root in index)
 
 
@@ -76,6 +60,18 @@ def _leads_deep(index: _Index, root: str) -> bool:
             seen.add(found)
             way.append(_uses(index, found))
     return False
+
+
+def _index(items: Iterable[tuple[str, DescriptorProto | EnumDescriptorProto]]) -> _Index:
+    found: _Index = {}
+    for name, outermost in items:
+        waiting = [(name, outermost)]
+        while waiting:
+            full, item = waiting.pop()
+            found[full] = (name, item)
+            if isinstance(item, DescriptorProto):
+                waiting += [(f"{full}.{inner.name}", inner) for inner in (*item.nested_type, *item.enum_type)]
+    return found
 
 
 def _uses(index: _Index, name: str) -> Iterator[str]:
@@ -97,32 +93,20 @@ def _closure(index: _Index, roots: Iterable[str]) -> set[str]:
     return wanted
 
 
-def _cut(
-    file: FileDescriptorProto,
-    wanted: set[str],
-    index: _Index,
-) -> FileDescriptorProto:
-    cut = FileDescriptorProto(name=file.name)
-    if file.HasField("package"):
-        cut.package = file.package
-    if file.HasField("syntax"):
-        cut.syntax = file.syntax
-    if file.HasField("edition"):
-        cut.edition = file.edition
-    if file.options.HasField("features"):
-        cut.options.features.CopyFrom(file.options.features)
-        cut.options.features.DiscardUnknownFields()
-    prefix = f"{file.package}." if file.package else ""
-    for enum in sorted(file.enum_type, key=lambda e: e.name):
-        if prefix + enum.name in wanted:
-            cut.enum_type.add().CopyFrom(_enum(enum))
-    for message in sorted(file.message_type, key=lambda m: m.name):
-        kept = _message(message, prefix, wanted)
-        if kept is not None:
-            cut.message_type.add().CopyFrom(kept)
-    used = (f.type_name.lstrip(".") for m in messages(cut) for f in m.field if f.type_name)
-    cut.dependency.extend(sorted({index[name][0] for name in used if name in index} - {file.name}))
-    return cut
+def _cut(definition: Definition, wanted: set[str]) -> Definition:
+    proto: DescriptorProto | EnumDescriptorProto | None
+    if isinstance(definition.proto, EnumDescriptorProto):
+        return replace(definition, proto=_enum(definition.proto))
+    proto = _message(definition.proto, definition.outer, wanted)
+    assert proto is not None
+    named = {field.type_name.lstrip(".") for message in nested_messages(proto) for field in message.field} - {""}
+    return replace(definition, proto=proto, uses=frozenset(_outer(name, definition.uses) for name in named))
+
+
+def _outer(name: str, uses: frozenset[str]) -> str:
+    while name not in uses:
+        name = name.rpartition(".")[0]
+    return name
 
 
 def _message(message: DescriptorProto, prefix: str, wanted: set[str]) -> DescriptorProto | None:
@@ -179,3 +163,9 @@ def _enum(enum: EnumDescriptorProto) -> EnumDescriptorProto:
         kept.options.features.CopyFrom(enum.options.features)
         kept.options.features.DiscardUnknownFields()
     return kept
+
+
+def default_json_name(name: str) -> str:
+    """Return the JSON name that protobuf gives a field when the contract names none."""
+    first, *rest = name.split("_")
+    return first + "".join(part[:1].upper() + part[1:] for part in rest)

@@ -1,13 +1,16 @@
 """The well-known types as our own runtime has them, whatever a participant's descriptor set brings along.
 
-Called when contracts are merged.
+Called when contracts are read and merged.
 """
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 from importlib import import_module
 
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
+MESSAGE, ENUM, SERVICE = "message", "enum", "service"
+"""What a name can be that a file defines."""
 _MODULES = (
     "any",
     "api",
@@ -36,3 +39,28 @@ def well_known_file(name: str) -> FileDescriptorProto | None:
         return None
     module = import_module(f"google.protobuf.{stem}_pb2")
     return FileDescriptorProto.FromString(module.DESCRIPTOR.serialized_pb)
+
+
+@cache
+def well_known_names() -> Mapping[str, tuple[str, str]]:
+    """Return the full names of all well-known messages and enums, each with what it is and the file that defines it."""
+    found: dict[str, tuple[str, str]] = {}
+    for stem in _MODULES:
+        file = well_known_file(f"google/protobuf/{stem}.proto")
+        assert file is not None
+        found.update((name, (what, file.name)) for name, what in symbols_of(file))
+    return found
+
+
+def symbols_of(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
+    """Yield the full name of everything that a file defines, nested or not, and what it is."""
+    outer = f"{file.package}." if file.package else ""
+    yield from ((outer + item.name, ENUM) for item in file.enum_type)
+    yield from ((outer + item.name, SERVICE) for item in file.service)
+    waiting = [(outer, message) for message in file.message_type]
+    while waiting:
+        prefix, message = waiting.pop()
+        full = prefix + message.name
+        yield full, MESSAGE
+        yield from ((f"{full}.{item.name}", ENUM) for item in message.enum_type)
+        waiting.extend((f"{full}.", item) for item in message.nested_type)

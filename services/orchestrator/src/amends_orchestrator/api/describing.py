@@ -70,7 +70,7 @@ def participant_message(known: KnownParticipant, sagas: Iterable[str]) -> pb.Par
     if row.descriptors is None:
         return info
     try:
-        contract = ContractSet(resource.metadata.full_name, parse_set(row.descriptors))
+        contract = ContractSet(parse_set(row.descriptors))
     except DescriptorError as error:
         info.ready, info.message = False, str(error)
         return info

@@ -1,0 +1,377 @@
+"""Contracts of several participants as one: a message or enum that two of them have is the union of what both say.
+
+They may be at different versions, for services are deployed one after the other. What can be read and written by both
+is merged, by the rules of `buf breaking` for the wire, and by name, for expressions speak of fields by name. Anything
+else is a contradiction. Called by the analysis of a saga.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FeatureSet,
+    FieldDescriptorProto,
+)
+from google.protobuf.descriptor_pool import DescriptorPool
+
+from amends_saga.descriptors.contracts import Definition, Dialect
+from amends_saga.descriptors.files import assemble, build_pool, with_well_known
+from amends_saga.descriptors.wellknown import ALWAYS
+
+_F = FieldDescriptorProto
+WIDER = {
+    _F.TYPE_INT32: _F.TYPE_INT64,
+    _F.TYPE_UINT32: _F.TYPE_UINT64,
+    _F.TYPE_SINT32: _F.TYPE_SINT64,
+}
+"""Types whose every value the other type holds too, in the same bytes and as the same type of CEL."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """Two owners that mean different things by one name."""
+
+    symbol: str
+    """The message or enum."""
+    first: str
+    second: str
+    says_first: str
+    """What the first says of the field or value, e.g. `int64 units = 2`."""
+    says_second: str
+
+
+@dataclass
+class Contracts:
+    """The messages and enums that a saga may use, merged from several participants' contracts."""
+
+    definitions: dict[str, Definition] = field(default_factory=dict)
+    conflicts: dict[str, Conflict] = field(default_factory=dict)
+    """By name of the definition; of two that contradict each other the first is in `definitions`."""
+    _views: dict[str, dict[str, Definition]] = field(default_factory=dict)
+
+    def take(self, owner: str, view: Mapping[str, Definition]) -> None:
+        """Add what one owner says."""
+        for name, given in view.items():
+            views = self._views.setdefault(name, {})
+            there = self.definitions.get(name)
+            if there is None:
+                self.definitions[name] = given
+            elif there is not given:
+                self._merge(owner, views, there, given)
+            views.setdefault(owner, given)
+
+    def _merge(self, owner: str, views: Mapping[str, Definition], there: Definition, given: Definition) -> None:
+        name = given.name
+        if given.dialect == there.dialect and given.proto == there.proto:
+            return
+        for other, known in views.items():
+            wrong = next(contradictions(known, given), None)
+            if wrong is not None:
+                symbol, first, second = wrong
+                self.conflicts.setdefault(name, Conflict(symbol, other, owner, first, second))
+                return
+        self.definitions[name] = _union(there, given)
+
+    def own(self, owner: str, name: str) -> DescriptorProto | EnumDescriptorProto | None:
+        """Return a message or enum as its owner has it, None when the owner has none."""
+        found = self.find(name)
+        view = self._views[found[0].name].get(owner) if found is not None else None
+        return _inner(view, name) if view is not None else None
+
+    @property
+    def merged(self) -> frozenset[str]:
+        """The definitions that owners have in different versions."""
+        return frozenset(
+            name
+            for name, views in self._views.items()
+            if len(views) > 1 and any(view != self.definitions[name] for view in views.values())
+        )
+
+    def reached(self, roots: Iterable[str]) -> dict[str, Definition]:
+        """Return the definitions that messages or enums need, nested ones counting as what they are in."""
+        found: dict[str, Definition] = {}
+        waiting = list(roots)
+        while waiting:
+            name = waiting.pop()
+            while name and name not in self.definitions:
+                name = name.rpartition(".")[0]
+            if name and name not in found:
+                found[name] = self.definitions[name]
+                waiting.extend(found[name].uses)
+        return found
+
+    def find(self, name: str) -> tuple[Definition, DescriptorProto | EnumDescriptorProto] | None:
+        """Return the definition that a message or enum is in, and itself; None when there is none of this name."""
+        outer = name
+        while outer and outer not in self.definitions:
+            outer = outer.rpartition(".")[0]
+        if not outer:
+            return None
+        found = _inner(self.definitions[outer], name)
+        return None if found is None else (self.definitions[outer], found)
+
+    def pool(self) -> DescriptorPool:
+        """Return a pool of all definitions. Raises DescriptorError when they contradict themselves."""
+        return build_pool(with_well_known(assemble(self.definitions), ALWAYS).values())
+
+
+def _inner(definition: Definition, name: str) -> DescriptorProto | EnumDescriptorProto | None:
+    """Return a message or enum within a definition, by its full name."""
+    found: DescriptorProto | EnumDescriptorProto | None = definition.proto
+    for part in name[len(definition.name) :].split(".")[1:]:
+        inner = (*found.nested_type, *found.enum_type) if isinstance(found, DescriptorProto) else ()
+        found = next((item for item in inner if item.name == part), None)
+    return found
+
+
+def contradictions(one: Definition, other: Definition) -> Iterator[tuple[str, str, str]]:
+    """Yield in what two definitions of one name contradict each other: the symbol, and what each says of its part."""
+    if one.proto == other.proto and one.dialect == other.dialect:
+        return
+    yield from _contradictions(one.name, one.proto, one.dialect, other.proto, other.dialect)
+
+
+def _contradictions(
+    name: str, one: Any, one_dialect: Dialect, other: Any, other_dialect: Dialect
+) -> Iterator[tuple[str, str, str]]:
+    if type(one) is not type(other):
+        what = {DescriptorProto: "a message", EnumDescriptorProto: "an enum"}
+        yield name, what[type(one)], what[type(other)]
+    elif isinstance(one, EnumDescriptorProto):
+        yield from _enums(name, one, one_dialect, other, other_dialect)
+    else:
+        yield from _messages(name, one, one_dialect, other, other_dialect)
+
+
+def _messages(
+    name: str, one: DescriptorProto, one_dialect: Dialect, other: DescriptorProto, other_dialect: Dialect
+) -> Iterator[tuple[str, str, str]]:
+    for option, words in (("map_entry", "an entry of a map"), ("message_set_wire_format", "a message set")):
+        mine, theirs = getattr(one.options, option), getattr(other.options, option)
+        if mine != theirs:
+            yield name, words if mine else f"not {words}", words if theirs else f"not {words}"
+    facts = [
+        {item.number: _Field(item, message, dialect) for item in message.field}
+        for message, dialect in ((one, one_dialect), (other, other_dialect))
+    ]
+    names = [{item.name: found for found in side.values() for item in (found.proto,)} for side in facts]
+    for number, mine in facts[0].items():
+        theirs_ = facts[1].get(number) or names[1].get(mine.proto.name)
+        if theirs_ is None:
+            if mine.is_required:
+                yield name, mine.text, f"no `{mine.proto.name}`"
+        elif not mine.agrees(theirs_):
+            yield name, mine.text, theirs_.text
+    for number, theirs_ in facts[1].items():
+        if number in facts[0]:
+            continue
+        mine_ = names[0].get(theirs_.proto.name)
+        if mine_ is not None:
+            yield name, mine_.text, theirs_.text
+        elif theirs_.is_required:
+            yield name, f"no `{theirs_.proto.name}`", theirs_.text
+    for kind in ("nested_type", "enum_type"):
+        known = {item.name: item for item in getattr(other, kind)}
+        for item in getattr(one, kind):
+            if item.name in known:
+                inner = known[item.name]
+                yield from _contradictions(f"{name}.{item.name}", item, one_dialect, inner, other_dialect)
+
+
+@dataclass(frozen=True, slots=True)
+class _Field:
+    """A field with what its message and its file say of it."""
+
+    proto: FieldDescriptorProto
+    message: DescriptorProto
+    dialect: Dialect
+
+    @property
+    def is_repeated(self) -> bool:
+        return self.proto.label == _F.LABEL_REPEATED
+
+    @property
+    def is_required(self) -> bool:
+        return self.proto.label == _F.LABEL_REQUIRED or self._presence() == FeatureSet.LEGACY_REQUIRED
+
+    @property
+    def is_explicit(self) -> bool:
+        """True for a number, text or enum that knows whether it was set."""
+        if self.is_repeated or self.proto.type in (_F.TYPE_MESSAGE, _F.TYPE_GROUP) or self.oneof:
+            return False
+        if self.dialect.syntax == "proto3":
+            return self.proto.proto3_optional
+        return self.dialect.syntax == "" or self._presence() != FeatureSet.IMPLICIT
+
+    @property
+    def oneof(self) -> str:
+        """The oneof that it is an arm of; none for that of an `optional` field, which nobody wrote."""
+        if not self.proto.HasField("oneof_index") or self.proto.proto3_optional:
+            return ""
+        return self.message.oneof_decl[self.proto.oneof_index].name
+
+    @property
+    def is_delimited(self) -> bool:
+        if self.proto.type == _F.TYPE_GROUP:
+            return True
+        if self.proto.type != _F.TYPE_MESSAGE:
+            return False
+        own = self.proto.options.features
+        found = own if own.HasField("message_encoding") else _features(self.dialect)
+        return found.message_encoding == FeatureSet.DELIMITED
+
+    @property
+    def text(self) -> str:
+        """The field as a contract writes it."""
+        label = {_F.LABEL_REPEATED: "repeated ", _F.LABEL_REQUIRED: "required "}.get(self.proto.label, "")
+        kind = self.proto.type_name.lstrip(".") or _F.Type.Name(self.proto.type).removeprefix("TYPE_").lower()
+        where = f" in the oneof {self.oneof}" if self.oneof else ""
+        return f"`{label}{kind} {self.proto.name} = {self.proto.number}`{where}"
+
+    def agrees(self, other: "_Field") -> bool:
+        """Tell whether each side reads what the other writes, and means the same by it."""
+        mine, theirs = self.proto, other.proto
+        same = mine.number == theirs.number and mine.name == theirs.name and self.oneof == other.oneof
+        if not same or self.is_repeated != other.is_repeated or self.is_required != other.is_required:
+            return False
+        if mine.type_name or theirs.type_name:
+            kinds = mine.type == theirs.type or {mine.type, theirs.type} == {_F.TYPE_MESSAGE, _F.TYPE_GROUP}
+            return kinds and mine.type_name == theirs.type_name and self.is_delimited == other.is_delimited
+        return WIDER.get(mine.type, mine.type) == WIDER.get(theirs.type, theirs.type)
+
+    def _presence(self) -> int:
+        own = self.proto.options.features
+        return own.field_presence if own.HasField("field_presence") else _features(self.dialect).field_presence
+
+
+def _features(dialect: Dialect) -> FeatureSet:
+    return FeatureSet.FromString(dialect.features)
+
+
+def _enums(
+    name: str, one: EnumDescriptorProto, one_dialect: Dialect, other: EnumDescriptorProto, other_dialect: Dialect
+) -> Iterator[tuple[str, str, str]]:
+    mine, theirs = _is_closed(one, one_dialect), _is_closed(other, other_dialect)
+    if mine != theirs:
+        words = {True: "a closed enum", False: "an open enum"}
+        yield name, words[mine], words[theirs]
+    numbers: list[dict[int, set[str]]] = []
+    for enum in (one, other):
+        numbers.append({})
+        for value in enum.value:
+            numbers[-1].setdefault(value.number, set()).add(value.name)
+    known = {value.name: value.number for value in other.value}
+    for value in one.value:
+        if known.get(value.name, value.number) != value.number:
+            yield name, f"`{value.name} = {value.number}`", f"`{value.name} = {known[value.name]}`"
+    for number, names in numbers[0].items():
+        others = numbers[1].get(number)
+        if others is not None and not names & others:
+            yield name, f"`{min(names)} = {number}`", f"`{min(others)} = {number}`"
+
+
+def _is_closed(enum: EnumDescriptorProto, dialect: Dialect) -> bool:
+    if dialect.syntax in ("", "proto3"):
+        return dialect.syntax == ""
+    own = enum.options.features
+    return (own if own.HasField("enum_type") else _features(dialect)).enum_type == FeatureSet.CLOSED
+
+
+def _union(one: Definition, other: Definition) -> Definition:
+    """Return a definition with what either has; both must agree."""
+    proto: DescriptorProto | EnumDescriptorProto
+    if isinstance(one.proto, EnumDescriptorProto) or isinstance(other.proto, EnumDescriptorProto):
+        proto = _union_enum(one.proto, other.proto)
+    else:
+        proto = _union_message(one.proto, one.dialect, other.proto, other.dialect)
+    dangling = tuple(dict.fromkeys((*one.dangling, *other.dangling)))
+    return replace(one, proto=proto, uses=one.uses | other.uses, dangling=dangling)
+
+
+def _union_enum(one: Any, other: Any) -> EnumDescriptorProto:
+    made = EnumDescriptorProto()
+    made.CopyFrom(one)
+    known = {value.name for value in one.value}
+    for value in other.value:
+        if value.name not in known:
+            made.value.add(name=value.name, number=value.number)
+    if len({value.number for value in made.value}) < len(made.value):
+        made.options.allow_alias = True
+    return made
+
+
+def _union_message(
+    one: DescriptorProto, one_dialect: Dialect, other: DescriptorProto, other_dialect: Dialect
+) -> DescriptorProto:
+    made = DescriptorProto()
+    made.CopyFrom(one)
+    theirs = {item.number: _Field(item, other, other_dialect) for item in other.field}
+    mine = {item.number: _Field(item, one, one_dialect) for item in one.field}
+    for kind in ("field", "oneof_decl", "extension_range", "reserved_range", "reserved_name", "extension"):
+        made.ClearField(kind)
+    oneofs: dict[str, int] = {}
+    for found in (*mine.values(), *theirs.values()):
+        if found.oneof:
+            oneofs.setdefault(found.oneof, len(oneofs))
+    for name in oneofs:
+        made.oneof_decl.add(name=name)
+    for number in sorted(mine.keys() | theirs.keys()):
+        _add_field(made, mine.get(number), theirs.get(number), one_dialect, oneofs)
+    for start, end in sorted({(found.start, found.end) for found in (*one.extension_range, *other.extension_range)}):
+        made.extension_range.add(start=start, end=end)
+    inner = {item.name: item for item in made.nested_type}
+    for message in other.nested_type:
+        if message.name in inner:
+            merged = _union_message(inner[message.name], one_dialect, message, other_dialect)
+            inner[message.name].CopyFrom(merged)
+        else:
+            alone = DescriptorProto(name=message.name, options=message.options)
+            made.nested_type.add().CopyFrom(_union_message(alone, one_dialect, message, other_dialect))
+    enums = {item.name: item for item in made.enum_type}
+    for enum in other.enum_type:
+        if enum.name in enums:
+            enums[enum.name].CopyFrom(_union_enum(enums[enum.name], enum))
+        else:
+            made.enum_type.add().CopyFrom(enum)
+    return made
+
+
+def _add_field(
+    made: DescriptorProto, mine: _Field | None, theirs: _Field | None, dialect: Dialect, oneofs: Mapping[str, int]
+) -> None:
+    """Add a field that either side has, as the dialect of the first writes it."""
+    given = mine or theirs
+    assert given is not None
+    added = made.field.add()
+    added.CopyFrom(given.proto)
+    added.ClearField("oneof_index")
+    added.ClearField("proto3_optional")
+    if given.oneof:
+        added.oneof_index = oneofs[given.oneof]
+    if any(side.proto.options.debug_redact for side in (mine, theirs) if side is not None):
+        added.options.debug_redact = True
+    if mine is not None and theirs is not None and mine.proto.type != theirs.proto.type and not added.type_name:
+        added.type = WIDER.get(added.type, added.type)
+    explicit = any(side.is_explicit for side in (mine, theirs) if side is not None)
+    if given.dialect != dialect:
+        _translate(added, given, dialect)
+    if dialect.syntax == "proto3" and explicit:
+        added.proto3_optional = True
+        added.oneof_index = len(made.oneof_decl)
+        made.oneof_decl.add(name=f"_{added.name}")
+    elif dialect.syntax == "editions" and explicit and not given.is_required:
+        added.options.features.field_presence = FeatureSet.EXPLICIT
+
+
+def _translate(added: FieldDescriptorProto, given: _Field, dialect: Dialect) -> None:
+    """Write a field of another dialect so that it means the same in this one."""
+    added.options.ClearField("features")
+    if dialect.syntax == "proto3":
+        added.ClearField("default_value")
+    if dialect.syntax == "editions":
+        added.options.ClearField("packed")
+        if not given.is_repeated and not given.is_explicit and not added.type_name and not given.oneof:
+            added.options.features.field_presence = FeatureSet.IMPLICIT

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from amends_contracts import descriptor_set
 from amends_testkit.answers import Answer
+from grpc_tools import protoc
 
 from amends.saga.v1 import definition_service_pb2 as api
 
@@ -171,7 +172,47 @@ async def test_two_sets_that_contradict_each_other_are_named(run, contracts, tmp
     (tmp_path / "saga.yaml").write_text(GOOD)
     result = await run("check", "--descriptors", contracts, "--descriptors", "other.binpb", "saga.yaml")
     assert result.code == 1
-    assert "other.binpb contradict each other about shop/payments/v1/payments.proto" in result.err
+    assert "other.binpb contradict each other about shop.payments.v1.ChargeRequest: `string order_id = 1`" in result.err
+
+
+async def test_each_service_may_have_a_file_of_the_same_name(run, tmp_path: Path) -> None:
+    for name in ("toy", "game"):
+        folder = tmp_path / name
+        folder.mkdir()
+        text = PROTO.replace("toy.v1", f"{name}.v1").replace("Toy", name.title())
+        (folder / "service.proto").write_text(text.replace('"google', '"types.proto"; import "google'))
+        extra = " int64 cents = 2;" if name == "game" else ""
+        (folder / "types.proto").write_text(
+            f'syntax = "proto3"; package shared.v1; message Price {{ int64 a = 1;{extra} }}'
+        )
+        arguments = [f"-I{folder}", f"-I{Path(protoc.__file__).parent / '_proto'}", "--include_imports"]
+        out = tmp_path / f"{name}.binpb"
+        assert protoc.main(["protoc", *arguments, f"--descriptor_set_out={out}", "service.proto"]) == 0
+    game = TOY.partition("---")[0].replace("toys", "games").replace("toy.v1.Toy", "game.v1.Game")
+    steps = "    - {name: win, call: game.v1.GameService/Play, request: 'PlayRequest{id: input.id}'}\n"
+    (tmp_path / "saga.yaml").write_text(f"{game}---\n{TOY}{steps}")
+    result = await run("check", "--descriptors", "toy.binpb", "--descriptors", "game.binpb", "saga.yaml")
+    assert (result.code, result.err) == (0, "")
+
+
+async def test_every_folder_is_a_root_and_what_does_not_compile_is_left_out(run, tmp_path: Path) -> None:
+    for name, text in {
+        "trips/toy.proto": PROTO.replace("import", 'import "validate/validate.proto"; import'),
+        "trips/third_party/validate/validate.proto": 'syntax = "proto3"; package validate; message Rule {}',
+        "trips/broken.proto": 'syntax = "proto3"; import "nowhere.proto";',
+        "trips/.git/no.proto": "no",
+        "trips/node_modules/x/no.proto": "no",
+        "trips/venv/pyvenv.cfg": "",
+        "trips/venv/lib/no.proto": "no",
+        "saga.yaml": TOY,
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    for roots in (["trips", "trips/third_party"], ["trips/third_party", "trips"]):
+        result = await run("check", *(word for root in roots for word in ("--protos", root)), "saga.yaml")
+        assert result.code == 0
+        assert 'Import "nowhere.proto" was not found' in result.err
+        assert len(result.err.splitlines()) <= 4
 
 
 async def test_without_contracts_the_orchestrator_checks(amends, orchestrator, tmp_path: Path) -> None:

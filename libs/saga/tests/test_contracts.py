@@ -210,9 +210,9 @@ def test_each_participant_keeps_its_own_version(trip: Callable[..., CheckResult]
     [(code, message)] = errors(trip(NEW, OLD, written))
     assert code == "AM061"
     assert "no field `note` in the contract of shop/flight" in message
-    for read in ("BookRequest{trip_id: hotel_step.price.note.text}", "BookRequest{?trip_id: hotel_step.price.note.?text}"):
-        assert errors(trip(NEW, OLD, read)) == []
-        [(code, message)] = errors(trip(OLD, NEW, read))
+    for used in ("trip_id: hotel_step.price.note.text", "?trip_id: hotel_step.price.note.?text"):
+        assert errors(trip(NEW, OLD, f"BookRequest{{{used}}}")) == []
+        [(code, message)] = errors(trip(OLD, NEW, f"BookRequest{{{used}}}"))
         assert "no field `note` in the contract of shop/hotel" in message
 
 

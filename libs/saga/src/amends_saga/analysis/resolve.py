@@ -150,9 +150,7 @@ class Methods:
         return facts
 
 
-def missing_types(
-    participant: Participant, contract: ContractSet, method: MethodDescriptorProto
-) -> Iterator[Refusal]:
+def missing_types(participant: Participant, contract: ContractSet, method: MethodDescriptorProto) -> Iterator[Refusal]:
     """Yield why a method cannot be called whose messages, or their fields, have types that are defined nowhere."""
     owner = f"the descriptors of Participant {participant.metadata.full_name}"
     hint = "Give a FileDescriptorSet made by buf or `protoc --include_imports`."

@@ -12,7 +12,6 @@ from amends_saga.definition import Resources
 from amends_saga.descriptors import DescriptorError, resolve_facts
 from amends_saga.findings import Finding, choices
 
-
 MAX_MISSING = 20
 """Types that are defined nowhere which are told of one Participant."""
 

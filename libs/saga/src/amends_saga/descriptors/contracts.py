@@ -163,7 +163,7 @@ class ContractSet:
             view: dict[str, Definition] = {}
             for name in self._closure(home):
                 file = self._by_name[name]
-                for item in (*file.message_type, *file.enum_type):
+                for item in outermost(file):
                     full = _prefix(file) + item.name
                     if full not in view and full not in well_known_names():
                         view[full] = self._definition(file, item)
@@ -255,7 +255,7 @@ class _Names:
         """Return the fields to change: the way to each by indices, its type's full name (or none), and what it is."""
         wrong: list[tuple[tuple[int, ...], str, str]] = []
         waiting: list[tuple[str, DescriptorProto, tuple[int, ...]]] = [(name, message, ())]
-        known, resolve = self._contract.symbols, self._contract._resolve  # noqa: SLF001
+        known, resolve = self._contract.symbols, self._contract._resolve
         while waiting:
             scope, found, path = waiting.pop()
             for index, field in enumerate(found.field):
@@ -288,7 +288,7 @@ def _outermost(full: str, known: Mapping[str, list[tuple[str, str]]]) -> str:
 
 def _item(file: FileDescriptorProto, name: str) -> DescriptorProto | EnumDescriptorProto:
     last = name[len(_prefix(file)) :]
-    return next(item for item in (*file.message_type, *file.enum_type) if item.name == last)
+    return next(item for item in outermost(file) if item.name == last)
 
 
 def _prefix(file: FileDescriptorProto) -> str:
@@ -314,6 +314,19 @@ def _texts(file: FileDescriptorProto) -> Iterator[str]:
         yield from (item.name, item.type_name, item.extendee, item.json_name, item.default_value)
     for enum in enums:
         yield from (enum.name, *enum.reserved_name, *(value.name for value in enum.value))
+
+
+def outermost(file: FileDescriptorProto) -> Iterator[DescriptorProto | EnumDescriptorProto]:
+    """Yield the messages and enums of a file that are in no other."""
+    yield from file.message_type
+    yield from file.enum_type
+
+
+def inside(item: DescriptorProto | EnumDescriptorProto) -> Iterator[DescriptorProto | EnumDescriptorProto]:
+    """Yield the messages and enums that stand directly in a message."""
+    if isinstance(item, DescriptorProto):
+        yield from item.nested_type
+        yield from item.enum_type
 
 
 def messages(file: FileDescriptorProto) -> Iterator[DescriptorProto]:

@@ -5,6 +5,7 @@ definitions alone. Called when contracts are merged, and by the compiler for wha
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import TypeVar
 
 from google.protobuf.descriptor_pb2 import EnumDescriptorProto, FileDescriptorProto
@@ -31,8 +32,8 @@ def assemble(definitions: Mapping[str, Definition]) -> list[FileDescriptorProto]
     def packages(home: object) -> Iterator[object]:
         return (homes[used] for name in together[home] for used in definitions[name].uses if used in homes)
 
-    def uses(name: str) -> Iterable[str]:
-        return (used for used in definitions[name].uses if used in homes)
+    def inside(names: Collection[str], name: str) -> Iterator[str]:
+        return (used for used in definitions[name].uses if used in names)
 
     parts: list[list[str]] = []
     for circle in _circles(together, packages):
@@ -40,7 +41,7 @@ def assemble(definitions: Mapping[str, Definition]) -> list[FileDescriptorProto]
             parts.append(together[circle[0]])
         else:
             names = sorted(name for home in circle for name in together[home])
-            parts += [sorted(part) for part in _circles(names, lambda name: (u for u in uses(name) if u in names))]
+            parts += [sorted(part) for part in _circles(names, partial(inside, set(names)))]
     file_of = {name: f"{part[0]}.proto" for part in parts for name in part}
     return sorted((_file(part, definitions, file_of) for part in parts), key=lambda file: file.name)
 

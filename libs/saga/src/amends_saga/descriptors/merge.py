@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from amends_saga.descriptors.contracts import Definition, Dialect
+from amends_saga.descriptors.contracts import Definition, Dialect, inside
 from amends_saga.descriptors.files import assemble, build_pool, with_well_known
 from amends_saga.descriptors.wellknown import ALWAYS
 
@@ -122,8 +122,7 @@ def _inner(definition: Definition, name: str) -> DescriptorProto | EnumDescripto
     """Return a message or enum within a definition, by its full name."""
     found: DescriptorProto | EnumDescriptorProto | None = definition.proto
     for part in name[len(definition.name) :].split(".")[1:]:
-        inner = (*found.nested_type, *found.enum_type) if isinstance(found, DescriptorProto) else ()
-        found = next((item for item in inner if item.name == part), None)
+        found = next((item for item in inside(found) if item.name == part), None) if found is not None else None
     return found
 
 

@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
 )
 
-from amends_saga.descriptors.contracts import Definition, nested_messages
+from amends_saga.descriptors.contracts import Definition, inside, nested_messages, outermost
 from amends_saga.descriptors.files import assemble
 
 MAX_CHAIN = 250
@@ -43,7 +43,7 @@ def is_deep(files: Sequence[FileDescriptorProto], roots: Iterable[str]) -> bool:
     index = _index(
         (f"{file.package}.{item.name}" if file.package else item.name, item)
         for file in files
-        for item in (*file.message_type, *file.enum_type)
+        for item in outermost(file)
     )
     return len(index) > MAX_CHAIN and any(_leads_deep(index, root) for root in set(roots) if root in index)
 
@@ -64,13 +64,12 @@ def _leads_deep(index: _Index, root: str) -> bool:
 
 def _index(items: Iterable[tuple[str, DescriptorProto | EnumDescriptorProto]]) -> _Index:
     found: _Index = {}
-    for name, outermost in items:
-        waiting = [(name, outermost)]
+    for name, definition in items:
+        waiting = [(name, definition)]
         while waiting:
             full, item = waiting.pop()
             found[full] = (name, item)
-            if isinstance(item, DescriptorProto):
-                waiting += [(f"{full}.{inner.name}", inner) for inner in (*item.nested_type, *item.enum_type)]
+            waiting += [(f"{full}.{inner.name}", inner) for inner in inside(item)]
     return found
 
 

@@ -117,6 +117,10 @@ status: setup ## Show what runs, and on which ports
 logs: setup ## Follow the logs of what runs
 	@$(PY) -m amends_demo logs $(ARGS)
 
+.PHONY: audit
+audit: setup ## Check the books of the shop that runs, and name what is wrong
+	@$(PY) -m amends_demo audit $(ARGS)
+
 ##@ Check
 
 .PHONY: lint

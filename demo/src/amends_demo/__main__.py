@@ -1,4 +1,4 @@
-"""`python -m amends_demo {demo,up,down,status,logs}`, called by the Makefile."""
+"""`python -m amends_demo {demo,up,down,status,logs,audit}`, called by the Makefile."""
 
 import sys
 

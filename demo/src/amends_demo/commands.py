@@ -14,7 +14,7 @@ from amends_embedded.process import until
 from rich.console import Console
 from rich.table import Table
 
-from amends_demo import guide, logs, manifests
+from amends_demo import audit, guide, logs, manifests
 from amends_demo.place import CHECKOUT, Place, ShopRunsAlready
 from amends_demo.stack import MODULES, SERVICES, Stack, running
 
@@ -26,7 +26,7 @@ RESTART_PAUSE = timedelta(seconds=1)
 def main(arguments: list[str]) -> int:
     """Runs one command; returns the exit code: 0 success, 1 a story or a command failed, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="amends_demo", description="The shop on this machine.")
-    parser.add_argument("command", choices=("demo", "up", "down", "status", "logs", "serve"))
+    parser.add_argument("command", choices=("demo", "up", "down", "status", "logs", "audit", "serve"))
     parser.add_argument("names", nargs="*", help="for logs: only of these processes")
     parser.add_argument("--place", type=Path, default=CHECKOUT / ".amends", help="where data, logs and ports are kept")
     options = parser.parse_args(arguments)
@@ -36,6 +36,8 @@ def main(arguments: list[str]) -> int:
             return asyncio.run(demo(place, console))
         if options.command == "serve":
             return asyncio.run(serve(place))
+        if options.command == "audit":
+            return asyncio.run(audit.audit(audit.databases(place), console))
         if options.command == "logs":
             return logs.follow(place, options.names, console)
         return {"up": up, "down": down, "status": status}[options.command](place, console)
@@ -44,6 +46,9 @@ def main(arguments: list[str]) -> int:
         console.print(f"The shop runs already: {state.get('mode', 'it is starting')}, process {state.get('pid', '?')}.")
         console.print("`make status` shows it, `make logs` follows it, `make down` stops it.")
         return 1
+    except audit.DatabasesUnknown as error:
+        console.print(str(error), markup=False)
+        return 2
     except (ChildDied, ReportTimeout, PostgresError, manifests.Refused) as error:
         console.print("[bold red]The shop did not start.[/]")
         console.print(str(error), markup=False)

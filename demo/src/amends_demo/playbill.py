@@ -4,10 +4,12 @@ import asyncio
 import os
 import sys
 import time
+from collections import Counter
 
 from rich.console import Console
 
-from amends_demo import load, manifests, proof
+from amends_demo import books, laws, load, manifests
+from amends_demo.books import COMPENSATED, COMPLETED, Books
 from amends_demo.place import Place
 from amends_demo.shop import NAMESPACE, Shop, visiting
 from amends_demo.stack import SERVICES, Stack, running
@@ -48,12 +50,31 @@ async def _prove(stack: Stack, telling: Telling) -> None:
     telling.console.rule("[bold]The books[/]", align="left")
     telling.console.print("read from the five databases, after everything", style="dim")
     end = time.monotonic() + SETTLE_SECONDS
-    books = await proof.read(stack.databases)
-    while not proof.settled(books) and time.monotonic() < end:
+    found = await books.read(stack.databases)
+    while not found.is_settled and time.monotonic() < end:
         await asyncio.sleep(0.2)
-        books = await proof.read(stack.databases)
-    proof.prove(books, telling)
+        found = await books.read(stack.databases)
+    prove(found, telling)
     await _audit(stack, telling)
+
+
+def prove(found: Books, telling: Telling) -> None:
+    """State every law of the shop, and that everything has come to its end."""
+    for law in laws.LAWS:
+        broken = list(law.broken(found))
+        telling.claim(law.holds, not broken, [law.name, *broken[:5]])
+    unended = {order: state for order, state in found.runs.items() if state not in (COMPLETED, COMPENSATED)}
+    telling.claim("every run has ended, and there is one for each order", _are_orders(found, unended), unended)
+    states = Counter(order.state for order in found.orders.values())
+    telling.claim(
+        f"{states['confirmed']} orders are confirmed, {states['rejected']} rejected, none is pending",
+        not states["pending"],
+        states,
+    )
+
+
+def _are_orders(found: Books, unended: dict[str, int]) -> bool:
+    return not unended and found.runs.keys() == found.orders.keys()
 
 
 async def _audit(stack: Stack, telling: Telling) -> None:

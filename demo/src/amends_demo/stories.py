@@ -152,6 +152,8 @@ async def refunds_are_refused(scene: Scene) -> None:
     telling.claim("`amends resolve` succeeds", code == 0, output)
     run = await telling.timeline(shop.runs, run_id, after=run.parked.seq)
     telling.claim("then the run is COMPENSATED", run.state == run_pb2.RUN_STATE_COMPENSATED, run.message)
+    await shop.place("order-6", "tok_disputed", country=FULL)  # the customer asks again, and waits for the end
+    await _rejected(scene, "order-6")
     code, output = await _amends("watch", run_id, "-o", "json", "--address", scene.stack.address(REPLICAS[0]))
     told = any(actor in line and reason in line for line in output.splitlines())
     telling.claim("who and why is in the journal", told, output)

@@ -2,9 +2,11 @@
 
 import asyncio
 import random
+from functools import partial
 
 import asyncpg
 import pytest
+from amends_testkit.service import one_behind_the_other
 from shop_inventory import store
 from shop_inventory.domain import (
     AlreadyReserved,
@@ -134,3 +136,27 @@ async def test_many_orders_for_the_same_articles_at_once_neither_deadlock_nor_ov
     await asyncio.gather(*(order(number) for number in range(120)))
     total = await database.pool.fetchrow("SELECT sum(received), sum(reserved), sum(available + sold) FROM stock")
     assert tuple(total) == (180, 0, 180)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "left"),
+    [
+        (store.release, store.dispatch, Stock("tea", received=5, available=2, reserved=3)),
+        (store.dispatch, store.release, Stock("tea", received=5, reserved=3, sold=2)),
+        (store.release, store.release, Stock("tea", received=5, available=2, reserved=3)),
+        (store.dispatch, store.dispatch, Stock("tea", received=5, reserved=3, sold=2)),
+    ],
+)
+async def test_of_two_ends_of_a_reservation_at_once_the_first_wins_and_pieces_move_once(database, first, second, left):
+    """Beside another order's reservation, which would hide a piece that moves twice from the database's own checks."""
+    await receive(database, "d-1", Line("tea", 5))
+    await reserve(database, "o-1", Line("tea", 2))
+    await reserve(database, "o-2", Line("tea", 3))
+
+    both = one_behind_the_other(database, partial(first, order_id="o-1"), partial(second, order_id="o-1"))
+    if second is first:
+        await both
+    else:
+        with pytest.raises(NotReserved):
+            await both
+    assert await stock(database, "tea") == left

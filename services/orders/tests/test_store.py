@@ -2,10 +2,12 @@
 
 import asyncio
 from datetime import timedelta
+from functools import partial
 from importlib.resources import files
 
 import asyncpg
 import pytest
+from amends_testkit.service import one_behind_the_other
 from shop_orders import domain, store
 from shop_orders.domain import Address, Line, Money, OrderClosed, OrderState, OrderUnknown
 
@@ -70,6 +72,18 @@ async def test_a_confirmed_order_stays_as_it_was_confirmed(database):
     await do(database, store.reject, "o-1", "too late")
     order = await do(database, store.order_of, "o-1")
     assert (order.state, order.tracking_id, order.payment_id) == (OrderState.CONFIRMED, "trk-1", "pay-1")
+
+
+async def test_of_a_confirmation_and_a_rejection_at_once_the_first_stands(database):
+    for order_id in ("o-1", "o-2"):
+        await add(database, order_id)
+    confirm = partial(store.confirm, tracking_id="trk-1", payment_id="pay-1")
+    reject = partial(store.reject, reason="too late")
+    await one_behind_the_other(database, partial(confirm, order_id="o-1"), partial(reject, order_id="o-1"))
+    assert (await do(database, store.order_of, "o-1")).state is OrderState.CONFIRMED
+    with pytest.raises(OrderClosed):
+        await one_behind_the_other(database, partial(reject, order_id="o-2"), partial(confirm, order_id="o-2"))
+    assert (await do(database, store.order_of, "o-2")).state is OrderState.REJECTED
 
 
 async def test_a_rejected_order_cannot_be_confirmed(database):

@@ -1,9 +1,11 @@
 """The rules that only a real Postgres can keep."""
 
 import asyncio
+from functools import partial
 
 import asyncpg
 import pytest
+from amends_testkit.service import one_behind_the_other
 from shop_payments import store
 from shop_payments.cards import card
 from shop_payments.domain import (
@@ -57,6 +59,23 @@ async def test_a_refund_moves_the_money_back_once(database):
     assert await refund(database, "o-1") == await refund(database, "o-1")
     assert (await payment(database, "o-1")).state is PaymentState.REFUNDED
     assert {balance.minor for balance in (await balances(database)).values()} == {0}
+
+
+async def test_of_two_refunds_at_once_the_second_finds_the_first(database):
+    await charge(database, "o-1")
+    refund_id = await one_behind_the_other(
+        database, partial(store.refund, order_id="o-1"), partial(store.refund, order_id="o-1")
+    )
+    assert refund_id == (await payment(database, "o-1")).refund_id
+    assert {balance.minor for balance in (await balances(database)).values()} == {0}
+
+
+async def test_a_refund_beside_the_end_of_the_dispute_waits_for_it(database):
+    await charge(database, "o-1", "tok_disputed")
+    refund_id = await one_behind_the_other(
+        database, partial(store.close_dispute, order_id="o-1"), partial(store.refund, order_id="o-1")
+    )
+    assert refund_id == (await payment(database, "o-1")).refund_id
 
 
 async def test_what_was_never_charged_cannot_be_refunded(database):

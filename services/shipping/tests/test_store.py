@@ -1,9 +1,11 @@
 """The rules that only a real Postgres can keep."""
 
 import asyncio
+from functools import partial
 
 import asyncpg
 import pytest
+from amends_testkit.service import one_behind_the_other
 from shop_shipping import store
 from shop_shipping.domain import Address, AlreadyBooked, Line, NoSlot, NotServed, ShipmentUnknown, Slots
 
@@ -54,6 +56,14 @@ async def test_an_order_is_shipped_once_even_by_two_at_once(database):
     results = await asyncio.gather(*(book(database, "o-1") for _ in range(3)), return_exceptions=True)
     assert sum(isinstance(result, AlreadyBooked) for result in results) == 2
     assert await slots(database) == [Slots("postal", "DE", available=4, booked=1)]
+
+
+async def test_a_booking_behind_the_last_one_finds_the_carrier_full(database):
+    await set_slots(database, "postal", 1)
+    first, second = (partial(store.book, order_id=name, address=HOME, lines=LINES) for name in ("o-1", "o-2"))
+    with pytest.raises(NoSlot):
+        await one_behind_the_other(database, first, second)
+    assert await slots(database) == [Slots("postal", "DE", available=0, booked=1)]
 
 
 async def test_many_bookings_at_once_fill_every_carrier_and_not_one_parcel_more(database):

@@ -1,6 +1,7 @@
 """What tests of a service on the chassis share: its database, a saga's call, and how a refusal is read."""
 
-from collections.abc import AsyncIterator, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from types import ModuleType
 from typing import Any
@@ -11,6 +12,8 @@ from amends_chassis.domain import IdentifierInvalid, Refused
 from amends_chassis.migrations import migrate
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from grpc_status import rpc_status
+
+from amends_testkit.waiting import eventually
 
 Metadata = Sequence[tuple[str, str]]
 
@@ -47,3 +50,26 @@ def refusals_of(domain: ModuleType) -> set[type[Refused]]:
     """Return every refusal that the rules of a domain raise, those of the chassis too."""
     own = {one for one in Refused.__subclasses__() if one.__module__ == domain.__name__}
     return own | {IdentifierInvalid}
+
+
+async def one_behind_the_other(
+    database: Database, first: Callable[[Any], Awaitable[Any]], second: Callable[[Any], Awaitable[Any]]
+) -> Any:
+    """Do two changes, each in a transaction (its argument), the second while the first is not yet committed.
+
+    The first commits once the second waits for its lock. Return what the second returns; raises what it raises.
+    """
+
+    async def follow() -> Any:
+        async with database.transaction() as transaction:
+            return await second(transaction)
+
+    async def waits() -> bool:
+        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        return bool(await database.pool.fetchval(query))
+
+    async with database.transaction() as transaction:
+        await first(transaction)
+        following = asyncio.create_task(follow())
+        await eventually(waits, what="the second change waits for the first")
+    return await following

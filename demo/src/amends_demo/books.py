@@ -1,0 +1,255 @@
+"""The books of the shop: what its four databases and the orchestrator's say, and not what a service says of them.
+
+`laws.py` judges them. Orders and runs are read first, because what is said about an ended order stays true: an order
+that is rejected was paid back before, and nobody charges it later. So a shop may be checked while it works.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, TypeAlias
+
+import asyncpg
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+Lines: TypeAlias = Mapping[str, int]
+"""Pieces by article."""
+
+DATABASES = ("orders", "orchestrator", "payments", "inventory", "shipping")
+COMPENSATING, PARKED, COMPLETED, COMPENSATED = 2, 3, 4, 5
+"""amends.saga.v1.RunState as the orchestrator stores it."""
+CONNECT = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """An order as the orders service keeps it."""
+
+    state: str
+    total: tuple[str, int]
+    """Currency and minor units."""
+    tracking_id: str
+    payment_id: str
+    attention: str
+    has_token: bool
+    is_finished: bool
+    """Nothing is left to do: a confirmed order's stock has left."""
+    lines: Lines
+
+
+@dataclass(frozen=True, slots=True)
+class Payment:
+    """A payment with its entries in the ledger, in their order."""
+
+    payment_id: str
+    state: str
+    amount: tuple[str, int]
+    entries: Sequence[str]
+    is_new: bool
+    """Perhaps charged after the orders were read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """What inventory keeps, kept or sold for an order."""
+
+    state: str
+    lines: Lines
+
+
+@dataclass(frozen=True, slots=True)
+class Shipment:
+    """A parcel."""
+
+    tracking_id: str
+    carrier: tuple[str, str]
+    """Country and carrier."""
+    lines: Lines
+
+
+@dataclass(frozen=True, slots=True)
+class Stock:
+    """All there is of one article, and what its movements sum to."""
+
+    received: int
+    available: int
+    reserved: int
+    sold: int
+    delivered: int
+    """The sum of its deliveries."""
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """Everything. Orders, payments, reservations, shipments and runs are by the order's id."""
+
+    orders: Mapping[str, Order]
+    runs: Mapping[str, int]
+    """The state of the run."""
+    gaps: Sequence[str]
+    """Orders whose run's journal has a gap."""
+    payments: Mapping[str, Payment]
+    unbalanced: Sequence[str]
+    """Ledger entries whose postings do not sum to zero."""
+    balances: Mapping[tuple[str, str], int]
+    """Account and currency to minor units."""
+    stock: Mapping[str, Stock]
+    reservations: Mapping[str, Reservation]
+    shipments: Mapping[str, Shipment]
+    slots: Mapping[tuple[str, str], int]
+    """Country and carrier to parcels booked."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Tell whether nothing was ever ordered, paid or run."""
+        return not (self.orders or self.runs or self.payments)
+
+    @property
+    def is_settled(self) -> bool:
+        """Tell whether nothing is on its way: no order is pending, and what was sold has left the shelf."""
+        pending = any(order.state == "pending" for order in self.orders.values())
+        return not pending and not any(one.reserved for one in self.stock.values())
+
+
+@asynccontextmanager
+async def opened(databases: Mapping[str, str]) -> AsyncIterator[dict[str, Connection]]:
+    """Open the five databases (name to URL) for reading, each as it is at its first statement.
+
+    Raises OSError, asyncpg.PostgresError.
+    """
+    async with AsyncExitStack() as stack:
+        connections: dict[str, Connection] = {}
+        for name in DATABASES:
+            connection = await asyncpg.connect(databases[name], timeout=CONNECT.total_seconds())
+            stack.push_async_callback(connection.close)
+            await stack.enter_async_context(connection.transaction(isolation="repeatable_read", readonly=True))
+            connections[name] = connection
+        yield connections
+
+
+async def read(databases: Mapping[str, str]) -> Books:
+    """Read the books from the databases (name to URL). Raises OSError, asyncpg.PostgresError."""
+    async with opened(databases) as connections:
+        return await read_from(connections)
+
+
+async def read_from(connections: Mapping[str, Connection]) -> Books:
+    """Read the books through open connections, by the names of `DATABASES`."""
+    orders, inventory = connections["orders"], connections["inventory"]
+    payments, shipping = connections["payments"], connections["shipping"]
+    began = await orders.fetchval("SELECT clock_timestamp() - interval '5 seconds'")
+    found_orders = await _orders(orders)
+    runs, gaps = await _runs(connections["orchestrator"])
+    return Books(
+        orders=found_orders,
+        runs=runs,
+        gaps=gaps,
+        payments=await _payments(payments, began),
+        unbalanced=[
+            row["entry_id"]
+            for row in await payments.fetch(
+                "SELECT entry_id FROM entry LEFT JOIN posting USING (entry_id) GROUP BY entry_id"
+                " HAVING coalesce(sum(minor), 1) <> 0"
+            )
+        ],
+        balances={
+            (row["account"], row["currency"]): int(row["minor"])
+            for row in await payments.fetch(
+                "SELECT account, currency, sum(minor) AS minor FROM posting JOIN entry USING (entry_id)"
+                " GROUP BY account, currency"
+            )
+        },
+        stock=await _stock(inventory),
+        reservations=await _reservations(inventory),
+        shipments=await _shipments(shipping),
+        slots={
+            (row["country"], row["carrier"]): row["booked"]
+            for row in await shipping.fetch("SELECT country, carrier, booked FROM slots")
+        },
+    )
+
+
+async def _orders(connection: Connection) -> dict[str, Order]:
+    lines = await _lines(connection, "SELECT order_id AS owner, sku, quantity FROM order_line")
+    rows = await connection.fetch(
+        "SELECT order_id, state, currency, total_minor, coalesce(tracking_id, '') AS tracking_id,"
+        " coalesce(payment_id, '') AS payment_id, coalesce(attention, '') AS attention,"
+        " card_token IS NOT NULL AS has_token, follow_up_at IS NULL AS is_finished FROM orders"
+    )
+    return {
+        row["order_id"]: Order(
+            row["state"],
+            (row["currency"], row["total_minor"]),
+            row["tracking_id"],
+            row["payment_id"],
+            row["attention"],
+            row["has_token"],
+            row["is_finished"],
+            lines.get(row["order_id"], {}),
+        )
+        for row in rows
+    }
+
+
+async def _runs(connection: Connection) -> tuple[dict[str, int], list[str]]:
+    rows = await connection.fetch(
+        "SELECT idempotency_key, state FROM run WHERE namespace = 'shop' AND saga = 'place-order'"
+    )
+    gaps = await connection.fetch(
+        "SELECT idempotency_key FROM run JOIN journal ON run_id = id WHERE namespace = 'shop' AND saga = 'place-order'"
+        " GROUP BY id, idempotency_key HAVING min(seq) <> 1 OR max(seq) <> count(*)"
+    )
+    return {row["idempotency_key"]: row["state"] for row in rows}, [row["idempotency_key"] for row in gaps]
+
+
+async def _payments(connection: Connection, began: Any) -> dict[str, Payment]:
+    rows = await connection.fetch(
+        "SELECT order_id, payment_id, state, currency, minor, charged_at >= $1 AS is_new,"
+        " ARRAY(SELECT kind FROM entry e WHERE e.payment_id = p.payment_id ORDER BY at, kind) AS entries"
+        " FROM payment p",
+        began,
+    )
+    return {
+        row["order_id"]: Payment(
+            row["payment_id"], row["state"], (row["currency"], row["minor"]), row["entries"], row["is_new"]
+        )
+        for row in rows
+    }
+
+
+async def _stock(connection: Connection) -> dict[str, Stock]:
+    rows = await connection.fetch(
+        "SELECT sku, received, available, reserved, sold, (SELECT coalesce(sum(quantity), 0)::bigint FROM movement m"
+        " WHERE m.sku = s.sku AND kind = 'receive') AS delivered FROM stock s"
+    )
+    return {
+        row["sku"]: Stock(row["received"], row["available"], row["reserved"], row["sold"], row["delivered"])
+        for row in rows
+    }
+
+
+async def _reservations(connection: Connection) -> dict[str, Reservation]:
+    lines = await _lines(connection, "SELECT reference AS owner, sku, quantity FROM movement WHERE kind = 'reserve'")
+    rows = await connection.fetch("SELECT order_id, state FROM reservation")
+    return {row["order_id"]: Reservation(row["state"], lines.get(row["order_id"], {})) for row in rows}
+
+
+async def _shipments(connection: Connection) -> dict[str, Shipment]:
+    lines = await _lines(connection, "SELECT tracking_id AS owner, sku, quantity FROM shipment_line")
+    rows = await connection.fetch("SELECT order_id, tracking_id, country, carrier FROM shipment")
+    return {
+        row["order_id"]: Shipment(
+            row["tracking_id"], (row["country"], row["carrier"]), lines.get(row["tracking_id"], {})
+        )
+        for row in rows
+    }
+
+
+async def _lines(connection: Connection, query: str) -> dict[str, dict[str, int]]:
+    """Return pieces by article for each owner; the lines of one article are added up."""
+    found: dict[str, dict[str, int]] = {}
+    for row in await connection.fetch(query):
+        pieces = found.setdefault(row["owner"], {})
+        pieces[row["sku"]] = pieces.get(row["sku"], 0) + row["quantity"]
+    return found

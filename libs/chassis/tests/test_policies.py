@@ -1,3 +1,4 @@
+import asyncio
 import json
 import os
 import sys
@@ -8,8 +9,11 @@ import grpc
 import pytest
 from amends_chassis.clients import Channel
 from amends_chassis.policies import PoliciesError, PolicySource, parse, repeatable
+from amends_chassis.pushback import LONGEST, NEVER, asked_pause
 from amends_embedded import Child
 from amends_testkit.waiting import eventually
+from google.rpc.error_details_pb2 import RetryInfo
+from google.rpc.status_pb2 import Status
 
 from .echo import Echo, Stub, serving
 
@@ -18,6 +22,14 @@ FIVE = timedelta(seconds=5)
 
 def text(**spec) -> str:
     return json.dumps({"version": 1, "policies": [{"name": "shop/default", **spec}]})
+
+
+def retry_info(seconds: int) -> bytes:
+    info = RetryInfo()
+    info.retry_delay.seconds = seconds
+    status = Status(code=8, message="busy")
+    status.details.add().Pack(info)
+    return status.SerializeToString()
 
 
 def mount(folder: Path, content: str, number: int) -> Path:
@@ -131,6 +143,58 @@ async def test_a_method_that_may_be_repeated_is_tried_as_often_as_the_policy_say
     finally:
         await server.stop(None)
     assert seen == ["GetRun"] * 3 + ["ResolveRun"]
+
+
+@pytest.mark.parametrize(
+    ("trailing", "pause"),
+    [
+        ((), None),
+        ((("grpc-retry-pushback-ms", "1500"),), timedelta(seconds=1.5)),
+        ((("grpc-retry-pushback-ms", "0"),), timedelta(0)),
+        ((("grpc-retry-pushback-ms", "-1"),), NEVER),
+        ((("grpc-retry-pushback-ms", "soon"),), NEVER),
+        ((("grpc-retry-pushback-ms", "9" * 400),), LONGEST),
+        ((("grpc-status-details-bin", b"\xff"),), None),
+        ((("grpc-status-details-bin", retry_info(20)),), timedelta(seconds=20)),
+        ((("grpc-status-details-bin", retry_info(10**11)),), LONGEST),
+        ((("grpc-status-details-bin", retry_info(-5)),), timedelta(0)),
+    ],
+)
+def test_what_a_server_asks_for_is_read_and_bounded(trailing, pause):
+    assert asked_pause(trailing) == pause
+
+
+@pytest.mark.parametrize(
+    ("pushback", "calls", "at_least"),
+    [("300", 2, 0.3), ("-1", 1, 0.0), ("60000", 1, 0.0)],
+)
+async def test_a_server_that_asks_for_a_pause_gets_it_within_the_policys_bounds(tmp_path, pushback, calls, at_least):
+    from amends.saga.v1 import run_service_pb2 as pb
+    from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
+
+    seen: list[float] = []
+
+    class Busy(grpc.GenericRpcHandler):
+        def service(self, details):
+            async def refuse(request, context):
+                seen.append(asyncio.get_running_loop().time())
+                asked = (("grpc-retry-pushback-ms", pushback),)
+                await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "busy", asked)
+
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    server = grpc.aio.server(handlers=[Busy()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    source = PolicySource(mount(tmp_path, text(attempts=2, backoff={"initial": "1ms", "max": "1ms"}), 1))
+    try:
+        async with Channel(f"127.0.0.1:{port}", policies=source) as channel:
+            with pytest.raises(grpc.aio.AioRpcError):
+                await RunServiceStub(channel).GetRun(pb.GetRunRequest())
+    finally:
+        await server.stop(None)
+    assert len(seen) == calls
+    assert seen[-1] - seen[0] >= at_least
 
 
 PROGRAM = """

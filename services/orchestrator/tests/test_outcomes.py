@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from amends_orchestrator.calls.outcome import BARRIER_TRAILER, CODES, DOMAIN, classify, is_failure
 from amends_orchestrator.calls.ports import Answer
-from amends_saga.engine.events import Call, Outcome
+from amends_saga.engine.events import PARKING_REASONS, Call, Outcome
 from amends_saga.plan import CallPlan, Kind
 
 GUARDED = CallPlan("test.v1.Test", "Do", Kind.GUARDED)
@@ -118,7 +118,22 @@ def test_what_never_left_this_process_is_a_clean_rejection():
     assert classify(GUARDED, Call.ACTION, unsent)[:2] == (Outcome.REJECTED, "REQUEST_TOO_LARGE")
 
 
+@pytest.mark.parametrize("call", Call)
+@pytest.mark.parametrize("method", [GUARDED, *PLAIN], ids=lambda method: method.kind.value)
+def test_an_answer_that_is_too_large_is_no_rejection_and_is_parked_by_name(method: CallPlan, call: Call):
+    unread = Answer(8, message="the answer is too large", too_large=True)
+    assert classify(method, call, unread)[:2] == (Outcome.UNKNOWN, "ANSWER_TOO_LARGE")
+    assert "ANSWER_TOO_LARGE" in PARKING_REASONS
+    assert not is_failure(unread)
+
+
+def test_a_read_whose_answer_is_too_large_is_rejected():
+    unread = Answer(8, message="the answer is too large", too_large=True)
+    assert classify(READ, Call.ACTION, unread)[:2] == (Outcome.REJECTED, "TOO_LARGE")
+
+
 def test_only_a_service_that_did_not_answer_counts_against_it():
-    assert {CODES[code] for code in CODES if is_failure(code)} == {
+    assert not is_failure(Answer(8, sent=False))
+    assert {CODES[code] for code in CODES if is_failure(Answer(code))} == {
         "CANCELLED", "UNKNOWN", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS",
     }  # fmt: skip

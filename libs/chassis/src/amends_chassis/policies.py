@@ -13,7 +13,7 @@ from collections.abc import Callable, Generator, Mapping
 from datetime import timedelta
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import grpc
 import structlog
@@ -28,8 +28,11 @@ from amends_resilience import (
     RetryPolicy,
     Selector,
     SystemClock,
+    deadline,
     match,
 )
+
+from amends_chassis.pushback import NEVER, asked_pause
 
 _log = structlog.get_logger(__name__)
 
@@ -218,10 +221,27 @@ class RetriedCall:
             try:
                 return await self._call
             except grpc.aio.AioRpcError as error:
-                if not self._policy.again(error.code().name, number) or not self._budget.withdraw():
+                pause = self._pause(error, number)
+                if pause is None or not self._budget.withdraw():
                     raise
-            await asyncio.sleep(self._policy.backoff.delay(number, random.random).total_seconds())
+            await asyncio.sleep(pause.total_seconds())
             number += 1
+
+    def _pause(self, error: grpc.aio.AioRpcError, number: int) -> timedelta | None:
+        """Return how long to wait before another attempt; None when there is none.
+
+        A server that asks for a pause gets it, and jitter on top; one that asks for more than the policy, or the
+        caller's deadline, allows for is not called again.
+        """
+        if not self._policy.again(error.code().name, number):
+            return None
+        asked = asked_pause(cast("Any", error.trailing_metadata()))
+        own = self._policy.backoff.delay(number, random.random)
+        if asked is None:
+            return own
+        left = deadline.remaining()
+        bound = self._policy.worst_case() if left is None else min(left, self._policy.worst_case())
+        return None if asked == NEVER or asked > bound else asked + own
 
     def cancel(self) -> bool:
         """Cancel the attempt under way."""

@@ -25,6 +25,8 @@ class Answer:
     reason: str = ""
     """For `ErrorInfo`; empty: no details."""
     text: str = ""
+    pause: timedelta | None = None
+    """For `RetryInfo`, with an error; None: no such detail."""
     delay: timedelta = timedelta()
     """Before the effect."""
     until: asyncio.Event | None = None
@@ -51,6 +53,10 @@ class Answer:
     def lost(cls, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, **fields: Any) -> Self:
         """Has its effect, but its answer is lost: the caller sees an error."""
         return cls(fields=fields, code=code, text="the answer was lost by the script")
+
+    def asking_for(self, pause: timedelta) -> Self:
+        """The same error, and that its caller waits so long before it calls again."""
+        return replace(self, pause=pause)
 
     def after(self, delay: timedelta) -> Self:
         """The same, later."""

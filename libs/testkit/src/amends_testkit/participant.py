@@ -145,7 +145,7 @@ class FakeParticipant:
             yield response.SerializeToString()
         await self._act(call, answer, method)
         if answer.code is not grpc.StatusCode.OK:
-            await _abort(context, answer.code, answer.reason, answer.text, ())
+            await _abort(context, answer.code, answer.reason, answer.text, (), answer.pause)
 
     async def _serve(self, method: MethodDescriptor, request: bytes, context: Any) -> bytes:
         call = self._receive(method, request, context)
@@ -174,7 +174,7 @@ class FakeParticipant:
                 self.barrier.after(call.key, call.operation, request, response)
         await asyncio.sleep(answer.lag.total_seconds())
         if answer.code is not grpc.StatusCode.OK:
-            await _abort(context, answer.code, answer.reason, answer.text, trailers)
+            await _abort(context, answer.code, answer.reason, answer.text, trailers, answer.pause)
         return response
 
     async def _act(self, call: Received, answer: Answer, method: MethodDescriptor) -> bytes:
@@ -230,12 +230,21 @@ def _guarded(method: MethodDescriptor) -> bool:
 
 
 async def _abort(
-    context: Any, code: grpc.StatusCode, reason: str, text: str, trailers: tuple[tuple[str, str], ...]
+    context: Any,
+    code: grpc.StatusCode,
+    reason: str,
+    text: str,
+    trailers: tuple[tuple[str, str], ...],
+    pause: timedelta | None = None,
 ) -> None:
     status = status_pb2.Status(code=code.value[0], message=text)
     if reason:
         detail = any_pb2.Any()
         detail.Pack(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN))
         status.details.append(detail)
+    if pause is not None:
+        asked = error_details_pb2.RetryInfo()
+        asked.retry_delay.FromTimedelta(pause)
+        status.details.add().Pack(asked)
     # Abort replaces the trailing metadata that was set before, so both go in here.
     await context.abort(code, text, (*trailers, *(rpc_status.to_status(status).trailing_metadata or ())))

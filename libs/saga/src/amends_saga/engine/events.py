@@ -48,6 +48,7 @@ class ParkReason(StrEnum):
     KEY_REUSED = "KEY_REUSED"
     NOT_GUARDED = "NOT_GUARDED"
     ACTION_UNKNOWN = "ACTION_UNKNOWN"
+    ANSWER_TOO_LARGE = "ANSWER_TOO_LARGE"
     EXPRESSION_FAILED = "EXPRESSION_FAILED"
     RETENTION_PASSED = "RETENTION_PASSED"
     WINDOW_PASSED = "WINDOW_PASSED"
@@ -72,7 +73,9 @@ class Effect(StrEnum):
 STEP_FENCED = "STEP_FENCED"
 """The barrier's reason for refusing an action that was voided or undone: proof that it never acts again."""
 
-PARKING_REASONS = frozenset({ParkReason.KEY_REUSED, ParkReason.NOT_GUARDED, ParkReason.ACTION_UNKNOWN})
+PARKING_REASONS = frozenset(
+    {ParkReason.KEY_REUSED, ParkReason.NOT_GUARDED, ParkReason.ACTION_UNKNOWN, ParkReason.ANSWER_TOO_LARGE}
+)
 """Reasons in an answer that no retry mends."""
 
 

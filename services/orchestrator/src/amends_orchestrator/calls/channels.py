@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc.aio
 from amends_chassis.dial import dial
+from amends_chassis.pushback import asked_pause
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
@@ -21,6 +22,9 @@ from amends_orchestrator.calls.targets import TargetRules
 
 _AMENDS = "amends-"
 _LONGEST_MESSAGE = 500
+_RESOURCE_EXHAUSTED = 8
+# What gRPC's core says, here and at a server, of an answer over a limit. That a request is too large begins otherwise.
+_ANSWER_TOO_LARGE = ("CLIENT: Received message larger than max", "SERVER: Sent message larger than max")
 _DETAILS = "grpc-status-details-bin"
 
 
@@ -91,8 +95,12 @@ def _failed(error: grpc.aio.AioRpcError) -> Answer:
             reason, domain = _error_info(value)
     code: int = error.code().value[0]
     # Text columns take no NUL, and nobody reads more than this.
-    message = (error.details() or "").replace("\0", " ")[:_LONGEST_MESSAGE]
-    return Answer(code, b"", message, reason[:100].replace("\0", " "), domain, _ours(trailing))
+    details = error.details() or ""
+    message = details.replace("\0", " ")[:_LONGEST_MESSAGE]
+    if code == _RESOURCE_EXHAUSTED and any(text in details for text in _ANSWER_TOO_LARGE):
+        return Answer(code, message=f"the answer is larger than AMENDS_MAX_MESSAGE_BYTES: {message}", too_large=True)
+    pause = asked_pause(trailing)
+    return Answer(code, b"", message, reason[:100].replace("\0", " "), domain, _ours(trailing), pause=pause)
 
 
 def _ours(trailing: Any) -> dict[str, str]:

@@ -72,9 +72,9 @@ def code_name(code: int) -> str:
     return CODES.get(code, "UNKNOWN")
 
 
-def is_failure(code: int) -> bool:
+def is_failure(answer: Answer) -> bool:
     """Whether an answer counts against the service for its circuit breaker: it did not or could not answer."""
-    return code_name(code) in _FAILURES
+    return answer.sent and not answer.too_large and code_name(answer.code) in _FAILURES
 
 
 def classify(method: CallPlan, call: Call, answer: Answer) -> Verdict:
@@ -84,6 +84,11 @@ def classify(method: CallPlan, call: Call, answer: Answer) -> Verdict:
     theirs = "" if answer.domain == DOMAIN or answer.reason in _RESERVED else answer.reason
     if not answer.sent:
         return Verdict(Outcome.REJECTED, answer.reason)
+    if answer.too_large:
+        # It was answered, so it most likely had its effect; asked again, it would be answered the same.
+        if method.kind is Kind.READ:
+            return Verdict(Outcome.REJECTED, "TOO_LARGE")
+        return Verdict(Outcome.UNKNOWN, ParkReason.ANSWER_TOO_LARGE)
     if method.kind is Kind.GUARDED:
         if ours in PARKING_REASONS:
             return Verdict(Outcome.UNKNOWN, ours)

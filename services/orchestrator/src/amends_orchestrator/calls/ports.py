@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from amends_resilience import RetryPolicy
@@ -34,6 +35,10 @@ class Answer:
     """Those that begin with `amends-`."""
     sent: bool = True
     """False when it is certain that nothing left this process."""
+    too_large: bool = False
+    """True when there was an answer, and it could not be read for its size: the call most likely had its effect."""
+    pause: timedelta | None = None
+    """How long the participant asks to be left alone; NEVER of the chassis: it asks not to be called again."""
 
 
 Invoke = Callable[..., Any]

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+from amends_chassis.pushback import NEVER
 from amends_resilience import RetryPolicy
 from amends_saga.engine import Phase, RunState, advance, awaited, bounded, stalled_since
 from amends_saga.engine import events as ev
@@ -405,7 +406,7 @@ class LiveRun:
         failed = True
         try:
             answer = await self._attempt(step, call, way)
-            failed = is_failure(answer.code) and answer.sent
+            failed = is_failure(answer)
         finally:
             passed.conclude(failed=failed)
         self.tell(ev.Replied(step, call, self._reply(step, call, answer, way.route.policy)))
@@ -438,8 +439,10 @@ class LiveRun:
         attempt = (at.attempts if call is ev.Call.ACTION else at.retries) + 1
         limited = bounded(plan, step, call) and self.state.phase is Phase.RUNNING
         retry_at = give_up_at = None
-        if not limited or policy.again(code_name(answer.code), attempt):
-            retry_at = now + policy.backoff.delay(attempt, random.random)
+        if not limited or (policy.again(code_name(answer.code), attempt) and answer.pause != NEVER):
+            # A participant that asks to be left alone for a while is, and one that asks for ever where a call cannot
+            # be given up gets the policy's own pause.
+            retry_at = now + policy.backoff.delay(attempt, random.random) + max(answer.pause or NO_PAUSE, NO_PAUSE)
         if limited:
             give_up_at = at.give_up_at or now + policy.worst_case()
         message = answer.message or code_name(answer.code)

@@ -21,8 +21,8 @@ from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untype
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
 from amends_chassis.domain import Refused
+from amends_chassis.types import DETAILS_KEY
 
-DETAILS_KEY = "grpc-status-details-bin"
 MESSAGE_BYTES = 2048
 """So long a message may be as it goes over the wire, where what is not printable ASCII is percent-encoded. Clients with
 the defaults of gRPC read 8 KiB of metadata, in which the message stands twice."""

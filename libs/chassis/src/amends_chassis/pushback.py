@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError
 from google.rpc.error_details_pb2 import RetryInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
-from amends_chassis.errors import DETAILS_KEY
+from amends_chassis.types import DETAILS_KEY
 
 PUSHBACK_KEY = "grpc-retry-pushback-ms"
 LONGEST = timedelta(minutes=5)

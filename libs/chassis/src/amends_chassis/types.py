@@ -12,6 +12,9 @@ else:
     Handler = grpc.RpcMethodHandler
     Context = grpc.aio.ServicerContext
 
+DETAILS_KEY = "grpc-status-details-bin"
+"""The trailing metadatum that carries google.rpc.Status."""
+
 Unary = Callable[[Any, Context], Awaitable[Any]]
 Stream = Callable[[Any, Context], AsyncIterator[Any]]
 Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]

@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 import pytest
-from amends_saga.definition import Document, Resources, compose, format_duration, parse_duration, read
+from amends_saga.definition import Document, Resources, compose, read
 from amends_saga.definition.nodes import to_json
 from hypothesis import given
 from hypothesis import strategies as st
@@ -15,26 +15,6 @@ def read_one(text: str) -> Resources:
 
 def codes_of(resources: Resources) -> list[str]:
     return [finding.code for finding in resources.findings]
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("100ms", 0.1), ("60s", 60), ("1m30s", 90), ("24h", 86_400), ("30d", 2_592_000), ("1.5s", 1.5), ("5us", 5e-6)],
-)
-def test_durations_are_read(text: str, seconds: float) -> None:
-    assert parse_duration(text) == timedelta(seconds=seconds)
-
-
-@pytest.mark.parametrize("text", ["", "60", "s", "1 s", "-1s", "1s ", "1e3s", "١s", "1y", "99999999d", "1s" * 30])
-def test_what_is_no_duration_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r"duration|years"):
-        parse_duration(text)
-
-
-@given(st.integers(1, 10**15))
-def test_a_duration_survives_writing_and_reading(micros: int) -> None:
-    value = timedelta(microseconds=micros)
-    assert parse_duration(format_duration(value)) == value
 
 
 def test_a_participant_is_read_with_all_its_fields() -> None:

@@ -139,7 +139,7 @@ def _left_by_up(given: Any) -> tuple[str, dict[str, str]]:
 
 
 def _time(option: str, text: str) -> timedelta:
-    from amends_saga.definition.durations import parse_duration
+    from amends_resilience.durations import parse_duration
 
     try:
         return parse_duration(text)

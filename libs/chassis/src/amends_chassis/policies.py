@@ -8,7 +8,6 @@ former policies in force. Called by `Runtime.channel` when AMENDS_RETRY_POLICIES
 import asyncio
 import json
 import random
-import re
 from collections.abc import Callable, Generator, Mapping
 from datetime import timedelta
 from functools import cache
@@ -31,6 +30,7 @@ from amends_resilience import (
     deadline,
     match,
 )
+from amends_resilience.durations import parse_duration
 
 from amends_chassis.pushback import NEVER, asked_pause
 
@@ -41,15 +41,6 @@ UNREADABLE = "policies.unreadable"
 CONFLICTED = "policies.conflict"
 FORMAT = 1
 EVERY = timedelta(seconds=1)
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|h|ms|us|m|s)")
-_UNITS = {
-    "d": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-    "ms": timedelta(milliseconds=1),
-    "us": timedelta(microseconds=1),
-}
 
 
 class PoliciesError(ValueError):
@@ -88,10 +79,10 @@ def _named(entry: Mapping[str, Any]) -> NamedPolicy:
 def _duration(text: str | None, default: timedelta) -> timedelta:
     if text is None:
         return default
-    parts = _PART.findall(text)
-    if "".join(number + unit for number, unit in parts) != text or not parts:
-        raise PoliciesError(f"{text!r} is no duration")
-    return sum((float(number) * _UNITS[unit] for number, unit in parts), timedelta())
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise PoliciesError(str(error)) from None
 
 
 def _backoff(given: Mapping[str, Any]) -> Backoff:

@@ -6,13 +6,13 @@ because that is how secrets are mounted. Such a file is read again whenever its 
 """
 
 import os
-import re
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
 import structlog
+from amends_resilience.durations import LONGEST, parse_duration
 from pydantic import BeforeValidator, Field, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
@@ -20,24 +20,17 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 _log = structlog.get_logger(__name__)
 
 UNREADABLE = "secret.unreadable"
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
-_UNITS = {
-    "ms": timedelta(milliseconds=1),
-    "s": timedelta(seconds=1),
-    "m": timedelta(minutes=1),
-    "h": timedelta(hours=1),
-    "d": timedelta(days=1),
-}
 
 
-def parse_duration(value: object) -> object:
-    """Turn `250ms`, `10s`, `5m`, `2h` or `30d` into a timedelta; leave anything else to pydantic (ISO 8601)."""
-    found = _DURATION.fullmatch(value.strip()) if isinstance(value, str) else None
-    return value if found is None else float(found[1]) * _UNITS[found[2]]
+def _read_duration(value: object) -> object:
+    """Turn a duration's text into a timedelta; leave ISO 8601 to pydantic. Raises ValueError."""
+    if not isinstance(value, str) or value.strip().startswith("P"):
+        return value
+    return parse_duration(value.strip())
 
 
-Duration = Annotated[timedelta, BeforeValidator(parse_duration)]
-"""A setting that is a length of time: `10s` and the like, or ISO 8601 (`PT10S`)."""
+Duration = Annotated[timedelta, BeforeValidator(_read_duration), Field(ge=timedelta(0), le=LONGEST)]
+"""A setting that is a length of time up to a hundred years: `10s`, `1m30s` and the like, or ISO 8601 (`PT10S`)."""
 
 PositiveDuration = Annotated[Duration, Field(gt=timedelta(0))]
 

@@ -6,9 +6,10 @@ Called by the CLI and by CI; the orchestrator sends findings as messages and nee
 from collections.abc import Sequence
 from typing import Any
 
+from amends_resilience.durations import format_duration
+
 from amends_saga import codes
 from amends_saga.check.figures import SagaFigures, product
-from amends_saga.definition import format_duration
 from amends_saga.findings import Finding, Severity
 
 WIDTH = 120

@@ -5,6 +5,8 @@ Each is a pure function over the model; called by `checker`.
 
 from collections.abc import Iterator
 
+from amends_resilience.durations import format_duration
+
 from amends_saga import codes
 from amends_saga.analysis import Method, Model, StepModel
 from amends_saga.check.rule import Rule
@@ -254,8 +256,6 @@ def plain_step(model: Model) -> Iterator[Finding]:
 
 
 def _days(action: Method) -> str:
-    from amends_saga.definition import format_duration
-
     assert action.facts.window is not None
     return format_duration(action.facts.window)
 

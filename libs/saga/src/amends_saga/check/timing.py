@@ -6,11 +6,12 @@ Each is a pure function over the model; called by `checker`.
 from collections.abc import Iterator
 from datetime import timedelta
 
+from amends_resilience.durations import format_duration
+
 from amends_saga import codes
 from amends_saga.analysis import Model
 from amends_saga.check.figures import layers, longest_path, product, worst_case_of
 from amends_saga.check.rule import Rule
-from amends_saga.definition import format_duration
 from amends_saga.findings import Finding
 from amends_saga.plan import Kind
 

@@ -1,7 +1,6 @@
 """Reads Saga, Participant, RetryPolicy and SagaRun resources from YAML or JSON, with the place of every node kept."""
 
 from amends_saga.definition.documents import Document, Resources, read
-from amends_saga.definition.durations import format_duration, parse_duration
 from amends_saga.definition.nodes import Node, NodeKind, SourceText, compose
 from amends_saga.definition.resources import (
     API_VERSION,
@@ -35,7 +34,5 @@ __all__ = [
     "SourceText",
     "Step",
     "compose",
-    "format_duration",
-    "parse_duration",
     "read",
 ]

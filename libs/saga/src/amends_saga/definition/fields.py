@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import TypeVar
 
+from amends_resilience.durations import parse_duration
+
 from amends_saga import codes
-from amends_saga.definition.durations import parse_duration
 from amends_saga.definition.nodes import Node, NodeKind, scalar
 from amends_saga.findings import Code, Finding, choices
 

@@ -1,12 +1,14 @@
-"""Durations as resources write them: `100ms`, `60s`, `1m30s`, `24h`, `30d`.
+"""The one grammar of durations: `100ms`, `60s`, `1m30s`, `24h`, `30d`, at most a hundred years.
 
-Called by the reader of resources and by whoever shows a duration to a person.
+Sagas, retry policies, SagaRuns, settings and options all write durations, so all of them read them here.
 """
 
 import re
 from datetime import timedelta
 
 LONGEST = timedelta(days=36_600)
+"""A hundred years: far beyond any use, and far below what `datetime` arithmetic overflows at."""
+LONGEST_TEXT = 40
 _UNITS = {
     "d": timedelta(days=1),
     "h": timedelta(hours=1),
@@ -25,10 +27,12 @@ def parse_duration(text: str) -> timedelta:
     """
     total, position = timedelta(0), 0
     while match := _PART.match(text, position):
+        if float(match[1]) * _UNITS[match[2]].total_seconds() > LONGEST.total_seconds():
+            raise ValueError(f"`{text[:LONGEST_TEXT]}` is longer than a hundred years")
         total += float(match[1]) * _UNITS[match[2]]
         position = match.end()
-    if position == 0 or position != len(text) or len(text) > 40:
-        raise ValueError(f"`{text[:40]}` is no duration")
+    if position == 0 or position != len(text) or len(text) > LONGEST_TEXT:
+        raise ValueError(f"`{text[:LONGEST_TEXT]}` is no duration")
     if total > LONGEST:
         raise ValueError(f"`{text}` is longer than a hundred years")
     return total

@@ -154,7 +154,7 @@ breaking: setup ## Contracts against the last release (or AGAINST=REVISION): not
 
 .PHONY: typecheck
 typecheck: setup ## mypy --strict over every package
-	@$(PY) -m mypy $(SOURCES) tools tests examples/own-services/server.py
+	@$(PY) -m mypy $(SOURCES) tools tests operator/tests examples/own-services/server.py
 
 .PHONY: format
 format: setup ## Format the Python code and the contracts

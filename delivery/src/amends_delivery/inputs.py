@@ -126,7 +126,7 @@ def folders_of_tests(root: Path, base: str) -> list[str]:
         found |= {"tests/charts", "tests/argocd"} if name.startswith(("charts/", "argocd/")) else set()
         found |= {"/".join(name.split("/")[:2])} if name.startswith("tests/") else set()
     if "operator" in found:
-        found |= {"tests/operator", "tests/kubernetes"}
+        found.add("tests/kubernetes")
     return sorted(name for name in found - {"."} if next((root / name).rglob("test_*.py"), None))
 
 

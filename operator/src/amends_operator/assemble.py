@@ -21,6 +21,7 @@ from amends_chassis import logs
 from prometheus_client import CollectorRegistry
 
 from amends_operator import watching
+from amends_operator.definitions.base import Tools
 from amends_operator.definitions.compiled import CompiledPolicies
 from amends_operator.definitions.mounting import Pods
 from amends_operator.definitions.participant import ParticipantReconciler
@@ -37,8 +38,9 @@ from amends_operator.orchestrator import Orchestrator
 from amends_operator.peering import Turn
 from amends_operator.queue import WorkQueue
 from amends_operator.resync import Resync
-from amends_operator.runs.deletion import Deletion
-from amends_operator.runs.reconciler import RunLimits, RunReconciler
+from amends_operator.runs.actions import RunActions
+from amends_operator.runs.observed import RunLimits
+from amends_operator.runs.reconciler import RunReconciler
 from amends_operator.settings import Settings
 
 STARTED = "operator.started"
@@ -49,7 +51,7 @@ DEFINITION_WORKERS = 4
 RUN_WORKERS = 32
 """Also so many starts at once: more would make each of them slower, and slow ones cost more writes."""
 SOON = timedelta(seconds=1)
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Operator:
@@ -66,28 +68,38 @@ class Operator:
         self._turn = Turn(self._client, settings, self._turned)
         events = Events(self._client, socket.gethostname())
         statuses = Statuses(self._client, self.objects, events)
-        common: tuple[Any, ...] = (
-            self._client,
-            self.objects,
-            statuses,
-            self._orchestrator,
-            settings.resync,
-            self.poke,
+        tools = Tools(
+            client=self._client,
+            objects=self.objects,
+            statuses=statuses,
+            orchestrator=self._orchestrator,
+            resync=settings.resync,
+            look_again=self.look_again,
         )
-        deletion = Deletion(self._client, self.objects, self._orchestrator, events, settings.deletion_patience)
-        limits = RunLimits(settings.quick, settings.slowest_look, settings.run_ttl, settings.resync)
-        runs = RunReconciler(
-            self._client, self.objects, statuses, self._orchestrator, deletion, events, limits, self._poke_soon
+        limits = RunLimits(
+            quick=settings.quick,
+            slowest_look=settings.slowest_look,
+            ttl=settings.run_ttl,
+            resync=settings.resync,
+            deletion_patience=settings.deletion_patience,
         )
-        self._policies = PolicyReconciler(*common)
+        actions = RunActions(
+            client=self._client,
+            objects=self.objects,
+            statuses=statuses,
+            orchestrator=self._orchestrator,
+            events=events,
+            refresh_saga=self._look_soon,
+        )
+        self._policies = PolicyReconciler(tools)
         pods = Pods(self._client, settings.policies_config_map) if settings.touch_pods else None
         compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map, pods)
         self._compiled = WorkQueue("compiled", compiled.reconcile, workers=1, admit=self._turn.wait)
         self._queues: dict[Kind, WorkQueue[Key]] = {
-            Kind.SAGA: self._queue(Kind.SAGA, SagaReconciler(*common).reconcile),
-            Kind.PARTICIPANT: self._queue(Kind.PARTICIPANT, ParticipantReconciler(*common).reconcile),
+            Kind.SAGA: self._queue(Kind.SAGA, SagaReconciler(tools).reconcile),
+            Kind.PARTICIPANT: self._queue(Kind.PARTICIPANT, ParticipantReconciler(tools).reconcile),
             Kind.POLICY: self._queue(Kind.POLICY, self._reconcile_policy),
-            Kind.RUN: self._queue(Kind.RUN, runs.reconcile, RUN_WORKERS),
+            Kind.RUN: self._queue(Kind.RUN, RunReconciler(actions, limits).reconcile, RUN_WORKERS),
         }
         for kind in Kind:
             self._watch_figures(kind)
@@ -98,7 +110,7 @@ class Operator:
             self._beats,
             self._turn,
             settings,
-            self.poke,
+            self.look_again,
             self._metrics.orphans.set,
         )
 
@@ -122,12 +134,12 @@ class Operator:
     def _changed(self, key: Key) -> None:
         self._queues[key.kind].add(key)
 
-    def poke(self, keys: Iterable[Key]) -> None:
-        """Something that these objects depend on may have changed."""
+    def look_again(self, keys: Iterable[Key]) -> None:
+        """Have these objects looked at, because something that they depend on may have changed."""
         for key in keys:
             self._queues[key.kind].add(key)
 
-    def _poke_soon(self, key: Key) -> None:
+    def _look_soon(self, key: Key) -> None:
         if self.objects.get(key) is not None:
             self._queues[key.kind].add_after(key, SOON)
 
@@ -145,7 +157,7 @@ class Operator:
             await self._wait_for_crds()
             for watch in watching.watches(self._settings):
                 self._beats.expect(watch)
-            log.info(
+            _log.info(
                 STARTED, namespaces=list(self._settings.namespaces), orchestrator=self._settings.orchestrator_target
             )
             await self._live()
@@ -153,7 +165,7 @@ class Operator:
             await server.close()
             await self._orchestrator.close()
             await self._client.close()
-            log.info(STOPPED)
+            _log.info(STOPPED)
 
     async def _live(self) -> None:
         chosen = self._settings
@@ -198,7 +210,7 @@ class Operator:
             if not missing:
                 return
             if not said:
-                log.warning(NO_CRDS, missing=sorted(missing))
+                _log.warning(NO_CRDS, missing=sorted(missing))
                 said = True
             await asyncio.sleep(0.5)
 
@@ -220,7 +232,7 @@ def main(settings: Settings) -> int:
     try:
         asyncio.run(live())
     except (LoginError, OSError) as error:
-        log.critical(CANNOT_START, error=f"{type(error).__name__}: {error}")
+        _log.critical(CANNOT_START, error=f"{type(error).__name__}: {error}")
         return 1
     return 0
 

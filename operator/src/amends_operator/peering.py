@@ -26,7 +26,7 @@ UNREADABLE = "peering.unreadable"
 LOOK = timedelta(seconds=1)
 LIFETIME = timedelta(seconds=20)
 """How long after its last sign an instance counts as alive."""
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Turn:
@@ -60,7 +60,7 @@ class Turn:
             try:
                 self._set(await self._highest())
             except ApiError as error:  # whoever's turn it was keeps it: nobody can be written to now
-                log.debug(UNREADABLE, why=str(error))
+                _log.debug(UNREADABLE, why=str(error))
             await asyncio.sleep(LOOK.total_seconds())
 
     def _set(self, ours: bool) -> None:
@@ -73,7 +73,7 @@ class Turn:
             self._ours.clear()
         self._changed(ours)
         if self._settings.peering is not None:
-            log.info(WORKS if ours else WAITS, priority=self.priority, identity=self.identity)
+            _log.info(WORKS if ours else WAITS, priority=self.priority, identity=self.identity)
 
     async def _highest(self) -> bool:
         """Whether no instance that is alive has our priority or a higher one, anywhere where we would work."""

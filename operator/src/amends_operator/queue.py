@@ -20,10 +20,10 @@ from amends_resilience import Backoff
 K = TypeVar("K")
 FAILED = "reconcile.failed"
 BACKOFF = Backoff(initial=timedelta(milliseconds=250), maximum=timedelta(seconds=15))
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
-class Again(Exception):
+class RetryLaterError(Exception):
     """Raised by a reconciler that cannot go on now, for a reason that is no defect: it is called again later."""
 
     def __init__(self, why: str, after: timedelta | None = None) -> None:
@@ -115,12 +115,12 @@ class WorkQueue(Generic[K]):
     async def _attempt(self, key: K) -> timedelta | None:
         try:
             delay = await self._reconcile(key)
-        except Again as again:
+        except RetryLaterError as error:
             self._observe(False)
-            return again.after or self._pause(key)
+            return error.after or self._pause(key)
         except Exception:
             self._observe(False)
-            log.exception(FAILED, queue=self.name, key=str(key))
+            _log.exception(FAILED, queue=self.name, key=str(key))
             return self._pause(key)
         self._observe(True)
         self._failures.pop(key, None)

@@ -20,6 +20,7 @@ from amends_operator.kube.client import ApiError, Client, NotFoundError
 from amends_operator.kube.objects import Key, Kind, Objects, key_of
 from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
 from amends_operator.peering import Turn
+from amends_operator.runs.values import UID_KEY
 from amends_operator.settings import Settings
 
 LISTED = "resync.listed"
@@ -28,12 +29,11 @@ POSTPONED = "resync.postponed"
 SHORTEST = timedelta(seconds=1)
 SOON = timedelta(seconds=30)
 PATIENCE = timedelta(seconds=10)
-_KEY = "sagarun/"
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Resync:
-    """The safety net. `poke` brings keys to their reconcilers."""
+    """The safety net. `look_again` brings keys to their reconcilers."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Resync:
         beats: Heartbeats,
         turn: Turn,
         settings: Settings,
-        poke: Callable[[Iterable[Key]], None],
+        look_again: Callable[[Iterable[Key]], None],
         orphans: Callable[[float], None],
     ) -> None:
         self._client = client
@@ -52,7 +52,7 @@ class Resync:
         self._beats = beats
         self._turn = turn
         self._settings = settings
-        self._poke = poke
+        self._look_again = look_again
         self._orphans = orphans
         self.listed = False
         """Whether everything was listed once: before that nothing counts as gone."""
@@ -67,7 +67,7 @@ class Resync:
             try:
                 await self.once(listing=listing)
             except (ApiError, AwayError, RefusedError) as error:
-                log.warning(POSTPONED, why=str(error))
+                _log.warning(POSTPONED, why=str(error))
                 pause = min(SHORTEST, relist)
             else:
                 pause = relist if listing else min(SOON, relist)
@@ -99,7 +99,7 @@ class Resync:
             except NotFoundError:
                 if former is not None:
                     self._objects.vanished(kind, former)
-        log.debug(LISTED, kind=kind.value, namespace=namespace, found=len(there))
+        _log.debug(LISTED, kind=kind.value, namespace=namespace, found=len(there))
 
     async def _compare(self) -> None:
         """What is in force without an object goes to its reconciler, which asks the API server again."""
@@ -113,14 +113,18 @@ class Resync:
                 key = Key(kind, info.namespace, info.name)
                 if self._settings.serves(info.namespace) and is_ours(info.manifest) and self._objects.get(key) is None:
                     gone.append(key)
-        self._poke(gone)
+        self._look_again(gone)
 
     async def _count_orphans(self) -> None:
         uids = {body["metadata"]["uid"] for _, body in self._objects.of(Kind.RUN)}
         left = 0
         for run in await self._orchestrator.open_runs():
             key = run.idempotency_key
-            if key.startswith(_KEY) and key.removeprefix(_KEY) not in uids and self._settings.serves(run.namespace):
+            if (
+                key.startswith(UID_KEY)
+                and key.removeprefix(UID_KEY) not in uids
+                and self._settings.serves(run.namespace)
+            ):
                 left += 1
-                log.warning(LEFT, namespace=run.namespace, run_id=run.run_id, saga=run.saga)
+                _log.warning(LEFT, namespace=run.namespace, run_id=run.run_id, saga=run.saga)
         self._orphans(left)

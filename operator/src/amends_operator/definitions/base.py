@@ -9,6 +9,7 @@ import base64
 import binascii
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 from urllib.parse import quote
@@ -16,26 +17,38 @@ from urllib.parse import quote
 import structlog
 
 from amends.saga.v1 import definition_service_pb2 as pb
-from amends_operator.definitions.findings import errors_of, reason_of, told
+from amends_operator.definitions.findings import condition_message, errors_of, reason_of
 from amends_operator.definitions.manifest import is_ours
 from amends_operator.kube.client import ApiError, Client, NotFoundError
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import HANDLED, Body, Key, Objects, asked_of, generation_of
 from amends_operator.kube.statuses import AWAY, Statuses, carried
 from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
-from amends_operator.queue import Again
+from amends_operator.queue import RetryLaterError
 
 TAKEN_OUT = "definitions.taken_out"
 CONTINUED = "definitions.still_there"
 UNSAID = "definitions.status_postponed"
 STAYS = "\nThe version that was in force before stays in force."
-log = structlog.get_logger(__name__)
-
-Poke = Callable[[Iterable[Key]], None]
+_log = structlog.get_logger(__name__)
 
 
 class MissingDescriptorsError(Exception):
     """The ConfigMap that a resource names is not there, or holds no such key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tools:
+    """What the reconcilers of definitions work with."""
+
+    client: Client
+    objects: Objects
+    statuses: Statuses
+    orchestrator: Orchestrator
+    resync: timedelta
+    """How often what is in force is compared again."""
+    look_again: Callable[[Iterable[Key]], None]
+    """Asks for another look at these objects soon, because something that they depend on may have changed."""
 
 
 class DefinitionReconciler(ABC):
@@ -44,24 +57,19 @@ class DefinitionReconciler(ABC):
     stays: tuple[str, ...] = ()
     """Fields of the status that stay while nothing can be asked."""
 
-    def __init__(
-        self,
-        client: Client,
-        objects: Objects,
-        statuses: Statuses,
-        orchestrator: Orchestrator,
-        resync: timedelta,
-        poke: Poke,
-    ) -> None:
-        self._client = client
-        self._objects = objects
-        self._statuses = statuses
-        self._orchestrator = orchestrator
-        self._resync = resync
-        self._poke = poke
+    def __init__(self, tools: Tools) -> None:
+        self._client = tools.client
+        self._objects = tools.objects
+        self._statuses = tools.statuses
+        self._orchestrator = tools.orchestrator
+        self._resync = tools.resync
+        self._look_again = tools.look_again
 
     async def reconcile(self, key: Key) -> timedelta | None:
-        """Does what the object as it is now needs. Raises Again when the orchestrator or the API server is away."""
+        """Do what the object as it is now needs; return after how long to look again.
+
+        Raises RetryLaterError when the orchestrator or the API server is away.
+        """
         body = self._objects.get(key)
         try:
             if body is None:
@@ -74,11 +82,11 @@ class DefinitionReconciler(ABC):
         except AwayError as error:
             if body is not None:
                 await self._waiting(key, body, str(error))
-            raise Again(str(error)) from None
+            raise RetryLaterError(str(error)) from None
         except NotFoundError:
             return None  # deleted meanwhile; the watch, or the next list, says so
         except ApiError as error:
-            raise Again(str(error)) from None
+            raise RetryLaterError(str(error)) from None
 
     @abstractmethod
     async def _apply(self, key: Key, body: Body) -> timedelta | None:
@@ -99,10 +107,10 @@ class DefinitionReconciler(ABC):
             return
         try:
             self._objects.seen(key.kind, await self._client.read(key))
-            log.info(CONTINUED, kind=key.kind.value, object=key.full_name)
+            _log.info(CONTINUED, kind=key.kind.value, object=key.full_name)
         except NotFoundError:
             await self._take_out(key)
-            log.info(TAKEN_OUT, kind=key.kind.value, object=key.full_name)
+            _log.info(TAKEN_OUT, kind=key.kind.value, object=key.full_name)
 
     async def _say(self, key: Key, body: Body, fields: Mapping[str, Any], wanted: Sequence[Condition]) -> None:
         """Writes what this look has found; that it is ready, or no more, is also an event."""
@@ -123,7 +131,7 @@ class DefinitionReconciler(ABC):
         try:
             await self._statuses.put(key, body, fields, wanted)
         except ApiError as error:  # the next attempt says it
-            log.debug(UNSAID, kind=key.kind.value, object=key.full_name, why=str(error))
+            _log.debug(UNSAID, kind=key.kind.value, object=key.full_name, why=str(error))
 
     def _reference(self, spec: Mapping[str, Any]) -> Mapping[str, str] | None:
         """The ConfigMap that a spec names; what is none is for the checker to complain about."""
@@ -156,7 +164,7 @@ class DefinitionReconciler(ABC):
 def refusal(findings: Sequence[pb.Finding], *, in_force: bool) -> list[Condition]:
     """What to say when the checker finds errors."""
     errors = errors_of(findings)
-    message = told(errors) + (STAYS if in_force else "")
+    message = condition_message(errors) + (STAYS if in_force else "")
     return [Condition(kind, False, reason_of(errors), message) for kind in ("Accepted", "Ready")]
 
 

@@ -15,7 +15,7 @@ import structlog
 from amends_operator.definitions.mounting import Pods
 from amends_operator.kube.client import APPLY, ApiError, Client, NotFoundError
 from amends_operator.kube.objects import Body, Kind, Objects
-from amends_operator.queue import Again
+from amends_operator.queue import RetryLaterError
 
 KEY = "policies.json"
 FORMAT = 1
@@ -23,7 +23,7 @@ COMPILED = "policies.compiled"
 NOT_OURS = "policies.name_taken"
 MANAGED_BY = "app.kubernetes.io/managed-by"
 OPERATOR = "amends-operator"
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class CompiledPolicies:
@@ -37,7 +37,10 @@ class CompiledPolicies:
         self._name = name
 
     async def reconcile(self, namespace: str) -> timedelta | None:
-        """Makes the ConfigMap of a namespace what its policies are. Raises Again when the API server is away."""
+        """Make the ConfigMap of a namespace what its policies are.
+
+        Raises RetryLaterError when the API server is away.
+        """
         path = f"/api/v1/namespaces/{namespace}/configmaps/{self._name}"
         policies = list(self._objects.of(Kind.POLICY, namespace))
         try:
@@ -46,7 +49,7 @@ class CompiledPolicies:
                 return None
             labels = ((found or {}).get("metadata") or {}).get("labels") or {}
             if found is not None and labels.get(MANAGED_BY) != OPERATOR:
-                log.error(NOT_OURS, namespace=namespace, config_map=self._name)
+                _log.error(NOT_OURS, namespace=namespace, config_map=self._name)
                 return None
             before = _before(found)
             entries = [entry for _, body in policies if (entry := _entry(body, before)) is not None]
@@ -54,11 +57,11 @@ class CompiledPolicies:
             text = json.dumps({"version": FORMAT, "policies": entries}, indent=1, sort_keys=True) + "\n"
             if found is None or (found.get("data") or {}).get(KEY) != text:
                 await self._client.call("PATCH", f"{path}?fieldManager={OPERATOR}&force=true", self._made(text), APPLY)
-                log.info(COMPILED, namespace=namespace, policies=len(entries))
+                _log.info(COMPILED, namespace=namespace, policies=len(entries))
             if self._pods is not None:
                 await self._pods.tell(namespace, text)
         except ApiError as error:
-            raise Again(str(error)) from None
+            raise RetryLaterError(str(error)) from None
         return None
 
     async def _found(self, path: str) -> Body | None:

@@ -45,7 +45,7 @@ def reason_of(findings: Sequence[pb.Finding]) -> str:
     return _REFS.get(first.code, "CheckFailed")
 
 
-def told(findings: Sequence[pb.Finding]) -> str:
+def condition_message(findings: Sequence[pb.Finding]) -> str:
     """The first of them for a condition's message, one to a line."""
     lines = [_line(finding) for finding in findings[:_SHOWN]]
     if len(findings) > _SHOWN:
@@ -59,7 +59,7 @@ def _line(finding: pb.Finding) -> str:
     return f"{finding.code}{place}{excerpt}: {finding.message} {finding.hint}".rstrip()
 
 
-def shown(findings: Iterable[pb.Finding]) -> list[dict[str, Any]]:
+def status_entries(findings: Iterable[pb.Finding]) -> list[dict[str, Any]]:
     """All of them for the status."""
     found = []
     for finding in list(findings)[:MOST]:

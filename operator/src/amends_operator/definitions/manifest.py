@@ -34,7 +34,7 @@ _FIRST = {
                 "call",
                 "request",
             ),
-            *("compensate", "deadline", "stalledAfter", "identity", "methods", "callers", "timeout", "attempts"),
+            *("compensate", "deadline", "stalledAfter", "methods", "callers", "timeout", "attempts"),
             *("descriptors", "steps"),
         )
     )

@@ -20,7 +20,7 @@ ANNOTATION = f"{GROUP}/policy"
 TOUCHED = "policies.pods_touched"
 NOT_TOUCHED = "policies.pods_not_touched"
 AT_ONCE = 8
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Pods:
@@ -41,11 +41,11 @@ class Pods:
             waiting = iter([name async for name in self._behind(namespace, digest)])
             touched = await asyncio.gather(*(self._some(namespace, waiting, digest) for _ in range(AT_ONCE)))
         except ApiError as error:  # the kubelet will look by itself
-            log.warning(NOT_TOUCHED, namespace=namespace, why=str(error))
+            _log.warning(NOT_TOUCHED, namespace=namespace, why=str(error))
             return
         self._told[namespace] = digest
         if sum(touched):
-            log.info(TOUCHED, namespace=namespace, pods=sum(touched))
+            _log.info(TOUCHED, namespace=namespace, pods=sum(touched))
 
     async def _behind(self, namespace: str, digest: str) -> Any:
         """Names of the pods that mount it and were not told of this."""

@@ -10,14 +10,14 @@ from datetime import timedelta
 from typing import Any
 
 from amends.saga.v1 import definition_service_pb2 as pb
-from amends_operator.definitions.base import DefinitionReconciler, MissingDescriptorsError, refusal, refused
-from amends_operator.definitions.findings import shown
+from amends_operator.definitions.base import DefinitionReconciler, MissingDescriptorsError, Tools, refusal, refused
+from amends_operator.definitions.findings import status_entries
 from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import Body, Key, Kind, asks_again
 from amends_operator.kube.statuses import carried
 from amends_operator.orchestrator import RefusedError
-from amends_operator.queue import Again
+from amends_operator.queue import RetryLaterError
 
 _METHODS = 500
 _SAGAS = 100
@@ -28,8 +28,8 @@ class ParticipantReconciler(DefinitionReconciler):
 
     stays = ("methods", "callable", "usedBy", "usedByCount")
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, tools: Tools) -> None:
+        super().__init__(tools)
         self._given: dict[Key, str] = {}
         """Digests of the descriptors handed over."""
 
@@ -48,12 +48,12 @@ class ParticipantReconciler(DefinitionReconciler):
                 if not answer.accepted:
                     return await self._refused(key, body, list(answer.findings), in_force=info is not None)
                 self._given[key] = digest
-                findings, info = shown(answer.findings), answer.participant
+                findings, info = status_entries(answer.findings), answer.participant
         except MissingDescriptorsError as error:
             wanted = [Condition(kind, False, "DescriptorsNotFound", str(error)) for kind in ("ResolvedRefs", "Ready")]
             fields = {"phase": "Refused", **carried(body, self.stays)}
             await self._say(key, body, fields, wanted)
-            raise Again(str(error)) from None
+            raise RetryLaterError(str(error)) from None
         except RefusedError as error:
             await self._say(key, body, {"phase": "Refused", **carried(body, self.stays)}, refused(error))
             return self._resync
@@ -65,7 +65,11 @@ class ParticipantReconciler(DefinitionReconciler):
         return next((info for info in found if info.name == key.name), None)
 
     async def _refused(self, key: Key, body: Body, findings: list[pb.Finding], *, in_force: bool) -> timedelta | None:
-        fields = {"phase": "Refused", "findings": shown(findings), **(carried(body, self.stays) if in_force else {})}
+        fields = {
+            "phase": "Refused",
+            "findings": status_entries(findings),
+            **(carried(body, self.stays) if in_force else {}),
+        }
         await self._say(key, body, fields, refusal(findings, in_force=in_force))
         return self._resync
 
@@ -98,9 +102,9 @@ class ParticipantReconciler(DefinitionReconciler):
         await self._say(key, body, fields, wanted)
         generation = body["metadata"]["generation"]
         if before != {"phase": fields["phase"], "methods": methods, "observedGeneration": generation}:
-            self._poke(saga for saga, _ in self._objects.of(Kind.SAGA))
+            self._look_again(saga for saga, _ in self._objects.of(Kind.SAGA))
         if not info.ready:
-            raise Again(info.message)
+            raise RetryLaterError(info.message)
         return self._resync
 
     async def _in_force(self, key: Key) -> str | None:
@@ -110,7 +114,7 @@ class ParticipantReconciler(DefinitionReconciler):
     async def _take_out(self, key: Key) -> None:
         await self._orchestrator.delete_participant(key.namespace, key.name)
         self._given.pop(key, None)
-        self._poke(saga for saga, _ in self._objects.of(Kind.SAGA))
+        self._look_again(saga for saga, _ in self._objects.of(Kind.SAGA))
 
 
 def _method(method: pb.MethodInfo) -> dict[str, Any]:

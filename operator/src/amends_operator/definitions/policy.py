@@ -7,7 +7,7 @@ from typing import Any
 
 from amends.saga.v1 import definition_service_pb2 as pb
 from amends_operator.definitions.base import DefinitionReconciler, refusal, refused
-from amends_operator.definitions.findings import shown
+from amends_operator.definitions.findings import status_entries
 from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import Body, Key, Kind, asks_again
@@ -32,7 +32,7 @@ class PolicyReconciler(DefinitionReconciler):
                 answer = await self._orchestrator.apply_policy(manifest, key.namespace)
                 if not answer.accepted:
                     return await self._refused(key, body, list(answer.findings), in_force=info is not None)
-                findings = shown(answer.findings)
+                findings = status_entries(answer.findings)
                 info = await self._info(key)
         except RefusedError as error:
             await self._say(key, body, {"phase": "Refused", **carried(body, self.stays)}, refused(error))
@@ -49,18 +49,22 @@ class PolicyReconciler(DefinitionReconciler):
         }
         await self._say(key, body, fields, _conditions(conflicts))
         if before != {"phase": fields["phase"], "observedGeneration": body["metadata"]["generation"]}:
-            self._poke_others(key)
+            self._look_at_others(key)
         return self._resync
 
     async def _refused(self, key: Key, body: Body, findings: list[pb.Finding], *, in_force: bool) -> timedelta | None:
-        fields = {"phase": "Refused", "findings": shown(findings), **(carried(body, self.stays) if in_force else {})}
+        fields = {
+            "phase": "Refused",
+            "findings": status_entries(findings),
+            **(carried(body, self.stays) if in_force else {}),
+        }
         await self._say(key, body, fields, refusal(findings, in_force=in_force))
         return self._resync
 
-    def _poke_others(self, key: Key) -> None:
+    def _look_at_others(self, key: Key) -> None:
         """Conflicts are shown on both sides, and sagas may fit or no longer fit their deadlines."""
         others = [other for other, _ in self._objects.of(Kind.POLICY, key.namespace) if other != key]
-        self._poke([*others, *(saga for saga, _ in self._objects.of(Kind.SAGA, key.namespace))])
+        self._look_again([*others, *(saga for saga, _ in self._objects.of(Kind.SAGA, key.namespace))])
 
     async def _used_by(self, key: Key, body: Body) -> list[str]:
         selected = set((body["spec"].get("selector") or {}).get("participants") or [])
@@ -80,7 +84,7 @@ class PolicyReconciler(DefinitionReconciler):
 
     async def _take_out(self, key: Key) -> None:
         await self._orchestrator.delete_policy(key.namespace, key.name)
-        self._poke_others(key)
+        self._look_at_others(key)
 
 
 def _conditions(conflicts: list[str]) -> list[Condition]:

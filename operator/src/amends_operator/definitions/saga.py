@@ -7,8 +7,8 @@ from datetime import timedelta
 from typing import Any
 
 from amends.saga.v1 import definition_service_pb2 as pb
-from amends_operator.definitions.base import STAYS, DefinitionReconciler, MissingDescriptorsError, refused
-from amends_operator.definitions.findings import errors_of, reason_of, shown, told, unresolved
+from amends_operator.definitions.base import STAYS, DefinitionReconciler, MissingDescriptorsError, Tools, refused
+from amends_operator.definitions.findings import condition_message, errors_of, reason_of, status_entries, unresolved
 from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import Body, Key, Kind, asks_again, generation_of
@@ -24,8 +24,8 @@ class SagaReconciler(DefinitionReconciler):
 
     stays = ("digest", "steps", "participants", "runs", "digests")
 
-    def __init__(self, *arguments: Any) -> None:
-        super().__init__(*arguments)
+    def __init__(self, tools: Tools) -> None:
+        super().__init__(tools)
         self._checked: dict[Key, int] = {}
         """What stood around each Saga when it was checked last."""
 
@@ -49,12 +49,12 @@ class SagaReconciler(DefinitionReconciler):
             checked = await self._orchestrator.check(manifest, key.namespace)
             if errors_of(checked):
                 return await (self._not_ready if same else self._refused)(key, body, checked, info)
-            findings = shown(checked)
+            findings = status_entries(checked)
             if not settled:
                 answer = await self._orchestrator.apply_saga(manifest, key.namespace)
                 if not answer.accepted:
                     return await self._refused(key, body, list(answer.findings), info)
-                findings, info = shown(answer.findings), await self._info(key) or answer.saga
+                findings, info = status_entries(answer.findings), await self._info(key) or answer.saga
         assert info is not None
         self._checked[key] = stood
         if not info.ready:
@@ -88,7 +88,7 @@ class SagaReconciler(DefinitionReconciler):
         self, key: Key, body: Body, findings: list[pb.Finding], info: pb.SagaInfo | None
     ) -> timedelta | None:
         errors, outside = errors_of(findings), unresolved(findings)
-        reason, message = reason_of(errors), told(errors)
+        reason, message = reason_of(errors), condition_message(errors)
         if info is not None:
             message += STAYS
         wanted = [
@@ -96,7 +96,11 @@ class SagaReconciler(DefinitionReconciler):
             _refs(outside),
             Condition("Ready", False, reason, message),
         ]
-        fields = {"phase": "Refused", "findings": shown(findings), **(_facts(info) if info is not None else {})}
+        fields = {
+            "phase": "Refused",
+            "findings": status_entries(findings),
+            **(_facts(info) if info is not None else {}),
+        }
         await self._say(key, body, fields, wanted)
         return self._resync
 
@@ -106,13 +110,15 @@ class SagaReconciler(DefinitionReconciler):
         """In force, but what it refers to is not as it was."""
         assert info is not None
         errors = errors_of(findings)
-        reason, message = (reason_of(errors), told(errors)) if errors else ("ContractChanged", info.message)
+        reason, message = (
+            (reason_of(errors), condition_message(errors)) if errors else ("ContractChanged", info.message)
+        )
         wanted = [
             Condition("Accepted", True, "Accepted", f"in force for new runs as {info.digest[:12]}"),
             Condition("ResolvedRefs", False, reason, message),
             Condition("Ready", False, reason, message),
         ]
-        fields = {"phase": "NotReady", "findings": shown(findings), **_facts(info)}
+        fields = {"phase": "NotReady", "findings": status_entries(findings), **_facts(info)}
         await self._say(key, body, fields, wanted)
         return self._resync
 
@@ -132,7 +138,7 @@ class SagaReconciler(DefinitionReconciler):
                 for run, seen in self._objects.of(Kind.RUN, key.namespace)
                 if "endedAt" not in (seen.get("status") or {}) and (seen.get("spec") or {}).get("saga") == key.name
             )
-            self._poke([*waiting, *(other for kind in _USED for other, _ in self._objects.of(kind))])
+            self._look_again([*waiting, *(other for kind in _USED for other, _ in self._objects.of(kind))])
         return self._resync
 
     async def _in_force(self, key: Key) -> str | None:
@@ -149,7 +155,7 @@ _USED = (Kind.PARTICIPANT, Kind.POLICY)
 
 def _refs(outside: list[pb.Finding]) -> Condition:
     if outside:
-        return Condition("ResolvedRefs", False, reason_of(outside), told(outside))
+        return Condition("ResolvedRefs", False, reason_of(outside), condition_message(outside))
     return Condition("ResolvedRefs", True, "Resolved", "every service, method and message was found")
 
 

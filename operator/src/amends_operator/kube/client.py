@@ -21,7 +21,7 @@ from amends_resilience import Backoff
 from amends_operator.kube.login import session_of
 from amends_operator.kube.objects import GROUP, VERSION, Body, Key, Kind
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 API_RETRIED = "kubernetes.call_again"
 TIMEOUT = aiohttp.ClientTimeout(total=20, sock_connect=5)
 BACKOFF = Backoff(initial=timedelta(milliseconds=200), maximum=timedelta(seconds=10))
@@ -131,7 +131,7 @@ class Client:
                 raise ApiError(status, message)
             if attempt < self._attempts:
                 pause = after or BACKOFF.delay(attempt, random.random)
-                log.debug(API_RETRIED, verb=verb, path=path, status=status, again_in=pause.total_seconds())
+                _log.debug(API_RETRIED, verb=verb, path=path, status=status, again_in=pause.total_seconds())
                 await asyncio.sleep(pause.total_seconds())
         raise ApiError(status, message)
 

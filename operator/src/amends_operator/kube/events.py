@@ -16,7 +16,7 @@ from amends_operator.kube.objects import API_VERSION, NAMES, Body, Key
 
 EVENT_LOST = "kubernetes.event_lost"
 LONGEST = 1000
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Events:
@@ -66,4 +66,4 @@ class Events:
         except ConflictError:
             return  # it is there already: a former try was cut off after it
         except ApiError as error:
-            log.warning(EVENT_LOST, object=key.full_name, reason=reason, why=str(error))
+            _log.warning(EVENT_LOST, object=key.full_name, reason=reason, why=str(error))

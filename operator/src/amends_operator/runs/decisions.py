@@ -1,8 +1,9 @@
-"""What a person decided about a run, as annotations or spec.resolution, carried to the orchestrator once.
+"""What a person decided about a run, read from annotations or spec.resolution. Pure.
 
 `amends.dev/retry`, `amends.dev/skip`, `amends.dev/compensate` and `amends.dev/park` have the reason as value;
 `amends.dev/actor`, `amends.dev/effect` and `amends.dev/result` go with them. The expected state is the parked record
-that the status showed, so a decision that is sent twice, after a crash for example, is refused the second time.
+that the status shows, never the one that the run has now: the person has not seen that. So a decision that is sent
+twice, after a crash for example, is refused the second time.
 """
 
 from __future__ import annotations
@@ -32,9 +33,10 @@ _LONGEST = 1000
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """One decision. `id` is the same for the same decision, however often it is read."""
+    """One decision of a person about a run."""
 
     id: str
+    """The same for the same decision, however often it is read."""
     action: str
     reason: str
     actor: str
@@ -45,7 +47,7 @@ class Decision:
     """The annotations that it was read from, to be taken off when it is done."""
 
     def request(self, run_id: str) -> pb.ResolveRunRequest:
-        """As the orchestrator takes it. Raises ValueError with a sentence for people."""
+        """Return the request to the orchestrator. Raises ValueError with a sentence for people."""
         request = pb.ResolveRunRequest(
             run_id=run_id,
             resolution=ACTIONS[self.action],
@@ -58,8 +60,12 @@ class Decision:
             request.result.update(self._result())
         return request
 
+    def cancels(self, run: run_pb2.Run) -> bool:
+        """Tell whether it asks for the compensation of a run that goes forward, so that there is nothing to resolve."""
+        return self.action == "compensate" and run.state == run_pb2.RUN_STATE_RUNNING and not self.expected_seq
+
     def is_in(self, timeline: Iterable[run_pb2.RunEvent]) -> bool:
-        """Whether it is recorded already."""
+        """Tell whether the journal has recorded it, after the record that it was made about."""
         return any(
             event.seq > self.expected_seq and event.actor == self.actor and self.reason in event.message
             for event in timeline
@@ -80,14 +86,14 @@ class Decision:
         return dict(exact(found))
 
 
-def decision_of(body: Body, run: run_pb2.Run) -> Decision | None:
-    """The decision that an object carries and that was not carried out yet; annotations before the spec."""
+def decision_of(body: Body) -> Decision | None:
+    """Return the decision that an object carries and that was not carried out yet; annotations go before the spec."""
     annotations: Mapping[str, str] = body["metadata"].get("annotations") or {}
     status = body.get("status") or {}
     done = (status.get("lastResolution") or {}).get("id")
     for action in ACTIONS:
         if f"{GROUP}/{action}" in annotations:
-            return _annotated(body, annotations, action, run)
+            return _annotated(body, annotations, action)
     given = (body.get("spec") or {}).get("resolution")
     if given is None or not isinstance(given, Mapping) or resolution_problems(given):
         return None
@@ -103,9 +109,8 @@ def decision_of(body: Body, run: run_pb2.Run) -> Decision | None:
     return None if decision.id == done else decision
 
 
-def _annotated(body: Body, annotations: Mapping[str, str], action: str, run: run_pb2.Run) -> Decision:
-    shown = ((body.get("status") or {}).get("parked") or {}).get("seq")
-    expected = int(shown) if shown is not None else run.parked.seq
+def _annotated(body: Body, annotations: Mapping[str, str], action: str) -> Decision:
+    expected = int(((body.get("status") or {}).get("parked") or {}).get("seq", 0))
     name = f"{GROUP}/{action}"
     beside = [f"{GROUP}/{other}" for other in _BESIDE if f"{GROUP}/{other}" in annotations]
     said = json.dumps([action, expected, *(annotations[other] for other in (name, *beside))])

@@ -1,4 +1,4 @@
-"""What a SagaRun's spec may say, asked again of what the API server let through. Pure.
+"""Checks a SagaRun's spec again after the API server has let it through. Pure.
 
 The schema says the same, and refuses first; an API server whose schema is older, or was edited, must not make anything
 run that it should not. Definitions are asked by the orchestrator's checker.
@@ -10,10 +10,11 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from amends_operator.runs.values import is_duration
+from amends_operator.runs.values import UID_KEY, positive_duration
 
 _SAGA = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 _LONGEST = 1000
+_LONGEST_KEY = 255
 Check = Callable[[Any], bool]
 
 
@@ -29,15 +30,24 @@ def _seq(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
+def _duration(value: Any) -> bool:
+    return positive_duration(value) is not None
+
+
+def _key(value: Any) -> bool:
+    return _text(value) and len(value) <= _LONGEST_KEY and value.isprintable() and not value.startswith(UID_KEY)
+
+
 def _one_of(*names: str) -> Check:
     return lambda value: isinstance(value, str) and value in names
 
 
 _SPEC: dict[str, tuple[Check, str]] = {
     "saga": (lambda value: isinstance(value, str) and _SAGA.fullmatch(value) is not None, "the name of a Saga"),
+    "key": (_key, f"1 to {_LONGEST_KEY} printable characters, and cannot begin with {UID_KEY}"),
     "input": (_mapping, "a mapping"),
     "suspend": (lambda value: isinstance(value, bool), "true or false"),
-    "ttlAfterEnd": (is_duration, "a duration of more than zero, e.g. 24h"),
+    "ttlAfterEnd": (_duration, "a duration of more than zero and at most a hundred years, e.g. 24h"),
     "onDeletion": (_one_of("Compensate", "Abandon"), "Compensate or Abandon"),
     "resolution": (_mapping, "a mapping"),
 }
@@ -52,7 +62,7 @@ _RESOLUTION: dict[str, tuple[Check, str]] = {
 
 
 def problems_of(spec: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a spec, a sentence each."""
+    """Return what is wrong with a spec, a sentence each."""
     found = _problems("spec", spec, _SPEC, required=("saga",))
     resolution = spec.get("resolution")
     if isinstance(resolution, Mapping):
@@ -61,7 +71,7 @@ def problems_of(spec: Mapping[str, Any]) -> list[str]:
 
 
 def resolution_problems(resolution: Mapping[str, Any]) -> list[str]:
-    """What is wrong with a decision in the spec."""
+    """Return what is wrong with a decision in the spec."""
     return _problems("spec.resolution", resolution, _RESOLUTION, ("action", "reason", "actor", "expectedSeq"))
 
 

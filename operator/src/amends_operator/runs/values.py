@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, TypeGuard
+from typing import Any
 
+from amends_resilience.durations import parse_duration
+
+UID_KEY = "sagarun/"
+"""What keys that are made of a UID begin with; spec.key may not."""
 _EXACT = 2**53
-_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(d|h|ms|us|m|s)")
-_WHOLE = re.compile(r"([0-9]{1,9}(\.[0-9]{1,6})?(d|h|ms|us|m|s))+")
-_UNITS = {
-    "d": timedelta(days=1),
-    "h": timedelta(hours=1),
-    "m": timedelta(minutes=1),
-    "s": timedelta(seconds=1),
-    "ms": timedelta(milliseconds=1),
-    "us": timedelta(microseconds=1),
-}
 
 
-def run_key(uid: str) -> str:
-    """The idempotency key of a SagaRun's run: the same UID never starts a second one."""
-    return f"sagarun/{uid}"
+def key_of_run(body: Mapping[str, Any]) -> str:
+    """Return the idempotency key of a SagaRun's run: spec.key, or else one that no other object has."""
+    given = (body.get("spec") or {}).get("key")
+    return given if isinstance(given, str) and given else f"{UID_KEY}{body['metadata']['uid']}"
 
 
 def exact(value: Any) -> Any:
-    """JSON as google.protobuf.Struct can carry it: whole numbers beyond a double's reach become texts, which the
-    canonical JSON of protobuf allows."""
+    """Return JSON as google.protobuf.Struct can carry it.
+
+    Whole numbers beyond a double's reach become texts, which the canonical JSON of protobuf allows.
+    """
     if isinstance(value, dict):
         return {name: exact(item) for name, item in value.items()}
     if isinstance(value, list):
@@ -39,15 +36,14 @@ def exact(value: Any) -> Any:
 
 
 def digest_of(value: Any) -> str:
-    """A short digest of JSON, whatever the order of its fields."""
+    """Return a short digest of JSON, whatever the order of its fields."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:16]
 
 
-def is_duration(value: Any) -> TypeGuard[str]:
-    """Whether it is a duration of more than zero."""
-    return isinstance(value, str) and _WHOLE.fullmatch(value) is not None and duration(value) > timedelta()
-
-
-def duration(text: str) -> timedelta:
-    """A duration that the schema has let through, e.g. `1m30s`."""
-    return sum((float(number) * _UNITS[unit] for number, unit in _PART.findall(text)), timedelta())
+def positive_duration(value: Any) -> timedelta | None:
+    """Return the duration of more than zero that `value` writes, None when it is none."""
+    try:
+        found = parse_duration(value) if isinstance(value, str) else timedelta()
+    except ValueError:
+        return None
+    return found if found > timedelta() else None

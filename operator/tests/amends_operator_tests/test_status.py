@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import pytest
 from amends_operator.kube.conditions import Condition, conditions, difference, transitions
 from amends_operator.runs.spec import problems_of
-from amends_operator.runs.values import exact, is_duration
+from amends_operator.runs.values import exact, positive_duration
 from amends_operator.runs.view import conditions_of, fields_of, has_ended, timeline_of
 
 from amends.saga.v1 import run_pb2
@@ -94,13 +94,26 @@ def test_a_spec_that_no_schema_has_looked_at_is_told_what_is_wrong(spec: dict, p
 
 def test_a_good_spec_has_no_problem() -> None:
     resolution = {"action": "Skip", "reason": "r", "actor": "a", "expectedSeq": 0, "effect": "None", "result": {}}
-    whole = {"saga": "a", "input": {}, "suspend": False, "ttlAfterEnd": "1d12h", "onDeletion": "Abandon"}
+    whole = {
+        "saga": "a",
+        "input": {},
+        "suspend": False,
+        "ttlAfterEnd": "1d12h",
+        "key": "order-7",
+        "onDeletion": "Abandon",
+    }
     assert problems_of(whole | {"resolution": resolution}) == []
 
 
-@pytest.mark.parametrize(("text", "good"), [("1m30s", True), ("0.5s", True), ("0ms", False), ("5", False), (5, False)])
-def test_durations_are_those_of_the_schema(text: object, good: bool) -> None:
-    assert is_duration(text) is good
+@pytest.mark.parametrize("ttl", ["0ms", "5", 5, "999999999d", "999999999d1d", "36601d"])
+def test_a_time_after_the_end_that_is_no_duration_is_refused(ttl: object) -> None:
+    assert "spec.ttlAfterEnd must be a duration" in "; ".join(problems_of({"saga": "a", "ttlAfterEnd": ttl}))
+    assert positive_duration(ttl) is None
+
+
+@pytest.mark.parametrize("key", ["", "a" * 256, "a\nb", "sagarun/6f1e", 7])
+def test_a_key_that_nobody_could_start_with_is_refused(key: object) -> None:
+    assert "spec.key must be" in "; ".join(problems_of({"saga": "a", "key": key}))
 
 
 def test_whole_numbers_beyond_a_double_become_texts() -> None:

@@ -4,7 +4,6 @@ from typing import Any
 
 import pytest
 from amends_operator.kube.objects import Key, Kind, Objects, key_of
-from amends_operator.runs.deletion import FINALIZER, Deletion
 
 
 def run(uid: str, version: int, **metadata: Any) -> dict[str, Any]:
@@ -51,37 +50,3 @@ def test_a_run_made_again_under_its_name_does_not_hide_the_one_before(objects: O
     assert known is not None
     assert known["metadata"]["uid"] == "b"
     assert remembered(objects) == ["a"]
-
-
-async def test_a_run_whose_finalizer_somebody_took_off_is_not_undone(objects: Objects) -> None:
-    """The body is the last that was seen, and may be from before the deletion. Nobody is asked: there is nobody."""
-    nobody: Any = None
-    deletion = Deletion(nobody, objects, nobody, nobody, nobody)
-    key = key_of(Kind.RUN, run("a", 1))
-    objects.seen(Kind.RUN, run("a", 1, finalizers=[FINALIZER]))
-    objects.vanished(Kind.RUN, run("a", 1, finalizers=[FINALIZER]))
-    await deletion.vanished(key)
-    assert objects.deleted == {}
-
-
-async def test_a_run_that_went_without_a_finalizer_is_asked_about(objects: Objects) -> None:
-    asked: list[str] = []
-
-    class Asked(Exception):
-        pass
-
-    class Orchestrator:
-        async def run_of_key(self, namespace: str, key: str) -> None:
-            asked.append(f"{namespace} {key}")
-            raise Asked
-
-    nobody: Any = None
-    orchestrator: Any = Orchestrator()
-    deletion = Deletion(nobody, objects, orchestrator, nobody, nobody)
-    objects.seen(Kind.RUN, run("a", 1))
-    objects.vanished(Kind.RUN, run("a", 1))
-    key = key_of(Kind.RUN, run("a", 1))
-    with pytest.raises(Asked):
-        await deletion.vanished(key)
-    assert asked == ["shop sagarun/a"]
-    assert remembered(objects) == ["a"], "it is tried again"

@@ -5,7 +5,7 @@ from collections import Counter
 from datetime import timedelta
 
 import pytest
-from amends_operator.queue import Again, WorkQueue
+from amends_operator.queue import RetryLaterError, WorkQueue
 from amends_resilience import Backoff
 from amends_testkit.waiting import eventually
 
@@ -22,7 +22,7 @@ async def stop(task: asyncio.Task[None]) -> None:
         await task
 
 
-async def test_a_key_that_is_added_twice_while_it_waits_is_done_once():
+async def test_a_key_that_is_added_twice_while_it_waits_is_done_once() -> None:
     done: Counter[str] = Counter()
 
     async def reconcile(key: str) -> None:
@@ -38,7 +38,7 @@ async def test_a_key_that_is_added_twice_while_it_waits_is_done_once():
     await stop(task)
 
 
-async def test_a_key_that_is_added_while_it_is_worked_on_is_done_once_more_and_never_twice_at_once():
+async def test_a_key_that_is_added_while_it_is_worked_on_is_done_once_more_and_never_twice_at_once() -> None:
     gate, began = asyncio.Event(), asyncio.Event()
     done: Counter[str] = Counter()
     at_once: list[int] = []
@@ -63,8 +63,8 @@ async def test_a_key_that_is_added_while_it_is_worked_on_is_done_once_more_and_n
     await stop(task)
 
 
-@pytest.mark.parametrize("failure", [Again("not yet"), RuntimeError("a defect")], ids=["again", "defect"])
-async def test_what_failed_is_tried_again_until_it_works(failure: Exception):
+@pytest.mark.parametrize("failure", [RetryLaterError("not yet"), RuntimeError("a defect")], ids=["again", "defect"])
+async def test_what_failed_is_tried_again_until_it_works(failure: Exception) -> None:
     seen: list[bool] = []
     attempts = Counter[str]()
 
@@ -81,7 +81,7 @@ async def test_what_failed_is_tried_again_until_it_works(failure: Exception):
     await stop(task)
 
 
-async def test_an_earlier_time_that_was_asked_for_stands():
+async def test_an_earlier_time_that_was_asked_for_stands() -> None:
     done = Counter[str]()
 
     async def reconcile(key: str) -> None:

@@ -37,6 +37,9 @@ WRONG_TYPE = _code("AM009", "Value of the wrong type", "YAML guesses types; a gu
 BAD_VALUE = _code("AM010", "Value out of bounds", "The value has the right type and no meaning.")
 BAD_NAME = _code("AM011", "Malformed name", "Names are parts of keys, addresses and expressions.")
 DUPLICATE_RESOURCE = _code("AM012", "Resource given twice", "Only one of the two would be in force.")
+NOT_VERIFIED = _code(
+    "AM013", "A field that is not acted upon", "A safeguard that is written down and not enforced is worse than none."
+)
 
 # Participants and contracts
 UNKNOWN_PARTICIPANT = _code("AM020", "No Participant for the service", "Only a Participant has an address.")

@@ -1,4 +1,4 @@
-"""Makes of an object the text that the orchestrator gets: YAML in the order in which people write it.
+"""Writes an object as the text that the orchestrator gets: YAML in the order in which people write it.
 
 The orchestrator keeps the text, so it also tells what of a Saga, Participant or RetryPolicy is in force, and by the
 mark at its end that it came from Kubernetes: only those are taken out of force when their object is gone.
@@ -42,7 +42,7 @@ _FIRST = {
 
 
 def manifest_of(key: Key, body: Body, spec: Mapping[str, Any] | None = None) -> pb.Manifest:
-    """The manifest of an object; `spec` stands in for its own where something had to be filled in."""
+    """Return the manifest of an object; `spec` stands in for its own where something had to be filled in."""
     shown = dict(spec if spec is not None else body.get("spec") or {})
     shown.pop("suspend", None)
     document = {
@@ -56,7 +56,7 @@ def manifest_of(key: Key, body: Body, spec: Mapping[str, Any] | None = None) -> 
 
 
 def is_ours(text: str) -> bool:
-    """Whether a text in force came from here."""
+    """Tell whether a text that is in force came from Kubernetes."""
     return _OURS.search(text) is not None
 
 

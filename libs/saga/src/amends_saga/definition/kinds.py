@@ -33,6 +33,7 @@ from amends_saga.findings import Finding, choices
 
 IDEMPOTENCY = ("ONCE", "IDEMPOTENT", "KEYED", "NO_SIDE_EFFECTS")
 OUTCOMES = ("ok", "rejected", "unknown")
+LONGEST_KEY = 255
 _PARTICIPANT = (
     "service",
     "target",
@@ -45,7 +46,7 @@ _PARTICIPANT = (
     "suspend",
 )
 _ENTRY = ("name", "guarded", "compensatedBy", "idempotency", "window", "outcomes")
-_RUN = ("saga", "input", "suspend", "ttlAfterEnd", "onDeletion", "resolution")
+_RUN = ("saga", "key", "input", "suspend", "ttlAfterEnd", "onDeletion", "resolution")
 _POLICY = ("selector", "timeout", "attempts", "backoff", "retryOn", "budget", "circuitBreaker", "bulkhead", "suspend")
 
 
@@ -65,8 +66,12 @@ def participant(metadata: Metadata, spec: Node, findings: list[Finding]) -> Part
             hint = "Use lower case letters, digits and dashes, at most 63."
             fields.add(codes.BAD_NAME, node, f"`{name[:80]}` cannot name a namespace.", hint)
     retention, given = fields.duration("barrierRetention"), descriptors(fields)
-    identity, calls = fields.text("identity") or "", fields.texts("calls") or ()
+    calls = fields.texts("calls") or ()
     fields.flag("suspend")
+    identity = fields.node_of("identity")
+    if identity is not None:
+        hint = "Leave it out. Who may reach the service is for its network policy or its mesh to say."
+        fields.add(codes.NOT_VERIFIED, identity, "This release does not verify `identity`.", hint)
     if service is None or target is None or service_node is None:
         return None
     return Participant(
@@ -75,7 +80,6 @@ def participant(metadata: Metadata, spec: Node, findings: list[Finding]) -> Part
         target=target,
         service_node=service_node,
         methods_node=methods_node,
-        identity=identity,
         all_methods=every,
         methods=entries,
         callers=tuple(name for name, _ in callers),
@@ -227,6 +231,7 @@ def _bulkhead(fields: Fields) -> BulkheadPolicy:
 def _operators_own(fields: Fields) -> None:
     """Reads what only the operator acts on, so that a mistake in it is found without a cluster too."""
     fields.flag("suspend")
+    _run_key(fields)
     fields.duration("ttlAfterEnd")
     fields.choice("onDeletion", ("Compensate", "Abandon"))
     decided = ("action", "reason", "actor", "expectedSeq")
@@ -234,6 +239,18 @@ def _operators_own(fields: Fields) -> None:
     if part is not None:
         part.choice("action", ("Retry", "Skip", "Compensate", "Park"))
         part.choice("effect", ("Happened", "None"))
+
+
+def _run_key(fields: Fields) -> None:
+    node, key = fields.node_of("key"), fields.text("key")
+    if node is None or key is None:
+        return
+    if not 1 <= len(key) <= LONGEST_KEY or not key.isprintable():
+        message = f"`key` must have 1 to {LONGEST_KEY} printable characters."
+        fields.add(codes.BAD_VALUE, node, message, "Use what names the work, e.g. the number of the order.")
+    elif key.startswith("sagarun/"):
+        hint = "Choose another beginning: keys made of a SagaRun's UID begin so."
+        fields.add(codes.BAD_VALUE, node, "`key` must not begin with sagarun/.", hint)
 
 
 def saga_run(metadata: Metadata, spec: Node, findings: list[Finding]) -> SagaRun | None:

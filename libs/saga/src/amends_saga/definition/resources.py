@@ -123,7 +123,6 @@ class Participant:
     target: str
     service_node: Node
     methods_node: Node | None
-    identity: str = ""
     all_methods: bool = False
     methods: Mapping[str, MethodEntry] = field(default_factory=dict)
     callers: tuple[str, ...] = ()

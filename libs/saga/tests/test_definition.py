@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 from amends_saga.definition import Document, Resources, compose, read
 from amends_saga.definition.nodes import to_json
+from amends_saga.definition.offsets import place_at
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -25,7 +26,6 @@ metadata: {name: payments, namespace: shop}
 spec:
   service: shop.payments.v1.PaymentService
   target: dns:///payments.shop.svc.cluster.local:50051
-  identity: spiffe://shop/ns/shop/sa/payments
   methods:
     - "*"
     - {name: Charge, guarded: true, compensatedBy: Refund}
@@ -48,6 +48,38 @@ spec:
     assert payments.barrier_retention == timedelta(days=30)
     assert payments.grants("shop")
     assert not payments.grants("default")
+
+
+def test_an_identity_that_nothing_would_verify_is_refused() -> None:
+    resources = read_one(
+        HEAD
+        + """kind: Participant
+metadata: {name: payments, namespace: shop}
+spec:
+  service: shop.payments.v1.PaymentService
+  target: dns:///payments.shop.svc.cluster.local:50051
+  identity: spiffe://shop/ns/shop/sa/payments
+"""
+    )
+    assert codes_of(resources) == ["AM013"]
+    assert "does not verify `identity`" in resources.findings[0].message
+
+
+@pytest.mark.parametrize(
+    ("key", "good"),
+    [
+        ("order-7", True),
+        ('"7"', True),
+        ("a" * 255, True),
+        ("a" * 256, False),
+        ('""', False),
+        (r'"a\nb"', False),
+        ("sagarun/1", False),
+    ],
+)
+def test_the_key_of_a_run_is_one_that_it_can_be_started_with(key: str, good: bool) -> None:
+    resources = read_one(HEAD + f"kind: SagaRun\nmetadata: {{name: a}}\nspec: {{saga: a, key: {key}}}\n")
+    assert codes_of(resources) == ([] if good else ["AM010"])
 
 
 def test_a_retry_policy_is_read_with_all_its_fields() -> None:
@@ -215,5 +247,5 @@ def test_each_character_of_a_scalar_is_found_in_the_text(yaml: str, value: str) 
     assert node.value.rstrip("\n") == value
     for offset, char in enumerate(value):
         if char.isalpha() and char != "A":
-            place = node.place_at(offset)
+            place = place_at(node, offset)
             assert place.excerpt[place.column - 1] == char, (offset, char, place)

@@ -6,9 +6,7 @@ from types import ModuleType
 
 import pytest
 from amends_saga.analysis import ParticipantView, resolve
-from amends_saga.check import CheckResult, check
-from amends_saga.compile import compile_saga
-from amends_saga.compiled import CompiledSaga
+from amends_saga.check import CheckResult, check, check_saga
 from amends_saga.definition import Document, MethodEntry, Node, NodeKind, Participant, SourceText, read
 from amends_saga.descriptors import DescriptorError, contract_facts, parse_set, resolve_facts
 from amends_saga.plan import Kind
@@ -196,10 +194,12 @@ def test_one_saga_is_compiled_or_gives_its_findings(reference: ModuleType) -> No
     ]
     [good] = read([Document("s", reference.whole(steps % "''"))]).sagas
     [bad] = read([Document("s", reference.whole(steps % "1"))]).sagas
-    assert isinstance(compile_saga(good, views, []), CompiledSaga)
-    findings = compile_saga(bad, views, [])
-    assert isinstance(findings, list)
-    assert [finding.code for finding in findings] == ["AM062"]
+    checked = check_saga(good, views, [])
+    assert checked.compiled is not None
+    assert checked.findings == []
+    refused = check_saga(bad, views, [])
+    assert refused.compiled is None
+    assert [finding.code for finding in refused.findings] == ["AM062"]
 
 
 def test_participants_of_the_documents_replace_those_in_force(reference: ModuleType) -> None:

@@ -1,34 +1,13 @@
-"""Makes a compiled saga of a model without errors, and the front door for whoever has one Saga in hand.
-
-Called by `check` and by the orchestrator.
-"""
+"""Makes a compiled saga of a model in which `check` has found no error."""
 
 from collections.abc import Sequence
 
-from amends_saga.analysis import ExpressionRole, Method, Model, ParticipantView, StepModel
+from amends_saga.analysis import ExpressionRole, Method, Model, StepModel
 from amends_saga.bundle import Bundle, BundledCall, BundledStep, BundleError
 from amends_saga.compiled import CompiledSaga, load_bundle
-from amends_saga.definition import RetryPolicyResource, Saga
 from amends_saga.descriptors import RUN_MESSAGE, reachable_files
 from amends_saga.descriptors.reach import MAX_CHAIN, is_deep
-from amends_saga.findings import Finding
 from amends_saga.plan import CallPlan, Kind
-
-__all__ = ["CompiledSaga", "compile_model", "compile_saga", "load_bundle"]
-
-
-def compile_saga(
-    saga: Saga,
-    participants: Sequence[ParticipantView],
-    policies: Sequence[RetryPolicyResource],
-    *,
-    descriptors: bytes | None = None,
-) -> CompiledSaga | list[Finding]:
-    """Return the compiled saga, or all findings when one of them is an error."""
-    from amends_saga.check import check_saga  # the rules stand above the compiler
-
-    checked = check_saga(saga, participants, policies, descriptors=descriptors)
-    return checked.compiled if checked.compiled is not None else checked.findings
 
 
 def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:

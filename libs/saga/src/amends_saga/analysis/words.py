@@ -9,6 +9,7 @@ from amends_saga import codes
 from amends_saga.analysis.model import Method
 from amends_saga.cel import Environment, Problem, ProblemKind
 from amends_saga.definition import Node
+from amends_saga.definition.offsets import place_at
 from amends_saga.findings import Code, Finding, choices, suggestion
 
 _CODES = {
@@ -32,7 +33,7 @@ _FUNCTIONS = (
 
 def at(node: Node, offset: int, width: int, code: Code, message: str, hint: str) -> Finding:
     """Return a finding about a part of an expression, by the offset in its text."""
-    return Finding(code.id, code.severity, message, hint, node.place_at(offset, width))
+    return Finding(code.id, code.severity, message, hint, place_at(node, offset, width))
 
 
 def expression_findings(

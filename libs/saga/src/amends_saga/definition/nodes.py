@@ -84,12 +84,6 @@ class Node:
         """Return where the node begins, underlined to its end if that is on the same line."""
         return self.source.place(self.start, max(1, self.end - self.start))
 
-    def place_at(self, offset: int, width: int = 1) -> Place:
-        """Return where the character `offset` of a scalar's value stands in the text, block scalars included."""
-        from amends_saga.definition.offsets import source_index  # only a finding needs it
-
-        return self.source.place(source_index(self, offset), width)
-
     def get(self, key: str) -> Node | None:
         """Return the value of a key of a mapping, None when it is not there."""
         return next((value for name, value in self.pairs if name.value == key), None)

@@ -4,8 +4,14 @@ Called when an expression has a finding, so that the caret stands under the mist
 """
 
 from amends_saga.definition.nodes import Node
+from amends_saga.findings import Place
 
 _LONG = {"x": 2, "u": 4, "U": 8}
+
+
+def place_at(node: Node, offset: int, width: int = 1) -> Place:
+    """Return where the character `offset` of a scalar's value stands in the text, block scalars included."""
+    return node.source.place(source_index(node, offset), width)
 
 
 def source_index(node: Node, offset: int) -> int:

@@ -64,10 +64,11 @@ def rules_in(node: object) -> Iterator[dict]:
             yield from rules_in(inner)
 
 
-SERVICE, SAGA, INPUT = IMMUTABLE = (
+SERVICE, SAGA, INPUT, KEY = IMMUTABLE = (
     "is immutable: make another Participant for another service",
     "is immutable: make another SagaRun",
     "input cannot be changed any more, the run has started with it: make another SagaRun",
+    "key cannot be added or taken away: make another SagaRun",
 )
 
 
@@ -77,6 +78,7 @@ async def test_immutable_fields_cannot_be_changed(cluster: Kubernetes) -> None:
     try:
         await refused(cluster, "participant/loopback", {"service": "other.v1.Service"}, SERVICE)
         await refused(cluster, "sagarun/minimal", {"saga": "other"}, SAGA)
+        await refused(cluster, "sagarun/minimal", {"key": "late"}, KEY)
     finally:
         await cluster.kubectl("delete", "participant/loopback", "sagarun/minimal")
 

@@ -1,7 +1,7 @@
 """What people ask of the operator beside applying: look again, leave alone, take a grant back, decide too late."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 
 import pytest
@@ -126,12 +126,39 @@ async def test_a_decision_that_comes_too_late_is_answered(served: Namespace) -> 
     assert "retry by ada: once more" in told
 
 
-async def test_decisions_are_told_as_events_with_who_and_why(served: Namespace) -> None:
+@pytest.fixture
+async def silent_cards(served: Namespace) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """The card network answers tok_slow only when it is told to: a run stands still for as long as a test needs."""
+    stack = served.platform.stack
+    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", '{"spec": {"timeout": "50s"}}')
+    await served.until("retrypolicy", "charge", "Accepted")
+    stack.child("payments").kill()
+    await stack.start_one("payments", {"AMENDS_SLOW_ANSWER": "10m"})
+
+    async def answer() -> None:
+        stack.child("payments").kill()
+        await stack.start_one("payments")
+
+    yield answer
+    await answer()
+    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", '{"spec": {"timeout": "2s"}}')
+
+
+async def test_decisions_are_told_as_events_with_who_and_why(
+    served: Namespace, silent_cards: Callable[[], Awaitable[None]]
+) -> None:
     await served.apply(served.run("slow", "called-off"))
     await served.until("sagarun", "called-off", "Running")
     await served.kubectl(
         "annotate", "sagarun/called-off", "amends.dev/compensate=changed my mind", "amends.dev/actor=eve"
     )
+
+    async def decided() -> bool:
+        status = (await served.get("sagarun", "called-off"))["status"]
+        return bool(status.get("lastResolution", {}).get("accepted"))
+
+    await eventually(decided)
+    await silent_cards()
     ended = await served.until("sagarun", "called-off", "Compensated")
     assert "eve: changed my mind" in ended["status"]["message"]
     told = await served.kubectl("describe", "sagarun", "called-off")

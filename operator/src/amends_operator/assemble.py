@@ -150,7 +150,7 @@ class Operator:
             self._compiled.add(key.namespace)
 
     async def run(self, listening: Callable[[str], None]) -> None:
-        """Lives until kopf ends, which it does on SIGTERM. `listening` gets the address of the HTTP server."""
+        """Run until kopf ends, which it does on SIGTERM. `listening` gets the address of the HTTP server."""
         server = HealthServer(self._beats, lambda: self._resync.listed, self._registry)
         listening(await server.start(self._settings.host, self._settings.metrics_port))
         try:
@@ -199,7 +199,7 @@ class Operator:
             await asyncio.gather(*work, return_exceptions=True)
 
     async def _wait_for_crds(self) -> None:
-        """kopf does not find kinds that are installed after it has looked for them."""
+        """Wait until our kinds are installed: kopf finds none that come after it has looked."""
         said = False
         while True:
             try:
@@ -216,7 +216,7 @@ class Operator:
 
 
 def main(settings: Settings) -> int:
-    """Runs until SIGTERM or SIGINT; the exit code."""
+    """Run until SIGTERM or SIGINT; return the exit code."""
     logs.configure(settings.name, settings.log_level, settings.log_format)
     logging.getLogger("kopf").setLevel(logging.WARNING)  # a line for each event is not for people
     operator = None
@@ -238,7 +238,7 @@ def main(settings: Settings) -> int:
 
 
 def _report(settings: Settings, address: str) -> None:
-    """Says where probes are answered, in the form that every process of ours uses."""
+    """Write where probes are answered to the report file, in the form that every process of ours uses."""
     path = settings.report_file
     if path is None:
         return

@@ -19,7 +19,7 @@ class Heartbeats:
     """When each watch was last heard of."""
 
     def __init__(self, limit: timedelta, clock: Callable[[], float] = time.monotonic) -> None:
-        """`limit` is how long a watch may be silent before that is unhealthy."""
+        """Take how long a watch may be silent before that is unhealthy."""
         self._limit = limit.total_seconds()
         self._clock = clock
         self._heard: dict[str, float] = {}
@@ -28,23 +28,23 @@ class Heartbeats:
         self._resting = False
 
     def expect(self, watch: str) -> None:
-        """Begins to listen for a watch."""
+        """Begin to listen for a watch."""
         self._heard.setdefault(watch, self._clock())
         self._waiting.add(watch)
 
     def heard(self, watch: str) -> None:
-        """The API server has answered a watch, or has sent something in it."""
+        """Note that the API server has answered a watch, or has sent something in it."""
         if watch in self._heard:
             self._heard[watch] = self._clock()
 
     def opened(self, watch: str) -> None:
-        """A watch was answered: what was there before has been listed."""
+        """Note that a watch was answered, so what was there before has been listed."""
         self._waiting.discard(watch)
         if not self._waiting:
             self._open.set()
 
     async def all_open(self, within: timedelta) -> bool:
-        """Waits until every watch was answered once; False when that took too long."""
+        """Wait until every watch was answered once; return False when that took too long."""
         try:
             async with asyncio.timeout(within.total_seconds()):
                 await self._open.wait()
@@ -53,22 +53,22 @@ class Heartbeats:
         return True
 
     def rest(self, resting: bool) -> None:
-        """While another instance works our watches are closed, and their silence means nothing."""
+        """Ignore silence while another instance works: our watches are closed then."""
         self._resting = resting
         for watch in self._heard:
             self.heard(watch)
 
     @property
     def resting(self) -> bool:
-        """Whether another instance works."""
+        """Tell whether another replica holds the peering, so that this one idles."""
         return self._resting
 
     def silence(self) -> float:
-        """Seconds since the quietest watch was heard of; 0 while resting."""
+        """Return the seconds since the quietest watch was heard of, 0 while resting."""
         return 0.0 if self._resting else self._clock() - min(self._heard.values(), default=self._clock())
 
     def silent(self) -> list[str]:
-        """The watches that have been silent for too long."""
+        """Return the watches that have been silent for too long."""
         now = self._clock()
         if self._resting:
             return []
@@ -85,7 +85,7 @@ class HealthServer:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> str:
-        """Listens; host:port. Raises OSError when the port is taken."""
+        """Listen, and return host:port. Raises OSError when the port is taken."""
         app = web.Application()
         app.add_routes(
             [
@@ -102,7 +102,7 @@ class HealthServer:
         return f"{bound[0]}:{bound[1]}"
 
     async def close(self) -> None:
-        """Stops listening."""
+        """Stop listening."""
         if self._runner is not None:
             await self._runner.cleanup()
 

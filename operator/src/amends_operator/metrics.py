@@ -13,7 +13,7 @@ class Metrics:
     """The metrics of one operator in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Makes every series at zero."""
+        """Make every series, at zero."""
         self._reconciled = Counter(
             "amends_operator_reconciled", "Looks at an object that ended.", ("kind", "outcome"), registry=registry
         )
@@ -41,18 +41,18 @@ class Metrics:
                 self._reconciled.labels(kind.value, outcome)
 
     def observer(self, kind: Kind) -> Callable[[bool], None]:
-        """What a work queue calls after each look."""
+        """Return what a work queue calls after each look."""
         done, again = (self._reconciled.labels(kind.value, outcome) for outcome in ("done", "again"))
         return lambda ok: (done if ok else again).inc()
 
     def wrote(self, verb: str, status: int) -> None:
-        """Counts a write."""
+        """Count a write."""
         self._writes.labels(verb, str(status)).inc()
 
     def watch(
         self, kind: Kind, known: Callable[[], float], waiting: Callable[[], float], silence: Callable[[], float]
     ) -> None:
-        """Reads figures when they are asked for."""
+        """Have figures read when they are asked for."""
         self._objects.labels(kind.value).set_function(known)
         self._queue.labels(kind.value).set_function(waiting)
         self._silence.set_function(silence)

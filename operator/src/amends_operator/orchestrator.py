@@ -10,6 +10,7 @@ from typing import Any, TypeVar, cast
 import grpc
 import grpc.aio
 from amends_chassis.clients import Channel
+from amends_chassis.text import escape
 from google.rpc import error_details_pb2  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
@@ -69,71 +70,71 @@ class Orchestrator:
     """Calls to one orchestrator, over one channel."""
 
     def __init__(self, target: str, timeline: int) -> None:
-        """`timeline` is how many records come with a run."""
+        """Open the channel; `timeline` is how many records come with a run."""
         self._timeline = timeline
         self._channel = Channel(target, call_timeout=CALL)
         self._runs = RunServiceStub(self._channel)
         self._definitions = DefinitionServiceStub(self._channel)
 
     async def close(self) -> None:
-        """Closes the channel."""
+        """Close the channel."""
         await self._channel.close()
 
     async def check(self, manifest: definitions.Manifest, namespace: str) -> list[definitions.Finding]:
-        """What the checker says about a resource. Raises AwayError, RefusedError."""
+        """Return what the checker says about a resource. Raises AwayError, RefusedError."""
         request = definitions.CheckSagaRequest(manifests=[manifest], namespace=namespace)
         return list((await _answer(self._definitions.CheckSaga(request))).findings)
 
     async def apply_saga(self, manifest: definitions.Manifest, namespace: str) -> definitions.ApplySagaResponse:
-        """Puts a Saga in force. Raises AwayError, RefusedError."""
+        """Put a Saga in force. Raises AwayError, RefusedError."""
         request = definitions.ApplySagaRequest(manifest=manifest, namespace=namespace)
         return await _answer(self._definitions.ApplySaga(request))
 
     async def apply_participant(
         self, manifest: definitions.Manifest, namespace: str, descriptors: bytes
     ) -> definitions.ApplyParticipantResponse:
-        """Puts a Participant in force. Raises AwayError, RefusedError."""
+        """Put a Participant in force. Raises AwayError, RefusedError."""
         request = definitions.ApplyParticipantRequest(manifest=manifest, namespace=namespace, descriptors=descriptors)
         return await _answer(self._definitions.ApplyParticipant(request))
 
     async def apply_policy(
         self, manifest: definitions.Manifest, namespace: str
     ) -> definitions.ApplyRetryPolicyResponse:
-        """Puts a RetryPolicy in force. Raises AwayError, RefusedError."""
+        """Put a RetryPolicy in force. Raises AwayError, RefusedError."""
         request = definitions.ApplyRetryPolicyRequest(manifest=manifest, namespace=namespace)
         return await _answer(self._definitions.ApplyRetryPolicy(request))
 
     async def sagas(self, namespace: str = "", name: str = "") -> list[definitions.SagaInfo]:
-        """The Sagas in force. Raises AwayError."""
+        """Return the Sagas in force. Raises AwayError."""
         request = definitions.ListSagasRequest(namespace=namespace, name=name)
         return list((await _answer(self._definitions.ListSagas(request))).sagas)
 
     async def participants(self, namespace: str = "") -> list[definitions.ParticipantInfo]:
-        """The Participants in force. Raises AwayError."""
+        """Return the Participants in force. Raises AwayError."""
         request = definitions.ListParticipantsRequest(namespace=namespace)
         return list((await _answer(self._definitions.ListParticipants(request))).participants)
 
     async def policies(self, namespace: str = "") -> list[definitions.RetryPolicyInfo]:
-        """The RetryPolicies in force. Raises AwayError."""
+        """Return the RetryPolicies in force. Raises AwayError."""
         request = definitions.ListRetryPoliciesRequest(namespace=namespace)
         return list((await _answer(self._definitions.ListRetryPolicies(request))).retry_policies)
 
     async def delete_saga(self, namespace: str, name: str) -> None:
-        """Takes a Saga out of force. Raises AwayError."""
+        """Take a Saga out of force. Raises AwayError."""
         await _answer(self._definitions.DeleteSaga(definitions.DeleteSagaRequest(namespace=namespace, name=name)))
 
     async def delete_participant(self, namespace: str, name: str) -> None:
-        """Takes a Participant out of force. Raises AwayError."""
+        """Take a Participant out of force. Raises AwayError."""
         request = definitions.DeleteParticipantRequest(namespace=namespace, name=name)
         await _answer(self._definitions.DeleteParticipant(request))
 
     async def delete_policy(self, namespace: str, name: str) -> None:
-        """Takes a RetryPolicy out of force. Raises AwayError."""
+        """Take a RetryPolicy out of force. Raises AwayError."""
         request = definitions.DeleteRetryPolicyRequest(namespace=namespace, name=name)
         await _answer(self._definitions.DeleteRetryPolicy(request))
 
     async def start(self, namespace: str, saga: str, key: str, data: dict[str, Any], wait: timedelta) -> Seen:
-        """Starts a run, or finds the one of that key; answers when it rests or `wait` has passed.
+        """Start a run, or find the one of that key; return it when it rests or `wait` has passed.
 
         Raises AwayError, RefusedError.
         """
@@ -146,11 +147,11 @@ class Orchestrator:
         return Seen(answer.run, answer.timeline)
 
     async def run(self, run_id: str) -> Seen:
-        """One run. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
+        """Return one run. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
         return await self._seen(runs.GetRunRequest(run_id=run_id, timeline=self._timeline))
 
     async def run_of_key(self, namespace: str, key: str) -> Seen:
-        """The run that was started with a key. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
+        """Return the run that was started with a key. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
         request = runs.GetRunRequest(namespace=namespace, idempotency_key=key, timeline=self._timeline)
         return await self._seen(request)
 
@@ -159,17 +160,17 @@ class Orchestrator:
         return Seen(answer.run, answer.timeline)
 
     async def open_runs(self, most: int = 1000) -> list[run_pb2.Run]:
-        """The newest runs that have not ended, at most `most`. Raises AwayError."""
+        """Return the newest runs that have not ended, at most `most`. Raises AwayError."""
         states = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING, run_pb2.RUN_STATE_PARKED)
         request = runs.ListRunsRequest(states=states, page_size=most)
         return list((await _answer(self._runs.ListRuns(request))).runs)
 
     async def resolve(self, request: runs.ResolveRunRequest) -> None:
-        """Decides about a parked run. Raises AwayError, RefusedError."""
+        """Decide about a parked run. Raises AwayError, RefusedError."""
         await _answer(self._runs.ResolveRun(request))
 
     async def cancel(self, run_id: str, reason: str, actor: str) -> None:
-        """Asks for the compensation of a run. Raises AwayError, RefusedError (PAST_PIVOT)."""
+        """Ask for the compensation of a run. Raises AwayError, RefusedError (PAST_PIVOT)."""
         await _answer(self._runs.CancelRun(runs.CancelRunRequest(run_id=run_id, reason=reason, actor=actor)))
 
 
@@ -177,11 +178,12 @@ async def _answer(call: Awaitable[T]) -> T:
     try:
         return await call
     except grpc.aio.AioRpcError as error:
-        raise _error(error) from None
+        raise error_of(error) from None
 
 
-def _error(error: grpc.aio.AioRpcError) -> AwayError | RefusedError:
-    message = error.details() or error.code().name
+def error_of(error: grpc.aio.AioRpcError) -> AwayError | RefusedError:
+    """Return what a failed call means to a reconciler: come back later, or no."""
+    message = escape(error.details() or error.code().name)
     reason = ""
     status = rpc_status.from_call(cast("Any", error))
     for detail in status.details if status is not None else ():

@@ -44,15 +44,15 @@ class Turn:
 
     @property
     def ours(self) -> bool:
-        """Whether it is our turn."""
+        """Tell whether it is our turn."""
         return self._ours.is_set()
 
     async def wait(self) -> None:
-        """Returns when it is our turn."""
+        """Wait until it is our turn."""
         await self._ours.wait()
 
     async def run(self) -> None:
-        """Looks for ever."""
+        """Look for ever."""
         if self._settings.peering is None:
             self._set(True)
             await asyncio.Event().wait()
@@ -76,7 +76,7 @@ class Turn:
             _log.info(WORKS if ours else WAITS, priority=self.priority, identity=self.identity)
 
     async def _highest(self) -> bool:
-        """Whether no instance that is alive has our priority or a higher one, anywhere where we would work."""
+        """Tell whether no living instance has our priority or a higher one, anywhere where we would work."""
         name, chosen = self._settings.peering, self._settings
         paths = [f"namespaces/{namespace}/kopfpeerings/{name}" for namespace in chosen.namespaces]
         for path in [f"clusterkopfpeerings/{name}"] if chosen.everywhere else paths:

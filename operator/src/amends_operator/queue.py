@@ -62,11 +62,11 @@ class WorkQueue(Generic[K]):
         self._wake = asyncio.Semaphore(0)
 
     def __len__(self) -> int:
-        """How many keys wait to be done now."""
+        """Return how many keys wait to be done now."""
         return len(self._waiting)
 
     def add(self, key: K) -> None:
-        """Something about the key may have changed."""
+        """Have the key reconciled soon, because something about it may have changed."""
         timer = self._timers.pop(key, None)
         if timer is not None:
             timer.cancel()
@@ -78,7 +78,7 @@ class WorkQueue(Generic[K]):
             self._wake.release()
 
     def add_after(self, key: K, delay: timedelta) -> None:
-        """The same, later; an earlier time that was asked for before stands."""
+        """Have the key reconciled after a delay; an earlier time that was asked for before stands."""
         loop = asyncio.get_running_loop()
         at = loop.time() + delay.total_seconds()
         timer = self._timers.get(key)
@@ -89,7 +89,7 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_at(at, self.add, key)
 
     async def run(self) -> None:
-        """Works for ever."""
+        """Work for ever."""
         async with asyncio.TaskGroup() as group:
             for number in range(self._workers):
                 group.create_task(self._work(), name=f"{self.name}-{number}")
@@ -127,7 +127,7 @@ class WorkQueue(Generic[K]):
         return delay
 
     def _pause(self, key: K) -> timedelta:
-        """At least half of the ceiling: a key that fails at once must not be tried in a tight loop."""
+        """Return the pause after a failure, at least half of the ceiling: a key that fails at once must not spin."""
         self._failures[key] = self._failures.get(key, 0) + 1
         return (
             self._backoff.ceiling(self._failures[key]) / 2 + self._backoff.delay(self._failures[key], random.random) / 2

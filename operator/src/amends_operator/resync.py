@@ -58,7 +58,7 @@ class Resync:
         """Whether everything was listed once: before that nothing counts as gone."""
 
     async def run(self) -> None:
-        """Compares as soon as the watches have listed, or lists itself if they cannot; then lists every `relist`."""
+        """Compare as soon as the watches have listed, or list if they cannot; then list every `relist`."""
         relist = self._settings.relist
         await self._turn.wait()
         listing = not await self._beats.all_open(PATIENCE)
@@ -75,7 +75,7 @@ class Resync:
             await asyncio.sleep(pause.total_seconds())
 
     async def once(self, *, listing: bool) -> None:
-        """Lists everything unless the watches just have, and compares. Raises ApiError, AwayError, RefusedError."""
+        """List everything unless the watches just have, and compare. Raises ApiError, AwayError, RefusedError."""
         if listing:
             namespaces = [None] if self._settings.everywhere else list(self._settings.namespaces)
             for kind in Kind:
@@ -102,7 +102,7 @@ class Resync:
         _log.debug(LISTED, kind=kind.value, namespace=namespace, found=len(there))
 
     async def _compare(self) -> None:
-        """What is in force without an object goes to its reconciler, which asks the API server again."""
+        """Have what is in force without an object reconciled: its reconciler asks the API server again."""
         gone: list[Key] = []
         for kind, infos in (
             (Kind.SAGA, await self._orchestrator.sagas()),

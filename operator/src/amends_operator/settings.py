@@ -50,9 +50,9 @@ class Settings(ServiceSettings):
 
     @property
     def everywhere(self) -> bool:
-        """Whether all namespaces are served."""
+        """Tell whether all namespaces are served."""
         return "*" in self.namespaces
 
     def serves(self, namespace: str) -> bool:
-        """Whether a namespace is served."""
+        """Tell whether a namespace is served."""
         return self.everywhere or namespace in self.namespaces

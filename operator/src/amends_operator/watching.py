@@ -29,7 +29,7 @@ class Reconnecting:
     """The pauses between attempts to list or watch: they never end, for this stream is not allowed to fail."""
 
     def __iter__(self) -> Iterator[float]:
-        """Begins anew."""
+        """Return a fresh sequence of pauses: kopf iterates once for each watch."""
         attempt = 1
         while True:
             ceiling = _RECONNECT.ceiling(attempt).total_seconds()
@@ -41,19 +41,19 @@ class NothingToCompare(kopf.DiffBaseStorage):
     """We react to events, never to differences: kopf need not copy each object to find some, nor keep its last form."""
 
     def build(self, **_: Any) -> Any:
-        """Nothing of the object."""
+        """Return nothing of the object."""
         return {}
 
     def fetch(self, **_: Any) -> Any:
-        """Nothing was kept."""
+        """Return nothing: nothing was kept."""
         return None
 
     def store(self, **_: Any) -> None:
-        """Keeps nothing."""
+        """Keep nothing."""
 
 
 def registry_of(objects: Objects, beats: Heartbeats) -> kopf.OperatorRegistry:
-    """Handlers that bring events to `objects`, and the login."""
+    """Return kopf's registry: handlers that bring events to `objects`, and the login."""
     registry = kopf.OperatorRegistry()
     for kind in Kind:
         kopf.on.event(GROUP, VERSION, kind.value, registry=registry, id=f"seen-{kind.value}")(_handler(kind, objects))
@@ -94,14 +94,14 @@ def _watched(path: str) -> str:
 
 
 def watches(settings: Settings) -> list[str]:
-    """What is watched, by the addresses of the lists below the version."""
+    """Return what is watched, by the addresses of the lists below the version."""
     if settings.everywhere:
         return [kind.value for kind in Kind]
     return [f"namespaces/{namespace}/{kind.value}" for namespace in settings.namespaces for kind in Kind]
 
 
 def kopf_settings(settings: Settings, priority: int) -> kopf.OperatorSettings:
-    """kopf's settings: no events of its own, no scanning, names of ours, impatient with silent watches."""
+    """Return kopf's settings: no events of its own, no scanning, names of ours, impatient with silent watches."""
     chosen = kopf.OperatorSettings()
     silence = settings.watch_silence.total_seconds()
     chosen.posting.enabled = False

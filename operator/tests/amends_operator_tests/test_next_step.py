@@ -124,7 +124,7 @@ DECISION = decision_of(RETRY.observed().body)
 assert DECISION is not None
 CARRIED_OUT = CarryOut(DECISION, "r-1", False)
 START = Start("place-order", "sagarun/u-1", {})
-UNFINISHED = {"finalizers": []}
+UNFINISHED: dict[str, Any] = {"finalizers": []}
 
 TABLE: dict[str, tuple[Case, list[type[Do]]]] = {
     # Before the start.

@@ -2,6 +2,7 @@
 
 import json
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 from amends_operator.kube.conditions import Condition, conditions, difference, transitions
@@ -88,7 +89,7 @@ def test_every_state_has_conditions_and_only_two_have_ended(state: run_pb2.RunSt
         ),
     ],
 )
-def test_a_spec_that_no_schema_has_looked_at_is_told_what_is_wrong(spec: dict, problem: str) -> None:
+def test_a_spec_that_no_schema_has_looked_at_is_told_what_is_wrong(spec: dict[str, Any], problem: str) -> None:
     assert problem in "; ".join(problems_of(spec))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from urllib.parse import quote
 
 import structlog
+from amends_chassis.text import escape
 
 from amends.saga.v1 import definition_service_pb2 as pb
 from amends_operator.definitions.findings import condition_message, errors_of, reason_of
@@ -35,6 +36,9 @@ _log = structlog.get_logger(__name__)
 
 class MissingDescriptorsError(Exception):
     """The ConfigMap that a resource names is not there, or holds no such key."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(escape(message))  # it names what somebody has written
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,18 +94,18 @@ class DefinitionReconciler(ABC):
 
     @abstractmethod
     async def _apply(self, key: Key, body: Body) -> timedelta | None:
-        """Brings the object into force and writes its status."""
+        """Bring the object into force and write its status."""
 
     @abstractmethod
     async def _in_force(self, key: Key) -> str | None:
-        """The text that is in force under this name; None when there is none."""
+        """Return the text that is in force under this name, None when there is none."""
 
     @abstractmethod
     async def _take_out(self, key: Key) -> None:
-        """Takes what is in force under this name out of force."""
+        """Take what is in force under this name out of force."""
 
     async def _vanished(self, key: Key) -> None:
-        """Takes out what came from an object that is gone, once the API server itself has said that it is."""
+        """Take out what came from an object that is gone, once the API server itself has said that it is."""
         text = await self._in_force(key)
         if text is None or not is_ours(text):
             return
@@ -113,7 +117,7 @@ class DefinitionReconciler(ABC):
             _log.info(TAKEN_OUT, kind=key.kind.value, object=key.full_name)
 
     async def _say(self, key: Key, body: Body, fields: Mapping[str, Any], wanted: Sequence[Condition]) -> None:
-        """Writes what this look has found; that it is ready, or no more, is also an event."""
+        """Write what this look has found, and an event when the object becomes ready or ceases to be."""
         await self._statuses.put(key, body, {**fields, HANDLED: asked_of(body)}, wanted, tell=("Ready",))
 
     async def _suspended(self, key: Key, body: Body) -> None:
@@ -122,7 +126,7 @@ class DefinitionReconciler(ABC):
         await self._statuses.put(key, body, fields, [Condition("Ready", None, "Suspended", message)])
 
     async def _waiting(self, key: Key, body: Body, why: str) -> None:
-        """Says that this generation could not be brought to the orchestrator; what is known of it already stays."""
+        """Say that the orchestrator has not got this generation yet; what is known of it already stays."""
         status = body.get("status") or {}
         if status.get("observedGeneration") == generation_of(body):
             return
@@ -134,7 +138,7 @@ class DefinitionReconciler(ABC):
             _log.debug(UNSAID, kind=key.kind.value, object=key.full_name, why=str(error))
 
     def _reference(self, spec: Mapping[str, Any]) -> Mapping[str, str] | None:
-        """The ConfigMap that a spec names; what is none is for the checker to complain about."""
+        """Return the ConfigMap that a spec names; a malformed name is left to the checker."""
         descriptors = spec.get("descriptors")
         found = descriptors.get("configMapRef") if isinstance(descriptors, Mapping) else None
         if isinstance(found, Mapping) and all(isinstance(found.get(name), str) for name in ("name", "key")):
@@ -142,7 +146,7 @@ class DefinitionReconciler(ABC):
         return None
 
     async def _descriptors(self, namespace: str, reference: Mapping[str, str]) -> bytes:
-        """The FileDescriptorSet in a ConfigMap's key. Raises MissingDescriptorsError, ApiError."""
+        """Return the FileDescriptorSet in a ConfigMap's key. Raises MissingDescriptorsError, ApiError."""
         name, key = reference["name"], reference["key"]
         try:
             found = await self._client.call("GET", f"/api/v1/namespaces/{namespace}/configmaps/{quote(name, safe='')}")
@@ -162,13 +166,13 @@ class DefinitionReconciler(ABC):
 
 
 def refusal(findings: Sequence[pb.Finding], *, in_force: bool) -> list[Condition]:
-    """What to say when the checker finds errors."""
+    """Return the conditions of a resource in which the checker found errors."""
     errors = errors_of(findings)
     message = condition_message(errors) + (STAYS if in_force else "")
     return [Condition(kind, False, reason_of(errors), message) for kind in ("Accepted", "Ready")]
 
 
 def refused(error: RefusedError) -> list[Condition]:
-    """What to say when the orchestrator does not even look at a resource."""
+    """Return the conditions of a resource that the orchestrator does not even look at."""
     message = f"{error.reason}: {error}"
     return [Condition("Accepted", False, "NotTaken", message), Condition("Ready", False, "NotTaken", message)]

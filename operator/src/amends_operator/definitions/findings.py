@@ -1,9 +1,14 @@
-"""What the checker says, as conditions and statuses show it: code, line and the way to mend it."""
+"""Shows what the checker says in conditions and statuses: code, line and the way to mend it.
+
+Excerpts and names in findings are texts of others, so they are escaped.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from typing import Any
+
+from amends_chassis.text import escape
 
 from amends.saga.v1 import definition_service_pb2 as pb
 
@@ -28,17 +33,17 @@ _LONGEST = 2000
 
 
 def errors_of(findings: Iterable[pb.Finding]) -> list[pb.Finding]:
-    """Those that refuse the resource."""
+    """Return the findings that refuse the resource."""
     return [finding for finding in findings if finding.severity == pb.SEVERITY_ERROR]
 
 
 def unresolved(findings: Iterable[pb.Finding]) -> list[pb.Finding]:
-    """The errors about something outside of the resource."""
+    """Return the errors about something outside of the resource."""
     return [finding for finding in errors_of(findings) if finding.code in _REFS]
 
 
 def reason_of(findings: Sequence[pb.Finding]) -> str:
-    """One word for the first error: what is missing, or that the check failed."""
+    """Return one word for the first error: what is missing, or that the check failed."""
     first = findings[0]
     if first.excerpt.strip().startswith("target:"):
         return "TargetRefused"
@@ -46,7 +51,7 @@ def reason_of(findings: Sequence[pb.Finding]) -> str:
 
 
 def condition_message(findings: Sequence[pb.Finding]) -> str:
-    """The first of them for a condition's message, one to a line."""
+    """Return the first findings for a condition's message, one to a line."""
     lines = [_line(finding) for finding in findings[:_SHOWN]]
     if len(findings) > _SHOWN:
         lines.append(f"and {len(findings) - _SHOWN} more, see status.findings")
@@ -56,21 +61,21 @@ def condition_message(findings: Sequence[pb.Finding]) -> str:
 def _line(finding: pb.Finding) -> str:
     place = f" line {finding.line}" if finding.line else ""
     excerpt = f" ({finding.excerpt.strip()[:120]})" if finding.excerpt.strip() else ""
-    return f"{finding.code}{place}{excerpt}: {finding.message} {finding.hint}".rstrip()
+    return escape(f"{finding.code}{place}{excerpt}: {finding.message} {finding.hint}".rstrip())
 
 
 def status_entries(findings: Iterable[pb.Finding]) -> list[dict[str, Any]]:
-    """All of them for the status."""
+    """Return the findings for the status, at most MOST."""
     found = []
     for finding in list(findings)[:MOST]:
         entry: dict[str, Any] = {
             "code": finding.code,
             "severity": "Error" if finding.severity == pb.SEVERITY_ERROR else "Warning",
-            "message": finding.message[:_LONGEST],
-            "hint": finding.hint[:_LONGEST],
+            "message": escape(finding.message)[:_LONGEST],
+            "hint": escape(finding.hint)[:_LONGEST],
             "line": finding.line,
             "column": finding.column,
-            "excerpt": finding.excerpt[:_LONGEST],
+            "excerpt": escape(finding.excerpt)[:_LONGEST],
         }
         found.append({name: value for name, value in entry.items() if value})
     return found

@@ -33,7 +33,7 @@ class Pods:
         """What the pods of a namespace were told last."""
 
     async def tell(self, namespace: str, text: str) -> None:
-        """Annotates the pods that mount it with a digest of `text`, once for each. A refusal costs only time."""
+        """Annotate the pods that mount it with a digest of `text`, once for each; a refusal costs only time."""
         digest = hashlib.sha256(text.encode()).hexdigest()[:16]
         if self._told.get(namespace) == digest:
             return
@@ -48,7 +48,7 @@ class Pods:
             _log.info(TOUCHED, namespace=namespace, pods=sum(touched))
 
     async def _behind(self, namespace: str, digest: str) -> Any:
-        """Names of the pods that mount it and were not told of this."""
+        """Find the names of the pods that mount it and do not have this digest."""
         async for pod in self._client.pages(f"/api/v1/namespaces/{namespace}/pods"):
             metadata = pod["metadata"]
             known = (metadata.get("annotations") or {}).get(ANNOTATION)

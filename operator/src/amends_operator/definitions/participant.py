@@ -9,6 +9,8 @@ import hashlib
 from datetime import timedelta
 from typing import Any
 
+from amends_chassis.text import escape
+
 from amends.saga.v1 import definition_service_pb2 as pb
 from amends_operator.definitions.base import DefinitionReconciler, MissingDescriptorsError, Tools, refusal, refused
 from amends_operator.definitions.findings import status_entries
@@ -85,9 +87,10 @@ class ParticipantReconciler(DefinitionReconciler):
                 Condition("Ready", True, "Accepted", found),
             ]
         else:
+            why = escape(info.message)
             wanted = [
                 accepted,
-                *(Condition(kind, False, "DescriptorsNotKnown", info.message) for kind in ("ResolvedRefs", "Ready")),
+                *(Condition(kind, False, "DescriptorsNotKnown", why) for kind in ("ResolvedRefs", "Ready")),
             ]
         methods = [_method(method) for method in info.methods[:_METHODS]]
         fields = {

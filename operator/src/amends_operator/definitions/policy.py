@@ -62,7 +62,7 @@ class PolicyReconciler(DefinitionReconciler):
         return self._resync
 
     def _look_at_others(self, key: Key) -> None:
-        """Conflicts are shown on both sides, and sagas may fit or no longer fit their deadlines."""
+        """Have other policies and sagas looked at: conflicts show on both sides, and deadlines may no longer fit."""
         others = [other for other, _ in self._objects.of(Kind.POLICY, key.namespace) if other != key]
         self._look_again([*others, *(saga for saga, _ in self._objects.of(Kind.SAGA, key.namespace))])
 

@@ -6,6 +6,8 @@ import base64
 from datetime import timedelta
 from typing import Any
 
+from amends_chassis.text import escape
+
 from amends.saga.v1 import definition_service_pb2 as pb
 from amends_operator.definitions.base import STAYS, DefinitionReconciler, MissingDescriptorsError, Tools, refused
 from amends_operator.definitions.findings import condition_message, errors_of, reason_of, status_entries, unresolved
@@ -40,7 +42,7 @@ class SagaReconciler(DefinitionReconciler):
         return self._resync
 
     async def _bring(self, key: Key, body: Body, manifest: pb.Manifest) -> timedelta | None:
-        """Checks and hands over what is new, checks again when something around it is new, else only counts runs."""
+        """Hand over what is new, check again when something around it is new, and else only count runs."""
         stood, info = self._around(key.namespace), await self._info(key)
         same = info is not None and info.manifest == manifest.text
         settled = same and info is not None and info.ready and not asks_again(body)
@@ -62,7 +64,7 @@ class SagaReconciler(DefinitionReconciler):
         return await self._ready(key, body, info, findings)
 
     def _around(self, namespace: str) -> int:
-        """A number that is another when other Participants, or RetryPolicies of the namespace, are in force."""
+        """Return a number that changes with the Participants, and the namespace's RetryPolicies, in force."""
         others = [*self._objects.of(Kind.PARTICIPANT), *self._objects.of(Kind.POLICY, namespace)]
         statuses = [(key, body.get("status") or {}) for key, body in others]
         return hash(frozenset((key, *map(status.get, _IN_FORCE)) for key, status in statuses))
@@ -72,7 +74,7 @@ class SagaReconciler(DefinitionReconciler):
         return bool(status.get("phase") == "Accepted" and status.get("observedGeneration") == generation_of(body))
 
     async def _filled(self, key: Key, body: Body) -> dict[str, Any]:
-        """The spec with the descriptors of a ConfigMap written into it, for the orchestrator reads no ConfigMaps."""
+        """Return the spec with the ConfigMap's descriptors in it, because the orchestrator reads no ConfigMaps."""
         spec: dict[str, Any] = dict(body["spec"])
         reference = self._reference(spec)
         if reference is not None:
@@ -107,11 +109,11 @@ class SagaReconciler(DefinitionReconciler):
     async def _not_ready(
         self, key: Key, body: Body, findings: list[pb.Finding], info: pb.SagaInfo | None
     ) -> timedelta | None:
-        """In force, but what it refers to is not as it was."""
+        """Show a Saga that is in force while what it refers to has changed."""
         assert info is not None
         errors = errors_of(findings)
         reason, message = (
-            (reason_of(errors), condition_message(errors)) if errors else ("ContractChanged", info.message)
+            (reason_of(errors), condition_message(errors)) if errors else ("ContractChanged", escape(info.message))
         )
         wanted = [
             Condition("Accepted", True, "Accepted", f"in force for new runs as {info.digest[:12]}"),
@@ -160,7 +162,7 @@ def _refs(outside: list[pb.Finding]) -> Condition:
 
 
 def _facts(info: pb.SagaInfo) -> dict[str, Any]:
-    """What is in force, and what runs on it."""
+    """Return what the status says of the version in force, and of the runs on each version."""
     uses = sorted(info.digests, key=lambda use: (use.digest != info.digest, use.digest))[:_DIGESTS]
     return {
         "digest": info.digest,

@@ -51,7 +51,7 @@ class ConflictError(ApiError):
 
 
 class Client:
-    """Calls to the API server. `count` is told of every write: its verb and its HTTP status."""
+    """Calls the API server. `count` gets the verb and the HTTP status of every write."""
 
     def __init__(
         self,
@@ -67,21 +67,21 @@ class Client:
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
-        """Closes the connections."""
+        """Close the connections."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()
 
     async def read(self, key: Key) -> Body:
-        """One of our objects. Raises NotFoundError, ApiError."""
+        """Read one of our objects. Raises NotFoundError, ApiError."""
         return await self.call("GET", path_of(key))
 
     async def patch(self, key: Key, patch: Mapping[str, Any]) -> Body:
-        """Merges into an object, but not its status. Raises NotFoundError, ConflictError, ApiError."""
+        """Merge into an object, but not its status. Raises NotFoundError, ConflictError, ApiError."""
         return await self.call("PATCH", path_of(key), patch, MERGE)
 
     async def patch_status(self, key: Key, status: Mapping[str, Any], version: str) -> Body:
-        """Merges into the status of the object as it was at `version`; its metadata afterwards.
+        """Merge into the status of the object as it was at `version`; return its metadata afterwards.
 
         The whole object is not asked for: whoever knows it at `version` knows it afterwards too, and both sides save
         a fifth of what a write costs. Raises NotFoundError, ConflictError, ApiError.
@@ -91,17 +91,17 @@ class Client:
         return dict(answer["metadata"])
 
     async def delete(self, key: Key, uid: str) -> None:
-        """Deletes the object with that UID and no other. Raises NotFoundError, ConflictError, ApiError."""
+        """Delete the object with that UID and no other. Raises NotFoundError, ConflictError, ApiError."""
         await self.call("DELETE", path_of(key), {"preconditions": {"uid": uid}})
 
     async def objects(self, kind: Kind, namespace: str | None) -> AsyncIterator[Body]:
-        """All objects of a kind, of a namespace or all, as the API server has them now. Raises ApiError."""
+        """List the objects of a kind, of one namespace or all, as the API server has them now. Raises ApiError."""
         where = f"/namespaces/{namespace}" if namespace is not None else ""
         async for body in self.pages(f"/apis/{GROUP}/{VERSION}{where}/{kind.value}"):
             yield body
 
     async def pages(self, path: str) -> AsyncIterator[Body]:
-        """All objects below an address, a page at a time. Raises ApiError."""
+        """List the objects below an address, a page at a time. Raises ApiError."""
         token = ""
         while True:
             query = f"?limit={PAGE}" + (f"&continue={token}" if token else "")
@@ -113,7 +113,7 @@ class Client:
                 return
 
     async def call(self, verb: str, path: str, payload: Any = None, content: str = JSON, accept: str = JSON) -> Body:
-        """One call with its retries. Raises NotFoundError, ConflictError, ApiError."""
+        """Make one call, with its retries. Raises NotFoundError, ConflictError, ApiError."""
         for attempt in range(1, self._attempts + 1):
             status, answer, after = await self._once(verb, path, payload, {"Content-Type": content, "Accept": accept})
             if verb != "GET":
@@ -159,7 +159,7 @@ class Client:
 
 
 def path_of(key: Key) -> str:
-    """The address of one of our objects."""
+    """Return the address of one of our objects."""
     return f"/apis/{GROUP}/{VERSION}/namespaces/{key.namespace}/{key.kind.value}/{key.name}"
 
 
@@ -172,7 +172,7 @@ def _parsed(text: bytes) -> Body:
 
 
 def _after(header: str | None) -> timedelta | None:
-    """What the server asks for, bounded, and spread so that not everybody comes back at once."""
+    """Return the pause that the server asks for, bounded, with jitter so that not everybody comes back at once."""
     if header is None or not header.isdigit():
         return None
     return min(timedelta(seconds=int(header)), LONGEST_PAUSE) + random.random() * timedelta(milliseconds=200)  # noqa: S311

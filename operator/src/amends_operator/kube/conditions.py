@@ -21,25 +21,25 @@ class Condition:
 
     @property
     def status(self) -> str:
-        """As Kubernetes writes it."""
+        """Return the status as Kubernetes writes it."""
         return "Unknown" if self.holds is None else str(self.holds)
 
 
 def condition_of(shown: Mapping[str, Any]) -> Condition:
-    """One that a status shows."""
+    """Return a condition as a status shows it."""
     holds = {"True": True, "False": False}.get(shown["status"])
     return Condition(shown["type"], holds, shown["reason"], shown["message"])
 
 
 def stamp(at: datetime) -> str:
-    """A time as Kubernetes writes it, to the second."""
+    """Return a time as Kubernetes writes it, to the second."""
     return at.strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def conditions(
     former: Iterable[Mapping[str, Any]], wanted: Iterable[Condition], generation: int, now: datetime
 ) -> list[dict[str, Any]]:
-    """The list to write: a transition's time changes with the status alone; what is not wanted any more is left out."""
+    """Return the conditions to write; the time of a transition changes with the status alone."""
     before = {condition["type"]: condition for condition in former}
     shown = []
     for condition in wanted:
@@ -59,13 +59,13 @@ def conditions(
 
 
 def transitions(former: Iterable[Mapping[str, Any]], wanted: Iterable[Condition]) -> list[Condition]:
-    """The conditions whose status or reason is another than before: what an event is for."""
+    """Return the conditions whose status or reason has changed: what an event is for."""
     before = {condition["type"]: (condition.get("status"), condition.get("reason")) for condition in former}
     return [condition for condition in wanted if before.get(condition.type) != (condition.status, condition.reason)]
 
 
 def difference(current: Mapping[str, Any], wanted: Mapping[str, Any]) -> dict[str, Any]:
-    """The merge patch that makes `wanted` of `current`; empty when nothing is to be written.
+    """Return the merge patch that makes `wanted` of `current`, empty when nothing is to be written.
 
     Objects within are merged by the server, so what vanished from them is named, too.
     """

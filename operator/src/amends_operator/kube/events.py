@@ -30,7 +30,7 @@ class Events:
     async def tell(
         self, key: Key, body: Body, reason: str, message: str, *, warning: bool = False, once: bool = False
     ) -> None:
-        """Writes one; `once` for what is found again at every look: it is told once for an object."""
+        """Write an event; one that is found again at every look is told `once` for an object."""
         metadata = body["metadata"]
         now = datetime.now(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
         said = f"{metadata['uid']}/{reason}/{message}{'' if once else now}"

@@ -17,7 +17,7 @@ class LoginError(RuntimeError):
 
 
 async def credentials() -> kopf.ConnectionInfo:
-    """What to connect with, read now: tokens of service accounts are exchanged every hour. Raises LoginError."""
+    """Read what to connect with, now: tokens of service accounts are exchanged every hour. Raises LoginError."""
     info = await asyncio.to_thread(_read)
     if info is None:
         raise LoginError("neither a mounted service account nor a kubeconfig was found")
@@ -32,7 +32,7 @@ def _read() -> kopf.ConnectionInfo | None:
 
 
 def session_of(info: kopf.ConnectionInfo, *traces: aiohttp.TraceConfig) -> aiohttp.ClientSession:
-    """HTTP connections with these credentials; `traces` see every call."""
+    """Open HTTP connections with these credentials; `traces` see every call."""
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context()),
         headers={**info.as_http_headers(), "User-Agent": "amends-operator"},

@@ -35,7 +35,7 @@ NAMES = {Kind.SAGA: "Saga", Kind.RUN: "SagaRun", Kind.POLICY: "RetryPolicy", Kin
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Which object."""
+    """The kind, namespace and name of one of our objects."""
 
     kind: Kind
     namespace: str
@@ -43,33 +43,33 @@ class Key:
 
     @property
     def full_name(self) -> str:
-        """namespace/name."""
+        """Return namespace/name."""
         return f"{self.namespace}/{self.name}"
 
 
 def key_of(kind: Kind, body: Body) -> Key:
-    """The key of an object."""
+    """Return the key of an object."""
     metadata = body["metadata"]
     return Key(kind, metadata["namespace"], metadata["name"])
 
 
 def version_of(body: Body) -> int:
-    """How new an object is; API servers count in one sequence."""
+    """Return the object's resourceVersion as a number: API servers count in one sequence."""
     return int(body["metadata"].get("resourceVersion") or 0)
 
 
 def asked_of(body: Body) -> str:
-    """When somebody asked for another look, as the annotation says it; empty when nobody did."""
+    """Return the value of the annotation that asks for another look, empty when there is none."""
     return str((body["metadata"].get("annotations") or {}).get(RECONCILE_AT, ""))[:_LONGEST_ASKED]
 
 
 def asks_again(body: Body) -> bool:
-    """Whether somebody asked for another look since the last one."""
+    """Tell whether somebody asked for another look since the last one."""
     return asked_of(body) not in ("", (body.get("status") or {}).get(HANDLED))
 
 
 def generation_of(body: Body) -> int:
-    """Which spec it is."""
+    """Return the object's generation, which counts the changes of its spec."""
     return int(body["metadata"].get("generation") or 0)
 
 
@@ -77,7 +77,7 @@ class Objects:
     """What is known of the cluster. One for the operator; only its event loop touches it."""
 
     def __init__(self, changed: Callable[[Key], None]) -> None:
-        """`changed` is told of every object that came, changed or went, but not of our own writes."""
+        """Take who is told of every object that came, changed or went; our own writes are not told."""
         self._changed = changed
         self._known: dict[Kind, dict[Key, Body]] = {kind: {} for kind in Kind}
         self._gone: dict[str, int] = {}
@@ -85,27 +85,27 @@ class Objects:
         """Runs as they were when they vanished, until somebody has looked at what that means."""
 
     def get(self, key: Key) -> Body | None:
-        """The object; None when there is none."""
+        """Return the object, None when there is none."""
         return self._known[key.kind].get(key)
 
     def of(self, kind: Kind, namespace: str | None = None) -> Iterator[tuple[Key, Body]]:
-        """All objects of a kind, of one namespace or all."""
+        """Iterate over the objects of a kind, of one namespace or all."""
         for key, body in list(self._known[kind].items()):
             if namespace in (None, key.namespace):
                 yield key, body
 
     def seen(self, kind: Kind, body: Body) -> None:
-        """An object as the API server shows it now, or showed it a while ago."""
+        """Take in an object as the API server shows it now, or showed it a while ago."""
         if self._put(key_of(kind, body), body):
             self._changed(key_of(kind, body))
 
     def written(self, kind: Kind, body: Body) -> Body:
-        """An object as it is after a write of ours; the echo of it in the watch then changes nothing."""
+        """Take in an object as it is after a write of ours, so that its echo in the watch changes nothing."""
         self._put(key_of(kind, body), body)
         return body
 
     def vanished(self, kind: Kind, body: Body) -> None:
-        """An object that was deleted."""
+        """Note that an object was deleted."""
         key = key_of(kind, body)
         known = self._known[kind].get(key)
         uid = body["metadata"]["uid"]
@@ -135,7 +135,7 @@ class Objects:
 
 
 def trimmed(body: Body) -> Body:
-    """An object without what nobody here reads."""
+    """Return an object without the metadata that nobody here reads."""
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     if "annotations" in metadata:
         metadata["annotations"] = {n: v for n, v in metadata["annotations"].items() if n not in _NOISE}
@@ -143,7 +143,7 @@ def trimmed(body: Body) -> Body:
 
 
 def _trimmed_run(body: Body) -> Body:
-    """Of a run that has ended and asks for nothing, only what its end of life needs: there may be many."""
+    """Return only what is still needed of a run that has ended and asks for nothing: there may be many."""
     shown = trimmed(body)
     status = shown.get("status") or {}
     if "endedAt" not in status or "deletionTimestamp" in shown["metadata"] or _asks(shown):

@@ -28,7 +28,7 @@ class Statuses:
     async def put(
         self, key: Key, body: Body, fields: Mapping[str, Any], wanted: Sequence[Condition], tell: Iterable[str] = ()
     ) -> bool:
-        """Makes the status of an object `fields` and `wanted`; False when it was so already.
+        """Make the status of an object `fields` and `wanted`; return False when it was so already.
 
         `tell` names the conditions whose transitions are told as events. Empty fields are left out.
         Raises NotFoundError, ConflictError, ApiError.
@@ -54,7 +54,7 @@ class Statuses:
         return True
 
     async def observed(self, key: Key, body: Body) -> None:
-        """Says that this generation, or a wish for another look, changes nothing.
+        """Write that this generation, or a request for another look, changes nothing.
 
         Raises NotFoundError, ConflictError, ApiError.
         """
@@ -64,7 +64,7 @@ class Statuses:
         await self._write(key, body, seen, {**body["status"], **seen})
 
     async def note(self, key: Key, body: Body, name: str, value: Mapping[str, Any]) -> Body:
-        """Writes one field of the status and nothing else; the object afterwards.
+        """Write one field of the status and nothing else; return the object afterwards.
 
         Raises NotFoundError, ConflictError, ApiError.
         """
@@ -85,6 +85,6 @@ def _good(kind: str, holds: bool) -> bool:
 
 
 def carried(body: Body, names: Iterable[str]) -> dict[str, Any]:
-    """Fields of the status that are to stay as they are."""
+    """Return the fields of the status that are to stay as they are."""
     status = body.get("status") or {}
     return {name: status[name] for name in names if name in status}

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import timedelta
 
+from amends_chassis.text import escape
+
 from amends.saga.v1 import run_pb2
 from amends_operator.kube.statuses import AWAY
 from amends_operator.orchestrator import Seen
@@ -194,7 +196,7 @@ def _is_recorded(seen: Observed, decision: Decision) -> bool:
 
 def _record(seen: Observed, decision: Decision, refusal: str) -> Sequence[Do]:
     facts = {"run_id": seen.run_id, "action": decision.action, "actor": decision.actor, "accepted": not refusal}
-    told = f"{decision.action} by {decision.actor}: {decision.reason}"
+    told = escape(f"{decision.action} by {decision.actor}: {decision.reason}")
     event = Tell("DecisionRefused", f"{told}: {refusal}", warning=True) if refusal else Tell("Decided", told)
     return [Log(DECIDED, facts), Record(reports.resolution(seen, decision, refusal)), event]
 

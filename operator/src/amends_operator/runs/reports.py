@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from amends_chassis.text import escape
+
 from amends_operator.kube.conditions import Condition, condition_of, stamp
 from amends_operator.kube.objects import HANDLED
 from amends_operator.kube.statuses import AWAY, carried
@@ -103,8 +105,8 @@ def resolution(seen: Observed, decision: Decision, refusal: str) -> dict[str, An
     entry = {
         "id": decision.id,
         "action": decision.action,
-        "reason": decision.reason[:LONGEST],
-        "actor": decision.actor[:LONGEST],
+        "reason": escape(decision.reason)[:LONGEST],
+        "actor": escape(decision.actor)[:LONGEST],
         "accepted": not refusal,
         "at": stamp(seen.now),
     }

@@ -10,6 +10,8 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from amends_chassis.text import escape
+
 from amends_operator.runs.values import UID_KEY, positive_duration
 
 _SAGA = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
@@ -81,7 +83,7 @@ def _problems(
     found = [f"{where}.{name} is missing" for name in required if given.get(name) is None]
     for name, value in given.items():
         if name not in known:
-            found.append(f"{where}.{name} is no field")
+            found.append(f"{where}.{escape(str(name))} is no field")
         elif value is not None and not known[name][0](value):
             found.append(f"{where}.{name} must be {known[name][1]}")
     return found

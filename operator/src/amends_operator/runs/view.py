@@ -1,10 +1,14 @@
-"""A run as the status of its SagaRun shows it. Pure."""
+"""Shows a run as the status of its SagaRun has it. Pure.
+
+Messages come from participants and people, so every text of a run is escaped: `kubectl` prints it on a terminal.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from typing import Any
 
+from amends_chassis.text import escape
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from amends.saga.v1 import run_pb2 as pb
@@ -41,17 +45,17 @@ _MOST_STEPS = 100
 
 
 def has_ended(run: pb.Run) -> bool:
-    """Whether nothing can happen to it any more."""
+    """Tell whether nothing can happen to the run any more."""
     return run.state in (pb.RUN_STATE_COMPLETED, pb.RUN_STATE_COMPENSATED)
 
 
 def fields_of(run: pb.Run) -> dict[str, Any]:
-    """The fields of the status that the run itself says; the empty ones are left out."""
+    """Return the fields of the status that the run itself gives; the empty ones are left out."""
     passed = sum(step.state in _PASSED for step in run.steps)
-    shown: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "phase": PHASES.get(run.state, "Unknown"),
         "runId": run.run_id,
-        "message": run.message[:LONGEST],
+        "message": escape(run.message)[:LONGEST],
         "digest": run.digest,
         "seq": run.seq,
         "progress": f"{passed}/{len(run.steps)}" if run.steps else "",
@@ -62,46 +66,46 @@ def fields_of(run: pb.Run) -> dict[str, Any]:
         "steps": [_step(step) for step in run.steps[:_MOST_STEPS]],
     }
     if run.HasField("parked"):
-        shown["parked"] = _parked(run.parked)
+        entry["parked"] = _parked(run.parked)
     if run.HasField("stalled"):
-        shown["stalled"] = _stalled(run.stalled)
-    return {name: value for name, value in shown.items() if value}
+        entry["stalled"] = _stalled(run.stalled)
+    return {name: value for name, value in entry.items() if value}
 
 
 def _step(step: pb.StepStatus) -> dict[str, Any]:
-    shown: dict[str, Any] = {"name": step.name, "state": _STEPS.get(step.state, "Pending")}
+    entry: dict[str, Any] = {"name": step.name, "state": _STEPS.get(step.state, "Pending")}
     if step.attempts:
-        shown["attempts"] = step.attempts
+        entry["attempts"] = step.attempts
     if step.message:
-        shown["message"] = step.message[:LONGEST]
-    return shown
+        entry["message"] = escape(step.message)[:LONGEST]
+    return entry
 
 
 def _parked(parked: pb.Parked) -> dict[str, Any]:
-    shown: dict[str, Any] = {
+    entry: dict[str, Any] = {
         "reason": parked.reason,
-        "message": parked.message[:LONGEST],
+        "message": escape(parked.message)[:LONGEST],
         "step": parked.step,
         "operation": _OPERATIONS.get(parked.operation),
         "seq": parked.seq,
         "resolutions": list(parked.resolutions),
         "since": _time(parked, "since"),
     }
-    return {name: value for name, value in shown.items() if value}
+    return {name: value for name, value in entry.items() if value}
 
 
 def _stalled(stalled: pb.Stalled) -> dict[str, Any]:
-    shown = {
+    entry = {
         "step": stalled.step,
-        "reason": stalled.reason[:LONGEST],
+        "reason": escape(stalled.reason)[:LONGEST],
         "since": _time(stalled, "since"),
         "nextAttempt": _time(stalled, "next_attempt"),
     }
-    return {name: value for name, value in shown.items() if value}
+    return {name: value for name, value in entry.items() if value}
 
 
 def timeline_of(events: Iterable[pb.RunEvent]) -> list[str]:
-    """Records, one line each: when, number, what."""
+    """Return the records of a journal, one line each: when, number, what."""
     return [f"{_moment(event.at)}  {event.seq}  {_line(event)}" for event in events]
 
 
@@ -115,28 +119,30 @@ def _line(event: pb.RunEvent) -> str:
     actor = f"by {event.actor}" if event.actor else ""
     words = [event.step, operation, event.kind, event.outcome, code, actor]
     line = " ".join(word for word in words if word)
-    return f"{line}: {event.message}"[:LONGEST_LINE] if event.message else line
+    return escape(f"{line}: {event.message}" if event.message else line)[:LONGEST_LINE]
 
 
 def conditions_of(run: pb.Run, accepted: Condition) -> list[Condition]:
-    """What the run's state means to whoever waits for it. Stalled and Reconciling are there only while they hold."""
+    """Return what the run's state means to whoever waits for it; Stalled and Reconciling only while they hold."""
     phase = PHASES.get(run.state, "Unknown")
-    ended, line = phase in ENDED, run.message or phase
-    shown = [
+    ended, line = phase in ENDED, escape(run.message) or phase
+    found = [
         accepted,
         Condition("Ended", ended, phase, line),
         Condition("Ready", phase == "Completed", phase, line),
     ]
     if run.HasField("parked"):
         choices = ", ".join(run.parked.resolutions)
-        why = run.parked.message.rstrip(".")
+        why = escape(run.parked.message).rstrip(".")
         message = f"{run.parked.reason} at {run.parked.step}: {why}. Decide: {choices}."
-        shown.append(Condition("Stalled", True, "Parked", message))
+        found.append(Condition("Stalled", True, "Parked", message))
     elif run.HasField("stalled"):
-        shown.append(Condition("Stalled", True, "StepWaiting", f"{run.stalled.step} waits: {run.stalled.reason}"))
+        found.append(
+            Condition("Stalled", True, "StepWaiting", f"{run.stalled.step} waits: {escape(run.stalled.reason)}")
+        )
     if phase in ("Running", "Compensating"):
-        shown.append(Condition("Reconciling", True, phase, line))
-    return shown
+        found.append(Condition("Reconciling", True, phase, line))
+    return found
 
 
 def _time(message: Any, field: str) -> str | None:

@@ -11,7 +11,7 @@ from amends.saga.v1 import definition_service_pb2 as definitions
 from amends.saga.v1 import run_pb2
 from shop.shipping.v1 import shipping_pb2
 
-from .conftest import Namespace, Platform
+from .conftest import Namespace
 
 DEFINITIONS = ("saga/fulfil-order", "participant/payments", "retrypolicy/charge")
 
@@ -166,25 +166,15 @@ async def test_decisions_are_told_as_events_with_who_and_why(
     assert "compensate by eve: changed my mind" in told
 
 
-@pytest.fixture
-async def slow_cards(platform: Platform) -> AsyncIterator[None]:
-    """The card network takes three seconds: enough to take a grant back meanwhile."""
-    platform.stack.child("payments").kill()
-    await platform.stack.start_one("payments", {"AMENDS_SLOW_ANSWER": "3s"})
-    yield
-    platform.stack.child("payments").kill()
-    await platform.stack.start_one("payments")
-
-
-@pytest.mark.usefixtures("slow_cards")
-async def test_a_grant_that_is_taken_back_stops_runs_in_flight_and_new_ones(served: Namespace) -> None:
+async def test_a_grant_that_is_taken_back_stops_runs_in_flight_and_new_ones(
+    served: Namespace, silent_cards: Callable[[], Awaitable[None]]
+) -> None:
     """The saga is not ready at once, and no run reaches the service until it is granted again."""
-    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", '{"spec": {"timeout": "20s"}}')
-    await served.until("retrypolicy", "charge", "Accepted")
     await served.apply(served.run("slow", "stopped"))
     run_id = (await served.until("sagarun", "stopped", "Running"))["status"]["runId"]
     await served.kubectl("patch", "participant", "shipping", "--type=merge", "-p", '{"spec": {"callers": ["other"]}}')
     assert (await served.condition("saga", "fulfil-order", "Ready", "False"))["reason"] == "NotGranted"
+    await silent_cards()
 
     async def charged() -> bool:
         (run,) = [run for run in await served.platform.runs(served.name) if run.run_id == run_id]
@@ -204,4 +194,3 @@ async def test_a_grant_that_is_taken_back_stops_runs_in_flight_and_new_ones(serv
     await served.until("sagarun", "stopped", "Completed")
     await served.until("sagarun", "refused-meanwhile", "Completed")
     assert told["reason"] == "SagaNotReady"
-    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", '{"spec": {"timeout": "2s"}}')

@@ -42,7 +42,10 @@ The examples are steps of a saga over the contract at the end of this page, or w
 each of them: the wrong one is refused (or warned about) for this reason alone, the right one is accepted.
 
 A message of the input that a step copies in every run, such as `amount: input.total`, is accepted because it is made
-certain: a run whose input lacks it is refused at the start. The checker lists these fields among its figures.
+certain: a run whose input lacks it is refused at the start. The checker lists these fields among its figures. A field
+of a response that is copied, such as `amount: quote.cost`, is certain too: the expression fails when it is unset, which
+undoes the run before the pivot. A scalar that knows whether it was set (`optional`, proto2, editions) is copied with
+that where its target knows it too, and a default of the contract is what an unset field means.
 
 """
 

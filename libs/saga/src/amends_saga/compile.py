@@ -1,6 +1,6 @@
 """Makes a compiled saga of a model in which `check` has found no error."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from amends_saga.analysis import ExpressionRole, Method, Model, StepModel
 from amends_saga.bundle import Bundle, BundledCall, BundledStep, BundleError
@@ -10,13 +10,17 @@ from amends_saga.descriptors.reach import MAX_CHAIN, is_deep
 from amends_saga.plan import CallPlan, Kind
 
 
-def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:
-    """Return the compiled saga of a model that no rule found an error in. `required` are paths of input fields.
+def compile_model(
+    model: Model, required: Sequence[str], texts: Mapping[tuple[int, ExpressionRole], str]
+) -> CompiledSaga:
+    """Return the compiled saga of a model that no rule found an error in.
+
+    `required` are paths of input fields, `texts` are expressions whose copies were written out.
 
     Raises BundleError when its messages cannot be used together.
     """
     saga = model.saga
-    steps = tuple(_step(model, step) for step in model.steps)
+    steps = tuple(_step(model, step, texts) for step in model.steps)
     roots = {RUN_MESSAGE, model.input_type}
     for step in steps:
         for call in (step.action, step.compensation):
@@ -42,7 +46,7 @@ def compile_model(model: Model, required: Sequence[str]) -> CompiledSaga:
     return load_bundle(bundle.to_bytes())
 
 
-def _step(model: Model, step: StepModel) -> BundledStep:
+def _step(model: Model, step: StepModel, texts: Mapping[tuple[int, ExpressionRole], str]) -> BundledStep:
     assert step.action is not None
     assert step.step.call is not None
     used: set[int] = set()
@@ -55,7 +59,9 @@ def _step(model: Model, step: StepModel) -> BundledStep:
     undo = step.step.compensate
     compensation = None
     if step.compensation is not None and undo is not None:
-        compensation = _call(step.compensation, undo.request.value, uses_self)
+        text = texts.get((step.index, ExpressionRole.COMPENSATION), undo.request.value)
+        compensation = _call(step.compensation, text, uses_self)
+    request = texts.get((step.index, ExpressionRole.REQUEST), step.step.call.request.value)
     return BundledStep(
         name=step.name,
         after=step.after,
@@ -63,7 +69,7 @@ def _step(model: Model, step: StepModel) -> BundledStep:
         post=model.is_post(step.index),
         when=step.step.when.value if step.step.when is not None else None,
         uses=tuple(sorted(used)),
-        action=_call(step.action, step.step.call.request.value, False),
+        action=_call(step.action, request, False),
         compensation=compensation,
     )
 

@@ -143,7 +143,7 @@ _REASONS = {
     "overflow": "a number does not fit",
     "out of range": "a number does not fit",
     "regular expression": "a regular expression is malformed",
-    "optional.none()": "the value of an empty optional was asked for",
+    "optional.none()": "a field that it copies is not set",
     "Iteration budget": "too many iterations",
 }
 

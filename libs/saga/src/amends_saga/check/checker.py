@@ -108,7 +108,7 @@ def check_saga(
     compiled = None
     if complete and not has_errors(findings):
         try:
-            compiled = compile_model(model, required)
+            compiled = compile_model(model, required, dataloss.written_out(model))
         except BundleError as error:
             hint = "Call methods whose messages are smaller."
             findings.append(saga.input_node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))

@@ -4,6 +4,7 @@ Each is a pure function over the model; called by `checker`.
 """
 
 from collections.abc import Iterator
+from enum import Enum
 from functools import cache
 from typing import Any
 
@@ -15,6 +16,7 @@ from amends_saga import codes
 from amends_saga.analysis import Expression, ExpressionRole, Model, StepModel
 from amends_saga.analysis.words import at
 from amends_saga.cel.environment import locate
+from amends_saga.cel.presence import write_out
 from amends_saga.check.flow import (
     Arms,
     Copy,
@@ -31,6 +33,11 @@ from amends_saga.check.flow import (
 from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding
 
+_WRAPPERS = frozenset(
+    f"google.protobuf.{name}Value"
+    for name in ("Bool", "Int32", "Int64", "UInt32", "UInt64", "Float", "Double", "String", "Bytes")
+)
+"""Messages that CEL reads as null when they are unset; null leaves them unset where they are copied to."""
 _ALWAYS = prefixes("saga.started_at")
 """What is set in every run."""
 
@@ -55,29 +62,79 @@ def _flows(model: Model, pool: DescriptorPool) -> Iterator[tuple[StepModel, Expr
                 yield step, expression, flow
 
 
-def required_input(model: Model) -> tuple[str, ...]:
-    """Return the paths of input fields that must be set at the start, e.g. `order.total`, sorted.
+class Means(Enum):
+    """What the copy of a field that may be unset means."""
 
-    A message of the input that is copied in every run is made certain by refusing an input without it. That is not
-    done for fields that the contract calls `optional`, arms of a oneof and well-known types, whose absence means
-    something: they are copied with `?f: input.?f`.
+    KEPT = "nothing is lost"
+    REQUIRED = "an input without it is refused at the start"
+    CERTAIN = "the expression fails when it is unset"
+    OPTIONAL = "the target is left unset too"
+    LOST = "a default would be set"
+
+
+def meaning(model: Model, flow: Flow, copy: Copy) -> Means:
+    """Return what a copy means.
+
+    A message of the input that is copied in every run is made certain by refusing an input without it, a field of a
+    response by failing where it is copied. A scalar that knows whether it was set is copied with that, where its
+    target knows it too. What the contract calls `optional`, arms of a oneof, and well-known types of the input are
+    left: their absence means something, and is to be written.
     """
+    source, target = copy.source, copy.target
+    if copy.known or not copy.direct or source is None or not _is_lost(copy) or _has_default(source):
+        return Means.KEPT
+    if copy.entry is not None and target is not None and _keeps_presence(source, target):
+        return Means.OPTIONAL
+    root = (copy.path or "").partition(".")[0].partition("[")[0]
+    if root == "input":
+        return Means.REQUIRED if copy.certain and _can_be_required(flow, copy.node) else Means.LOST
+    return Means.CERTAIN if root and source.containing_oneof is None else Means.LOST
+
+
+def required_input(model: Model) -> tuple[str, ...]:
+    """Return the paths of input fields that must be set at the start, e.g. `order.total`, sorted."""
     found = set[str]()
     for _, _, flow in flows(model):
         for copy in flow.copies:
-            if copy.certain and not copy.known and copy.direct and copy.path is not None and _is_lost(copy):
-                name, _, rest = copy.path.partition(".")
-                if name == "input" and rest and _can_be_required(flow, copy.node):
-                    found.add(rest)
+            if copy.path is not None and meaning(model, flow, copy) is Means.REQUIRED:
+                found.add(copy.path.partition(".")[2])
     return tuple(sorted(found))
+
+
+def written_out(model: Model) -> dict[tuple[int, ExpressionRole], str]:
+    """Return the texts of expressions whose copies mean more than they say, by step and role."""
+    found = {}
+    for step, expression, flow in flows(model):
+        certain, optional = _changes(model, flow)
+        if certain or optional:
+            text = write_out(flow.checked, certain, optional)
+            if text is not None:
+                found[step.index, expression.role] = text
+    return found
+
+
+def _changes(model: Model, flow: Flow) -> tuple[list[Any], list[tuple[Any, Any]]]:
+    certain: dict[int, Any] = {}
+    optional: dict[int, tuple[Any, Any]] = {}
+    for copy in flow.copies:
+        means = meaning(model, flow, copy)
+        if means is Means.CERTAIN:
+            certain[copy.node.id] = copy.node
+        elif means is Means.OPTIONAL:
+            optional[copy.node.id] = (copy.entry, copy.node)
+    return list(certain.values()), list(optional.values())
 
 
 def presence_lost(model: Model) -> Iterator[Finding]:
     """A field with presence is copied as optional, guarded, or certain to be set."""
     given = frozenset(path for rest in required_input(model) for path in prefixes(f"input.{rest}"))
     for _, expression, flow in flows(model):
+        unclear = write_out(flow.checked, *_changes(model, flow)) is None
         for copy in flow.copies:
-            if copy.known or copy.path in given or not copy.direct or not _is_lost(copy):
+            means = meaning(model, flow, copy)
+            if means is not Means.LOST and not (unclear and means in (Means.CERTAIN, Means.OPTIONAL)):
+                continue
+            if copy.path in given:
                 continue
             offset, width = flow.place(copy.node)
             shown = copy.path or f"the field `{copy.source.name if copy.source is not None else ''}`"
@@ -185,6 +242,8 @@ def _is_lost(copy: Copy) -> bool:
     source = copy.source
     if source is None or source.is_repeated or not source.has_presence:
         return False
+    if source.message_type is not None and source.message_type.full_name in _WRAPPERS and copy.entry is not None:
+        return False
     return not source.is_required and not copy.node.HasField("ident_expr") and _reads(copy.node)
 
 
@@ -214,10 +273,46 @@ def _default(copy: Copy) -> str:
 
 def _optional_hint(copy: Copy) -> str:
     outer, _, name = (copy.path or "").rpartition(".")
-    if copy.target is None or not outer:
+    if not outer or copy.source is None:
         return "Guard it with `has(...)`, or give another value with `.orValue(...)`."
-    prefix = f"?{copy.target.name}: " if not copy.target.is_repeated else "?"
-    return f"Write `{prefix}{outer}.?{name}`, or guard it with `has({outer}.{name})`."
+    value = f"{outer}.?{name}"
+    instead = f"{value}.value()" if copy.source.message_type is not None else f"{value}.orValue({_zero(copy.source)})"
+    then = "which undoes the run when it is unset" if copy.source.message_type is not None else "or another value there"
+    if copy.entry is None or (copy.target is not None and copy.target.is_required):
+        return f"Write `{instead}`, {then}."
+    return f"Write `?{copy.entry.field_key}: {value}` to leave it unset as well, or `{instead}`, {then}."
+
+
+def _zero(source: FieldDescriptor) -> str:
+    """Return the default of a scalar, as CEL writes it."""
+    if source.enum_type is not None:
+        return "0"
+    written = {
+        FieldDescriptor.CPPTYPE_STRING: "b''" if source.type == FieldDescriptor.TYPE_BYTES else "''",
+        FieldDescriptor.CPPTYPE_BOOL: "false",
+        FieldDescriptor.CPPTYPE_UINT32: "0u",
+        FieldDescriptor.CPPTYPE_UINT64: "0u",
+        FieldDescriptor.CPPTYPE_FLOAT: "0.0",
+        FieldDescriptor.CPPTYPE_DOUBLE: "0.0",
+    }
+    return written.get(source.cpp_type, "0")
+
+
+def _has_default(source: FieldDescriptor) -> bool:
+    """Tell whether the contract says what an unset field means."""
+    return source.message_type is None and source.has_default_value and source.containing_oneof is None
+
+
+def _keeps_presence(source: FieldDescriptor, target: FieldDescriptor) -> bool:
+    """Tell whether both are scalars that know whether they were set, and none is an arm of a oneof."""
+    return (
+        source.message_type is None
+        and target.message_type is None
+        and target.has_presence
+        and not target.is_required
+        and real_oneof(source) is None
+        and real_oneof(target) is None
+    )
 
 
 def _same_oneof(flow: Flow, arms: Arms) -> bool:

@@ -34,11 +34,13 @@ class Copy:
     known: bool
     """True when the source is known to be set here."""
     certain: bool
-    """True when the copy is made whenever the expression runs."""
+    """True when the copy is made in every run."""
     direct: bool
     """True when the value is the field itself; False when it went through `+` and the like."""
     hidden: bool
     """True when the target, or a message around it, is redacted."""
+    entry: Any = None
+    """The entry of a message literal that it is the whole value of, None when there is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ class Flow:
     """Message literals without a field that their contract calls `required`."""
     patterns: list[Any] = field(default_factory=list)
     """Constant regular expressions."""
+    _entries: dict[int, Any] = field(default_factory=dict)
+    """Entries of message literals by the node of their value."""
 
     def place(self, node: Any) -> tuple[int, int]:
         """Return offset and width of a node's name in the text: CEL points at the dot before it."""
@@ -164,6 +168,7 @@ class Flow:
                 certain=at.certain,
                 direct=at.copying and at.direct,
                 hidden=at.hidden,
+                entry=self._entries.get(node.id),
             )
         )
 
@@ -237,6 +242,8 @@ class Flow:
             target = self.field_of(literal.message_name, entry.field_key)
             hidden = at.hidden or (is_redacted(target))
             inside = replace(at, copying=True, flows=True, direct=True, target=target, hidden=hidden, probing=False)
+            if not entry.optional_entry:
+                self._entries[entry.value.id] = entry
             self.walk(entry.value, inside)
             oneof = real_oneof(target)
             if entry.field_key in seen:

@@ -18,12 +18,15 @@ FIELDS = """
 message Money { %(label)s string currency = 1; %(label)s int64 units = 2; }
 message Line { %(label)s Money price = 1; }
 message Quote {
-  %(label)s Money cost = 1; %(label)s google.protobuf.Timestamp at = 2; repeated Line lines = 3; %(label)s google.protobuf.StringValue word = 4;
-  %(optional)s string tx = 5; oneof way { Money cash = 6; string card = 7; } %(label)s Quote inner = 8; %(optional)s int32 n = 9;
+  %(label)s Money cost = 1; %(label)s google.protobuf.Timestamp at = 2;
+  repeated Line lines = 3; %(label)s google.protobuf.StringValue word = 4;
+  %(optional)s string tx = 5; oneof way { Money cash = 6; string card = 7; } %(label)s Quote inner = 8;
+  %(optional)s int32 n = 9;
   map<string, string> labels = 10; %(optional)s Kind kind = 11;
 }
 message Order {
-  %(label)s Money cost = 1; %(label)s google.protobuf.Timestamp at = 2; repeated Line lines = 3; %(label)s google.protobuf.StringValue word = 4;
+  %(label)s Money cost = 1; %(label)s google.protobuf.Timestamp at = 2;
+  repeated Line lines = 3; %(label)s google.protobuf.StringValue word = 4;
   %(optional)s string tx = 5; oneof way { Money cash = 6; string card = 7; } repeated string texts = 8;
   map<string, int32> counts = 9; %(optional)s int32 n = 10; %(optional)s Kind kind = 11; %(label)s Order nested = 12;
 }

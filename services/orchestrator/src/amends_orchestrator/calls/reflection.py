@@ -16,6 +16,7 @@ from typing import Any
 
 import grpc.aio
 from amends_saga.descriptors.budget import BudgetError, imports_of, join_files, within_bytes
+from amends_saga.descriptors.wellknown import well_known_file
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
 VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
@@ -60,7 +61,11 @@ class _File:
 
 
 class _Conversation:
-    """One reflection stream: asks for files, one after the other, until no dependency is missing.
+    """Asks for files, one after the other, until no dependency is missing.
+
+    On one stream, and on a new one where the server ends each after an answer. Well-known files are never asked for,
+    because our own runtime has them. A file that the server does not know is left out: where only options need it
+    nothing is lost, and where a type is missing the checker says which.
 
     Reads and writes by hand: with an iterator of requests a server without the service can end the call between two
     writes, and grpc.aio then tells of an internal error instead of UNIMPLEMENTED.
@@ -72,29 +77,51 @@ class _Conversation:
             request_serializer=ServerReflectionRequest.SerializeToString,
             response_deserializer=ServerReflectionResponse.FromString,
         )
+        self._call: Any = None
         self._files: dict[str, _File] = {}
         self._size = 0
         self._missing: deque[str] = deque()
         self._asked: set[str] = set()
 
     async def read(self, service: str) -> bytes:
-        call = self._stream()
         try:
-            self._keep(await _ask(call, ServerReflectionRequest(file_containing_symbol=service)), service)
+            answer = await self._ask(ServerReflectionRequest(file_containing_symbol=service))
+            if answer.HasField("error_response"):
+                raise ReflectionError(f"the server does not know {_shown(service)}")
+            self._keep(answer)
             while self._missing:
                 name = self._missing.popleft()
                 if name not in self._files:
-                    self._keep(await _ask(call, ServerReflectionRequest(file_by_filename=name)), name)
+                    self._keep(await self._ask(ServerReflectionRequest(file_by_filename=name)))
             if not self._files:
                 raise ReflectionError(f"the server sent no descriptors for {service}")
             return join_files(self._files[name].data for name in _dependencies_first(self._files))
         finally:
-            call.cancel()
+            if self._call is not None:
+                self._call.cancel()
 
-    def _keep(self, answer: ServerReflectionResponse, asked: str) -> None:
-        """Take the files of an answer. `asked` is what it was asked for."""
-        if answer.HasField("error_response"):
-            raise ReflectionError(f"the server does not know {_shown(asked)}")
+    async def _ask(self, question: ServerReflectionRequest) -> ServerReflectionResponse:
+        """One question and its answer. Raises AioRpcError as the server ended the call, or ReflectionError."""
+        again = self._call is not None
+        if self._call is None:
+            self._call = self._stream()
+        try:
+            with suppress(asyncio.InvalidStateError):  # the call has ended already; reading says how
+                await self._call.write(question)
+            answer = await self._call.read()
+        except grpc.aio.AioRpcError:  # also where the server had ended the call well, and we were still writing
+            if not again:
+                raise
+            answer = grpc.aio.EOF
+        if isinstance(answer, ServerReflectionResponse):
+            return answer
+        if not again:
+            raise ReflectionError("the server ended the conversation too early")
+        self._call = None  # it was ended after an answer: the next one is asked for on a new stream
+        return await self._ask(question)
+
+    def _keep(self, answer: ServerReflectionResponse) -> None:
+        """Take the files of an answer."""
         for data in answer.file_descriptor_response.file_descriptor_proto:
             try:
                 self._size += len(data)
@@ -109,19 +136,9 @@ class _Conversation:
             if len(self._files) == _MAXIMUM_FILES:
                 raise ReflectionError(f"the server's contract has more than {_MAXIMUM_FILES} files")
             self._files[name] = _File(data, imports)
-            new = [imported for imported in imports if imported not in self._asked]
+            new = [name for name in imports if name not in self._asked and well_known_file(name) is None]
             self._asked.update(new)
             self._missing.extend(new)
-
-
-async def _ask(call: Any, question: ServerReflectionRequest) -> ServerReflectionResponse:
-    """One question and its answer. Raises AioRpcError as the server ended the call, or ReflectionError."""
-    with suppress(asyncio.InvalidStateError):  # the call has ended already; reading says how
-        await call.write(question)
-    answer = await call.read()
-    if not isinstance(answer, ServerReflectionResponse):
-        raise ReflectionError("the server ended the conversation too early")
-    return answer
 
 
 def _dependencies_first(files: dict[str, _File]) -> list[str]:

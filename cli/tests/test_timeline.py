@@ -12,6 +12,9 @@ from amends.saga.v1 import run_pb2
     [
         ("COMPLETED", 0, "COMPLETED"),
         ("COMPLETED (1 skipped by a person)", 1, "COMPLETED (1 skipped by a person)"),
+        ("COMPLETED (2 decided by a person)", 2, "COMPLETED (2 decided by a person)"),
+        ("its journal cannot be read here", 0, "COMPLETED: its journal cannot be read here"),
+        ("", 0, "COMPLETED"),
         (
             "COMPLETED (1 skipped by a person): somebody asked for it",
             1,

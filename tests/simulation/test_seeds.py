@@ -1,11 +1,14 @@
 """A thousand worlds that go wrong, each from a seed, over the orchestrator's own runner, writer, claims and lease."""
 
+import asyncio
 import shlex
 import subprocess
+from datetime import timedelta
 
 import pytest
 from amends_testkit.barrier import MemoryBarrier
 from amends_testkit.simulation.seeds import replay, report
+from amends_testkit.simulation.virtual import VirtualLoop
 from amends_testkit.simulation.world import Outcome, World, simulate
 
 SEEDS = 1000
@@ -41,6 +44,18 @@ def lose_commits(world: World) -> None:
     database._batch = batch  # type: ignore[method-assign]
 
 
+def set_the_clock_back(world: World) -> None:
+    """In the middle of the storm another machine becomes the database's, whose clock is two minutes behind."""
+
+    async def later() -> None:
+        await asyncio.sleep(world.chance.uniform(5, 25))
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, VirtualLoop)
+        loop.database_ahead = timedelta(minutes=-2)
+
+    world._begin(later())
+
+
 def first_broken(tweak: object, seeds: range) -> Outcome | None:
     for seed in seeds:
         outcome = simulate(seed, tweak)  # type: ignore[arg-type]
@@ -52,6 +67,11 @@ def first_broken(tweak: object, seeds: range) -> Outcome | None:
 @pytest.mark.parametrize("first", range(0, SEEDS, AT_ONCE))
 def test_every_world_ends_well(first: int) -> None:
     broken = [report(simulate(seed)) for seed in range(first, first + AT_ONCE)]
+    assert not any(broken), "\n" + "\n".join(filter(None, broken))
+
+
+def test_a_clock_of_the_database_that_goes_back_delays_what_was_due_and_breaks_nothing() -> None:
+    broken = [report(simulate(seed, set_the_clock_back)) for seed in range(25)]
     assert not any(broken), "\n" + "\n".join(filter(None, broken))
 
 

@@ -48,7 +48,8 @@ HINTS = {
     "STATE_CHANGED": "Somebody or something was faster: look at `amends get RUN` and decide again.",
     "RESOLUTION_NOT_ALLOWED": "`amends get RUN` lists what is allowed now.",
     "EFFECT_REQUIRED": "Find out whether the call had its effect and say so: --effect happened or --effect none.",
-    "RESULT_REQUIRED": "Later steps use this step's response: give one with --result '{...}'.",
+    "RESULT_REQUIRED": "An expression uses this step's response: give it with --result '{...}'.",
+    "RUN_NOT_PARKED": "`amends get RUN` says when it is tried next; `amends resolve RUN park` stops a stalled one.",
     "PAST_PIVOT": "The point of no return is passed: the run goes forward to its end.",
 }
 

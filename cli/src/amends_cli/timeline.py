@@ -63,10 +63,10 @@ def final_line(run: run_pb2.Run) -> str:
     """How a run stands, in one line with rich markup."""
     from rich.markup import escape
 
-    skipped = f" ({run.skipped_by_person} skipped by a person)" if run.skipped_by_person else ""
     # The message begins with the state for people who read it alone.
-    message = run.message.removeprefix(state_name(run.state)).removeprefix(skipped).lstrip(": ")
-    return f"{styled_state(run.state)}{skipped}{': ' + escape(message) if message else ''}"
+    name = state_name(run.state)
+    said = run.message.removeprefix(name) if run.message.startswith(name) else f": {run.message}"
+    return f"{styled_state(run.state)}{escape(said.rstrip(': '))}"
 
 
 def parked_lines(run: run_pb2.Run) -> list[str]:

@@ -9,6 +9,7 @@ from amends_saga.engine.events import Call, Outcome
 from amends_saga.journal import encode, idempotency_key
 from amends_saga.plan import Plan
 from amends_testkit.builders import SERVICE, a_plan, guarded
+from amends_testkit.simulation.shapes import shape
 
 RUN = "0190b3c2-0000-7000-8000-000000000000"
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)
@@ -132,3 +133,26 @@ def test_a_participant_that_was_not_read_is_counted_and_not_guessed():
     records = [(n, 1, encode(PLAN, ev.Recorded(n, 1, NOW, event))) for n, event in enumerate(COMPLETED, 1)]
     audited = audit_run(PLAN, facts("COMPLETED"), records, {}, NOW, PATIENCE)
     assert (audited.findings, audited.unread) == ((), 3)
+
+
+@pytest.mark.parametrize("kind", "kio")
+def test_a_plain_step_that_was_undone_with_a_response_that_nobody_knew_is_named(kind: str) -> None:
+    plan = shape(f"{kind}>g", uses_self="a")
+
+    def audited(result: bytes | None) -> set[tuple[Invariant, str]]:
+        events = (
+            START,
+            ev.Intent(0),
+            ev.Answered(0, Call.ACTION, Outcome.UNKNOWN, in_doubt=True),
+            ev.Parked(ev.ParkReason.PLAIN_IN_DOUBT, 0, Call.ACTION),
+            ev.Resolved(ev.Action.COMPENSATE, 0, Call.ACTION, "ann", "it is there", ev.Effect.HAPPENED, result),
+            ev.Decided(ev.UndoReason.PERSON, None, (0,)),
+            undone(0),
+            ev.Ended(False),
+        )
+        records = [(n, 1, encode(plan, ev.Recorded(n, 1, NOW, event))) for n, event in enumerate(events, 1)]
+        run = facts("COMPENSATED", skipped_by_person=1)
+        return {(one.invariant, one.step) for one in audit_run(plan, run, records, {}, NOW, PATIENCE).findings}
+
+    assert audited(None) == {(Invariant.COMPLETENESS, "a")}
+    assert audited(b"t-1") == set()

@@ -9,7 +9,9 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
-from amends_orchestrator.journal import claims
+import pytest
+from amends_orchestrator.journal import claims, leases
+from amends_orchestrator.journal.records import State
 
 HOUR = timedelta(hours=1)
 
@@ -53,3 +55,26 @@ async def test_runs_that_are_not_due_yet_and_those_that_have_ended_are_not_looke
     assert looked["run_due"]["Index Cond"] == "(due_at <= statement_timestamp())"
     assert looked["run_pkey"]["Index Cond"].startswith("(id = ANY (")
     assert [looked[index].get("Rows Removed by Filter", 0) for index in ("run_due", "run_pkey")] == [0, 0]
+
+
+@pytest.mark.parametrize("state", [State.PARKED, State.COMPLETED, State.COMPENSATED])
+async def test_a_run_that_has_come_to_rest_gets_no_owner(connection: asyncpg.Connection, state: State):
+    """It may have come to rest between the look at it and the claim."""
+    [resting, *_] = await a_hundred(connection, -HOUR)
+    await connection.execute("UPDATE run SET due_at = NULL, state = $2 WHERE id = $1", resting, state)
+    assert await claims.claim_one(connection, uuid4(), resting, rules=1) is None
+    assert await connection.fetchrow("SELECT owner, fence FROM run WHERE id = $1", resting) == (None, 1)
+
+
+async def test_one_run_is_taken_from_nobody_or_from_a_process_that_is_gone(connection: asyncpg.Connection):
+    [run, *_] = await a_hundred(connection, HOUR)
+    first, second = uuid4(), uuid4()
+    await leases.renew(connection, first, "test", HOUR)
+    taken = await claims.claim_one(connection, first, run, rules=1)
+    assert taken is not None
+    assert (taken.owner, taken.fence) == (first, 2)
+    assert await claims.claim_one(connection, second, run, rules=1) is None
+    await leases.end(connection, first)
+    taken = await claims.claim_one(connection, second, run, rules=1)
+    assert taken is not None
+    assert (taken.owner, taken.fence) == (second, 3)

@@ -120,8 +120,40 @@ async def test_a_cancel_after_the_pivots_intent_is_refused(client: Client, shop:
     assert code is grpc.StatusCode.FAILED_PRECONDITION
     gate.set()
     assert state(await client.ended(run.run_id)) == "COMPLETED"
-    code, _ = await refusal(client.runs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, actor="a", reason="b")))
+    code, text = await refusal(client.runs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, actor="a", reason="b")))
+    assert (code, text) == (grpc.StatusCode.FAILED_PRECONDITION, "The run has ended: COMPLETED.")
+    code, text = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, 0)))
+    assert (code, text) == (grpc.StatusCode.FAILED_PRECONDITION, "The run has ended: COMPLETED.")
+
+
+async def test_who_decides_about_a_run_that_waits_and_is_not_parked_is_told_what_there_is_to_do(
+    client: Client, shop: Shop
+):
+    gate = asyncio.Event()
+    shop.payments.script("Charge", Answer.ok().once(gate))
+    run = (await client.start("k", wait=False)).run
+    await shop.payments.called("Charge")
+    code, text = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, 0)))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
+    assert text == "The run is RUNNING and not parked: park it first, or wait for its next attempt."
+    code, _ = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, 3)))
+    assert code is grpc.StatusCode.ABORTED, "who has seen it parked was not fast enough"
+    gate.set()
+    assert state(await client.ended(run.run_id)) == "COMPLETED"
+
+
+async def test_the_time_for_which_a_run_was_parked_is_added_to_its_deadline(
+    client: Client, shop: Shop, database_url: str
+):
+    shop.shipping.script("Book", DECLINED)
+    shop.payments.script("Refund", REFUSED)
+    before = (await client.start("k")).run
+    assert state(before) == "PARKED"
+    await asyncio.sleep(1.1)
+    await client.runs.ResolveRun(resolve(before.run_id, pb.RESOLUTION_RETRY, before.parked.seq))
+    after = await client.ended(before.run_id)
+    later = after.deadline.ToDatetime() - before.deadline.ToDatetime()
+    assert timedelta(seconds=1) < later < timedelta(seconds=20)
 
 
 async def test_another_replica_passes_a_cancel_on_to_the_owner(client: Client, shop: Shop, database_url: str):

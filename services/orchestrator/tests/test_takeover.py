@@ -123,6 +123,65 @@ async def test_runs_of_a_process_are_left_alone_until_its_lease_has_run_out(
     assert renewal.late
 
 
+async def test_a_process_whose_heartbeat_was_late_takes_none_of_its_own_runs_over(
+    journal: Journal, connection: asyncpg.Connection
+):
+    answer = await journal.start("k")
+    await leases.end(connection, journal.process)
+    assert await claims.claim(connection, journal.process, rules=RULES) == [], "it still drives them"
+    other = uuid4()
+    [run] = await claims.claim(connection, other, rules=RULES)
+    assert (run.id, run.owner) == (answer.run_id, other)
+
+
+async def test_who_has_lost_a_run_cannot_give_it_back_over_the_head_of_its_new_owner(
+    journal: Journal, connection: asyncpg.Connection
+):
+    tail = await journal.run()
+    await leases.end(connection, journal.process)
+    [taken] = await claims.claim(connection, uuid4(), rules=RULES)
+    await claims.give_back(connection, tail.id, 1, timedelta(), "BAD_ROW", "a row was refused")
+    await claims.give_back(connection, tail.id, 1, timedelta(), "", "")
+    assert await read_run(connection, tail.id) == taken
+
+
+async def test_the_row_of_a_dead_process_is_kept_until_nobody_has_to_be_taken_over_from_it(
+    journal: Journal, connection: asyncpg.Connection
+):
+    answer = await journal.start("k")
+    idle, recent = uuid4(), uuid4()
+    for process in (idle, recent):
+        await leases.renew(connection, process, "test", timedelta(minutes=5))
+    await connection.execute(
+        "UPDATE process SET expires_at = clock_timestamp() - interval '2 hours' WHERE id <> $1", recent
+    )
+    await connection.execute(
+        "UPDATE process SET expires_at = clock_timestamp() - interval '50 min' WHERE id = $1", recent
+    )
+    await leases.forget(connection)
+    kept = {row[0] for row in await connection.fetch("SELECT id FROM process")}
+    assert kept == {journal.process, recent}
+    [run] = await claims.claim(connection, idle, rules=RULES)
+    assert run.id == answer.run_id
+    await leases.forget(connection)
+    assert {row[0] for row in await connection.fetch("SELECT id FROM process")} == {recent}
+
+
+async def test_a_run_that_is_given_back_without_a_reason_is_shown_as_before(
+    journal: Journal, connection: asyncpg.Connection
+):
+    tail = await journal.run()
+    await claims.give_back(connection, tail.id, 1, timedelta(), "UNREADABLE", "no such version")
+    [taken] = await claims.claim(connection, journal.process, rules=RULES)
+    await claims.give_back(connection, tail.id, taken.fence, timedelta(), "", "")
+    run = await read_run(connection, tail.id)
+    assert run is not None
+    assert run.owner is None
+    assert run.due_at is not None
+    assert (run.reason, run.message, run.stalled_since) == ("UNREADABLE", "no such version", taken.stalled_since)
+    assert run.next_attempt_at == taken.next_attempt_at
+
+
 async def test_a_run_with_rules_that_this_release_does_not_know_is_left_alone(
     journal: Journal, connection: asyncpg.Connection
 ):

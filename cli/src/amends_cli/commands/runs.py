@@ -140,7 +140,10 @@ def resolve(
         Effect | None, typer.Option("--effect", help="For a plain call in doubt: whether it had its effect.")
     ] = None,
     result: Annotated[
-        str, typer.Option("--result", metavar="JSON|@FILE|-", help="For skip: the response that later steps shall see.")
+        str,
+        typer.Option(
+            "--result", metavar="JSON|@FILE|-", help="The response of the stuck step, where an expression uses it."
+        ),
     ] = "",
     seq: Annotated[
         int | None, typer.Option("--seq", help="The sequence number of the parked record that the decision is about.")

@@ -11,7 +11,16 @@ from enum import StrEnum
 
 from amends_saga.engine.events import Answered, Call, Ended, Outcome, Recorded
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append
-from amends_saga.engine.state import Done, Phase, RunState, StepRun, after_pivot_intent, initial, stalled_since
+from amends_saga.engine.state import (
+    Done,
+    Phase,
+    RunState,
+    StepRun,
+    after_pivot_intent,
+    answer_known,
+    initial,
+    stalled_since,
+)
 from amends_saga.journal import decode, idempotency_key
 from amends_saga.plan import Kind, Plan
 
@@ -105,7 +114,7 @@ def audit_run(
         return Audited((*found, _of(facts, Invariant.JOURNAL, "the journal is empty")), keys)
     state = ledger.state
     found += [*_journal(plan, facts, state, entries), *_liveness(plan, facts, state, entries, now, patience)]
-    found += _order(plan, facts, entries)
+    found += _order(plan, facts, state, entries)
     unread = 0
     for index, step in enumerate(plan.steps):
         if step.action.kind is not Kind.GUARDED:
@@ -187,8 +196,11 @@ def _horizon(plan: Plan, state: RunState, entries: Sequence[Recorded]) -> dateti
     return last + allowed if allowed is not None else datetime.max.replace(tzinfo=last.tzinfo) - timedelta(days=1)
 
 
-def _order(plan: Plan, facts: RunFacts, entries: Sequence[Recorded]) -> Iterable[Finding]:
-    """Whether steps were undone in the reverse of the graph's order, none twice and none after going forward again."""
+def _order(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded]) -> Iterable[Finding]:
+    """Whether steps were undone in the reverse of the graph's order, none twice and none after going forward again.
+
+    And whether each compensation had the response that it needs: also of plain steps, which no barrier remembers.
+    """
     undone: set[int] = set()
     for entry in entries:
         event = entry.event
@@ -196,6 +208,9 @@ def _order(plan: Plan, facts: RunFacts, entries: Sequence[Recorded]) -> Iterable
             continue
         step = plan.steps[event.step]
         if event.call is Call.COMPENSATION:
+            compensation, known = step.compensation, answer_known(state.steps[event.step])
+            if compensation is not None and compensation.uses_self and not known:
+                yield _of(facts, Invariant.COMPLETENESS, "undone with a response that nobody knew", step.name)
             if event.step in undone:
                 yield _of(facts, Invariant.ONE_EFFECT, "undone twice, says the journal", step.name)
             undone.add(event.step)

@@ -1,8 +1,12 @@
+from datetime import timedelta
+
 import pytest
-from amends_saga.engine import UnreadableJournalError, initial, replay
-from amends_saga.engine.events import Action, Recorded, Released
+from amends_saga.engine import UnreadableJournalError, initial, replay, stalled_since
+from amends_saga.engine.events import Action, ParkReason, Recorded, Released
 from amends_testkit.simulation.by_hand import EPOCH, ByHand
 from amends_testkit.simulation.shapes import shape
+
+HOUR = timedelta(hours=1)
 
 
 def undo(run: ByHand) -> tuple[int, ...]:
@@ -36,6 +40,20 @@ def test_after_a_takeover_a_step_that_when_leaves_out_is_not_undone() -> None:
     assert undo(run) == (0, 2)
 
 
+def test_after_a_takeover_a_step_that_uses_one_that_was_left_out_is_undone_too() -> None:
+    run = ByHand.ready(shape("g>g>g", uses={"c": "b"}, when="b"), left_out="b").ok("a").settle()
+    assert run.flying == ("c",)
+    run = run.successor()
+    assert undo(run.wait(timedelta(hours=1))) == (0, 2)
+
+
+def test_after_a_takeover_a_step_that_uses_one_that_a_person_skipped_is_undone_too() -> None:
+    first = ByHand.ready(shape("g>r>g", uses={"c": "b"})).ok("a").rejected("b", ParkReason.NOT_GUARDED).settle()
+    second = first.resolve(Action.SKIP, result=b"7").settle()
+    assert second.flying == ("c",)
+    assert undo(second.successor().wait(timedelta(hours=1))) == (0, 2)
+
+
 def test_after_a_takeover_a_step_whose_request_cannot_be_built_was_never_attempted() -> None:
     run = ByHand.ready(shape("g>g>g"), errors={"b": "lines[0] of nothing"}).successor().rejected("a")
     assert undo(run) == (0, 2)
@@ -64,6 +82,28 @@ def test_a_call_under_way_is_answered_before_the_run_is_let_go() -> None:
     run.ok("a")
     assert run.events(Released) == [Released(1)]
     assert run.made == ["a"]
+
+
+def test_an_owner_that_is_held_back_hands_over_what_it_was_handed_over() -> None:
+    first = ByHand.ready(shape("g>g>g")).refused("a", HOUR).release().settle()
+    second = first.successor().refused("a", HOUR)
+    assert not second.state.settled
+    second.release()
+    assert second.last == Released(2)
+    assert second.settle().state.settled
+    third = second.successor()
+    assert not third.state.successor
+
+
+def test_a_call_that_is_held_back_has_waited_since_the_record_before_whoever_owned_the_run() -> None:
+    first = ByHand.ready(shape("g>g", stalled_after=timedelta(seconds=30))).ok("a").settle()
+    began = first.now
+    first.wait(timedelta(seconds=3)).refused("b", HOUR).release().settle()
+    first.now += timedelta(seconds=20)
+    second = first.successor().refused("b", HOUR)
+    second.now += timedelta(seconds=8)
+    assert second.release().settle().state.steps[1].since == began
+    assert stalled_since(second.plan, second.state, began + timedelta(seconds=31)) == (1, began)
 
 
 def test_after_a_clean_hand_over_only_what_was_attempted_is_undone() -> None:

@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 import pytest
-from amends_saga.engine.events import Action, ParkReason, UndoReason
+from amends_saga.engine.events import Action, Decided, Intent, ParkReason, UndoReason
 from amends_testkit.simulation.by_hand import ByHand
 from amends_testkit.simulation.shapes import shape
 
@@ -70,18 +70,30 @@ def test_an_expression_that_fails_undoes_what_came_before() -> None:
     assert run.made == ["a"]
 
 
-@pytest.mark.parametrize("text", ["g>P", "g>K", "g>P>g"])
-def test_from_the_pivot_on_an_expression_that_fails_parks(text: str) -> None:
-    last = "abc"[text.count(">")]
-    run = ByHand.ready(shape(text), errors={last: "index out of range"}).ok("a").settle()
-    if "b" in run.flying:
-        run.ok("b")
+@pytest.mark.parametrize("text", ["g>P", "g>K", "g>I", "g>O"])
+def test_a_pivot_whose_request_cannot_be_built_was_never_called_and_undoes(text: str) -> None:
+    run = ByHand.ready(shape(text), errors={"b": "index out of range"}).ok("a").settle()
+    assert run.state.decided == Decided(UndoReason.EXPRESSION, 1, (0,), "index out of range")
+    assert run.events(Intent) == []
+    assert run.ok("undo a").made == ["a", "undo a"]
+
+
+@pytest.mark.parametrize("text", ["g>P", "g>K"])
+def test_a_pivot_that_may_have_been_called_and_cannot_be_built_again_parks(text: str) -> None:
+    run = ByHand.ready(shape(text)).ok("a").settle()
+    assert run.flying == ("b",)
+    run.errors = {"b": "index out of range"}
+    assert reason(run.successor()) is ParkReason.EXPRESSION_FAILED
+
+
+def test_behind_the_pivot_an_expression_that_fails_parks() -> None:
+    run = ByHand.ready(shape("g>P>g"), errors={"c": "index out of range"}).ok("a").settle().ok("b")
     assert reason(run) is ParkReason.EXPRESSION_FAILED
-    assert last not in run.made
+    assert "c" not in run.made
 
 
 def test_an_expression_is_evaluated_again_when_a_person_says_retry() -> None:
-    run = ByHand.ready(shape("g>P"), errors={"b": "index out of range"}).ok("a").settle()
+    run = ByHand.ready(shape("P>g"), errors={"b": "index out of range"}).settle().ok("a").settle()
     run.errors = {}
     assert run.resolve(Action.RETRY).settle().flying == ("b",)
 

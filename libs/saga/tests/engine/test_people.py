@@ -3,6 +3,7 @@ from datetime import timedelta
 import pytest
 from amends_saga.engine import Phase, resolutions, stalled_since
 from amends_saga.engine.events import STEP_FENCED, Action, Call, Effect, Parked, ParkReason
+from amends_saga.engine.state import decided_by_person
 from amends_testkit.simulation.by_hand import EPOCH, ByHand
 from amends_testkit.simulation.shapes import shape
 
@@ -216,3 +217,13 @@ def test_a_read_that_is_skipped_takes_the_response_that_was_said() -> None:
     run = run.resolve(Action.SKIP, result=b"7").settle()
     assert run.flying == ("c",)
     assert run.state.steps[2].request == b"do 7"
+
+
+def test_the_end_says_what_a_person_did_with_steps() -> None:
+    skipped = refused_compensation().resolve(Action.SKIP).voided("void-undo a")
+    undone = ByHand.ready(shape("o>g")).settle().unknown("a").settle()
+    undone = undone.resolve(Action.COMPENSATE, effect=Effect.HAPPENED).settle().ok("undo a")
+    alone = ByHand.ready(shape("g")).ok("a")
+    assert decided_by_person(skipped.state) == " (1 skipped by a person)"
+    assert decided_by_person(undone.state) == " (1 decided by a person)"
+    assert decided_by_person(alone.state) == ""

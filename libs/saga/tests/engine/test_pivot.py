@@ -37,6 +37,33 @@ def test_a_guarded_pivot_that_is_rejected_is_voided_before_anything_is_undone() 
     assert run.settle().flying == ("undo a",)
 
 
+@pytest.mark.parametrize("text", ["g>P", "g>P>g"])
+def test_a_pivot_that_never_answered_is_not_called_rejected(text: str) -> None:
+    run = at_pivot(text).unknown("b").wait().unknown("b", again=None).settle().voided("void b")
+    assert run.state.decided == Decided(UndoReason.EXHAUSTED, 1, (0,), "no answer")
+    assert run.state.steps[1].calls == 2
+
+
+def test_a_pivot_that_was_rejected_after_an_attempt_without_an_answer_is_called_rejected() -> None:
+    run = at_pivot("g>P").unknown("b").wait().rejected("b").settle().voided("void b")
+    assert run.state.decided == Decided(UndoReason.REJECTED, 1, (0,), "no")
+    assert run.state.steps[1].calls == 2
+
+
+def test_a_read_as_pivot_that_never_answered_is_not_called_rejected() -> None:
+    unanswered = at_pivot("g>R").unknown("b", again=None)
+    rejected = at_pivot("g>R").rejected("b")
+    reasons = [run.state.decided.reason for run in (unanswered, rejected) if run.state.decided is not None]
+    assert reasons == [UndoReason.EXHAUSTED, UndoReason.REJECTED]
+
+
+def test_all_calls_of_an_action_are_counted_whoever_made_them_and_whoever_said_to() -> None:
+    run = at_pivot("g>K").unknown("b").wait().unknown("b", again=None).settle()
+    run = run.resolve(Action.RETRY).settle().unknown("b").successor().wait().ok("b")
+    assert run.state.steps[1].calls == 4
+    assert run.state.steps[1].attempts == 1
+
+
 def test_a_pivot_that_had_its_effect_after_all_goes_forward_with_the_stored_response() -> None:
     run = at_pivot("g>P>g").rejected("b").ok("void b", response=b"tracking")
     assert run.state.steps[1].response == b"tracking"

@@ -1,5 +1,6 @@
 import pytest
 from amends_saga.engine.events import Action, Answered, Effect, Intent, ParkReason
+from amends_saga.engine.state import answer_known
 from amends_testkit.simulation.by_hand import ByHand
 from amends_testkit.simulation.shapes import shape
 
@@ -116,6 +117,49 @@ def test_a_plain_step_in_doubt_that_a_person_says_happened_is_undone() -> None:
     run = run.resolve(Action.COMPENSATE, effect=Effect.HAPPENED)
     assert undo(run) == (0,)
     assert run.settle().flying == ("undo a",)
+
+
+@pytest.mark.parametrize("kind", PLAIN)
+def test_who_says_that_a_step_happened_and_is_to_be_undone_says_what_its_compensation_needs(kind: str) -> None:
+    run = ByHand.ready(shape(f"{kind}>g", uses_self="a")).settle().unknown("a", again=None).settle()
+    refused = run.refusal(Action.COMPENSATE, effect=Effect.HAPPENED) or ""
+    assert refused == "RESULT_REQUIRED: the compensation of a uses its response, so say what it answered"
+    assert run.refusal(Action.COMPENSATE, effect=Effect.NONE) is None
+    run = run.resolve(Action.COMPENSATE, effect=Effect.HAPPENED, result=b"t-1").settle()
+    assert run.flying == ("undo a",)
+    assert run.state.steps[0].compensation == b"undo t-1"
+    assert answer_known(run.state.steps[0])
+
+
+@pytest.mark.parametrize("kind", ["k", "i"])
+def test_a_response_that_the_journal_has_is_not_asked_for(kind: str) -> None:
+    plan = shape(f"{kind}>g", uses_self="a", uses={"b": "a"})
+    run = ByHand.ready(plan).settle().unknown("a").wait().ok("a", response=b"t-1").settle().rejected("b")
+    assert reason(run) is ParkReason.PLAIN_IN_DOUBT
+    run = run.resolve(Action.COMPENSATE, effect=Effect.HAPPENED).settle().ok("undo b").settle()
+    assert run.state.steps[0].compensation == b"undo t-1"
+
+
+def test_the_answer_of_a_step_that_a_person_says_happened_is_not_known_unless_it_was_said() -> None:
+    run = ByHand.ready(shape("o>g")).settle().unknown("a").settle()
+    run = run.resolve(Action.COMPENSATE, effect=Effect.HAPPENED).settle()
+    assert run.flying == ("undo a",)
+    assert not answer_known(run.state.steps[0])
+
+
+@pytest.mark.parametrize("kind", ["k", "o"])
+def test_what_a_person_retries_after_a_call_without_an_answer_stays_in_doubt(kind: str) -> None:
+    run = ByHand.ready(shape(f"{kind}>g")).settle().unknown("a", again=None).settle()
+    run = run.resolve(Action.RETRY).settle().rejected("a").settle()
+    assert reason(run) is ParkReason.PLAIN_IN_DOUBT
+    assert run.state.decided is None
+
+
+@pytest.mark.parametrize("kind", ["k", "i"])
+def test_what_a_person_retries_after_attempts_without_an_answer_stays_in_doubt(kind: str) -> None:
+    run = ByHand.ready(shape(f"{kind}>g")).settle().unknown("a").park().settle()
+    run = run.resolve(Action.RETRY).settle().rejected("a").settle()
+    assert reason(run) is ParkReason.PLAIN_IN_DOUBT
 
 
 def test_a_plain_step_in_doubt_that_a_person_says_never_happened_is_left_alone() -> None:

@@ -16,6 +16,8 @@ MISSING = "COMPLETED but an effect is missing or doubled"
 TWICE = "effect twice"
 DISORDER = "compensation out of order"
 AFTER_PIVOT = "compensated although the pivot took effect"
+STUCK = "the run waits for something that never comes"
+NEEDLESS = "a person is asked although a machine can undo"
 REUSED = "KEY_REUSED although nobody reused a key"
 OTHER_DATA = "compensation built from other data than its action"
 AFTER_SKIP = "an effect after a person skipped it"
@@ -294,6 +296,58 @@ MUTATIONS = [
         shape("g>g", uses_self="a"),
         NO_DUPLICATES,
         OTHER_DATA,
+    ),
+    *(
+        of(
+            f"a person need not say what was answered ({kind})",
+            "resolve",
+            "return wish.effect is Effect.HAPPENED and _plain(plan, wish, step) and own is not None and own.uses_self",
+            "return False",
+            shape(f"{kind}>g", uses_self="a"),
+            replace(NO_DUPLICATES, attempts=1, resolutions=1, compensation_rejections=False),
+            OTHER_DATA,
+        )
+        for kind in "kio"
+    ),
+    of(
+        "what a predecessor let go of counts as let go of by this owner",
+        "ledger",
+        "successor=unseen, released=0, steps=steps)",
+        "successor=unseen, steps=steps)",
+        "g",
+        replace(SMALL, owners=3, crashes=0, releases=True, holds=True),
+        STUCK,
+    ),
+    *(
+        of(
+            f"a pivot that cannot be built asks a person ({kind})",
+            "forward",
+            "(sp.post or (sp.pivot and step.intent > 0))",
+            "(sp.post or sp.pivot)",
+            f"g>{kind}",
+            replace(QUIET, failures=True),
+            NEEDLESS,
+        )
+        for kind in "PKIO"
+    ),
+    of(
+        "a person who retries is taken to know that nothing happened",
+        "evolve",
+        "doubt = step.in_doubt or step.attempts > 0",
+        "doubt = False",
+        "k>g",
+        replace(NO_DUPLICATES, resolutions=1, compensation_rejections=False),
+        STANDS,
+    ),
+    of(
+        "a step that uses one that was left out is not suspected of a call that nobody saw",
+        "forward",
+        "and all(finished(steps[u]) for u in sp.uses)",
+        "and all(steps[u].done is Done.OK for u in sp.uses)",
+        shape("g>g>g", uses={"c": "b"}, when="b"),
+        replace(SMALL, deadline=True),
+        STANDS,
+        DISORDER,
     ),
 ]
 

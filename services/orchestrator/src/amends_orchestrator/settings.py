@@ -27,7 +27,10 @@ class Settings(ServiceSettings):
     hot_runs: int = Field(default=2000, ge=1)
     """How many runs are kept in memory; the others wait in the database."""
     passivate_after: PositiveDuration = timedelta(seconds=2)
-    """A run that has nothing to do for longer than this leaves the memory."""
+    """A run that has nothing to do for longer than this leaves the memory.
+
+    One that a breaker holds back stays while half of the memory is free.
+    """
     idempotency_retention: Duration = timedelta(days=30)
     """How long an ended run and its caller's key are kept."""
     max_concurrent_calls: int = Field(default=4096, ge=1)

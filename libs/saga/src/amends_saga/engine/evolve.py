@@ -13,7 +13,7 @@ from amends_saga.engine.state import OUTCOME_TO_DONE, Done, Phase, RunState, Ste
 from amends_saga.plan import Kind, Plan
 
 _FIELD = {name: index for index, name in enumerate(StepRun._fields)}
-_STEPS, _SEQ, _DURABLE = map(RunState._fields.index, ("steps", "seq", "durable"))
+_STEPS, _SEQ, _DURABLE, _MOVED = map(RunState._fields.index, ("steps", "seq", "durable", "moved_at"))
 _new = tuple.__new__
 """Makes a NamedTuple of values that are known to be whole, without the call of `_make`."""
 
@@ -40,8 +40,12 @@ def _with(state: RunState, field: int, value: Any) -> RunState:
 
 def fold(plan: Plan, state: RunState, entry: ev.Recorded) -> RunState:
     """Return the state after a record; the record is the next of the journal."""
-    state = _with(state, _SEQ, entry.seq)
-    return _FOLD[type(entry.event)](plan, state, entry, entry.event)
+    kind = type(entry.event)
+    values: list[Any] = [*state]
+    values[_SEQ] = entry.seq
+    if kind is not ev.Released:
+        values[_MOVED] = entry.at
+    return _FOLD[kind](plan, _new(RunState, values), entry, entry.event)
 
 
 def _started(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Started) -> RunState:
@@ -57,14 +61,16 @@ def _attempt_failed(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.A
     step = state.steps[event.step]
     since = step.since or entry.at
     if event.call is Call.ACTION:
-        attempts = step.attempts + 1
-        return change(state, event.step, attempts=attempts, tried=True, since=since, message=event.message)
+        attempts, calls = step.attempts + 1, step.calls + 1
+        known = {"attempts": attempts, "calls": calls, "tried": True}
+        return change(state, event.step, since=since, message=event.message, **known)
     return change(state, event.step, retries=step.retries + 1, since=since, message=event.message)
 
 
 def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answered) -> RunState:
     if event.outcome is Outcome.OK and event.call in (Call.ACTION, Call.VOID):  # what most answers are, in one go
         # A void that finds the action done knows of an attempt that nobody here may have seen.
+        called = event.call is Call.ACTION
         return change(
             state,
             event.step,
@@ -75,6 +81,7 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
             reason=event.reason,
             message=event.message,
             tried=True,
+            calls=max(state.steps[event.step].calls + called, 1),
             done=Done.OK,
             seq=entry.seq,
             in_doubt=event.in_doubt,
@@ -85,7 +92,7 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
     common |= {"reason": event.reason, "message": event.message}
     step = state.steps[event.step]
     if event.call is Call.ACTION:
-        common |= {"tried": True}
+        common |= {"tried": True, "calls": step.calls + 1, "refused": event.outcome is Outcome.REJECTED}
         common |= {"done": OUTCOME_TO_DONE[event.outcome], "seq": entry.seq, "in_doubt": event.in_doubt}
     elif event.call is not Call.COMPENSATION and event.outcome not in (Outcome.OK, Outcome.VOIDED):
         # Refused, or answered by a server without the barrier: nothing was made void.
@@ -224,7 +231,9 @@ def _refused(state: RunState, step: int, call: Call, retry_at: datetime, message
         return state
     # Not an attempt: a call refused before it was sent leaves no doubt.
     # Earlier attempts of this owner are in the journal already.
-    fields = {"admitting": False, "retry_at": retry_at, "message": message, "since": before.since or now}
+    # What went before says since when it waits: an owner that let go of the run has told nobody of its own refusals.
+    since = before.since or state.moved_at or now
+    fields = {"admitting": False, "retry_at": retry_at, "message": message, "since": since}
     if before.flight is call:
         fields |= {"flight": None, "sent": False}
     return change(state, step, **fields)

@@ -88,7 +88,7 @@ def _park_step(plan: Plan, state: RunState, index: int, now: datetime) -> Parked
     if step.skipping:
         return None
     if step.done is None:
-        if step.error is not None and (sp.pivot or sp.post):
+        if step.error is not None and (sp.post or (sp.pivot and step.intent > 0)):
             return Parked(ParkReason.EXPRESSION_FAILED, index, Call.ACTION, step.error)
         if sp.pivot and rules.once_spent(plan, step, index):
             return Parked(ParkReason.PLAIN_IN_DOUBT, index, Call.ACTION, step.message)
@@ -146,11 +146,11 @@ def _undo_at_pivot(plan: Plan, state: RunState) -> Decided | None:
         return Decided(UndoReason.PERSON, index, (), "a person asked for it")
     fenced = pivot.done is Done.REJECTED and pivot.reason == STEP_FENCED
     if pivot.done is Done.VOIDED or fenced:
-        reason = UndoReason.PERSON if state.person_undo else UndoReason.REJECTED
-        return Decided(reason, index, (), pivot.message)
+        reason = UndoReason.REJECTED if pivot.refused else UndoReason.EXHAUSTED
+        return Decided(UndoReason.PERSON if state.person_undo else reason, index, (), pivot.message)
     clean = pivot.done is Done.REJECTED and not pivot.in_doubt and kind.plain
     if clean or (kind is Kind.READ and pivot.done in (Done.REJECTED, Done.EXHAUSTED)):
-        return Decided(UndoReason.REJECTED, index, (), pivot.message)
+        return Decided(UndoReason.REJECTED if pivot.refused else UndoReason.EXHAUSTED, index, (), pivot.message)
     return None
 
 

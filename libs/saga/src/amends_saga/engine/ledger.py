@@ -46,7 +46,8 @@ def owned(ledger: Ledger, fence: int) -> RunState:
     if unseen:
         # An open intent without an answer: an owner before this one may have made the call.
         steps = tuple(_inherited(step) if step.intent and step.done is None else step for step in steps)
-    return state._replace(fence=fence, durable=state.seq, successor=unseen, steps=steps)
+    # What an owner before this one let go of, this one has to let go of anew: a row is given back with a record.
+    return state._replace(fence=fence, durable=state.seq, successor=unseen, released=0, steps=steps)
 
 
 def replay(plan: Plan, run_id: str, fence: int, journal: Iterable[Recorded]) -> RunState:

@@ -5,7 +5,7 @@ Called by the API before a decision is recorded, and to tell people which decisi
 
 from amends_saga.engine.events import STEP_FENCED, Action, Call, Effect, ParkReason, Resolved
 from amends_saga.engine.state import Done, Phase, RunState, after_pivot_intent, finished
-from amends_saga.plan import Kind, Plan
+from amends_saga.plan import Plan
 
 
 def resolutions(plan: Plan, state: RunState) -> tuple[Action, ...]:
@@ -40,7 +40,10 @@ def check_resolution(plan: Plan, state: RunState, wish: Resolved) -> str | None:
     if _effect_refused(plan, state, wish, parked.step):
         return "EFFECT_REQUIRED: a plain pivot can only be compensated when its call had no effect: --effect=none"
     if _result_missing(plan, state, wish, parked.step):
-        return f"RESULT_REQUIRED: later steps use the response of {plan.steps[parked.step].name}, so say what to assume"
+        name = plan.steps[parked.step].name
+        if wish.action is Action.COMPENSATE:
+            return f"RESULT_REQUIRED: the compensation of {name} uses its response, so say what it answered"
+        return f"RESULT_REQUIRED: later steps use the response of {name}, so say what to assume"
     return None
 
 
@@ -83,9 +86,11 @@ def _effect_refused(plan: Plan, state: RunState, wish: Resolved, step: int) -> b
 
 
 def _result_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
-    if wish.action is not Action.SKIP or wish.result is not None or state.phase is not Phase.RUNNING:
+    """Return whether an expression needs the step's response, which neither the journal nor the person says."""
+    known = wish.result is not None or state.steps[step].response is not None
+    if wish.action is Action.RETRY or known or state.phase is not Phase.RUNNING:
         return False
+    if wish.action is Action.SKIP and any(step in later.uses for later in plan.steps):
+        return True
     own = plan.steps[step].compensation
-    used = any(step in later.uses for later in plan.steps)
-    happened = wish.effect is Effect.HAPPENED or plan.steps[step].action.kind is not Kind.GUARDED
-    return used or (own is not None and own.uses_self and happened and wish.effect is Effect.HAPPENED)
+    return wish.effect is Effect.HAPPENED and _plain(plan, wish, step) and own is not None and own.uses_self

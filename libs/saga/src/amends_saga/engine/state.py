@@ -56,6 +56,10 @@ class StepRun(NamedTuple):
     """Attempts of the action that ended without a definite answer."""
     tried: bool = False
     """The journal knows of an attempt of the action."""
+    calls: int = 0
+    """How often the action was called, as far as the journal knows: whoever called it, and whoever said to again."""
+    refused: bool = False
+    """The participant said no to the action, at its last answer."""
     retries: int = 0
     """The same for the compensation and the voids."""
     since: datetime | None = None
@@ -117,8 +121,10 @@ class RunState(NamedTuple):
     """A person resolved the run with `compensate`."""
     successor: bool = False
     """True when an owner before this one may have left calls that the journal does not know."""
+    moved_at: datetime | None = None
+    """When the last record was written that says more than that an owner let go."""
     released: int = 0
-    """Sequence number of the last Released record; equal to `seq` when nothing came after it."""
+    """Sequence number of this owner's Released record; equal to `seq` when nothing came after it."""
 
     park_request: ParkRequested | None = None
     releasing: bool = False
@@ -138,6 +144,13 @@ class RunState(NamedTuple):
     def skipped_by_person(self) -> int:
         """How many steps a person decided."""
         return sum(step.by_person for step in self.steps)
+
+
+def decided_by_person(state: RunState) -> str:
+    """Return how many steps a person decided, as people read it behind the end of a run; empty for none."""
+    count = state.skipped_by_person
+    what = "decided" if state.person_undo else "skipped"
+    return f" ({count} {what} by a person)" if count else ""
 
 
 UNTOUCHED = StepRun()
@@ -173,6 +186,11 @@ def stalled_since(plan: Plan, state: RunState, now: datetime) -> tuple[int, date
 def finished(step: StepRun) -> bool:
     """Return whether the steps after this one may begin."""
     return step.done in FINISHED
+
+
+def answer_known(step: StepRun) -> bool:
+    """Return whether somebody knows that the action succeeded and what it answered: what its compensation is told."""
+    return step.done is Done.OK and step.response is not None
 
 
 OUTCOME_TO_DONE = {

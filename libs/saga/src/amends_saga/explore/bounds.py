@@ -41,6 +41,10 @@ class Bounds:
     """An owner may let go of a run cleanly."""
     parks: bool = False
     """A person may park a run that waits for another attempt."""
+    holds: bool = False
+    """A breaker, bulkhead or budget may hold a call back."""
+    failures: bool = False
+    """The request of one step may fail to be built."""
     states: int = 5_000_000
     """Stop after this many states and say so."""
 

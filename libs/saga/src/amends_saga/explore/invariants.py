@@ -4,17 +4,24 @@ Called by `moves` after every move. Each finding names the step whose effect is 
 are excused, for a person may be wrong.
 """
 
-from amends_saga.engine.state import Done, Phase, RunState
-from amends_saga.explore.participants import DISORDER, Broken, Participant
+from amends_saga.engine.events import ParkReason
+from amends_saga.engine.state import Done, Phase, RunState, after_pivot_intent
+from amends_saga.explore.participants import DISORDER, OTHER_DATA, Broken, Participant
 from amends_saga.plan import Kind, Plan
 
 STANDS = "COMPENSATED but an effect stands"
+TWICE = "effect twice"
 MISSING = "COMPLETED but an effect is missing or doubled"
+NEEDLESS = "a person is asked although a machine can undo"
 
 
 def broken(plan: Plan, disk: RunState, participants: tuple[Participant, ...]) -> list[Broken]:
     """Return the invariants that do not hold."""
     bad: list[Broken] = []
+    parked = disk.parked
+    if parked is not None and parked.reason is ParkReason.EXPRESSION_FAILED and disk.phase is Phase.RUNNING:
+        # Whatever was called before is known; of what could not be built nothing was.
+        bad += [] if after_pivot_intent(plan, disk) else [Broken(parked.step or 0, NEEDLESS)]
     for index, here in enumerate(participants):
         if not here.effects and not here.undone and not disk.ended:
             continue
@@ -46,12 +53,17 @@ def excuse(plan: Plan, disk: RunState, found: list[Broken]) -> tuple[Broken, ...
 def _excused(plan: Plan, disk: RunState, index: int, text: str) -> bool:
     """Return whether a person answers for it: for all of a plain step, for what a guarded one was not made to do.
 
-    What the barrier promises holds whatever a person says.
+    Who says only that a plain method is to be called again answers for its second effect, and for nothing else.
+
+    What the barrier promises holds whatever a person says. Nor does a person answer for what a compensation says: asked
+    for a response, the person of an exploration gives the right one.
     """
     step = disk.steps[index]
     if plan.steps[index].action.kind is Kind.GUARDED:
         return (step.by_person or step.skipping) and text in (STANDS, MISSING, DISORDER)
-    return step.by_person or step.forced > 0
+    if step.by_person:
+        return text != OTHER_DATA
+    return step.forced > 0 and text in (TWICE, MISSING)
 
 
 def _step(plan: Plan, disk: RunState, index: int, here: Participant) -> list[str]:
@@ -59,7 +71,7 @@ def _step(plan: Plan, disk: RunState, index: int, here: Participant) -> list[str
     standing = here.effects - here.undone
     bad = []
     if here.effects > 1 and (kind is not Kind.IDEMPOTENT or standing > 1):
-        bad.append("effect twice")
+        bad.append(TWICE)
     if here.undone > max(here.effects, 1) or (kind is Kind.GUARDED and here.undone > 1):
         bad.append("undone twice")
     if here.undone > here.effects:

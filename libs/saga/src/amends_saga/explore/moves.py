@@ -10,11 +10,10 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from amends_saga.engine.events import Action, Call, Effect, Outcome, Reply, Resolved
-from amends_saga.engine.resolve import check_resolution, resolutions
-from amends_saga.engine.state import Phase, RunState, after_pivot_intent
+from amends_saga.engine.state import Phase, RunState, after_pivot_intent, decided_by_person
 from amends_saga.explore import invariants
 from amends_saga.explore.bounds import Bounds
-from amends_saga.explore.owners import NOW, Engine, Owners, Step
+from amends_saga.explore.owners import NOW, Engine, Expressions, Owners, Step
 from amends_saga.explore.participants import BarrierRules, Broken, Delivery, Message, Participant, Participants
 from amends_saga.explore.words import call_of, describe
 from amends_saga.plan import Kind, Plan
@@ -68,11 +67,12 @@ class Rules:
 class Moves:
     """The moves of one exploration."""
 
-    def __init__(self, plan: Plan, bounds: Bounds, engine: Engine, rules: Rules, whens: tuple[bool, ...]) -> None:
+    def __init__(self, plan: Plan, bounds: Bounds, engine: Engine, rules: Rules, expressions: Expressions) -> None:
         self._plan = plan
         self._bounds = bounds
         self._rules = rules
-        self.owners = Owners(plan, engine, whens)
+        self._resolve = engine.resolve
+        self.owners = Owners(plan, engine, expressions)
         self._participants = Participants(
             plan,
             rules.barrier,
@@ -96,8 +96,7 @@ class Moves:
             return f"PARKED {state.parked.reason}"
         if not state.ended:
             return ""
-        skipped = state.skipped_by_person
-        return state.phase.value + (f" ({skipped} skipped by a person)" if skipped else "")
+        return state.phase.value + decided_by_person(state)
 
     def next(self, world: World) -> Iterator[Event]:
         """Yield every move, each with the invariants that it breaks."""
@@ -136,8 +135,17 @@ class Moves:
             yield Move(f"{name}: the deadline passes", self._stepped(world, step))
         if self._bounds.releases and not (state.releasing or state.ended or state.parked):
             yield Move(f"{name}: lets go of the run", self._stepped(world, self.owners.release(world.owner)))
+        if self._bounds.holds:
+            yield from self._holds(world, name)
         if self._bounds.parks and self._stalls(world, state):
             yield Move(f"{name}: a person parks the stalled run", self._stepped(world, self.owners.park(world.owner)))
+
+    def _holds(self, world: World, name: str) -> Iterator[Move]:
+        for message in self.owners.live(world.owner):
+            step = self.owners.hold(world.owner, message)
+            yield Move(f"{name}: {self._call(message)} is held back", self._stepped(world, step))
+        if self.owners.held(world.owner):
+            yield Move(f"{name}: calls may pass again", self._stepped(world, self.owners.let_pass(world.owner)))
 
     def _flush(self, world: World, name: str, count: int) -> Move:
         disk = self.owners.write(world.disk, world.owner, count, world.fence)
@@ -329,7 +337,7 @@ class Moves:
         state = self.owners.disks[world.disk].state
         if state.parked is None or world.owner >= 0 or world.resolutions >= self._bounds.resolutions:
             return
-        for action in resolutions(self._plan, state):
+        for action in self._resolve.resolutions(self._plan, state):
             for effect in (None, Effect.HAPPENED, Effect.NONE):
                 yield from self._resolution(world, state, action, effect)
 
@@ -337,12 +345,11 @@ class Moves:
         parked = state.parked
         if parked is None:
             return
+        check = self._resolve.check_resolution
         wish = Resolved(action, parked.step, parked.call, "a person", "", effect, None, None)
-        if check_resolution(self._plan, state, wish):
+        if check(self._plan, state, wish):
             wish = wish._replace(result=b"r")
-        if check_resolution(self._plan, state, wish) or (
-            effect and not check_resolution(self._plan, state, wish._replace(effect=None))
-        ):
+        if check(self._plan, state, wish) or (effect and not check(self._plan, state, wish._replace(effect=None))):
             return
         fence = world.fence + 1
         disk, step = self.owners.resolve(world.disk, wish, fence)
@@ -355,7 +362,8 @@ class Moves:
         if world.owner < 0:
             return False
         calls = self.owners.live(world.owner)
-        return not (calls or self.owners.awaited(world.owner) or self._may_pass_deadline(world))
+        waits = self.owners.awaited(world.owner) or self.owners.held(world.owner)
+        return not (calls or waits or self._may_pass_deadline(world))
 
 
 def _put(all_: tuple[Participant, ...], index: int, one: Participant) -> tuple[Participant, ...]:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 from amends_saga.engine import ledger as real_ledger
 from amends_saga.engine import machine as real_machine
+from amends_saga.engine import resolve as real_resolve
 from amends_saga.engine.events import (
     Admit,
     Admitted,
@@ -26,6 +27,7 @@ from amends_saga.engine.events import (
     Prepared,
     Record,
     Recorded,
+    Refused,
     ReleaseRequested,
     Replied,
     Reply,
@@ -34,7 +36,7 @@ from amends_saga.engine.events import (
     Started,
 )
 from amends_saga.engine.ledger import Ledger
-from amends_saga.engine.state import Done, RunState, StepRun, initial
+from amends_saga.engine.state import RunState, StepRun, answer_known, initial
 from amends_saga.explore.participants import Message
 from amends_saga.plan import Plan
 
@@ -42,7 +44,11 @@ NOW = datetime(2000, 1, 1, tzinfo=UTC)
 DEADLINE = NOW + timedelta(hours=1)
 AFTER = NOW + timedelta(days=1)
 """A moment at which the deadline has passed."""
+HELD = NOW + timedelta(days=2)
+"""Until when a call that is held back may not be made: until a move says that it may."""
 UNTOUCHED = StepRun()
+Expressions = tuple[bool | None, ...]
+"""For each step whether its `when` is true; None: its request cannot be built."""
 
 
 class Engine(NamedTuple):
@@ -50,6 +56,7 @@ class Engine(NamedTuple):
 
     machine: Any = real_machine
     ledger: Any = real_ledger
+    resolve: Any = real_resolve
 
 
 class Owner(NamedTuple):
@@ -78,10 +85,10 @@ class Step(NamedTuple):
 class Owners:
     """All owners and journals that an exploration has met, by number."""
 
-    def __init__(self, plan: Plan, engine: Engine, whens: tuple[bool, ...]) -> None:
+    def __init__(self, plan: Plan, engine: Engine, expressions: Expressions) -> None:
         self._plan = plan
         self._engine = engine
-        self._whens = whens
+        self._expressions = expressions
         self.owners: list[Owner] = []
         self.disks: list[Ledger] = []
         self._owner_ids: dict[Owner, int] = {}
@@ -132,6 +139,27 @@ class Owners:
     def release(self, owner: int) -> Step:
         """Return what the owner does when it is told to let go of the run."""
         return self._do(owner, ReleaseRequested())
+
+    def hold(self, owner: int, message: Message) -> Step:
+        """Return what the owner does when a breaker, bulkhead or budget does not let a call pass."""
+        return self._do(owner, Refused(message.step, message.call, HELD))
+
+    def held(self, owner: int) -> bool:
+        """Return whether the owner waits for a call that is held back."""
+        state = self.owners[owner].state
+        return not _released(state) and any(step.retry_at == HELD for step in state.steps)
+
+    def let_pass(self, owner: int) -> Step:
+        """Return what the owner does when calls may pass again."""
+        key = (owner, "pass")
+        if key not in self._memo:
+            before = self.owners[owner]
+            steps = tuple(step._replace(retry_at=None) for step in before.state.steps)
+            state, commands = self._engine.machine.advance(
+                self._plan, before.state._replace(steps=steps), None, before.now
+            )
+            self._memo[key] = self._after(before, state, commands, before.now)
+        return self._memo[key]  # type: ignore[no-any-return]
 
     def park(self, owner: int) -> Step:
         """Return what the owner does when a person wants the stalled run to stop."""
@@ -252,8 +280,10 @@ class Owners:
 
     def _evaluate(self, state: RunState, command: Prepare) -> Prepared:
         plan = self._plan.steps[command.step]
+        if command.call is Call.ACTION and self._expressions[command.step] is None:
+            return Prepared(command.step, command.call, error="it fails")
         used = b",".join(b"%d=%s" % (u, state.steps[u].response or b"") for u in plan.uses)
-        runs = not plan.has_when or (self._whens[command.step] and b"=0" not in used)
+        runs = not plan.has_when or (self._expressions[command.step] is True and b"=0" not in used)
         own = plan.compensation is not None and plan.compensation.uses_self
         undo = used if plan.compensation is not None and not own else None
         if command.call is Call.COMPENSATION:
@@ -265,7 +295,7 @@ class Owners:
 def _message(state: RunState, command: Send) -> Message:
     step = state.steps[command.step]
     payload = {Call.ACTION: step.request, Call.COMPENSATION: step.compensation}.get(command.call) or b""
-    known = command.call is Call.COMPENSATION and step.done is Done.OK
+    known = command.call is Call.COMPENSATION and answer_known(step)
     return Message(command.step, command.call, payload, known)
 
 
@@ -308,6 +338,7 @@ def _canonical(state: RunState, queued: int) -> RunState:
         parked_seq=to(state.parked_seq),
         released=last if state.released == state.seq else 0,
         parked_at=NOW if state.parked_at else None,
+        moved_at=None,
         decided=decided._replace(message="") if decided else None,
         parked=parked._replace(message="") if parked else None,
     )
@@ -321,8 +352,9 @@ def _canonical_step(step: StepRun, to: Callable[[int], int]) -> StepRun:
         intent=ON_DISK if intent == 1 and step.intent > step.forced > 0 else intent,
         seq=to(step.seq),
         forced=to(step.forced),
+        calls=0,
         since=NOW if step.since else None,
-        retry_at=None,
+        retry_at=HELD if step.retry_at == HELD else None,
         give_up_at=None,
         message="",
     )

@@ -70,6 +70,7 @@ REUSED = Reply(Outcome.UNKNOWN, reason=ParkReason.KEY_REUSED)
 UNKNOWN_ACTION = Reply(Outcome.REJECTED, reason=ParkReason.ACTION_UNKNOWN)
 
 DISORDER = "compensation out of order"
+OTHER_DATA = "compensation built from other data than its action"
 TOO_LATE = "action effect after its compensation"
 
 
@@ -157,9 +158,7 @@ class Participants:
             return [Delivery("STEP_FENCED" if fenced else "stored answer", FENCED if fenced else OK, here)]
         if here.action == "v":
             return [Delivery("nothing to undo, ok", OK, here._replace(compensation="d"))]
-        bad = self._order(all_, message.step)
-        if message.payload != self._undoes(message.step, here):
-            bad.append(Broken(message.step, "compensation built from other data than its action"))
+        bad = self._undoing(all_, message)
         after = here._replace(compensation="d", undone=here.undone + 1)
         found = [Delivery("undone, ok", OK, after, tuple(bad))]
         if self._compensation_rejections:
@@ -187,7 +186,7 @@ class Participants:
             return self._plain_action(here, message)
         if here.effects > here.undone:
             after = here._replace(compensation="d", undone=here.effects)
-            found = [Delivery("undone, ok", OK, after, tuple(self._order(all_, message.step)))]
+            found = [Delivery("undone, ok", OK, after, tuple(self._undoing(all_, message)))]
             if self._compensation_rejections:
                 found.append(Delivery("compensation rejected", REJECTED, here))
             return found
@@ -207,6 +206,13 @@ class Participants:
         if self._rejections:
             found.append(Delivery("rejected", REJECTED, here))
         return found
+
+    def _undoing(self, all_: tuple[Participant, ...], message: Message) -> list[Broken]:
+        """Return what is wrong with a compensation that takes effect now."""
+        bad = self._order(all_, message.step)
+        if message.payload != self._undoes(message.step, all_[message.step]):
+            bad.append(Broken(message.step, OTHER_DATA))
+        return bad
 
     def _order(self, all_: tuple[Participant, ...], step: int) -> list[Broken]:
         bad = []

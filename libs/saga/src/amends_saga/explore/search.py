@@ -14,7 +14,7 @@ from itertools import product
 
 from amends_saga.explore.bounds import Bounds
 from amends_saga.explore.moves import Moves, Rules, World
-from amends_saga.explore.owners import Engine
+from amends_saga.explore.owners import Engine, Expressions
 from amends_saga.explore.participants import Broken
 from amends_saga.plan import Plan
 
@@ -71,9 +71,9 @@ def explore(
     bounds = bounds or Bounds()
     result = Result(bounds)
     with _no_collection():
-        for whens in _whens(plan):
-            moves = Moves(plan, bounds, engine or Engine(), rules or Rules(), whens)
-            _search(moves, whens, result, progress, first_only)
+        for expressions in _expressions(plan, bounds):
+            moves = Moves(plan, bounds, engine or Engine(), rules or Rules(), expressions)
+            _search(moves, expressions, result, progress, first_only)
             if result.violations and first_only:
                 break
     return result
@@ -83,11 +83,12 @@ def replay_seed(
     plan: Plan, seed: str, bounds: Bounds | None = None, *, engine: Engine | None = None, rules: Rules | None = None
 ) -> tuple[str, ...]:
     """Return the moves of a seed as texts, the broken invariants at their end. Raises ValueError for a bad seed."""
-    whens_text, _, numbers = seed.partition(":")
-    whens = tuple(text == "1" for text in whens_text)
-    if len(whens) != len(plan.steps) or not set(whens_text) <= {"0", "1"}:
+    text, _, numbers = seed.partition(":")
+    if len(text) != len(plan.steps) or not set(text) <= set(_LETTERS.values()):
         raise ValueError("the seed belongs to a saga with another number of steps")
-    moves = Moves(plan, bounds or Bounds(), engine or Engine(), rules or Rules(), whens)
+    meant = {letter: value for value, letter in _LETTERS.items()}
+    expressions = tuple(meant[letter] for letter in text)
+    moves = Moves(plan, bounds or Bounds(), engine or Engine(), rules or Rules(), expressions)
     world, texts = moves.first(), ["the run is asked for"]
     for number in numbers.split(".") if numbers else []:
         found = dict(enumerate(moves.next(world))).get(int(number) if number.isdigit() else -1)
@@ -112,9 +113,17 @@ def _no_collection() -> Iterator[None]:
         gc.enable()
 
 
-def _whens(plan: Plan) -> Iterator[tuple[bool, ...]]:
-    """Yield what `when` may say: a step without one always runs."""
-    yield from product(*((True, False) if step.has_when else (True,) for step in plan.steps))
+_LETTERS: dict[bool | None, str] = {True: "1", False: "0", None: "x"}
+"""How a seed writes what the expressions of a step say."""
+
+
+def _expressions(plan: Plan, bounds: Bounds) -> Iterator[Expressions]:
+    """Yield what expressions may say: a step without `when` always runs, and one request at the most fails."""
+    whens = list(product(*((True, False) if step.has_when else (True,) for step in plan.steps)))
+    yield from whens
+    if bounds.failures:
+        for index in range(len(plan.steps)):
+            yield from ((*when[:index], None, *when[index + 1 :]) for when in whens if when[index])
 
 
 class _Trail:
@@ -139,7 +148,7 @@ class _Trail:
 
 def _search(
     moves: Moves,
-    whens: tuple[bool, ...],
+    expressions: Expressions,
     result: Result,
     progress: Callable[[int, int], None] | None,
     first_only: bool,
@@ -156,11 +165,11 @@ def _search(
         if end:
             result.ends[end] += 1
         elif moves.stuck(world):
-            _found(result, moves, whens, trail.numbers(node), (Broken(-1, STUCK),))
+            _found(result, moves, expressions, trail.numbers(node), (Broken(-1, STUCK),))
         for number, move in enumerate(moves.next(world)):
             result.transitions += 1
             if move.violations:
-                _found(result, moves, whens, [*trail.numbers(node), number], move.violations)
+                _found(result, moves, expressions, [*trail.numbers(node), number], move.violations)
                 if first_only:
                     return
                 continue
@@ -178,7 +187,7 @@ def _search(
 
 
 def _found(
-    result: Result, moves: Moves, whens: tuple[bool, ...], numbers: list[int], broken: tuple[Broken, ...]
+    result: Result, moves: Moves, expressions: Expressions, numbers: list[int], broken: tuple[Broken, ...]
 ) -> None:
     """Keep the first, and so a shortest, path to each invariant and step."""
     known = {(violation.step, violation.text) for violation in result.violations}
@@ -191,5 +200,5 @@ def _found(
         move = next(move for i, move in enumerate(moves.next(world)) if i == number)
         path.append(move.text)
         world = move.world
-    seed = "".join("1" if when else "0" for when in whens) + ":" + ".".join(map(str, numbers))
+    seed = "".join(_LETTERS[said] for said in expressions) + ":" + ".".join(map(str, numbers))
     result.violations += [Violation(step, text, tuple(path), seed) for step, text in new]

@@ -171,7 +171,10 @@ class Database:
     def _give_back(self, run: UUID, fence: int, after: timedelta, reason: str, message: str) -> list[Any]:
         row = self.runs[run]
         if row["fence"] == fence and row["state"] < 3:
-            row.update(owner=None, due_at=database_now() + after, reason=reason)
+            row.update(owner=None, due_at=database_now() + after)
+            if reason:
+                row.update(reason=reason, message=message, next_attempt_at=row["due_at"])
+                row["stalled_since"] = row["stalled_since"] or database_now()
         return []
 
     def _owned(self, process: UUID) -> list[Any]:

@@ -15,7 +15,7 @@ from types import ModuleType
 from amends_saga.engine import events, state
 from amends_saga.explore.owners import Engine
 
-RULES = ("rules", "answers", "evolve", "forward", "backward", "ledger", "machine")
+RULES = ("rules", "answers", "evolve", "forward", "backward", "ledger", "machine", "resolve")
 """The modules that are copied, in an order in which each finds those that it imports."""
 
 _numbers = count(1)
@@ -40,7 +40,8 @@ def mutant(module: str, old: str, new: str) -> Iterator[Engine]:
                     raise ValueError(f"{old!r} occurs {text.count(old)} times in {name}")
                 text = text.replace(old, new)
             _load(package, name, text)
-        yield Engine(sys.modules[f"{package}.machine"], sys.modules[f"{package}.ledger"])
+        machine, ledger, resolve = (sys.modules[f"{package}.{name}"] for name in ("machine", "ledger", "resolve"))
+        yield Engine(machine, ledger, resolve)
     finally:
         for name in RULES:
             sys.modules.pop(f"{package}.{name}", None)

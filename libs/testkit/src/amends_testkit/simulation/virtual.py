@@ -42,6 +42,8 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
     def __init__(self) -> None:
         self._jump = _Jump()
+        self.database_ahead = timedelta()
+        """By how much the clock of the database differs from everybody's at the beginning."""
         super().__init__(self._jump)
 
     def time(self) -> float:
@@ -70,7 +72,9 @@ def seconds() -> float:
 
 def database_now() -> datetime:
     """Return what the database's clock says."""
-    return EPOCH + timedelta(seconds=seconds())
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    return EPOCH + timedelta(seconds=loop.time()) + loop.database_ahead
 
 
 class VirtualClock:

@@ -38,7 +38,6 @@ _OPERATIONS = {
     ev.Call.VOID: pb.OPERATION_VOID,
     ev.Call.VOID_COMPENSATION: pb.OPERATION_VOID,
 }
-_ANSWERED = frozenset({Done.OK, Done.REJECTED, Done.EXHAUSTED})
 
 
 def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: datetime, *, payloads: bool) -> pb.Run:
@@ -65,7 +64,7 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
         status = run.steps.add(
             name=plan.steps[index].name,
             state=step_state(state, index, step),
-            attempts=step.attempts + (step.tried and step.done in _ANSWERED),
+            attempts=step.calls,
             message=step.message,
         )
         if payloads and step.response is not None and step.done is Done.OK:
@@ -121,6 +120,8 @@ def step_state(state: RunState, index: int, step: StepRun) -> pb.StepState.Value
     undoing = state.phase is Phase.COMPENSATING and state.decided is not None and index in state.decided.undo
     if undoing and step.done is not Done.VOIDED:
         return pb.STEP_STATE_COMPENSATING
+    if step.done is Done.VOIDED and not step.refused:
+        return pb.STEP_STATE_VOIDED
     if step.done is not None:
         return _DONE[step.done]
     touched = step.tried or step.sent or step.intent > 0 or step.flight is not None
@@ -171,7 +172,8 @@ def _row_stalled(run: pb.Run, row: RunRow) -> None:
     if row.stalled_since is None or row.state.ended or row.state is State.PARKED:
         return
     run.stalled.step = row.step
-    run.stalled.reason = f"{row.reason}: {row.message}" if row.message else row.reason
+    told = row.message and not row.message.startswith(row.state.name)
+    run.stalled.reason = f"{row.reason}: {row.message}" if told else row.reason
     run.stalled.since.FromDatetime(row.stalled_since)
     if row.next_attempt_at is not None:
         run.stalled.next_attempt.FromDatetime(row.next_attempt_at)

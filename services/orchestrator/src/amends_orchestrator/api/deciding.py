@@ -132,8 +132,7 @@ def _of_resting(row: RunRow, kind: Kind) -> Reply:
         return Reply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
     if kind is Kind.CANCEL and row.state is State.COMPENSATED:
         return Reply(True)
-    reason = "PAST_PIVOT" if kind is Kind.CANCEL else "RESOLUTION_NOT_ALLOWED"
-    return Reply(False, reason, f"the run has ended: {row.state.name}")
+    return Reply(False, "RUN_ENDED", f"the run has ended: {row.state.name}")
 
 
 def _refusal(reason: str, message: str, run_id: UUID) -> DomainError:

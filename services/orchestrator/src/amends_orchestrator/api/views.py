@@ -149,4 +149,7 @@ class Views:
             ended = row.state.ended
             return bare_message(row, "" if ended else f"its journal cannot be read here: {error}"), []
         run = run_message(definition, row, state, self.now(), payloads=payloads)
+        live = self._fleet.get(row.id)
+        if live is not None and live.next_attempt is not None and run.HasField("stalled"):
+            run.stalled.next_attempt.FromDatetime(live.next_attempt)
         return run, _events(definition, row.id, last) if length else []

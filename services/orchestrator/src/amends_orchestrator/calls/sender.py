@@ -8,8 +8,10 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 from amends_chassis.context import traceparent as current_traceparent
+from amends_saga.definition.durations import format_duration
 
 from amends_orchestrator.calls.channels import attempt
 from amends_orchestrator.calls.metadata import Metadata
@@ -19,6 +21,7 @@ from amends_orchestrator.calls.router import Way
 # Opens a span called by the first argument in the trace of the second, with attributes; sets the current trace.
 Spans = Callable[[str, str, dict[str, str]], AbstractContextManager[None]]
 _SAMPLED = "-01"
+DEADLINE_EXCEEDED = 4
 
 
 class Sender:
@@ -52,7 +55,12 @@ async def measured(way: Way, request: bytes, metadata: Metadata) -> Answer:
     """One attempt, counted and timed."""
     route = way.route
     began = time.perf_counter()
-    answer = await attempt(route.invoke, request, metadata, route.policy.timeout.total_seconds())
-    way.seconds.observe(time.perf_counter() - began)
+    allowed = route.policy.timeout
+    answer = await attempt(route.invoke, request, metadata, allowed.total_seconds())
+    took = time.perf_counter() - began
+    way.seconds.observe(took)
     way.count(answer.code)
+    if answer.code == DEADLINE_EXCEEDED and took >= allowed.total_seconds():
+        # What gRPC says then differs from version to version, and never says how long.
+        return replace(answer, message=f"no answer within {format_duration(allowed)}")
     return answer

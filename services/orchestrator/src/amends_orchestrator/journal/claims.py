@@ -47,12 +47,12 @@ RETURNING {COLUMNS}
 _NEXT_DUE = "SELECT min(due_at) - clock_timestamp() FROM run WHERE owner IS NULL AND due_at IS NOT NULL"
 
 # Gives runs back that cannot be driven here; the fence says that they are still ours. Without a reason they are
-# just given to whoever claims next.
+# just given to whoever claims next, and shown as they were.
 _GIVE_BACK = """
-UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3, reason = $4,
-    message = CASE WHEN $4 = '' THEN message ELSE $5 END,
-    stalled_since = CASE WHEN $4 <> '' THEN coalesce(stalled_since, clock_timestamp()) END,
-    next_attempt_at = CASE WHEN $4 <> '' THEN clock_timestamp() + $3 END
+UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3,
+    reason = CASE WHEN $4 = '' THEN reason ELSE $4 END, message = CASE WHEN $4 = '' THEN message ELSE $5 END,
+    stalled_since = CASE WHEN $4 = '' THEN stalled_since ELSE coalesce(stalled_since, clock_timestamp()) END,
+    next_attempt_at = CASE WHEN $4 = '' THEN next_attempt_at ELSE clock_timestamp() + $3 END
 WHERE id = $1 AND fence = $2 AND state < 3
 """
 

@@ -119,6 +119,11 @@ class Fleet:
         return self._ids.now()
 
     @property
+    def roomy(self) -> bool:
+        """Whether at least half of the memory for runs is free: runs that are held back may stay in it."""
+        return 2 * self.free >= self.limits.hot_runs
+
+    @property
     def at_leisure(self) -> bool:
         """Whether there is time to work ahead: so few runs are under way that the processor waits for them."""
         return len(self.runs) <= AT_LEISURE

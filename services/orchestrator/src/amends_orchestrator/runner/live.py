@@ -19,7 +19,7 @@ from amends_resilience import RetryPolicy
 from amends_saga.engine import Phase, RunState, advance, awaited, bounded, stalled_since
 from amends_saga.engine import events as ev
 from amends_saga.engine.evolve import hear
-from amends_saga.engine.state import Done, finished
+from amends_saga.engine.state import answer_known, finished
 from amends_saga.journal import encode
 from amends_saga.plan import CallPlan, ExpressionError, Scope
 
@@ -36,6 +36,10 @@ from amends_orchestrator.runner.ports import Definition, Ground, RunInfo
 ROUTE_PAUSE = timedelta(seconds=2)
 LEASE_PAUSE = timedelta(milliseconds=500)
 NO_PAUSE = timedelta()
+JUST_AFTER = timedelta(milliseconds=1)
+"""A run counts as stalled when it has waited longer than it may, not as long."""
+LONGEST_SLEEP = timedelta(minutes=1)
+"""How long a run that was let go sleeps at the most because it has waited for long already."""
 
 Watcher = Callable[["LiveRun"], None]
 
@@ -48,6 +52,7 @@ class LiveRun:
         "_chain",
         "_due",
         "_ground",
+        "_held",
         "_inbox",
         "_passes",
         "_pumping",
@@ -86,6 +91,8 @@ class LiveRun:
         self._rings: datetime | None = None
         self._until: datetime | None = None
         self._due: datetime | None = None
+        self._held = False
+        """True while the last call that was to be made was held back: nothing was sent, and nothing recorded."""
         self._shown_stalled = shown_stalled
         self._chain = definition.plan.chain
         self._ahead: ev.Prepared | None = None
@@ -196,6 +203,11 @@ class LiveRun:
         if self._until is not None:
             self._wait(self._until)
 
+    @property
+    def next_attempt(self) -> datetime | None:
+        """When the next call is made that waits for its time; None when none does."""
+        return min((step.retry_at for step in self.state.steps if step.retry_at is not None), default=None)
+
     def _give_back_passes(self) -> None:
         for step in list(self._passes):
             at = self.state.steps[step]
@@ -205,16 +217,26 @@ class LiveRun:
     # ------------------------------------------------------------ time
 
     def _wait(self, until: datetime) -> None:
-        """Sets the timer, or lets go of a run that has nothing to do for long."""
+        """Sets the timer, or lets go of a run that has nothing to do for long.
+
+        One that is held back stays while there is room: each look at it from the database would cost a claim and a
+        record, only to be told to wait again. Once it counts as stalled it is let go in any case, so that its row says
+        so.
+        """
         rings = self._rings
         busy = not self._idle()
         if busy and rings is not None and rings <= until:
             return
         now = self._ground.now()
-        if not busy and until - now > self._ground.passivate_after:
-            self._due = self._next_look(until, now)
-            self.tell(ev.ReleaseRequested())
-            return
+        if not busy:
+            stalls = None if self._shown_stalled else self._stalls_at()
+            long = until - now > self._ground.passivate_after and not (self._held and self._ground.roomy)
+            if long or (stalls is not None and stalls <= now):
+                self._due = self._next_look(until, stalls, now)
+                self.tell(ev.ReleaseRequested())
+                return
+            if stalls is not None:
+                until = min(until, stalls)
         if rings is not None and rings <= until:
             return
         if self._timer is not None:
@@ -237,15 +259,26 @@ class LiveRun:
                 return False
         return True
 
-    def _next_look(self, until: datetime, now: datetime) -> datetime:
-        """When a run that is let go is looked at again: also when it begins to count as stalled."""
+    def _waits_since(self) -> datetime | None:
+        """Since when the step that has waited longest waits; None when none does."""
+        return min((step.since for step in self.state.steps if step.since is not None), default=None)
+
+    def _stalls_at(self) -> datetime | None:
+        """When the run begins to count as stalled; None when it does not wait."""
         plan = self.definition.plan
-        allowed = plan.stalled_after or plan.deadline
-        waiting = [step.since for step in self.state.steps if step.since is not None]
-        if allowed is None or not waiting:
-            return until
-        stalls = min(waiting) + allowed + timedelta(seconds=1)
-        return min(until, stalls) if stalls > now else until
+        allowed, since = plan.stalled_after or plan.deadline, self._waits_since()
+        return since + allowed + JUST_AFTER if allowed is not None and since is not None else None
+
+    def _next_look(self, until: datetime, stalls: datetime | None, now: datetime) -> datetime:
+        """When a run that is let go is looked at again: also at its deadline, and when it begins to count as stalled.
+
+        A run that was held back for long sleeps longer than it has to: the runs that are in memory ask often enough.
+        """
+        since = self._waits_since()
+        if self._held and since is not None:
+            until = max(until, now + min((now - since) / 4, LONGEST_SLEEP))
+        marks = (mark for mark in (stalls, self.state.deadline) if mark is not None and mark > now)
+        return min((until, *marks))
 
     # ------------------------------------------------------------ records
 
@@ -326,6 +359,7 @@ class LiveRun:
         return (at.attempts if call is ev.Call.ACTION else at.retries) > 0
 
     def _hold(self, step: int, call: ev.Call, pause: timedelta, message: str) -> None:
+        self._held = True
         self._inbox.append(ev.Refused(step, call, self._ground.now() + pause, message))
 
     def _find_way(self, step: int, call: ev.Call) -> Way | None:
@@ -359,6 +393,7 @@ class LiveRun:
         try:
             passed = await way.guard.wait_pass(retry=again)
         except Held as held:
+            self._held = True
             self.tell(ev.Refused(step, ev.Call.ACTION, self._ground.now() + held.retry_in, held.message))
             return
         if self.gone or not self.state.steps[step].admitting:
@@ -398,11 +433,13 @@ class LiveRun:
             try:
                 passed = await way.guard.wait_pass(retry=self._again(step, call))
             except Held as held:
+                self._held = True
                 self.tell(ev.Refused(step, call, self._ground.now() + held.retry_in, held.message))
                 return
         if self.gone or self.state.steps[step].flight is not call:
             passed.give_back()  # the run was lost, or decided otherwise, before the call was made
             return
+        self._held = False
         failed = True
         try:
             answer = await self._attempt(step, call, way)
@@ -424,7 +461,7 @@ class LiveRun:
             call,
             self.info.key(name),
             self.state.fence,
-            action_ok=at.done is Done.OK,
+            action_ok=answer_known(at),
         )
         if self._again(step, call):
             way.retries.inc()

@@ -58,6 +58,11 @@ class Ground(Protocol):
         ...
 
     @property
+    def roomy(self) -> bool:
+        """Whether at least half of the memory for runs is free."""
+        ...
+
+    @property
     def at_leisure(self) -> bool:
         """Whether there is time to work ahead: so few runs are under way that the processor waits for them."""
         ...

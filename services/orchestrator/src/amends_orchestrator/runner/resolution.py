@@ -57,7 +57,7 @@ async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUI
     """Takes the decision and drives the run on. Raises ResolutionRefused, and what `claimer.Definitions` does."""
     async with pool.acquire() as connection:
         async with connection.transaction():
-            row, records = await _locked(connection, run_id)
+            row, records = await _locked(connection, run_id, decision.expected_seq)
             definition = await definitions.pinned(row.digest)
             fence = row.fence + 1
             state = restore(definition, Claimed(_with_fence(row, fence), records))
@@ -71,17 +71,29 @@ async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUI
         return fleet.adopt(definition, taken)
 
 
-async def _locked(connection: Any, run_id: UUID) -> tuple[RunRow, tuple[StoredRecord, ...]]:
-    """The run and its journal, which nobody changes until the transaction ends."""
+async def _locked(connection: Any, run_id: UUID, expected_seq: int) -> tuple[RunRow, tuple[StoredRecord, ...]]:
+    """The run and its journal, which nobody changes until the transaction ends.
+
+    `expected_seq` is that of the parked record which the decision is about; 0: who decides has seen none.
+    """
     if await connection.fetchrow(_LOCK, run_id) is None:
         raise ResolutionRefused("RUN_UNKNOWN", f"there is no run {run_id}")
     row = await read_run(connection, run_id)
     assert row is not None
     if row.state is not State.PARKED:
-        raise ResolutionRefused("STATE_CHANGED", f"the run is {row.state.name}, not PARKED")
+        raise _not_parked(row, expected_seq)
     if row.rules > RULES_VERSION:
         raise ResolutionRefused("RESOLUTION_NOT_ALLOWED", "a newer orchestrator wrote this run's journal; ask that one")
     return row, await read_journal(connection, run_id)
+
+
+def _not_parked(row: RunRow, expected_seq: int) -> ResolutionRefused:
+    if expected_seq:
+        return ResolutionRefused("STATE_CHANGED", f"the run is {row.state.name}, not PARKED")
+    if row.state.ended:
+        return ResolutionRefused("RUN_ENDED", f"the run has ended: {row.state.name}")
+    message = f"the run is {row.state.name} and not parked: park it first, or wait for its next attempt"
+    return ResolutionRefused("RUN_NOT_PARKED", message)
 
 
 def _entry(definition: Definition, state: RunState, decision: Decision, fleet: Fleet) -> ev.Recorded:

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from amends_saga.engine import Phase, RunState, stalled_since
 from amends_saga.engine import events as ev
+from amends_saga.engine.state import decided_by_person
 from amends_saga.plan import Plan
 
 from amends_orchestrator.journal.records import Change, State
@@ -37,8 +38,8 @@ def line(plan: Plan, state: RunState) -> str:
     """One line for people, e.g. `COMPENSATED: charge was rejected: the card was declined`."""
     shown = state_of(state)
     text = shown.name
-    if state.ended and state.skipped_by_person:
-        text += f" ({state.skipped_by_person} skipped by a person)"
+    if state.ended:
+        text += decided_by_person(state)
     if state.parked is not None:
         step = f"{plan.steps[state.parked.step].name}: " if state.parked.step is not None else ""
         text += f": {step}{state.parked.reason}"

@@ -43,6 +43,8 @@ def refuse(run: LiveRun, kind: Kind, fleet: Fleet) -> Reply | None:
         return None
     if state.phase in (Phase.COMPENSATING, Phase.COMPENSATED):
         return GRANTED
+    if state.ended:
+        return Reply(False, "RUN_ENDED", f"the run has ended: {state.phase.value}")
     if not cancellable(plan, state):
         return Reply(False, "PAST_PIVOT", "the run has passed its point of no return")
     return None

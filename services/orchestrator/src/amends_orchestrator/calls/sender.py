@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 
 from amends_chassis.context import traceparent as current_traceparent
-from amends_saga.definition.durations import format_duration
+from amends_resilience.durations import format_duration
 
 from amends_orchestrator.calls.channels import attempt
 from amends_orchestrator.calls.metadata import Metadata

@@ -1,6 +1,7 @@
 """Every chart renders as it should: by itself, and with the values of each environment."""
 
 import json
+import re
 
 import pytest
 import yaml
@@ -191,3 +192,67 @@ def test_a_chart_says_which_image_its_version_is(helm: Helm) -> None:
 def test_schemas_are_valid_json() -> None:
     for path in (ROOT / "charts").glob("*/values.schema.json"):
         assert json.loads(path.read_text())["additionalProperties"] is False, path
+
+
+def _variables(helm: Helm, *given) -> dict[str, str]:
+    (deployment,) = (one for one in helm.render("orchestrator", *given) if one["kind"] == "Deployment")
+    (container,) = deployment["spec"]["template"]["spec"]["containers"]
+    names = [one["name"] for one in container["env"]]
+    assert len(names) == len(set(names))
+    return {one["name"]: one.get("value") for one in container["env"]}
+
+
+def test_numbers_are_written_as_they_were_given(helm: Helm, values) -> None:
+    env = {"AMENDS_MAX_MESSAGE_BYTES": 16777216, "AMENDS_HOT_RUNS": 1000000, "AMENDS_TRACE_RATIO": 0.00001}
+    said = _variables(helm, values(TAGGED | {"env": env}))
+    assert {name: said[name] for name in env} == {
+        "AMENDS_MAX_MESSAGE_BYTES": "16777216",
+        "AMENDS_HOT_RUNS": "1000000",
+        "AMENDS_TRACE_RATIO": "0.00001",
+    }
+
+
+def test_every_number_of_every_template_is_an_integer_when_it_is_whole(helm: Helm, values) -> None:
+    large = {
+        "tracing": {"endpoint": "http://c:4317", "ratio": 0.00001},
+        "tolerations": [{"key": "a", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1000000}],
+    }
+    text = helm.text("orchestrator", values(TAGGED | large))
+    assert re.findall(r"\b\d(?:\.\d+)?e[+-]\d+", text) == []
+    for said in ("tolerationSeconds: 1000000", '"0.00001"'):
+        assert said in text
+    settings = {"max_connections": 1000000, "checkpoint_completion_target": 0.00001, "jit": False, "work_mem": "4MB"}
+    text = helm.text("postgres", values({"settings": settings}, "postgres"))
+    for said in ("max_connections=1000000", "checkpoint_completion_target=0.00001", "jit=false", "work_mem=4MB"):
+        assert f'- "{said}"' in text
+
+
+def test_a_variable_of_the_user_wins_over_the_charts_and_is_there_once(helm: Helm, values) -> None:
+    assert _variables(helm, values(TAGGED))["AMENDS_HOST"] == "[::]"
+    env = {"AMENDS_HOST": "0.0.0.0", "AMENDS_DRAIN": "7s"}
+    said = _variables(helm, values(TAGGED | {"env": env}, "mine"))
+    assert (said["AMENDS_HOST"], said["AMENDS_DRAIN"]) == ("0.0.0.0", "7s")
+    secret = {"secretEnv": {"AMENDS_DATABASE_URL_FILE": {"secret": "s", "key": "k"}}}
+    assert _variables(helm, values(TAGGED | secret, "secret"))["AMENDS_DATABASE_URL_FILE"] is None
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"env": {"AMENDS_PORT": 1}}, "set those"),
+        ({"env": {"AMENDS_METRICS_PORT": "1"}}, "set those"),
+        ({"env": {"A": "x"}, "secretEnv": {"A": {"secret": "s", "key": "k"}}}, "leave one out"),
+    ],
+)
+def test_a_variable_that_contradicts_the_chart_is_refused_in_words(helm: Helm, values, given: dict, said: str) -> None:
+    done = helm.try_text("orchestrator", values(TAGGED), values(given, "given"))
+    assert done.returncode != 0
+    assert said in done.stderr
+
+
+def test_reflection_is_answered_where_somebody_needs_it(helm: Helm, values) -> None:
+    assert _variables(helm, values(TAGGED))["AMENDS_REFLECTION"] == "false"
+    for name in ("kind/orchestrator", "kind/orders", "production/payments"):
+        (deployment,) = (one for one in helm.deployed(name) if one["kind"] == "Deployment")
+        (container,) = deployment["spec"]["template"]["spec"]["containers"]
+        assert {"name": "AMENDS_REFLECTION", "value": "true"} in container["env"]

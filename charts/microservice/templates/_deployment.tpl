@@ -1,27 +1,37 @@
+{{/* The chart's own variables, then those of `env` and `secretEnv`, which win: one name is never there twice. */}}
 {{- define "microservice.env" -}}
 {{- $v := .v -}}
-- {name: AMENDS_HOST, value: 0.0.0.0}
-- {name: AMENDS_METRICS_PORT, value: {{ $v.http.port | quote }}}
-{{- if $v.grpc.enabled }}
-- {name: AMENDS_PORT, value: {{ $v.grpc.port | quote }}}
-- {name: AMENDS_DRAIN, value: {{ printf "%ds" (int $v.drain.seconds) | quote }}}
-- {name: AMENDS_REFLECTION, value: {{ $v.reflection | quote }}}
-{{- with $v.grpc.maxConnectionAge }}
-- {name: AMENDS_MAX_CONNECTION_AGE, value: {{ . | quote }}}
+{{- $own := list (list "AMENDS_HOST" "[::]") (list "AMENDS_METRICS_PORT" $v.http.port) -}}
+{{- if $v.grpc.enabled -}}
+{{- $own = append $own (list "AMENDS_PORT" $v.grpc.port) -}}
+{{- $own = append $own (list "AMENDS_DRAIN" (printf "%ds" (int $v.drain.seconds))) -}}
+{{- $own = append $own (list "AMENDS_REFLECTION" $v.reflection) -}}
+{{- with $v.grpc.maxConnectionAge }}{{ $own = append $own (list "AMENDS_MAX_CONNECTION_AGE" .) }}{{ end -}}
+{{- end -}}
+{{- if $v.database.enabled -}}
+{{- $own = append $own (list "AMENDS_DATABASE_URL_FILE" "/etc/amends/database/url") -}}
+{{- end -}}
+{{- if $v.retryPolicies.configMap -}}
+{{- $own = append $own (list "AMENDS_RETRY_POLICIES" "/etc/amends/policies/policies.json") -}}
+{{- end -}}
+{{- with $v.tracing.endpoint -}}
+{{- $own = append $own (list "AMENDS_OTLP_ENDPOINT" .) -}}
+{{- $own = append $own (list "AMENDS_TRACE_RATIO" $v.tracing.ratio) -}}
+{{- end -}}
+{{- range $name := list "AMENDS_PORT" "AMENDS_METRICS_PORT" -}}
+{{- if or (hasKey $v.env $name) (hasKey $v.secretEnv $name) -}}
+{{- fail (printf "env.%s: the Service and the probes go by grpc.port and http.port, so set those" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- range $pair := $own }}
+{{- $name := first $pair }}
+{{- if not (or (hasKey $v.env $name) (hasKey $v.secretEnv $name)) }}
+- {name: {{ $name }}, value: {{ include "microservice.text" (last $pair) | quote }}}
 {{- end }}
-{{- end }}
-{{- if $v.database.enabled }}
-- {name: AMENDS_DATABASE_URL_FILE, value: /etc/amends/database/url}
-{{- end }}
-{{- if $v.retryPolicies.configMap }}
-- {name: AMENDS_RETRY_POLICIES, value: /etc/amends/policies/policies.json}
-{{- end }}
-{{- with $v.tracing.endpoint }}
-- {name: AMENDS_OTLP_ENDPOINT, value: {{ . | quote }}}
-- {name: AMENDS_TRACE_RATIO, value: {{ $v.tracing.ratio | quote }}}
 {{- end }}
 {{- range $name, $value := $v.env }}
-- {name: {{ $name }}, value: {{ $value | quote }}}
+{{- if hasKey $v.secretEnv $name }}{{ fail (printf "%s is in env and in secretEnv: leave one out" $name) }}{{ end }}
+- {name: {{ $name }}, value: {{ include "microservice.text" $value | quote }}}
 {{- end }}
 {{- range $name, $from := $v.secretEnv }}
 - {name: {{ $name }}, valueFrom: {secretKeyRef: {name: {{ $from.secret }}, key: {{ $from.key }}}}}
@@ -97,7 +107,7 @@ spec:
           imagePullPolicy: {{ $v.image.pullPolicy }}
           args: [migrate]
           env:
-            {{- include "microservice.env" . | nindent 12 }}
+            {{- include "microservice.env" . | trim | nindent 12 }}
           resources:
             {{- toYaml $v.resources | nindent 12 }}
           securityContext:
@@ -110,7 +120,7 @@ spec:
           image: {{ include "microservice.image" $v.image }}
           imagePullPolicy: {{ $v.image.pullPolicy }}
           env:
-            {{- include "microservice.env" . | nindent 12 }}
+            {{- include "microservice.env" . | trim | nindent 12 }}
           ports:
             {{- if $v.grpc.enabled }}
             - {name: grpc, containerPort: {{ $v.grpc.port }}}

@@ -3,6 +3,35 @@
 {{- mergeOverwrite (deepCopy .Values.microservice) (omit .Values "microservice" "deploy" "global") | toYaml -}}
 {{- end -}}
 
+{{/* Makes every whole number of a map an integer, in place: YAML gives helm floats, and 1000000 would be 1e+06. */}}
+{{- define "microservice.integers" -}}
+{{- $map := . -}}
+{{- range $key, $value := $map -}}
+{{- if and (kindIs "float64" $value) (eq (floor $value) $value) -}}
+{{- $_ := set $map $key (int64 $value) -}}
+{{- else if kindIs "map" $value -}}
+{{- include "microservice.integers" $value -}}
+{{- else if kindIs "slice" $value -}}
+{{- $items := list -}}
+{{- range $item := $value -}}
+{{- $box := dict "item" $item -}}
+{{- include "microservice.integers" $box -}}
+{{- $items = append $items $box.item -}}
+{{- end -}}
+{{- $_ := set $map $key $items -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A value as the text that it was written as: a fraction without an exponent. */}}
+{{- define "microservice.text" -}}
+{{- if kindIs "float64" . -}}
+{{- regexReplaceAll "0+$" (printf "%.12f" .) "" -}}
+{{- else -}}
+{{- . -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "microservice.name" -}}
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}

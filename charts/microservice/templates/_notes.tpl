@@ -1,6 +1,7 @@
 {{/* What a person sees after `helm install`. It ends with commands that work. */}}
 {{- define "microservice.notes" -}}
 {{- $v := include "microservice.values" . | fromYaml -}}
+{{- include "microservice.integers" $v -}}
 {{- $name := include "microservice.name" . -}}
 {{ $name }} is being installed into {{ .Release.Namespace }}. Wait until it serves:
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from aiohttp import web
+from amends_chassis.hosts import WILDCARD, address, bare
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 
@@ -85,7 +86,10 @@ class HealthServer:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> str:
-        """Listen, and return host:port. Raises OSError when the port is taken."""
+        """Listen, and return host:port. Raises OSError when nobody can listen there.
+
+        The IPv6 wildcard means every family that there is: given the address alone, asyncio would leave IPv4 out.
+        """
         app = web.Application()
         app.add_routes(
             [
@@ -96,10 +100,10 @@ class HealthServer:
         )
         self._runner = web.AppRunner(app, handle_signals=False, access_log=None)
         await self._runner.setup()
-        site = web.TCPSite(self._runner, host, port)
+        site = web.TCPSite(self._runner, None if bare(host) == WILDCARD else bare(host), port)
         await site.start()
         bound = self._runner.addresses[0]
-        return f"{bound[0]}:{bound[1]}"
+        return address(bound[0], bound[1])
 
     async def close(self) -> None:
         """Stop listening."""

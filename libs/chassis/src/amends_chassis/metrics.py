@@ -4,10 +4,16 @@ No library gives these for grpc.aio. The interceptor holds one `MethodSeries` pe
 registered, so that dashboards and alerts see zeros instead of nothing.
 """
 
+from collections.abc import Callable
+from typing import Any
 from wsgiref.simple_server import WSGIServer
 
 import grpc
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app, start_http_server
+
+from amends_chassis.hosts import address
+
+HEALTHZ, READYZ = "/healthz", "/readyz"
 
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds; from a loopback call to the default deadline."""
@@ -77,16 +83,32 @@ class ClientMetrics:
 
 
 class MetricsServer:
-    """The HTTP endpoint that Prometheus scrapes, in a thread."""
+    """The HTTP endpoint that Prometheus scrapes, in a thread; /healthz and /readyz are for whoever has no gRPC."""
 
-    def __init__(self, registry: CollectorRegistry, host: str, port: int) -> None:
-        """Listen at once; port 0 picks a free one. Raises OSError when the port is taken."""
+    def __init__(self, registry: CollectorRegistry, host: str, port: int, ready: Callable[[], bool]) -> None:
+        """Listen at once; port 0 picks a free one. Raises OSError, with the address, when nobody can listen there."""
         self._server: WSGIServer
-        self._server, self._thread = start_http_server(port, host, registry)
-        self.address = f"{host}:{self._server.server_port}"
+        try:
+            self._server, self._thread = start_http_server(port, host, registry)
+        except OSError as error:
+            raise OSError(f"cannot listen on {address(host, port)}: {error.strerror or error}") from error
+        self._server.set_app(_with_health(make_wsgi_app(registry), ready))
+        self.address = address(host, self._server.server_port)
 
     def close(self) -> None:
         """Stop listening and wait for the thread."""
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=2)
+
+
+def _with_health(metrics: Any, ready: Callable[[], bool]) -> Any:
+    def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Any:
+        path = environ["PATH_INFO"]
+        if path not in (HEALTHZ, READYZ):
+            return metrics(environ, start_response)
+        well = path == HEALTHZ or ready()
+        start_response("200 OK" if well else "503 Service Unavailable", [("Content-Type", "text/plain")])
+        return [b"ok\n" if well else b"not ready\n"]
+
+    return serve

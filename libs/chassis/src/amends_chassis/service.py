@@ -32,6 +32,7 @@ from amends_chassis.clients import Channel
 from amends_chassis.context import Trace, current_trace, detached, in_trace
 from amends_chassis.database import Database
 from amends_chassis.health import Health
+from amends_chassis.hosts import address, to_listen_on, why_not
 from amends_chassis.interceptor import ServerInterceptor
 from amends_chassis.metrics import ClientMetrics, MetricsServer, ServerMetrics
 from amends_chassis.migrations import MigrationError, migrate
@@ -171,12 +172,14 @@ class Runtime:
             options=server_options(settings),
         )
         self._routes.add(health_pb2_grpc.add_HealthServicer_to_server, self.health.servicer, _HEALTH)
+        host = to_listen_on(settings.host)
         try:
-            port = self._server.add_insecure_port(f"{settings.host}:{settings.port}")
+            port = self._server.add_insecure_port(address(host, settings.port))
         except RuntimeError as error:
-            raise OSError(f"cannot listen on {settings.host}:{settings.port}; is the port taken?") from error
-        self._metrics_server = MetricsServer(self.registry, settings.host, settings.metrics_port)
-        self.address = f"{settings.host}:{port}"
+            reason = why_not(host, settings.port)
+            raise OSError(f"cannot listen on {address(host, settings.port)}: {reason}") from error
+        self._metrics_server = MetricsServer(self.registry, host, settings.metrics_port, lambda: self.health.ready)
+        self.address = address(host, port)
         self.metrics_address = self._metrics_server.address
         await self.health.publish()
         await self._server.start()

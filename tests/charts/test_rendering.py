@@ -221,10 +221,6 @@ def test_every_number_of_every_template_is_an_integer_when_it_is_whole(helm: Hel
     assert re.findall(r"\b\d(?:\.\d+)?e[+-]\d+", text) == []
     for said in ("tolerationSeconds: 1000000", '"0.00001"'):
         assert said in text
-    settings = {"max_connections": 1000000, "checkpoint_completion_target": 0.00001, "jit": False, "work_mem": "4MB"}
-    text = helm.text("postgres", values({"settings": settings}, "postgres"))
-    for said in ("max_connections=1000000", "checkpoint_completion_target=0.00001", "jit=false", "work_mem=4MB"):
-        assert f'- "{said}"' in text
 
 
 def test_a_variable_of_the_user_wins_over_the_charts_and_is_there_once(helm: Helm, values) -> None:

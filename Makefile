@@ -34,6 +34,10 @@ help: ## List the targets
 
 .PHONY: setup
 setup: $(STAMPS)/local $(STAMPS)/proto ## Create .venv and install everything into it (nothing to do when nothing changed)
+	@made_at=$$(sed -n 's/^command = .* -m venv //p' $(VENV)/pyvenv.cfg); \
+	if [ -n "$$made_at" ] && [ "$$made_at" != "$(CURDIR)/$(VENV)" ]; then \
+	  echo "$(VENV) was made at $$made_at and runs the sources of that folder: make clean, then again" >&2; exit 1; \
+	fi
 
 $(STAMPS)/venv:
 	@tools/make-venv $(VENV)
@@ -42,7 +46,9 @@ $(STAMPS)/venv:
 
 $(STAMPS)/locked: requirements.lock | $(STAMPS)/venv
 	@echo "installing $$(grep -c '^[A-Za-z0-9].*==' requirements.lock) locked packages into $(VENV) ..."
-	@$(PIP) --no-deps --require-hashes --requirement requirements.lock
+	@$(PIP) --no-deps --require-hashes --requirement requirements.lock || { \
+	  echo "The packages could not be installed. Is the package index reachable? PIP_INDEX_URL, pip's configuration" \
+	    "and https_proxy say how it is reached." >&2; exit 1; }
 	@touch $@
 
 # One call without build isolation: the locked build tools are used, and it takes seconds.

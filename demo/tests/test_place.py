@@ -1,11 +1,19 @@
 """Whether a shop runs is known from a lock, never from a file that may be stale."""
 
 import json
+import os
+import subprocess
 from pathlib import Path
 
 import pytest
+from amends_demo import guide, logs
 from amends_demo.commands import main
-from amends_demo.place import Place, ShopRunsAlready
+from amends_demo.place import CHECKOUT, Place, ShopRunsAlready
+from google.protobuf.json_format import MessageToJson, Parse
+from rich.console import Console
+
+from amends.saga.v1.run_service_pb2 import StartRunRequest
+from shop.orders.v1.orders_pb2 import PlaceOrderInput, PlaceOrderRequest
 
 
 @pytest.fixture
@@ -86,12 +94,106 @@ def test_status_shows_addresses_and_no_password(place: Place, capsys: pytest.Cap
     assert "secret" not in said
 
 
-def test_logs_are_followed_with_the_name_of_their_process(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    from amends_demo import logs
-    from rich.console import Console
+def show_logs(place: Place, names: list[str]) -> int:
+    return logs.follow(place, names, Console(), forever=False)
 
+
+def test_logs_are_shown_by_their_time_with_the_name_of_their_process(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
     place.logs.mkdir(parents=True)
-    (place.logs / "orders.log").write_text("started [x]\n")
-    (place.logs / "payments.log").write_text("charged\n")
-    assert logs.follow(place, ["orders"], Console(), forever=False) == 0
-    assert capsys.readouterr().out.split() == ["orders", "started", "[x]"]
+    (place.logs / "orders.log").write_text(
+        "2026-11-30 12:00:01 [info] placed [x]\n2026-11-30 12:00:03 [error] failed\n  Traceback\n"
+    )
+    (place.logs / "payments.log").write_text('{"timestamp": "2026-11-30T12:00:02.5Z", "event": "charged"}\n')
+    with place.held():
+        assert show_logs(place, []) == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert [line.split()[0] for line in lines] == ["orders", "payments", "orders", "orders"]
+        assert lines[0].endswith("placed [x]")
+        assert lines[-1].split() == ["orders", "Traceback"]
+        assert show_logs(place, ["payments"]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_only_the_last_lines_of_all_logs_are_shown_first(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.logs.mkdir(parents=True)
+    for name in ("orders", "payments"):
+        lines = [f"2026-11-30 12:{number // 60:02}:{number % 60:02} {number}" for number in range(90)]
+        (place.logs / f"{name}.log").write_text("\n".join(lines) + "\n")
+    with place.held():
+        assert show_logs(place, []) == 0
+    shown = capsys.readouterr().out.splitlines()
+    assert len(shown) == logs.LINES
+    assert {line.split()[-1] for line in shown} == {str(number) for number in range(65, 90)}
+
+
+def test_logs_of_nothing_that_runs_are_not_followed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    place.logs.mkdir(parents=True)
+    (place.logs / "orders.log").write_text("old\n")
+    assert show_logs(place, []) == 1
+    assert "Nothing runs here" in capsys.readouterr().out
+    with place.held():
+        assert show_logs(place, ["paiments"]) == 1
+    assert "no log of paiments. There are: orders" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("columns", [40, 60, 80, 120])
+def test_status_shows_whole_addresses_however_narrow_the_terminal_is(
+    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    running = processes() | {
+        "orchestrator-1": {
+            "pid": os.getpid(),
+            "address": "127.0.0.1:40001",
+            "metrics": "127.0.0.1:40002",
+            "database": "postgresql://u:secret@h:5/orchestrator",
+        }
+    }
+    with place.held():
+        place.write_state("up", "127.0.0.1:5000", running)
+        main(["status", "--place", str(place.root)])
+    said = capsys.readouterr().out
+    assert "127.0.0.1:40001" in said
+    assert ("127.0.0.1:40002" in said) == (columns >= 80)
+
+
+def test_status_tells_who_is_dead_also_when_nobody_has_waited_for_it(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    zombie = subprocess.Popen(["true"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    running = processes()
+    running["orders"]["pid"] = zombie.pid
+    with place.held():
+        place.write_state("up", "127.0.0.1:5000", running)
+        assert main(["status", "--place", str(place.root)]) == 1
+    zombie.wait()
+    assert "dead" in capsys.readouterr().out
+
+
+def test_a_demo_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    told: list[Path] = []
+
+    async def demo(place: Place, console: Console) -> int:
+        told.append(place.root)
+        return 0
+
+    monkeypatch.setattr("amends_demo.commands.demo", demo)
+    assert main(["demo"]) == 0
+    assert main(["demo", "--place", str(tmp_path)]) == 0
+    assert told == [CHECKOUT / ".amends" / "demo", tmp_path]
+
+
+def test_the_files_of_the_lines_to_copy_are_what_the_methods_take() -> None:
+    order = Parse((CHECKOUT / guide.ORDER).read_text(), PlaceOrderRequest())
+    assert order.order_id == "mine-1"
+    start = Parse((CHECKOUT / guide.START).read_text(), StartRunRequest())
+    Parse(MessageToJson(start.json), PlaceOrderInput())
+
+
+def test_no_line_to_copy_is_longer_than_an_address_makes_it(place: Place) -> None:
+    with place.held():
+        place.write_state("up", "x", processes() | {"orchestrator-1": processes()["orders"]})
+        assert max(len(line) for line in guide.lines(place)) <= 130

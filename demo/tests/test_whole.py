@@ -6,6 +6,7 @@ import subprocess
 import sys
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import grpc
 import grpc.aio
@@ -37,6 +38,14 @@ def leftovers(place: Path) -> list[str]:
         if int(entry.name) != os.getpid() and str(place) in words + report:
             found.append(words)
     return found
+
+
+async def serves(orders: Any, request: orders_pb2.PlaceOrderRequest) -> bool:
+    try:
+        await orders.PlaceOrder(request, timeout=5)
+    except grpc.aio.AioRpcError:
+        return False
+    return True
 
 
 @pytest.mark.timeout(200)
@@ -89,6 +98,17 @@ async def test_a_shop_left_running_serves_orders_heals_itself_and_is_stopped(tmp
                 return same and now["pid"] != processes["payments"]["pid"]
 
             await eventually(healed, timeout=timedelta(seconds=60), what="payments on its old port")
+            os.kill(processes["postgres"]["pid"], 9)
+
+            async def back() -> bool:
+                now = json.loads((place / "state.json").read_text())["processes"]["postgres"]
+                assert now["address"] == processes["postgres"]["address"]
+                return now["pid"] not in (0, processes["postgres"]["pid"]) and await serves(orders, request)
+
+            request.order_id = "o-2"
+            await eventually(back, timeout=timedelta(seconds=60), what="Postgres on its old port, and an order")
+            assert run("status", place).returncode == 0
+            assert run("audit", place).returncode == 0
     finally:
         stop = Child.start("down", command("down", place), log=tmp_path / "down.log")
         assert await stop.wait(timedelta(seconds=60)) == 0, stop.tail()

@@ -6,18 +6,22 @@ import contextlib
 import os
 import signal
 import sys
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from amends_embedded import Child, ChildDied, PostgresError, ReportTimeout
-from amends_embedded.process import until
+from amends_embedded.process import is_running, until
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from amends_demo import audit, guide, logs, manifests
 from amends_demo.place import CHECKOUT, Place, ShopRunsAlready
 from amends_demo.stack import MODULES, SERVICES, Stack, running
 
+HOME = CHECKOUT / ".amends"
 UP_TIMEOUT = timedelta(seconds=120)
 DOWN_TIMEOUT = timedelta(seconds=60)
 RESTART_PAUSE = timedelta(seconds=1)
@@ -28,12 +32,12 @@ def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="amends_demo", description="The shop on this machine.")
     parser.add_argument("command", choices=("demo", "up", "down", "status", "logs", "audit", "serve"))
     parser.add_argument("names", nargs="*", help="for logs: only of these processes")
-    parser.add_argument("--place", type=Path, default=CHECKOUT / ".amends", help="where data, logs and ports are kept")
+    parser.add_argument("--place", type=Path, help="folder of data, logs and ports: .amends, for demo .amends/demo")
     options = parser.parse_args(arguments)
-    place, console = Place(options.place), Console(highlight=False)
+    place, console = Place(options.place or HOME), Console(highlight=False)
     try:
         if options.command == "demo":
-            return asyncio.run(demo(place, console))
+            return asyncio.run(demo(place if options.place else Place(HOME / "demo"), console))
         if options.command == "serve":
             return asyncio.run(serve(place))
         if options.command == "audit":
@@ -58,7 +62,10 @@ def main(arguments: list[str]) -> int:
 
 
 async def demo(place: Place, console: Console) -> int:
-    """Starts a fresh shop, tells the stories, proves the books and stops everything. 1 if anything is broken."""
+    """Starts a fresh shop, tells the stories, proves the books and stops everything. 1 if anything is broken.
+
+    What a former demo left in the place is removed. The shop of `up` has a place of its own.
+    """
     from amends_demo import playbill  # the stubs of every service, which the other commands do not need
 
     with place.held():
@@ -87,6 +94,13 @@ async def serve(place: Place) -> int:
 
 async def _keep(stack: Stack, stop: asyncio.Event) -> None:
     while not stop.is_set():
+        if not stack.postgres.running:
+            stack.say_what_runs("up")
+            await asyncio.sleep(RESTART_PAUSE.total_seconds())
+            # Not back in time: the next round tries again. The services wait for it and go on by themselves.
+            with contextlib.suppress(PostgresError):
+                await stack.postgres.restart()
+            stack.say_what_runs("up")
         for name in MODULES:
             if not stack.child(name).alive and not stop.is_set():
                 await asyncio.sleep(RESTART_PAUSE.total_seconds())
@@ -134,18 +148,45 @@ def down(place: Place, console: Console) -> int:
 
 
 def status(place: Place, console: Console) -> int:
-    """Shows what runs and where it listens, or that nothing does."""
+    """Shows what runs and where it listens, or that nothing does. 1 when a part of the shop is dead."""
     state = place.read_state()
     if not place.running or not state:
         console.print("The shop is starting." if place.running else "Nothing runs here. `make up` starts the shop.")
         return 0
+    processes: dict[str, dict[str, Any]] = state["processes"]
+    alive = {name: is_running(process["pid"]) for name, process in processes.items()}
+    console.print(_table(processes, alive, console.width))
+    since = f"{state['mode']} since {state['since']}, process {state['pid']}"
+    console.print(f"{since}, logs in {place.logs}", soft_wrap=True)
+    return 0 if all(alive.values()) else 1
+
+
+def _table(processes: dict[str, dict[str, Any]], alive: dict[str, bool], width: int) -> Table:
+    """Make a table that leaves out what does not fit, and never shortens an address."""
+    rows = {
+        name: {
+            "PROCESS": name,
+            "STATE": "[green]runs[/]" if alive[name] else "[red]dead[/]",
+            "PID": str(process["pid"]),
+            "ADDRESS": process["address"],
+            "METRICS": process.get("metrics", ""),
+            "DATABASE": process["database"].rpartition("/")[2],  # nothing of the password in front of it
+        }
+        for name, process in processes.items()
+    }
+    titles = ["PROCESS", "STATE", "PID", "ADDRESS", "METRICS", "DATABASE"]
+    for dropped in ("DATABASE", "METRICS", "PID"):
+        if _needed(titles, rows.values()) > width:
+            titles.remove(dropped)
     table = Table(box=None, pad_edge=False)
-    for title in ("PROCESS", "STATE", "PID", "ADDRESS", "METRICS", "DATABASE"):
-        table.add_column(title, no_wrap=True)
-    for name, process in state["processes"].items():
-        shown = "[green]runs[/]" if Path(f"/proc/{process['pid']}").exists() else "[red]dead[/]"
-        database = process["database"].rpartition("/")[2]  # nothing of the password in front of it
-        table.add_row(name, shown, str(process["pid"]), process["address"], process.get("metrics", ""), database)
-    console.print(table)
-    console.print(f"{state['mode']} since {state['since']}, process {state['pid']}, logs in {place.logs}")
-    return 0
+    for title in titles:
+        table.add_column(title, no_wrap=True, overflow="ignore")
+    for row in rows.values():
+        table.add_row(*(row[title] for title in titles))
+    return table
+
+
+def _needed(titles: list[str], rows: Iterable[Mapping[str, str]]) -> int:
+    """Return how many columns of a terminal the columns of a table take."""
+    widths = [max(len(title), *(Text.from_markup(row[title]).cell_len for row in rows)) for title in titles]
+    return sum(widths) + len(widths) - 1

@@ -115,7 +115,7 @@ class Stack:
         """What runs where, for `status`."""
         shown: dict[str, dict[str, Any]] = {
             "postgres": {
-                "pid": self.postgres.pid,
+                "pid": self.postgres.pid if self.postgres.running else 0,
                 "address": f"127.0.0.1:{self.postgres.port}",
                 "database": self.postgres.admin_url,
             }

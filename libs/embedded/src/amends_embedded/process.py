@@ -47,6 +47,15 @@ def clean_environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.startswith("AMENDS_")}
 
 
+def is_running(pid: int) -> bool:
+    """Tell whether a process runs; one that has ended and was not waited for (a zombie) does not."""
+    try:
+        said = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+    return said.rpartition(")")[2].split()[0] not in ("Z", "X")
+
+
 async def until(condition: Callable[[], bool], timeout: timedelta) -> bool:
     """Waits until the condition holds; False when the time has passed first."""
     end = time.monotonic() + timeout.total_seconds()

@@ -120,3 +120,28 @@ def test_an_added_field_breaks_nobody(root, contracts):
     assert breaking(root, proto).returncode == 0
     assert "v0.1.0" in breaking(root, proto).stdout
     assert breaking(root, proto, "HEAD").returncode == 0
+
+
+@pytest.mark.parametrize(("made_at", "code"), [("/elsewhere/amends/.venv", 2), ("HERE/.venv", 0)])
+def test_a_folder_that_was_copied_with_its_environment_is_told_to_make_a_new_one(tmp_path, makefile, made_at, code):
+    (tmp_path / "Makefile").write_text(makefile)
+    (tmp_path / "protos").mkdir()
+    (tmp_path / ".venv").mkdir()
+    home = made_at.replace("HERE", str(tmp_path))
+    (tmp_path / ".venv" / "pyvenv.cfg").write_text(f"home = /usr/bin\ncommand = /usr/bin/python3 -m venv {home}\n")
+    stamps = [".venv/.stamps/local", ".venv/.stamps/proto"]
+    result = run("make", *(word for stamp in stamps for word in ("-o", stamp)), "setup", cwd=tmp_path)
+    assert result.returncode == code, result.stderr
+    assert ("make clean" in result.stderr) == (code != 0)
+
+
+def test_packages_that_cannot_be_fetched_are_answered_with_where_they_come_from(tmp_path, makefile):
+    (tmp_path / "Makefile").write_text(makefile)
+    (tmp_path / "protos").mkdir()
+    (tmp_path / "requirements.lock").write_text("aiohttp==1 --hash=sha256:0\n")
+    (tmp_path / ".venv" / "bin").mkdir(parents=True)
+    script(tmp_path / ".venv" / "bin", "python", "echo 'No matching distribution found for aiohttp==1' >&2; exit 1")
+    result = run("make", "-o", ".venv/.stamps/venv", ".venv/.stamps/locked", cwd=tmp_path)
+    assert result.returncode == 2
+    assert "Is the package index reachable?" in result.stderr
+    assert "PIP_INDEX_URL" in result.stderr

@@ -68,7 +68,8 @@ class Wire(run_service_pb2_grpc.RunServiceServicer):
     async def ListRuns(self, request: Any, context: Any) -> Any:
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
 
-    WatchRun = ResolveRun = CancelRun = ListRuns
+    WatchRun: Any = ListRuns
+    ResolveRun = CancelRun = ListRuns
 
     async def _pass_on(self, method: Any, request: Any, context: Any) -> Any:
         try:

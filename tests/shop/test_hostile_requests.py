@@ -135,7 +135,8 @@ async def channels(postgres: Any) -> AsyncIterator[dict[str, grpc.aio.Channel]]:
 async def code_of(channel: grpc.aio.Channel, method: MethodDescriptor, request: Message) -> str:
     path = f"/{method.containing_service.full_name}/{method.name}"
     try:
-        await channel.unary_unary(path)(request.SerializeToString(), timeout=20)
+        call: Any = channel.unary_unary(path)
+        await call(request.SerializeToString(), timeout=20)
     except grpc.aio.AioRpcError as error:
         return error.code().name
     return "OK"

@@ -17,6 +17,8 @@ from dulwich.server import ReceivePackHandler
 
 MAIN = Ref(b"refs/heads/main")
 ZERO = b"0" * 40
+BRANCHES, TAGS = b"refs/heads/", b"refs/tags/"
+TAKEN = (BRANCHES, TAGS)
 
 Pushed = Callable[[str, str, str, list[str]], None]
 """Told of an update: the branch's full name, the commit before, the one after, and the files that differ."""
@@ -24,6 +26,10 @@ Pushed = Callable[[str, str, str, list[str]], None]
 
 def refusal(repo: BaseRepo, ref: Ref, old: bytes, new: bytes) -> bytes | None:
     """Return why an update is not taken, for the person who pushes; None when it is."""
+    if not ref.startswith(TAKEN):
+        return b"only branches and tags are taken"
+    if new != ZERO and not _is_whole(repo, new, branch=ref.startswith(BRANCHES)):
+        return b"what it names is not in the pack, nor here already"
     now = repo.get_refs().get(ref, ZERO)
     if now != old:
         return b"the branch has moved meanwhile: fetch, and push again"
@@ -34,6 +40,30 @@ def refusal(repo: BaseRepo, ref: Ref, old: bytes, new: bytes) -> bytes | None:
     if not can_fast_forward(repo, ObjectID(now), ObjectID(new)):
         return b"main is not rewritten: revert what is wrong, and push that"
     return None
+
+
+def _is_whole(repo: BaseRepo, new: bytes, *, branch: bool) -> bool:
+    """Return whether an object is here: of a branch, a commit with its tree and all that leads to it."""
+    store = repo.object_store
+    if ObjectID(new) not in store:
+        return False
+    if not branch:
+        return True
+    known = {ObjectID(one) for one in repo.get_refs().values()}
+    seen: set[ObjectID] = set()
+    left = [ObjectID(new)]
+    while left:
+        commit = left.pop()
+        if commit in known or commit in seen:
+            continue
+        seen.add(commit)
+        if commit not in store:
+            return False
+        found = store[commit]
+        if not isinstance(found, Commit) or found.tree not in store:
+            return False
+        left.extend(found.parents)
+    return True
 
 
 def changed_files(repo: BaseRepo, old: bytes, new: bytes) -> list[str]:
@@ -64,7 +94,7 @@ class Receive(ReceivePackHandler):
             answers = list(super()._apply_pack(refs))
         taken = {name for name, answer in answers if answer == b"ok"}
         for old, new, ref in refs:
-            if ref in taken and new != ZERO and ref.startswith(b"refs/heads/"):  # nobody deploys a tag
+            if ref in taken and new != ZERO and ref.startswith(BRANCHES):  # nobody deploys a tag
                 self.pushed(ref.decode(), old.decode(), new.decode(), changed_files(self.repo, old, new))
         yield from answers
 

@@ -13,8 +13,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from socketserver import ThreadingMixIn
 from typing import Any
+from urllib.parse import parse_qs, unquote
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
 
 from dulwich.errors import NotGitRepository
@@ -24,6 +24,7 @@ from dulwich.repo import Repo
 from dulwich.server import Backend
 from dulwich.web import make_wsgi_chain
 
+from amends_git_server.bounds import MOST_PUSHED, Server, Turns, limit_memory
 from amends_git_server.receiving import MAIN, receiver
 from amends_git_server.settings import Settings
 from amends_git_server.telling import Hooks
@@ -67,6 +68,7 @@ class _OneRepository(Backend):
 
 def application(settings: Settings) -> Application:
     """Return the WSGI application."""
+    turns = Turns()
     former: deque[bytes] = deque(maxlen=REMEMBERED)
     hooks = Hooks(settings.url, settings.hook_secret, settings.hooks)
     handlers: dict[bytes, Callable[..., Any]] = {PUSH.encode(): receiver(threading.Lock(), former, hooks.pushed)}
@@ -81,7 +83,15 @@ def application(settings: Settings) -> Application:
             start_response("401 Unauthorized", [("WWW-Authenticate", 'Basic realm="git"')])
             yield b"Give the token as the password.\n"
             return
-        with ExitStack() as opened:
+        if int(environ.get("CONTENT_LENGTH") or 0) > MOST_PUSHED:
+            start_response("413 Content Too Large", [("Content-Type", "text/plain")])
+            yield f"At most {MOST_PUSHED} bytes can be pushed at once.\n".encode()
+            return
+        with turns.turn() as mine, ExitStack() as opened:
+            if not mine:
+                start_response("503 Service Unavailable", [("Retry-After", "5")])
+                yield b"Too many requests are under way.\n"
+                return
             fetching = environ["PATH_INFO"].endswith(f"/{FETCH}")
             backend = _OneRepository(settings, opened, former if fetching else ())
             yield from make_wsgi_chain(backend, handlers=handlers)(environ, start_response)
@@ -96,17 +106,20 @@ def _allowed(settings: Settings, environ: dict[str, Any]) -> bool:
         password = base64.b64decode(coded, validate=True).decode().partition(":")[2]
     except ValueError:
         return False
-    pushing = PUSH in environ["PATH_INFO"] or PUSH in environ.get("QUERY_STRING", "")
+    asked = parse_qs(environ.get("QUERY_STRING", "")).get("service", [])  # decoded, as dulwich reads it
+    pushing = PUSH in unquote(environ["PATH_INFO"]) or any(service != FETCH for service in asked)
     enough = (settings.push_token,) if pushing else (settings.push_token, settings.read_token)
     return kind.lower() == "basic" and any(hmac.compare_digest(password.encode(), one.encode()) for one in enough)
 
 
-class _Server(ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-
 class _Quiet(WSGIRequestHandler):
-    timeout = 120
+    timeout = 30
+
+    def parse_request(self) -> bool:
+        """Note that the connection says something."""
+        assert isinstance(self.server, Server)
+        self.server.spoke(self.connection)
+        return super().parse_request()
 
     def log_message(self, format: str, *args: Any) -> None:
         if HEALTH not in self.path:
@@ -118,7 +131,7 @@ def server(settings: Settings) -> WSGIServer:
     if not settings.repository.exists():
         Repo.init_bare(str(settings.repository), mkdir=True).refs.set_symbolic_ref(b"HEAD", MAIN)  # type: ignore[arg-type]
         _log.info("made %s", settings.repository)
-    return make_server(settings.host, settings.port, application(settings), _Server, _Quiet)
+    return make_server(settings.host.strip("[]"), settings.port, application(settings), Server, _Quiet)
 
 
 def main() -> None:
@@ -126,6 +139,8 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", stream=sys.stdout)
     logging.getLogger("dulwich").setLevel(logging.WARNING)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    listening = server(Settings.read())
+    settings = Settings.read()
+    limit_memory(settings.memory)
+    listening = server(settings)
     _log.info("listening on %s:%d", *listening.server_address[:2])
     listening.serve_forever()

@@ -21,6 +21,8 @@ class Settings:
     """Who is told of a push."""
     host: str = "127.0.0.1"
     port: int = 8080
+    memory: int = 96 * 1024 * 1024
+    """So many bytes of data the process may have, below what its container may: a push that needs more fails alone."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> "Settings":
@@ -35,6 +37,7 @@ class Settings:
             hooks=tuple(filter(None, environment.get("AMENDS_GIT_HOOKS", "").split(","))),
             host=environment.get("AMENDS_HOST", "127.0.0.1"),
             port=int(environment.get("AMENDS_PORT", "8080")),
+            memory=int(environment.get("AMENDS_GIT_MEMORY", "100663296")),
         )
 
 

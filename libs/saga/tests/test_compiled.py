@@ -117,7 +117,7 @@ def test_an_unrelated_change_of_a_contract_keeps_the_digest(
             )
     participants = "\n---\n".join(
         f"apiVersion: amends.dev/v1alpha1\nkind: Participant\nmetadata: {{name: p{i}, namespace: shop}}\n"
-        f'spec: {{service: {call.service}, target: "a:1", methods: ["*"], callers: [shop], barrierRetention: 30d}}'
+        f'spec: {{service: {call.service}, target: "dns:///a:1", methods: ["*"], callers: [shop], barrierRetention: 30d}}'
         for i, call in enumerate(step.action for step in place_order.plan.steps)
     )
     documents = [Document("s", order_text), Document("p", participants)]
@@ -175,7 +175,7 @@ def test_requests_of_well_known_types_are_made_of_plain_values(reference: Module
     )
     shipping = (
         "apiVersion: amends.dev/v1alpha1\nkind: Participant\nmetadata: {name: shipping, namespace: shop}\n"
-        'spec: {service: demo.v1.Shipping, target: "a:1", methods: ["*"], callers: [shop]}'
+        'spec: {service: demo.v1.Shipping, target: "dns:///a:1", methods: ["*"], callers: [shop]}'
     )
     documents = [Document("s", reference.whole(steps)), Document("p", shipping)]
     result = check(documents, descriptors=files.SerializeToString())

@@ -57,7 +57,7 @@ WORDS = [
     "      compensate: {call: demo.v1.Stock/Release, request: 'ReleaseRequest{}'}",
     "      compensate: [",
     "  service: demo.v1.Bank",
-    "  target: a:1",
+    "  target: dns:///a:1",
     "  methods: ['*', {name: Transfer, guarded: true}]",
     "  callers: [shop]",
     "---",
@@ -304,7 +304,7 @@ def test_services_that_all_call_each_other_are_answered_in_time(demo: Check) -> 
         calls = ", ".join(f"demo.v1.S{other}" for other in range(1, 150) if other != number)
         return (
             f"kind: Participant\napiVersion: amends.dev/v1alpha1\nmetadata: {{name: p{number}, namespace: shop}}\n"
-            f'spec: {{service: demo.v1.{name}, target: "a:1", methods: ["*"], callers: [shop], calls: [{calls}]}}\n'
+            f'spec: {{service: demo.v1.{name}, target: "dns:///a:1", methods: ["*"], callers: [shop], calls: [{calls}]}}\n'
             "---\n"
         )
 
@@ -352,7 +352,7 @@ def test_messages_that_hold_each_other_are_answered_in_time(reference: ModuleTyp
     given.field.add(name="r", number=90, label=1, type=11, type_name=".demo.v1.R0")
     shipping = (
         "apiVersion: amends.dev/v1alpha1\nkind: Participant\nmetadata: {name: shipping, namespace: shop}\n"
-        'spec: {service: demo.v1.Shipping, target: "a:1", methods: ["*"], callers: [shop]}'
+        'spec: {service: demo.v1.Shipping, target: "dns:///a:1", methods: ["*"], callers: [shop]}'
     )
     steps = (
         "- {name: book, call: demo.v1.Shipping/Book, request: \"BookRequest{note: has(input.r.f0.f1) ? 'a' : 'b'}\"}"
@@ -375,6 +375,6 @@ def test_descriptors_with_flipped_bytes_become_findings(reference: ModuleType, s
     steps = '- {name: book, call: demo.v1.Shipping/Book, request: "BookRequest{order_id: input.order_id}"}'
     participant = (
         "apiVersion: amends.dev/v1alpha1\nkind: Participant\nmetadata: {name: shipping, namespace: shop}\n"
-        'spec: {service: demo.v1.Shipping, target: "a:1", methods: ["*"], callers: [shop]}'
+        'spec: {service: demo.v1.Shipping, target: "dns:///a:1", methods: ["*"], callers: [shop]}'
     )
     shown(check([Document("s", reference.whole(steps)), Document("p", participant)], descriptors=bytes(data)))

@@ -24,7 +24,7 @@ NODE = Node(NodeKind.SCALAR, SourceText("a", ""), 0, 0)
 def participant(name: str, namespace: str, callers: str, service: str = "demo.v1.Bank") -> Participant:
     text = (
         f"apiVersion: amends.dev/v1alpha1\nkind: Participant\nmetadata: {{name: {name}, namespace: {namespace}}}\n"
-        f'spec: {{service: {service}, target: "a:1", methods: ["*"], callers: [{callers}]}}'
+        f'spec: {{service: {service}, target: "dns:///a:1", methods: ["*"], callers: [{callers}]}}'
     )
     [found] = read([Document(name, text)]).participants
     return found
@@ -148,7 +148,7 @@ apiVersion: amends.dev/v1alpha1
 metadata: {name: bank, namespace: shop}
 spec:
   service: demo.v1.Bank
-  target: a:1
+  target: dns:///a:1
   methods: ["*", {name: Hold, outcomes: {ALREADY_EXISTS: rejected}}]
   callers: [shop]
 ---
@@ -209,7 +209,7 @@ def test_participants_of_the_documents_replace_those_in_force(reference: ModuleT
         Document(
             "p",
             "apiVersion: amends.dev/v1alpha1\nkind: Participant\nmetadata: {name: shipping, namespace: shop}\n"
-            'spec: {service: demo.v1.Shipping, target: "a:1", methods: ["*"], callers: [shop]}',
+            'spec: {service: demo.v1.Shipping, target: "dns:///a:1", methods: ["*"], callers: [shop]}',
         ),
     ]
     in_force = [ParticipantView(mine, reference.contract())]

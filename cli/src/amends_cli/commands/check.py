@@ -58,7 +58,11 @@ def _locally(texts: list[Text], contracts: "FileDescriptorSet", namespace: str) 
     from amends_saga.definition import Document
 
     documents = [Document(text.source, text.text) for text in texts]
-    return checker.check(documents, namespace=namespace, descriptors=contracts.SerializeToString())
+    result = checker.check(documents, namespace=namespace, descriptors=contracts.SerializeToString())
+    for node in result.resources.passed_by:
+        kind, place = node.get("kind"), node.place()
+        output.say(f"{place.source}:{place.line}: passed by: {kind.value if kind is not None else 'another kind'}")
+    return result
 
 
 def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: Report, summary: str) -> None:

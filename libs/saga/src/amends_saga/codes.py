@@ -40,6 +40,12 @@ DUPLICATE_RESOURCE = _code("AM012", "Resource given twice", "Only one of the two
 NOT_VERIFIED = _code(
     "AM013", "A field that is not acted upon", "A safeguard that is written down and not enforced is worse than none."
 )
+YAML_READERS = _code(
+    "AM014",
+    "A value that other readers of YAML take for something else",
+    "kubectl, helm and Argo CD read YAML 1.1, where `no` is false, `010` is 8 and `12:30` is 750.",
+    _WARNING,
+)
 
 # Participants and contracts
 UNKNOWN_PARTICIPANT = _code("AM020", "No Participant for the service", "Only a Participant has an address.")

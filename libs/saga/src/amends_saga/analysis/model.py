@@ -26,6 +26,8 @@ class ParticipantView:
 
     participant: Participant
     descriptors: bytes | None
+    why: str = ""
+    """Why it is not known."""
 
 
 @dataclass(frozen=True, slots=True)

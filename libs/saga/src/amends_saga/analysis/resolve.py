@@ -17,6 +17,8 @@ from amends_saga.descriptors import ContractSet, DescriptorError, Facts, parse_s
 from amends_saga.findings import Code, Finding, choices
 
 FORBIDDEN = ("grpc.reflection.", "grpc.channelz.", "amends.saga.v1.")
+NEAR = 0.75
+"""How alike the names of two services are, from 0 to 1, when one is taken for a misspelt other."""
 Refusal = tuple[Code, str, str]
 """A code, what is wrong, and how to mend it."""
 
@@ -28,7 +30,8 @@ def resolve(service: str, namespace: str, participants: Iterable[Participant]) -
     known = list(participants)
     serving = [found for found in known if found.service == service]
     if not serving:
-        hint = choices(service, {p.service for p in known}, "Add a Participant that has this `service`.")
+        near = next((p.service for p in known if _is_near(service, p.service)), None)
+        hint = f"Did you mean `{near}`?" if near else "Write a Participant that has this `service`."
         return codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint
     own = [found for found in serving if found.metadata.namespace == namespace]
     granting = [found for found in serving if found.grants(namespace)]
@@ -42,6 +45,14 @@ def resolve(service: str, namespace: str, participants: Iterable[Participant]) -
         message = f"Participant {name} does not list the namespace `{namespace}` among its callers."
         return codes.NOT_GRANTED, message, f"Have its owner add `{namespace}` to `callers`."
     return candidates[0]
+
+
+def _is_near(service: str, other: str) -> bool:
+    """Tell whether a service was probably meant: names of services are alike without meaning each other."""
+    from difflib import SequenceMatcher  # only a mistake needs it
+
+    mine, theirs = (name.rpartition(".")[2].removesuffix("Service").lower() for name in (service, other))
+    return SequenceMatcher(None, mine, theirs).ratio() >= NEAR
 
 
 class Methods:
@@ -59,6 +70,7 @@ class Methods:
         self._sets, self._report = sets, report
         self._services: dict[str, tuple[Participant, ContractSet] | Refusal] = {}
         self._found: dict[tuple[str, str], tuple[Method | None, list[Refusal]]] = {}
+        self._told = set[str]()
         self.complete = True
         """False when the contract of some service could not be had."""
         self.sets: dict[str, tuple[str, ContractSet]] = {}
@@ -71,7 +83,9 @@ class Methods:
         service = self._services[call.service]
         if len(service) == 3:
             self.complete = False
-            self._report(call.node.finding(*service))
+            if service[0] is not codes.DESCRIPTORS_UNKNOWN or call.service not in self._told:
+                self._told.add(call.service)
+                self._report(call.node.finding(*service))
             return None
         key = (call.service, call.method)
         if key not in self._found:
@@ -86,10 +100,16 @@ class Methods:
         if not isinstance(found, Participant):
             return found
         name = found.metadata.full_name
-        data = next(view.descriptors for view in self._views if view.participant is found)
+        view = next(view for view in self._views if view.participant is found)
+        data = view.descriptors
         if data is None:
+            why = f": {view.why}" if view.why else ""
             hint = "Give a FileDescriptorSet, or make the service reachable and switch its reflection on."
-            return codes.DESCRIPTORS_UNKNOWN, f"The descriptors of Participant {name} are not known.", hint
+            return (
+                codes.DESCRIPTORS_UNKNOWN,
+                f"The descriptors of Participant {name} ({found.target}) are not known{why}.",
+                hint,
+            )
         try:
             contract = self._sets.get(data)
         except DescriptorError as error:

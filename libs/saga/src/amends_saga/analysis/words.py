@@ -42,7 +42,9 @@ def expression_findings(
     """Yield a finding for each problem of an expression."""
     for problem in problems:
         hint = _HINTS[problem.kind]
-        if problem.name:
+        if problem.kind is ProblemKind.SYNTAX and problem.name:
+            hint = f"A field of this name is written in backticks: `` `{problem.name}` ``."
+        elif problem.name:
             hint = _meant(problem, environment, method, target) or hint
         yield at(node, problem.offset, problem.width, _CODES[problem.kind], problem.message, hint)
 

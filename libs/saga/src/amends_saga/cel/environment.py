@@ -18,7 +18,7 @@ from amends_saga.cel.patterns import states
 from amends_saga.cel.syntax import read_checked
 from amends_saga.cel.types import DYN, Type, read_type
 
-MAX_BYTES = 1_024
+MAX_BYTES = 16 * 1024
 MAX_NODES = 1_000
 MAX_COMPREHENSIONS = 1
 MAX_STATES = 2_000
@@ -38,6 +38,18 @@ _FIELD = re.compile(r"undefined field '([^']*)' not found in struct '([^']*)'")
 _NAME = re.compile(r"undeclared reference to '([^']*)'")
 _FIELD_TYPE = re.compile(r"expected type of field '([^']*)' is '(.*)' but provided type is '(.*)'$")
 _OVERLOAD = re.compile(r"found no matching overload for '([^']*)' applied to '(.*)'$")
+_OWN = {"amends.definition.v1.Input": "The saga's input", "amends.definition.v1.Run": "`saga`"}
+"""What people call messages whose names nobody wrote."""
+_WORD = re.compile(r"\w+")
+_BRACKETS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[(){}\[\]]")
+_CLOSING = {"(": ")", "{": "}", "[": "]"}
+RESERVED = frozenset(
+    {
+        *("in", "true", "false", "null", "as", "break", "const", "continue", "else", "for", "function", "if", "import"),
+        *("let", "loop", "package", "namespace", "return", "var", "void", "while"),
+    }
+)
+"""Words that are no names in CEL."""
 _OPERATORS = {"_?_:_": "? :", "!_": "!", "-_": "-", "@in": "in", "_[_]": "[ ]", "_[?_]": "[? ]"}
 
 
@@ -289,6 +301,8 @@ def _problems(text: str, error: str) -> list[Problem]:
     found = [
         _problem(text, int(m[1]), int(m[2]), m[3].removesuffix(" [INVALID_ARGUMENT]")) for m in _ERROR.finditer(error)
     ]
+    if found and found[0].kind is ProblemKind.SYNTAX:
+        return found[:1]  # what the parser says after a mistake follows from it
     if found:
         return list(dict.fromkeys(found))[:MAX_PROBLEMS]
     if "recursion" in error:
@@ -301,11 +315,20 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
         return Problem(ProblemKind.TOO_COMPLEX, 0, 1, "The expression is nested deeper than 32.")
     offset = sum(len(part) + 1 for part in text.split("\n")[: line - 1]) + column - 1
     if message.startswith(("Syntax error", "reserved identifier")):
+        if "<EOF>" in message and offset >= len(text.rstrip()):
+            closing = _unclosed(text)
+            words = f"`{closing}` is missing at the end." if closing else "The expression ends too early."
+            return Problem(ProblemKind.SYNTAX, max(0, len(text.rstrip()) - 1), 1, words)
+        word = _WORD.match(text, offset)
+        if word is not None and word[0] in RESERVED:
+            words = f"`{word[0]}` is a word of CEL."
+            return Problem(ProblemKind.SYNTAX, offset, len(word[0]), words, word[0])
         short = re.sub(r" expecting \{.*", "", message).removeprefix("Syntax error: ")[:200]
         return Problem(ProblemKind.SYNTAX, offset, 1, f"The expression cannot be parsed: {short}.")
     if match := _FIELD.search(message):
         at = locate(text, offset, match[1])
-        words = f"`{match[2]}` has no field `{match[1]}`."
+        owner = _OWN.get(match[2], f"`{match[2]}`")
+        words = f"{owner} has no field `{match[1]}`."
         return Problem(ProblemKind.UNKNOWN_NAME, at, len(match[1]), words, match[1], match[2])
     if match := _NAME.search(message):
         root = match[1].split(".")[0]
@@ -318,6 +341,17 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
         name = _OPERATORS.get(match[1], match[1].strip("_"))
         return Problem(ProblemKind.TYPE, offset, 1, f"`{name}` cannot be applied to {match[2]}.")
     return Problem(ProblemKind.TYPE, offset, 1, f"{message[:1].upper()}{message[1:300].rstrip('.')}.")
+
+
+def _unclosed(text: str) -> str:
+    """Return the bracket that the end of an expression lacks, empty when none does."""
+    waiting: list[str] = []
+    for found in _BRACKETS.finditer(text):
+        if found[0] in _CLOSING:
+            waiting.append(_CLOSING[found[0]])
+        elif waiting and found[0] == waiting[-1]:
+            waiting.pop()
+    return waiting[-1] if waiting else ""
 
 
 def locate(text: str, offset: int, name: str) -> int:

@@ -9,16 +9,11 @@ from amends_resilience.durations import format_duration
 
 from amends_saga import codes
 from amends_saga.analysis import Method, Model, StepModel
+from amends_saga.cel.environment import RESERVED
 from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding
 from amends_saga.plan import Kind
 
-CEL_WORDS = frozenset(
-    (
-        *("as", "break", "const", "continue", "else", "false", "for", "function", "if", "import", "in", "let", "loop"),
-        *("package", "namespace", "return", "true", "var", "void", "while", "null"),
-    )
-)
 BUILT_IN = frozenset(
     (
         *("bool", "bytes", "double", "int", "uint", "string", "list", "map", "type", "dyn", "null_type"),
@@ -43,7 +38,7 @@ def reserved_name(model: Model) -> Iterator[Finding]:
     roots = {"google", *(package.partition(".")[0] for package in packages)} - {""}
     for step in model.steps:
         name = step.name
-        if name in CEL_WORDS:
+        if name in RESERVED:
             what = "a word of CEL"
         elif name in BUILT_IN:
             what = "a built-in name of CEL"
@@ -163,9 +158,11 @@ def pivot_read(model: Model) -> Iterator[Finding]:
 def pivot_once(model: Model) -> Iterator[Finding]:
     """Say that a plain pivot that is not idempotent is attempted once."""
     step = model.steps[model.pivot] if model.pivot is not None else None
-    if step is not None and step.action is not None and step.action.kind is Kind.ONCE:
+    if step is None or codes.PIVOT_ONCE.id in step.step.accept:
+        return
+    if step.action is not None and step.action.kind is Kind.ONCE:
         message = f"`{step.action.name}` is attempted once over all owners: any doubt about it parks the run."
-        hint = "Call a guarded or idempotent method if you can."
+        hint = "Call a guarded or idempotent method, or write `accept: [AM057]` into the step."
         yield step.step.name_node.finding(codes.PIVOT_ONCE, message, hint)
 
 
@@ -230,9 +227,9 @@ def read_compensated(model: Model) -> Iterator[Finding]:
 
 
 _LIMITS = {
-    Kind.KEYED: "has one effect only while its keys are remembered{window}",
-    Kind.IDEMPOTENT: "has one effect only while that effect stands, and its ok after an unanswered attempt is in doubt",
-    Kind.ONCE: "is attempted once, and a wire that repeats the call repeats its effect",
+    Kind.KEYED: "has one effect while its keys are remembered{window}",
+    Kind.IDEMPOTENT: "has one effect while that effect stands",
+    Kind.ONCE: "is attempted once",
 }
 
 
@@ -240,18 +237,15 @@ def plain_step(model: Model) -> Iterator[Finding]:
     """Say of each plain step what it cannot promise."""
     for step in model.steps:
         action = step.action
-        if action is None or not action.kind.plain:
+        if action is None or not action.kind.plain or codes.PLAIN_STEP.id in step.step.accept:
             continue
         if step.index == model.pivot and action.kind is Kind.ONCE:
             continue
         window = f", for {_days(action)}" if action.facts.window is not None else ""
         limit = _LIMITS[action.kind].format(window=window)
-        if model.is_post(step.index):
-            doubt = "a late copy of the call cannot be refused"
-        else:
-            doubt = "doubt about it parks the run for a person, and a call still on the wire may act after the undo"
+        doubt = "a late copy of it is not refused" if model.is_post(step.index) else "doubt about it parks the run"
         message = f"`{step.name}` is plain: `{action.name}` {limit}; {doubt}."
-        hint = "Guard the method with the barrier, or accept this."
+        hint = "Guard the method, or write `accept: [AM058]` into the step."
         yield step.step.name_node.finding(codes.PLAIN_STEP, message, hint)
 
 

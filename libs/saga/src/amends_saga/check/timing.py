@@ -12,9 +12,10 @@ from amends_saga import codes
 from amends_saga.analysis import Model
 from amends_saga.check.figures import layers, longest_path, product, worst_case_of
 from amends_saga.check.rule import Rule
-from amends_saga.findings import Finding
+from amends_saga.findings import Finding, suggestion
 from amends_saga.plan import Kind
 
+_SHOWN = ("deadline", "stalledAfter")
 MARGIN = timedelta(days=1)
 """A run older than the barrier's retention minus this is parked, not called."""
 
@@ -48,6 +49,8 @@ def no_deadline(model: Model) -> Iterator[Finding]:
     """A run that waits becomes visible some time."""
     if model.saga.deadline is None and model.saga.stalled_after is None:
         node = model.saga.metadata.node.get("spec") or model.saga.metadata.node
+        if any(key.value in _SHOWN or suggestion(key.value, _SHOWN) for key, _ in node.pairs):
+            return  # it is there and could not be read, of which there is a finding
         message = "The saga has neither `deadline` nor `stalledAfter`: a run that waits is never reported."
         first = node.pairs[0][0] if node.pairs else node
         yield first.finding(codes.NO_DEADLINE, message, "Add e.g. `deadline: 60s`.")

@@ -3,7 +3,7 @@
 Called by the checker, by the orchestrator for each manifest it is sent, and by the CLI. Never raises on any text.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from amends_saga import codes
 from amends_saga.definition import kinds, saga_kind
 from amends_saga.definition.fields import Fields, is_name
 from amends_saga.definition.nodes import Count, Node, NodeKind, compose
+from amends_saga.definition.readers import odd_values
 from amends_saga.definition.resources import (
     API_VERSION,
     Metadata,
@@ -19,7 +20,7 @@ from amends_saga.definition.resources import (
     Saga,
     SagaRun,
 )
-from amends_saga.findings import Finding, choices
+from amends_saga.findings import Finding, choices, suggestion
 
 T = TypeVar("T")
 KINDS = ("Saga", "Participant", "RetryPolicy", "SagaRun")
@@ -60,6 +61,8 @@ class Resources:
     policies: list[RetryPolicyResource] = field(default_factory=list)
     runs: list[SagaRun] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
+    passed_by: list[Node] = field(default_factory=list)
+    """Documents of other kinds, such as a rendered release has."""
 
 
 def read(documents: Sequence[Document], *, namespace: str = "default") -> Resources:
@@ -70,10 +73,39 @@ def read(documents: Sequence[Document], *, namespace: str = "default") -> Resour
     for document in documents:
         roots, findings = compose(document.source, document.text, count)
         resources.findings.extend(findings)
-        for root in roots:
-            if not root.is_null:
+        for root in items_of(roots):
+            if is_foreign(root):
+                resources.passed_by.append(root)
+            elif not root.is_null:
+                resources.findings.extend(odd_values(root))
                 _resource(root, namespace, resources, seen)
+    if resources.passed_by and not seen and not resources.findings:
+        node = resources.passed_by[0]
+        message = "Nothing here is a resource of amends.dev."
+        hint = f"Name a file with `apiVersion: {API_VERSION}`."
+        resources.findings.append(node.finding(codes.WRONG_KIND, message, hint))
     return resources
+
+
+def items_of(roots: Iterable[Node]) -> Iterator[Node]:
+    """Yield the documents, and instead of a List what is in it."""
+    for root in roots:
+        kind, version, items = root.get("kind"), root.get("apiVersion"), root.get("items")
+        listed = kind is not None and kind.value == "List" and version is not None and version.value == "v1"
+        if listed and items is not None and items.kind is NodeKind.SEQUENCE:
+            yield from items.items
+        else:
+            yield root
+
+
+def is_foreign(root: Node) -> bool:
+    """Tell whether a document belongs to somebody else: it says so with an apiVersion that is not near ours."""
+    kind, version = root.get("kind"), root.get("apiVersion")
+    if kind is None or version is None or kind.value in KINDS or not version.value:
+        return False
+    group = version.value.partition("/")[0]
+    ours = API_VERSION.partition("/")[0]
+    return group != ours and suggestion(group, [ours]) is None and suggestion(kind.value, KINDS) is None
 
 
 def _resource(root: Node, namespace: str, resources: Resources, seen: dict[tuple[str, str, str], Metadata]) -> None:

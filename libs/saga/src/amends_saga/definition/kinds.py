@@ -3,6 +3,7 @@
 Called by `documents`.
 """
 
+import re
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -45,6 +46,12 @@ _PARTICIPANT = (
     "calls",
     "suspend",
 )
+MAX_TARGET = 300
+MAX_PORT = 65_535
+_LABEL = "[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?"
+_DNS = re.compile(rf"dns:///(?!(.*\.)?(0x[0-9a-f]*|[0-9]+):){_LABEL}(\.{_LABEL})*:(?P<port>[1-9][0-9]{{0,4}})")
+_LOOPBACK = re.compile(r"(dns:///)?(127\.0\.0\.1|\[::1\]|localhost):(?P<port>[1-9][0-9]{0,4})")
+"""The forms of targets, as the CRD has them."""
 _ENTRY = ("name", "guarded", "compensatedBy", "idempotency", "window", "outcomes")
 _RUN = ("saga", "key", "input", "suspend", "ttlAfterEnd", "onDeletion", "resolution")
 _POLICY = ("selector", "timeout", "attempts", "backoff", "retryOn", "budget", "circuitBreaker", "bulkhead", "suspend")
@@ -68,6 +75,8 @@ def participant(metadata: Metadata, spec: Node, findings: list[Finding]) -> Part
     retention, given = fields.duration("barrierRetention"), descriptors(fields)
     calls = fields.texts("calls") or ()
     fields.flag("suspend")
+    if target is not None:
+        _check_target(fields, target)
     identity = fields.node_of("identity")
     if identity is not None:
         hint = "Leave it out. Who may reach the service is for its network policy or its mesh to say."
@@ -87,6 +96,18 @@ def participant(metadata: Metadata, spec: Node, findings: list[Finding]) -> Part
         descriptors=given or Descriptors(reflection=True),
         calls=calls,
     )
+
+
+def _check_target(fields: Fields, target: str) -> None:
+    """Find fault with a target that no orchestrator takes; which ones it allows is for each to say."""
+    found = _LOOPBACK.fullmatch(target) or _DNS.fullmatch(target)
+    node = fields.node_of("target")
+    if node is None or (found is not None and len(target) <= MAX_TARGET and int(found["port"]) <= MAX_PORT):
+        return
+    message = f"`{target[:120]}` is no target."
+    if found is not None and int(found["port"]) > MAX_PORT:
+        message = f"`{target[:120]}` has no port from 1 to {MAX_PORT}."
+    fields.add(codes.BAD_VALUE, node, message, "Write dns:///NAME:PORT, or 127.0.0.1:PORT for this machine.")
 
 
 def _methods(fields: Fields, findings: list[Finding]) -> tuple[bool, Mapping[str, MethodEntry]]:

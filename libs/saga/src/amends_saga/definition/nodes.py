@@ -160,6 +160,8 @@ def compose(name: str, text: str, count: Count | None = None) -> tuple[list[Node
     except yaml.MarkedYAMLError as error:
         mark: Any = error.problem_mark or error.context_mark
         place = source.place(mark.index if mark is not None else 0)
+        if source.text[mark.index : mark.index + 1] == "\t" if mark is not None else False:
+            return roots, [_syntax("A tab stands here, where YAML takes blanks only.", place)]
         return roots, [_syntax(f"This is not YAML: {error.problem or error.context}.", place)]
     except yaml.reader.ReaderError as error:
         at = error.position if isinstance(error.position, int) else 0

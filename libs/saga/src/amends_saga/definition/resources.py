@@ -62,6 +62,8 @@ class Step:
     when: Node | None
     pivot: bool
     pivot_node: Node | None
+    accept: frozenset[str] = frozenset()
+    """Codes of warnings that are accepted for this step."""
 
 
 @dataclass(frozen=True, slots=True)

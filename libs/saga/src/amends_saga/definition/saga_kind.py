@@ -34,8 +34,10 @@ SCALARS = (
     "string",
     "bytes",
 )
+ACCEPTABLE = (codes.PIVOT_ONCE.id, codes.PLAIN_STEP.id)
+"""Warnings about what a plain method cannot promise: nothing in a definition mends them."""
 _SPEC = ("input", "deadline", "stalledAfter", "descriptors", "steps", "suspend")
-_STEP = ("name", "call", "request", "compensate", "after", "when", "pivot")
+_STEP = ("name", "call", "request", "compensate", "after", "when", "pivot", "accept")
 
 
 def saga(metadata: Metadata, spec: Node, findings: list[Finding]) -> Saga | None:
@@ -169,7 +171,18 @@ def _step(node: Node, findings: list[Finding]) -> Step | None:
         when=when,
         pivot=bool(fields.flag("pivot")),
         pivot_node=fields.node_of("pivot"),
+        accept=_accepted(fields),
     )
+
+
+def _accepted(fields: Fields) -> frozenset[str]:
+    """Return the warnings that whoever wrote a step has read and accepts for it."""
+    found = fields.texts("accept") or ()
+    for code, node in found:
+        if code not in ACCEPTABLE:
+            hint = f"Only what cannot be mended in a definition can be accepted: {', '.join(ACCEPTABLE)}."
+            fields.add(codes.BAD_VALUE, node, f"`{code[:40]}` cannot be accepted.", hint)
+    return frozenset(code for code, _ in found)
 
 
 def _call(fields: Fields) -> CallSpec | None:

@@ -99,7 +99,9 @@ class Definitions:
             contract = await contract_of(self._channels, parsed.participants[0], given or None)
             if contract.descriptors is None:
                 contract = self._remembered(parsed.participants[0]) or contract
-        views = [ParticipantView(participant, contract.descriptors) for participant in parsed.participants]
+        views = [
+            ParticipantView(participant, contract.descriptors, contract.message) for participant in parsed.participants
+        ]
         result = self._check([document], namespace, set(), views)
         participant, findings = _only(result.resources.participants, "Participant", document, result)
         if participant is None:

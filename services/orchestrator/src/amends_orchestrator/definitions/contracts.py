@@ -47,6 +47,7 @@ async def views_of(
         before = known.get((participant.metadata.full_name, participant.target))
         if before is not None:
             return ParticipantView(participant, before)
-        return ParticipantView(participant, (await contract_of(channels, participant, None)).descriptors)
+        contract = await contract_of(channels, participant, None)
+        return ParticipantView(participant, contract.descriptors, contract.message)
 
     return list(await asyncio.gather(*(view(participant) for participant in participants)))

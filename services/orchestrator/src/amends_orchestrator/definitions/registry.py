@@ -114,7 +114,7 @@ class Registry:
     def views(self) -> list[ParticipantView]:
         """The Participants in force with their contracts, for the checker."""
         return [
-            ParticipantView(entry.resource, entry.row.descriptors)
+            ParticipantView(entry.resource, entry.row.descriptors, entry.row.message)
             for entry in self.participants
             if entry.resource is not None
         ]

@@ -117,7 +117,8 @@ def test_an_unrelated_change_of_a_contract_keeps_the_digest(
             )
     participants = "\n---\n".join(
         f"apiVersion: amends.dev/v1alpha1\nkind: Participant\nmetadata: {{name: p{i}, namespace: shop}}\n"
-        f'spec: {{service: {call.service}, target: "dns:///a:1", methods: ["*"], callers: [shop], barrierRetention: 30d}}'
+        f'spec: {{service: {call.service}, target: "dns:///a:1", '
+        f'methods: ["*"], callers: [shop], barrierRetention: 30d}}'
         for i, call in enumerate(step.action for step in place_order.plan.steps)
     )
     documents = [Document("s", order_text), Document("p", participants)]

@@ -304,7 +304,8 @@ def test_services_that_all_call_each_other_are_answered_in_time(demo: Check) -> 
         calls = ", ".join(f"demo.v1.S{other}" for other in range(1, 150) if other != number)
         return (
             f"kind: Participant\napiVersion: amends.dev/v1alpha1\nmetadata: {{name: p{number}, namespace: shop}}\n"
-            f'spec: {{service: demo.v1.{name}, target: "dns:///a:1", methods: ["*"], callers: [shop], calls: [{calls}]}}\n'
+            f'spec: {{service: demo.v1.{name}, target: "dns:///a:1", '
+            f'methods: ["*"], callers: [shop], calls: [{calls}]}}\n'
             "---\n"
         )
 

@@ -108,7 +108,8 @@ def test_retries_of_three_layers_multiply(demo: Check) -> None:
         return (
             f"kind: Participant\napiVersion: amends.dev/v1alpha1\n"
             f"metadata: {{name: {name.lower()}, namespace: shop}}\n"
-            f'spec: {{service: demo.v1.{name}, target: "dns:///a:1", methods: ["*"], callers: [shop], calls: [{calls}]}}\n'
+            f'spec: {{service: demo.v1.{name}, target: "dns:///a:1", '
+            f'methods: ["*"], callers: [shop], calls: [{calls}]}}\n'
             "---\n"
         )
 

@@ -64,12 +64,16 @@ async def test_checking_changes_nothing_and_reads_contracts_of_participants_in_t
     assert not (await client.definitions.ListParticipants(pb.ListParticipantsRequest())).participants
 
 
-async def test_a_participant_outside_the_allowed_targets_is_refused(client: Client):
-    answer = await apply_participant(client, PAYMENTS.replace("TARGET", "dns:///169.254.169.254:80"))
+@pytest.mark.parametrize(
+    ("target", "says"),
+    [("dns:///outside.example.com:80", "does not call it"), ("dns:///169.254.169.254:80", "is no target")],
+)
+async def test_a_participant_outside_the_allowed_targets_is_refused(client: Client, target: str, says: str):
+    answer = await apply_participant(client, PAYMENTS.replace("TARGET", target))
     assert not answer.accepted
     [finding] = [finding for finding in answer.findings if finding.severity == pb.SEVERITY_ERROR]
     assert finding.line == 5
-    assert "does not call it" in finding.message
+    assert says in finding.message
 
 
 async def test_with_cluster_targets_this_machine_is_refused_at_apply(database_url: str, shop: Shop):

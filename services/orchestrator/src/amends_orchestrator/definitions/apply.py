@@ -59,7 +59,7 @@ class Definitions:
         new = await views_of(self._channels, [p for p in parsed.participants if not self._confined(p)], in_force)
         result = self._check(documents, namespace, {saga.metadata.namespace for saga in parsed.sagas}, new)
         confined = [finding for participant in parsed.participants for finding in self._confined(participant)]
-        return CheckResult(ordered([*result.findings, *confined]), result.sagas, result.figures, result.resources)
+        return CheckResult(_beside(result.findings, confined), result.sagas, result.figures, result.resources)
 
     def _check(
         self, documents: Sequence[Document], namespace: str, namespaces: set[str], extra: Sequence[ParticipantView] = ()
@@ -106,7 +106,7 @@ class Definitions:
         participant, findings = _only(result.resources.participants, "Participant", document, result)
         if participant is None:
             return Applied(findings)
-        findings = ordered([*findings, *self._confined(participant)])
+        findings = _beside(findings, self._confined(participant))
         if has_errors(findings):
             return Applied(findings)
         metadata = participant.metadata
@@ -166,6 +166,12 @@ class Definitions:
             hint = "Use a target that this orchestrator's AMENDS_TARGETS allows."
             return [node.finding(codes.BAD_VALUE, f"This orchestrator does not call it: {error}.", hint)]
         return []
+
+
+def _beside(findings: list[Finding], confined: list[Finding]) -> list[Finding]:
+    """All findings; of a target that is malformed, that alone."""
+    told = {finding.place for finding in findings if finding.is_error}
+    return ordered([*findings, *(finding for finding in confined if finding.place not in told)])
 
 
 def _only(found: Sequence[T], kind: str, document: Document, result: CheckResult) -> tuple[T | None, list[Finding]]:

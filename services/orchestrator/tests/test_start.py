@@ -49,7 +49,7 @@ def start(**fields: Any) -> pb.StartRunRequest:
         ({"saga": ""}, grpc.StatusCode.INVALID_ARGUMENT, "name"),
         ({"saga": "no-such"}, grpc.StatusCode.NOT_FOUND, "no such saga"),
         ({"namespace": "other"}, grpc.StatusCode.NOT_FOUND, "no such saga"),
-        ({"namespace": "a\0b"}, grpc.StatusCode.NOT_FOUND, "no such saga"),
+        ({"namespace": "a\0b"}, grpc.StatusCode.INVALID_ARGUMENT, "NUL"),
         ({"binary": b"\xff\xff"}, grpc.StatusCode.INVALID_ARGUMENT, "PlaceOrderInput"),
         ({"json": {"orderID": "o"}}, grpc.StatusCode.INVALID_ARGUMENT, "orderID"),
     ],

@@ -1,7 +1,6 @@
 """`amends start`, `watch`, `resolve` and `cancel`: what people do with runs."""
 
 import getpass
-import json
 import socket
 import sys
 import time
@@ -21,8 +20,6 @@ from amends_cli.failure import Exit, Failure, usage
 from amends_cli.output import Format
 
 if TYPE_CHECKING:
-    from google.protobuf.struct_pb2 import Struct
-
     from amends.saga.v1.run_service_pb2 import WatchRunResponse
 
 RECONNECT = timedelta(milliseconds=200)
@@ -72,7 +69,7 @@ def start(
     from amends.saga.v1 import run_service_pb2
 
     request = run_service_pb2.StartRunRequest(
-        namespace=namespace, saga=saga, idempotency_key=key or str(uuid.uuid4()), json=_struct("--input", given)
+        namespace=namespace, saga=saga, idempotency_key=key or str(uuid.uuid4()), json_text=_json("--input", given)
     )
     limit = timedelta(seconds=timeout)
     if wait and not follow:
@@ -165,12 +162,12 @@ def resolve(
         effect=api.Effect.Value(f"EFFECT_{effect.upper()}") if effect else api.EFFECT_UNSPECIFIED,
     )
     if result:
-        request.result.CopyFrom(_struct("--result", result))
+        request.result_json = _json("--result", result)
     with connection.connect(address) as server:
         # Without --seq the decision is about what is there now; the orchestrator refuses it if that changes meanwhile.
-        request.expected_seq = seq if seq is not None else show.fetch(server, run).parked.seq
+        request.expected_seq = seq if seq is not None else show.fetch(server, run, payloads=False).parked.seq
         answer = server.runs.ResolveRun(request, timeout=CALL_TIMEOUT.total_seconds())
-    _report(answer.run, form)
+    _report_wish(answer, form)
 
 
 def cancel(
@@ -188,7 +185,7 @@ def cancel(
     request = run_service_pb2.CancelRunRequest(run_id=run, reason=reason, actor=actor or _me())
     with connection.connect(address) as server:
         answer = server.runs.CancelRun(request, timeout=CALL_TIMEOUT.total_seconds())
-    _report(answer.run, form)
+    _report_wish(answer, form)
 
 
 def _follow(server: connection.Connection, run_id: str, limit: timedelta, form: Format, *, until_parked: bool) -> Any:
@@ -211,7 +208,7 @@ def _records(server: connection.Connection, run_id: str, limit: timedelta) -> It
 
     from amends.saga.v1 import run_service_pb2
 
-    request = run_service_pb2.WatchRunRequest(run_id=run_id)
+    request = run_service_pb2.WatchRunRequest(run_id=run_id, payloads=run_service_pb2.PAYLOADS_NONE)
     end = time.monotonic() + limit.total_seconds()
     seen = False
     while True:
@@ -237,14 +234,24 @@ def _records(server: connection.Connection, run_id: str, limit: timedelta) -> It
 
 def _report(run: Any, form: Format, *, told: bool = False) -> None:
     from amends_cli import timeline
-    from amends_cli.commands.show import plain
+    from amends_cli.commands.show import plain_run
 
-    if told or output.emit(plain(run), form):
+    if told or output.emit(plain_run(run), form):
         return
     printer = output.console()
     printer.print(f"{run.run_id}  {timeline.final_line(run)}")
     for line in timeline.parked_lines(run):
         printer.print(line, style="magenta", markup=False)
+
+
+def _report_wish(answer: Any, form: Format) -> None:
+    """Shows the run after a decision, and says when what was asked is not decided yet."""
+    _report(answer.run, form)
+    if answer.pending:
+        output.say(
+            "asked for, but not yet decided: the owner of the run has not answered, and may still refuse it. "
+            f"`amends get {answer.run.run_id}` tells."
+        )
 
 
 def _exit_by(run: Any) -> None:
@@ -254,23 +261,30 @@ def _exit_by(run: Any) -> None:
         raise typer.Exit(Exit.FAILED)
 
 
-def _struct(option: str, text: str) -> "Struct":
-    """Reads JSON given on the command line, in a file (@FILE) or on standard input (-). Raises Failure (wrong use)."""
-    from google.protobuf import json_format, struct_pb2
+def _json(option: str, text: str) -> str:
+    """Reads the JSON object given on the command line, in a file (@FILE) or on standard input (-); returns its text.
 
+    The text is sent as it is, so that every digit arrives. Raises Failure (wrong use).
+    """
+    from amends_saga.jsonform import InputError, read_object
+
+    example = f'For example: {option} \'{{"orderId": "o-1"}}\'.'
     try:
         if text == "-":
             text = sys.stdin.read()
         elif text.startswith("@"):
-            text = Path(text[1:]).read_text(encoding="utf-8")
-        data = json.loads(text)
+            text = Path(text[1:]).read_text(encoding="utf-8-sig")
+        text.encode()
+        read_object(text)
     except OSError as error:
         raise usage(f"{option}: {error.filename} cannot be read: {error.strerror}") from None
-    except ValueError as error:
-        raise usage(f"{option} is not JSON: {error}", f'For example: {option} \'{{"orderId": "o-1"}}\'.') from None
-    if not isinstance(data, dict):
-        raise usage(f"{option} is no JSON object", f'For example: {option} \'{{"orderId": "o-1"}}\'.')
-    return json_format.ParseDict(data, struct_pb2.Struct())
+    except UnicodeError:
+        raise usage(f"{option} is no text in UTF-8", example) from None
+    except InputError as error:
+        place = f" at {error.path}" if error.path else ""
+        sentence = error.message[:1].lower() + error.message[1:].rstrip(".")
+        raise usage(f"{option} cannot be used{place}: {sentence}", example) from None
+    return text
 
 
 def _me() -> str:

@@ -1,5 +1,7 @@
 """`amends get` and `amends list`: shows runs, sagas, participants and retry policies."""
 
+import json
+from datetime import timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -20,6 +22,9 @@ EVERY_NAMESPACE = Annotated[
         help="Only of this namespace; left out: of all (with kubectl: -A).",
     ),
 ]
+
+
+PAYLOAD_TIMEOUT = timedelta(minutes=1)
 
 
 class Kind(StrEnum):
@@ -118,6 +123,21 @@ def plain(message: Any) -> dict[str, Any]:
     return data
 
 
+def plain_run(run: Any) -> dict[str, Any]:
+    """A run as canonical protobuf JSON, with its payloads as the orchestrator wrote them: 1 is 1 and not 1.0."""
+    data = plain(run)
+    _unfold(data, "input")
+    for step in data.get("steps", ()):
+        _unfold(step, "response")
+    return data
+
+
+def _unfold(data: dict[str, Any], name: str) -> None:
+    text = data.pop(f"{name}Json", "")
+    if text:
+        data[name] = json.loads(text)
+
+
 def list_(
     kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.RUNS,
     namespace: EVERY_NAMESPACE = "",
@@ -187,6 +207,12 @@ def get(
         ),
     ] = "",
     key: Annotated[str, typer.Option("--key", help="Find the run by the key it was started with.")] = "",
+    payload: Annotated[
+        str,
+        typer.Option(
+            "--payload", metavar="input|STEP", help="Print the run's input, or the response of a step, however large."
+        ),
+    ] = "",
     namespace: connection.Namespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
@@ -200,16 +226,34 @@ def get(
         if kind:
             _show_resource(server, kind, resource, namespace, form)
             return
+        if payload:
+            run_id = fetch(server, name, namespace, key, payloads=False).run_id if key else name
+            _print_payload(server, run_id, payload)
+            return
         run = fetch(server, name, namespace, key)
-    if not output.emit(plain(run), form):
+    if not output.emit(plain_run(run), form):
         _show_run(run, form)
 
 
-def fetch(server: connection.Connection, run_id: str, namespace: str = "", key: str = "") -> Any:
+def _print_payload(server: connection.Connection, run_id: str, payload: str) -> None:
+    """Prints one payload as it arrives. grpc errors pass through."""
+    from amends.saga.v1 import run_service_pb2
+
+    step = "" if payload == "input" else payload
+    request = run_service_pb2.ReadPayloadRequest(run_id=run_id, step=step)
+    for piece in server.runs.ReadPayload(request, timeout=PAYLOAD_TIMEOUT.total_seconds()):
+        typer.echo(piece.text, nl=False)
+    typer.echo()
+
+
+def fetch(
+    server: connection.Connection, run_id: str, namespace: str = "", key: str = "", *, payloads: bool = True
+) -> Any:
     """Reads one run by its id, or by namespace and key. grpc errors pass through."""
     from amends.saga.v1 import run_service_pb2
 
     request = run_service_pb2.GetRunRequest(run_id=run_id, namespace=namespace if key else "", idempotency_key=key)
+    request.payloads = run_service_pb2.PAYLOADS_TEXT if payloads else run_service_pb2.PAYLOADS_NONE
     return server.runs.GetRun(request, timeout=CALL_TIMEOUT.total_seconds()).run
 
 
@@ -240,20 +284,23 @@ def _show_run(run: Any, form: Format) -> None:
     printer.print(timeline.final_line(run))
     for line in timeline.parked_lines(run):
         printer.print(line, style="magenta", markup=False)
+    for wish in run.wishes:
+        line = f"{wish.kind} asked for by {wish.actor}: {wish.reason}; not yet decided"
+        printer.print(line, style="yellow", markup=False)
     if run.HasField("stalled"):
         printer.print(f"stalled: {run.stalled.step} waits: {run.stalled.reason}", style="yellow", markup=False)
     rows = [
         {
-            **plain(step),
-            "state": run_pb2.StepState.Name(step.state).removeprefix("STEP_STATE_"),
+            **step,
+            "state": step.get("state", "").removeprefix("STEP_STATE_"),
         }
-        for step in run.steps
+        for step in plain_run(run).get("steps", ())
     ]
     columns = [
         Column("STEP", field("name")),
         Column("STATE", field("state")),
         Column("ATTEMPTS", lambda row: str(row.get("attempts", 0))),
         Column("MESSAGE", field("message")),
-        Column("RESPONSE", field("response"), wide=True),
+        Column("RESPONSE", lambda row: json.dumps(row.get("response", ""), ensure_ascii=False), wide=True),
     ]
     output.emit_rows(rows, columns, form, empty="no steps")

@@ -3,20 +3,21 @@
 Called by the orchestrator for every step of a run, by the explorer and by the CLI. Implements `plan.Expressions`.
 """
 
-from collections.abc import Mapping
 from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor
+from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 
 from amends_saga.bundle import Bundle, BundleError, read_bundle
 from amends_saga.cel import Checked, Environment, Program
 from amends_saga.descriptors import RUN_MESSAGE, DescriptorError, build_pool, with_well_known
+from amends_saga.descriptors.attributes import renamed
 from amends_saga.descriptors.wellknown import ALWAYS
-from amends_saga.jsonform import InputError, parse_json, require, show_json
+from amends_saga.jsonform import InputError, Json, check_depth, parse_json, recursive, require, show_json
 from amends_saga.plan import ExpressionError, Plan, Scope, StepPlan
 
 __all__ = ["CompiledSaga", "InputError", "load_bundle"]
@@ -31,11 +32,14 @@ class CompiledSaga:
         self.bundle = data
         """Everything that a later owner needs; `load_bundle` reads it."""
         self.digest = sha256(data).hexdigest()
-        self._made: dict[str, type[Message]] = {}
+        self._made: dict[tuple[int, str], type[Message]] = {}
         self._last: tuple[bytes, Message] | None = None
         """The input that was read last: a request and its compensation are worked out one after the other."""
+        files = with_well_known(bundle.files, ALWAYS).values()
+        other = renamed(files)
         try:
-            self._pool = build_pool(with_well_known(bundle.files, ALWAYS).values())
+            self._pool = build_pool(files)
+            self._forms = build_pool(other) if other is not None else self._pool
             variables = {"saga": RUN_MESSAGE, "input": bundle.input_type}
             variables |= {step.name: step.action.output_type for step in bundle.steps}
             self._classes = {name: self._class(type_) for name, type_ in variables.items()}
@@ -106,28 +110,33 @@ class CompiledSaga:
         program = self._program(step, "compensation")
         return program.message(self._data(program, scope))
 
-    def parse_input(self, json: Mapping[str, Any]) -> bytes:
+    def parse_input(self, json: Json) -> bytes:
         """Return the input that canonical protobuf JSON means, serialised deterministically.
 
         Raises InputError with the path of the field that is wrong.
         """
-        return self._accepted(parse_json(json, self._classes["input"], self._pool))
+        return self._accepted(parse_json(json, self._form(self._bundle.input_type), self._forms))
 
     def check_input(self, data: bytes) -> bytes:
         """Return a serialised input, checked and made deterministic. Raises InputError."""
         try:
-            message = self._classes["input"].FromString(data)
+            message = self._form(self._bundle.input_type).FromString(data)
         except DecodeError:
             raise InputError("", f"The bytes are no {self._bundle.input_type}.") from None
+        if self._input_recursive:
+            check_depth(message)
         return self._accepted(message)
 
-    def parse_response(self, step: int, json: Mapping[str, Any]) -> bytes:
+    @cached_property
+    def _input_recursive(self) -> bool:
+        return recursive(self.input_descriptor)
+
+    def parse_response(self, step: int, json: Json) -> bytes:
         """Return the response of a step that canonical protobuf JSON means: what a person assumes for a skipped one.
 
         Raises InputError with the path of the field that is wrong.
         """
-        name = self._bundle.steps[step].name
-        message = parse_json(json, self._classes[name], self._pool)
+        message = parse_json(json, self._form(self._bundle.steps[step].action.output_type), self._forms)
         require(message, ())
         return message.SerializeToString(deterministic=True)
 
@@ -147,7 +156,7 @@ class CompiledSaga:
         return self._show(call.input_type, data, redact)
 
     def _show(self, name: str, data: bytes, redact: bool) -> dict[str, Any]:
-        return show_json(self._class(name), data, redact=redact, pool=self._pool)
+        return show_json(self._form(name), data, redact=redact, pool=self._forms)
 
     def _accepted(self, message: Message) -> bytes:
         require(message, self._bundle.required)
@@ -163,9 +172,16 @@ class CompiledSaga:
         return self._pool.FindMessageTypeByName(name)
 
     def _class(self, name: str) -> type[Message]:
-        made = self._made.get(name)
+        return self._of_pool(self._pool, name)
+
+    def _form(self, name: str) -> type[Message]:
+        """The class for JSON of a message: one without fields that hide what every message has."""
+        return self._of_pool(self._forms, name)
+
+    def _of_pool(self, pool: DescriptorPool, name: str) -> type[Message]:
+        made = self._made.get((id(pool), name))
         if made is None:
-            made = self._made[name] = message_factory.GetMessageClass(self._descriptor(name))
+            made = self._made[id(pool), name] = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
         return made
 
     def _program(self, index: int, role: str) -> Program:

@@ -3,41 +3,141 @@
 Called by `CompiledSaga`.
 """
 
+import json as json_text
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar, cast
 
 from google.protobuf import json_format, message_factory
-from google.protobuf.descriptor import Descriptor, FieldDescriptor
+from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
+from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
-from amends_saga.findings import choices
+from amends_saga.jsoncheck import MAX_DEPTH, Checker, InputError, Object, check_plain, join, map_value, too_deep
+
+__all__ = [
+    "REDACTED",
+    "InputError",
+    "Json",
+    "check_depth",
+    "parse_json",
+    "read_object",
+    "recursive",
+    "require",
+    "show_json",
+]
 
 M = TypeVar("M", bound=Message)
+Json = Mapping[str, Any] | Struct | str
+"""A JSON object: as Python has it, as protobuf carries it, or as its text."""
 REDACTED = "[REDACTED]"
-MAX_DEPTH = 64
 
 
-class InputError(Exception):
-    """A message that cannot be accepted. `path` names the field, e.g. `lines[0].quantity`; empty for the whole."""
+def parse_json(json: Json, made: type[M], pool: DescriptorPool) -> M:
+    """Return the message that the JSON means. Raises InputError with the path of the first field that is wrong.
 
-    def __init__(self, path: str, message: str) -> None:
-        super().__init__(f"{path}: {message}" if path else message)
-        self.path, self.message = path, message
-
-
-def parse_json(json: Mapping[str, Any], made: type[M], pool: DescriptorPool) -> M:
-    """Return the message that the JSON means. Raises InputError with the path of the first field that is wrong."""
+    Every field stands once, under one of its two names; integers are exact; nothing is nested deeper than MAX_DEPTH.
+    """
     descriptor = cast(Descriptor, made.DESCRIPTOR)
-    _check_message(json, descriptor, "", 0)
+    data = _read(json)
+    check_plain(data)
+    Checker(pool).message(data, descriptor, "")
     message = made()
     try:
-        json_format.ParseDict(dict(json), message, descriptor_pool=pool, max_recursion_depth=MAX_DEPTH + 10)
+        json_format.ParseDict(data, message, descriptor_pool=pool, max_recursion_depth=MAX_DEPTH + 10)
     except json_format.ParseError as error:
         raise InputError("", f"The JSON is no {descriptor.full_name}: {str(error).splitlines()[0][:200]}") from None
     except (ValueError, TypeError, OverflowError, AttributeError, RecursionError):
         raise InputError("", f"The JSON is no {descriptor.full_name}.") from None
     return message
+
+
+def read_object(text: str) -> dict[str, Any]:
+    """Return what a text says, checked for all that can be wrong with it whatever is meant. Raises InputError."""
+    data = _read(text)
+    if not isinstance(data, dict):
+        raise InputError("", "It is no JSON object.")
+    check_plain(data)
+    return data
+
+
+def _read(json: Json) -> Any:
+    """Return JSON as Python has it. Raises InputError."""
+    if isinstance(json, Struct):
+        return _struct(json, "", 0)
+    if not isinstance(json, str):
+        return json
+    try:
+        return json_text.loads(json, object_pairs_hook=Object)
+    except json_text.JSONDecodeError as error:
+        raise InputError("", f"It is no JSON: {error.msg}, line {error.lineno}, column {error.colno}.") from None
+    except RecursionError:
+        raise too_deep("") from None
+    except ValueError:  # Python refuses to read integers of thousands of digits
+        raise InputError("", "It holds a number with too many digits.") from None
+
+
+def _struct(struct: Struct, path: str, depth: int) -> dict[str, Any]:
+    if depth >= MAX_DEPTH:
+        raise too_deep(path)
+    return {name: _value(value, join(path, name[:80]), depth + 1) for name, value in struct.fields.items()}
+
+
+def _list(values: ListValue, path: str, depth: int) -> list[Any]:
+    if depth >= MAX_DEPTH:
+        raise too_deep(path)
+    return [_value(value, f"{path}[{i}]", depth + 1) for i, value in enumerate(values.values)]
+
+
+def _value(value: Value, path: str, depth: int) -> Any:
+    match value.WhichOneof("kind"):
+        case "struct_value":
+            return _struct(value.struct_value, path, depth)
+        case "list_value":
+            return _list(value.list_value, path, depth)
+        case "null_value":
+            return None
+        case None:
+            raise InputError(path, "It has no value.")
+        case kind:
+            return getattr(value, kind)
+
+
+def recursive(descriptor: Descriptor) -> bool:
+    """Return whether a message can hold one of its own type, so that nothing but a limit bounds its depth."""
+    done: set[str] = set()
+    open_: set[str] = set()
+
+    def circles(at: Descriptor) -> bool:
+        if at.full_name in open_:
+            return True
+        if at.full_name in done:
+            return False
+        open_.add(at.full_name)
+        found = any(field.message_type is not None and circles(field.message_type) for field in at.fields)
+        open_.discard(at.full_name)
+        done.add(at.full_name)
+        return found
+
+    return circles(descriptor)
+
+
+def check_depth(message: Message, path: str = "", depth: int = 0) -> None:
+    """Refuse a message whose JSON would be nested too deep to be read or shown. Raises InputError."""
+    if depth >= MAX_DEPTH:
+        raise too_deep(path)
+    for field, value in message.ListFields():
+        if field.message_type is None:
+            continue
+        here, entry = join(path, field.json_name), map_value(field)
+        if entry is not None:
+            for key in value if entry.message_type is not None else ():
+                check_depth(value[key], f"{here}[{str(key)[:40]}]", depth + 2)
+        elif field.is_repeated:
+            for i, item in enumerate(value):
+                check_depth(item, f"{here}[{i}]", depth + 2)
+        else:
+            check_depth(value, here, depth + 1)
 
 
 def require(message: Message, paths: Iterable[str]) -> None:
@@ -64,7 +164,9 @@ def show_json(made: type[Message], data: bytes, *, redact: bool, pool: Descripto
         if redact:
             hiding.hide(message)
         shown = json_format.MessageToDict(message, preserving_proto_field_name=False, descriptor_pool=pool)
-    except (DecodeError, json_format.SerializeToJsonError, KeyError, TypeError, ValueError, RecursionError):
+    except (DecodeError, json_format.SerializeToJsonError, LookupError, TypeError, ValueError, AttributeError):
+        return {"@error": f"not shown: {len(data)} bytes"}
+    except RecursionError:
         return {"@error": f"not shown: {len(data)} bytes"}
     if not isinstance(shown, dict):
         return {"value": shown}
@@ -101,7 +203,7 @@ class _Hiding:
             return
         for field, value in message.ListFields():
             here = (*path, field.json_name)
-            entry = _map_value(field)
+            entry = map_value(field)
             if field.has_options and field.GetOptions().debug_redact:
                 self.hidden.append(here)
                 message.ClearField(field.name)
@@ -124,82 +226,3 @@ class _Hiding:
 
 def _key(key: Any) -> str:
     return str(key).lower() if isinstance(key, bool) else str(key)
-
-
-def _map_value(field: FieldDescriptor) -> FieldDescriptor | None:
-    message = field.message_type
-    return message.fields_by_name["value"] if message is not None and message.GetOptions().map_entry else None
-
-
-def _check_message(json: Any, descriptor: Descriptor, path: str, depth: int) -> None:
-    """Find the field that is wrong before protobuf does, which does not say where it is."""
-    if depth > MAX_DEPTH:
-        raise InputError(path, f"It is nested deeper than {MAX_DEPTH}.")
-    if descriptor.full_name.startswith("google.protobuf."):
-        return
-    if not isinstance(json, Mapping):
-        raise InputError(path, f"It must be an object with the fields of {descriptor.full_name}.")
-    names = {name: f for f in descriptor.fields for name in (f.json_name, f.name)}
-    for key, value in json.items():
-        field = names.get(key)
-        if field is None:
-            hint = choices(str(key), {f.json_name for f in descriptor.fields})
-            raise InputError(_join(path, str(key)[:80]), f"{descriptor.full_name} has no such field. {hint}".strip())
-        if value is not None:
-            _check_field(value, field, _join(path, key), depth)
-
-
-def _check_field(value: Any, field: FieldDescriptor, path: str, depth: int) -> None:
-    entry = _map_value(field)
-    if entry is not None:
-        if not isinstance(value, Mapping):
-            raise InputError(path, "It must be an object: it is a map.")
-        for key, item in value.items():
-            _check_value(item, entry, f"{path}[{str(key)[:40]}]", depth)
-    elif field.is_repeated:
-        if not isinstance(value, list | tuple):
-            raise InputError(path, "It must be a list.")
-        for i, item in enumerate(value):
-            _check_value(item, field, f"{path}[{i}]", depth)
-    else:
-        _check_value(value, field, path, depth)
-
-
-_INTEGERS = {
-    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
-    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
-    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
-    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
-}
-
-
-def _check_value(value: Any, field: FieldDescriptor, path: str, depth: int) -> None:
-    if field.message_type is not None:
-        _check_message(value, field.message_type, path, depth + 1)
-    elif field.cpp_type in _INTEGERS:
-        _check_integer(value, path, *_INTEGERS[field.cpp_type])
-    elif field.cpp_type == FieldDescriptor.CPPTYPE_BOOL and not isinstance(value, bool):
-        raise InputError(path, "It must be true or false.")
-    elif field.cpp_type == FieldDescriptor.CPPTYPE_STRING and not isinstance(value, str):
-        raise InputError(path, "It must be a text.")
-    elif field.enum_type is not None and isinstance(value, str) and value not in field.enum_type.values_by_name:
-        hint = choices(value, field.enum_type.values_by_name)
-        raise InputError(path, f"{field.enum_type.full_name} has no value `{value[:80]}`. {hint}".strip())
-
-
-def _check_integer(value: Any, path: str, lowest: int, highest: int) -> None:
-    number: int | None = None
-    if isinstance(value, str) and len(value) <= 24 and value.lstrip("-").isdigit() and value.isascii():
-        number = int(value)
-    elif isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    elif isinstance(value, float) and value.is_integer():
-        number = int(value)
-    if number is None:
-        raise InputError(path, "It must be a whole number.")
-    if not lowest <= number <= highest:
-        raise InputError(path, f"It must be from {lowest} to {highest}.")
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

@@ -18,7 +18,9 @@ from amends_orchestrator import retention
 from amends_orchestrator.api import definitions as definition_api
 from amends_orchestrator.api import runs as run_api
 from amends_orchestrator.api.deciding import Deciding
+from amends_orchestrator.api.start import Starting
 from amends_orchestrator.api.views import Views
+from amends_orchestrator.api.watching import Watching
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.calls.guards import Guards
 from amends_orchestrator.calls.router import Router
@@ -86,15 +88,19 @@ class Orchestrator:
             await make_partitions(connection)
         await self.heartbeat.beat(self.fleet)
         await self.registry.reload()
-        runtime, views = self._runtime, Views(self._pool, self.registry, self.fleet)
-        deciding = Deciding(self.fleet, views, self._claimer)
-        runtime.add(add_RunServiceServicer_to_server, run_api.RunApi(self.fleet, views, deciding), run_api.SERVICE)
+        runtime, most = self._runtime, self._settings.max_input_bytes
+        views = Views(self._pool, self.registry, self.fleet, self._settings.max_message_bytes)
+        watching = Watching(self._pool, self._settings.watchers)
+        starting, deciding = Starting(self.fleet, views, most), Deciding(self.fleet, views, self._claimer, most)
+        api = run_api.RunApi(views, starting, deciding, watching)
+        runtime.add(add_RunServiceServicer_to_server, api, run_api.SERVICE)
         runtime.add(
             add_DefinitionServiceServicer_to_server,
             definition_api.DefinitionApi(self._pool, self.registry, self.definitions),
             definition_api.SERVICE,
         )
         runtime.background("runs", self._run)
+        runtime.background("watches", watching.run)
         runtime.background("resources", self._reload)
         runtime.background("requests", self._wishes.run)
         runtime.background("contracts", self.refresher.run)

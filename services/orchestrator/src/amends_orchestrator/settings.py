@@ -31,6 +31,10 @@ class Settings(ServiceSettings):
 
     One that a breaker holds back stays while half of the memory is free.
     """
+    max_input_bytes: int = Field(default=256 * 1024, ge=1024)
+    """Largest StartRun, and largest result of a resolution, as they are sent."""
+    watchers: int = Field(default=2500, ge=1)
+    """How many calls of WatchRun may be open at a time."""
     idempotency_retention: Duration = timedelta(days=30)
     """How long an ended run and its caller's key are kept."""
     max_concurrent_calls: int = Field(default=4096, ge=1)

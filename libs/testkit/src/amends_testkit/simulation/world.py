@@ -234,7 +234,7 @@ class World:
             run = self.chance.choice(list(process.fleet.runs.values()))
             kind = self.chance.choice((Wish.CANCEL, Wish.PARK))
             self.tell(f"somebody wants to {kind} {run.info.name[:8]}")
-            self._begin(wishes.wish(process.fleet, run, kind, "somebody", "because"))
+            self._begin(wishes.wish(process.fleet, run, kind, "somebody", "because", wishes.ANSWER_WITHIN))
 
     async def _calm(self) -> None:
         """From now on nothing goes wrong any more."""

@@ -6,9 +6,9 @@ Called by every method that answers with a run or an event.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
+from functools import partial
 
 from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import Phase, RunState, StepRun, choices, resolutions, stalled_since
@@ -17,11 +17,12 @@ from amends_saga.engine.state import Done
 from amends_saga.example import example
 from amends_saga.journal import RULES_VERSION, timestamp
 from amends_saga.plan import Plan
-from google.protobuf.struct_pb2 import Struct
 
 from amends.saga.v1 import run_pb2 as pb
+from amends_orchestrator.api.payloads import Form, Payloads
 from amends_orchestrator.calls.outcome import code_name
 from amends_orchestrator.journal.records import RunRow, State
+from amends_orchestrator.journal.requests import Asked
 from amends_orchestrator.runner.summary import line, state_of
 
 _DONE = {
@@ -40,7 +41,7 @@ _OPERATIONS = {
 }
 
 
-def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: datetime, *, payloads: bool) -> pb.Run:
+def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: datetime, payloads: Payloads) -> pb.Run:
     """A run with all its steps. `payloads` adds input and responses, redacted; they cost most of the time."""
     plan = definition.plan
     run = pb.Run(
@@ -67,13 +68,20 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
             attempts=step.calls,
             message=step.message,
         )
-        if payloads and step.response is not None and step.done is Done.OK:
-            fill(status.response, definition.to_json(index, step.response))
-    if payloads:
-        fill(run.input, definition.input_json(state.input))
+        if payloads.form is not Form.NONE and step.response is not None and step.done is Done.OK:
+            payloads.show_response(status, step.response, partial(definition.to_json, index, step.response))
+    if payloads.form is not Form.NONE:
+        payloads.show_input(run, state.input, partial(definition.input_json, state.input))
     _waiting(run, plan, row, state, now)
     _choices(run, definition, state)
     return run
+
+
+def add_wishes(run: pb.Run, asked: Sequence[Asked]) -> None:
+    """Shows what people asked of a run and nobody has decided."""
+    for wish in asked:
+        shown = run.wishes.add(kind=wish.kind.value, actor=wish.actor, reason=wish.reason)
+        shown.asked_at.FromDatetime(wish.at)
 
 
 def bare_message(row: RunRow, message: str = "") -> pb.Run:
@@ -229,8 +237,3 @@ def _text(plan: Plan, event: ev.Event, state: RunState) -> str:
             return line(plan, state)
         case _:
             return ""
-
-
-def fill(struct: Struct, fields: Mapping[str, Any]) -> None:
-    """Sets a Struct to canonical JSON."""
-    struct.update(dict(fields))

@@ -9,18 +9,18 @@ from amends_chassis.errors import Aborted, DomainError, FailedPrecondition, Inva
 from amends_resilience import deadline
 from amends_saga.engine import events as ev
 from amends_saga.jsonform import InputError
-from google.protobuf.json_format import MessageToDict
 
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
-from amends_orchestrator.api.views import Views, folded, parse_run_id
-from amends_orchestrator.journal.reader import read_journal
+from amends_orchestrator.api.checking import check_said
+from amends_orchestrator.api.views import Views, parse_run_id
+from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.journal.requests import Kind, Reply
 from amends_orchestrator.runner.claimer import Claimer, DefinitionError
 from amends_orchestrator.runner.fleet import Fleet
 from amends_orchestrator.runner.resolution import Decision, ResolutionRefused, resolve
-from amends_orchestrator.runner.wishes import PENDING, ask_owner, wish
+from amends_orchestrator.runner.wishes import answered, wish
 
 _ACTIONS = {
     pb.RESOLUTION_RETRY: ev.Action.RETRY,
@@ -28,7 +28,6 @@ _ACTIONS = {
     pb.RESOLUTION_COMPENSATE: ev.Action.COMPENSATE,
 }
 _EFFECTS = {pb.EFFECT_HAPPENED: ev.Effect.HAPPENED, pb.EFFECT_NONE: ev.Effect.NONE}
-LONGEST_TEXT = 1000
 PATIENCE = timedelta(seconds=8)
 _MARGIN = timedelta(milliseconds=200)
 
@@ -36,7 +35,8 @@ _MARGIN = timedelta(milliseconds=200)
 class Deciding:
     """Takes decisions of people to runs, wherever they are."""
 
-    def __init__(self, fleet: Fleet, views: Views, claimer: Claimer) -> None:
+    def __init__(self, fleet: Fleet, views: Views, claimer: Claimer, max_result_bytes: int) -> None:
+        self._most = max_result_bytes
         self._fleet = fleet
         self._views = views
         self._claimer = claimer
@@ -44,10 +44,11 @@ class Deciding:
     async def resolve(self, request: pb.ResolveRunRequest) -> pb.ResolveRunResponse:
         """Decides about a parked run, or parks a stalled one."""
         run_id = parse_run_id(request.run_id)
-        _check_texts(request.actor, request.reason)
+        check_said("actor", request.actor)
+        check_said("reason", request.reason)
         if request.resolution == pb.RESOLUTION_PARK:
-            await self._ask(run_id, Kind.PARK, request.actor, request.reason)
-            return pb.ResolveRunResponse(run=await self._shown(run_id))
+            pending = await self._ask(run_id, Kind.PARK, request.actor, request.reason)
+            return pb.ResolveRunResponse(run=await self._shown(run_id), pending=pending)
         action = _ACTIONS.get(request.resolution)
         if action is None:
             raise InvalidArgument("RESOLUTION_MISSING", "Say what to do: retry, skip, compensate or park.")
@@ -70,17 +71,25 @@ class Deciding:
     async def cancel(self, request: pb.CancelRunRequest) -> pb.CancelRunResponse:
         """Asks a run to undo what it did."""
         run_id = parse_run_id(request.run_id)
-        _check_texts(request.actor, request.reason)
-        await self._ask(run_id, Kind.CANCEL, request.actor, request.reason)
-        return pb.CancelRunResponse(run=await self._shown(run_id))
+        check_said("actor", request.actor)
+        check_said("reason", request.reason)
+        pending = await self._ask(run_id, Kind.CANCEL, request.actor, request.reason)
+        return pb.CancelRunResponse(run=await self._shown(run_id), pending=pending)
 
-    async def _ask(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> None:
+    async def _ask(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> bool:
+        """Whether what was asked is not decided yet. Raises what it was refused for."""
         reply = await self._asked(run_id, kind, actor, reason)
-        if not reply.accepted:
+        if reply is not None and not reply.accepted:
             raise _refusal(reply.reason, reply.message, run_id)
+        return reply is None
 
-    async def _asked(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> Reply:
-        """Here when the run is here, or waits for anybody; else its owner is asked."""
+    async def _asked(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> Reply | None:
+        """Here when the run is here, or waits for anybody; else its owner is asked.
+
+        None when nobody has decided in time: what was asked is in the database then, and outlives every owner.
+        """
+        left = deadline.remaining(_MARGIN)
+        within = PATIENCE if left is None else max(min(left, PATIENCE), timedelta())
         live = self._fleet.get(run_id)
         if live is None:
             row = await self._views.row(run_id)
@@ -88,41 +97,41 @@ class Deciding:
                 return _of_resting(row, kind)
             live = await self._claimer.take_one(run_id) if row.owner is None else None
         if live is not None:
-            return await wish(self._fleet, live, kind, actor, reason)
-        left = deadline.remaining(_MARGIN)
-        within = PATIENCE if left is None else min(left, PATIENCE)
-        reply = await ask_owner(self._views.pool, run_id, kind, actor, reason, within)
+            reply = await wish(self._fleet, live, kind, actor, reason, within)
+            if reply is not None:
+                return reply
+        request = await requests.ask(self._views.pool, run_id, kind, actor, reason)
+        reply = await answered(self._views.pool, request, within if live is None else timedelta())
+        if reply is not None:
+            return reply
         row = await self._views.row(run_id)
-        if reply.reason == PENDING and (row.state.ended or row.state is State.PARKED):
-            return _of_resting(row, kind)
-        return reply
+        if not row.state.ended and row.state is not State.PARKED:
+            return None
+        # The answer is kept, so that nobody carries out later what is refused now; an owner's that came first stays.
+        await requests.answer(self._views.pool, request, _of_resting(row, kind))
+        return await requests.read_answer(self._views.pool, request)
 
     async def _result(self, run_id: UUID, request: pb.ResolveRunRequest) -> bytes | None:
         """The response to assume, serialised as the step's method answers."""
-        if not request.HasField("result"):
+        if not request.HasField("result") and not request.result_json:
             return None
-        row = await self._views.row(run_id)
+        if request.HasField("result") and request.result_json:
+            raise InvalidArgument("RESULT_INVALID", "Give result or result_json, not both.", field="result_json")
+        size = request.result.ByteSize() + len(request.result_json)
+        if size > self._most:
+            raise InvalidArgument(
+                "RESULT_TOO_LARGE", f"The result has {size:,} bytes; at most {self._most:,} are taken."
+            )
+        definition, state = await self._views.state(await self._views.row(run_id))
+        if state.parked is None or state.parked.step is None:
+            return None
         try:
-            definition = await self._views.registry.pinned(row.digest)
-            state = folded(definition, row, await read_journal(self._views.pool, run_id))
-            if state.parked is None or state.parked.step is None:
-                return None
-            return definition.parse_response(state.parked.step, MessageToDict(request.result))
+            return definition.parse_response(state.parked.step, request.result_json or request.result)
         except InputError as error:
             raise InvalidArgument("RESULT_INVALID", f"The result does not fit: {error}", field=error.path) from None
-        except DefinitionError as error:
-            raise FailedPrecondition("RESOLUTION_NOT_ALLOWED", f"The run cannot be read here: {error}.") from None
 
     async def _shown(self, run_id: UUID) -> run_pb2.Run:
         return await self._views.run(await self._views.row(run_id))
-
-
-def _check_texts(actor: str, reason: str) -> None:
-    for name, text in (("actor", actor), ("reason", reason)):
-        if not text.strip():
-            raise InvalidArgument(f"{name.upper()}_REQUIRED", f"Say {name}: it is kept in the journal.")
-        if len(text) > LONGEST_TEXT or "\0" in text:
-            raise InvalidArgument(f"{name.upper()}_INVALID", f"{name} takes at most {LONGEST_TEXT} characters.")
 
 
 def _of_resting(row: RunRow, kind: Kind) -> Reply:

@@ -10,6 +10,7 @@ from amends_saga.definition import Document
 
 from amends.saga.v1 import definition_service_pb2 as pb
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceServicer
+from amends_orchestrator.api.checking import check_request
 from amends_orchestrator.api.describing import (
     finding_messages,
     participant_message,
@@ -36,6 +37,7 @@ class DefinitionApi(DefinitionServiceServicer):
 
     async def CheckSaga(self, request: pb.CheckSagaRequest, context: Any) -> pb.CheckSagaResponse:
         """Checks resources and changes nothing."""
+        check_request(request)
         if len(request.manifests) > MOST_MANIFESTS:
             raise InvalidArgument("TOO_MANY_MANIFESTS", f"Send at most {MOST_MANIFESTS} manifests at once.")
         documents = [_document(manifest) for manifest in request.manifests]
@@ -44,6 +46,7 @@ class DefinitionApi(DefinitionServiceServicer):
 
     async def ApplySaga(self, request: pb.ApplySagaRequest, context: Any) -> pb.ApplySagaResponse:
         """Puts a Saga in force."""
+        check_request(request)
         namespace = request.namespace or "default"
         applied, compiled = await self._definitions.apply_saga(_document(request.manifest), namespace)
         response = pb.ApplySagaResponse(accepted=applied.accepted, findings=finding_messages(applied.findings))
@@ -55,6 +58,7 @@ class DefinitionApi(DefinitionServiceServicer):
 
     async def ListSagas(self, request: pb.ListSagasRequest, context: Any) -> pb.ListSagasResponse:
         """Lists the Sagas in force."""
+        check_request(request)
         await self._registry.reload()
         uses = await store.uses(self._pool)
         response = pb.ListSagasResponse()
@@ -66,11 +70,13 @@ class DefinitionApi(DefinitionServiceServicer):
 
     async def DeleteSaga(self, request: pb.DeleteSagaRequest, context: Any) -> pb.DeleteSagaResponse:
         """Takes a Saga out of force."""
+        check_request(request)
         namespace = request.namespace or "default"
         return pb.DeleteSagaResponse(deleted=await self._definitions.delete("saga", namespace, request.name))
 
     async def ApplyParticipant(self, request: pb.ApplyParticipantRequest, context: Any) -> pb.ApplyParticipantResponse:
         """Puts a Participant in force."""
+        check_request(request)
         document = _document(request.manifest)
         namespace = request.namespace or "default"
         applied = await self._definitions.apply_participant(document, namespace, request.descriptors)
@@ -82,6 +88,7 @@ class DefinitionApi(DefinitionServiceServicer):
 
     async def ListParticipants(self, request: pb.ListParticipantsRequest, context: Any) -> pb.ListParticipantsResponse:
         """Lists the Participants in force."""
+        check_request(request)
         await self._registry.reload()
         shown = [
             await self._participant(known)
@@ -94,11 +101,13 @@ class DefinitionApi(DefinitionServiceServicer):
         self, request: pb.DeleteParticipantRequest, context: Any
     ) -> pb.DeleteParticipantResponse:
         """Takes a Participant out of force."""
+        check_request(request)
         deleted = await self._definitions.delete("participant", request.namespace or "default", request.name)
         return pb.DeleteParticipantResponse(deleted=deleted)
 
     async def ApplyRetryPolicy(self, request: pb.ApplyRetryPolicyRequest, context: Any) -> pb.ApplyRetryPolicyResponse:
         """Puts a RetryPolicy in force."""
+        check_request(request)
         applied = await self._definitions.apply_policy(_document(request.manifest), request.namespace or "default")
         return pb.ApplyRetryPolicyResponse(accepted=applied.accepted, findings=finding_messages(applied.findings))
 
@@ -106,6 +115,7 @@ class DefinitionApi(DefinitionServiceServicer):
         self, request: pb.ListRetryPoliciesRequest, context: Any
     ) -> pb.ListRetryPoliciesResponse:
         """Lists the RetryPolicies in force."""
+        check_request(request)
         await self._registry.reload()
         policies = self._registry.policies
         shown = [
@@ -119,6 +129,7 @@ class DefinitionApi(DefinitionServiceServicer):
         self, request: pb.DeleteRetryPolicyRequest, context: Any
     ) -> pb.DeleteRetryPolicyResponse:
         """Takes a RetryPolicy out of force."""
+        check_request(request)
         deleted = await self._definitions.delete("retry_policy", request.namespace or "default", request.name)
         return pb.DeleteRetryPolicyResponse(deleted=deleted)
 

@@ -1,12 +1,14 @@
-"""GetRun, ListRuns and WatchRun: what became of runs, from the durable journal alone."""
+"""GetRun, ListRuns, WatchRun and ReadPayload: what became of runs, from the durable journal alone."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from typing import Any
 from uuid import UUID
 
-from amends_chassis.errors import InvalidArgument
+from amends_chassis.errors import InvalidArgument, NotFound
 from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import initial
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append
@@ -14,29 +16,29 @@ from amends_saga.journal import RULES_VERSION, decode
 
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_orchestrator.api.convert import event_message
+from amends_orchestrator.api.payloads import Form, as_text, form_of
 from amends_orchestrator.api.views import Views, check_timeline, parse_run_id
+from amends_orchestrator.api.watching import Watching
 from amends_orchestrator.journal.reader import list_runs, read_journal
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.runner.claimer import DefinitionError
-from amends_orchestrator.runner.fleet import Fleet
-from amends_orchestrator.runner.live import LiveRun
 from amends_orchestrator.runner.summary import state_of
 
 PAGE = 50
 LONGEST_PAGE = 1000
-FIRST_LOOK = 0.05
-LONGEST_LOOK = 0.5
 WATCH_ROWS = 500
+PIECE = 64 * 1024
 
 
 async def get_run(views: Views, request: pb.GetRunRequest) -> pb.GetRunResponse:
     """One run, by id or by its caller's key."""
     check_timeline(request.timeline)
+    form = form_of(request.payloads)
     if request.run_id:
         row = await views.row(parse_run_id(request.run_id))
     else:
         row = await views.row_by_key(request.namespace, request.idempotency_key)
-    run, timeline = await views.with_timeline(row, request.timeline)
+    run, timeline = await views.with_timeline(row, request.timeline, form)
     return pb.GetRunResponse(run=run, timeline=timeline)
 
 
@@ -60,6 +62,8 @@ async def list_page(views: Views, request: pb.ListRunsRequest) -> pb.ListRunsRes
 
 
 def _states(request: pb.ListRunsRequest) -> list[State]:
+    if len(request.states) > len(State):
+        raise InvalidArgument("STATES_INVALID", f"states takes at most {len(State)} states.", field="states")
     try:
         return [State(number) for number in request.states]
     except ValueError:
@@ -90,51 +94,73 @@ def _before(token: str) -> UUID | None:
         raise InvalidArgument("PAGE_TOKEN_INVALID", "page_token is from another list.") from None
 
 
-async def watch_run(views: Views, fleet: Fleet, request: pb.WatchRunRequest) -> AsyncIterator[pb.WatchRunResponse]:
+async def read_payload(views: Views, request: pb.ReadPayloadRequest) -> AsyncIterator[pb.ReadPayloadResponse]:
+    """One payload in pieces."""
+    definition, state = await views.state(await views.row(parse_run_id(request.run_id)))
+    read: Callable[[], dict[str, Any]]
+    if not request.step:
+        read = partial(definition.input_json, state.input)
+    else:
+        index = definition.plan.index.get(request.step)
+        response = state.steps[index].response if index is not None else None
+        if index is None or response is None:
+            raise NotFound("PAYLOAD_UNKNOWN", "The run has no such step, or no response of it.", step=request.step)
+        read = partial(definition.to_json, index, response)
+    async with views.threads:
+        text = await asyncio.to_thread(lambda: as_text(read()))
+    for at in range(0, len(text), PIECE):
+        yield pb.ReadPayloadResponse(text=text[at : at + PIECE])
+
+
+async def watch_run(
+    views: Views, watching: Watching, request: pb.WatchRunRequest
+) -> AsyncIterator[pb.WatchRunResponse]:
     """The timeline from the beginning, then on until the run has ended."""
+    form = form_of(request.payloads)
     row = await views.row(parse_run_id(request.run_id))
     try:
         definition = await views.registry.pinned(row.digest)
     except DefinitionError:
         definition = None
     if definition is None or row.rules > RULES_VERSION:
-        yield pb.WatchRunResponse(run=await views.run(row))
+        yield pb.WatchRunResponse(run=await views.run(row, form))
         return
-    timeline = _Timeline(views, definition, row)
-    pause = FIRST_LOOK
-    while True:
-        seen = 0
-        async for answer in timeline.more():
-            seen += 1
-            if answer.event.seq > request.after_seq:
+    timeline = _Timeline(views, definition, row, form, request.after_seq)
+    with watching.watching(row.id) as watched:
+        while True:
+            async for answer in timeline.more():
                 yield answer
-        if timeline.ended:
-            yield pb.WatchRunResponse(run=await views.run(await views.row(row.id)))
-            return
-        if timeline.broken:
-            yield pb.WatchRunResponse(run=await views.run(await views.row(row.id)))
-            return
-        pause = FIRST_LOOK if seen else min(pause * 1.5, LONGEST_LOOK)
-        await _changed(fleet.get(row.id), pause)
+            if timeline.over:
+                yield pb.WatchRunResponse(run=await views.run(await views.row(row.id), form))
+                return
+            await watching.more(watched, timeline.seq)
 
 
 class _Timeline:
     """A journal as it grows."""
 
-    def __init__(self, views: Views, definition: CompiledSaga, row: RunRow) -> None:
+    def __init__(self, views: Views, definition: CompiledSaga, row: RunRow, form: Form, after: int) -> None:
         self._views = views
+        self._form = form
+        self._after = after
         self._definition = definition
         self._row = row
         self._ledger = Ledger(initial(definition.plan, str(row.id)))
         self._shown: State | None = None
-        self.broken = False
+        self._broken = False
 
     @property
-    def ended(self) -> bool:
-        return self._ledger.state.ended
+    def over(self) -> bool:
+        """Whether nothing more can be told."""
+        return self._broken or self._ledger.state.ended
+
+    @property
+    def seq(self) -> int:
+        """The last record that was read."""
+        return self._ledger.state.seq
 
     async def more(self) -> AsyncIterator[pb.WatchRunResponse]:
-        """The records that are new."""
+        """The records that are new, without those that the watcher has."""
         plan = self._definition.plan
         while True:
             records = await read_journal(self._views.pool, self._row.id, self._ledger.state.seq, WATCH_ROWS)
@@ -143,37 +169,18 @@ class _Timeline:
                     entry = decode(plan, record.seq, record.fence, record.record)
                     self._ledger = append(plan, self._ledger, entry)
                 except UnreadableJournalError:
-                    self.broken = True
+                    self._broken = True
                     return
                 state = self._ledger.state
+                if record.seq <= self._after:
+                    self._shown = state_of(state)
+                    continue
                 answer = pb.WatchRunResponse(event=event_message(plan, str(self._row.id), entry, state))
                 if state_of(state) is not self._shown:
                     self._shown = state_of(state)
                     row = await self._views.row(self._row.id)
                     up_to = await read_journal(self._views.pool, self._row.id, 0, record.seq)
-                    answer.run.CopyFrom(await self._views.message(row, up_to, payloads=True))
+                    answer.run.CopyFrom(await self._views.message(row, up_to, self._form))
                 yield answer
             if len(records) < WATCH_ROWS:
                 return
-
-
-async def _changed(run: LiveRun | None, pause: float) -> None:
-    """Returns when a run of this process has moved, or after `pause` seconds."""
-    if run is None or run.gone:
-        await asyncio.sleep(pause)
-        return
-    moved = asyncio.Event()
-
-    def look(_: LiveRun) -> None:
-        moved.set()
-
-    run.watchers.append(look)
-    try:
-        async with asyncio.timeout(pause):
-            await moved.wait()
-    except TimeoutError:
-        return
-    finally:
-        run.watchers.remove(look)
-    # What moved it is durable a moment later; look a little after that.
-    await asyncio.sleep(0.005)

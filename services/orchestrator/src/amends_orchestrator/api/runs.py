@@ -7,11 +7,12 @@ from typing import Any
 
 from amends.saga.v1 import run_service_pb2 as pb
 from amends.saga.v1.run_service_pb2_grpc import RunServiceServicer
+from amends_orchestrator.api.checking import check_request
 from amends_orchestrator.api.deciding import Deciding
-from amends_orchestrator.api.reading import get_run, list_page, watch_run
-from amends_orchestrator.api.start import start_run
+from amends_orchestrator.api.reading import get_run, list_page, read_payload, watch_run
+from amends_orchestrator.api.start import Starting
 from amends_orchestrator.api.views import Views
-from amends_orchestrator.runner.fleet import Fleet
+from amends_orchestrator.api.watching import Watching
 
 SERVICE = "amends.saga.v1.RunService"
 
@@ -19,32 +20,45 @@ SERVICE = "amends.saga.v1.RunService"
 class RunApi(RunServiceServicer):
     """Runs, for callers."""
 
-    def __init__(self, fleet: Fleet, views: Views, deciding: Deciding) -> None:
-        self._fleet = fleet
+    def __init__(self, views: Views, starting: Starting, deciding: Deciding, watching: Watching) -> None:
         self._views = views
+        self._starting = starting
         self._deciding = deciding
+        self._watching = watching
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         """Starts a run, or finds it."""
-        return await start_run(self._fleet, self._views, request)
+        check_request(request)
+        return await self._starting.start(request)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
         """Reads one run."""
+        check_request(request)
         return await get_run(self._views, request)
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
         """Lists runs."""
+        check_request(request)
         return await list_page(self._views, request)
 
     async def WatchRun(self, request: pb.WatchRunRequest, context: Any) -> AsyncIterator[pb.WatchRunResponse]:
         """Follows a run."""
-        async for answer in watch_run(self._views, self._fleet, request):
+        check_request(request)
+        async for answer in watch_run(self._views, self._watching, request):
             yield answer
+
+    async def ReadPayload(self, request: pb.ReadPayloadRequest, context: Any) -> AsyncIterator[pb.ReadPayloadResponse]:
+        """Reads one payload."""
+        check_request(request)
+        async for piece in read_payload(self._views, request):
+            yield piece
 
     async def ResolveRun(self, request: pb.ResolveRunRequest, context: Any) -> pb.ResolveRunResponse:
         """Takes a person's decision."""
+        check_request(request)
         return await self._deciding.resolve(request)
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Any) -> pb.CancelRunResponse:
         """Asks for the end of a run."""
+        check_request(request)
         return await self._deciding.cancel(request)

@@ -1,5 +1,9 @@
 """StartRun: the way in, and the hot one. A caller with a key gets one run, however often it asks.
 
+The key comes before everything else. The statement that starts a run finds the one that has the key; when a start is
+refused before that, for the saga, the input or a busy journal, the key is looked up before the refusal is told. So a
+caller that asks again is never told that its run is not there, whatever became of the saga since.
+
 Answered when the start is durable; with `wait` when the run has come to rest. The answer leaves input and responses
 out, which GetRun has: making JSON of them would cost more than running the saga.
 """
@@ -9,23 +13,32 @@ from __future__ import annotations
 import asyncio
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 from amends_chassis.context import traceparent
-from amends_chassis.errors import AlreadyExists, FailedPrecondition, InvalidArgument, NotFound, Unavailable
+from amends_chassis.errors import (
+    AlreadyExists,
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+)
 from amends_resilience import deadline
 from amends_saga.compiled import CompiledSaga
 from amends_saga.jsonform import InputError
-from google.protobuf.json_format import MessageToDict
 
 from amends.saga.v1 import run_service_pb2 as pb
+from amends_orchestrator.api.checking import duration_of
 from amends_orchestrator.api.convert import run_message
-from amends_orchestrator.api.views import Views, check_timeline
+from amends_orchestrator.api.payloads import Payloads
+from amends_orchestrator.api.views import AT_ONCE, Views, check_timeline
 from amends_orchestrator.api.waiting import live_settled, row_settled
 from amends_orchestrator.calls.ports import RouteError
-from amends_orchestrator.journal.reader import read_journal
+from amends_orchestrator.journal.reader import read_journal, read_run_by_key
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.runner.claimer import DefinitionError
-from amends_orchestrator.runner.fleet import Begun, Fleet
+from amends_orchestrator.runner.fleet import Begun, Fleet, payload_of
 from amends_orchestrator.runner.live import LiveRun
 from amends_orchestrator.runner.summary import state_of
 
@@ -34,34 +47,124 @@ LONGEST_WAIT = timedelta(minutes=5)
 ANSWER_MARGIN = timedelta(milliseconds=50)
 
 
-async def start_run(fleet: Fleet, views: Views, request: pb.StartRunRequest) -> pb.StartRunResponse:
-    """Starts or finds a run. Raises DomainErrors as the contract names them."""
-    namespace = request.namespace or "default"
-    key = request.idempotency_key
-    _check_key(key)
-    check_timeline(request.timeline)
-    definition, digest = await _definition(views, namespace, request.saga)
-    data = _input(definition, request)
-    if fleet.overloaded:
-        raise Unavailable("JOURNAL_BUSY", "The journal cannot take more runs now; try the same call again.")
-    begun = await fleet.begin(
-        definition, digest, namespace=namespace, key=key, data=data, traceparent=traceparent() or ""
-    )
-    if not begun.same:
-        raise AlreadyExists(
-            "KEY_REUSED", "This key was used with another saga or input.", run_id=str(begun.run_id), namespace=namespace
+class Starting:
+    """Starts runs, or finds those that were started with the same key."""
+
+    def __init__(self, fleet: Fleet, views: Views, max_input_bytes: int) -> None:
+        self._fleet = fleet
+        self._views = views
+        self._most = max_input_bytes
+
+    async def start(self, request: pb.StartRunRequest) -> pb.StartRunResponse:
+        """Starts or finds a run. Raises DomainErrors as the contract names them."""
+        _check_key(request.idempotency_key)
+        check_timeline(request.timeline)
+        patience = _patience(request)
+        self._check_size(request)
+        namespace = request.namespace or "default"
+        try:
+            definition, digest = await self._definition(namespace, request.saga)
+            begun = await self._begin(definition, digest, namespace, request)
+        except DomainError:
+            row = await self._row(namespace, request.idempotency_key)
+            if row is None:
+                raise
+            return await self._found(row, request, patience)
+        if not begun.same:
+            row = await self._views.row(begun.run_id)
+            return await self._found(row, request, patience)
+        if request.wait:
+            await _wait(self._views, begun.run_id, begun.live, patience)
+        live = begun.live
+        if live is None or not begun.created or not _durable(live):
+            return await self._answer(begun.run_id, request, created=begun.created)
+        run = _live_message(definition, live, namespace, request.idempotency_key, digest, self._fleet)
+        records = await read_journal(self._views.pool, begun.run_id) if request.timeline else ()
+        timeline = await self._views.events(begun.run_id, digest, records, request.timeline)
+        return pb.StartRunResponse(run=run, created=True, timeline=timeline)
+
+    def _check_size(self, request: pb.StartRunRequest) -> None:
+        """Before anything is made of the input: what it costs to read is bounded by this alone."""
+        size = request.ByteSize()
+        if size > self._most:
+            raise InvalidArgument(
+                "INPUT_TOO_LARGE",
+                f"The request has {size:,} bytes, at most {self._most:,} are taken. Send a reference to large content.",
+            )
+
+    async def _begin(
+        self, definition: CompiledSaga, digest: bytes, namespace: str, request: pb.StartRunRequest
+    ) -> Begun:
+        data = await self._input(definition, request)
+        if self._fleet.overloaded:
+            raise Unavailable("JOURNAL_BUSY", "The journal cannot take more runs now; try the same call again.")
+        key, trace = request.idempotency_key, traceparent() or ""
+        return await self._fleet.begin(
+            definition, digest, namespace=namespace, key=key, data=data, traceparent=trace, within=deadline.remaining()
         )
-    if request.wait:
-        await _wait(views, begun, _patience(request))
-    live = begun.live
-    if live is not None and begun.created and (not live.gone or live.state.settled):
-        run = _live_message(definition, live, namespace, key, digest, fleet)
-        records = await read_journal(views.pool, begun.run_id) if request.timeline else ()
-        timeline = await views.events(begun.run_id, digest, records, request.timeline)
-    else:
-        row = await views.row(begun.run_id)
-        run, timeline = await views.with_timeline(row, request.timeline, payloads=False)
-    return pb.StartRunResponse(run=run, created=begun.created, timeline=timeline)
+
+    async def _definition(self, namespace: str, name: str) -> tuple[CompiledSaga, bytes]:
+        registry = self._views.registry
+        if not name:
+            raise InvalidArgument("SAGA_UNNAMED", "Give the saga's name.")
+        saga = await registry.saga(namespace, name)
+        if saga is None:
+            raise NotFound("SAGA_UNKNOWN", "There is no such saga.", namespace=namespace, saga=name)
+        if not saga.ready:
+            raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {saga.message}", saga=name)
+        try:
+            compiled = await registry.pinned(saga.digest)
+            registry.check_granted(namespace, compiled)
+            return compiled, saga.digest
+        except (DefinitionError, RouteError) as error:
+            why = str(error).rstrip(".")
+            raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {why}.", saga=name) from None
+
+    async def _input(self, definition: CompiledSaga, request: pb.StartRunRequest) -> bytes:
+        if request.ByteSize() <= AT_ONCE:
+            return _parse(definition, request)
+        async with self._views.threads:
+            return await asyncio.to_thread(_parse, definition, request)
+
+    # ------------------------------------------------------------ a run that was there already
+
+    async def _row(self, namespace: str, key: str) -> RunRow | None:
+        """The run that has a key, once no start with it is under way in this process. Raises what the database says."""
+        await self._fleet.started(namespace, key)
+        return await read_run_by_key(self._views.pool, namespace, key)
+
+    async def _found(self, row: RunRow, request: pb.StartRunRequest, patience: timedelta) -> pb.StartRunResponse:
+        """The answer with a run that was started before. Raises AlreadyExists when another one was asked for."""
+        if row.saga != request.saga or not await self._same_input(row, request):
+            raise AlreadyExists(
+                "KEY_REUSED",
+                "This key was used with another saga or input.",
+                run_id=str(row.id),
+                namespace=row.namespace,
+            )
+        if request.wait:
+            await _wait(self._views, row.id, self._fleet.get(row.id), patience)
+        return await self._answer(row.id, request, created=False)
+
+    async def _same_input(self, row: RunRow, request: pb.StartRunRequest) -> bool:
+        """Whether the input means the same through the definition that the run is pinned to."""
+        try:
+            definition = await self._views.registry.pinned(row.digest)
+        except DefinitionError as error:
+            # Not a refusal: the run is there, and another replica may be able to compare.
+            raise Unavailable(
+                "RUN_UNREADABLE", f"A run with this key is there, and cannot be read here: {error}."
+            ) from None
+        try:
+            data = await self._input(definition, request)
+        except InvalidArgument:
+            return False
+        return payload_of(row.saga, data) == row.payload
+
+    async def _answer(self, run_id: UUID, request: pb.StartRunRequest, *, created: bool) -> pb.StartRunResponse:
+        """The answer from what is durable."""
+        run, timeline = await self._views.with_timeline(await self._views.row(run_id), request.timeline)
+        return pb.StartRunResponse(run=run, created=created, timeline=timeline)
 
 
 def _check_key(key: str) -> None:
@@ -69,49 +172,45 @@ def _check_key(key: str) -> None:
         raise InvalidArgument("KEY_INVALID", f"idempotency_key takes 1 to {LONGEST_KEY} printable characters.")
 
 
-async def _definition(views: Views, namespace: str, name: str) -> tuple[CompiledSaga, bytes]:
-    if not name:
-        raise InvalidArgument("SAGA_UNNAMED", "Give the saga's name.")
-    saga = await views.registry.saga(namespace, name)
-    if saga is None:
-        raise NotFound("SAGA_UNKNOWN", "There is no such saga.", namespace=namespace, saga=name)
-    if not saga.ready:
-        raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {saga.message}", saga=name)
+def _parse(definition: CompiledSaga, request: pb.StartRunRequest) -> bytes:
     try:
-        compiled = await views.registry.pinned(saga.digest)
-        views.registry.check_granted(namespace, compiled)
-        return compiled, saga.digest
-    except (DefinitionError, RouteError) as error:
-        why = str(error).rstrip(".")
-        raise FailedPrecondition("SAGA_NOT_READY", f"The saga cannot be started: {why}.", saga=name) from None
-
-
-def _input(definition: CompiledSaga, request: pb.StartRunRequest) -> bytes:
-    try:
-        if request.WhichOneof("input") == "binary":
-            return definition.check_input(request.binary)
-        return definition.parse_input(MessageToDict(request.json))
+        match request.WhichOneof("input"):
+            case "binary":
+                return definition.check_input(request.binary)
+            case "json_text":
+                return definition.parse_input(request.json_text)
+            case _:
+                return definition.parse_input(request.json)
     except InputError as error:
         raise InvalidArgument("INPUT_INVALID", f"The input does not fit: {error}", field=error.path) from None
 
 
 def _patience(request: pb.StartRunRequest) -> timedelta:
-    """How long the caller waits: as it says, never beyond its deadline."""
-    wanted = request.wait_timeout.ToTimedelta() if request.HasField("wait_timeout") else LONGEST_WAIT
+    """How long the caller waits: as it says, never beyond its deadline. Raises InvalidArgument."""
+    wanted = LONGEST_WAIT
+    if request.HasField("wait_timeout"):
+        wanted = duration_of("wait_timeout", request.wait_timeout)
     left = deadline.remaining(ANSWER_MARGIN)
     return max(min(wanted, LONGEST_WAIT if left is None else left), timedelta())
 
 
-async def _wait(views: Views, begun: Begun, within: timedelta) -> None:
+def _durable(live: LiveRun) -> bool:
+    """Whether what this process knows of a run is what the journal says: not when it was let go, or lost."""
+    state = live.state
+    if live.gone:
+        return (state.ended or state.parked is not None) and state.durable >= state.seq
+    return state_of(state) is State.RUNNING or state.durable >= state.seq
+
+
+async def _wait(views: Views, run_id: UUID, live: LiveRun | None, within: timedelta) -> None:
     began = asyncio.get_running_loop().time()
-    live = begun.live
     if live is not None:
         if not await live_settled(live, within):
             return
         if live.state.settled and (live.state.ended or live.state.parked is not None):
             return
     waited = timedelta(seconds=asyncio.get_running_loop().time() - began)
-    await row_settled(views.pool, begun.run_id, max(within - waited, timedelta()))
+    await row_settled(views.pool, run_id, max(within - waited, timedelta()))
 
 
 def _live_message(
@@ -143,4 +242,4 @@ def _live_message(
         stalled_since=None,
         next_attempt_at=None,
     )
-    return run_message(definition, row, state, now, payloads=False)
+    return run_message(definition, row, state, now, Payloads())

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from amends_chassis.errors import InvalidArgument, NotFound
+from amends_chassis.errors import FailedPrecondition, InvalidArgument, NotFound
 from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import RunState, initial
 from amends_saga.engine.events import Recorded
@@ -20,15 +20,20 @@ from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append, ow
 from amends_saga.journal import RULES_VERSION, decode
 
 from amends.saga.v1 import run_pb2 as pb
-from amends_orchestrator.api.convert import bare_message, event_message, newer_message, run_message
+from amends_orchestrator.api.convert import add_wishes, bare_message, event_message, newer_message, run_message
+from amends_orchestrator.api.payloads import ROOM, Form, Payloads
 from amends_orchestrator.definitions.registry import Registry
+from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.reader import read_journal, read_journals, read_run, read_run_by_key
-from amends_orchestrator.journal.records import RunRow, StoredRecord
+from amends_orchestrator.journal.records import RunRow, State, StoredRecord
 from amends_orchestrator.runner.claimer import DefinitionError
 from amends_orchestrator.runner.fleet import Fleet
 
 CHUNK = 50
 LONGEST_TIMELINE = 100
+AT_ONCE = 16 * 1024
+"""Payloads of more bytes than this are made JSON of in a thread, so that other work goes on meanwhile."""
+THREADS = 2
 
 
 def parse_run_id(text: str) -> UUID:
@@ -72,10 +77,13 @@ def _events(definition: CompiledSaga, run_id: UUID, last: deque[tuple[Recorded, 
 class Views:
     """Runs as callers see them."""
 
-    def __init__(self, pool: Any, registry: Registry, fleet: Fleet) -> None:
+    def __init__(self, pool: Any, registry: Registry, fleet: Fleet, max_message_bytes: int) -> None:
         self.pool = pool
         self.registry = registry
+        self.threads = asyncio.Semaphore(THREADS)
+        """Held while a thread makes JSON of large payloads."""
         self._fleet = fleet
+        self._room = min(ROOM, max_message_bytes // 2)
 
     def now(self) -> datetime:
         """The database's time."""
@@ -97,15 +105,26 @@ class Views:
             raise NotFound("RUN_UNKNOWN", "No run was started with this key.")
         return row
 
-    async def run(self, row: RunRow, *, payloads: bool = True) -> pb.Run:
-        """One run as it stands durably."""
-        return (await self.with_timeline(row, 0, payloads=payloads))[0]
+    async def run(self, row: RunRow, form: Form = Form.NONE) -> pb.Run:
+        """One run as it stands durably, with what is asked of it."""
+        return (await self.with_timeline(row, 0, form))[0]
 
-    async def with_timeline(
-        self, row: RunRow, length: int, *, payloads: bool = True
-    ) -> tuple[pb.Run, list[pb.RunEvent]]:
+    async def with_timeline(self, row: RunRow, length: int, form: Form = Form.NONE) -> tuple[pb.Run, list[pb.RunEvent]]:
         """One run and the last `length` records of its journal, both as they stand durably."""
-        return await self._shown(row, await read_journal(self.pool, row.id), length, payloads=payloads)
+        run, timeline = await self._shown(row, await read_journal(self.pool, row.id), length, form)
+        if not row.state.ended and row.state is not State.PARKED:
+            add_wishes(run, await requests.open_of(self.pool, row.id))
+        return run, timeline
+
+    async def state(self, row: RunRow) -> tuple[CompiledSaga, RunState]:
+        """What the durable journal says. Raises FailedPrecondition when it cannot be read here."""
+        if row.rules > RULES_VERSION:
+            raise FailedPrecondition("RUN_UNREADABLE", "A newer orchestrator wrote this run's journal; ask that one.")
+        try:
+            definition = await self.registry.pinned(row.digest)
+            return definition, folded(definition, row, await read_journal(self.pool, row.id))
+        except (DefinitionError, UnreadableJournalError) as error:
+            raise FailedPrecondition("RUN_UNREADABLE", f"The run cannot be read here: {error}.") from None
 
     async def events(
         self, run_id: UUID, digest: bytes, records: Sequence[StoredRecord], length: int
@@ -126,16 +145,16 @@ class Views:
         for at in range(0, len(rows), CHUNK):
             chunk = rows[at : at + CHUNK]
             journals = await read_journals(self.pool, [row.id for row in chunk])
-            shown += [await self.message(row, journals[row.id], payloads=False) for row in chunk]
+            shown += [await self.message(row, journals[row.id]) for row in chunk]
             await asyncio.sleep(0)
         return shown
 
-    async def message(self, row: RunRow, records: Sequence[StoredRecord], *, payloads: bool) -> pb.Run:
+    async def message(self, row: RunRow, records: Sequence[StoredRecord], form: Form = Form.NONE) -> pb.Run:
         """A run from its row and its journal; what the row says alone when the rest cannot be read here."""
-        return (await self._shown(row, records, 0, payloads=payloads))[0]
+        return (await self._shown(row, records, 0, form))[0]
 
     async def _shown(
-        self, row: RunRow, records: Sequence[StoredRecord], length: int, *, payloads: bool
+        self, row: RunRow, records: Sequence[StoredRecord], length: int, form: Form
     ) -> tuple[pb.Run, list[pb.RunEvent]]:
         if row.rules > RULES_VERSION:
             return newer_message(row), []
@@ -148,7 +167,12 @@ class Views:
         except UnreadableJournalError as error:
             ended = row.state.ended
             return bare_message(row, "" if ended else f"its journal cannot be read here: {error}"), []
-        run = run_message(definition, row, state, self.now(), payloads=payloads)
+        payloads = Payloads(form, self._room)
+        if form is not Form.NONE and sum(len(record.record) for record in records) > AT_ONCE:
+            async with self.threads:
+                run = await asyncio.to_thread(run_message, definition, row, state, self.now(), payloads)
+        else:
+            run = run_message(definition, row, state, self.now(), payloads)
         live = self._fleet.get(row.id)
         if live is not None and live.next_attempt is not None and run.HasField("stalled"):
             run.stalled.next_attempt.FromDatetime(live.next_attempt)

@@ -42,6 +42,8 @@ class Start:
 
     new: NewRun
     answered: Answered
+    until: float | None = None
+    """When its caller has given up, by the loop's clock; it is not sent any more then."""
 
 
 statement = lru_cache(maxsize=16)(batch_statement)
@@ -76,7 +78,16 @@ class Batch:
     def without(self, closed: Iterable[UUID]) -> Batch:
         """The same batch without these runs."""
         gone = set(closed)
-        return Batch.of([*self.starts, *(row for row in self.rows if row.tail.id not in gone)])
+        return Batch.of(
+            [
+                *(start for start in self.starts if start.new.id not in gone),
+                *(row for row in self.rows if row.tail.id not in gone),
+            ]
+        )
+
+    def late(self, now: float) -> list[Start]:
+        """The starts whose callers have given up."""
+        return [start for start in self.starts if start.until is not None and start.until <= now]
 
     def halves(self) -> tuple[Batch, Batch]:
         """Two batches with about half of the runs each; a run is never split."""

@@ -23,6 +23,10 @@ _RUN = f"SELECT {COLUMNS} FROM run WHERE id = $1"  # noqa: S608 - column names o
 _RUN_BY_KEY = f"SELECT {COLUMNS} FROM run WHERE namespace = $1 AND idempotency_key = $2"  # noqa: S608
 _JOURNAL = "SELECT seq, fence, record FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
 _JOURNALS = "SELECT run_id, seq, fence, record FROM journal WHERE run_id = ANY($1) ORDER BY run_id, seq"
+_LAST = """
+SELECT asked.id, last.seq FROM unnest($1::uuid[]) AS asked (id),
+    LATERAL (SELECT seq FROM journal WHERE run_id = asked.id ORDER BY seq DESC LIMIT 1) AS last
+"""
 
 Queries = Any  # an asyncpg pool or connection: both have fetch and fetchrow
 
@@ -79,6 +83,11 @@ async def read_journals(database: Queries, runs: Iterable[UUID]) -> dict[UUID, t
     for row in await database.fetch(_JOURNALS, list(found)):
         found[row[0]].append(StoredRecord(row[1], row[2], row[3]))
     return {run: tuple(records) for run, records in found.items()}
+
+
+async def last_records(database: Queries, runs: Iterable[UUID]) -> dict[UUID, int]:
+    """The sequence number of the last record of each of these runs; a run without records is left out."""
+    return {row[0]: row[1] for row in await database.fetch(_LAST, list(runs))}
 
 
 async def list_runs(

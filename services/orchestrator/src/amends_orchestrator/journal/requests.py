@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
@@ -26,6 +27,10 @@ SELECT run_request.id, run_request.run_id, run_request.kind, run_request.actor, 
 FROM run_request JOIN run ON run.id = run_request.run_id
 WHERE run_request.accepted IS NULL AND run.owner = $1
 ORDER BY run_request.id
+"""
+_OPEN_OF_RUN = """
+SELECT kind, actor, reason, asked_at FROM run_request WHERE run_id = $1 AND accepted IS NULL
+ORDER BY id DESC LIMIT 10
 """
 _ANSWER = "UPDATE run_request SET accepted = $2, answer = $3 WHERE id = $1 AND accepted IS NULL"
 _READ = "SELECT accepted, answer FROM run_request WHERE id = $1"
@@ -49,6 +54,16 @@ class Request:
     kind: Kind
     actor: str
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that is not answered yet, as people see it."""
+
+    kind: Kind
+    actor: str
+    reason: str
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +95,12 @@ async def open_requests(database: Queries, process: UUID) -> list[Request]:
     """What people ask of the runs that a process owns, oldest first."""
     rows: Sequence[Any] = await database.fetch(_OPEN, process)
     return [Request(row[0], row[1], Kind(row[2]), row[3], row[4]) for row in rows]
+
+
+async def open_of(database: Queries, run_id: UUID) -> list[Asked]:
+    """What people asked of a run and nobody has answered, oldest first, the last ten."""
+    rows: Sequence[Any] = await database.fetch(_OPEN_OF_RUN, run_id)
+    return [Asked(Kind(row[0]), row[1], row[2], row[3]) for row in reversed(rows)]
 
 
 async def answer(database: Queries, request_id: int, reply: Reply) -> None:

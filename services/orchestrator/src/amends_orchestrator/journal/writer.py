@@ -85,9 +85,12 @@ class JournalWriter:
             self._idle.clear()
             self._later = asyncio.get_running_loop().call_later(UNHURRIED.total_seconds(), self._signal)
 
-    def start(self, new: NewRun, answered: Answered) -> None:
-        """Queues a new run with its first record; answered when it is durable, or its key is known."""
-        self._queue.append(Start(new, answered))
+    def start(self, new: NewRun, answered: Answered, until: float | None = None) -> None:
+        """Queues a new run with its first record; answered when it is durable, or its key is known.
+
+        After `until` (the loop's clock) it is not sent any more, and answered with TimeoutError.
+        """
+        self._queue.append(Start(new, answered, until))
         self._signal()
 
     async def flushed(self) -> None:
@@ -148,7 +151,7 @@ class JournalWriter:
     async def _write(self, batch: Batch) -> None:
         """Writes a batch, however long it takes."""
         attempt = 0
-        while len(batch):
+        while len(batch := give_up(batch, asyncio.get_running_loop().time())):
             try:
                 lost = await self._commit(batch)
             except REFUSED as error:
@@ -223,6 +226,19 @@ class JournalWriter:
             self._connection.terminate()
             self._connection = None
         await asyncio.sleep(self._backoff.delay(attempt, random.random).total_seconds())
+
+
+def give_up(batch: Batch, now: float) -> Batch:
+    """Answers the starts that are too late; returns the batch without them.
+
+    One that was sent may be durable. Its run is found then as one that is ours by the database alone.
+    """
+    late = batch.late(now)
+    if not late:
+        return batch
+    for start in late:
+        start.answered(TimeoutError("the caller has given up"))
+    return batch.without(start.new.id for start in late)
 
 
 def tell(batch: Batch, lost: set[UUID]) -> None:

@@ -107,6 +107,8 @@ class Fleet:
         self._caller = caller
         self._ids = ids
         self._give_back = give_back
+        self._starting: dict[tuple[str, str], asyncio.Future[Begun]] = {}
+        """By namespace and key, the last start that the journal has not answered yet."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
@@ -201,11 +203,21 @@ class Fleet:
         return self.writer.backlog >= self.limits.backlog
 
     async def begin(
-        self, definition: Definition, digest: bytes, *, namespace: str, key: str, data: bytes, traceparent: str
+        self,
+        definition: Definition,
+        digest: bytes,
+        *,
+        namespace: str,
+        key: str,
+        data: bytes,
+        traceparent: str,
+        within: timedelta | None = None,
     ) -> Begun:
         """Starts a run, or finds the one that has the key; returns when it is durable. `data` is the input.
 
-        Raises what the database says of a row that it refuses.
+        `within` is how long the caller waits: after that the start is not sent to the database any more, lest a run
+        begins that its caller has given up. Raises TimeoutError then, and what the database says of a row that it
+        refuses.
         """
         run = self._new(definition, namespace, traceparent)
         plan, now = definition.plan, self.now()
@@ -214,7 +226,7 @@ class Fleet:
         first = commands[0]
         assert isinstance(first, ev.Record)
         here = self.free > 0
-        payload = sha256(plan.saga.encode() + b"\0" + data).digest()
+        payload = payload_of(plan.saga, data)
         new = NewRun(
             run.info.id,
             namespace,
@@ -227,20 +239,30 @@ class Fleet:
             traceparent,
             encode(plan, first.entry),
         )
-        answer: asyncio.Future[Begun] = asyncio.get_running_loop().create_future()
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Begun] = loop.create_future()
         if here:
             run.state = state
             self._keep(run)
-        self.writer.start(new, lambda what: self._started(run, what, answer, payload, here=here))
+        until = loop.time() + within.total_seconds() if within is not None else None
+        self._starting[namespace, key] = answer
+        self.writer.start(new, lambda what: self._started(run, what, answer, new, here=here), until)
         if here and self.at_leisure:
             self.when_sent(run.resume, commands[1:])
         elif here:
             run.resume(commands[1:])
         return await answer
 
+    async def started(self, namespace: str, key: str) -> None:
+        """Returns when no start with this key is under way in this process any more."""
+        while (answer := self._starting.get((namespace, key))) is not None:
+            await asyncio.wait([answer])
+
     def _started(
-        self, run: LiveRun, what: StartAnswer | Exception, answer: asyncio.Future[Begun], payload: bytes, *, here: bool
+        self, run: LiveRun, what: StartAnswer | Exception, answer: asyncio.Future[Begun], new: NewRun, *, here: bool
     ) -> None:
+        if self._starting.get((new.namespace, new.key)) is answer:
+            del self._starting[new.namespace, new.key]
         if self.runs.get(run.info.id) is run and (isinstance(what, Exception) or not what.created):
             run.leave()
             self._forget(run.info.id)
@@ -249,7 +271,7 @@ class Fleet:
                 answer.set_exception(what)
             return
         live = run if here and what.created else self.runs.get(what.run_id)
-        begun = Begun(what.run_id, what.created, what.payload == payload, live)
+        begun = Begun(what.run_id, what.created, what.payload == new.payload, live)
         if what.created:
             RUNS_STARTED.labels(namespace=run.info.namespace, saga=run.info.saga).inc()
             if here:
@@ -316,6 +338,11 @@ class Fleet:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def payload_of(saga: str, data: bytes) -> bytes:
+    """What a key stands for: sha256 of the saga's name and the serialised input."""
+    return sha256(saga.encode() + b"\0" + data).digest()
 
 
 def _give(answer: asyncio.Future[Begun], begun: Begun) -> None:

@@ -55,10 +55,14 @@ class Decision:
 
 async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUID, decision: Decision) -> LiveRun:
     """Takes the decision and drives the run on. Raises ResolutionRefused, and what `claimer.Definitions` does."""
+    known = await read_run(pool, run_id)
+    if known is None:
+        raise ResolutionRefused("RUN_UNKNOWN", f"there is no run {run_id}")
+    # Before the transaction: a task that holds a connection never waits for another one. The digest never changes.
+    definition = await definitions.pinned(known.digest)
     async with pool.acquire() as connection:
         async with connection.transaction():
             row, records = await _locked(connection, run_id, decision.expected_seq)
-            definition = await definitions.pinned(row.digest)
             fence = row.fence + 1
             state = restore(definition, Claimed(_with_fence(row, fence), records))
             entry = _entry(definition, state, decision, fleet)

@@ -10,7 +10,6 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
-from uuid import UUID
 
 import asyncpg
 import structlog
@@ -24,11 +23,10 @@ from amends_orchestrator.runner.fleet import Fleet
 from amends_orchestrator.runner.live import LiveRun
 
 LISTEN_FAILED = "requests.listen_failed"
-PENDING = "PENDING"
-"""Asked for and durable, but not done yet."""
 GRANTED = Reply(True)
 ANSWER_WITHIN = timedelta(seconds=10)
 POLL = timedelta(seconds=5)
+LOOK = timedelta(milliseconds=50)
 log = structlog.get_logger(__name__)
 
 
@@ -63,8 +61,11 @@ def granted(run: LiveRun, kind: Kind) -> Reply | None:
     return None
 
 
-async def wish(fleet: Fleet, run: LiveRun, kind: Kind, actor: str, reason: str) -> Reply:
-    """Tells a run of this process, and returns when the wish is durable, or cannot be granted."""
+async def wish(fleet: Fleet, run: LiveRun, kind: Kind, actor: str, reason: str, within: timedelta) -> Reply | None:
+    """Tells a run of this process, and returns when the wish is durable, or cannot be granted.
+
+    None when neither is decided in time: then only the memory of this process knows of the wish.
+    """
     refused = refuse(run, kind, fleet)
     if refused is not None:
         return refused
@@ -79,10 +80,10 @@ async def wish(fleet: Fleet, run: LiveRun, kind: Kind, actor: str, reason: str) 
     try:
         run.tell(ev.CancelAsked(actor, reason) if kind is Kind.CANCEL else ev.ParkRequested(actor, reason))
         look(run)
-        async with asyncio.timeout(ANSWER_WITHIN.total_seconds()):
+        async with asyncio.timeout(within.total_seconds()):
             return await answer
     except TimeoutError:
-        return Reply(True, PENDING, "asked for; calls under way are awaited first")
+        return None
     finally:
         if look in run.watchers:
             run.watchers.remove(look)
@@ -133,7 +134,9 @@ class Wishes:
             run = self._fleet.get(request.run_id)
             if run is None:
                 return
-            reply = await wish(self._fleet, run, request.kind, request.actor, request.reason)
+            reply = await wish(self._fleet, run, request.kind, request.actor, request.reason, ANSWER_WITHIN)
+            if reply is None:
+                return  # it stays open, and is looked at again
             connection = await self._connect()
             try:
                 await requests.answer(connection, request.id, reply)
@@ -151,14 +154,13 @@ class Wishes:
         self._changed()
 
 
-async def ask_owner(database: Any, run_id: UUID, kind: Kind, actor: str, reason: str, within: timedelta) -> Reply:
-    """Asks the process that owns a run, and waits for its answer for `within`."""
-    request = await requests.ask(database, run_id, kind, actor, reason)
+async def answered(database: Any, request: int, within: timedelta) -> Reply | None:
+    """The answer of a run's owner to a request; None when there is none in time."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within.total_seconds()
-    while loop.time() < end:
+    while True:
         reply = await requests.read_answer(database, request)
-        if reply is not None:
+        left = end - loop.time()
+        if reply is not None or left <= 0:
             return reply
-        await asyncio.sleep(0.05)
-    return Reply(True, PENDING, "asked for; the run's owner has not answered yet")
+        await asyncio.sleep(min(LOOK.total_seconds(), left))

@@ -66,7 +66,7 @@ async def test_a_started_run_is_sent_as_it_was_given(amends, orchestrator) -> No
     result = await amends("start", "pay", "-n", "shop", "--key", "k-1", "--input", '{"orderId": "o-1"}')
     request = orchestrator.calls("StartRun")[0].request
     assert (request.namespace, request.saga, request.idempotency_key, request.wait) == ("shop", "pay", "k-1", False)
-    assert request.json["orderId"] == "o-1"
+    assert request.json_text == '{"orderId": "o-1"}'
     assert result.code == 0
     assert result.out == f"{RUN}  RUNNING\n"
 
@@ -79,16 +79,59 @@ async def test_the_input_comes_from_a_file_or_standard_input_too(
     monkeypatch.setattr("sys.stdin", io.StringIO('{"orderId": "o-3"}'))
     await amends("start", "pay", "-i", "-")
     requests = [call.request for call in orchestrator.calls("StartRun")]
-    assert [request.json["orderId"] for request in requests] == ["o-2", "o-3"]
+    assert [json.loads(request.json_text)["orderId"] for request in requests] == ["o-2", "o-3"]
     assert len({request.idempotency_key for request in requests}) == 2
 
 
-@pytest.mark.parametrize("given", ["{", "[1]", "@nowhere.json"])
+NO_JSON = ["{", "[1]", "@nowhere.json", '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', "\udcff", "[" * 3000]
+NO_JSON += ['{"a": 1, "a": 2}', '{"a":' * 100 + "1" + "}" * 100, '{"a": 1' + "0" * 5000 + "}"]
+
+
+@pytest.mark.parametrize("given", NO_JSON)
 async def test_an_input_that_is_no_json_object_is_wrong_use(amends, orchestrator, given: str) -> None:
     result = await amends("start", "pay", "-i", given)
     assert result.code == 2
     assert "--input" in result.err
+    assert "Traceback" not in result.err
     assert orchestrator.received == []
+
+
+async def test_every_digit_of_an_input_is_sent(amends, orchestrator) -> None:
+    text = '{"account": 9007199254740993, "rate": 0.10000000000000000555}'
+    assert (await amends("start", "pay", "-i", text)).code == 0
+    assert orchestrator.calls("StartRun")[0].request.json_text == text
+
+
+async def test_payloads_are_shown_with_their_digits_and_in_their_order(amends, orchestrator) -> None:
+    step = run_pb2.StepStatus(name="charge", state=run_pb2.STEP_STATE_DONE, response_json='{"z": 1, "a": 2}')
+    run = a_run(run_pb2.RUN_STATE_COMPLETED, steps=[step], input_json='{"count": 1, "big": "9007199254740993"}')
+    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=run)))
+    result = await amends("get", RUN, "-o", "json")
+    shown = json.loads(result.out)
+    assert (shown["input"], shown["steps"][0]["response"]) == (
+        {"count": 1, "big": "9007199254740993"},
+        {"z": 1, "a": 2},
+    )
+    assert "1.0" not in result.out
+    assert list(shown["steps"][0]["response"]) == ["z", "a"]
+    assert orchestrator.calls("GetRun")[0].request.payloads == api.PAYLOADS_TEXT
+
+
+async def test_one_payload_is_printed_as_it_arrives(amends, orchestrator) -> None:
+    pieces = [api.ReadPayloadResponse(text=text) for text in ('{"note": "', "long", '"}')]
+    orchestrator.script("ReadPayload", Answer.streamed(*pieces))
+    assert (await amends("get", RUN, "--payload", "charge")).out == '{"note": "long"}\n'
+    await amends("get", RUN, "--payload", "input")
+    assert [call.request.step for call in orchestrator.calls("ReadPayload")] == ["charge", ""]
+
+
+async def test_what_is_asked_for_and_not_decided_is_not_told_as_done(amends, orchestrator) -> None:
+    running = a_run(run_pb2.RUN_STATE_RUNNING, message="RUNNING")
+    orchestrator.script("CancelRun", Answer.ok(api.CancelRunResponse(run=running, pending=True)))
+    result = await amends("cancel", RUN, "--reason", "changed her mind")
+    assert "not yet decided" in result.err
+    orchestrator.script("CancelRun", Answer.ok(api.CancelRunResponse(run=running)))
+    assert "decided" not in (await amends("cancel", RUN, "--reason", "changed her mind")).err
 
 
 @pytest.mark.parametrize(("ended", "code"), [(COMPLETED, 0), (COMPENSATED, 1), (PARKED, 1)])
@@ -201,7 +244,7 @@ async def test_a_decision_is_about_the_record_that_is_there_now(amends, orchestr
     request = orchestrator.calls("ResolveRun")[0].request
     assert (request.resolution, request.expected_seq) == (api.RESOLUTION_SKIP, 7)
     assert (request.reason, request.actor, request.effect) == ("closed", "grace", api.EFFECT_NONE)
-    assert request.result["paymentId"] == "p-1"
+    assert json.loads(request.result_json) == {"paymentId": "p-1"}
     assert result.code == 0
 
 

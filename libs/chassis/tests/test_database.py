@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from urllib.parse import urlsplit
 
@@ -9,6 +10,7 @@ from amends_barrier import BROKEN
 from amends_chassis import database as module
 from amends_chassis.database import Database
 from amends_chassis.errors import Unavailable, refusal
+from amends_chassis.pool import SecondConnectionError
 from amends_chassis.service import Runtime, running
 from amends_embedded import Postgres
 from amends_testkit.waiting import eventually
@@ -22,6 +24,37 @@ async def database(database_url):
     await made.connect()
     yield made
     await made.close()
+
+
+@asynccontextmanager
+async def two_sessions(database):
+    """Two connections of the pool at once, each held by a task of its own."""
+    held, over = asyncio.Queue(), asyncio.Event()
+
+    async def hold() -> None:
+        async with database.transaction() as connection:
+            held.put_nowait(connection)
+            await over.wait()
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(2):
+            group.create_task(hold())
+        try:
+            yield await held.get(), await held.get()
+        finally:
+            over.set()
+
+
+async def test_a_task_that_holds_a_connection_gets_no_second_one(database):
+    async with database.transaction() as connection:
+        with pytest.raises(SecondConnectionError):
+            await database.pool.fetchval("SELECT 1")
+        with pytest.raises(SecondConnectionError):
+            async with database.transaction():
+                pass
+        child = asyncio.create_task(database.pool.fetchval("SELECT 2"))
+        assert (await connection.fetchval("SELECT 1"), await child) == (1, 2)
+    assert await database.pool.fetchval("SELECT 3") == 3
 
 
 async def test_a_transaction_is_kept_or_undone_as_a_whole(database):
@@ -55,8 +88,8 @@ async def test_a_url_that_can_never_work_is_refused_at_once():
 
 
 async def test_a_pool_that_is_used_up_is_a_refusal_in_bounded_time(database, monkeypatch):
-    monkeypatch.setattr(module, "ACQUIRE_TIMEOUT", timedelta(milliseconds=50))
-    async with database.transaction(), database.transaction():
+    async with two_sessions(database):
+        monkeypatch.setattr(module, "ACQUIRE_TIMEOUT", timedelta(milliseconds=50))
         with pytest.raises(Unavailable, match="DATABASE_BUSY"):
             async with database.transaction():
                 pass
@@ -120,7 +153,7 @@ async def test_a_busy_pool_does_not_look_like_a_database_that_is_gone(database_u
 async def test_no_connection_is_left_behind(postgres, database_url):
     made = Database(database_url, application="leaves-nothing", size=2)
     await made.connect()
-    async with made.transaction(), made.transaction():
+    async with two_sessions(made):
         pass
     await made.close()
     admin = await asyncpg.connect(postgres.admin_url)
@@ -164,7 +197,7 @@ async def test_sessions_of_a_former_primary_are_replaced_after_the_first_of_them
     await database.pool.execute("CREATE TABLE t (n integer)")
     await _read_only(admin, database_url, True)
     await database.pool.expire_connections()
-    async with database.transaction() as one, database.transaction() as other:  # both are read-only for good
+    async with two_sessions(database) as (one, other):  # both are read-only for good
         assert await one.fetchval("SHOW transaction_read_only") == await other.fetchval("SHOW transaction_read_only")
         await _read_only(admin, database_url, False)
     for number in range(4):
@@ -182,7 +215,7 @@ async def test_a_write_that_met_a_read_only_session_is_unavailable_once_and_work
 
     await _read_only(admin, database_url, True)
     await database.pool.expire_connections()
-    async with database.transaction(), database.transaction():
+    async with two_sessions(database):
         pass  # two sessions of the time when nothing could be written
     with pytest.raises(asyncpg.ReadOnlySQLTransactionError) as caught:
         await write()

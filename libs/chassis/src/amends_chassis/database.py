@@ -18,6 +18,7 @@ from amends_barrier import BROKEN, database_away
 from asyncpg.exceptions import ClientConfigurationError
 
 from amends_chassis.errors import Unavailable
+from amends_chassis.pool import OneEach
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -101,9 +102,8 @@ class Database:
         _log.info("database.connected", seconds=round(loop.time() - began, 3))
 
     async def _open_pool(self) -> "Pool":
-        return await asyncpg.create_pool(
-            min_size=1,
-            max_size=self._size,
+        return await OneEach(
+            size=self._size,
             connect=self._open,
             reset=self._cleaned,
             timeout=5.0,

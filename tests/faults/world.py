@@ -21,6 +21,7 @@ from typing import Any
 import asyncpg
 import grpc.aio
 from amends_cli import books
+from amends_saga.journal import idempotency_key
 from amends_testkit.waiting import eventually
 from google.protobuf.struct_pb2 import Struct
 
@@ -303,6 +304,10 @@ class World:
     async def expire(self) -> None:
         """The lease of dead orchestrators runs out now: told to the database instead of waited for."""
         await self.journal.execute("UPDATE process SET expires_at = clock_timestamp() - interval '1 ms'")
+
+    async def key(self, run_id: str, step: str) -> str:
+        """The idempotency key of a step's calls."""
+        return idempotency_key(run_id, step, bytes(await self.journal.fetchval("SELECT secret FROM installation")))
 
     async def row(self, order_id: str) -> Any:
         """The row of an order's run."""

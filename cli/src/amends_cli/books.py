@@ -17,7 +17,7 @@ import asyncpg
 from amends_saga.audit import Audited, Finding, Invariant, Remembered, RunFacts, audit_run, run_keys
 from amends_saga.bundle import BundleError
 from amends_saga.compiled import load_bundle
-from amends_saga.journal import RULES_VERSION
+from amends_saga.journal import RULES_VERSION, secret_for
 from amends_saga.plan import Plan
 
 PAGE = 500
@@ -38,7 +38,8 @@ _TWICE = """
 SELECT namespace, idempotency_key, array_agg(id) AS runs FROM run
 GROUP BY namespace, idempotency_key HAVING count(*) > 1
 """
-_STARTED_SINCE = "SELECT id, digest FROM run WHERE started_at >= $1"
+_INSTALLATION = "SELECT secret FROM installation"
+_STARTED_SINCE = "SELECT id, digest, rules FROM run WHERE started_at >= $1"
 _BARRIER = """
 SELECT idempotency_key, operation, request_digest IS NULL AS void, response FROM barrier WHERE idempotency_key = ANY($1)
 """
@@ -122,6 +123,7 @@ class _Auditor:
         self._plans: dict[bytes, Plan | None] = {}
         self._names: dict[str, tuple[str, str, str]] = {}
         self._partitions: set[str] = set()
+        self._secret = b""
         self._keys: dict[str, set[bytes]] = {service: set() for service in wanted.participants}
 
     async def audit(self) -> Report:
@@ -130,6 +132,7 @@ class _Auditor:
                 now: datetime = await journal.fetchval("SELECT clock_timestamp()")
                 since = EVER if self._wanted.since is None else now - self._wanted.since
                 oldest = await journal.fetchval("SELECT min(started_at) FROM run") or EVER
+                self._secret = bytes(await journal.fetchval(_INSTALLATION))
                 await self._twice(journal)
                 self._partitions = {row[0] for row in await journal.fetch(_PARTITIONS)}
                 last = UUID(int=0)
@@ -151,7 +154,7 @@ class _Auditor:
         for record in await journal.fetch(_JOURNALS, list(records)):
             records[record["run_id"]].append((record["seq"], record["fence"], record["record"]))
         plans = {row["id"]: await self._plan(journal, row["digest"]) for row in rows}
-        memory = await self._memory(plans)
+        memory = await self._memory([(row["id"], plans[row["id"]], self._key_secret(row)) for row in rows])
         for row in rows:
             state = STATES.get(row["state"], str(row["state"]))
             plan = plans[row["id"]]
@@ -169,9 +172,14 @@ class _Auditor:
                 self._found(row, [finding])
                 continue
             patience = self._wanted.lease * 2
-            audited = audit_run(plan, _facts(row, state), records[row["id"]], memory, now, patience)
+            audited = audit_run(
+                plan, _facts(row, state, self._key_secret(row)), records[row["id"]], memory, now, patience
+            )
             self._found(row, audited.findings)
             self._count(plan, audited)
+
+    def _key_secret(self, row: Any) -> bytes | None:
+        return secret_for(row["rules"], self._secret)
 
     def _found(self, row: Any, findings: Sequence[Finding]) -> None:
         names = row["namespace"], row["saga"], row["idempotency_key"]
@@ -194,11 +202,13 @@ class _Auditor:
                 self._plans[digest] = None
         return self._plans[digest]
 
-    async def _memory(self, plans: Mapping[UUID, Plan | None]) -> dict[str, dict[tuple[str, str], Remembered]]:
-        """What the participants remember of a page of runs."""
+    async def _memory(
+        self, runs: Sequence[tuple[UUID, Plan | None, bytes | None]]
+    ) -> dict[str, dict[tuple[str, str], Remembered]]:
+        """What the participants remember of a page of runs, each with its plan and the secret of its keys."""
         asked: dict[str, list[str]] = {service: [] for service in self._wanted.participants}
-        for run, plan in plans.items():
-            for key, service in run_keys(plan, str(run)).items() if plan is not None else ():
+        for run, plan, secret in runs:
+            for key, service in run_keys(plan, str(run), secret).items() if plan is not None else ():
                 if service in asked:
                     asked[service].append(key)
 
@@ -229,7 +239,8 @@ class _Auditor:
         since_then: set[str] = set()
         for row in await journal.fetch(_STARTED_SINCE, now - timedelta(minutes=1)):
             plan = await self._plan(journal, row["digest"])
-            since_then |= run_keys(plan, str(row["id"])).keys() if plan is not None else set()
+            if plan is not None:
+                since_then |= run_keys(plan, str(row["id"]), self._key_secret(row)).keys()
         for name, key in odd:
             if key not in since_then:
                 message = f"{name} has an effect under this key, and no run has it"
@@ -245,7 +256,7 @@ def _partition(run: UUID) -> str:
         return ""
 
 
-def _facts(row: Any, state: str) -> RunFacts:
+def _facts(row: Any, state: str, secret: bytes | None) -> RunFacts:
     return RunFacts(
         run_id=str(row["id"]),
         state=state,
@@ -256,6 +267,7 @@ def _facts(row: Any, state: str) -> RunFacts:
         ended=row["ended_at"] is not None,
         stalled=row["stalled_since"] is not None,
         skipped_by_person=row["skipped_by_person"],
+        secret=secret,
     )
 
 

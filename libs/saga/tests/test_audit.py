@@ -40,16 +40,19 @@ COMPENSATED: tuple[ev.Event, ...] = (
 COMPLETED: tuple[ev.Event, ...] = (START, answered(0), answered(1), answered(2), ev.Ended(True))
 
 
+SECRET = b"of this installation"
+
+
 def facts(state: str, **other: object) -> RunFacts:
     ended = state in ("COMPLETED", "COMPENSATED")
     known = {"run_id": RUN, "state": state, "fence": 1, "owned": not ended, "lease_ends": NOW, "due_at": None}
-    return RunFacts(**(known | {"ended": ended, "stalled": False, "skipped_by_person": 0} | other))  # type: ignore[arg-type]
+    return RunFacts(**(known | {"ended": ended, "stalled": False, "skipped_by_person": 0, "secret": SECRET} | other))  # type: ignore[arg-type]
 
 
 def memory(*undone_steps: str, plan: Plan = PLAN) -> dict[str, dict[tuple[str, str], Remembered]]:
     rows = {}
     for step in plan.steps:
-        key = idempotency_key(RUN, step.name)
+        key = idempotency_key(RUN, step.name, SECRET)
         rows[key, ACTION] = Remembered(False, b"r")
         if step.name in undone_steps:
             rows[key, COMPENSATION] = Remembered(False, b"r")
@@ -124,7 +127,7 @@ def test_steps_that_a_person_decided_are_excepted_and_counted():
     events: tuple[ev.Event, ...] = (*COMPLETED[:3], parked, skip, voided, ev.Ended(True))
     records = [(n, 1, encode(PLAN, ev.Recorded(n, 1, NOW, event))) for n, event in enumerate(events, 1)]
     rows = memory()
-    rows[SERVICE][idempotency_key(RUN, "c"), ACTION] = Remembered(True, None)
+    rows[SERVICE][idempotency_key(RUN, "c", SECRET), ACTION] = Remembered(True, None)
     audited = audit_run(PLAN, facts("COMPLETED", skipped_by_person=1), records, rows, NOW, PATIENCE)
     assert (audited.findings, audited.by_person) == ((), 1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
@@ -139,7 +140,7 @@ class Orchestrator:
         Raises AwayError, RefusedError.
         """
         request = runs.StartRunRequest(namespace=namespace, saga=saga, idempotency_key=key, timeline=self._timeline)
-        request.json.update(data)
+        request.json_text = json.dumps(data)
         if wait > timedelta():
             request.wait = True
             request.wait_timeout.FromTimedelta(wait)
@@ -148,14 +149,14 @@ class Orchestrator:
 
     async def run(self, run_id: str) -> Seen:
         """Return one run. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
-        return await self._seen(runs.GetRunRequest(run_id=run_id, timeline=self._timeline))
+        return await self._seen(runs.GetRunRequest(run_id=run_id))
 
     async def run_of_key(self, namespace: str, key: str) -> Seen:
         """Return the run that was started with a key. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
-        request = runs.GetRunRequest(namespace=namespace, idempotency_key=key, timeline=self._timeline)
-        return await self._seen(request)
+        return await self._seen(runs.GetRunRequest(namespace=namespace, idempotency_key=key))
 
     async def _seen(self, request: runs.GetRunRequest) -> Seen:
+        request.timeline, request.payloads = self._timeline, runs.PAYLOADS_NONE
         answer = await _answer(self._runs.GetRun(request))
         return Seen(answer.run, answer.timeline)
 

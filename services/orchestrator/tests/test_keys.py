@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from hashlib import sha256
 
 import asyncpg
 import grpc
 import pytest
 from amends_orchestrator.journal.batch import StartAnswer
 from amends_orchestrator.runner.fleet import Limits
+from amends_saga.journal import idempotency_key
 from amends_testkit.answers import Answer
 from amends_testkit.waiting import eventually
 
@@ -18,7 +20,7 @@ from amends.saga.v1 import definition_service_pb2 as dpb
 from amends.saga.v1 import run_service_pb2 as pb
 
 from .journal_helpers import Journal
-from .shop import Client, Shop, open_shop, orchestrator, state
+from .shop import EXAMPLE, Client, Shop, open_shop, orchestrator, state
 
 GIVEN = {"orderId": "o-1", "note": "leave it at the door"}
 
@@ -135,3 +137,37 @@ async def test_a_start_whose_caller_has_given_up_is_not_sent_any_more(journal: J
     assert isinstance(answers["late"], TimeoutError)
     assert isinstance(answers["timely"], StartAnswer)
     assert await connection.fetchval("SELECT array_agg(idempotency_key) FROM run") == ["timely"]
+
+
+async def test_the_key_of_a_step_cannot_be_worked_out_from_the_runs_id_and_stays_with_every_owner(
+    client: Client, shop: Shop, database_url: str, connection: asyncpg.Connection
+):
+    await client.apply_saga((EXAMPLE / "saga.yaml").read_text())
+    shop.shipping.script("Book", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="NO_SLOT"))
+    shop.payments.script("Refund", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="CLOSED"), Answer.ok())
+    run = (await client.start("k")).run
+    assert state(run) == "PARKED"
+    [charge, *_] = shop.payments.calls("Charge")
+    secret = bytes(await connection.fetchval("SELECT secret FROM installation"))
+    assert len(secret) == 32
+    assert charge.key == idempotency_key(run.run_id, "charge", secret)
+    assert charge.key != sha256(f"{run.run_id}/charge".encode()).hexdigest()
+    async with orchestrator(database_url) as other:
+        decision = pb.ResolveRunRequest(run_id=run.run_id, resolution=pb.RESOLUTION_RETRY, expected_seq=run.parked.seq)
+        decision.actor, decision.reason = "ada", "open again"
+        await other.runs.ResolveRun(decision, timeout=10)
+        assert state(await other.ended(run.run_id)) == "COMPENSATED"
+    assert {call.key for call in shop.payments.received} == {charge.key}
+
+
+async def test_a_run_of_the_time_before_the_secret_keeps_its_keys(
+    client: Client, shop: Shop, connection: asyncpg.Connection
+):
+    shop.inventory.script("Reserve", Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away"))
+    run = (await client.start("k", saga="stock", json=GIVEN, wait=False)).run
+    await shop.inventory.called("Reserve")
+    shop.inventory.script("Reserve", Answer.ok())
+    # As an orchestrator before this version has left it.
+    await connection.execute("UPDATE run SET rules = 1, fence = fence + 1, owner = NULL, due_at = now()")
+    assert state(await client.ended(run.run_id)) == "COMPLETED"
+    assert shop.inventory.received[-1].key == sha256(f"{run.run_id}/reserve".encode()).hexdigest()

@@ -276,7 +276,6 @@ def absent(kind: str, namespace: str, name: str) -> Failure:
 
 
 def _show_run(run: Any, form: Format) -> None:
-    from amends.saga.v1 import run_pb2
     from amends_cli import timeline
 
     printer = output.console()

@@ -62,6 +62,8 @@ class RunFacts:
     ended: bool
     stalled: bool
     skipped_by_person: int
+    secret: bytes | None = None
+    """What its idempotency keys are made with, see `journal.secret_for`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +103,7 @@ def audit_run(
 
     `patience` is how long a lease lasts, and a little: a run that nobody has taken over after that is lost.
     """
-    keys = run_keys(plan, facts.run_id)
+    keys = run_keys(plan, facts.run_id, facts.secret)
     found = [*_fences(facts, records)]
     try:
         entries = [decode(plan, *record) for record in records]
@@ -123,15 +125,15 @@ def audit_run(
         if rows is None:
             unread += 1
             continue
-        key = idempotency_key(facts.run_id, step.name)
+        key = idempotency_key(facts.run_id, step.name, facts.secret)
         found += _effects(plan, facts, state, index, rows.get((key, ACTION)), rows.get((key, COMPENSATION)))
     return Audited(tuple(found), keys, state.skipped_by_person, unread)
 
 
-def run_keys(plan: Plan, run_id: str) -> dict[str, str]:
+def run_keys(plan: Plan, run_id: str, secret: bytes | None) -> dict[str, str]:
     """Return the idempotency keys that a run's guarded steps use, to the service that each is for."""
     guarded = (step for step in plan.steps if step.action.kind is Kind.GUARDED)
-    return {idempotency_key(run_id, step.name): step.action.service for step in guarded}
+    return {idempotency_key(run_id, step.name, secret): step.action.service for step in guarded}
 
 
 def _of(facts: RunFacts, invariant: Invariant, message: str, step: str = "") -> Finding:

@@ -4,6 +4,7 @@ Called by the orchestrator's journal and by the tests that replay golden journal
 a journal can be read beside its definition.
 """
 
+import hmac
 from collections.abc import Callable
 from datetime import UTC, datetime
 from hashlib import sha256
@@ -17,8 +18,13 @@ from amends_saga.engine import events as ev
 from amends_saga.engine.ledger import UnreadableJournalError
 from amends_saga.plan import Plan
 
-RULES_VERSION = 1
-"""The version of the rules that a journal was written under. An owner that does not know it leaves the run alone."""
+RULES_VERSION = 2
+"""The version of the rules that a journal was written under. An owner that does not know it leaves the run alone.
+
+1: idempotency keys are a hash of the run's id and the step. 2: they are made with the installation's secret too.
+"""
+SECRET_KEYS = 2
+"""From this version of the rules on keys are made with the secret."""
 
 _CALLS = {
     ev.Call.ACTION: pb.CALL_ACTION,
@@ -45,12 +51,19 @@ _OUTCOME_OF = {value: key for key, value in _OUTCOMES.items()}
 _REASON_OF = {value: key for key, value in _REASONS.items()}
 
 
-def idempotency_key(run_id: str, step: str) -> str:
-    """Return the key that action, compensation and void of a step share: sha256, hexadecimal.
+def idempotency_key(run_id: str, step: str, secret: bytes | None) -> str:
+    """Return the key that action, compensation and void of a step share: 64 hexadecimal digits.
 
-    `run_id` is the identity that the orchestrator made, never one that a caller chose.
+    `run_id` is the identity that the orchestrator made, never one that a caller chose. `secret` is what `secret_for`
+    says of the run: who knows the run's id alone cannot work the key out.
     """
-    return sha256(f"{run_id}/{step}".encode()).hexdigest()
+    named = f"{run_id}/{step}".encode()
+    return (sha256(named).digest() if secret is None else hmac.digest(secret, named, "sha256")).hex()
+
+
+def secret_for(rules: int, secret: bytes) -> bytes | None:
+    """Return the secret of a run's keys: the installation's, None for a run of the time before there was one."""
+    return secret if rules >= SECRET_KEYS else None
 
 
 def encode(plan: Plan, entry: ev.Recorded) -> bytes:

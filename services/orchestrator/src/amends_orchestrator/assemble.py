@@ -32,6 +32,7 @@ from amends_orchestrator.journal import claims
 from amends_orchestrator.journal.connection import connector
 from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.partitions import make_partitions
+from amends_orchestrator.journal.reader import read_secret
 from amends_orchestrator.journal.writer import JournalWriter
 from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet, Limits
@@ -76,7 +77,7 @@ class Orchestrator:
         self.heartbeat = Heartbeat(self.process, name, settings.lease, connect, ids)
         self.registry = Registry(self._pool, router, self.channels)
         self.definitions = Definitions(self._pool, self.registry, self.channels, rules)
-        self.refresher = Refresher(self._pool, self.registry, self.channels, self.definitions)
+        self.refresher = Refresher(connect, self.registry, self.channels, self.definitions)
         self._wishes = Wishes(self.fleet, connect, self._resources_changed)
         self._claimer = Claimer(self.fleet, self.registry, connect, self._wishes.adopted, settings.poll)
         self._reloads = asyncio.Event()
@@ -86,6 +87,7 @@ class Orchestrator:
         gc.set_threshold(*GC_THRESHOLDS)
         async with self._pool.acquire() as connection:
             await make_partitions(connection)
+            self.fleet.hold_secret(await read_secret(connection))
         await self.heartbeat.beat(self.fleet)
         await self.registry.reload()
         runtime, most = self._runtime, self._settings.max_input_bytes

@@ -89,6 +89,7 @@ class Process:
         sender = Sender(_no_spans)
         limits = Limits(passivate_after=timedelta(seconds=1))
         self.fleet = Fleet(self.id, self.writer, router, sender, ids, self._give_back, limits)
+        self.fleet.hold_secret(b"the same for every process")
         self.heartbeat = Heartbeat(self.id, name, LEASE, self.connect, ids)
         self.claimer = Claimer(self.fleet, definitions, self.connect, _nothing_asked, POLL)
 

@@ -29,7 +29,7 @@ _ACTIONS = {
 }
 _EFFECTS = {pb.EFFECT_HAPPENED: ev.Effect.HAPPENED, pb.EFFECT_NONE: ev.Effect.NONE}
 PATIENCE = timedelta(seconds=8)
-_MARGIN = timedelta(milliseconds=200)
+_MARGIN = timedelta(milliseconds=500)
 
 
 class Deciding:

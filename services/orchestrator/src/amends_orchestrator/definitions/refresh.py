@@ -20,6 +20,7 @@ from amends_orchestrator.definitions.apply import Definitions
 from amends_orchestrator.definitions.contracts import contract_of
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
 from amends_orchestrator.definitions.store import ParticipantRow, SagaRow
+from amends_orchestrator.journal.connection import Connect
 
 CONTRACT_CHANGED = "contracts.changed"
 CONTRACT_UNREADABLE = "contracts.unreadable"
@@ -32,8 +33,8 @@ log = structlog.get_logger(__name__)
 class Refresher:
     """Keeps contracts fresh."""
 
-    def __init__(self, pool: Any, registry: Registry, channels: Channels, definitions: Definitions) -> None:
-        self._pool = pool
+    def __init__(self, connect: Connect, registry: Registry, channels: Channels, definitions: Definitions) -> None:
+        self._connect = connect
         self._registry = registry
         self._channels = channels
         self._definitions = definitions
@@ -45,19 +46,22 @@ class Refresher:
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Refreshes once, unless another replica is at it."""
-        async with self._pool.acquire() as connection:
+        """Refreshes once, unless another replica is at it.
+
+        The lock has a connection beside the pool: services are called meanwhile, and may take their time.
+        """
+        connection = await self._connect()
+        try:
             if not await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", _LOCK):
                 return
-            try:
-                await self._registry.reload()
-                for known in self._registry.participants:
-                    await self._refresh_one(connection, known)
-                await self._registry.reload()
-                for saga in list(self._registry.sagas.values()):
-                    await self._look_again(connection, saga)
-            finally:
-                await connection.execute("SELECT pg_advisory_unlock(hashtext($1))", _LOCK)
+            await self._registry.reload()
+            for known in self._registry.participants:
+                await self._refresh_one(connection, known)
+            await self._registry.reload()
+            for saga in list(self._registry.sagas.values()):
+                await self._look_again(connection, saga)
+        finally:
+            await connection.close()  # and with it the lock
 
     async def _refresh_one(self, connection: Any, known: KnownParticipant) -> None:
         row = known.row

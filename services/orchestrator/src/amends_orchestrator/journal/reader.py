@@ -23,6 +23,7 @@ _RUN = f"SELECT {COLUMNS} FROM run WHERE id = $1"  # noqa: S608 - column names o
 _RUN_BY_KEY = f"SELECT {COLUMNS} FROM run WHERE namespace = $1 AND idempotency_key = $2"  # noqa: S608
 _JOURNAL = "SELECT seq, fence, record FROM journal WHERE run_id = $1 AND seq > $2 ORDER BY seq LIMIT $3"
 _JOURNALS = "SELECT run_id, seq, fence, record FROM journal WHERE run_id = ANY($1) ORDER BY run_id, seq"
+_INSTALLATION = "SELECT secret FROM installation"
 _LAST = """
 SELECT asked.id, last.seq FROM unnest($1::uuid[]) AS asked (id),
     LATERAL (SELECT seq FROM journal WHERE run_id = asked.id ORDER BY seq DESC LIMIT 1) AS last
@@ -55,6 +56,11 @@ def run_row(row: asyncpg.Record) -> RunRow:
         stalled_since=row["stalled_since"],
         next_attempt_at=row["next_attempt_at"],
     )
+
+
+async def read_secret(database: Queries) -> bytes:
+    """What the idempotency keys of this installation's runs are made with; made once, by a migration."""
+    return bytes(await database.fetchval(_INSTALLATION))
 
 
 async def read_run(database: Queries, run_id: UUID) -> RunRow | None:

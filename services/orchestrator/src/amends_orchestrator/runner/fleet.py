@@ -19,7 +19,7 @@ import structlog
 from amends_saga.engine import RunState, initial, replay, start
 from amends_saga.engine import events as ev
 from amends_saga.engine.ledger import UnreadableJournalError
-from amends_saga.journal import RULES_VERSION, decode, encode
+from amends_saga.journal import RULES_VERSION, decode, encode, secret_for
 
 from amends_orchestrator.calls.metadata import Metadata
 from amends_orchestrator.calls.ports import Answer
@@ -113,6 +113,18 @@ class Fleet:
         self._empty = asyncio.Event()
         self._empty.set()
         self._lease_until = 0.0
+        self._secret: bytes | None = None
+
+    @property
+    def secret(self) -> bytes:
+        """What idempotency keys are made with. Raises RuntimeError before `hold_secret`: no run begins without it."""
+        if self._secret is None:
+            raise RuntimeError("the installation's secret has not been read yet")
+        return self._secret
+
+    def hold_secret(self, secret: bytes) -> None:
+        """Makes keys with the secret of the installation from now on."""
+        self._secret = secret
 
     # ------------------------------------------------------------ the ground that runs stand on
 
@@ -285,14 +297,16 @@ class Fleet:
 
     def _new(self, definition: Definition, namespace: str, traceparent: str) -> LiveRun:
         run_id = self._ids.next()
-        info = RunInfo(run_id, namespace, definition.plan.saga, traceparent)
+        secret = secret_for(RULES_VERSION, self.secret)
+        info = RunInfo(run_id, namespace, definition.plan.saga, traceparent, secret)
         return LiveRun(self, definition, info, initial(definition.plan, info.name))
 
     def adopt(self, definition: Definition, claimed: Claimed) -> LiveRun:
         """Drives a run whose claim has committed. Raises UnreadableJournalError."""
         row = claimed.run
         state = restore(definition, claimed)
-        info = RunInfo(row.id, row.namespace, row.saga, row.traceparent)
+        secret = secret_for(row.rules, self.secret)
+        info = RunInfo(row.id, row.namespace, row.saga, row.traceparent, secret)
         before = self.runs.get(row.id)
         if before is not None:  # we lost it and took it again before the journal could tell
             before.leave()

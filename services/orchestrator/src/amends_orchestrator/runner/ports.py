@@ -29,9 +29,11 @@ class Definition(Expressions, Protocol):
 class RunInfo:
     """What a run is, as long as it lives. Keys are worked out once: every call needs them."""
 
-    __slots__ = ("_keys", "id", "name", "namespace", "saga", "traceparent")
+    __slots__ = ("_keys", "_secret", "id", "name", "namespace", "saga", "traceparent")
 
-    def __init__(self, run_id: UUID, namespace: str, saga: str, traceparent: str) -> None:
+    def __init__(self, run_id: UUID, namespace: str, saga: str, traceparent: str, secret: bytes | None) -> None:
+        """`secret` is what its keys are made with, see `amends_saga.journal.secret_for`."""
+        self._secret = secret
         self.id = run_id
         self.name = str(run_id)
         self.namespace = namespace
@@ -43,7 +45,7 @@ class RunInfo:
         """The idempotency key of a step's calls."""
         key = self._keys.get(step)
         if key is None:
-            key = self._keys[step] = idempotency_key(self.name, step)
+            key = self._keys[step] = idempotency_key(self.name, step, self._secret)
         return key
 
 

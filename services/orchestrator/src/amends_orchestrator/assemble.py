@@ -79,7 +79,7 @@ class Orchestrator:
         self.definitions = Definitions(self._pool, self.registry, self.channels, rules)
         self.refresher = Refresher(connect, self.registry, self.channels, self.definitions)
         self._wishes = Wishes(self.fleet, connect, self._resources_changed)
-        self._claimer = Claimer(self.fleet, self.registry, connect, self._wishes.adopted, settings.poll)
+        self._claimer = Claimer(self.fleet, self.registry, connect, self._wishes, settings.poll)
         self._reloads = asyncio.Event()
 
     async def start(self) -> None:

@@ -4,7 +4,7 @@ It can be paused for longer than its lease, killed, and let go of its runs as at
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from random import Random
@@ -91,7 +91,7 @@ class Process:
         self.fleet = Fleet(self.id, self.writer, router, sender, ids, self._give_back, limits)
         self.fleet.hold_secret(b"the same for every process")
         self.heartbeat = Heartbeat(self.id, name, LEASE, self.connect, ids)
-        self.claimer = Claimer(self.fleet, definitions, self.connect, _nothing_asked, POLL)
+        self.claimer = Claimer(self.fleet, definitions, self.connect, Nobody(), POLL)
 
     async def gate(self) -> None:
         """Wait while the process is paused."""
@@ -164,5 +164,12 @@ def _no_spans(name: str, traceparent: str, attributes: dict[str, str]) -> Abstra
     return nullcontext()
 
 
-def _nothing_asked(connection: Any, runs: list[LiveRun]) -> Coroutine[Any, Any, None]:
-    return asyncio.sleep(0)
+class Nobody:
+    """Asks nothing of runs through the database."""
+
+    async def asked(self, connection: Any, runs: list[UUID]) -> dict[UUID, Any]:
+        """Nothing."""
+        return {}
+
+    async def adopted(self, connection: Any, runs: list[LiveRun]) -> None:
+        """Nothing to answer."""

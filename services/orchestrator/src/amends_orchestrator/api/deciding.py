@@ -95,7 +95,8 @@ class Deciding:
             row = await self._views.row(run_id)
             if row.state.ended or row.state is State.PARKED:
                 return _of_resting(row, kind)
-            live = await self._claimer.take_one(run_id) if row.owner is None else None
+            asked = ev.CancelAsked(actor, reason) if kind is Kind.CANCEL else None
+            live = await self._claimer.take_one(run_id, asked) if row.owner is None else None
         if live is not None:
             reply = await wish(self._fleet, live, kind, actor, reason, within)
             if reply is not None:

@@ -25,7 +25,7 @@ from amends_orchestrator.api.payloads import ROOM, Form, Payloads
 from amends_orchestrator.definitions.registry import Registry
 from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.reader import read_journal, read_journals, read_run, read_run_by_key
-from amends_orchestrator.journal.records import RunRow, State, StoredRecord
+from amends_orchestrator.journal.records import RunRow, StoredRecord
 from amends_orchestrator.runner.claimer import DefinitionError
 from amends_orchestrator.runner.fleet import Fleet
 
@@ -112,7 +112,7 @@ class Views:
     async def with_timeline(self, row: RunRow, length: int, form: Form = Form.NONE) -> tuple[pb.Run, list[pb.RunEvent]]:
         """One run and the last `length` records of its journal, both as they stand durably."""
         run, timeline = await self._shown(row, await read_journal(self.pool, row.id), length, form)
-        if not row.state.ended and row.state is not State.PARKED:
+        if not row.state.ended:
             add_wishes(run, await requests.open_of(self.pool, row.id))
         return run, timeline
 

@@ -32,6 +32,10 @@ _OPEN_OF_RUN = """
 SELECT kind, actor, reason, asked_at FROM run_request WHERE run_id = $1 AND accepted IS NULL
 ORDER BY id DESC LIMIT 10
 """
+_CANCELS = """
+SELECT DISTINCT ON (run_id) id, run_id, actor, reason FROM run_request
+WHERE run_id = ANY($1) AND accepted IS NULL AND kind = 'cancel' ORDER BY run_id, id
+"""
 _ANSWER = "UPDATE run_request SET accepted = $2, answer = $3 WHERE id = $1 AND accepted IS NULL"
 _READ = "SELECT accepted, answer FROM run_request WHERE id = $1"
 
@@ -95,6 +99,12 @@ async def open_requests(database: Queries, process: UUID) -> list[Request]:
     """What people ask of the runs that a process owns, oldest first."""
     rows: Sequence[Any] = await database.fetch(_OPEN, process)
     return [Request(row[0], row[1], Kind(row[2]), row[3], row[4]) for row in rows]
+
+
+async def cancels_of(database: Queries, runs: Sequence[UUID]) -> dict[UUID, Request]:
+    """Return the first cancel that nobody has answered of each of these runs that has one."""
+    rows: Sequence[Any] = await database.fetch(_CANCELS, runs)
+    return {row[1]: Request(row[0], row[1], Kind.CANCEL, row[2], row[3]) for row in rows}
 
 
 async def open_of(database: Queries, run_id: UUID) -> list[Asked]:

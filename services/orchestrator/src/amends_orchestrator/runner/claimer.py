@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 from uuid import UUID
 
 import asyncpg
 import structlog
+from amends_saga.engine import events as ev
 from amends_saga.engine.ledger import UnreadableJournalError
 from amends_saga.journal import RULES_VERSION
 
@@ -46,11 +48,15 @@ class DefinitionError(Exception):
     """A definition that is not there, or that this version cannot read. For people."""
 
 
-class Adopted(Protocol):
-    """Told of runs that were just taken, with what people asked of them meanwhile."""
+class People(Protocol):
+    """What people asked of runs before they were taken."""
 
-    async def __call__(self, connection: asyncpg.Connection[Any], runs: list[LiveRun]) -> None:
-        """May tell the runs signals."""
+    async def asked(self, connection: asyncpg.Connection[Any], runs: list[UUID]) -> Mapping[UUID, ev.Signal]:
+        """Returns what runs that are about to be driven have to hear first."""
+        ...
+
+    async def adopted(self, connection: asyncpg.Connection[Any], runs: list[LiveRun]) -> None:
+        """Answers what was asked of runs that are driven now."""
         ...
 
 
@@ -58,12 +64,12 @@ class Claimer:
     """Takes runs for one process."""
 
     def __init__(
-        self, fleet: Fleet, definitions: Definitions, connect: Connect, adopted: Adopted, poll: timedelta
+        self, fleet: Fleet, definitions: Definitions, connect: Connect, people: People, poll: timedelta
     ) -> None:
         self._fleet = fleet
         self._definitions = definitions
         self._connect = connect
-        self._adopted = adopted
+        self._people = people
         self._poll = poll
         self._connection: asyncpg.Connection[Any] | None = None
         self._adrift: dict[UUID, int] = {}
@@ -85,13 +91,16 @@ class Claimer:
         """Gives the connection up."""
         self._drop()
 
-    async def take_one(self, run_id: UUID) -> LiveRun | None:
-        """Takes one run now, because somebody asks something of it; None when it is not to be had."""
+    async def take_one(self, run_id: UUID, asked: ev.Signal | None = None) -> LiveRun | None:
+        """Takes one run now, because somebody asks something of it; None when it is not to be had.
+
+        `asked` is what it hears before it does anything.
+        """
         async with self._borrowed() as connection:
             row = await claims.claim_one(connection, self._fleet.process, run_id, rules=RULES_VERSION)
             if row is None:
                 return None
-            runs = await self._adopt(connection, [row])
+            runs = await self._adopt(connection, [row], asked)
             return runs[0] if runs else None
 
     async def _round(self) -> timedelta:
@@ -129,21 +138,26 @@ class Claimer:
                 await claims.give_back(connection, run, fence, timedelta(), "", "")
         self._adrift = adrift
 
-    async def _adopt(self, connection: asyncpg.Connection[Any], rows: list[RunRow]) -> list[LiveRun]:
+    async def _adopt(
+        self, connection: asyncpg.Connection[Any], rows: list[RunRow], asked: ev.Signal | None = None
+    ) -> list[LiveRun]:
         RUNS_CLAIMED.inc(len(rows))
         adopted: list[LiveRun] = []
+        before = await self._people.asked(connection, [row.id for row in rows])
         for claimed in await claims.load(connection, rows):
-            run = await self._adopt_one(connection, claimed)
+            run = await self._adopt_one(connection, claimed, before.get(claimed.run.id, asked))
             if run is not None:
                 adopted.append(run)
-        await self._adopted(connection, adopted)
+        await self._people.adopted(connection, adopted)
         return adopted
 
-    async def _adopt_one(self, connection: asyncpg.Connection[Any], claimed: Claimed) -> LiveRun | None:
+    async def _adopt_one(
+        self, connection: asyncpg.Connection[Any], claimed: Claimed, asked: ev.Signal | None
+    ) -> LiveRun | None:
         row = claimed.run
         try:
             definition = await self._definitions.pinned(row.digest)
-            return self._fleet.adopt(definition, claimed)
+            return self._fleet.adopt(definition, claimed, asked)
         except (UnreadableJournalError, DefinitionError) as error:
             log.error(RUN_UNREADABLE, run_id=str(row.id), error=str(error))
             await claims.give_back(connection, row.id, row.fence, GIVE_BACK_AFTER, "UNREADABLE", str(error)[:500])

@@ -301,8 +301,11 @@ class Fleet:
         info = RunInfo(run_id, namespace, definition.plan.saga, traceparent, secret)
         return LiveRun(self, definition, info, initial(definition.plan, info.name))
 
-    def adopt(self, definition: Definition, claimed: Claimed) -> LiveRun:
-        """Drives a run whose claim has committed. Raises UnreadableJournalError."""
+    def adopt(self, definition: Definition, claimed: Claimed, asked: ev.Signal | None = None) -> LiveRun:
+        """Drives a run whose claim has committed. Raises UnreadableJournalError.
+
+        `asked` is what people want of it: it hears that before it does anything, lest it passes its pivot first.
+        """
         row = claimed.run
         state = restore(definition, claimed)
         secret = secret_for(row.rules, self.secret)
@@ -313,6 +316,8 @@ class Fleet:
             self._forget(row.id)
         run = LiveRun(self, definition, info, state, shown_stalled=row.stalled_since is not None)
         self._keep(run)
+        if asked is not None:
+            run.tell(asked)
         run.tell(ev.ReleaseRequested() if self.draining else None)
         return run
 

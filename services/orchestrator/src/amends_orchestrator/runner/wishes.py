@@ -10,6 +10,7 @@ import asyncio
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
+from uuid import UUID
 
 import asyncpg
 import structlog
@@ -123,6 +124,11 @@ class Wishes:
             if request.id not in self._busy:
                 self._busy.add(request.id)
                 self._fleet.spawn(self._serve(request))
+
+    async def asked(self, connection: asyncpg.Connection[Any], runs: list[UUID]) -> dict[UUID, ev.Signal]:
+        """The cancels that nobody has answered, of runs that were just taken and are not driven yet."""
+        cancels = await requests.cancels_of(connection, runs)
+        return {run: ev.CancelAsked(request.actor, request.reason) for run, request in cancels.items()}
 
     async def adopted(self, connection: asyncpg.Connection[Any], runs: list[LiveRun]) -> None:
         """Runs were just taken: what was asked of them before is answered now."""

@@ -83,7 +83,7 @@ async def test_the_same_start_is_answered_with_its_run_whatever_became_of_the_sa
 
 
 async def test_a_run_under_way_is_found_and_waited_for_after_its_saga_was_deleted(client: Client, shop: Shop):
-    shop.inventory.script("Reserve", Answer.ok().after(timedelta(milliseconds=500)))
+    shop.inventory.script("Reserve", Answer.ok().after(timedelta(milliseconds=200)))
     first = await client.start("k", saga="stock", json=GIVEN, wait=False)
     await client.definitions.DeleteSaga(dpb.DeleteSagaRequest(namespace="shop", name="stock"))
     again = await client.start("k", saga="stock", json=GIVEN)

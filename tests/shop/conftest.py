@@ -69,6 +69,7 @@ class Wire(run_service_pb2_grpc.RunServiceServicer):
         await context.abort(grpc.StatusCode.UNIMPLEMENTED, "")
 
     WatchRun: Any = ListRuns
+    ReadPayload: Any = ListRuns
     ResolveRun = CancelRun = ListRuns
 
     async def _pass_on(self, method: Any, request: Any, context: Any) -> Any:

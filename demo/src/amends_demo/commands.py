@@ -33,7 +33,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", choices=("demo", "up", "down", "status", "logs", "audit", "serve"))
     parser.add_argument("names", nargs="*", help="for logs: only of these processes")
     parser.add_argument("--place", type=Path, help="folder of data, logs and ports: .amends, for demo .amends/demo")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     place, console = Place(options.place or HOME), Console(highlight=False)
     try:
         if options.command == "demo":
@@ -189,4 +189,4 @@ def _table(processes: dict[str, dict[str, Any]], alive: dict[str, bool], width: 
 def _needed(titles: list[str], rows: Iterable[Mapping[str, str]]) -> int:
     """Return how many columns of a terminal the columns of a table take."""
     widths = [max(len(title), *(Text.from_markup(row[title]).cell_len for row in rows)) for title in titles]
-    return sum(widths) + len(widths) - 1
+    return sum(widths) + 2 * (len(widths) - 1)

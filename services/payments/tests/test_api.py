@@ -66,6 +66,15 @@ async def test_a_refund_whose_charge_is_not_remembered_is_refused(service, call)
     assert refusal_of(error.value) == ("FAILED_PRECONDITION", "ACTION_UNKNOWN")
 
 
+async def test_a_person_gives_the_money_of_a_charge_back_once_outside_of_its_saga(service, call):
+    await service.Charge(charge(), metadata=call("k-1"))
+    refunds = {(await service.Refund(pb.RefundRequest(order_id="o-1"))).refund_id for _ in range(2)}
+    assert len(refunds) == 1
+    assert await merchant(service) == 0
+    await service.Refund(pb.RefundRequest(order_id="o-1"), metadata=call("k-1", "compensation", "ok"))
+    assert await merchant(service) == 0
+
+
 async def test_a_voided_charge_never_happens(service, call):
     await service.Charge(charge(), metadata=call("k-1", "void"))
     with pytest.raises(grpc.aio.AioRpcError) as error:

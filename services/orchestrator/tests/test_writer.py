@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections.abc import Callable
+from datetime import timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+from amends_chassis.database import Database
+from amends_orchestrator.journal import writer as writer_module
 from amends_orchestrator.journal.batch import StartAnswer
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.reader import read_journal, read_run
 from amends_orchestrator.journal.records import Change, Refusal, State
 from amends_orchestrator.journal.tail import Tail
+from amends_orchestrator.journal.writer import JournalWriter
 from amends_testkit.waiting import eventually
 
 from .journal_helpers import Heard, Journal, heard
@@ -225,3 +231,61 @@ async def test_a_start_whose_key_became_free_meanwhile_is_written_without_waitin
     journal.writer.start(second, answers.append)
     await eventually(lambda: len(answers) == 2)
     assert answers[1] == StartAnswer(True, second.id, second.payload)
+
+
+async def test_no_row_that_was_queued_behind_a_refused_one_is_written(
+    journal: Journal, connection: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+):
+    """They are in later statements than the bad one, and their fence still fits: only their tail says no."""
+    monkeypatch.setattr(writer_module, "MAXIMUM_ROWS", 2)
+    bad, kept = await journal.run(), await journal.run()
+    journal.append(bad, 2, change=Change(State.RUNNING, message="no\x00text"))
+    journal.append(bad, 3, 4, 5, 6, 7)
+    journal.append(kept, 2, 3, 4)
+    assert await journal.refused(bad) is Refusal.BAD_ROW
+    await journal.durable(kept, 4)
+    await journal.writer.flushed()
+    assert [record.seq for record in await read_journal(connection, bad.id)] == [1]
+
+
+async def test_pauses_grow_and_differ_while_the_journal_is_away(connect: Connect, process):
+    """Replicas that lost the database together must not knock in step."""
+    noted: list[tuple[int, float]] = []
+
+    class Noting:
+        def delay(self, attempt: int, uniform: Callable[[], float]) -> timedelta:
+            noted.append((attempt, uniform()))
+            return timedelta()
+
+    async def away() -> asyncpg.Connection:
+        if len(noted) < 5:
+            raise ConnectionRefusedError("gone")
+        return await connect()
+
+    writer = JournalWriter(away, backoff=Noting())  # type: ignore[arg-type]
+    writing = asyncio.create_task(writer.run())
+    answered = asyncio.Event()
+    journal = Journal(connect, process)
+    writer.start(journal.new("k"), lambda _: answered.set())
+    await asyncio.wait_for(answered.wait(), 10)
+    writing.cancel()
+    await asyncio.gather(writing, return_exceptions=True)
+    assert [attempt for attempt, _ in noted] == [1, 2, 3, 4, 5]
+    assert len({drawn for _, drawn in noted}) == 5
+
+
+async def test_commits_are_flushed_whatever_the_databases_default_is(journal_url: str, connect: Connect):
+    name = urlsplit(journal_url).path.removeprefix("/")
+    connection = await connect()
+    await connection.execute(f"ALTER DATABASE {name} SET synchronous_commit = off")
+    await connection.close()
+    plain = await asyncpg.connect(journal_url)
+    assert await plain.fetchval("SHOW synchronous_commit") == "off"
+    await plain.close()
+    database = Database(journal_url)  # decisions of people, and what participants commit, go by the pool
+    await database.connect()
+    connection = await connect()
+    assert await connection.fetchval("SHOW synchronous_commit") == "on"
+    assert await database.pool.fetchval("SHOW synchronous_commit") == "on"
+    await connection.close()
+    await database.close()

@@ -13,6 +13,7 @@ import asyncpg
 import grpc
 import pytest
 from amends_chassis.errors import ResourceExhausted
+from amends_chassis.text import UNSAFE
 from amends_orchestrator.api.watching import Watching
 from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.requests import Kind, Reply
@@ -207,6 +208,18 @@ async def test_json_is_taken_as_text_with_exact_integers_and_refused_in_words(da
                 await client.runs.StartRun(wrong)
             assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
             assert says in (refused.value.details() or "")
+
+
+async def test_what_a_participant_says_is_kept_as_one_line_that_does_nothing(database_url: str, shop: Shop):
+    said = "no slot\x1b]0;title\x07\n7 ended COMPLETED\u202e\0"
+    shop.shipping.script("Book", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="NO_SLOT", text=said))
+    async with orchestrator(database_url) as client:
+        await client.apply(shop)
+        run = (await client.start("k")).run
+        assert state(run) == "COMPENSATED"
+        shown = [run.message, *(event.message for event in await client.timeline(run.run_id))]
+        assert any("no slot\\x1b]0;title\\x07\\n7 ended" in text for text in shown)
+        assert not any(UNSAFE.search(text) for text in shown)
 
 
 async def test_who_and_why_are_one_line_that_a_terminal_shows_as_it_is(database_url: str):

@@ -5,11 +5,11 @@ Called by each method first. Whatever is wrong is INVALID_ARGUMENT with the fiel
 
 from __future__ import annotations
 
-import unicodedata
 from datetime import timedelta
 from typing import Any
 
 from amends_chassis.errors import InvalidArgument
+from amends_chassis.text import UNSAFE
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
@@ -20,7 +20,6 @@ LONGEST_DURATION = timedelta(days=3_652_500)
 _PAYLOADS = frozenset({"text", "json_text", "result_json"})
 """Texts that are read by a parser, which says itself what it does not take."""
 _LONG = {"actor": LONGEST_TEXT, "reason": LONGEST_TEXT, "source": LONGEST_TEXT}
-_BIDI = frozenset("\u061c\u200e\u200f\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
 
 def check_request(request: Message, path: str = "") -> None:
@@ -47,9 +46,9 @@ def check_said(field: str, text: str) -> None:
     """Raises InvalidArgument unless a person said something that a terminal shows as it is, in one line."""
     if not text.strip():
         raise InvalidArgument(f"{field.upper()}_REQUIRED", f"Say {field}: it is kept in the journal.")
-    for character in text:
-        if character in _BIDI or unicodedata.category(character) in ("Cc", "Zl", "Zp"):
-            raise _invalid(field, f"{field} holds the control character U+{ord(character):04X}; write it in one line.")
+    found = UNSAFE.search(text)
+    if found is not None:
+        raise _invalid(field, f"{field} holds the control character U+{ord(found[0]):04X}; write it in one line.")
 
 
 def duration_of(field: str, value: Duration) -> timedelta:

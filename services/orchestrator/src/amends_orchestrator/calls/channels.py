@@ -14,6 +14,7 @@ from typing import Any
 import grpc.aio
 from amends_chassis.dial import dial
 from amends_chassis.pushback import asked_pause
+from amends_chassis.text import escape
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
 
@@ -94,13 +95,13 @@ def _failed(error: grpc.aio.AioRpcError) -> Answer:
         if key == _DETAILS:
             reason, domain = _error_info(value)
     code: int = error.code().value[0]
-    # Text columns take no NUL, and nobody reads more than this.
+    # What others say is cleaned here, where it enters: the journal, events, pages and terminals show it as it is.
     details = error.details() or ""
-    message = details.replace("\0", " ")[:_LONGEST_MESSAGE]
+    message = escape(details[:_LONGEST_MESSAGE])[:_LONGEST_MESSAGE]
     if code == _RESOURCE_EXHAUSTED and any(text in details for text in _ANSWER_TOO_LARGE):
         return Answer(code, message=f"the answer is larger than AMENDS_MAX_MESSAGE_BYTES: {message}", too_large=True)
     pause = asked_pause(trailing)
-    return Answer(code, b"", message, reason[:100].replace("\0", " "), domain, _ours(trailing), pause=pause)
+    return Answer(code, b"", message, escape(reason[:100]), domain, _ours(trailing), pause=pause)
 
 
 def _ours(trailing: Any) -> dict[str, str]:

@@ -73,6 +73,7 @@ def _values(field: FieldDescriptor) -> Iterator[tuple[str, Any]]:
         yield repr(value)[:20], [value] * 20_000 if field.is_repeated else value
     if field.is_repeated and field.message_type is not None:
         yield "many", 300
+        yield "a great many", 200_000
 
 
 def _set(message: Any, field: FieldDescriptor, value: Any) -> None:

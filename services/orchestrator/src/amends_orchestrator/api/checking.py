@@ -5,41 +5,82 @@ Called by each method first. Whatever is wrong is INVALID_ARGUMENT with the fiel
 
 from __future__ import annotations
 
+from collections.abc import Sized
+from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any
+from functools import cache
+from typing import Any, cast
 
 from amends_chassis.errors import InvalidArgument
 from amends_chassis.text import UNSAFE
-from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.duration_pb2 import Duration
 from google.protobuf.message import Message
 
 LONGEST_NAME = 255
 LONGEST_TEXT = 1000
+MOST_ITEMS = 1000
 LONGEST_DURATION = timedelta(days=3_652_500)
 _PAYLOADS = frozenset({"text", "json_text", "result_json"})
 """Texts that are read by a parser, which says itself what it does not take."""
 _LONG = {"actor": LONGEST_TEXT, "reason": LONGEST_TEXT, "source": LONGEST_TEXT}
 
 
+@dataclass(frozen=True, slots=True)
+class _Shape:
+    """What there is to look at in a message: its texts with their longest length, and the messages in it."""
+
+    texts: tuple[tuple[str, int], ...]
+    lists_of_texts: tuple[tuple[str, int], ...]
+    messages: tuple[str, ...]
+    lists_of_messages: tuple[str, ...]
+
+
+@cache
+def _shape(descriptor: Descriptor) -> _Shape:
+    texts, messages = [], []
+    for field in descriptor.fields:
+        if field.message_type is not None and not field.message_type.full_name.startswith("google.protobuf."):
+            messages.append(field)
+        elif field.type == FieldDescriptor.TYPE_STRING and field.name not in _PAYLOADS:
+            texts.append(field)
+    longest = {field.name: _LONG.get(field.name, LONGEST_NAME) for field in texts}
+    return _Shape(
+        tuple((field.name, longest[field.name]) for field in texts if not field.is_repeated),
+        tuple((field.name, longest[field.name]) for field in texts if field.is_repeated),
+        tuple(field.name for field in messages if not field.is_repeated),
+        tuple(field.name for field in messages if field.is_repeated),
+    )
+
+
 def check_request(request: Message, path: str = "") -> None:
     """Raises InvalidArgument for a text that no column can hold, or that is longer than any name."""
-    for field, value in request.ListFields():
-        here = f"{path}{field.name}"
-        if field.message_type is not None:
-            if not field.message_type.full_name.startswith("google.protobuf."):
-                for i, item in enumerate(value) if field.is_repeated else ((None, value),):
-                    check_request(item, f"{here}." if i is None else f"{here}[{i}].")
-        elif field.type == FieldDescriptor.TYPE_STRING and field.name not in _PAYLOADS:
-            for text in value if field.is_repeated else (value,):
-                _check_text(here, text, _LONG.get(field.name, LONGEST_NAME))
+    shape = _shape(cast(Descriptor, request.DESCRIPTOR))
+    for name, longest in shape.texts:
+        _check_text(path, name, getattr(request, name), longest)
+    for name, longest in shape.lists_of_texts:
+        for text in _counted(path, name, getattr(request, name)):
+            _check_text(path, name, text, longest)
+    for name in shape.messages:
+        if request.HasField(name):
+            check_request(getattr(request, name), f"{path}{name}.")
+    for name in shape.lists_of_messages:
+        for i, item in enumerate(_counted(path, name, getattr(request, name))):
+            check_request(item, f"{path}{name}[{i}].")
 
 
-def _check_text(path: str, text: str, longest: int) -> None:
+def _counted(path: str, name: str, items: Sized) -> Any:
+    """The list, once it is known to be short enough to be walked."""
+    if len(items) > MOST_ITEMS:
+        raise _invalid(path + name, f"{path}{name} takes at most {MOST_ITEMS:,} entries, not {len(items):,}.")
+    return items
+
+
+def _check_text(path: str, name: str, text: str, longest: int) -> None:
     if len(text) > longest:
-        raise _invalid(path, f"{path} takes at most {longest} characters, not {len(text):,}.")
+        raise _invalid(path + name, f"{path}{name} takes at most {longest} characters, not {len(text):,}.")
     if "\0" in text:
-        raise _invalid(path, f"{path} holds the character NUL.")
+        raise _invalid(path + name, f"{path}{name} holds the character NUL.")
 
 
 def check_said(field: str, text: str) -> None:

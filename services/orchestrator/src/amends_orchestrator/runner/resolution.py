@@ -55,7 +55,8 @@ class Decision:
 
 async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUID, decision: Decision) -> LiveRun:
     """Takes the decision and drives the run on. Raises ResolutionRefused, and what `claimer.Definitions` does."""
-    known = await read_run(pool, run_id)
+    async with pool.acquire() as connection:
+        known = await read_run(connection, run_id)
     if known is None:
         raise ResolutionRefused("RUN_UNKNOWN", f"there is no run {run_id}")
     # Before the transaction: a task that holds a connection never waits for another one. The digest never changes.

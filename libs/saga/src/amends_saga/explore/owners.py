@@ -320,7 +320,7 @@ intent is older than what a person said of it."""
 
 
 def _canonical(state: RunState, queued: int) -> RunState:
-    """Return the state with as few sequence numbers as rules tell apart, and without times that none reads here."""
+    """Return the state with as few sequence numbers as rules tell apart, and without what only people read."""
     durable = state.durable
     top = ON_DISK if durable else 0
 
@@ -353,6 +353,7 @@ def _canonical_step(step: StepRun, to: Callable[[int], int]) -> StepRun:
         seq=to(step.seq),
         forced=to(step.forced),
         calls=0,
+        refused=False,
         since=NOW if step.since else None,
         retry_at=HELD if step.retry_at == HELD else None,
         give_up_at=None,

@@ -81,6 +81,18 @@ async def test_a_rejected_pivot_is_voided_before_anything_is_undone(client: Clie
     assert sorted(undone) == ["Charge", "Refund", "Release", "Reserve"]
 
 
+async def test_a_pivot_that_never_answered_is_not_said_to_be_rejected_and_each_of_its_calls_is_counted(
+    client: Client, shop: Shop
+):
+    shop.shipping.script("Book", Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away"))
+    run = (await client.start("k")).run
+    assert run.message == "COMPENSATED: ship did not answer: away"
+    [ship] = [step for step in run.steps if step.name == "ship"]
+    calls = [call for call in shop.shipping.calls("Book") if call.operation == "action"]
+    assert (states(run)["ship"], ship.attempts) == ("VOIDED", len(calls))
+    assert len(calls) == 3, "as often as its policy allows"
+
+
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
 async def test_a_lost_answer_is_asked_for_again_with_the_same_key(client: Client, shop: Shop, code: grpc.StatusCode):
     """CANCELLED comes of a server that stops: it is no reason to give up."""

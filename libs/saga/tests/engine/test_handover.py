@@ -106,6 +106,16 @@ def test_a_call_that_is_held_back_has_waited_since_the_record_before_whoever_own
     assert stalled_since(second.plan, second.state, began + timedelta(seconds=31)) == (1, began)
 
 
+def test_a_call_that_fails_after_it_was_held_back_has_waited_since_then_whoever_owned_the_run() -> None:
+    first = ByHand.ready(shape("P>g", stalled_after=timedelta(seconds=30))).settle().ok("a").settle()
+    began = first.now
+    first.refused("b", HOUR).release().settle()
+    first.now += timedelta(seconds=40)
+    second = first.successor().unknown("b")
+    assert stalled_since(second.plan, second.state, second.now) == (1, began)
+    assert second.settle().successor().state.steps[1].since == began
+
+
 def test_after_a_clean_hand_over_only_what_was_attempted_is_undone() -> None:
     first = ByHand.ready(shape("g>g>g")).unknown("a").release().settle()
     second = first.successor().wait().rejected("a")

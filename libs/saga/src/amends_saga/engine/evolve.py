@@ -43,7 +43,7 @@ def fold(plan: Plan, state: RunState, entry: ev.Recorded) -> RunState:
     kind = type(entry.event)
     values: list[Any] = [*state]
     values[_SEQ] = entry.seq
-    if kind is not ev.Released:
+    if kind is not ev.Released and kind is not ev.AttemptFailed:
         values[_MOVED] = entry.at
     return _FOLD[kind](plan, _new(RunState, values), entry, entry.event)
 
@@ -59,7 +59,7 @@ def _intent(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Intent) -
 
 def _attempt_failed(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.AttemptFailed) -> RunState:
     step = state.steps[event.step]
-    since = step.since or entry.at
+    since = step.since or state.moved_at or entry.at
     if event.call is Call.ACTION:
         attempts, calls = step.attempts + 1, step.calls + 1
         known = {"attempts": attempts, "calls": calls, "tried": True}

@@ -122,7 +122,7 @@ class RunState(NamedTuple):
     successor: bool = False
     """True when an owner before this one may have left calls that the journal does not know."""
     moved_at: datetime | None = None
-    """When the last record was written that says more than that an owner let go."""
+    """When the last record was written by which the run moved on: since then its steps wait that wait."""
     released: int = 0
     """Sequence number of this owner's Released record; equal to `seq` when nothing came after it."""
 

@@ -48,7 +48,8 @@ def _rows(schema: dict[str, Any], prefix: str) -> Iterator[str]:
     for name, field in schema.get("properties", {}).items():
         path = f"{prefix}{name}"
         notes = [field.get("description", "").strip()]
-        notes += [f"{_sentence(rule['message'])}" for rule in field.get("x-kubernetes-validations", [])]
+        messages = [_sentence(rule["message"]) for rule in field.get("x-kubernetes-validations", [])]
+        notes += dict.fromkeys(messages)  # two rules may keep one sentence
         if "default" in field:
             notes.append(f"Default: `{field['default']}`.")
         if "enum" in field:

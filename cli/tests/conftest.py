@@ -32,6 +32,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp
     """Runs `amends` with arguments, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("AMENDS_ADDRESS", raising=False)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # or an `amends dev` of this machine would be found
 
     async def amends(*arguments: str) -> Result:
         def call() -> int:

@@ -106,8 +106,8 @@ async def test_malformed_yaml_is_a_finding(run, contracts, tmp_path: Path) -> No
         (["--protos", "nowhere", "saga.yaml"], "nowhere is no folder"),
         (["--protos", ".", "saga.yaml"], "there is no .proto file"),
         (["empty"], "there is nothing to read"),
-        ([], "Missing argument"),
-        (["--frobnicate", "saga.yaml"], "No such option"),
+        ([], "missing argument"),
+        (["--frobnicate", "saga.yaml"], "no such option"),
     ],
 )
 async def test_wrong_use_is_said_and_exits_with_2(run, tmp_path: Path, arguments: list[str], said: str) -> None:

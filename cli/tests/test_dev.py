@@ -59,7 +59,7 @@ async def test_a_service_that_is_not_ours_is_driven_and_its_runs_outlive_a_resta
             assert good.out.splitlines()[-1].startswith("COMPLETED")
             payments.script("CloseDispute", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, "NO", "not now"))
             bad = await run("start", "pay", "--key", "k-2", "-i", '{"orderId": "o-2"}', "--wait", "-o", "json", *at)
-            assert bad.code == 1
+            assert bad.code == 4
             assert json.loads(bad.out)["state"] == "RUN_STATE_COMPENSATED"
         async with dev(tmp_path, "--data", str(tmp_path / "data")) as (_, address):
             found = await run("list", "--address", address, "-o", "json")

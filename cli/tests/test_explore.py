@@ -57,7 +57,7 @@ async def test_a_saga_that_holds_is_shown_with_its_states_bounds_and_ends(run, n
 
 async def test_limits_of_plain_steps_are_shown_and_break_nothing(run, notes) -> None:
     result = await run("explore", *notes)
-    assert "limits of plain steps" in result.out
+    assert "not promised for plain steps" in result.out
     assert "write  once  effect twice" in result.out
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shlex
 import shutil
 import socket
 import subprocess
@@ -18,7 +20,9 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from .devserver import dev
 
-FILES = Path(__file__).parent / "etcd"
+ROOT = Path(__file__).parents[2]
+FILES = ROOT / "examples/etcd"
+PAGE = ROOT / "docs/how-to/use-a-contract-you-cannot-annotate.md"
 ETCD = shutil.which("etcd", path=os.pathsep.join([os.environ.get("KUBEBUILDER_ASSETS", ""), os.environ["PATH"]]))
 NO_ETCD = "needs etcd: put it on PATH, or set KUBEBUILDER_ASSETS to a folder with it"
 pytestmark = pytest.mark.skipif(ETCD is None, reason=NO_ETCD)
@@ -55,28 +59,34 @@ async def etcd(tmp_path: Path) -> AsyncIterator[str]:
 
 @pytest.fixture
 def contracts(tmp_path: Path) -> Path:
-    """The contract as a FileDescriptorSet: etcd has no reflection."""
-    target = tmp_path / "etcd.binpb"
-    protos = sorted(str(path.relative_to(FILES)) for path in FILES.rglob("*.proto"))
-    command = [sys.executable, "-m", "grpc_tools.protoc", f"--proto_path={FILES}", f"--descriptor_set_out={target}"]
-    subprocess.run([*command, *protos], check=True)
-    return target
+    """The contract as a FileDescriptorSet, made by the command of the page: etcd has no reflection."""
+    shutil.copytree(FILES, tmp_path, dirs_exist_ok=True)
+    [command] = [words for words in _commands() if words[:3] == ["python", "-m", "grpc_tools.protoc"]]
+    subprocess.run([sys.executable, *command[1:]], check=True, cwd=tmp_path)
+    return tmp_path / "etcd.binpb"
+
+
+def _commands() -> list[list[str]]:
+    """The command lines of the page."""
+    blocks = re.findall(r"```sh\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return [shlex.split(line) for block in blocks for line in block.splitlines()]
 
 
 async def test_puts_into_etcd_are_undone_by_deletes(run, tmp_path: Path, etcd: str, contracts: Path) -> None:
-    (tmp_path / "saga.yaml").write_text((FILES / "saga.yaml").read_text().replace("${ETCD}", etcd))
+    (tmp_path / "saga.yaml").write_text((FILES / "saga.yaml").read_text().replace("127.0.0.1:2379", etcd))
     named = {"name": "db-1", "address": "10.0.0.7:5432"}
     async with dev(tmp_path) as (_, address):
         at = ("--address", address)
-        applied = await run("apply", "saga.yaml", "--descriptors", str(contracts), *at)
+        apply, start = (words[1:] for words in _commands() if words[0] == "amends" and words[1] != "dev")
+        applied = await run(*apply, *at)
         assert applied.code == 0, applied
-        good = await run("start", "register", "-i", json.dumps(named), "--wait", "-o", "json", *at)
+        good = await run(*(word for word in start if word != "--watch"), "--wait", "-o", "json", *at)
         assert good.code == 0, good
         run_id = json.loads(good.out)["runId"]
         assert await _all(etcd, contracts) == {"addresses/db-1": f"10.0.0.7:5432 of {run_id}", "claims/db-1": run_id}
         no_lease = json.dumps({**named, "name": "db-2", "lease": NO_LEASE})
         bad = await run("start", "register", "-i", no_lease, "--watch", *at)
-        assert bad.code == 1, bad
+        assert bad.code == 4, bad
         assert bad.out.splitlines()[-1].startswith("COMPENSATED: publish was rejected")
         assert "lease not found" in bad.out
         assert set(await _all(etcd, contracts)) == {"addresses/db-1", "claims/db-1"}

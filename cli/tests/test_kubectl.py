@@ -137,7 +137,7 @@ async def test_an_address_of_a_local_orchestrator_is_not_taken_for_the_clusters(
 ) -> None:
     monkeypatch.setenv("AMENDS_ADDRESS", "127.0.0.1:9")
     assert (await plugin("list")).code == 0
-    assert (await plugin("list", "--address", "127.0.0.1:9")).code == 1
+    assert (await plugin("list", "--address", "127.0.0.1:9")).code == 3
 
 
 @pytest.mark.parametrize(

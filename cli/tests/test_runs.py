@@ -134,7 +134,10 @@ async def test_what_is_asked_for_and_not_decided_is_not_told_as_done(amends, orc
     assert "decided" not in (await amends("cancel", RUN, "--reason", "changed her mind")).err
 
 
-@pytest.mark.parametrize(("ended", "code"), [(COMPLETED, 0), (COMPENSATED, 1), (PARKED, 1)])
+@pytest.mark.parametrize(
+    ("ended", "code"),
+    [(COMPLETED, 0), (COMPENSATED, 4), (PARKED, 5), (a_run(run_pb2.RUN_STATE_RUNNING), 6)],
+)
 async def test_waiting_exits_by_how_the_run_stands(amends, orchestrator, ended, code: int) -> None:
     orchestrator.script("StartRun", Answer.ok(api.StartRunResponse(run=ended, created=True)))
     assert (await amends("start", "pay", "--wait", "--timeout", "5")).code == code
@@ -159,7 +162,7 @@ async def test_a_timeline_tells_each_record_once_and_how_it_ended(amends, orches
         ["+0.750s", "4", "resolved", "charge", "retry:", "closed", "by", "grace"],
         ["COMPENSATED:", "charge", "was", "rejected:", "card", "declined"],
     ]
-    assert result.code == 1
+    assert result.code == 4
 
 
 async def test_a_timeline_as_json_is_one_record_a_line(amends, orchestrator) -> None:
@@ -186,27 +189,84 @@ async def test_a_timeline_goes_on_at_another_replica_without_repeating_itself(am
 
 async def test_a_run_that_takes_longer_than_one_wants_to_watch_is_a_failure(amends, orchestrator) -> None:
     orchestrator.script("WatchRun", Answer.streamed(*TIMELINE).once(asyncio.Event()))
-    result = await amends("watch", RUN, "--timeout", "0.3")
-    assert result.code == 1
-    assert "has not ended within 0.3 s" in result.err
+    result = await amends("watch", RUN, "--timeout", "300ms")
+    assert result.code == 6
+    assert "has not ended within 300ms" in result.err
 
 
 async def test_a_parked_run_says_what_can_be_done(amends, orchestrator) -> None:
     orchestrator.script("WatchRun", Answer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED)))
+    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
     result = await amends("watch", RUN, "--until-parked")
     assert "charge is stuck: the refund was refused (CHARGE_DISPUTED)" in result.out
     assert f"amends resolve {RUN} retry --reason" in result.out
+    assert result.code == 5
+
+
+async def test_a_script_that_watches_a_parked_run_does_not_wait_for_a_person(amends, orchestrator) -> None:
+    forever = Answer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED)).once(asyncio.Event())
+    orchestrator.script("WatchRun", forever)
+    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
+    result = await amends("watch", RUN)
+    assert result.code == 5
+    assert result.out.count(f"amends resolve {RUN}") == 2
+
+
+async def test_a_run_that_was_parked_earlier_is_watched_to_its_end(amends, orchestrator) -> None:
+    rest = api.WatchRunResponse(event=an_event(5, "ENDED"), run=COMPLETED)
+    orchestrator.script("WatchRun", Answer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED), rest))
+    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=COMPLETED)))
+    result = await amends("watch", RUN)
+    assert result.code == 0
+    assert "amends resolve" not in result.out
+
+
+async def test_on_a_terminal_a_parked_run_is_said_to_wait_for_a_person(amends, orchestrator, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    rest = api.WatchRunResponse(event=an_event(5, "ENDED"), run=COMPLETED)
+    orchestrator.script("WatchRun", Answer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED), rest))
+    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
+    result = await amends("watch", RUN)
+    assert "waiting for a person's decision; Ctrl-C stops watching" in result.err
+    assert result.code == 0
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    ],
+)
+async def test_a_timeline_goes_on_however_a_proxy_ends_it(amends, orchestrator, code) -> None:
+    gone = replace(Answer.streamed(*TIMELINE[:2]), code=code)
+    orchestrator.script("WatchRun", gone, Answer.streamed(*TIMELINE[2:], api.WatchRunResponse(run=COMPLETED)))
+    result = await amends("watch", RUN)
+    assert [line.split()[1] for line in result.out.splitlines()[:4]] == ["1", "2", "3", "4"]
+    assert result.err.count("reconnecting") == 1
+    assert result.code == 0
+
+
+async def test_a_refusal_in_the_middle_of_a_timeline_is_believed(amends, orchestrator) -> None:
+    refused = replace(Answer.refused(grpc.StatusCode.INTERNAL, "JOURNAL_DAMAGED"), stream=(TIMELINE[0],))
+    orchestrator.script("WatchRun", refused)
+    result = await amends("watch", RUN)
     assert result.code == 1
+    assert "JOURNAL_DAMAGED" in result.err
 
 
 async def test_starting_with_watch_follows_until_the_run_is_parked(amends, orchestrator) -> None:
     started = api.StartRunResponse(run=a_run(run_pb2.RUN_STATE_RUNNING), created=True)
     orchestrator.script("StartRun", Answer.ok(started))
     orchestrator.script("WatchRun", Answer.streamed(*TIMELINE, api.WatchRunResponse(run=PARKED)))
+    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
     result = await amends("start", "pay", "--watch")
     assert orchestrator.calls("WatchRun")[0].request.run_id == RUN
     assert result.out.count("PARKED") == 1
-    assert result.code == 1
+    assert result.code == 5
 
 
 async def test_get_shows_the_steps(amends, orchestrator) -> None:
@@ -319,8 +379,10 @@ async def test_no_server_is_said_with_the_address_and_where_it_came_from(run, tm
     (tmp_path / ".amends").mkdir()
     (tmp_path / ".amends" / "address").write_text("127.0.0.1:9\n")
     result = await run("list")
-    assert result.code == 1
+    assert result.code == 3
+    assert "orchestrator 127.0.0.1:9, from " in result.err
     assert "no orchestrator answers at 127.0.0.1:9" in result.err
+    assert "nothing listens there (connection refused)" in result.err
     assert ".amends/address" in result.err
     assert "amends dev" in result.err
 

@@ -131,7 +131,7 @@ async def test_a_parked_run_is_found_watched_and_resolved_by_the_name_of_its_res
     ended = await served.until("sagarun", "by-plugin", "Compensated")
     assert any("by grace" in line and "the dispute is closed" in line for line in ended["status"]["timeline"])
     story = await person.says("watch by-plugin")
-    assert (story.code, "COMPENSATED" in story.out) == (1, True)  # it did not complete
+    assert (story.code, "COMPENSATED" in story.out) == (4, True)
 
 
 async def test_a_decision_that_is_not_possible_is_refused_in_words(served: Namespace, person: Person) -> None:

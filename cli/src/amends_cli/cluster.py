@@ -30,6 +30,7 @@ SELECTOR = "app.kubernetes.io/part-of=amends"
 NAMES = ("orchestrator", "amends-orchestrator")
 """What the Service or its label `app.kubernetes.io/name` is called."""
 GRPC_PORT = 50051
+MAY_BE_AN_ID = re.compile(r"[0-9a-f]{4,8}(-[0-9a-f-]*)?")
 PATIENCE = timedelta(seconds=30)
 LOOK = timedelta(milliseconds=20)
 HELP = """Of kubectl: --context, --kubeconfig, --cluster, --user, --as. The orchestrator is found by its labels, or
@@ -81,9 +82,17 @@ class Cluster:
             return "default"
         return shown.strip() or "default"
 
-    def run_id(self, namespace: str, name: str) -> str:
-        """The run of a SagaRun. Raises Failure."""
-        shown = self.kubectl("get", "sagaruns.amends.dev", name, f"--namespace={namespace}", "--output=json")
+    def run_id(self, namespace: str, name: str) -> str | None:
+        """The run of a SagaRun; None when there is no SagaRun and the name may be the beginning of an id.
+
+        Raises Failure.
+        """
+        try:
+            shown = self.kubectl("get", "sagaruns.amends.dev", name, f"--namespace={namespace}", "--output=json")
+        except Failure as failure:
+            if "NotFound" in failure.message and MAY_BE_AN_ID.fullmatch(name):
+                return None
+            raise
         status: dict[str, Any] = json.loads(shown).get("status") or {}
         if not status.get("runId"):
             why = status.get("message") or status.get("phase", "Pending")

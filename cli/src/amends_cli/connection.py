@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amends_cli import cluster
-from amends_cli.failure import Failure, usage
+from amends_cli import cluster, output
+from amends_cli.failure import Exit, Failure, usage
 
 if TYPE_CHECKING:
     import grpc
@@ -37,6 +37,9 @@ CHANNEL = (
 )
 
 RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+PREFIX = re.compile(r"[0-9a-f]{1,8}|[0-9a-f]{8}-[0-9a-f-]{0,27}")
+"""How a run's id may be shortened."""
+ADDRESS = re.compile(r"[A-Za-z0-9._:/\[\]-]*:[0-9]{1,5}")
 TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
 HINTS = {
@@ -45,6 +48,7 @@ HINTS = {
     "INPUT_INVALID": "The input must be canonical protobuf JSON of the saga's input message.",
     "KEY_REUSED": "Choose another --key, or give the same saga and input as at first.",
     "RUN_UNKNOWN": "`amends list` shows the runs; give --key and --namespace to find one by its key.",
+    "RUN_ENDED": "Nothing can be decided about it any more; `amends watch RUN` tells what happened.",
     "STATE_CHANGED": "Somebody or something was faster: look at `amends get RUN` and decide again.",
     "RESOLUTION_NOT_ALLOWED": "`amends get RUN` lists what is allowed now.",
     "EFFECT_REQUIRED": "Find out whether the call had its effect and say so: --effect happened or --effect none.",
@@ -59,25 +63,23 @@ Address = Annotated[
         "--address",
         metavar="HOST:PORT",
         envvar=VARIABLE,
-        help=f"The orchestrator; otherwise what `make up` left in .amends, otherwise {DEFAULT}.",
+        help=f"The orchestrator; left out: a running `amends dev`, what `make up` left in .amends, or {DEFAULT}.",
         show_envvar=True,
-    ),
-]
-Namespace = Annotated[
-    str,
-    typer.Option(
-        "-n",
-        "--namespace",
-        envvar=cluster.NAMESPACE_VARIABLE,
-        help="The namespace of the saga, the key or the resource.",
     ),
 ]
 
 
 def resolve(address: str | None, start: Path | None = None) -> tuple[str, str]:
-    """The address to use, and in words where it was found."""
+    """The address to use, and in words where it was found.
+
+    An `amends dev` that runs is preferred to a shop that `make up` left running: it was started later, and by name.
+    """
     if address:
         return address, f"--address or {VARIABLE}"
+    from amends_cli import devs  # files and locks, which a check without a server does not need
+
+    if running := devs.running():
+        return running[0].address, "`amends dev`"
     here = (start or Path.cwd()).resolve()
     for folder in (here, *here.parents):
         left = folder / LEFT_BY_UP
@@ -114,11 +116,17 @@ class Connection:
 
 
 @contextmanager
-def connect(address: str | None) -> Iterator[Connection]:
-    """Opens a channel for a block of calls. Raises Failure for every way in which a call can fail."""
+def connect(address: str | None, *, silent: bool = False) -> Iterator[Connection]:
+    """Opens a channel for a block of calls. Raises Failure for every way in which a call can fail.
+
+    Where the address was found is said on stderr when nobody gave it, unless `silent`.
+    """
     through = cluster.current()
     if through is None or address:
-        with _open(*resolve(address)) as connection:
+        target, found = resolve(address)
+        if not address and found != "the default" and not silent:
+            _say_once(f"orchestrator {target}, from {found}")
+        with _open(target, found) as connection:
             yield connection
         return
     service = through.orchestrator()
@@ -126,18 +134,24 @@ def connect(address: str | None) -> Iterator[Connection]:
         yield connection
 
 
-def run_id(name: str, namespace: str) -> str:
-    """The run that somebody named: its id, or through kubectl also the SagaRun that it belongs to. Raises Failure."""
-    through = cluster.current()
-    if through is None or RUN_ID.fullmatch(name):
-        return name
-    return through.run_id(namespace, name)
+_said: set[str] = set()
+
+
+def _say_once(text: str) -> None:
+    if text not in _said:  # a command may connect more than once
+        _said.add(text)
+        output.say(text)
 
 
 @contextmanager
 def _open(target: str, found: str, forward: cluster.Forward | None = None) -> Iterator[Connection]:
-    if ":" not in target:
-        raise usage(f"`{target}` is no address", "Give host:port, e.g. --address 127.0.0.1:7400.")
+    if "://" in target and not target.startswith(("dns:", "ipv4:", "ipv6:", "unix:")):
+        raise usage(f"`{target}` is no address", f"Leave out `{target.partition('://')[0]}://`: give host:port.")
+    if target.count(":") > 1 and "[" not in target and "//" not in target and not target.startswith("unix:"):
+        host, _, port = target.rpartition(":")
+        raise usage(f"`{target}` is no address", f"Write an IPv6 address in brackets: [{host}]:{port}.")
+    if not ADDRESS.fullmatch(target) and not target.startswith("unix:"):
+        raise usage(f"`{target}` is no address", "Give host:port, e.g. --address 127.0.0.1:7400 or [::1]:7400.")
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines are no answer to a person
     import grpc
     from amends_chassis.dial import dial_blocking
@@ -153,15 +167,18 @@ def _failure(error: Any, target: str, found: str) -> Failure:
     import grpc
 
     code, text = error.code(), error.details() or ""
-    reason = _reason(error)
+    reason = reason_of(error)
     if code is grpc.StatusCode.UNAVAILABLE and not reason:
         return Failure(
-            f"no orchestrator answers at {target} ({found})",
+            f"no orchestrator answers at {target} ({found}): {_cause(text)}",
             "Start one with `amends dev` or `make up`, or say where it is with --address.",
+            Exit.UNREACHABLE,
         )
-    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED and not reason:
         return Failure(
-            f"the orchestrator at {target} did not answer in time", "Try again; `amends list` shows the state."
+            f"the orchestrator at {target} did not answer in time",
+            "Try again; `amends list` shows the state.",
+            Exit.UNREACHABLE,
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not reason and (sizes := TOO_LARGE.search(text)):
         return Failure(
@@ -174,7 +191,13 @@ def _failure(error: Any, target: str, found: str) -> Failure:
     return Failure(f"{text or code.name} ({label})", HINTS.get(reason, ""), reason=reason)
 
 
-def _reason(error: Any) -> str:
+def _cause(text: str) -> str:
+    from amends_chassis.dial import cause
+
+    return cause(text) or (text.splitlines() or ["the connection failed"])[0][:200]
+
+
+def reason_of(error: Any) -> str:
     """The reason in ErrorInfo; empty without one."""
     from google.rpc import error_details_pb2  # type: ignore[import-untyped]
     from grpc_status import rpc_status

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from amends_cli import cluster, connection, descriptors
+from amends_cli import cluster, connection, descriptors, manifests
 from amends_cli.commands.show import Kind, resources
 from amends_cli.failure import Failure
 from amends_cli.manifests import Manifest, Text
@@ -92,10 +92,7 @@ def _meant(participants: list[Any], services: set[str], homes: set[str]) -> list
 
 
 def _callers(participant: Any) -> list[str]:
-    import yaml
-
-    content = yaml.safe_load(participant.manifest)
-    spec = content.get("spec") if isinstance(content, dict) else None
+    spec = manifests.content(participant.manifest).get("spec")
     callers = spec.get("callers") if isinstance(spec, dict) else None
     return callers if isinstance(callers, list) else []
 

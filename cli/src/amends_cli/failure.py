@@ -11,9 +11,17 @@ class Exit(IntEnum):
 
     OK = 0
     FAILED = 1
-    """A finding, a run that did not complete, or a request that the orchestrator refused."""
+    """A finding, a request that the orchestrator refused, or an output that could not be written."""
     USAGE = 2
     """The command line was wrong; nothing was asked of anybody."""
+    UNREACHABLE = 3
+    """No orchestrator answers, or not in time."""
+    COMPENSATED = 4
+    """The run ended, and everything that it did was undone."""
+    PARKED = 5
+    """The run waits for a person."""
+    RUNNING = 6
+    """The run had not ended when the time to wait was over."""
 
 
 class Failure(Exception):

@@ -1,10 +1,12 @@
 """Findings of the orchestrator or the checker, for people and for programs. Called by check and apply."""
 
-import re
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-import typer
+from amends_chassis.text import escape
+
+from amends_cli import output
 
 if TYPE_CHECKING:
     from amends_saga.findings import Finding
@@ -44,21 +46,31 @@ def show(findings: Sequence["Finding"], *, summary: str) -> None:
     """Prints all findings for people, then one line that sums them up."""
     from amends_saga.check import render  # only when there is something to show
 
+    for number, finding in enumerate(findings):
+        first, *more = render.text([_shown(finding)]).rstrip("\n").split("\n")
+        output.line() if number else None
+        output.line(*_coloured(first, finding))
+        for line in more:
+            output.line(line)
     if findings:
-        typer.echo(_coloured(render.text(findings)))
+        output.line()
     errors = sum(finding.is_error for finding in findings)
     said = f"{render.summary(findings)} in {summary}" if findings else f"ok: {summary}"
-    typer.secho(said, fg=COLOURS["error"] if errors else COLOURS["warning"] if findings else "green")
+    colour = COLOURS["error"] if errors else COLOURS["warning"] if findings else "green"
+    output.line(output.Styled(said, colour))
 
 
-def _coloured(text: str) -> str:
-    """The severities in their colours; typer takes them out again where the output is no terminal."""
-    return re.sub(
-        r"^(\S.*?: )(error|warning)( AM\d+:)",
-        lambda found: found[1] + typer.style(found[2] + found[3], fg=COLOURS[found[2]]),
-        text,
-        flags=re.MULTILINE,
-    )
+def _shown(finding: "Finding") -> "Finding":
+    """A finding whose texts, which quote what others wrote, are each of one line."""
+    place = replace(finding.place, source=escape(finding.place.source))
+    return replace(finding, message=escape(finding.message), hint=escape(finding.hint), place=place)
+
+
+def _coloured(line: str, finding: "Finding") -> "list[str | output.Styled]":
+    """The first line of a finding, with its severity and code in their colour."""
+    mark = f"{finding.severity.value} {finding.code}:"
+    before, found, after = line.partition(mark)
+    return [before, output.Styled(found, COLOURS[finding.severity.value]), after]
 
 
 def _count(number: int, what: str) -> str:

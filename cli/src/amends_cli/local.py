@@ -7,29 +7,44 @@ import signal
 import socket
 import sys
 import tempfile
+from collections.abc import Coroutine
 from contextlib import AsyncExitStack
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import grpc
 import grpc.aio
-import typer
 from amends_chassis.dial import dial
-from amends_embedded import Child, ChildDied, Children, Postgres, PostgresAlreadyRunning, PostgresError, ReportTimeout
+from amends_embedded import (
+    Child,
+    ChildDied,
+    Children,
+    Postgres,
+    PostgresAlreadyRunning,
+    PostgresError,
+    ReportTimeout,
+)
+from amends_embedded.process import until
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from amends_cli import output
+from amends_cli import devs, output
 from amends_cli.connection import DEFAULT
 from amends_cli.failure import Failure, usage
+from amends_cli.output import Styled
 
 READY = timedelta(seconds=60)
+STOPPED = timedelta(seconds=30)
+REPORT = "AMENDS_REPORT_FILE"
 HELP = """
   amends apply participant.yaml saga.yaml      put a saga in force (--descriptors FILE for services without reflection)
   amends start SAGA --input '{...}' --watch    run it and see its timeline
   amends list                                  the runs
 """
+
+
+class _Stopped(Exception):
+    """Somebody asked for the end before all was ready."""
 
 
 def refuse_taken(port: int) -> None:
@@ -43,6 +58,16 @@ def refuse_taken(port: int) -> None:
             raise usage(f"port {port} cannot be used: {error.strerror}", hint) from None
 
 
+def check_folder(data: Path) -> None:
+    """Raises Failure (wrong use) when the folder cannot hold data; makes it when it is not there."""
+    try:
+        data.mkdir(parents=True, exist_ok=True)
+        if not os.access(data, os.W_OK | os.X_OK):
+            raise PermissionError(13, "Permission denied")
+    except OSError as error:
+        raise usage(f"--data {data} cannot be used: {error.strerror}", "Name a folder of your own.") from None
+
+
 def run(data: Path | None, environment: dict[str, str]) -> None:
     """Serves until Ctrl-C or SIGTERM. Without `data` everything is gone afterwards. Raises Failure."""
     if data is not None:
@@ -52,24 +77,83 @@ def run(data: Path | None, environment: dict[str, str]) -> None:
         asyncio.run(_serve(Path(scratch), environment, kept=False))
 
 
+def detach(arguments: list[str]) -> None:
+    """Starts `amends dev` in the background and returns when it is ready. Raises Failure."""
+    home = Path(tempfile.mkdtemp(prefix="amends-dev-log-"))
+    command = [sys.executable, "-m", "amends_cli", "dev", *arguments]
+    child = Child.start("amends dev", command, log=home / "dev.log", report=home / "ready.json", outlives_us=True)
+    try:
+        asyncio.run(child.ready(READY))
+    except (ChildDied, ReportTimeout) as error:
+        child.kill()
+        raise Failure(str(error)) from None
+    output.lines(child.log.read_text(encoding="utf-8", errors="replace"))
+
+
+def stop(port: int | None) -> None:
+    """Stops the `amends dev` of this user, or the one on a port, and waits for its end. Raises Failure."""
+    running = [dev for dev in devs.running() if port is None or dev.address.endswith(f":{port}")]
+    if not running:
+        raise Failure("no `amends dev` runs", "`amends dev` starts one.")
+    if len(running) > 1:
+        ports = ", ".join(dev.address.rpartition(":")[2] for dev in running)
+        raise usage("several `amends dev` run", f"Name one with --port: {ports}.")
+    os.kill(running[0].pid, signal.SIGTERM)
+    if not asyncio.run(until(lambda: running[0] not in devs.running(), STOPPED)):
+        raise Failure(f"process {running[0].pid} has not stopped within {STOPPED.total_seconds():g} s")
+    output.say(f"stopped the orchestrator at {running[0].address}")
+
+
 async def _serve(data: Path, environment: dict[str, str], *, kept: bool) -> None:
     stop = asyncio.Event()
     for order in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(order, stop.set)
     async with AsyncExitStack() as stack:
         try:
-            postgres = await stack.enter_async_context(await Postgres.start(data / "postgres"))
-            url = await postgres.create("orchestrator", "orchestrator")
+            await _run(stack, stop, data, environment, kept=kept)
+        except _Stopped:
+            pass
         except PostgresAlreadyRunning as error:
             raise Failure(str(error), "Another `amends dev` uses this folder.") from None
         except PostgresError as error:
             raise Failure(str(error)) from None
-        children = await stack.enter_async_context(Children())
-        orchestrator = children.add(_orchestrator(data, environment | {"AMENDS_DATABASE_URL": url}))
-        address = await _ready(orchestrator)
-        _greet(address, url, data if kept else None, orchestrator)
-        await _until_stopped(stop, orchestrator, postgres)
         output.say("stopping")
+
+
+async def _run(
+    stack: AsyncExitStack, stop: asyncio.Event, data: Path, environment: dict[str, str], *, kept: bool
+) -> None:
+    announce = stack.enter_context(devs.registered())
+    # Not cut off: what has begun to start must be known before it can be stopped. It takes two seconds.
+    postgres = await stack.enter_async_context(await Postgres.start(data / "postgres"))
+    url = await postgres.create("orchestrator", "orchestrator")
+    children = await stack.enter_async_context(Children())
+    orchestrator = children.add(_orchestrator(data, environment | {"AMENDS_DATABASE_URL": url}))
+    address = await _unless_stopped(stop, _ready(orchestrator))
+    announce(address)
+    _greet(address, url, data if kept else None, orchestrator)
+    output.finish()
+    _report_ready()
+    await _until_stopped(stop, orchestrator, postgres)
+
+
+def _report_ready() -> None:
+    """Tells whoever started this in the background, and waits for it."""
+    if REPORT in os.environ:
+        Path(os.environ[REPORT]).write_text("{}", encoding="utf-8")
+
+
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> str:
+    """What the work returns. Raises _Stopped when somebody asks for the end first."""
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    try:
+        await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise _Stopped
+        return task.result()
+    finally:
+        stopped.cancel()
+        task.cancel()
 
 
 def _orchestrator(data: Path, environment: dict[str, str]) -> Child:
@@ -119,11 +203,11 @@ async def _until_stopped(stop: asyncio.Event, orchestrator: Child, postgres: Pos
 
 
 def _greet(address: str, url: str, data: Path | None, orchestrator: Child) -> None:
-    typer.secho(f"The orchestrator listens on {address}", bold=True)
+    output.line(Styled(f"The orchestrator listens on {address}", bold=True))
     if address != DEFAULT:
-        typer.echo(f"  export AMENDS_ADDRESS={address}")
-    typer.echo(HELP)
-    typer.echo(f"database  {url}")
-    typer.echo(f"log       {orchestrator.log}")
-    typer.echo(f"data      {data if data else 'gone at the end; keep it with --data DIR'}")
-    typer.echo("Ctrl-C stops both.")
+        output.line(f"  export AMENDS_ADDRESS={address}")
+    output.lines(HELP)
+    output.line(f"database  {url}")
+    output.line(f"log       {orchestrator.log}")
+    output.line(f"data      {data if data else 'gone at the end; keep it with --data DIR'}")
+    output.line("Ctrl-C, or `amends dev --stop`, stops both.")

@@ -6,17 +6,18 @@ that it is given: so it is given only the command that was asked for, unless som
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Iterable
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from amends_cli import cluster
+from amends_cli import cluster, output
 from amends_cli.connection import VARIABLE
-from amends_cli.failure import Exit, Failure
+from amends_cli.failure import Exit, Failure, usage
 
 COMMANDS = {
     "check": ("check", "check"),
@@ -36,9 +37,56 @@ COMMANDS = {
 }
 """Module in `amends_cli.commands` and function of each command."""
 
+EXAMPLES = {
+    "check": ("amends check saga.yaml participants.yaml --protos protos", "amends check . --strict -o sarif"),
+    "apply": (
+        "amends apply participants.yaml saga.yaml",
+        "amends apply saga.yaml --descriptors set.binpb -n shop",
+    ),
+    "diff": ("amends diff saga.yaml", "amends diff definitions -n shop -o json"),
+    "delete": ("amends delete saga/book-trip", "amends delete participant hotel -n shop"),
+    "get": ("amends get 01a206d5", "amends get saga/book-trip -o yaml"),
+    "list": ("amends list --state parked -n shop", "amends list sagas -o wide"),
+    "start": (
+        """amends start book-trip --key t-1 --input '{"tripId": "t-1"}' --watch""",
+        "amends start book-trip --key t-1 --input @trip.json --wait --timeout 30s",
+    ),
+    "watch": ("amends watch 01a206d5", "amends watch 01a206d5 --until-parked -o json"),
+    "resolve": (
+        "amends resolve 01a206d5 retry --reason 'the hotel is back'",
+        "amends resolve 01a206d5 skip --effect happened --reason 'the hotel has it'",
+    ),
+    "cancel": (
+        "amends cancel 01a206d5 --reason 'the customer called'",
+        "amends cancel 01a206d5 --reason x --actor ada",
+    ),
+    "audit": ("amends audit --since 24h", "amends audit --database URL --participant shop.v1.Payments=URL"),
+    "explore": ("amends explore saga.yaml", "amends explore saga.yaml participants.yaml --protos . --bound attempts=3"),
+    "probe": (
+        "amends probe 127.0.0.1:50051 shop.v1.Payments/Charge --observe shop.v1.Payments/ListBalances",
+        "amends probe 127.0.0.1:50051 shop.v1.Payments/Charge --request charge.json",
+    ),
+    "dev": ("amends dev --data /tmp/amends --detach", "amends dev --stop"),
+}
+"""Two command lines for each command."""
 
 WITHOUT_CLUSTER = ("dev", "probe", "audit")
 """Commands that need no namespace of a context."""
+ELSEWHERE = {
+    "describe": "`amends get RUN` shows how a run stands, `amends watch RUN` what happened.",
+    "logs": "`amends watch RUN` tells what happened to a run.",
+    "create": "`amends apply FILE` puts definitions in force, `amends start SAGA` starts a run.",
+    "ps": "`amends list` shows the runs.",
+}
+"""Commands of other tools, and what does the same here."""
+MORE = "`amends help COMMAND` shows the options of a command, with examples."
+USAGE_ERROR: Any = typer.BadParameter.__base__
+"""What typer raises for every wrong command line."""
+WORDS = (
+    (re.compile(r"Value error, |, unable to parse string[^.]*"), ""),
+    (re.compile("Input should be"), "it must be"),
+)
+"""Phrases of the library that checks values, and what people read instead."""
 
 
 def build(names: Iterable[str] = COMMANDS, *, epilog: str | None = None) -> typer.Typer:
@@ -55,30 +103,64 @@ def build(names: Iterable[str] = COMMANDS, *, epilog: str | None = None) -> type
     app.callback()(_root)
     for name in names:
         module, function = COMMANDS[name]
-        app.command(name)(getattr(import_module(f"amends_cli.commands.{module}"), function))
+        # \b keeps the lines as they are.
+        examples = "\b\n" + "\n".join(("Examples:", *(f"  {example}" for example in EXAMPLES[name])))
+        app.command(name, epilog=examples)(getattr(import_module(f"amends_cli.commands.{module}"), function))
     return app
 
 
 def main(arguments: list[str] | None = None, program: str | None = None) -> None:
-    """Runs one command and exits: 0 success, 1 a finding or a failed run, 2 wrong use.
+    """Runs one command and exits with a code of `Exit`.
 
     Called `kubectl-amends` it speaks to the orchestrator of the cluster that kubectl speaks to.
     """
     given = sys.argv[1:] if arguments is None else arguments
     plugin = Path(program or sys.argv[0]).name.startswith("kubectl-")
     try:
+        output.prepare()
+        _check(given)
         if plugin:
             given = _in_cluster(given)
-        _run(given, plugin=plugin)
+        code = _run(given, plugin=plugin)
+        output.finish()
+    except output.OutputGone:
+        output.discard()
+        code = Exit.OK
+    except KeyboardInterrupt:
+        code = 128 + 2
     except Failure as failure:
-        typer.secho("error: ", fg="red", nl=False, err=True)
-        typer.echo(failure.message, err=True)
+        code = _show(failure)
+    except OSError as error:  # help is printed by typer itself; other files are named where they are opened
+        code = _show(Failure(f"{error.filename or 'the output'} cannot be written: {error.strerror}"))
+    sys.exit(code)
+
+
+def _show(failure: Failure) -> int:
+    with contextlib.suppress(Failure, output.OutputGone):  # nobody can be told on a full disk
+        first, *more = failure.message.split("\n")
+        output.line(output.Styled("error: ", "red"), first, err=True)
+        for line in more:
+            output.line(line, err=True)
         if failure.hint:
-            typer.echo(f"  {failure.hint}", err=True)
-        sys.exit(failure.code)
-    except BrokenPipeError:  # `amends list | head`
-        sys.stderr.close()
-        sys.exit(Exit.OK)
+            output.line(f"  {failure.hint}", err=True)
+    try:
+        output.finish()
+    except (Failure, output.OutputGone):
+        output.discard()
+    return failure.code
+
+
+def _check(given: list[str]) -> None:
+    """Raises Failure (wrong use) for what is no text."""
+    for number, word in enumerate(given, 1):
+        try:
+            word.encode()
+        except UnicodeEncodeError:
+            raise usage(
+                f"argument {number} is no UTF-8 text", "Look at its bytes; the terminal may use another encoding."
+            ) from None
+        if "\0" in word:
+            raise usage(f"argument {number} holds a NUL character")
 
 
 def complete() -> None:
@@ -91,14 +173,48 @@ def complete() -> None:
     }
     with contextlib.suppress(SystemExit):
         _run(words, plugin=False)
-    typer.echo(":4")  # and no names of files
+    output.line(":4")  # and no names of files
 
 
-def _run(given: list[str], *, plugin: bool) -> None:
+def _run(given: list[str], *, plugin: bool) -> int:
+    """Runs a command; its exit code. Raises Failure."""
+    given = _habits(given)
     completing = any(name.endswith("_COMPLETE") for name in os.environ)
     names = given[:1] if given and given[0] in COMMANDS and not completing else COMMANDS
-    app = build(names, epilog=cluster.HELP if plugin else None)
-    app(given, prog_name="kubectl amends" if plugin else "amends")
+    app = build(names, epilog=f"{MORE} {cluster.HELP}" if plugin else MORE)
+    name = "kubectl amends" if plugin else "amends"
+    try:
+        if not given and not completing:
+            app(["--help"], prog_name=name, standalone_mode=False)
+            return Exit.USAGE
+        return int(app(given, prog_name=name, standalone_mode=False) or Exit.OK)
+    except USAGE_ERROR as error:
+        raise _wrong(error, name) from None
+    except typer.Abort:
+        raise Failure("it was ended from the terminal") from None
+
+
+def _habits(given: list[str]) -> list[str]:
+    """Takes what other command lines are used to: `help COMMAND` and `version`. Raises Failure for other verbs."""
+    match given:
+        case ["help"]:
+            return ["--help"]
+        case ["help", command, *_]:
+            return [command, "--help"]
+        case ["version"]:
+            return ["--version"]
+        case [verb, *_] if verb in ELSEWHERE:
+            raise usage(f"there is no command `{verb}`", ELSEWHERE[verb])
+    return given
+
+
+def _wrong(error: Any, program: str) -> Failure:
+    """A failure for what typer says of the command line."""
+    text = str(error.format_message()).rstrip(".")
+    for phrase, instead in WORDS:
+        text = phrase.sub(instead, text)
+    path = error.ctx.command_path if error.ctx is not None else program
+    return usage(f"{text[:1].lower()}{text[1:]}", f"`{path} --help` shows how it is used.")
 
 
 def _in_cluster(given: list[str]) -> list[str]:
@@ -118,7 +234,7 @@ def _show_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version  # slow to load, and asked for once a year
 
-        typer.echo(f"amends {version('amends-cli')}")
+        output.line(f"amends {version('amends-cli')}")
         raise typer.Exit
 
 

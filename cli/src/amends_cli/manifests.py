@@ -1,16 +1,22 @@
 """Reads the YAML and JSON files that people name on the command line, without losing line numbers.
 
-Called by `check` and `apply`. Every document travels as text, with blank lines where the others of its file were, so
-that a finding of the orchestrator names the line that the person sees.
+Called by every command that takes files. There is one reader of YAML, `amends_saga.definition.compose`: it bounds what
+a text may hold, and says what is wrong with it. Every document travels as text, with blank lines where the others of
+its file were, so that a finding of the orchestrator names the line that the person sees.
 """
+
+from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amends_cli.failure import Failure, usage
+
+if TYPE_CHECKING:
+    from amends_saga.definition import Node
 
 SUFFIXES = (".yaml", ".yml", ".json")
 ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2, "SagaRun": 3}
@@ -43,7 +49,7 @@ class Manifest:
 
 
 def read_files(paths: Iterable[str]) -> list[Text]:
-    """Reads files, the YAML and JSON files of folders, and `-` for standard input. Raises Failure (wrong use)."""
+    """Read files, the YAML and JSON files of folders, and `-` for standard input. Raises Failure (wrong use)."""
     texts = [text for path in paths for text in _read(path)]
     if not texts:
         raise usage("there is nothing to read", "Name a YAML file, or a folder with some.")
@@ -52,53 +58,87 @@ def read_files(paths: Iterable[str]) -> list[Text]:
 
 def _read(name: str) -> Iterator[Text]:
     if name == "-":
-        yield Text("standard input", sys.stdin.read())
+        yield Text("standard input", read_input("standard input"))
         return
     path = Path(name)
-    if path.is_dir():
-        for inside in sorted(path.rglob("*")):
-            if inside.suffix in SUFFIXES and inside.is_file():
-                yield from _read(str(inside))
-        return
     try:
-        yield Text(name, path.read_text(encoding="utf-8"))
+        inside = sorted(path.rglob("*")) if path.is_dir() else None
+    except OSError as error:
+        raise usage(f"{name} cannot be read: {error.strerror}") from None
+    if inside is None:
+        yield Text(name, read_text(path))
+        return
+    for file in inside:
+        if file.suffix in SUFFIXES and file.is_file():
+            yield from _read(str(file))
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file as it is, line ends included. Raises Failure (wrong use)."""
+    try:
+        return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
-        raise usage(f"{name} is not there", "Look at the path; `-` reads standard input.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise usage(f"{name} cannot be read: {getattr(error, 'strerror', '') or 'it is not UTF-8 text'}") from None
+        raise usage(f"{path} is not there", "Look at the path; `-` reads standard input.") from None
+    except UnicodeDecodeError:
+        raise usage(f"{path} cannot be read: it is not UTF-8 text") from None
+    except OSError as error:
+        raise usage(f"{path} cannot be read: {error.strerror}") from None
+
+
+def read_input(what: str) -> str:
+    """Return the text of standard input. Raises Failure (wrong use)."""
+    if sys.stdin is None:
+        raise usage(f"{what} cannot be read: standard input is closed")
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError:
+        raise usage(f"{what} cannot be read: it is not UTF-8 text") from None
+    except OSError as error:
+        raise usage(f"{what} cannot be read: {error.strerror}") from None
 
 
 def split(texts: Iterable[Text]) -> list[Manifest]:
-    """Splits files into their resources, those first that others refer to. Raises Unreadable."""
+    """Split files into their resources, those first that others refer to. Raises Unreadable."""
     found = [manifest for text in texts for manifest in _documents(text)]
     return sorted(found, key=lambda manifest: ORDER.get(manifest.kind, len(ORDER)))
 
 
-def _documents(text: Text) -> Iterator[Manifest]:
-    import yaml
+def content(text: str) -> dict[str, Any]:
+    """Return the first resource of a text that is in force already; empty when it holds none."""
+    from amends_saga.definition.nodes import NodeKind, compose, to_json
 
-    lines = text.text.splitlines(keepends=True)
-    try:
-        nodes = [node for node in yaml.compose_all(text.text, Loader=yaml.SafeLoader) if node is not None]
-        contents = [content for content in yaml.safe_load_all(text.text) if content is not None]
-    except yaml.YAMLError as error:
-        where = getattr(error, "problem_mark", None)
-        place = f":{where.line + 1}:{where.column + 1}" if where else ""
-        raise Unreadable(
-            f"{text.source}{place}: this is not YAML: {getattr(error, 'problem', None) or error}"
-        ) from None
-    for node, content in zip(nodes, contents, strict=True):
-        start, end = node.start_mark.line, node.end_mark.line + 1
-        # The end mark of a block lies behind it, on the separator or on the next document.
-        body = [line for line in lines[start:end] if not line.startswith(("---", "..."))] if start < end else []
-        metadata = content.get("metadata") if isinstance(content, dict) else None
-        if not isinstance(content, dict) or not isinstance(metadata, dict) or content.get("kind") not in ORDER:
-            raise Unreadable(f"{text.source}:{start + 1}: this document is no resource of ours")
+    roots, _ = compose("", text)
+    return next((to_json(root) for root in roots if root.kind is NodeKind.MAPPING), {})
+
+
+def _documents(text: Text) -> Iterator[Manifest]:
+    from amends_saga.definition.nodes import compose, to_json
+
+    roots, findings = compose(text.source, text.text)
+    if findings:
+        raise Unreadable(f"{text.source}: {findings[0].message}")
+    for root in roots:
+        if root.is_null:
+            continue
+        value = to_json(root)
+        metadata = value.get("metadata") if isinstance(value, dict) else None
+        if not isinstance(value, dict) or not isinstance(metadata, dict) or value.get("kind") not in ORDER:
+            raise Unreadable(f"{text.source}:{root.place().line}: this document is no resource of ours")
         yield Manifest(
             text.source,
-            "\n" * start + "".join(body),
-            str(content.get("kind", "")),
+            _alone(root),
+            str(value.get("kind", "")),
             str(metadata.get("name", "")),
             str(metadata.get("namespace", "")),
-            content,
+            value,
         )
+
+
+def _alone(root: Node) -> str:
+    """Return a document's text without the others of its file, where it stands in it."""
+    whole = root.source.text
+    start = whole.rfind("\n", 0, root.start) + 1
+    before = whole[start : root.start]
+    # A document may begin on its separator: `--- {kind: Saga}`.
+    before = before.replace("---", "   ", 1) if before.startswith("---") else before
+    return "\n" * whole.count("\n", 0, start) + before + whole[root.start : root.end]

@@ -1,24 +1,36 @@
 """Tells the story of a run, record by record, as it becomes durable. Called by `watch` and `start --watch`."""
 
-import json
+import shlex
 from datetime import datetime
-from typing import Any
 
-import typer
 from google.protobuf import json_format
 
 from amends.saga.v1 import run_pb2
 from amends.saga.v1.run_service_pb2 import WatchRunResponse
+from amends_cli import cluster, output
+from amends_cli.failure import Exit
+from amends_cli.output import Format, Styled
 
-OUTCOME_STYLE = {"ok": "green", "rejected": "red", "unknown": "yellow", "voided": "magenta"}
-STATE_STYLE = {
+OUTCOME_COLOUR = {"ok": "green", "rejected": "red", "unknown": "yellow", "voided": "magenta"}
+STATE_COLOUR = {
     "RUNNING": "cyan",
     "COMPENSATING": "yellow",
-    "PARKED": "bold magenta",
-    "COMPLETED": "bold green",
-    "COMPENSATED": "bold yellow",
+    "PARKED": "magenta",
+    "COMPLETED": "green",
+    "COMPENSATED": "yellow",
 }
 ENDED = (run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_COMPENSATED)
+EXITS = {
+    run_pb2.RUN_STATE_COMPLETED: Exit.OK,
+    run_pb2.RUN_STATE_COMPENSATED: Exit.COMPENSATED,
+    run_pb2.RUN_STATE_PARKED: Exit.PARKED,
+}
+"""How a command that waited for a run ends; every other state means that it is still under way."""
+
+
+def exit_of(run: run_pb2.Run) -> Exit:
+    """Return the exit code that tells how a run stands."""
+    return EXITS.get(run.state, Exit.RUNNING)
 
 
 def state_name(state: int) -> str:
@@ -29,10 +41,10 @@ def state_name(state: int) -> str:
         return f"STATE_{state}"
 
 
-def styled_state(state: int) -> str:
+def styled_state(state: int) -> Styled:
     """The state's name with its colour."""
     name = state_name(state)
-    return f"[{STATE_STYLE.get(name, 'white')}]{name}[/]"
+    return Styled(name, STATE_COLOUR.get(name, "white"), bold=state in EXITS)
 
 
 def operation_name(operation: int) -> str:
@@ -41,72 +53,89 @@ def operation_name(operation: int) -> str:
     return "" if name == "unspecified" else name
 
 
-def event_line(event: run_pb2.RunEvent, began: datetime) -> str:
-    """One line of a timeline, with rich markup: when, what of which step, how it ended, and what was said."""
-    from rich.markup import escape
-
+def event_line(event: run_pb2.RunEvent, began: datetime) -> list[str | Styled]:
+    """The parts of one line of a timeline: when, what of which step, how it ended, and what was said."""
     since = (event.at.ToDatetime() - began).total_seconds()
     what = event.kind.lower().replace("_", " ")
     operation = operation_name(event.operation)
     subject = event.step if operation in ("", "action") else f"{event.step} {operation}"
-    style = OUTCOME_STYLE.get(event.outcome, "white")
-    outcome = f"[{style}]{event.outcome}[/]" if event.outcome else ""
     code = event.code if event.code not in ("", "OK") else ""
     actor = f"by {event.actor}" if event.actor else ""
-    said = escape(" ".join(part for part in (code, event.message, actor) if part))
-    return (
-        f"[dim]{since:+9.3f}s[/] [dim]{event.seq:>3}[/] {what:<16} {escape(subject):<24} {outcome:<8} {said}".rstrip()
-    )
+    return [
+        Styled(f"{since:+9.3f}s {event.seq:>3}", dim=True),
+        f" {what:<16} {subject:<24} ",
+        Styled(f"{event.outcome:<8}", OUTCOME_COLOUR.get(event.outcome, "white")),
+        " ",
+        " ".join(part for part in (code, event.message, actor) if part),
+    ]
 
 
-def final_line(run: run_pb2.Run) -> str:
-    """How a run stands, in one line with rich markup."""
-    from rich.markup import escape
-
+def final_line(run: run_pb2.Run) -> list[str | Styled]:
+    """The parts of the line that says how a run stands."""
     # The message begins with the state for people who read it alone.
     name = state_name(run.state)
     said = run.message.removeprefix(name) if run.message.startswith(name) else f": {run.message}"
-    return f"{styled_state(run.state)}{escape(said.rstrip(': '))}"
+    return [styled_state(run.state), said.rstrip(": ")]
 
 
 def parked_lines(run: run_pb2.Run) -> list[str]:
-    """What a person who meets a parked run wants to know, with the commands to copy."""
+    """What a person who meets a parked run wants to know, with commands that work as they stand."""
     if not run.HasField("parked"):
         return []
     parked = run.parked
     lines = [f"{parked.step or 'the run'} is stuck: {parked.message or parked.reason} ({parked.reason})"]
-    return lines + [f"  amends resolve {run.run_id} {resolution} --reason '...'" for resolution in parked.resolutions]
+    # An orchestrator of an earlier version names no choices, only decisions.
+    choices = list(parked.choices) or [run_pb2.Choice(resolution=one) for one in parked.resolutions]
+    return lines + [f"  {command(run.run_id, choice)}" for choice in choices]
+
+
+def command(run_id: str, choice: run_pb2.Choice) -> str:
+    """The command line that takes a decision; `...` stands where a person has something to say."""
+    program = ["amends"] if cluster.current() is None else ["kubectl", "amends"]
+    words = [*program, "resolve", run_id, choice.resolution]
+    if choice.effect:
+        words += ["--effect", choice.effect]
+    if choice.result_example:
+        words += ["--result", choice.result_example]
+    return f"{shlex.join(words)} --reason '...'"
 
 
 class Story:
-    """Follows one run and prints each record once: as a line for people, or as one line of JSON."""
+    """Follows one run and prints each record once: as a line for people, or as one record of JSON or YAML."""
 
-    def __init__(self, printer: Any, *, as_json: bool = False) -> None:
-        self._printer = printer
-        self._as_json = as_json
+    def __init__(self, form: Format) -> None:
+        self._form = form
+        self._for_people = form in (Format.TABLE, Format.WIDE)
         self._began: datetime | None = None
         self.run: run_pb2.Run | None = None
         """As it stood last."""
 
     def tell(self, answer: WatchRunResponse) -> None:
-        """Takes one answer of WatchRun."""
+        """Take one answer of WatchRun."""
         if answer.HasField("event"):
             self._tell_event(answer.event)
         if answer.HasField("run"):
-            was_parked = self.run is not None and self.run.state == run_pb2.RUN_STATE_PARKED
             self.run = answer.run
-            if self.run.state == run_pb2.RUN_STATE_PARKED and not was_parked and not self._as_json:
-                for line in parked_lines(self.run):
-                    self._printer.print(line, style="magenta", markup=False)
+
+    @property
+    def parked(self) -> bool:
+        """Whether it waits for a person."""
+        return self.run is not None and self.run.state == run_pb2.RUN_STATE_PARKED
+
+    def tell_parked(self) -> None:
+        """Print what a person can do about it."""
+        if self.run is not None and self._for_people:
+            for told in parked_lines(self.run):
+                output.line(Styled(told, "magenta"))
 
     def end(self) -> None:
-        """Prints how it stands when nothing more will come."""
-        if self.run is not None and not self._as_json:
-            self._printer.print(final_line(self.run))
+        """Print how it stands when nothing more will come."""
+        if self.run is not None and self._for_people:
+            output.line(*final_line(self.run))
 
     def _tell_event(self, event: run_pb2.RunEvent) -> None:
-        if self._as_json:
-            typer.echo(json.dumps(json_format.MessageToDict(event), ensure_ascii=False))
+        if not self._for_people:
+            output.emit_record(json_format.MessageToDict(event), self._form)
             return
         self._began = self._began or event.at.ToDatetime()
-        self._printer.print(event_line(event, self._began))
+        output.line(*event_line(event, self._began))

@@ -3,7 +3,7 @@
 import grpc
 import grpc.aio
 import pytest
-from amends_chassis.dial import dial, dial_blocking
+from amends_chassis.dial import cause, dial, dial_blocking
 from google.rpc.status_pb2 import Status
 from grpc_health.v1 import health_pb2
 
@@ -34,6 +34,14 @@ async def test_no_call_goes_through_the_proxy_of_the_environment(server) -> None
         assert await code_of(bare) is grpc.StatusCode.UNAVAILABLE
     with dial_blocking(server) as blocking:
         grpc.channel_ready_future(blocking).result(timeout=5)
+
+
+async def test_a_connection_that_failed_says_why() -> None:
+    async with dial("127.0.0.1:1") as channel:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await channel.unary_unary(CHECK)(b"", timeout=5)
+    assert cause(refused.value.details() or "") == "nothing listens there (connection refused)"
+    assert cause("something else") == ""
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amends_cli import connection, descriptors, findings, manifests, output
+from amends_cli import connection, descriptors, findings, manifests, options, output
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Exit, usage
 from amends_cli.manifests import Manifest, Text, Unreadable
@@ -24,11 +24,14 @@ def apply(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files, folders of them, or -.")],
     descriptor_files: descriptors.Descriptors = None,
     protos: descriptors.Protos = None,
-    namespace: connection.Namespace = "default",
+    namespace: options.Namespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """Check resources and put them in force. Exit code 1 when one is refused; the others are in force then."""
+    """Check resources and put them in force.
+
+    Exit code 1 when one is refused; the others are in force then.
+    """
     texts = manifests.read_files(files)
     documents = split(texts, namespace)
     if not documents:

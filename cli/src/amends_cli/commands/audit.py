@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from amends_cli import output
+from amends_cli.durations import duration
 from amends_cli.failure import Exit, Failure, usage
 from amends_cli.output import Column, Format, field
 
@@ -44,23 +45,34 @@ def audit(
         ),
     ] = None,
     since: Annotated[
-        str | None, typer.Option("--since", metavar="TIME", help="Only runs started since, e.g. 24h; default: all.")
+        timedelta | None,
+        typer.Option(
+            "--since", metavar="DURATION", parser=duration, help="Only runs started since, e.g. 24h; default: all."
+        ),
     ] = None,
     lease: Annotated[
-        str, typer.Option("--lease", metavar="TIME", help="How long an orchestrator may be silent, as it is set there.")
-    ] = "10s",
+        timedelta,
+        typer.Option(
+            "--lease",
+            metavar="DURATION",
+            parser=duration,
+            show_default="10s",
+            help="How long an orchestrator may be silent, as it is set there.",
+        ),
+    ] = timedelta(seconds=10),
     strangers: Annotated[
         bool, typer.Option("--strangers", help="The services serve other orchestrators too: allow effects without run.")
     ] = False,
     form: output.Output = Format.TABLE,
 ) -> None:
-    """Check the invariants over the databases of a running installation, and name each run that breaks one."""
+    """Prove that every run kept what was promised.
+
+    Checks the invariants over the databases of a running installation, and names each run that breaks one.
+    """
     from amends_cli import books  # a database driver, which no other command needs
 
     url, services = (database, _pairs(participants or ())) if database else _left_by_up(participants or ())
-    wanted = books.Wanted(
-        url, services, _time("--since", since) if since else None, _time("--lease", lease) or timedelta(), strangers
-    )
+    wanted = books.Wanted(url, services, since, lease, strangers)
     try:
         report = asyncio.run(books.audit(wanted))
     except books.UnreadableError as error:
@@ -98,17 +110,20 @@ def _show(report: Any, form: Format) -> None:
     if rows:
         output.emit_rows(rows, COLUMNS, form, empty="")
     states = ", ".join(f"{count} {state}" for state, count in sorted(report.states.items()))
-    typer.echo(f"{report.runs} runs ({states or 'none'}), {report.records} journal records")
+    output.line(f"{report.runs} runs ({states or 'none'}), {report.records} journal records")
     if report.by_person:
-        typer.echo(f"{report.by_person} steps were decided by a person: excepted")
+        output.line(f"{report.by_person} steps were decided by a person: excepted")
     for service, steps in sorted(report.unread.items()):
-        typer.echo(f"{steps} steps of {service} were not compared: give --participant {service}=URL")
+        output.line(f"{steps} steps of {service} were not compared: give --participant {service}=URL")
     if report.newer:
-        typer.echo(f"{report.newer} runs of a newer version were not checked")
+        output.line(f"{report.newer} runs of a newer version were not checked")
     if report.past:
-        typer.echo(f"{report.past} runs are past their retention: their journal was dropped")
+        output.line(f"{report.past} runs are past their retention: their journal was dropped")
     broken = len({named.finding.run_id or named.key for named in report.found})
-    typer.echo(f"{broken} of them break an invariant" if rows else "every invariant holds")
+    if not report.runs:
+        output.line("nothing to check")
+        return
+    output.line(f"{broken} of them break an invariant" if rows else "every invariant holds")
 
 
 def _pairs(given: Any) -> dict[str, str]:
@@ -136,12 +151,3 @@ def _left_by_up(given: Any) -> tuple[str, dict[str, str]]:
     if not journals:
         raise usage(f"{path} names no orchestrator", "Give --database and --participant.")
     return journals[0], found | _pairs(given)
-
-
-def _time(option: str, text: str) -> timedelta:
-    from amends_resilience.durations import parse_duration
-
-    try:
-        return parse_duration(text)
-    except ValueError as error:
-        raise usage(f"{option}: {error}", f"For example: {option} 24h.") from None

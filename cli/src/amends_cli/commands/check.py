@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amends_cli import connection, descriptors, findings, manifests, output
+from amends_cli import connection, descriptors, findings, manifests, options, output
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Exit
 from amends_cli.manifests import Text
-from amends_cli.output import Format
+from amends_cli.output import Format, Styled
 
 if TYPE_CHECKING:
     from amends_saga.check import CheckResult, SagaFigures
@@ -35,12 +35,15 @@ def check(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files, folders of them, or -.")],
     descriptor_files: descriptors.Descriptors = None,
     protos: descriptors.Protos = None,
-    namespace: connection.Namespace = "default",
+    namespace: options.Namespace = "default",
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
     form: Annotated[Report, typer.Option("-o", "--output", help="How to print; wide adds figures.")] = Report.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """Check definitions. Exit code 1 when there is an error; warnings alone are a success, unless --strict is given."""
+    """Say what is wrong with definitions, and how to mend it.
+
+    Exit code 1 when there is an error; warnings alone are a success, unless --strict is given.
+    """
     texts = manifests.read_files(files)
     contracts = descriptors.load(descriptor_files, protos)
     if contracts is not None:
@@ -75,13 +78,13 @@ def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: Report, su
         output.emit(data | {"figures": render.as_json([], figures)["figures"]}, Format(form))
     else:
         for saga in figures if form is Report.WIDE else ():
-            typer.secho(f"{saga.namespace}/{saga.saga}", bold=True)
+            output.line(Styled(f"{saga.namespace}/{saga.saga}", bold=True))
             headings, rows = render.figures_table(saga)
             output.emit_table(headings, rows)
-            typer.echo("\n".join(render.figures_lines(saga)) + "\n")
+            output.lines("\n".join(render.figures_lines(saga)) + "\n\n")
         if form is Report.TABLE and not any(finding.is_error for finding in found):
             for saga in figures:
-                typer.echo(render.figures_line(saga))
+                output.line(render.figures_line(saga))
         findings.show(found, summary=summary)
 
 

@@ -4,31 +4,43 @@ from typing import Annotated, Any
 
 import typer
 
-from amends_cli import connection, output
-from amends_cli.commands.show import BY_NAME, absent
+from amends_cli import connection, options, output, suggestions
+from amends_cli.commands.show import SINGULAR, Kind, absent, resource_of, resources
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import usage
 
 
 def delete(
-    name: Annotated[str, typer.Argument(help="saga/NAME, participant/NAME or policy/NAME.")],
-    namespace: connection.Namespace = "default",
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="KIND/NAME",
+            help="saga/NAME, participant/NAME or policy/NAME; also saga NAME.",
+            autocompletion=suggestions.resources,
+        ),
+    ],
+    resource: Annotated[str | None, typer.Argument(metavar="NAME", help="The resource's name, after its kind.")] = None,
+    namespace: options.Namespace = "default",
     address: connection.Address = None,
 ) -> None:
-    """Take one resource out of force. Runs in flight keep the definition that they started with."""
+    """Take one resource out of force.
+
+    Runs in flight keep the definition that they started with.
+    """
     from amends.saga.v1 import definition_service_pb2 as api
 
-    kind, _, resource = name.partition("/")
-    if kind not in BY_NAME or not resource:
-        raise usage(f"`{name}` is no resource", "Give saga/NAME, participant/NAME or policy/NAME.")
+    kind, called = resource_of(name, resource)
+    if kind is Kind.RUNS:
+        raise usage("a run cannot be deleted", "`amends cancel RUN` undoes what it did.")
     with connection.connect(address) as server:
-        asked: dict[str, tuple[Any, Any]] = {
-            "saga": (server.definitions.DeleteSaga, api.DeleteSagaRequest),
-            "participant": (server.definitions.DeleteParticipant, api.DeleteParticipantRequest),
-            "policy": (server.definitions.DeleteRetryPolicy, api.DeleteRetryPolicyRequest),
+        asked: dict[Kind, tuple[Any, Any]] = {
+            Kind.SAGAS: (server.definitions.DeleteSaga, api.DeleteSagaRequest),
+            Kind.PARTICIPANTS: (server.definitions.DeleteParticipant, api.DeleteParticipantRequest),
+            Kind.POLICIES: (server.definitions.DeleteRetryPolicy, api.DeleteRetryPolicyRequest),
         }
         method, request = asked[kind]
-        answer = method(request(namespace=namespace, name=resource), timeout=CALL_TIMEOUT.total_seconds())
-    if not answer.deleted:
-        raise absent(kind, namespace, resource)
-    output.say(f"{kind} {namespace}/{resource} deleted")
+        answer = method(request(namespace=namespace, name=called), timeout=CALL_TIMEOUT.total_seconds())
+        if not answer.deleted:
+            elsewhere = sorted(one.namespace for one in resources(server, kind, "") if one.name == called)
+            raise absent(kind, namespace, called, elsewhere)
+    output.say(f"{SINGULAR[kind]} {namespace}/{called} deleted")

@@ -4,13 +4,13 @@ from typing import Annotated, Any
 
 import typer
 
-from amends_cli import changes, connection, findings, manifests, output
+from amends_cli import changes, connection, findings, manifests, options, output
 from amends_cli.commands.apply import split
 from amends_cli.commands.check import by_server
 from amends_cli.commands.show import Kind, resources
 from amends_cli.failure import Exit, usage
 from amends_cli.manifests import Manifest
-from amends_cli.output import Format
+from amends_cli.output import Format, Styled
 
 KINDS = {"Saga": Kind.SAGAS, "Participant": Kind.PARTICIPANTS, "RetryPolicy": Kind.POLICIES}
 LIVE = {
@@ -22,11 +22,14 @@ LIVE = {
 
 def diff(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files, folders of them, or -.")],
-    namespace: connection.Namespace = "default",
+    namespace: options.Namespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """Show what applying files would change, and which runs stay on what they have. Exit code 1 if it is refused."""
+    """Show what applying files would change, and for which runs.
+
+    Runs in flight stay on what they have. Exit code 1 when something would be refused.
+    """
     texts = manifests.read_files(files)
     documents = [document for document in split(texts, namespace) if document.kind in KINDS]
     if not documents:
@@ -63,35 +66,32 @@ def _compare(server: connection.Connection, document: Manifest, namespace: str) 
 
 
 def _spec(text: str) -> dict[str, Any]:
-    import yaml
-
-    content = yaml.safe_load(text)
-    spec = content.get("spec") if isinstance(content, dict) else None
+    spec = manifests.content(text).get("spec")
     return spec if isinstance(spec, dict) else {}
 
 
 def _show(row: dict[str, Any]) -> None:
     colour = {"new": "green", "changed": "yellow"}.get(row["state"])
-    typer.secho(f"{row['kind']} {row['namespace']}/{row['name']}: {row['state']}", bold=True, fg=colour)
+    output.line(Styled(f"{row['kind']} {row['namespace']}/{row['name']}: {row['state']}", bold=True, fg=colour))
     for change in row["changes"]:
         for line in changes.tell(changes.Change(**change)):
-            typer.echo(f"  {line}")
+            output.line(f"  {line}")
     if row["kind"] == "Saga":
         _show_runs(row)
     elif row["state"] == "changed":
-        typer.echo(f"  {LIVE[row['kind']]}")
-    typer.echo()
+        output.line(f"  {LIVE[row['kind']]}")
+    output.line()
 
 
 def _show_runs(row: dict[str, Any]) -> None:
     flying = [use for use in row["digests"] if use["running"] or use["parked"]]
     if row["state"] == "changed":
-        typer.echo("  runs that start from now on get the change; those in flight end as they began:")
+        output.line("  runs that start from now on get the change; those in flight end as they began:")
     elif flying:
-        typer.echo("  runs in flight:")
+        output.line("  runs in flight:")
     for use in flying:
         parked = f", {use['parked']} of them parked" if use["parked"] else ""
         version = "in force" if use["digest"] == row["digest"] else "older"
-        typer.echo(f"    {use['digest'][:12]}  {version}: {use['running']} running{parked}")
+        output.line(f"    {use['digest'][:12]}  {version}: {use['running']} running{parked}")
     if not flying and row["state"] != "new":
-        typer.echo("    no run is in flight")
+        output.line("    no run is in flight")

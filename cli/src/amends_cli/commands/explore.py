@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amends_cli import connection, descriptors, findings, manifests, output
+from amends_cli import connection, descriptors, findings, manifests, options, output
 from amends_cli.commands import apply
 from amends_cli.failure import Exit, Failure, usage
-from amends_cli.output import Column, Format, field
+from amends_cli.output import Column, Format, Styled, field
 
 if TYPE_CHECKING:
     from amends_saga.compiled import CompiledSaga
@@ -36,6 +36,7 @@ Seed = Annotated[
 Only = Annotated[
     str | None, typer.Option("--saga", metavar="NAME", help="The saga to explore, when there are several.")
 ]
+TELL_EVERY = timedelta(seconds=1)
 ENDS = [Column("END", field("end")), Column("STATES", field("states"))]
 LIMITS = [Column("STEP", field("step")), Column("KIND", field("kind")), Column("MAY END IN", field("text"))]
 
@@ -58,13 +59,14 @@ def explore(
     bound: Bound = None,
     seed: Seed = None,
     saga: Only = None,
-    namespace: connection.Namespace = "default",
+    namespace: options.Namespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """Walk every interleaving of a saga within bounds; without contracts the orchestrator's participants are asked.
+    """Walk every interleaving of a saga within bounds.
 
-    Exit code 1 when an invariant is broken, or not all was seen.
+    Without contracts the orchestrator's participants are asked. Exit code 1 when an invariant is broken, or not all
+    was seen.
     """
     bounds = _bounds(bound or [])
     contracts = descriptors.load(descriptor_files, protos)
@@ -119,7 +121,7 @@ def _explore(plan: "Plan", bounds: "Bounds") -> Seen:
     from amends_saga import explore as explorer
 
     begun = time.monotonic()
-    with _progress(f"{plan.namespace}/{plan.saga}") as progress:
+    with _progress(f"{plan.namespace}/{plan.saga}", bounds) as progress:
         result = explorer.explore(plan, bounds, progress=progress)
         limits = _limits(plan, bounds, result, progress)
     return Seen(plan, result, timedelta(seconds=time.monotonic() - begun), limits)
@@ -141,14 +143,29 @@ def _limits(plan: "Plan", bounds: "Bounds", result: "Result", progress: Progress
 
 
 @contextmanager
-def _progress(title: str) -> Iterator[Progress]:
-    """Show a bar on a terminal; how much there is to see is known only at the end."""
+def _progress(title: str, bounds: "Bounds") -> Iterator[Progress]:
+    """Show on stderr what was seen so far: a bar on a terminal, else a line a second.
+
+    How much there is to see is known only at the end.
+    """
+    console = output.progress_console()
+    if not console.is_terminal:
+        output.say(f"{title}: exploring within {bounds.text()}")
+        told = time.monotonic()
+
+        def say(states: int, depth: int) -> None:
+            nonlocal told
+            if time.monotonic() - told >= TELL_EVERY.total_seconds():
+                told = time.monotonic()
+                output.say(f"{title}: {states:,} states, {depth} moves deep")
+
+        yield say
+        return
     from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bar
 
-    console = output.console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.fields[seen]}"), TimeElapsedColumn())
-    with Bar(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+    with Bar(*columns, console=console, transient=True) as bar:
         task = bar.add_task(title, total=None, seen="")
 
         def tell(states: int, depth: int) -> None:
@@ -162,38 +179,39 @@ def _progress(title: str) -> Iterator[Progress]:
 
 def _show(seen: Seen) -> None:
     plan, result = seen.plan, seen.result
-    typer.secho(f"{plan.namespace}/{plan.saga}", bold=True)
-    typer.echo(f"{result.states:,} states, {result.depth} moves deep, {seen.took.total_seconds():.1f} s")
-    typer.echo(f"bounds: {result.bounds.text()}")
-    typer.echo()
+    output.line(Styled(f"{plan.namespace}/{plan.saga}", bold=True))
+    output.line(f"{result.states:,} states, {result.depth} moves deep, {seen.took.total_seconds():.1f} s")
+    output.line(f"bounds: {result.bounds.text()}")
+    output.line()
     ends = [{"end": end, "states": f"{count:,}"} for end, count in sorted(result.ends.items())]
     none = "the run comes to no end" if result.complete else "no end was seen"
     output.emit_rows(ends, ENDS, Format.TABLE, empty=none)
     for violation in result.violations:
         _show_violation(violation)
     _show_limits(plan, seen.limits)
-    typer.echo()
+    output.line()
     if result.violations:
-        typer.secho(f"violated: {len(result.violations)} ways", fg="red")
+        output.line(Styled(f"violated: {len(result.violations)} ways", fg="red"))
     elif not result.complete:
-        typer.secho(f"not all was seen: stopped after {result.states:,} states; raise --bound states=N", fg="yellow")
+        said = f"not all was seen: stopped after {result.states:,} states; raise --bound states=N"
+        output.line(Styled(said, fg="yellow"))
     else:
-        typer.secho("holds: no invariant is broken within these bounds", fg="green")
+        output.line(Styled("holds: no invariant is broken within these bounds", fg="green"))
 
 
 def _show_violation(violation: "Violation") -> None:
     where = f" ({violation.step})" if violation.step else ""
-    typer.echo()
-    typer.secho(f"{violation.text}{where}, after {len(violation.path) - 1} moves:", fg="red")
+    output.line()
+    output.line(Styled(f"{violation.text}{where}, after {len(violation.path) - 1} moves:", fg="red"))
     _show_path(violation.path)
-    typer.echo(f"replay it: --seed {violation.seed}")
+    output.line(f"replay it: --seed {violation.seed}")
 
 
 def _show_path(path: tuple[str, ...]) -> None:
     told = [_who(move) for move in path]
     width = max(len(who) for who, _ in told)
     for number, (who, what) in enumerate(told):
-        typer.echo(f"{number:4}  {who:{width}}  {what}")
+        output.line(f"{number:4}  {who:{width}}  {what}")
 
 
 def _who(move: str) -> tuple[str, str]:
@@ -214,8 +232,8 @@ def _show_limits(plan: "Plan", limits: "list[Violation]") -> None:
     kinds = {step.name: step.action.kind for step in plan.steps}
     limits = sorted(limits, key=lambda one: plan.index[one.step])
     if any(kind.plain for kind in kinds.values()):
-        typer.echo()
-        typer.echo("limits of plain steps, when the wire delivers a call twice or later than its window:")
+        output.line()
+        output.line("not promised for plain steps, when the wire delivers a call twice or later than its window:")
         rows = [{"step": one.step, "kind": kinds[one.step].value, "text": one.text} for one in limits]
         output.emit_rows(rows, LIMITS, Format.TABLE, empty="none")
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from amends_cli import contracts, descriptors, output
-from amends_cli.failure import Exit, usage
+from amends_cli.durations import duration
+from amends_cli.failure import Exit, Failure, usage
 from amends_cli.output import Column, Format, field
 
 if TYPE_CHECKING:
@@ -60,23 +61,46 @@ def probe(
     observe_request: Annotated[
         Path | None, typer.Option("--observe-request", metavar="FILE", help="Its request as JSON.")
     ] = None,
-    timeout: Annotated[float, typer.Option("--timeout", help="Seconds for one call.")] = 10.0,
+    timeout: Annotated[
+        timedelta,
+        typer.Option(
+            "--timeout", metavar="DURATION", parser=duration, show_default="10s", help="How long one call may take."
+        ),
+    ] = timedelta(seconds=10),
     descriptor_files: descriptors.Descriptors = None,
     protos: descriptors.Protos = None,
     form: output.Output = Format.TABLE,
 ) -> None:
-    """Prove that a method and its compensation keep the five promises of the barrier. It leaves effects behind.
+    """Prove that a running service keeps the barrier's promises.
 
+    A method and its compensation are called, in order and out of order. Effects are left behind.
     Exit code 0 only if every promise was shown to hold, with its effects observed.
     """
-    if not 0 < timeout <= LONGEST.total_seconds():
-        raise usage(f"--timeout takes seconds, more than 0 and at most {LONGEST.total_seconds():.0f}")
+    if timeout > LONGEST:
+        raise usage("--timeout is at most an hour")
     known = descriptors.load(descriptor_files, protos)
+    _refuse_silence(target, timeout)
     given = _Given(target, method, request, compensated_by, compensation_request, observe, observe_request)
-    verdicts = asyncio.run(given.run(known, timedelta(seconds=timeout)))
+    verdicts = asyncio.run(given.run(known, timeout))
     _show(verdicts, form)
     if any(verdict.state.value != "held" for verdict in verdicts):
         raise typer.Exit(Exit.FAILED)
+
+
+def _refuse_silence(target: str, timeout: timedelta) -> None:
+    """Raises Failure when nothing listens at host:port: everything after that would be said of the contract."""
+    import socket
+
+    host, colon, port = target.rpartition(":")
+    if not colon or not port.isdecimal() or not port.isascii() or int(port) > 65535 or "/" in host:
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), min(timeout.total_seconds(), 5)).close()
+    except ConnectionRefusedError:
+        raise Failure(f"nothing listens at {target}", "Start the service.", Exit.UNREACHABLE) from None
+    except (OSError, UnicodeError) as error:
+        said = getattr(error, "strerror", None) or "no answer"
+        raise Failure(f"{target} cannot be reached: {said}", "Look at the address.", Exit.UNREACHABLE) from None
 
 
 def _show(verdicts: "list[Verdict]", form: Format) -> None:
@@ -92,7 +116,7 @@ def _show(verdicts: "list[Verdict]", form: Format) -> None:
     output.emit_rows(rows, COLUMNS, form, empty="")
     if form in (Format.TABLE, Format.WIDE):
         held = sum(v.state.value == "held" for v in verdicts)
-        typer.echo(f"{held} of {len(verdicts)} held")
+        output.line(f"{held} of {len(verdicts)} held")
 
 
 class _Given:

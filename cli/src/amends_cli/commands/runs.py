@@ -1,6 +1,7 @@
 """`amends start`, `watch`, `resolve` and `cancel`: what people do with runs."""
 
 import getpass
+import os
 import socket
 import sys
 import time
@@ -14,15 +15,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amends_cli import connection, output
+from amends_cli import connection, manifests, options, output, runids, suggestions
 from amends_cli.connection import CALL_TIMEOUT
+from amends_cli.durations import duration
 from amends_cli.failure import Exit, Failure, usage
-from amends_cli.output import Format
+from amends_cli.output import Format, Styled
 
 if TYPE_CHECKING:
     from amends.saga.v1.run_service_pb2 import WatchRunResponse
 
 RECONNECT = timedelta(milliseconds=200)
+LONGEST_RECONNECT = timedelta(seconds=5)
+IN_VAIN = 8
+"""So many streams that ended without a record, one after the other, are no accident of the network."""
 FOREVER = timedelta(days=1)
 """How long to wait for the end of a run when nothing was said."""
 
@@ -43,47 +48,64 @@ class Effect(StrEnum):
     NONE = "none"
 
 
-RunId = Annotated[str, typer.Argument(metavar="RUN", help="The run's id; with kubectl also the name of a SagaRun.")]
-Reason = Annotated[str, typer.Option("--reason", help="Why; kept in the journal for ever.")]
-Actor = Annotated[str, typer.Option("--actor", help="Who decides; left out: user@host.")]
+RunId = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN",
+        help="The run's id, or how it begins; with kubectl also the name of a SagaRun.",
+        autocompletion=suggestions.runs,
+    ),
+]
+Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the journal for ever.")]
+Actor = Annotated[str, typer.Option("--actor", metavar="NAME", help="Who decides; left out: user@host.")]
 
 
 def start(
-    saga: Annotated[str, typer.Argument(help="The saga's name.")],
+    saga: Annotated[str, typer.Argument(metavar="SAGA", help="The saga's name.", autocompletion=suggestions.sagas)],
     given: Annotated[
         str, typer.Option("-i", "--input", metavar="JSON|@FILE|-", help="The input message as protobuf JSON.")
     ] = "{}",
     key: Annotated[
-        str, typer.Option("--key", help="The same key starts nothing twice; left out: a new one is made and printed.")
+        str,
+        typer.Option(
+            "--key", metavar="KEY", help="The same key starts nothing twice; left out: a new one is made and printed."
+        ),
     ] = "",
     wait: Annotated[bool, typer.Option("--wait", help="Wait until the run has ended or is parked.")] = False,
     follow: Annotated[
         bool, typer.Option("--watch", help="Show the timeline until the run has ended or is parked.")
     ] = False,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to wait at most.")] = 60.0,
-    namespace: connection.Namespace = "default",
+    timeout: Annotated[
+        timedelta,
+        typer.Option(
+            "--timeout", metavar="DURATION", parser=duration, show_default="1m", help="How long to wait at most."
+        ),
+    ] = timedelta(minutes=1),
+    namespace: options.SagaNamespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """Start a run of a saga."""
+    """Start a run of a saga.
+
+    With --wait or --watch the exit code tells how it stands: 0 COMPLETED, 4 COMPENSATED, 5 PARKED, 6 still under way.
+    """
     from amends.saga.v1 import run_service_pb2
 
     request = run_service_pb2.StartRunRequest(
         namespace=namespace, saga=saga, idempotency_key=key or str(uuid.uuid4()), json_text=_json("--input", given)
     )
-    limit = timedelta(seconds=timeout)
     if wait and not follow:
         request.wait = True
-        request.wait_timeout.FromTimedelta(limit)
+        request.wait_timeout.FromTimedelta(timeout)
     with _naming(saga, namespace, address), connection.connect(address) as server:
-        answer = server.runs.StartRun(request, timeout=(limit + CALL_TIMEOUT).total_seconds())
+        answer = server.runs.StartRun(request, timeout=(timeout + CALL_TIMEOUT).total_seconds())
         run = answer.run
         if not answer.created:
             output.say(f"a run with the key {run.idempotency_key} was there already")
         if follow:
             if form in (Format.TABLE, Format.WIDE):
                 output.say(f"run {run.run_id}, key {run.idempotency_key}")
-            run = _follow(server, run.run_id, limit, form, until_parked=True)
+            run = _follow(server, run.run_id, timeout, form, until_parked=True)
     _report(run, form, told=follow)
     if wait or follow:
         _exit_by(run)
@@ -112,25 +134,34 @@ def _naming(saga: str, namespace: str, address: str | None) -> Iterator[None]:
 
 
 def watch(
+    context: typer.Context,
     run: RunId,
     until_parked: Annotated[bool, typer.Option("--until-parked", help="End when the run waits for a person.")] = False,
-    timeout: Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds to watch at most; left out: a day.")] = (
-        FOREVER.total_seconds()
-    ),
-    namespace: connection.Namespace = "default",
+    timeout: Annotated[
+        timedelta,
+        typer.Option(
+            "--timeout", metavar="DURATION", parser=duration, show_default="1d", help="How long to watch at most."
+        ),
+    ] = FOREVER,
+    namespace: options.RunNamespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """Show the timeline of a run live, until it has ended. Exit code 0 when it is COMPLETED, else 1."""
-    run = connection.run_id(run, namespace)
+    """Show the timeline of a run live, until it has ended.
+
+    Exit code: 0 COMPLETED, 4 COMPENSATED, 5 PARKED, 6 still under way. A parked run is waited for on a terminal only.
+    """
     with connection.connect(address) as server:
-        last = _follow(server, run, timedelta(seconds=timeout), form, until_parked=until_parked)
+        run = runids.find(server, context, run)
+        until_parked = until_parked or not sys.stdout.isatty()
+        last = _follow(server, run, timeout, form, until_parked=until_parked)
     _exit_by(last)
 
 
 def resolve(
+    context: typer.Context,
     run: RunId,
-    decision: Annotated[Decision, typer.Argument(help="What to do.")],
+    decision: Annotated[Decision, typer.Argument(metavar="|".join(Decision), help="What to do.")],
     reason: Reason,
     actor: Actor = "",
     effect: Annotated[
@@ -143,19 +174,26 @@ def resolve(
         ),
     ] = "",
     seq: Annotated[
-        int | None, typer.Option("--seq", help="The sequence number of the parked record that the decision is about.")
+        int | None,
+        typer.Option(
+            "--seq",
+            metavar="N",
+            min=0,
+            max=2**63 - 1,
+            help="The sequence number of the parked record that the decision is about.",
+        ),
     ] = None,
-    namespace: connection.Namespace = "default",
+    namespace: options.RunNamespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """Decide what a parked run does next; kept in its journal with who and why."""
-    from amends.saga.v1 import run_service_pb2 as api
-    from amends_cli.commands import show
+    """Decide what a parked run does next.
 
-    run = connection.run_id(run, namespace)
+    Who decided, and why, is kept in the run's journal. `amends get RUN` shows what is allowed now.
+    """
+    from amends.saga.v1 import run_service_pb2 as api
+
     request = api.ResolveRunRequest(
-        run_id=run,
         resolution=api.Resolution.Value(f"RESOLUTION_{decision.upper()}"),
         reason=reason,
         actor=actor or _me(),
@@ -164,72 +202,112 @@ def resolve(
     if result:
         request.result_json = _json("--result", result)
     with connection.connect(address) as server:
+        request.run_id = runids.find(server, context, run)
         # Without --seq the decision is about what is there now; the orchestrator refuses it if that changes meanwhile.
-        request.expected_seq = seq if seq is not None else show.fetch(server, run, payloads=False).parked.seq
+        seen = seq if seq is not None else runids.fetch(server, request.run_id, payloads=False).parked.seq
+        request.expected_seq = seen
         answer = server.runs.ResolveRun(request, timeout=CALL_TIMEOUT.total_seconds())
     _report_wish(answer, form)
 
 
 def cancel(
+    context: typer.Context,
     run: RunId,
     reason: Reason,
     actor: Actor = "",
-    namespace: connection.Namespace = "default",
+    namespace: options.RunNamespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """Ask a run to undo what it did; refused once it is past its pivot."""
+    """Ask a run to undo what it did, up to its pivot."""
     from amends.saga.v1 import run_service_pb2
 
-    run = connection.run_id(run, namespace)
-    request = run_service_pb2.CancelRunRequest(run_id=run, reason=reason, actor=actor or _me())
+    request = run_service_pb2.CancelRunRequest(reason=reason, actor=actor or _me())
     with connection.connect(address) as server:
+        request.run_id = runids.find(server, context, run)
         answer = server.runs.CancelRun(request, timeout=CALL_TIMEOUT.total_seconds())
     _report_wish(answer, form)
 
 
 def _follow(server: connection.Connection, run_id: str, limit: timedelta, form: Format, *, until_parked: bool) -> Any:
     """Tells the story of a run to its end; returns it as it stood last. Raises Failure when that takes too long."""
-    from amends.saga.v1 import run_pb2
     from amends_cli import timeline
 
-    story = timeline.Story(output.console(), as_json=form in (Format.JSON, Format.YAML))
+    story = timeline.Story(form)
+    was_parked = False
     for answer in _records(server, run_id, limit):
         story.tell(answer)
-        if until_parked and story.run is not None and story.run.state == run_pb2.RUN_STATE_PARKED:
-            break
+        if story.parked and not was_parked and _parked_now(server, story.run):
+            story.tell_parked()
+            if until_parked:
+                break
+            output.say("waiting for a person's decision; Ctrl-C stops watching")
+        was_parked = story.parked
     story.end()
     return story.run
 
 
+def _parked_now(server: connection.Connection, run: Any) -> bool:
+    """Whether a run is still parked where it was when the record was written: a timeline begins with what is past."""
+    current = runids.fetch(server, run.run_id, payloads=False)
+    return bool(current.state == run.state and current.parked.seq == run.parked.seq)
+
+
 def _records(server: connection.Connection, run_id: str, limit: timedelta) -> Iterator["WatchRunResponse"]:
-    """The records of a run, each once; goes on where it was when the replica that sent them is gone."""
+    """The records of a run, each once; goes on where it was when the connection, or the replica behind it, is gone."""
     import grpc
 
     from amends.saga.v1 import run_service_pb2
 
     request = run_service_pb2.WatchRunRequest(run_id=run_id, payloads=run_service_pb2.PAYLOADS_NONE)
     end = time.monotonic() + limit.total_seconds()
-    seen = False
+    seen, in_vain = False, 0
     while True:
         stream = server.runs.WatchRun(request, timeout=max(0.0, end - time.monotonic()))
         try:
             for answer in stream:
-                seen = True
+                seen, in_vain = True, 0
                 request.after_seq = max(request.after_seq, answer.event.seq)
                 yield answer
             return
         except grpc.RpcError as error:
-            code = error.code()
-            if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+            if time.monotonic() >= end and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 hint = f"`amends watch {run_id}` goes on watching."
-                raise Failure(f"the run has not ended within {limit.total_seconds():g} s", hint) from None
-            if code is not grpc.StatusCode.UNAVAILABLE or not seen:
+                raise Failure(f"the run has not ended within {_in_words(limit)}", hint, Exit.RUNNING) from None
+            in_vain += 1
+            away = error.code() is grpc.StatusCode.UNAVAILABLE  # it may take long to come back
+            if not seen or not _cut_off(error) or (in_vain > IN_VAIN and not away):
                 raise
-            time.sleep(RECONNECT.total_seconds())
+            if in_vain == 1:
+                output.say("the connection is lost; reconnecting")
+            pause = min(RECONNECT * 2 ** (in_vain - 1), LONGEST_RECONNECT)
+            time.sleep(max(0.0, min(pause.total_seconds(), end - time.monotonic())))
             server.mend()
         finally:
             stream.cancel()
+
+
+def _cut_off(error: Any) -> bool:
+    """Whether something between here and the orchestrator ended the stream: proxies have codes of their own for that.
+
+    The orchestrator gives a reason with every refusal; what it does not refuse it may be asked again.
+    """
+    import grpc
+
+    ends = {
+        grpc.StatusCode.UNAVAILABLE,
+        grpc.StatusCode.INTERNAL,
+        grpc.StatusCode.UNKNOWN,
+        grpc.StatusCode.CANCELLED,
+        grpc.StatusCode.DEADLINE_EXCEEDED,
+    }
+    return error.code() in ends and not connection.reason_of(error)
+
+
+def _in_words(limit: timedelta) -> str:
+    from amends_resilience.durations import format_duration
+
+    return format_duration(limit)
 
 
 def _report(run: Any, form: Format, *, told: bool = False) -> None:
@@ -238,10 +316,9 @@ def _report(run: Any, form: Format, *, told: bool = False) -> None:
 
     if told or output.emit(plain_run(run), form):
         return
-    printer = output.console()
-    printer.print(f"{run.run_id}  {timeline.final_line(run)}")
+    output.line(f"{run.run_id}  ", *timeline.final_line(run))
     for line in timeline.parked_lines(run):
-        printer.print(line, style="magenta", markup=False)
+        output.line(Styled(line, "magenta"))
 
 
 def _report_wish(answer: Any, form: Format) -> None:
@@ -255,10 +332,11 @@ def _report_wish(answer: Any, form: Format) -> None:
 
 
 def _exit_by(run: Any) -> None:
-    from amends.saga.v1 import run_pb2
+    from amends_cli import timeline
 
-    if run is None or run.state != run_pb2.RUN_STATE_COMPLETED:
-        raise typer.Exit(Exit.FAILED)
+    code = timeline.exit_of(run) if run is not None else Exit.RUNNING
+    if code is not Exit.OK:
+        raise typer.Exit(code)
 
 
 def _json(option: str, text: str) -> str:
@@ -271,7 +349,7 @@ def _json(option: str, text: str) -> str:
     example = f'For example: {option} \'{{"orderId": "o-1"}}\'.'
     try:
         if text == "-":
-            text = sys.stdin.read()
+            text = manifests.read_input(option)
         elif text.startswith("@"):
             text = Path(text[1:]).read_text(encoding="utf-8-sig")
         text.encode()
@@ -288,4 +366,8 @@ def _json(option: str, text: str) -> str:
 
 
 def _me() -> str:
-    return f"{getpass.getuser()}@{socket.gethostname()}"
+    try:
+        user = getpass.getuser()
+    except (KeyError, OSError):  # a container may have no name for its user
+        user = f"user {os.getuid()}"
+    return f"{user}@{socket.gethostname()}"

@@ -1,24 +1,26 @@
 """`amends get` and `amends list`: shows runs, sagas, participants and retry policies."""
 
 import json
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
-from amends_cli import connection, output
+from amends_cli import connection, options, output, runids, suggestions
 from amends_cli.cluster import NAMESPACE_VARIABLE
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Failure, usage
-from amends_cli.output import Column, Format, Row, field
+from amends_cli.output import Column, Format, Listing, Row, Styled, field
 
 EVERY_NAMESPACE = Annotated[
     str,
     typer.Option(
         "-n",
         "--namespace",
+        metavar="NAME",
         envvar=NAMESPACE_VARIABLE,
+        autocompletion=suggestions.namespaces,
         help="Only of this namespace; left out: of all (with kubectl: -A).",
     ),
 ]
@@ -38,6 +40,33 @@ class Kind(StrEnum):
 
 BY_NAME = {"saga": Kind.SAGAS, "participant": Kind.PARTICIPANTS, "policy": Kind.POLICIES}
 """What stands before the name of one resource."""
+_POLICIES = ("policy", "policies", "retrypolicy", "retrypolicies", "retry-policy", "retry-policies", "rp")
+ALSO = {
+    **dict.fromkeys(("run", "runs"), Kind.RUNS),
+    **dict.fromkeys(("saga", "sagas"), Kind.SAGAS),
+    **dict.fromkeys(("participant", "participants"), Kind.PARTICIPANTS),
+    **dict.fromkeys(_POLICIES, Kind.POLICIES),
+}
+"""Every way to name a kind: one, many, and short."""
+SINGULAR = {kind: name for name, kind in BY_NAME.items()} | {Kind.RUNS: "run"}
+
+
+def kind_of(text: str | Kind) -> Kind:
+    """Return the kind that a person named, in singular or plural. Raises BadParameter."""
+    kind = ALSO.get(text.lower())
+    if kind is None:
+        raise typer.BadParameter(f"`{text}` is no kind; the kinds are {', '.join(Kind)}")
+    return kind
+
+
+def resource_of(name: str, more: str | None = None) -> tuple[Kind, str]:
+    """Return kind and name of `saga/NAME` or `saga NAME`. Raises Failure (wrong use)."""
+    kind, slash, resource = name.partition("/")
+    if more is not None:
+        kind, resource = name, more
+    if kind.lower() not in ALSO or not resource or (slash and more is not None):
+        raise usage(f"`{name}` is no resource", "Give saga/NAME, participant/NAME or policy/NAME.")
+    return ALSO[kind.lower()], resource
 
 
 class State(StrEnum):
@@ -62,16 +91,39 @@ def _ready(row: Row) -> str:
     return "yes" if row.get("ready") else f"no: {row.get('message', '')}"
 
 
+def _age(row: Row) -> str:
+    if "startedAt" not in row:
+        return ""
+    return in_words(datetime.now(UTC) - datetime.fromisoformat(row["startedAt"]))
+
+
+def in_words(age: timedelta) -> str:
+    """Return an age as people say it, to the precision that matters: 5s, 12m, 3h, 4d."""
+    seconds = max(0, int(age.total_seconds()))
+    for unit, size, below in (("s", 1, 120), ("m", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < below:
+            return f"{seconds // size}{unit}"
+    return f"{seconds // 86_400}d"
+
+
+def _message(row: Row) -> str:
+    """What its state does not say."""
+    return str(row.get("message", "")).removeprefix(_state(row)).lstrip(": ")
+
+
+def _state(row: Row) -> str:
+    return str(row.get("state", "")).removeprefix("RUN_STATE_")
+
+
 COLUMNS = {
     Kind.RUNS: [
         Column("RUN", field("runId")),
         Column("NAMESPACE", field("namespace")),
         Column("SAGA", field("saga")),
-        Column(
-            "STATE", lambda row: row.get("state", "").removeprefix("RUN_STATE_") + (" (stalled)" * ("stalled" in row))
-        ),
-        Column("STARTED", field("startedAt")),
-        Column("MESSAGE", field("message")),
+        Column("STATE", lambda row: _state(row) + (" (stalled)" * ("stalled" in row))),
+        Column("AGE", _age),
+        Column("MESSAGE", _message, cut=True),
+        Column("STARTED", field("startedAt"), wide=True),
         Column("KEY", field("idempotencyKey"), wide=True),
         Column("ENDED", field("endedAt"), wide=True),
         Column("SEQ", field("seq"), wide=True),
@@ -139,19 +191,34 @@ def _unfold(data: dict[str, Any], name: str) -> None:
 
 
 def list_(
-    kind: Annotated[Kind, typer.Argument(help="What to list.")] = Kind.RUNS,
+    kind: Annotated[
+        Kind,
+        typer.Argument(
+            metavar="KIND",
+            help="runs, sagas, participants or policies.",
+            parser=kind_of,
+            autocompletion=lambda: list(Kind),
+        ),
+    ] = Kind.RUNS,
     namespace: EVERY_NAMESPACE = "",
     everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of all namespaces.")] = False,
-    saga: Annotated[str, typer.Option("--saga", help="Only runs of this saga.")] = "",
+    saga: Annotated[
+        str, typer.Option("--saga", metavar="NAME", help="Only runs of this saga.", autocompletion=suggestions.sagas)
+    ] = "",
     state: Annotated[
-        list[State] | None, typer.Option("--state", help="Only runs in this state; may be repeated.")
+        list[State] | None,
+        typer.Option(
+            "--state", metavar="STATE", help=f"Only runs in this state; may be repeated. One of {', '.join(State)}."
+        ),
     ] = None,
     stalled: Annotated[bool, typer.Option("--stalled", help="Only runs in which a step has waited too long.")] = False,
-    limit: Annotated[int, typer.Option("--limit", min=1, max=100_000, help="At most this many runs.")] = 50,
-    form: output.Output = Format.TABLE,
+    limit: Annotated[
+        int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most this many runs, up to 100000.")
+    ] = 50,
+    form: output.NamedOutput = Listing.TABLE,
     address: connection.Address = None,
 ) -> None:
-    """List runs (newest first), sagas, participants or retry policies."""
+    """List runs (newest first), sagas, participants or policies."""
     namespace = "" if everywhere else namespace
     if kind is not Kind.RUNS and (saga or state or stalled):
         raise usage("--saga, --state and --stalled select runs", f"`amends list {kind}` takes --namespace.")
@@ -160,7 +227,16 @@ def list_(
             messages = _runs(server, namespace, saga, state or [], stalled, limit)
         else:
             messages = resources(server, kind, namespace)
+    if form is Listing.NAME:
+        for message in messages:
+            output.line(_name(kind, message))
+        return
     output.emit_rows([plain(message) for message in messages], COLUMNS[kind], form, empty=f"no {kind}")
+
+
+def _name(kind: Kind, message: Any) -> str:
+    """What `amends get` takes."""
+    return str(message.run_id) if kind is Kind.RUNS else f"{SINGULAR[kind]}/{message.name}"
 
 
 def resources(server: connection.Connection, kind: Kind, namespace: str) -> list[Any]:
@@ -200,39 +276,50 @@ def _runs(
 
 
 def get(
+    context: typer.Context,
     name: Annotated[
         str,
         typer.Argument(
-            help="A run's id (with kubectl also a SagaRun's name), or saga/NAME, participant/NAME, policy/NAME."
+            metavar="RUN|KIND",
+            help="A run's id, or how it begins (with kubectl also a SagaRun's name), or saga/NAME, saga NAME, "
+            "participant NAME, policy NAME.",
+            autocompletion=suggestions.resources,
         ),
     ] = "",
-    key: Annotated[str, typer.Option("--key", help="Find the run by the key it was started with.")] = "",
+    resource: Annotated[str | None, typer.Argument(metavar="NAME", help="The resource's name, after its kind.")] = None,
+    key: Annotated[str, typer.Option("--key", metavar="KEY", help="Find the run by the key it was started with.")] = "",
     payload: Annotated[
         str,
         typer.Option(
             "--payload", metavar="input|STEP", help="Print the run's input, or the response of a step, however large."
         ),
     ] = "",
-    namespace: connection.Namespace = "default",
-    form: output.Output = Format.TABLE,
+    namespace: options.RunNamespace = "default",
+    form: output.NamedOutput = Listing.TABLE,
     address: connection.Address = None,
 ) -> None:
     """Show one run with its steps, or one resource."""
     if bool(name) == bool(key):
         raise usage("name one run", "Give its id, or --key with --namespace.")
-    kind, _, resource = name.rpartition("/")
-    name = name if key or kind else connection.run_id(name, namespace)
+    kind = Kind.RUNS
+    if not key and (resource is not None or "/" in name):
+        kind, name = resource_of(name, resource)
+    elif name.lower() in ALSO:
+        hint = f"Give its name: `amends get {name} NAME`; `amends list {ALSO[name.lower()]}` shows all."
+        raise usage(f"which {name}?", hint)
     with connection.connect(address) as server:
-        if kind:
-            _show_resource(server, kind, resource, namespace, form)
+        if kind is not Kind.RUNS:
+            _show_resource(server, kind, name, namespace, form)
             return
+        run_id = runids.find_by_key(server, namespace, key) if key else runids.find(server, context, name)
         if payload:
-            run_id = fetch(server, name, namespace, key, payloads=False).run_id if key else name
             _print_payload(server, run_id, payload)
             return
-        run = fetch(server, name, namespace, key)
-    if not output.emit(plain_run(run), form):
-        _show_run(run, form)
+        run = runids.fetch(server, run_id)
+    if form is Listing.NAME:
+        output.line(run.run_id)
+    elif not output.emit(plain_run(run), form):
+        _show_run(run, Format(form))
 
 
 def _print_payload(server: connection.Connection, run_id: str, payload: str) -> None:
@@ -242,52 +329,43 @@ def _print_payload(server: connection.Connection, run_id: str, payload: str) -> 
     step = "" if payload == "input" else payload
     request = run_service_pb2.ReadPayloadRequest(run_id=run_id, step=step)
     for piece in server.runs.ReadPayload(request, timeout=PAYLOAD_TIMEOUT.total_seconds()):
-        typer.echo(piece.text, nl=False)
-    typer.echo()
+        output.emit_piece(piece.text)
+    output.line()
 
 
-def fetch(
-    server: connection.Connection, run_id: str, namespace: str = "", key: str = "", *, payloads: bool = True
-) -> Any:
-    """Reads one run by its id, or by namespace and key. grpc errors pass through."""
-    from amends.saga.v1 import run_service_pb2
-
-    request = run_service_pb2.GetRunRequest(run_id=run_id, namespace=namespace if key else "", idempotency_key=key)
-    request.payloads = run_service_pb2.PAYLOADS_TEXT if payloads else run_service_pb2.PAYLOADS_NONE
-    return server.runs.GetRun(request, timeout=CALL_TIMEOUT.total_seconds()).run
-
-
-def _show_resource(server: connection.Connection, kind: str, name: str, namespace: str, form: Format) -> None:
-    if kind not in BY_NAME:
-        raise usage(f"`{kind}` is no kind", "Use saga/NAME, participant/NAME or policy/NAME.")
-    for message in resources(server, BY_NAME[kind], namespace):
+def _show_resource(server: connection.Connection, kind: Kind, name: str, namespace: str, form: Listing) -> None:
+    for message in resources(server, kind, namespace):
         if message.name == name:
             row = plain(message)
-            if not output.emit(row, form):
-                output.emit_rows([row], COLUMNS[BY_NAME[kind]], Format.WIDE, empty="")
+            if form is Listing.NAME:
+                output.line(_name(kind, message))
+            elif not output.emit(row, form):
+                output.emit_rows([row], COLUMNS[kind], Format.WIDE, empty="")
             return
-    raise absent(kind, namespace, name)
+    elsewhere = sorted(one.namespace for one in resources(server, kind, "") if one.name == name)
+    raise absent(kind, namespace, name, elsewhere)
 
 
-def absent(kind: str, namespace: str, name: str) -> Failure:
-    """What to say of a resource that is not there."""
-    hint = f"`amends list {BY_NAME[kind]}` shows those that are there."
-    return Failure(f"there is no {kind} {namespace}/{name}", hint)
+def absent(kind: Kind, namespace: str, name: str, elsewhere: list[str]) -> Failure:
+    """What to say of a resource that is not there; `elsewhere` are namespaces that have one of that name."""
+    hint = f"`amends list {kind}` shows those that are there."
+    if elsewhere:
+        hint = f"There is one in the namespace {elsewhere[0]}: add `-n {elsewhere[0]}`."
+    return Failure(f"there is no {SINGULAR[kind]} {namespace}/{name}", hint)
 
 
 def _show_run(run: Any, form: Format) -> None:
     from amends_cli import timeline
 
-    printer = output.console()
-    printer.print(f"[bold]{run.namespace}/{run.saga}[/] {run.run_id}  key {run.idempotency_key}", markup=True)
-    printer.print(timeline.final_line(run))
+    output.line(Styled(f"{run.namespace}/{run.saga}", bold=True), f" {run.run_id}  key {run.idempotency_key}")
+    output.line(*timeline.final_line(run))
     for line in timeline.parked_lines(run):
-        printer.print(line, style="magenta", markup=False)
+        output.line(Styled(line, "magenta"))
     for wish in run.wishes:
-        line = f"{wish.kind} asked for by {wish.actor}: {wish.reason}; not yet decided"
-        printer.print(line, style="yellow", markup=False)
+        said = f"{wish.kind} asked for by {wish.actor}: {wish.reason}; not yet decided"
+        output.line(Styled(said, "yellow"))
     if run.HasField("stalled"):
-        printer.print(f"stalled: {run.stalled.step} waits: {run.stalled.reason}", style="yellow", markup=False)
+        output.line(Styled(f"stalled: {run.stalled.step} waits: {run.stalled.reason}", "yellow"))
     rows = [
         {
             **step,
@@ -300,6 +378,6 @@ def _show_run(run: Any, form: Format) -> None:
         Column("STATE", field("state")),
         Column("ATTEMPTS", lambda row: str(row.get("attempts", 0))),
         Column("MESSAGE", field("message")),
-        Column("RESPONSE", lambda row: json.dumps(row.get("response", ""), ensure_ascii=False), wide=True),
+        Column("RESPONSE", field("response"), wide=True),
     ]
     output.emit_rows(rows, columns, form, empty="no steps")

@@ -13,6 +13,16 @@ import grpc.aio
 
 Options = Sequence[tuple[str, str | int]]
 NO_PROXY = ("grpc.enable_http_proxy", 0)
+CAUSES = (
+    ("connection refused", "nothing listens there (connection refused)"),
+    ("dns resolution failed", "its name is not known"),
+    ("name or service not known", "its name is not known"),
+    ("network is unreachable", "there is no way to it (network is unreachable)"),
+    ("no route to host", "there is no way to it (no route to host)"),
+    ("timed out", "the connection timed out"),
+    ("timeout", "the connection timed out"),
+)
+"""What gRPC's core writes into the details of UNAVAILABLE, and what people read instead."""
 MAX_METADATA_BYTES = 1024 * 1024
 _METADATA = (("grpc.max_metadata_size", MAX_METADATA_BYTES), ("grpc.absolute_max_metadata_size", MAX_METADATA_BYTES))
 
@@ -22,6 +32,11 @@ def dial(
 ) -> grpc.aio.Channel:
     """Return a channel to `target`, which connects when it is first used."""
     return grpc.aio.insecure_channel(target, [*_METADATA, *options, NO_PROXY], interceptors=interceptors)
+
+
+def cause(details: str) -> str:
+    """Return in words why a connection failed, of what gRPC says about it; empty when it says nothing that is known."""
+    return next((words for sign, words in CAUSES if sign in details.lower()), "")
 
 
 def dial_blocking(target: str, options: Options = ()) -> grpc.Channel:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from typing import Any
 
 import grpc.aio
+from amends_chassis.dial import cause
 from amends_saga.descriptors.budget import BudgetError, imports_of, join_files, within_bytes
 from amends_saga.descriptors.wellknown import well_known_file
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
@@ -43,7 +44,8 @@ async def reflect(channel: grpc.aio.Channel, service: str, timeout: timedelta = 
                 return await _Conversation(channel, version).read(service)
         except grpc.aio.AioRpcError as error:
             if error.code() not in _WITHOUT:
-                raise ReflectionError(f"the server could not be asked: {error.code().name}") from None
+                why = cause(error.details() or "") or error.code().name
+                raise ReflectionError(f"the server could not be asked: {why}") from None
             refused = "the server has no reflection; give its descriptors as a FileDescriptorSet"
             if error.code() is grpc.StatusCode.INTERNAL:
                 refused += " (or it failed: INTERNAL)"

@@ -1,0 +1,77 @@
+"""Names for the completion of a shell: of runs, sagas and namespaces, asked of the orchestrator.
+
+A shell waits for them, so they are asked for quickly, and whatever goes wrong there is nothing to suggest. Called by
+the shell's completion alone.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+from amends_cli import connection
+from amends_cli.failure import Failure
+
+QUICKLY = timedelta(seconds=1)
+MOST = 100
+
+
+def namespaces(incomplete: str) -> list[str]:
+    """Namespaces that hold a saga or a participant."""
+    return _asked(lambda server: {one.namespace for one in (*_sagas(server), *_participants(server))}, incomplete)
+
+
+def sagas(incomplete: str) -> list[str]:
+    """Names of sagas in all namespaces."""
+    return _asked(lambda server: {one.name for one in _sagas(server)}, incomplete)
+
+
+def runs(incomplete: str) -> list[str]:
+    """Ids of the newest runs."""
+    return _asked(lambda server: [run.run_id for run in _runs(server)], incomplete)
+
+
+def resources(incomplete: str) -> list[str]:
+    """Ids of the newest runs, and saga/NAME, participant/NAME, policy/NAME."""
+
+    def named(server: Any) -> Iterable[str]:
+        yield from (f"saga/{one.name}" for one in _sagas(server))
+        yield from (f"participant/{one.name}" for one in _participants(server))
+        if "/" not in incomplete:
+            yield from (run.run_id for run in _runs(server))
+
+    return _asked(named, incomplete)
+
+
+def _asked(ask: Callable[[Any], Iterable[str]], incomplete: str) -> list[str]:
+    import grpc
+
+    with contextlib.suppress(Failure, grpc.RpcError, OSError):
+        with connection.connect(None, silent=True) as server:
+            names = [name for name in ask(server) if name.startswith(incomplete)]
+        return list(dict.fromkeys(names))[:MOST]
+    return []
+
+
+def _sagas(server: Any) -> Iterable[Any]:
+    from amends.saga.v1 import definition_service_pb2 as api
+
+    found: Iterable[Any] = server.definitions.ListSagas(api.ListSagasRequest(), timeout=QUICKLY.total_seconds()).sagas
+    return found
+
+
+def _participants(server: Any) -> Iterable[Any]:
+    from amends.saga.v1 import definition_service_pb2 as api
+
+    request = api.ListParticipantsRequest()
+    found: Iterable[Any] = server.definitions.ListParticipants(request, timeout=QUICKLY.total_seconds()).participants
+    return found
+
+
+def _runs(server: Any) -> Iterable[Any]:
+    from amends.saga.v1 import run_service_pb2 as api
+
+    found: Iterable[Any] = server.runs.ListRuns(
+        api.ListRunsRequest(page_size=MOST), timeout=QUICKLY.total_seconds()
+    ).runs
+    return found

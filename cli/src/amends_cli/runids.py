@@ -39,7 +39,7 @@ def fetch(
 
 
 def find_by_key(server: connection.Connection, namespace: str, key: str) -> str:
-    """Return the id of the run with a key. Raises Failure that names the namespace which has it, if another one does."""
+    """Return the id of the run with a key. Raises Failure, with the namespace that has it if another one does."""
     import grpc
 
     from amends.saga.v1 import definition_service_pb2 as api

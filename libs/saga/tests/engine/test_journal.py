@@ -1,6 +1,7 @@
 """Properties: records survive being written, any durable prefix leads to an end, a journal decides for itself."""
 
 import contextlib
+import hmac
 import random
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -9,7 +10,7 @@ import pytest
 from amends_saga.engine import UnreadableJournalError, replay, resolutions
 from amends_saga.engine import events as ev
 from amends_saga.engine.events import Action, Call, Effect, Outcome, ParkReason, UndoReason
-from amends_saga.journal import decode, encode, idempotency_key
+from amends_saga.journal import decode, encode, idempotency_key, secret_for
 from amends_saga.plan import Kind, Plan
 from amends_testkit.simulation.by_hand import ByHand
 from amends_testkit.simulation.shapes import shape
@@ -92,10 +93,14 @@ def test_a_record_of_a_step_that_the_plan_does_not_have_is_refused() -> None:
         decode(PLAN, 2, 1, record.SerializeToString())
 
 
-def test_keys_differ_between_runs_and_steps_and_never_change() -> None:
-    keys = {idempotency_key(run, step) for run in ("run-1", "run-2") for step in ("a", "b")}
-    assert len(keys) == 4
-    assert idempotency_key("run-1", "a") == sha256(b"run-1/a").hexdigest()
+def test_keys_differ_between_runs_steps_and_secrets_and_never_change() -> None:
+    secrets = (b"mine", b"theirs", None)
+    keys = {idempotency_key(run, step, one) for run in ("run-1", "run-2") for step in ("a", "b") for one in secrets}
+    assert len(keys) == 12
+    assert {len(key) for key in keys} == {64}
+    assert idempotency_key("run-1", "a", None) == sha256(b"run-1/a").hexdigest()
+    assert idempotency_key("run-1", "a", b"mine") == hmac.digest(b"mine", b"run-1/a", "sha256").hex()
+    assert (secret_for(1, b"mine"), secret_for(2, b"mine")) == (None, b"mine")
 
 
 class Chance:

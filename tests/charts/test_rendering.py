@@ -246,6 +246,19 @@ def test_a_variable_that_contradicts_the_chart_is_refused_in_words(helm: Helm, v
     assert said in done.stderr
 
 
+def test_migrations_may_have_a_role_of_their_own_that_the_service_never_sees(helm: Helm, values) -> None:
+    given = TAGGED | {"database": {"migrationsSecret": "orders-owner"}}
+    (deployment,) = (one for one in helm.render("orders", values(given)) if one["kind"] == "Deployment")
+    pod = deployment["spec"]["template"]["spec"]
+    (migrate,), (container,) = pod["initContainers"], pod["containers"]
+    name = "AMENDS_MIGRATIONS_DATABASE_URL_FILE"
+    assert name in {one["name"] for one in migrate["env"]}
+    assert name not in {one["name"] for one in container["env"]}
+    assert "migrations" in {one["name"] for one in migrate["volumeMounts"]}
+    assert "migrations" not in {one["name"] for one in container["volumeMounts"]}
+    assert [one["secret"]["secretName"] for one in pod["volumes"] if one["name"] == "migrations"] == ["orders-owner"]
+
+
 def test_reflection_is_answered_where_somebody_needs_it(helm: Helm, values) -> None:
     assert _variables(helm, values(TAGGED))["AMENDS_REFLECTION"] == "false"
     for name in ("kind/orchestrator", "kind/orders", "production/payments"):

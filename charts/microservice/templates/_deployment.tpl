@@ -108,12 +108,18 @@ spec:
           args: [migrate]
           env:
             {{- include "microservice.env" . | trim | nindent 12 }}
+            {{- if $v.database.migrationsSecret }}
+            - {name: AMENDS_MIGRATIONS_DATABASE_URL_FILE, value: /etc/amends/migrations/url}
+            {{- end }}
           resources:
             {{- toYaml $v.resources | nindent 12 }}
           securityContext:
             {{- include "microservice.containerSecurity" .root | nindent 12 }}
           volumeMounts:
             {{- include "microservice.mounts" . | nindent 12 }}
+            {{- if $v.database.migrationsSecret }}
+            - {name: migrations, mountPath: /etc/amends/migrations, readOnly: true}
+            {{- end }}
       {{- end }}
       containers:
         - name: {{ include "microservice.name" .root }}
@@ -140,6 +146,13 @@ spec:
         - name: database
           secret:
             secretName: {{ required "database.existingSecret must name the Secret with the database's URL" $v.database.existingSecret }}
+            defaultMode: 0440
+            items: [{key: {{ $v.database.key }}, path: url}]
+        {{- end }}
+        {{- if and $v.database.enabled $v.database.migrate $v.database.migrationsSecret }}
+        - name: migrations
+          secret:
+            secretName: {{ $v.database.migrationsSecret }}
             defaultMode: 0440
             items: [{key: {{ $v.database.key }}, path: url}]
         {{- end }}

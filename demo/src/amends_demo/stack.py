@@ -43,6 +43,8 @@ TOLD = {
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
 READY = timedelta(seconds=60)
+CONNECTIONS = 36
+"""Of each role: five roles share the 200 of the server, and none can leave the others without."""
 
 
 @dataclass(slots=True)
@@ -70,7 +72,7 @@ class Stack:
         """Starts everything, the orders last: they are told where the others are."""
         names = ("orchestrator", "orders", *PARTICIPANTS)
         for name in names:
-            self.databases[name] = await self.postgres.create(name, name)
+            self.databases[name] = await self.postgres.create(name, name, connections=CONNECTIONS)
         await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS)))
         await self.start_one("orders")
 

@@ -7,6 +7,7 @@ import pytest
 from amends_chassis.database import Database
 from amends_chassis.migrations import MigrationError, load, migrate
 from amends_chassis.service import Runtime, running
+from amends_chassis.settings import ServiceSettings
 
 from .echo import settings
 
@@ -119,3 +120,32 @@ async def test_a_role_that_may_not_create_is_told_what_its_owner_has_to_do(postg
     guest = Database(parts._replace(netloc=f"guest:guest@{parts.hostname}:{parts.port}").geturl())
     with pytest.raises(MigrationError, match="GRANT CREATE ON SCHEMA public TO guest"):
         await migrate(guest, name)
+
+
+async def test_a_service_serves_under_a_role_that_owns_nothing(postgres, database_url, package):
+    name, folder = package
+    (folder / "0001_make.sql").write_text("CREATE TABLE t (id bigserial, n integer);")
+    parts = urlsplit(database_url)
+    admin = await asyncpg.connect(postgres.admin_url)
+    await admin.execute("CREATE ROLE waiter LOGIN PASSWORD 'waiter'")
+    await admin.execute(f"GRANT CONNECT ON DATABASE {parts.path[1:]} TO waiter")
+    await admin.close()
+    serving = parts._replace(netloc=f"waiter:waiter@{parts.hostname}:{parts.port}").geturl()
+
+    class Migrated(ServiceSettings):
+        migrations = name
+
+    async def assemble(runtime: Runtime) -> None:
+        """Nothing to serve."""
+
+    given = {"name": "echo", "database_url": serving, "migrations_database_url": database_url}
+    async with running(Migrated(**given), assemble) as runtime:
+        async with runtime.database.transaction() as connection:
+            await connection.execute("INSERT INTO t (n) VALUES (1)")
+            await connection.execute("UPDATE t SET n = 2")
+            await connection.execute("DELETE FROM t")
+        for forbidden in ("DROP TABLE t", "ALTER TABLE t ADD COLUMN m integer", "CREATE TABLE u (n integer)"):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await runtime.database.pool.execute(forbidden)
+    async with running(Migrated(name="echo", database_url=serving), assemble) as runtime:  # migrated by somebody else
+        assert runtime.health.ready

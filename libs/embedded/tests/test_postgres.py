@@ -224,3 +224,15 @@ class TestAsRoot:
         monkeypatch.setattr(accounts, "_works", lambda command: False)
         with pytest.raises(accounts.NoAccount, match="start as another user"):
             accounts.choose(tmp_path)
+
+
+async def test_a_role_that_has_its_share_of_connections_leaves_the_others_theirs(tmp_path):
+    async with await Postgres.start(tmp_path / "data") as postgres:
+        url = await postgres.create("greedy", "greedy", connections=3)
+        other = await postgres.create("other", "other", connections=3)
+        opened = [await asyncpg.connect(url) for _ in range(3)]
+        with pytest.raises(asyncpg.TooManyConnectionsError):
+            await asyncpg.connect(url)
+        opened.append(await asyncpg.connect(other))
+        for connection in opened:
+            await connection.close()

@@ -64,9 +64,10 @@ def load(package: str) -> list[Migration]:
     return list(found.values())
 
 
-async def migrate(database: Database, package: str) -> list[int]:
+async def migrate(database: Database, package: str, *, serving: str | None = None) -> list[int]:
     """Apply what is missing, each file in a transaction of its own, and return the versions applied.
 
+    The role `serving`, when it is another than that of `database`, may then read and write all rows, and no more.
     Raises MigrationError when an applied file has changed, a new one has a number below one already applied, or the
     role may not create what is in it.
     """
@@ -75,11 +76,14 @@ async def migrate(database: Database, package: str) -> list[int]:
     try:
         await connection.execute(f"SET idle_in_transaction_session_timeout = '{int(_IDLE.total_seconds())}s'")
         await connection.execute("SELECT pg_advisory_lock($1)", _LOCK)
-        await connection.execute(_TABLE)
+        if await connection.fetchval("SELECT to_regclass('schema_migrations')") is None:
+            await connection.execute(_TABLE)  # not said again: even IF NOT EXISTS takes the right to create
         rows = await connection.fetch("SELECT version, checksum FROM schema_migrations")
         pending = _pending(package, wanted, {row["version"]: row["checksum"] for row in rows})
         for migration in pending:
             await _apply(connection, migration)
+        if serving is not None:
+            await _let_serve(connection, serving)
         return [migration.version for migration in pending]
     except asyncpg.InsufficientPrivilegeError as error:
         ((role, name, schema),) = await connection.fetch("SELECT current_user, current_database(), current_schema()")
@@ -89,6 +93,19 @@ async def migrate(database: Database, package: str) -> list[int]:
         ) from error
     finally:
         await connection.close(timeout=5)  # gives the lock back
+
+
+async def _let_serve(connection: "asyncpg.Connection[asyncpg.Record]", role: str) -> None:
+    """Give a role what serving takes, on the tables and sequences that there are; harmless to say again."""
+    schema = await connection.fetchval("SELECT current_schema()")
+    for rights, objects in (
+        ("USAGE", f'SCHEMA "{schema}"'),
+        ("SELECT, INSERT, UPDATE, DELETE", f'ALL TABLES IN SCHEMA "{schema}"'),
+        ("USAGE, SELECT", f'ALL SEQUENCES IN SCHEMA "{schema}"'),
+    ):
+        # Utility statements take no parameters; the server quotes the role's name itself.
+        grant = await connection.fetchval(f"SELECT format('GRANT {rights} ON {objects} TO %I', $1::text)", role)
+        await connection.execute(grant)
 
 
 def _pending(package: str, wanted: list[Migration], applied: dict[int, str]) -> list[Migration]:

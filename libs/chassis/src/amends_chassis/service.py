@@ -226,12 +226,16 @@ class Runtime:
     async def migrate(self) -> None:
         """Wait for the database and bring its schema up to date. Raises LookupError, MigrationError."""
         database, package = self.database, _migrations(self.settings)
+        owner = _owner(self.settings)
         while True:
             await database.connect()
             if package is None:
                 return
             try:
-                await migrate(database, package)
+                if owner is None:
+                    await migrate(database, package)
+                else:
+                    await migrate(owner, package, serving=await database.pool.fetchval("SELECT current_user"))
                 return
             except Exception as error:
                 if not database_away(error) and not isinstance(error, OSError | TimeoutError):
@@ -305,6 +309,12 @@ def _database(settings: ServiceSettings) -> Database | None:
     if settings.database_url is None:
         return None
     return Database(settings.database_url.get_secret_value, application=settings.name, size=settings.database_pool)
+
+
+def _owner(settings: ServiceSettings) -> Database | None:
+    """Return the database under the role that owns its tables, when that is another than the one that serves."""
+    url = settings.migrations_database_url
+    return None if url is None else Database(url.get_secret_value, application=f"{settings.name} migrations")
 
 
 def _tracing(settings: ServiceSettings) -> "Tracing | None":

@@ -86,6 +86,10 @@ class ServiceSettings(BaseSettings):
     port: int = Field(default=0, ge=0, le=65535)
     metrics_port: int = Field(default=0, ge=0, le=65535)
     database_url: SecretStr | None = None
+    migrations_database_url: SecretStr | None = None
+    """The same database under the role that owns its tables, for migrations alone; None: `database_url` owns them.
+
+    The role of `database_url` is then given what serving takes: to read and write rows."""
     database_pool: int = Field(default=8, ge=1, le=200)
     log_level: LogLevel = LogLevel.INFO
     log_format: LogFormat = LogFormat.JSON

@@ -102,9 +102,12 @@ class Postgres:
         """The superuser's URL."""
         return self._url("postgres", self._passwords.of("postgres"), "postgres")
 
-    async def create(self, role: str, database: str, password: str | None = None) -> str:
+    async def create(
+        self, role: str, database: str, password: str | None = None, *, connections: int | None = None
+    ) -> str:
         """Makes a role and a database of its own that no other role can enter; returns its URL.
 
+        The role may have `connections` at once, so that it leaves some to others; None: as many as there are.
         Both may exist: then only the password is set, and without `password` the one generated at first stays.
         Raises ValueError for a name that is not a plain identifier.
         """
@@ -119,7 +122,8 @@ class Postgres:
                 verb = "ALTER" if known else "CREATE"
                 # Utility statements take no parameters; the names are checked above.
                 quoted = password.replace("'", "''")
-                await connection.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{quoted}'")
+                limit = -1 if connections is None else connections
+                await connection.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{quoted}' CONNECTION LIMIT {limit:d}")
                 if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
                     await connection.execute(f"CREATE DATABASE {database} OWNER {role}")
                 await connection.execute(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")

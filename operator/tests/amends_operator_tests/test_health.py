@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry
 @pytest.mark.parametrize(
     ("host", "reached"), [("::1", "[::1]"), ("[::1]", "[::1]"), ("::", "[::1]"), ("[::]", "127.0.0.1")]
 )
-async def test_health_is_served_on_ipv6(host, reached, unused_tcp_port):
+async def test_health_is_served_on_ipv6(host: str, reached: str, unused_tcp_port: int) -> None:
     server = HealthServer(Heartbeats(timedelta(seconds=60)), lambda: True, CollectorRegistry())
     await server.start(host, unused_tcp_port)
     try:

@@ -98,6 +98,8 @@ def decoder(decode: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | N
     def decoded(request: bytes) -> Any:
         try:
             return decode(request)
+        except DomainError:  # it says itself what is wrong, e.g. that there is too much of it
+            raise
         except Exception as error:  # what it is depends on the implementation of protobuf
             raise unreadable() from error
 

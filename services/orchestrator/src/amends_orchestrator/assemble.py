@@ -13,7 +13,6 @@ import structlog
 from amends_chassis.service import Runtime
 
 from amends.saga.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
-from amends.saga.v1.run_service_pb2_grpc import add_RunServiceServicer_to_server
 from amends_orchestrator import retention
 from amends_orchestrator.api import definitions as definition_api
 from amends_orchestrator.api import runs as run_api
@@ -93,9 +92,9 @@ class Orchestrator:
         runtime, most = self._runtime, self._settings.max_input_bytes
         views = Views(self._pool, self.registry, self.fleet, self._settings.max_message_bytes)
         watching = Watching(self._pool, self._settings.watchers)
-        starting, deciding = Starting(self.fleet, views, most), Deciding(self.fleet, views, self._claimer, most)
+        starting, deciding = Starting(self.fleet, views), Deciding(self.fleet, views, self._claimer, most)
         api = run_api.RunApi(views, starting, deciding, watching)
-        runtime.add(add_RunServiceServicer_to_server, api, run_api.SERVICE)
+        runtime.add(run_api.registrar(most), api, run_api.SERVICE)
         runtime.add(
             add_DefinitionServiceServicer_to_server,
             definition_api.DefinitionApi(self._pool, self.registry, self.definitions),

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Callable
+from typing import Any, cast
+
+import grpc.aio
+from amends_chassis.errors import InvalidArgument
 
 from amends.saga.v1 import run_service_pb2 as pb
-from amends.saga.v1.run_service_pb2_grpc import RunServiceServicer
+from amends.saga.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
 from amends_orchestrator.api.checking import check_request
 from amends_orchestrator.api.deciding import Deciding
 from amends_orchestrator.api.reading import get_run, list_page, read_payload, watch_run
@@ -15,6 +18,47 @@ from amends_orchestrator.api.views import Views
 from amends_orchestrator.api.watching import Watching
 
 SERVICE = "amends.saga.v1.RunService"
+
+
+def registrar(max_input_bytes: int) -> Callable[[RunServiceServicer, Any], None]:
+    """Returns what adds the service to a server that takes a StartRun of so many bytes at most."""
+
+    def register(api: RunServiceServicer, server: Any) -> None:
+        add_RunServiceServicer_to_server(api, cast("grpc.aio.Server", _Bounded(server, max_input_bytes)))
+
+    return register
+
+
+class _Bounded:
+    """A server whose StartRun is refused for its size before anything is made of its bytes."""
+
+    def __init__(self, server: Any, most: int) -> None:
+        self._server = server
+        self._most = most
+
+    def add_generic_rpc_handlers(self, handlers: Any) -> None:
+        """Passes on what is found by name as well."""
+        self._server.add_generic_rpc_handlers(handlers)
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """Passes the methods on, the one that anybody may send much to with its bound."""
+        start = handlers["StartRun"]
+        bounded = start._replace(request_deserializer=self._bounded(start.request_deserializer))
+        self._server.add_registered_method_handlers(service, handlers | {"StartRun": bounded})
+
+    def _bounded(self, decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
+        most = self._most
+
+        def bounded(data: bytes) -> Any:
+            if len(data) > most:
+                raise InvalidArgument(
+                    "INPUT_TOO_LARGE",
+                    f"The request has {len(data):,} bytes, at most {most:,} are taken. "
+                    "Send a reference to large content.",
+                )
+            return decode(data)
+
+        return bounded
 
 
 class RunApi(RunServiceServicer):

@@ -50,17 +50,15 @@ ANSWER_MARGIN = timedelta(milliseconds=50)
 class Starting:
     """Starts runs, or finds those that were started with the same key."""
 
-    def __init__(self, fleet: Fleet, views: Views, max_input_bytes: int) -> None:
+    def __init__(self, fleet: Fleet, views: Views) -> None:
         self._fleet = fleet
         self._views = views
-        self._most = max_input_bytes
 
     async def start(self, request: pb.StartRunRequest) -> pb.StartRunResponse:
         """Starts or finds a run. Raises DomainErrors as the contract names them."""
         _check_key(request.idempotency_key)
         check_timeline(request.timeline)
         patience = _patience(request)
-        self._check_size(request)
         namespace = request.namespace or "default"
         try:
             definition, digest = await self._definition(namespace, request.saga)
@@ -82,15 +80,6 @@ class Starting:
         records = await read_journal(self._views.pool, begun.run_id) if request.timeline else ()
         timeline = await self._views.events(begun.run_id, digest, records, request.timeline)
         return pb.StartRunResponse(run=run, created=True, timeline=timeline)
-
-    def _check_size(self, request: pb.StartRunRequest) -> None:
-        """Before anything is made of the input: what it costs to read is bounded by this alone."""
-        size = request.ByteSize()
-        if size > self._most:
-            raise InvalidArgument(
-                "INPUT_TOO_LARGE",
-                f"The request has {size:,} bytes, at most {self._most:,} are taken. Send a reference to large content.",
-            )
 
     async def _begin(
         self, definition: CompiledSaga, digest: bytes, namespace: str, request: pb.StartRunRequest

@@ -58,7 +58,7 @@ WRONGS = (
         "it was due long ago",
         {"I1"},
         "WITH cut AS (DELETE FROM journal WHERE run_id = $1 AND seq > 2)"
-        " UPDATE run SET state = 1, ended_at = NULL, due_at = now() - interval '1 hour', rules = 1 WHERE id = $1",
+        " UPDATE run SET state = 1, ended_at = NULL, due_at = now() - interval '1 hour' WHERE id = $1",
     ),
     Wrong("an effect is gone", {"I5"}, f"DELETE FROM barrier WHERE {KEY}", "charge"),
     Wrong("another response", {"I5"}, f"UPDATE barrier SET response = 'x' WHERE {KEY}", "charge"),

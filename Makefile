@@ -178,6 +178,10 @@ test: setup ## All tests but the slow ones, on two cores
 test-slow: setup ## The tests that take minutes
 	@$(PY) -m pytest -m slow $(ARGS)
 
+.PHONY: test-foreign
+test-foreign: setup ## Contracts, dialects and servers that nobody here wrote (Go and Node where they are installed)
+	@$(PY) -m pytest -q -rs -n 0 -m "foreign or not foreign" tests/foreign libs/saga/tests/test_contracts.py libs/saga/tests/test_presence.py $(ARGS)
+
 .PHONY: test-kind
 test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a clone of what is committed (KEEP_KIND=1 keeps it)
 	@$(PY) -m pytest -m kind -p no:randomly -s -v tests/kind $(ARGS)

@@ -281,6 +281,17 @@ def test_well_known_types_come_from_our_runtime() -> None:
     assert "nanos" in pool.FindMessageTypeByName("google.protobuf.Timestamp").fields_by_name
 
 
+def test_well_known_types_in_a_file_of_another_name_are_passed_by() -> None:
+    copy = FileDescriptorProto(name="google_protobuf.proto", package="google.protobuf", syntax="proto3")
+    copy.message_type.add(name="Timestamp").field.add(name="seconds", number=1, label=1, type=3)
+    user = file("a.proto", "x")
+    user.message_type[0].field.add(name="at", number=2, label=1, type=11, type_name="google.protobuf.Timestamp")
+    for dependency in ([], [copy.name]):
+        user.dependency[:] = dependency
+        fields = merged([copy, user]).pool().FindMessageTypeByName("a.M").fields_by_name
+        assert "nanos" in fields["at"].message_type.fields_by_name
+
+
 def test_an_import_that_is_not_there_matters_only_where_a_type_is_missing() -> None:
     user = file("a.proto", "x")
     user.dependency.append("google/api/annotations.proto")
@@ -298,6 +309,17 @@ def test_relative_names_are_found_from_the_innermost_scope_outwards() -> None:
     fields = merged([user]).pool().FindMessageTypeByName("a.b.M").fields_by_name
     found = [fields[f"f{number}"].message_type.full_name for number in range(2, 7)]
     assert found == ["a.b.M", "a.b.M", "a.b.M", "google.protobuf.Timestamp", "a.b.M.In"]
+
+
+def test_an_entry_of_a_map_gets_the_name_that_protobuf_asks_for() -> None:
+    user = file("a.proto", "x")
+    user.message_type[0].field.add(name="my_labels", number=2, label=3, type=11, type_name="MyLabels")
+    entry = user.message_type[0].nested_type.add(name="MyLabels")
+    entry.options.map_entry = True
+    for number, part in ((1, "key"), (2, "value")):
+        entry.field.add(name=part, number=number, label=1, type=9)
+    field = merged([user]).pool().FindMessageTypeByName("a.M").fields_by_name["my_labels"]
+    assert field.message_type.name == "MyLabelsEntry"
 
 
 def test_packages_that_need_each_other_are_one_pool() -> None:

@@ -105,7 +105,8 @@ class ContractSet:
         for file in self._by_name.values():
             if well_known_file(file.name) is None:
                 for name, what in symbols_of(file):
-                    found.setdefault(name, []).append((what, file.name))
+                    if name not in well_known_names():
+                        found.setdefault(name, []).append((what, file.name))
         return found
 
     @cached_property
@@ -249,6 +250,7 @@ class _Names:
                 for known in ("type_name", "options", "default_value"):
                     field.ClearField(known)
                 field.type = FieldDescriptorProto.TYPE_BYTES
+        _name_entries(name, copy)
         return copy
 
     def _look(self, name: str, message: DescriptorProto) -> list[tuple[tuple[int, ...], str, str]]:
@@ -272,6 +274,20 @@ class _Names:
                     wrong.append(((*path, index), full, _what(full, known)))
             waiting += [(f"{scope}.{m.name}", m, (*path, i)) for i, m in enumerate(found.nested_type)]
         return wrong
+
+
+def _name_entries(name: str, message: DescriptorProto) -> None:
+    """Give the entries of maps the names that protobuf asks for; proto-loader of Node calls them as their fields."""
+    waiting = [(name, message)]
+    while waiting:
+        full, scope = waiting.pop()
+        entries = {f".{full}.{inner.name}": inner for inner in scope.nested_type if inner.options.map_entry}
+        for field in scope.field:
+            entry = entries.get(field.type_name)
+            if entry is not None:
+                entry.name = "".join(part[:1].upper() + part[1:] for part in field.name.split("_")) + "Entry"
+                field.type_name = f".{full}.{entry.name}"
+        waiting += [(f"{full}.{inner.name}", inner) for inner in scope.nested_type]
 
 
 def _what(full: str, known: Mapping[str, list[tuple[str, str]]]) -> str:

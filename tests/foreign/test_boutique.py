@@ -1,0 +1,61 @@
+"""Thirty sagas over Online Boutique's contract are judged rightly: the good are accepted, each bad for its reason."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from amends_saga.check import check
+from amends_saga.definition import Document
+
+CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "boutique.yaml").read_text())
+HEAD = "apiVersion: amends.dev/v1alpha1\n"
+METHODS = {
+    "CartService": "{name: GetCart, idempotency: NO_SIDE_EFFECTS}, {name: EmptyCart, idempotency: IDEMPOTENT}",
+    "ShippingService": "{name: GetQuote, idempotency: NO_SIDE_EFFECTS}, {name: ShipOrder, idempotency: IDEMPOTENT}",
+    "CurrencyService": "{name: Convert, idempotency: NO_SIDE_EFFECTS}",
+    "PaymentService": "Charge",
+    "EmailService": "{name: SendOrderConfirmation, idempotency: IDEMPOTENT}",
+}
+FIRST = """\
+- {name: cart, call: hipstershop.CartService/GetCart, request: "GetCartRequest{user_id: input.user_id}"}
+- name: quote
+  call: hipstershop.ShippingService/GetQuote
+  request: "GetQuoteRequest{address: input.address, items: cart.items}"
+- name: charge
+  pivot: true
+  call: hipstershop.PaymentService/Charge
+  request: "ChargeRequest{amount: quote.cost_usd, credit_card: input.credit_card}"
+"""
+
+
+def participants() -> str:
+    return "---\n".join(
+        f"{HEAD}kind: Participant\nmetadata: {{name: {name.lower()}}}\n"
+        f"spec: {{service: hipstershop.{name}, target: localhost:1, callers: [default], "
+        f'methods: ["*", {methods if methods[0] == "{" else "{name: " + methods + "}"}]}}\n'
+        for name, methods in METHODS.items()
+    )
+
+
+def saga(case: dict[str, Any]) -> str:
+    steps = ("" if case.get("alone") else FIRST) + case["steps"]
+    indented = "".join(f"    {line}\n" for line in steps.splitlines())
+    given = case.get("input", "hipstershop.PlaceOrderRequest")
+    return (
+        f"{HEAD}kind: Saga\nmetadata: {{name: checkout}}\nspec:\n  input: {given}\n  deadline: 5m\n  steps:\n{indented}"
+    )
+
+
+def test_there_are_thirty() -> None:
+    assert len({case["name"] for case in CASES}) == 30
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_a_saga_is_judged_rightly(compiled: Callable[..., bytes], case: dict[str, Any]) -> None:
+    documents = [Document("saga.yaml", saga(case)), Document("participants.yaml", participants())]
+    result = check(documents, descriptors=compiled("boutique.proto"))
+    found = [finding.code for finding in result.findings if finding.is_error]
+    assert found == case.get("wrong", []), result.findings
+    assert bool(result.sagas) == (not found)

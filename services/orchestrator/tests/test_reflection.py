@@ -173,7 +173,7 @@ async def test_a_server_that_answers_badly_is_reported(answer, says: str):
 
 async def test_a_server_that_is_not_there_is_unavailable_and_one_that_hangs_is_given_up():
     async with grpc.aio.insecure_channel("127.0.0.1:1") as channel:
-        with pytest.raises(ReflectionError, match="UNAVAILABLE"):
+        with pytest.raises(ReflectionError, match="nothing listens there"):
             await reflect(channel, SERVICE)
 
     class Silent(Only):

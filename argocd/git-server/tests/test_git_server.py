@@ -198,3 +198,13 @@ def test_a_server_that_starts_again_serves_what_was_pushed(tmp_path, clone, serv
         assert copy.git("rev-parse", "HEAD").stdout.strip() == tip
         again.shutdown()
     assert socket.create_connection(served.split(":"), timeout=5).close() is None
+
+
+def test_a_webhook_goes_past_the_proxy_of_the_environment(clone, receiver, monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    clone.commit("a.txt", "one")
+    assert clone.git("-c", "http.proxy=", "push", "kind", "main", check=False).returncode == 0
+    assert receiver.told.get(timeout=10)

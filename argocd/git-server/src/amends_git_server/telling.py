@@ -16,6 +16,8 @@ from datetime import timedelta
 _log = logging.getLogger(__name__)
 PAUSES = tuple(timedelta(seconds=seconds) for seconds in (0, 1, 3, 10))
 PATIENCE = timedelta(seconds=10)
+_DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Goes past the proxy of the environment: receivers are in the cluster, and a webhook is signed for them alone."""
 
 
 def signature(secret: str, body: bytes) -> str:
@@ -57,7 +59,7 @@ class Hooks:
             time.sleep(pause.total_seconds())
             request = urllib.request.Request(target, body, said)  # noqa: S310 - from our own settings
             try:
-                with urllib.request.urlopen(request, timeout=PATIENCE.total_seconds()) as answer:  # noqa: S310
+                with _DIRECT.open(request, timeout=PATIENCE.total_seconds()) as answer:
                     _log.info("told %s: %d", target, answer.status)
                     return
             except urllib.error.HTTPError as refused:

@@ -9,6 +9,7 @@ why `service` imports this module late.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from typing import Any, cast
 
 import grpc
 from opentelemetry import context as otel_context
@@ -21,6 +22,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON, ParentBased
 
 from amends_chassis.context import Trace, current_call, current_trace, enter_trace, in_trace
+from amends_chassis.dial import NO_PROXY
 
 _ATTRIBUTES = (
     ("amends-run-id", "amends.run_id"),
@@ -53,6 +55,7 @@ class Tracing:
             endpoint=endpoint,
             insecure=not endpoint.startswith("https://"),
             timeout=_EXPORT_WITHIN.total_seconds(),
+            channel_options=cast("Any", (NO_PROXY,)),  # it passes them on as they are, whatever its types say
         )
         return cls(service, BatchSpanProcessor(exporter))
 

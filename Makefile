@@ -15,7 +15,8 @@ STAMPS := $(VENV)/.stamps
 
 # A folder is a package as soon as it has a pyproject.toml.
 PROJECTS := $(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml \
-	cli/pyproject.toml demo/pyproject.toml bench/pyproject.toml delivery/pyproject.toml argocd/git-server/pyproject.toml))
+	cli/pyproject.toml demo/pyproject.toml bench/pyproject.toml delivery/pyproject.toml simulation/pyproject.toml \
+	argocd/git-server/pyproject.toml))
 PACKAGES := $(patsubst %/pyproject.toml,%,$(PROJECTS))
 SOURCES := $(addsuffix /src,$(PACKAGES))
 PROTOS := $(shell find protos -name '*.proto')
@@ -188,7 +189,7 @@ test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a cl
 
 .PHONY: soak
 soak: setup compiled ## Live through SEEDS worlds of the simulation that go wrong (100000 take half an hour on two cores)
-	@$(PY_COMPILED) -m amends_testkit.simulation --seeds $(SEEDS) --jobs 2 $(ARGS)
+	@$(PY_COMPILED) -m amends_simulation --seeds $(SEEDS) --jobs 2 $(ARGS)
 
 .PHONY: faults
 faults: setup ## Every crash point, every pair of them, and all faults of real processes

@@ -67,7 +67,7 @@ def test_it_passes_the_tests_of_the_source(compiled):
 
 @pytest.mark.timeout(300)
 def test_it_lives_through_worlds_that_go_wrong(compiled):
-    code, said = run("-m", "amends_testkit.simulation", "--seeds", "200", "--jobs", "1", PYTHONPATH=compiled)
+    code, said = run("-m", "amends_simulation", "--seeds", "200", "--jobs", "1", PYTHONPATH=compiled)
 
     assert code == 0, said
 

@@ -16,7 +16,7 @@ from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.statements import ROW, START
 from amends_orchestrator.runner.fleet import Caller
 from amends_orchestrator.settings import Settings
-from amends_testkit.simulation.carried import carried, is_batch
+from amends_simulation.carried import carried, is_batch
 
 from amends.saga.v1 import journal_pb2
 

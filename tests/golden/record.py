@@ -12,9 +12,9 @@ from hashlib import sha256
 from pathlib import Path
 
 from amends_saga.engine.events import Action, Effect, ParkReason
-from amends_testkit.simulation.by_hand import ByHand
-from amends_testkit.simulation.golden import dump
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import ByHand
+from amends_testkit.engine.golden import dump
+from amends_testkit.engine.shapes import shape
 
 JOURNALS = Path(__file__).parent / "journals"
 DIGESTS = "SHA256SUMS"

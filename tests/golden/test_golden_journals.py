@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from amends_saga.engine import UnreadableJournalError
 from amends_saga.journal import RULES_VERSION
-from amends_testkit.simulation.golden import expected
+from amends_testkit.engine.golden import expected
 
 from amends.saga.v1 import journal_pb2 as pb
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import timedelta
 from functools import partial
 
 import pytest
@@ -126,11 +127,16 @@ async def test_a_decision_that_comes_too_late_is_answered(served: Namespace) -> 
     assert "retry by ada: once more" in told
 
 
+PATIENT = json.dumps({"spec": {"timeout": "50s", "attempts": 20}})
+"""Attempts for as long as a service takes to start again."""
+AS_BEFORE = json.dumps({"spec": {"timeout": "2s", "attempts": 4}})
+
+
 @pytest.fixture
 async def silent_cards(served: Namespace) -> AsyncIterator[Callable[[], Awaitable[None]]]:
     """The card network answers tok_slow only when it is told to: a run stands still for as long as a test needs."""
     stack = served.platform.stack
-    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", '{"spec": {"timeout": "50s"}}')
+    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", PATIENT)
     await served.until("retrypolicy", "charge", "Accepted")
     stack.child("payments").kill()
     await stack.start_one("payments", {"AMENDS_SLOW_ANSWER": "10m"})
@@ -141,7 +147,7 @@ async def silent_cards(served: Namespace) -> AsyncIterator[Callable[[], Awaitabl
 
     yield answer
     await answer()
-    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", '{"spec": {"timeout": "2s"}}')
+    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", AS_BEFORE)
 
 
 async def test_decisions_are_told_as_events_with_who_and_why(
@@ -181,7 +187,7 @@ async def test_a_grant_that_is_taken_back_stops_runs_in_flight_and_new_ones(
         states = {step.name: step.state for step in run.steps}
         return states["charge"] == run_pb2.STEP_STATE_DONE
 
-    await eventually(charged)
+    await eventually(charged, timeout=timedelta(seconds=40))
     await served.apply(served.run("completed", "refused-meanwhile"))
     told = await served.condition("sagarun", "refused-meanwhile", "Ready", "False")
     shipments = shipping_pb2.GetShipmentRequest(order_id=f"{served.name}-stopped")

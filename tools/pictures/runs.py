@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from amends_saga.explore.bounds import Bounds
 from amends_saga.explore.moves import Moves, Rules
 from amends_saga.explore.owners import Engine
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.shapes import shape
 
 from pictures.drawing import Box, Drawing, wide_enough
 

@@ -9,7 +9,7 @@ from amends_saga.engine.events import Call, Outcome
 from amends_saga.journal import encode, idempotency_key
 from amends_saga.plan import Plan
 from amends_testkit.builders import SERVICE, a_plan, guarded
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.shapes import shape
 
 RUN = "0190b3c2-0000-7000-8000-000000000000"
 NOW = datetime(2026, 1, 1, 12, tzinfo=UTC)

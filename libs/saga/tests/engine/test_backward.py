@@ -15,8 +15,8 @@ from amends_saga.engine.events import (
     Reply,
     UndoReason,
 )
-from amends_testkit.simulation.by_hand import ByHand
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import ByHand
+from amends_testkit.engine.shapes import shape
 
 
 def decided(run: ByHand) -> Decided:

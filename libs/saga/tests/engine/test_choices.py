@@ -3,8 +3,8 @@
 import pytest
 from amends_saga.engine import Choice, check_resolution, choices, resolutions
 from amends_saga.engine.events import Action, Effect, Resolved
-from amends_testkit.simulation.by_hand import ByHand
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import ByHand
+from amends_testkit.engine.shapes import shape
 
 
 def rejected(text: str, *done: str, last: str, **facts: object) -> ByHand:

@@ -3,8 +3,8 @@ from datetime import timedelta
 import pytest
 from amends_saga.engine import Phase
 from amends_saga.engine.events import AttemptFailed, Ended, Intent, Skipped
-from amends_testkit.simulation.by_hand import ByHand
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import ByHand
+from amends_testkit.engine.shapes import shape
 
 
 def test_a_run_calls_its_steps_in_a_row_and_completes() -> None:

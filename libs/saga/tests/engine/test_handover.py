@@ -3,8 +3,8 @@ from datetime import timedelta
 import pytest
 from amends_saga.engine import UnreadableJournalError, initial, replay, stalled_since
 from amends_saga.engine.events import Action, ParkReason, Recorded, Released
-from amends_testkit.simulation.by_hand import EPOCH, ByHand
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import EPOCH, ByHand
+from amends_testkit.engine.shapes import shape
 
 HOUR = timedelta(hours=1)
 

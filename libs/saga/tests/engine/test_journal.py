@@ -12,8 +12,8 @@ from amends_saga.engine import events as ev
 from amends_saga.engine.events import Action, Call, Effect, Outcome, ParkReason, UndoReason
 from amends_saga.journal import decode, encode, idempotency_key, secret_for
 from amends_saga.plan import Kind, Plan
-from amends_testkit.simulation.by_hand import ByHand
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import ByHand
+from amends_testkit.engine.shapes import shape
 from hypothesis import given, settings
 from hypothesis import strategies as st
 

@@ -2,8 +2,8 @@ from datetime import timedelta
 
 import pytest
 from amends_saga.engine.events import Action, Decided, Intent, ParkReason, UndoReason
-from amends_testkit.simulation.by_hand import ByHand
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import ByHand
+from amends_testkit.engine.shapes import shape
 
 DAYS = timedelta(days=1)
 

@@ -4,8 +4,8 @@ import pytest
 from amends_saga.engine import Phase, resolutions, stalled_since
 from amends_saga.engine.events import STEP_FENCED, Action, Call, Effect, Parked, ParkReason
 from amends_saga.engine.state import decided_by_person
-from amends_testkit.simulation.by_hand import EPOCH, ByHand
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import EPOCH, ByHand
+from amends_testkit.engine.shapes import shape
 
 HOUR = timedelta(hours=1)
 

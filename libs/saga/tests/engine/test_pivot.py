@@ -12,8 +12,8 @@ from amends_saga.engine.events import (
     ParkReason,
     UndoReason,
 )
-from amends_testkit.simulation.by_hand import ByHand
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import ByHand
+from amends_testkit.engine.shapes import shape
 
 
 def at_pivot(text: str, **facts: object) -> ByHand:

@@ -1,8 +1,8 @@
 import pytest
 from amends_saga.engine.events import Action, Answered, Effect, Intent, ParkReason
 from amends_saga.engine.state import answer_known
-from amends_testkit.simulation.by_hand import ByHand
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.by_hand import ByHand
+from amends_testkit.engine.shapes import shape
 
 PLAIN = ["k", "i", "o"]
 

@@ -7,8 +7,8 @@ from amends_saga.explore import Bounds, explore
 from amends_saga.explore.moves import Rules
 from amends_saga.explore.participants import BarrierRules
 from amends_saga.plan import Plan
-from amends_testkit.simulation.mutants import mutant
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.mutants import mutant
+from amends_testkit.engine.shapes import shape
 
 FORGOTTEN = "effect of a run that a crash would forget"
 STANDS = "COMPENSATED but an effect stands"

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 from amends_saga.explore import Bounds, explore, replay_seed
-from amends_testkit.simulation.mutants import mutant
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.mutants import mutant
+from amends_testkit.engine.shapes import shape
 
 UNDECIDED = "if state.decided is None or state.durable < state.decided_seq:"
 SMALL = Bounds(owners=1, crashes=0, resolutions=0)

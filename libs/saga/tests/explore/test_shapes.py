@@ -6,7 +6,7 @@ from datetime import timedelta
 import pytest
 from amends_saga.explore import Bounds, Result, explore
 from amends_saga.plan import Plan
-from amends_testkit.simulation.shapes import shape
+from amends_testkit.engine.shapes import shape
 
 STANDS = "COMPENSATED but an effect stands"
 MISSING = "COMPLETED but an effect is missing or doubled"

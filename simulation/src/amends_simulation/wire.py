@@ -19,8 +19,8 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
-from amends_testkit.simulation.participants import Participants, Said
-from amends_testkit.simulation.virtual import seconds
+from amends_simulation.participants import Participants, Said
+from amends_simulation.virtual import seconds
 
 Gate = Callable[[], Awaitable[None]]
 Tell = Callable[[str], None]

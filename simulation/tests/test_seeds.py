@@ -6,10 +6,10 @@ import subprocess
 from datetime import timedelta
 
 import pytest
+from amends_simulation.seeds import replay, report
+from amends_simulation.virtual import VirtualLoop
+from amends_simulation.world import Outcome, World, simulate
 from amends_testkit.barrier import MemoryBarrier
-from amends_testkit.simulation.seeds import replay, report
-from amends_testkit.simulation.virtual import VirtualLoop
-from amends_testkit.simulation.world import Outcome, World, simulate
 
 SEEDS = 1000
 AT_ONCE = 50

@@ -25,10 +25,10 @@ from amends_resilience import Bulkhead, CircuitBreaker, NamedPolicy, Pacer, Retr
 from amends_saga.definition import Document, read
 from amends_saga.definition.resources import Participant
 
-from amends_testkit.simulation.database import Connection, Database, Pool
-from amends_testkit.simulation.participants import Definition
-from amends_testkit.simulation.virtual import VirtualClock, WrongClock
-from amends_testkit.simulation.wire import Wire
+from amends_simulation.database import Connection, Database, Pool
+from amends_simulation.participants import Definition
+from amends_simulation.virtual import VirtualClock, WrongClock
+from amends_simulation.wire import Wire
 
 LEASE = timedelta(seconds=3)
 PATIENCE = timedelta(seconds=1)

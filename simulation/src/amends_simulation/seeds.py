@@ -1,6 +1,6 @@
 """The command line of the simulation: one seed in full, or many, on several cores, with how to replay what breaks.
 
-Called by `python -m amends_testkit.simulation`, and so by `make soak`.
+Called by `python -m amends_simulation`, and so by `make soak`.
 """
 
 import argparse
@@ -11,9 +11,9 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from amends_testkit.simulation.world import Outcome, simulate
+from amends_simulation.world import Outcome, simulate
 
-MODULE = "amends_testkit.simulation"
+MODULE = "amends_simulation"
 CHUNK = 100
 
 

@@ -18,8 +18,8 @@ import asyncpg
 from amends_orchestrator.journal import claims, leases, reader, statements
 from amends_orchestrator.runner import resolution
 
-from amends_testkit.simulation.carried import carried, is_batch
-from amends_testkit.simulation.virtual import database_now
+from amends_simulation.carried import carried, is_batch
+from amends_simulation.virtual import database_now
 
 Row = dict[str, Any]
 Gate = Callable[[], Any]

@@ -12,8 +12,8 @@ from amends_saga.engine.state import Done
 from amends_saga.journal import decode, encode
 from amends_saga.plan import Kind, Plan
 
-from amends_testkit.simulation.database import Database
-from amends_testkit.simulation.participants import Effect, Participants
+from amends_simulation.database import Database
+from amends_simulation.participants import Effect, Participants
 
 
 def judge(

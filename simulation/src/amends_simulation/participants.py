@@ -9,9 +9,9 @@ from random import Random
 from typing import NamedTuple
 
 from amends_saga.plan import ExpressionError, Kind, Plan, Scope
-
 from amends_testkit.barrier import MemoryBarrier, Refusal
-from amends_testkit.simulation.virtual import seconds
+
+from amends_simulation.virtual import seconds
 
 OK, FAILED_PRECONDITION, ABORTED, INTERNAL, UNAVAILABLE = 0, 9, 10, 13, 14
 REASONS = {"STEP_FENCED": ABORTED, "KEY_REUSED": FAILED_PRECONDITION, "ACTION_UNKNOWN": FAILED_PRECONDITION}

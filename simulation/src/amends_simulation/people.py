@@ -15,10 +15,10 @@ from amends_saga.engine import events as ev
 from amends_saga.journal import decode
 from amends_saga.plan import Plan
 
-from amends_testkit.simulation.database import Database
-from amends_testkit.simulation.participants import Participants
-from amends_testkit.simulation.process import AWAY, Definitions, Process
-from amends_testkit.simulation.virtual import database_now
+from amends_simulation.database import Database
+from amends_simulation.participants import Participants
+from amends_simulation.process import AWAY, Definitions, Process
+from amends_simulation.virtual import database_now
 
 EVERY = 3.0
 QUIET = 20.0

@@ -1,6 +1,6 @@
 """One seed, one world: processes, a database, a wire and participants, all of which fail; then all is well again.
 
-`simulate` says what broke. Called by the tests, by `make soak`, and by `python -m amends_testkit.simulation`, which
+`simulate` says what broke. Called by the tests, by `make soak`, and by `python -m amends_simulation`, which
 replays a seed.
 """
 
@@ -17,16 +17,16 @@ from amends_orchestrator.journal.requests import Kind as Wish
 from amends_orchestrator.runner import wishes
 from amends_resilience import Backoff, BreakerPolicy, BulkheadPolicy, RetryPolicy
 from amends_saga.plan import Plan
+from amends_testkit.engine.shapes import shape
 from structlog.testing import capture_logs
 
-from amends_testkit.simulation import verdict
-from amends_testkit.simulation.database import Database
-from amends_testkit.simulation.participants import Definition, Participants
-from amends_testkit.simulation.people import Person
-from amends_testkit.simulation.process import AWAY, Definitions, Process, participants_of
-from amends_testkit.simulation.shapes import shape
-from amends_testkit.simulation.virtual import Deadlock, run_virtually, seconds
-from amends_testkit.simulation.wire import Weather, Wire
+from amends_simulation import verdict
+from amends_simulation.database import Database
+from amends_simulation.participants import Definition, Participants
+from amends_simulation.people import Person
+from amends_simulation.process import AWAY, Definitions, Process, participants_of
+from amends_simulation.virtual import Deadlock, run_virtually, seconds
+from amends_simulation.wire import Weather, Wire
 
 STORM = 30.0
 """Seconds for which things go wrong."""

@@ -1,8 +1,0 @@
-"""Replays seeds of the simulation: `python -m amends_testkit.simulation --seed 7`, or many with `--seeds 1000`."""
-
-import sys
-
-from amends_testkit.simulation.seeds import main
-
-if __name__ == "__main__":
-    sys.exit(main())

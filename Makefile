@@ -246,7 +246,7 @@ ship: setup ## Build, load, commit and push one service (SERVICE=payments), and 
 ##@ Measure
 
 .PHONY: bench
-bench: setup compiled bench-peers ## All benchmarks, under 25 minutes; writes docs/reference/performance.md
+bench: setup compiled bench-peers ## All benchmarks, under 25 minutes (ARGS=--list: their names, bench-NAME: one); writes docs/reference/performance.md
 	@$(PY_COMPILED) -m amends_bench $(ARGS)
 
 .PHONY: bench-quick
@@ -261,46 +261,10 @@ bench/.peers/.done: bench/peers/requirements.txt
 	@bench/.peers/bin/python -m pip --disable-pip-version-check install --quiet --requirement $<
 	@touch $@
 
-.PHONY: bench-p1
-bench-p1: setup compiled bench-peers ## Sagas against DBOS
-	@$(PY_COMPILED) -m amends_bench p1 $(ARGS)
-
-.PHONY: bench-p2
-bench-p2: setup compiled ## Sagas against the same calls without durability
-	@$(PY_COMPILED) -m amends_bench p2 $(ARGS)
-
-.PHONY: bench-p2b
-bench-p2b: setup compiled ## The same with the barrier in the participants of both
-	@$(PY_COMPILED) -m amends_bench p2b $(ARGS)
-
-.PHONY: bench-p3
-bench-p3: setup compiled ## How long one saga takes, against the same calls
-	@$(PY_COMPILED) -m amends_bench p3 $(ARGS)
-
-.PHONY: bench-p4
-bench-p4: setup compiled ## Durable transitions of the journal
-	@$(PY_COMPILED) -m amends_bench p4 $(ARGS)
-
-.PHONY: bench-p5
-bench-p5: setup compiled ## Calls through the chassis, against bare grpc.aio
-	@$(PY_COMPILED) -m amends_bench p5 $(ARGS)
-
-.PHONY: bench-p6
-bench-p6: setup compiled bench-peers ## Runs claimed and finished, against a job queue
-	@$(PY_COMPILED) -m amends_bench p6 $(ARGS)
-
-.PHONY: bench-p8
-bench-p8: setup compiled ## Five thousand SagaRuns through the operator, against a bare kopf handler
-	@$(PY_COMPILED) -m amends_bench p8 $(ARGS)
-
-.PHONY: bench-p9
-bench-p9: setup compiled ## The rate after kill -9 and after a restart of Postgres
-	@$(PY_COMPILED) -m amends_bench p9 $(ARGS)
-
-.PHONY: bench-growth
-bench-growth: setup compiled bench-peers ## Cost as work grows; the largest history needs 42 GB of disk (ARGS="--finished 0,1000000": less)
-	@$(PY_COMPILED) -m amends_bench growth --rounds 5 $(ARGS)
-
-.PHONY: bench-p10
-bench-p10: setup compiled ## A local transaction with the barrier and without
-	@$(PY_COMPILED) -m amends_bench p10 $(ARGS)
+# One target for each name in amends_bench's table: `make bench ARGS=--list` says what they measure.
+BENCHES := sagas-vs-dbos sagas-vs-plain-calls with-barriers latency journal chassis-vs-grpc claims-vs-queue \
+	operator-vs-kopf recovery barrier-transaction growth
+.PHONY: $(addprefix bench-,$(BENCHES))
+$(addprefix bench-,$(BENCHES)): bench-%: setup compiled
+	@$(PY_COMPILED) -m amends_bench $* $(ARGS)
+bench-sagas-vs-dbos bench-claims-vs-queue bench-growth: bench-peers

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+import sys
 
 import pytest
 
@@ -10,6 +11,12 @@ import pytest
 @pytest.fixture(scope="module")
 def makefile(root):
     return (root / "Makefile").read_text()
+
+
+def benches(makefile):
+    """The targets of the one pattern rule, bench-NAME."""
+    listed = re.search(r"^BENCHES := ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)[1]
+    return {f"bench-{name}" for name in listed.replace("\\", " ").split()}
 
 
 def run(*command, cwd, **environment):
@@ -26,7 +33,7 @@ def script(folder, name, text):
 
 
 def test_every_target_is_phony_and_documented(makefile):
-    phony = set(" ".join(re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)).split())
+    phony = set(" ".join(re.findall(r"^\.PHONY: ([a-z].*)$", makefile, re.MULTILINE)).split())
     documented = set(re.findall(r"^([a-z0-9-]+):.*## \S", makefile, re.MULTILINE))
     defined = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
     assert phony == documented == defined
@@ -38,8 +45,19 @@ def test_make_alone_prints_every_target(root, makefile):
         assert re.search(rf"^  {target} +\S", printed, re.MULTILINE), target
 
 
+def test_every_benchmark_has_a_target_of_its_name_and_is_listed(root, makefile):
+    from amends_bench.table import BENCHMARKS, GROWTH, QUICK
+
+    assert benches(makefile) == {f"bench-{name}" for name in (*BENCHMARKS, GROWTH)}
+    assert set(QUICK) < set(BENCHMARKS)
+    kept = {path.stem for path in (root / "bench" / "results").glob("*.json")}
+    assert kept <= {*BENCHMARKS, GROWTH}
+    listed = run(sys.executable, "-m", "amends_bench", "--list", cwd=root)
+    assert [line.split()[0] for line in listed.stdout.splitlines()] == [*BENCHMARKS, GROWTH], listed.stderr
+
+
 def test_ci_and_the_readme_call_targets_that_exist(root, makefile):
-    defined = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE))
+    defined = set(re.findall(r"^([a-z0-9-]+):", makefile, re.MULTILINE)) | benches(makefile)
     ci = (root / ".ci/run").read_text()
     called = set(" ".join(re.findall(r"^make ((?:[a-z][a-z-]* ?)+)", ci, re.MULTILINE)).split())
     assert {"lint", "typecheck", "test"} <= called <= defined

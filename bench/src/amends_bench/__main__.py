@@ -1,4 +1,4 @@
-"""`python -m amends_bench p1 p2 ...`: see `command`."""
+"""`python -m amends_bench sagas-vs-dbos latency ...`: see `command`."""
 
 import sys
 

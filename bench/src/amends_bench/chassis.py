@@ -1,4 +1,4 @@
-"""P5: what a service pays for the chassis, with an empty handler and 64 calls in flight."""
+"""What a service pays for the chassis, with an empty handler and 64 calls in flight."""
 
 import sys
 from collections.abc import Mapping
@@ -17,12 +17,12 @@ IN_FLIGHT = 64
 KINDS = ("chassis", "bare", "usual")
 
 
-async def p5(options: Options, progress: Progress) -> list[Comparison]:
+async def chassis_vs_grpc(options: Options, progress: Progress) -> list[Comparison]:
     """Calls a second."""
     subject = "an empty handler on the chassis"
-    against_bare = Comparison("p5 bare", subject, "bare grpc.aio", "per second", 0.80)
+    against_bare = Comparison("chassis-vs-grpc bare", subject, "bare grpc.aio", "per second", 0.80)
     usual = "grpc.aio, OpenTelemetry's interceptor, a Prometheus wrapper"
-    against_usual = Comparison("p5 usual", subject, usual, "per second", 1.25)
+    against_usual = Comparison("chassis-vs-grpc usual", subject, usual, "per second", 1.25)
     with TemporaryDirectory(prefix="amends-bench-") as scratch:
         async with Children(grace=timedelta(seconds=5)) as children, LoadGenerator() as load:
             rounds: dict[str, Round] = {}

@@ -7,7 +7,6 @@ import argparse
 import asyncio
 import json
 import time
-from collections.abc import Awaitable, Callable
 from datetime import timedelta
 
 from rich.console import Console
@@ -15,32 +14,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from amends_bench import machine, page, peers
-from amends_bench.chassis import p5
 from amends_bench.growth import FINISHED, NoRoom, growth, keep
-from amends_bench.guarded import p10
-from amends_bench.journal import p4
-from amends_bench.kubernetes import p8
-from amends_bench.queue import p6
-from amends_bench.recovery import p9
-from amends_bench.sagas import p1, p2, p2b, p3
 from amends_bench.suite import Comparison, Options
+from amends_bench.table import BENCHMARKS, GROWTH, GROWTH_MEASURES, QUICK
 
-Benchmark = Callable[[Options, Progress], Awaitable[list[Comparison]]]
-BENCHMARKS: dict[str, Benchmark] = {
-    "p1": p1,
-    "p2": p2,
-    "p2b": p2b,
-    "p3": p3,
-    "p4": p4,
-    "p5": p5,
-    "p6": p6,
-    "p8": p8,
-    "p9": p9,
-    "p10": p10,
-}
-# Without P3: how long one saga takes on a busy machine says how busy it is.
-GROWTH = "growth"
-QUICK = ("p2", "p4", "p5", "p6", "p10")
+GROWTH_ROUNDS = 5
 QUICK_OPTIONS = Options(rounds=3, duration=timedelta(seconds=1), quick=True)
 
 
@@ -48,17 +26,22 @@ def main() -> int:
     """Runs what was asked for; 1 when a result is absurd."""
     parser = argparse.ArgumentParser(prog="amends-bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, GROWTH, []], help="which; all when none is named")
+    parser.add_argument("--list", action="store_true", help="print the names and what they measure")
     parser.add_argument("--quick", action="store_true", help="short rounds, no peers; keeps nothing")
-    parser.add_argument("--rounds", type=int, default=Options().rounds)
+    parser.add_argument("--rounds", type=int)
     parser.add_argument("--seconds", type=float, default=Options().duration.total_seconds(), help="of one round")
     parser.add_argument("--page", action="store_true", help="only write the page from what was kept")
     parser.add_argument("--finished", type=_counts, default=FINISHED, help="of growth: how many runs have ended before")
     asked = parser.parse_args()
+    if asked.list:
+        _list()
+        return 0
     if asked.page:
         page.write()
         return 0
     names = asked.names or (QUICK if asked.quick else BENCHMARKS)
-    options = QUICK_OPTIONS if asked.quick else Options(asked.rounds, timedelta(seconds=asked.seconds))
+    rounds = asked.rounds or (GROWTH_ROUNDS if GROWTH in asked.names else Options().rounds)
+    options = QUICK_OPTIONS if asked.quick else Options(rounds, timedelta(seconds=asked.seconds))
     console = Console()
     if GROWTH in asked.names:
         return _growth(options, asked.finished, console)
@@ -67,6 +50,12 @@ def main() -> int:
     if not asked.quick:
         page.write()
     return 1 if any(one.absurd for one in found) else 0
+
+
+def _list() -> None:
+    for name, benchmark in BENCHMARKS.items():
+        print(f"{name:<22} {benchmark.measures}")
+    print(f"{GROWTH:<22} {GROWTH_MEASURES}")
 
 
 def _growth(options: Options, finished: tuple[int, ...], console: Console) -> int:
@@ -89,7 +78,7 @@ async def _run(names: list[str], options: Options, console: Console) -> list[Com
         for name in names:
             where, began = machine.describe(), time.perf_counter()
             try:
-                results = await BENCHMARKS[name](options, progress)
+                results = await BENCHMARKS[name].run(options, progress)
             except peers.NoPeers as missing:
                 console.print(f"{name} is left out: {missing}")
                 continue

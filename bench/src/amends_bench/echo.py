@@ -1,4 +1,4 @@
-"""The servers of P5: an empty handler behind the chassis, behind nothing, and behind the usual interceptors.
+"""The servers of chassis-vs-grpc: an empty handler behind the chassis, nothing, or the usual interceptors.
 
 AMENDS_BENCH_ECHO says which. Started by `chassis`.
 """

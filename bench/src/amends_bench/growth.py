@@ -1,8 +1,8 @@
 """What a saga costs as there is more of everything: processes, steps, bytes, history. `make bench-growth`.
 
-One curve for each, with everything else as in P1. Between its rounds a front makes three bare calls for each request,
-which no curve changes: the ratio of both is free of what else the machine does. Kept in bench/results/growth.json; the
-page and its plots are made of that. Called by `__main__` with the argument `growth`.
+One curve for each, with everything else as in sagas-vs-dbos. Between its rounds a front makes three bare calls for each
+request, which no curve changes: the ratio of both is free of what else the machine does. Kept in
+bench/results/growth.json; the page and its plots are made of that. Called by `__main__` with the argument `growth`.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""P10: what the barrier adds to a business transaction.
+"""What the barrier adds to a business transaction.
 
 Runs libs/barrier/bench/cost.py, which says what both sides do.
 """
@@ -19,10 +19,10 @@ LINE = re.compile(
 )
 
 
-async def p10(options: Options, progress: Progress) -> list[Comparison]:
+async def barrier_transaction(options: Options, progress: Progress) -> list[Comparison]:
     """Transactions a second; the least, the median and the greatest ratio of many short rounds."""
     rounds = 5 if options.quick else 25
-    bar = progress.add_task("p10: the barrier's cost", total=1)
+    bar = progress.add_task("barrier-transaction: the barrier's cost", total=1)
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, str(SCRIPT), "--rounds", str(rounds), "--clients", "1", "16"), stdout=asyncio.subprocess.PIPE
     )
@@ -32,7 +32,7 @@ async def p10(options: Options, progress: Progress) -> list[Comparison]:
     progress.update(bar, advance=1)
     found: list[Comparison] = []
     for line in LINE.finditer(said.decode()):
-        name = f"p10 {line['clients']} at once"
+        name = f"barrier-transaction {line['clients']} at once"
         one = Comparison(name, "a charge with the barrier", "the same without", "per second", 0.85)
         plain, barrier = float(line["plain"]), float(line["barrier"])
         for ratio in (line["least"], line["median"], line["most"]):

@@ -1,6 +1,6 @@
 """A past for the journal: runs that ended on earlier days, as many as asked for, made inside of the database.
 
-They have the rows and the sizes of runs of P1's saga, and are nobody's: their records say nothing. Called by `growth`.
+They have the rows and the sizes of runs of the benchmarks' saga, and are nobody's: their records say nothing.
 """
 
 from datetime import UTC, datetime, timedelta

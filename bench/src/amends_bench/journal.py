@@ -1,4 +1,4 @@
-"""P4: durable, fenced transitions, 256 runs at once.
+"""Durable, fenced transitions, 256 runs at once.
 
 The orchestrator's own writer against one-row inserts by pgbench, and against its own statement with a transaction for
 each transition. All flush to the same disk.
@@ -76,7 +76,7 @@ async def start(writer: JournalWriter) -> Runs:
         started.append(ids.next())
         answer: asyncio.Future[StartAnswer | Exception] = asyncio.get_running_loop().create_future()
         key = started[-1].hex
-        new = NewRun(started[-1], "bench", "p4", key, b"p" * 32, b"d" * 32, 1, uuid4(), "", RECORD)
+        new = NewRun(started[-1], "bench", "journal", key, b"p" * 32, b"d" * 32, 1, uuid4(), "", RECORD)
         writer.start(new, answer.set_result)
         answers.append(answer)
     await asyncio.gather(*answers)
@@ -152,11 +152,11 @@ async def _writing(url: str) -> AsyncIterator[JournalWriter]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def p4(options: Options, progress: Progress) -> list[Comparison]:
+async def journal(options: Options, progress: Progress) -> list[Comparison]:
     """Transitions a second."""
     many = "transitions, 256 runs at once"
-    inserts = Comparison("p4 pgbench", many, f"one-row inserts, {CONNECTIONS} connections", "per second", 2.0)
-    single = Comparison("p4 alone", many, "a transaction for each", "per second", 12.0)
+    inserts = Comparison("journal pgbench", many, f"one-row inserts, {CONNECTIONS} connections", "per second", 2.0)
+    single = Comparison("journal alone", many, "a transaction for each", "per second", 12.0)
     async with journal_database() as (_, url, folder), _writing(url) as writer:
         script = await _table(url, folder)
         pool = await asyncpg.create_pool(url, min_size=CONNECTIONS, max_size=CONNECTIONS)

@@ -1,4 +1,4 @@
-"""P8: five thousand SagaRuns from their creation to their end, against a kopf handler that writes one status patch.
+"""Five thousand SagaRuns from their creation to their end, against a kopf handler that writes one status patch.
 
 All are there before the process is started that handles them, so that its rate is its own. An object has ended when the
 API server says so to a watch of those that have; what was written is counted in the API server's audit log. Memory is
@@ -27,8 +27,7 @@ from amends_testkit.kubernetes import HOW_TO_GET, Kubernetes, assets
 from rich.progress import Progress
 
 from amends_bench import world
-from amends_bench.page import ROOT
-from amends_bench.peers import NoPeers
+from amends_bench.peers import BENCH, NoPeers
 from amends_bench.suite import Comparison, Options
 from amends_bench.verify import Wrong, audit
 
@@ -128,7 +127,7 @@ async def cluster() -> AsyncIterator[Cluster]:
     with TemporaryDirectory(prefix="amends-bench-") as scratch:
         folder = Path(scratch)
         async with await Kubernetes.start(folder / "kubernetes", programs, audited=True) as server:
-            await server.define(ROOT / "charts" / "amends-crds" / "templates")
+            await server.define(BENCH.parent / "charts" / "amends-crds" / "templates")
             await server.kubectl("create", "namespace", world.NAMESPACE)
             tls = ssl.create_default_context(cafile=server.authority)
             async with aiohttp.ClientSession(
@@ -187,7 +186,7 @@ def _most_memory(pid: int) -> float:
     raise RuntimeError(f"process {pid} has no memory")
 
 
-async def p8(options: Options, progress: Progress) -> list[Comparison]:
+async def operator_vs_kopf(options: Options, progress: Progress) -> list[Comparison]:
     """The operator against the bare handler, on one API server, in rounds that alternate."""
     objects, rounds = (FEW, 2) if options.quick else (MANY, ROUNDS)
     found = _comparisons(objects)
@@ -205,7 +204,7 @@ async def p8(options: Options, progress: Progress) -> list[Comparison]:
             (found[0].peer_rounds, peer),
             (found[0].subject_rounds, subject),
         ]
-        bar = progress.add_task(f"p8: {objects} SagaRuns", total=rounds * len(sides))
+        bar = progress.add_task(f"operator-vs-kopf: {objects} SagaRuns", total=rounds * len(sides))
         for number in range(rounds):
             for kept, side in sides if number % 2 == 0 else reversed(sides):
                 kept.append(await side())
@@ -220,10 +219,10 @@ async def p8(options: Options, progress: Progress) -> list[Comparison]:
 def _comparisons(objects: int) -> list[Comparison]:
     what = (f"the operator, {objects:,} SagaRuns", "a bare kopf handler, one status patch")
     return [
-        Comparison("p8 rate", *what, "per second", 0.6),
-        Comparison("p8 processor", *what, "per processor second", None, key="per_processor"),
-        Comparison("p8 writes", *what, "writes", 2.0, at_most=True, key="writes"),
-        Comparison("p8 memory", *what, "megabytes", 1.3, at_most=True, key="memory"),
+        Comparison("operator-vs-kopf rate", *what, "per second", 0.6),
+        Comparison("operator-vs-kopf processor", *what, "per processor second", None, key="per_processor"),
+        Comparison("operator-vs-kopf writes", *what, "writes", 2.0, at_most=True, key="writes"),
+        Comparison("operator-vs-kopf memory", *what, "megabytes", 1.3, at_most=True, key="memory"),
     ]
 
 
@@ -245,7 +244,7 @@ async def _stand_in(where: Cluster) -> AsyncIterator[Child]:
 async def _whole(where: Cluster, objects: int, peer: Any, progress: Progress) -> Comparison:
     """One pair of rounds with everything behind the operator; the audit must find every run completed once."""
     one = Comparison(
-        "p8 whole",
+        "operator-vs-kopf whole",
         f"the operator, two orchestrators, three services, Postgres, {objects:,} SagaRuns",
         "a bare kopf handler, one status patch",
         "per second",

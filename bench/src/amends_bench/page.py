@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from amends_bench import peers
+from amends_bench.table import BENCHMARKS
 
 ROOT = Path(__file__).resolve().parents[3]
 RESULTS = ROOT / "bench" / "results"
@@ -24,7 +25,6 @@ X = {
     "finished": "finished runs in the journal",
     "week": "history",
 }
-ORDER = ("p1", "p2", "p2b", "p3", "p4", "p5", "p6", "p8", "p9", "p10")
 
 
 def write() -> None:
@@ -94,7 +94,7 @@ def ratios() -> str:
 
 
 def _kept() -> dict[str, Any]:
-    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in ORDER if _has(name)}
+    return {name: json.loads((RESULTS / f"{name}.json").read_text()) for name in BENCHMARKS if _has(name)}
 
 
 def figures() -> str:

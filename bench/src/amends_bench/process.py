@@ -1,6 +1,6 @@
 """What the server processes of the benchmarks share: listen, report the address, end when told.
 
-Used by `participant`, `front` and the servers of P5.
+Used by `participant`, `front` and the servers of chassis-vs-grpc.
 """
 
 import asyncio

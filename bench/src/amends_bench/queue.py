@@ -1,4 +1,4 @@
-"""P6: taking ready runs and finishing them, against a job queue and against claims of one row.
+"""Taking ready runs and finishing them, against a job queue and against claims of one row.
 
 Subject and peers find the same number of ready things and stop when none is left.
 """
@@ -33,7 +33,7 @@ WITH made AS (
     INSERT INTO run (id, namespace, saga, idempotency_key, payload, digest, rules, fence, state, due_at)
     SELECT (lpad(to_hex((extract(epoch FROM clock_timestamp()) * 1000)::bigint), 12, '0')
             || substr(md5(random()::text), 1, 20))::uuid,
-           'bench', 'p6', gen_random_uuid()::text, '', '', 1, 1, 1, clock_timestamp()
+           'bench', 'queue', gen_random_uuid()::text, '', '', 1, 1, 1, clock_timestamp()
     FROM generate_series(1, $1) RETURNING id
 )
 INSERT INTO journal (run_id, seq, fence, record) SELECT id, 1, 1, 'started' FROM made
@@ -126,7 +126,7 @@ class Queue:
         return {"done": done, "seconds": took, "rate": done / took}
 
 
-async def p6(options: Options, progress: Progress) -> list[Comparison]:
+async def claims_vs_queue(options: Options, progress: Progress) -> list[Comparison]:
     """Runs a second."""
     rounds = min(options.rounds, 5)
     runs, few, jobs = (4_000, 500, 0) if options.quick else (10_000, 1_000, 500)
@@ -168,12 +168,14 @@ async def p6(options: Options, progress: Progress) -> list[Comparison]:
             async def procrastinate() -> Mapping[str, Any]:
                 return await peer.work({"jobs": jobs, "workers": 16})
 
-            one = Comparison("p6 procrastinate", "runs claimed and finished", "procrastinate", "per second", 15.0)
+            one = Comparison(
+                "claims-vs-queue procrastinate", "runs claimed and finished", "procrastinate", "per second", 15.0
+            )
             found.append(await alternate(one, subject, procrastinate, rounds, progress))
-        one = Comparison("p6 singly", "runs claimed and finished", "claims of one row", "per second", 3.0)
+        one = Comparison("claims-vs-queue singly", "runs claimed and finished", "claims of one row", "per second", 3.0)
         found.append(await alternate(one, subject, singly, rounds, progress))
-        one = Comparison("p6 scaling", "64 workers", "16 workers", "per second", 0.9)
+        one = Comparison("claims-vs-queue scaling", "64 workers", "16 workers", "per second", 0.9)
         found.append(await alternate(one, many, sixteen, rounds, progress))
-        one = Comparison("p6 idle", "beside an idle transaction", "without", "per second", 0.5)
+        one = Comparison("claims-vs-queue idle", "beside an idle transaction", "without", "per second", 0.5)
         found.append(await alternate(one, beside_idle, subject, rounds, progress))
     return found

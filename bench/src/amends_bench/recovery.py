@@ -1,4 +1,4 @@
-"""P9: kill -9 of one of two orchestrators, and a restart of Postgres, under load.
+"""Kill -9 of one of two orchestrators, and a restart of Postgres, under load.
 
 The killed process is started again at once, as a supervisor does. What is measured is the rate at which sagas are
 completed from a lease time and two seconds after the blow, against the rate before it; then every run must have ended
@@ -51,14 +51,14 @@ async def _strike(shop: world.World, load: LoadGenerator, blow: Blow) -> tuple[f
     return before, after, await audit(shop)
 
 
-async def p9(options: Options, progress: Progress) -> list[Comparison]:
+async def recovery(options: Options, progress: Progress) -> list[Comparison]:
     """Rates after by rates before."""
     blows: tuple[tuple[str, Blow], ...] = (("kill", kill_one), ("postgres", restart_postgres))
     found: list[Comparison] = []
     async with world.running() as shop, LoadGenerator() as load:
         await load.round("saga", shop.orchestrators, IN_FLIGHT, timedelta(seconds=3))
         for name, blow in blows:
-            one = Comparison(f"p9 {name}", "the rate after", "the rate before", "per second", 0.98)
+            one = Comparison(f"recovery {name}", "the rate after", "the rate before", "per second", 0.98)
             rounds = 1 if options.quick else max(2, options.rounds // 3)
             bar = progress.add_task(one.name, total=rounds)
             for _ in range(rounds):

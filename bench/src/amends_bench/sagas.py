@@ -1,4 +1,4 @@
-"""P1, P2, P2b and P3: sagas against a peer, and against the same calls without durability."""
+"""Sagas against a peer, and against the same calls without durability."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,11 +15,16 @@ SAGA = "a saga of three steps"
 BARE = "the same calls, not durable"
 
 
-async def p1(options: Options, progress: Progress) -> list[Comparison]:
+async def sagas_vs_dbos(options: Options, progress: Progress) -> list[Comparison]:
     """Sagas, 64 in flight, against DBOS on the same Postgres and, where it runs, Temporal's server on its own store."""
-    comparison = Comparison("p1", SAGA, "DBOS, three steps in one process", "per second", 8.0)
+    comparison = Comparison("sagas-vs-dbos", SAGA, "DBOS, three steps in one process", "per second", 8.0)
     worked = Comparison(
-        "p1 processor", comparison.subject, comparison.peer, "per processor second", None, key="per_processor"
+        "sagas-vs-dbos processor",
+        comparison.subject,
+        comparison.peer,
+        "per processor second",
+        None,
+        key="per_processor",
     )
     async with world.running() as shop, LoadGenerator() as load:
         database = await shop.postgres.create("dbos", "dbos")
@@ -44,7 +49,7 @@ async def p1(options: Options, progress: Progress) -> list[Comparison]:
         found = [comparison, worked]
         if peers.installed("temporal"):
             known = Comparison(
-                "p1 temporal", SAGA, "Temporal's development server, three activities", "per second", None
+                "sagas-vs-dbos temporal", SAGA, "Temporal's development server, three activities", "per second", None
             )
             async with peers.running("temporal_peer.py") as temporal:
                 await temporal.work(order)
@@ -55,15 +60,15 @@ async def p1(options: Options, progress: Progress) -> list[Comparison]:
     return found
 
 
-async def p2(options: Options, progress: Progress) -> list[Comparison]:
+async def sagas_vs_plain_calls(options: Options, progress: Progress) -> list[Comparison]:
     """Sagas against bare calls, 64 in flight."""
-    comparison = Comparison("p2", SAGA, BARE, "per second", 0.60)
+    comparison = Comparison("sagas-vs-plain-calls", SAGA, BARE, "per second", 0.60)
     return await _against_bare(comparison, options, progress, barrier=False)
 
 
-async def p2b(options: Options, progress: Progress) -> list[Comparison]:
+async def with_barriers(options: Options, progress: Progress) -> list[Comparison]:
     """The same, with the real barrier in the participants of both."""
-    comparison = Comparison("p2b", f"{SAGA}, with barrier", f"{BARE}, with barrier", "per second", None)
+    comparison = Comparison("with-barriers", f"{SAGA}, with barrier", f"{BARE}, with barrier", "per second", None)
     return await _against_bare(comparison, options, progress, barrier=True)
 
 
@@ -92,10 +97,10 @@ async def _against_bare(
     return [comparison, worked]
 
 
-async def p3(options: Options, progress: Progress) -> list[Comparison]:
+async def latency(options: Options, progress: Progress) -> list[Comparison]:
     """How long one saga takes when nothing else is under way."""
-    middle = Comparison("p3 p50", SAGA, BARE, "seconds", 2.0, at_most=True, key="p50")
-    slowest = Comparison("p3 p99", SAGA, BARE, "seconds", 4.0, at_most=True, key="p99")
+    middle = Comparison("latency p50", SAGA, BARE, "seconds", 2.0, at_most=True, key="p50")
+    slowest = Comparison("latency p99", SAGA, BARE, "seconds", 4.0, at_most=True, key="p99")
     async with world.running() as shop, LoadGenerator() as load:
 
         async def saga() -> Mapping[str, Any]:

@@ -47,7 +47,7 @@ class Comparison:
     """Subject against peer."""
 
     name: str
-    """The benchmark, and what of it: `p6 scaling`."""
+    """The benchmark, and what of it: `claims-vs-queue scaling`."""
     subject: str
     peer: str
     unit: str

@@ -1,0 +1,46 @@
+"""Every benchmark by its name: what it measures, and how it is run. `make bench ARGS=--list` prints it.
+
+The names are those of the Makefile's targets (`make bench-latency`), of the files in bench/results, and of the tables.
+"""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from rich.progress import Progress
+
+from amends_bench.chassis import chassis_vs_grpc
+from amends_bench.guarded import barrier_transaction
+from amends_bench.journal import journal
+from amends_bench.kubernetes import operator_vs_kopf
+from amends_bench.queue import claims_vs_queue
+from amends_bench.recovery import recovery
+from amends_bench.sagas import latency, sagas_vs_dbos, sagas_vs_plain_calls, with_barriers
+from amends_bench.suite import Comparison, Options
+
+
+@dataclass(frozen=True, slots=True)
+class Benchmark:
+    """One benchmark: what it measures, in a line, and how it is run."""
+
+    measures: str
+    run: Callable[[Options, Progress], Awaitable[list[Comparison]]]
+
+
+BENCHMARKS = {
+    "sagas-vs-dbos": Benchmark("Sagas against DBOS", sagas_vs_dbos),
+    "sagas-vs-plain-calls": Benchmark("Sagas against the same calls without durability", sagas_vs_plain_calls),
+    "with-barriers": Benchmark("The same with the barrier in the participants of both", with_barriers),
+    "latency": Benchmark("How long one saga takes, against the same calls", latency),
+    "journal": Benchmark("Durable transitions of the journal", journal),
+    "chassis-vs-grpc": Benchmark("Calls through the chassis, against bare grpc.aio", chassis_vs_grpc),
+    "claims-vs-queue": Benchmark("Runs claimed and finished, against a job queue", claims_vs_queue),
+    "operator-vs-kopf": Benchmark(
+        "Five thousand SagaRuns through the operator, against a bare kopf handler", operator_vs_kopf
+    ),
+    "recovery": Benchmark("The rate after kill -9 and after a restart of Postgres", recovery),
+    "barrier-transaction": Benchmark("A local transaction with the barrier and without", barrier_transaction),
+}
+GROWTH = "growth"
+GROWTH_MEASURES = 'Cost as work grows; the largest history needs 42 GB of disk (ARGS="--finished 0,1000000": less)'
+QUICK = ("sagas-vs-plain-calls", "journal", "chassis-vs-grpc", "claims-vs-queue", "barrier-transaction")
+"""Without latency: how long one saga takes on a busy machine says how busy it is."""

@@ -18,10 +18,10 @@ matplotlib.rcParams.update(
 BLUE, GREY, RED = "#2a6f97", "#9aa5b1", "#b23a48"
 
 
-def main(results: Path, target: Path) -> None:
-    """Draw all plots for which there are results."""
+def main(results: Path, target: Path, names: list[str]) -> None:
+    """Draw all plots for which there are results, the benchmarks in the order of their names here."""
     target.mkdir(parents=True, exist_ok=True)
-    kept = sorted(results.glob("p*.json"), key=lambda path: int("".join(filter(str.isdigit, path.stem))))
+    kept = [results / f"{name}.json" for name in names if (results / f"{name}.json").exists()]
     rows = [one for path in kept for one in json.loads(path.read_text())["comparisons"] if one["target"] is not None]
     if rows:
         ratios(rows, target / "ratios.svg")
@@ -77,4 +77,4 @@ def save(figure: plt.Figure, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3:])

@@ -7,13 +7,12 @@ from typing import Any
 import grpc.aio
 import pytest
 from amends_cli import books
-from amends_demo import manifests, proof
+from amends_demo import books as shop_books
+from amends_demo import laws, manifests
 from amends_demo.place import Place
 from amends_demo.shop import NAMESPACE, Shop, visiting
 from amends_demo.stack import MODULES, REPLICAS, SERVICES, Stack, running
-from amends_demo.telling import Telling
 from amends_testkit.waiting import eventually
-from rich.console import Console
 
 CUSTOMERS, AWAY = 6, (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 
@@ -62,12 +61,11 @@ async def test_every_process_of_the_shop_is_replaced_in_turn_while_customers_ord
             assert placed > 50
 
             async def all_settled() -> Any:
-                return proof.settled(await proof.read(stack.databases))
+                return (await shop_books.read(stack.databases)).is_settled
 
             await eventually(all_settled, timeout=books.CONNECT * 6, what="the last order")
-            telling = Telling(Console(quiet=True))
-            proof.prove(await proof.read(stack.databases), telling)
-            assert telling.broken == []
+            found = await shop_books.read(stack.databases)
+            assert {law.name: broken for law in laws.LAWS if (broken := list(law.broken(found)))} == {}
             participants = {service: stack.databases[name] for name, service in SERVICES.items()}
             report = await books.audit(books.Wanted(stack.databases["orchestrator"], participants))
             assert report.found == []

@@ -35,7 +35,7 @@ def write() -> None:
         _replace(PAGE, GROWTH_BEGIN, GROWTH_END, growth())
     if peers.PYTHON.exists():
         plot = peers.BENCH / "peers" / "plot.py"
-        subprocess.run([str(peers.PYTHON), str(plot), str(RESULTS), str(PLOTS)], check=True)
+        subprocess.run([str(peers.PYTHON), str(plot), str(RESULTS), str(PLOTS), *BENCHMARKS], check=True)
 
 
 def _replace(page: Path, begin: str, end: str, new: str) -> None:

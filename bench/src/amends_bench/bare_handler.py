@@ -1,7 +1,7 @@
 """What the operator is compared with: a kopf handler that writes one status patch for each object, and nothing else.
 
 It asks nobody and shows nothing; kopf's settings are its own but for what any handler in one namespace would leave out.
-Started by `resources`.
+Started by `kubernetes`.
 """
 
 import asyncio

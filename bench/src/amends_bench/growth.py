@@ -2,7 +2,7 @@
 
 One curve for each, with everything else as in sagas-vs-dbos. Between its rounds a front makes three bare calls for each
 request, which no curve changes: the ratio of both is free of what else the machine does. Kept in
-bench/results/growth.json; the page and its plots are made of that. Called by `__main__` with the argument `growth`.
+bench/results/growth.json; the page and its plots are made of that. Called by `command` with the argument `growth`.
 """
 
 import asyncio

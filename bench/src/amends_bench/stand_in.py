@@ -1,6 +1,6 @@
 """An orchestrator that has completed every run before it is started: what is left to measure is the operator.
 
-It answers as the real one does after a saga of three steps, with the run and its timeline. Started by `resources`.
+It answers as the real one does after a saga of three steps, with the run and its timeline. Started by `kubernetes`.
 """
 
 import asyncio

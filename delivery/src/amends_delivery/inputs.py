@@ -1,7 +1,7 @@
 """What each image is made of: the tag of an image is the hash of it, and a change touches who has a part in it.
 
 The COPY lines of a deployable's Dockerfile are the only place where its inputs are written down. Nothing else gets
-into the build, so what they name is exactly what the image depends on. Called by `images`, `affected` and `kind`.
+into the build, so what they name is exactly what the image depends on. Called by `images`, `kind` and `make affected`.
 """
 
 import hashlib

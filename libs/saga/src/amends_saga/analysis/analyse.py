@@ -1,6 +1,6 @@
 """Resolves a saga step by step: graph, methods, messages, pool, expressions. What is wrong becomes findings.
 
-Called by `check` and `compile`. Never raises on any saga, whatever was wrong with its text.
+Called by `checker`. Never raises on any saga, whatever was wrong with its text.
 """
 
 from collections.abc import Sequence

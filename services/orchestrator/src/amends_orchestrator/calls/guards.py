@@ -139,9 +139,3 @@ class Guards:
             guard = self._guards[participant, policy_name] = self._made(service, policy)
         guard.apply(policy)
         return guard
-
-
-async def first_of(guard: Guard, *, retry: bool) -> Pass:
-    """A pass at once when there is one, else after waiting. Raises Held."""
-    ready = guard.try_pass(retry=retry)
-    return ready if ready is not None else await guard.wait_pass(retry=retry)

@@ -1,6 +1,6 @@
 """The values of the call path that others name: routes, answers, and why there is no route.
 
-Made by `router` and `path`, read by the runner.
+Made by `router`, read by the runner.
 """
 
 from __future__ import annotations

@@ -70,8 +70,8 @@ def reasons_in(source: str) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Condition":
             found |= {str(arg.value) for arg in node.args[2:3] if isinstance(arg, ast.Constant)}
-        if isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "tell":
-            found |= {str(arg.value) for arg in node.args[2:3] if isinstance(arg, ast.Constant)}
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Tell":
+            found |= {str(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant)}
     return found
 
 

@@ -69,15 +69,24 @@ def fields() -> bytes:
 
 def methods() -> bytes:
     file = FileDescriptorProto(name="a.proto")
+    for i in range(11):
+        service = file.service.add(name=f"S{i}")
+        for j in range(950):
+            service.method.add(name=f"M{j}")
+    return one_file(file)
+
+
+def methods_of_one() -> bytes:
+    file = FileDescriptorProto(name="a.proto")
     service = file.service.add(name="S")
-    for i in range(20_001):
+    for i in range(1_001):
         service.method.add(name=f"M{i}")
     return one_file(file)
 
 
 def nested() -> bytes:
     file, message = a_message()
-    for i in range(17):
+    for i in range(9):
         message = message.nested_type.add(name=f"N{i}")
     return one_file(file)
 
@@ -103,14 +112,15 @@ def places() -> bytes:
 @pytest.mark.parametrize(
     ("data", "says"),
     [
-        (reserved_ranges, "One message or enum has more than 1,000 reserved ranges."),
-        (extension_ranges, "One message or enum has more than 1,000 extension ranges."),
-        (reserved_names, "One message or enum has more than 1,000 reserved names."),
-        (reserved_of_an_enum, "One message or enum has more than 1,000 reserved ranges."),
+        (reserved_ranges, "One message, enum or service has more than 1,000 reserved ranges."),
+        (extension_ranges, "One message, enum or service has more than 1,000 extension ranges."),
+        (reserved_names, "One message, enum or service has more than 1,000 reserved names."),
+        (reserved_of_an_enum, "One message, enum or service has more than 1,000 reserved ranges."),
         (enum_values, "The contract has more than 60,000 enum values."),
         (fields, "The contract has more than 60,000 fields."),
-        (methods, "The contract has more than 20,000 methods."),
-        (nested, "The contract has messages that are nested deeper than 16."),
+        (methods, "The contract has more than 10,000 methods."),
+        (methods_of_one, "One message, enum or service has more than 1,000 methods."),
+        (nested, "The contract has messages that are nested deeper than 8."),
         (long_name, "The contract has a name of 256 bytes, more than 255."),
         (imports, "The contract has more than 20,000 imports."),
         (empty_messages, "The contract has more than 20,000 messages."),

@@ -111,11 +111,17 @@ class Client:
         return applied.digest
 
     async def start(
-        self, key: str, *, wait: bool = True, saga: str = "place-order", json: dict[str, Any] | None = None
+        self,
+        key: str,
+        *,
+        wait: bool = True,
+        namespace: str = "shop",
+        saga: str = "place-order",
+        json: dict[str, Any] | None = None,
     ) -> pb.StartRunResponse:
         data = Struct()
         data.update(INPUT if json is None else json)
-        request = pb.StartRunRequest(namespace="shop", saga=saga, idempotency_key=key, json=data, wait=wait)
+        request = pb.StartRunRequest(namespace=namespace, saga=saga, idempotency_key=key, json=data, wait=wait)
         return await self.runs.StartRun(request, timeout=30)
 
     async def run(self, run_id: str) -> run_pb2.Run:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
 import pytest
 from amends_orchestrator.journal import claims, leases
+from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.records import State
 
 HOUR = timedelta(hours=1)
@@ -22,6 +23,12 @@ SELECT gen_random_uuid(), 'shop', 'saga', gen_random_uuid()::text, '', '', 1, 1,
        statement_timestamp() + $1 + second * interval '1 second'
 FROM generate_series(0, 99) AS second
 RETURNING id
+"""
+
+_MAKE_NAMED = """
+INSERT INTO run (id, namespace, saga, idempotency_key, payload, digest, rules, fence, state, due_at)
+SELECT id, 'shop', 'saga', id::text, '', '', 1, 1, 1, statement_timestamp() - interval '1 hour'
+FROM unnest($1::uuid[]) AS id
 """
 
 
@@ -49,8 +56,8 @@ async def test_runs_that_are_not_due_yet_and_those_that_have_ended_are_not_looke
     await connection.execute("UPDATE run SET due_at = NULL, state = 4")
     await a_hundred(connection, HOUR)
     await connection.execute("ANALYZE run")
-    await connection.execute(f"PREPARE a_claim (uuid, integer, smallint) AS {claims._CLAIM}")
-    found = await connection.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE a_claim (gen_random_uuid(), 64, 1)")
+    await connection.execute(f"PREPARE a_claim (uuid, integer, smallint, bigint) AS {claims._CLAIM}")
+    found = await connection.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) EXECUTE a_claim (gen_random_uuid(), 64, 1, 1000)")
     looked = {scan["Index Name"]: scan for scan in scans(json.loads(found)[0]["Plan"])}
     assert looked["run_due"]["Index Cond"] == "(due_at <= statement_timestamp())"
     assert looked["run_pkey"]["Index Cond"].startswith("(id = ANY (")
@@ -78,3 +85,17 @@ async def test_one_run_is_taken_from_nobody_or_from_a_process_that_is_gone(conne
     taken = await claims.claim_one(connection, second, run, rules=1)
     assert taken is not None
     assert (taken.owner, taken.fence) == (second, 3)
+
+
+async def test_no_more_are_taken_once_their_journals_fill_the_room(connection: asyncpg.Connection):
+    """Each has 3,000 bytes in two records, which the database itself has compressed."""
+    ids = RunIds()
+    ids.synchronise(datetime.now(UTC))
+    first = ids.next()
+    runs = [UUID(int=first.int + at) for at in range(20)]
+    await connection.execute(_MAKE_NAMED, runs)
+    rows = [(run, seq, b"x" * 1_500) for run in runs for seq in (1, 2)]
+    await connection.executemany("INSERT INTO journal (run_id, seq, fence, record) VALUES ($1, $2, 1, $3)", rows)
+    taken = [len(await claims.claim(connection, uuid4(), rules=1, room=room)) for room in (9_000, 9_001, 1, 0)]
+    assert taken == [3, 4, 1, 0]
+    assert len(await claims.claim(connection, uuid4(), rules=1)) == 12

@@ -20,7 +20,7 @@ from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_service_pb2 as pb
 
-from .shop import Client, Shop, open_shop, orchestrator, state
+from .shop import INPUT, Client, Shop, open_shop, orchestrator, state
 
 AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
 SLOW_POLICY = """
@@ -194,6 +194,46 @@ async def test_starts_beyond_what_fits_into_memory_wait_in_the_database_and_all_
         answers = await asyncio.gather(*(client.start(f"k{n}") for n in range(40)))
         assert {state(answer.run) for answer in answers} == {"COMPLETED"}
         assert len(shop.payments.effects) == 40
+
+
+async def test_bytes_beyond_what_fits_into_memory_wait_in_the_database_and_all_end(database_url: str, shop: Shop):
+    """Each input has 30 KB. One more run may come while there is room: no run is too large to be run at all."""
+    shop.payments.script("Charge", Answer.ok().after(timedelta(milliseconds=100)))
+    async with orchestrator(database_url, hot_bytes=100_000) as client:
+        await client.apply(shop)
+        fleet = client.parts.fleet
+        heaviest = 0
+
+        async def weigh() -> None:
+            nonlocal heaviest
+            while True:
+                heaviest = max(heaviest, fleet.weight)
+                await asyncio.sleep(0.001)
+
+        weighing = asyncio.create_task(weigh())
+        large = INPUT | {"cardToken": "tok_" + "x" * 30_000}
+        answers = await asyncio.gather(*(client.start(f"k{n}", json=large) for n in range(30)))
+        weighing.cancel()
+        assert {state(await client.ended(answer.run.run_id)) for answer in answers} == {"COMPLETED"}
+        assert 100_000 < heaviest < 250_000
+        await eventually(lambda: fleet.weight == 0)
+
+
+async def test_an_heir_takes_what_it_can_hold(database_url: str, shop: Shop):
+    """Every run hangs in a call, so that none leaves the memory while it waits."""
+    shop.payments.script("Charge", Answer.ok().after(timedelta(seconds=20)))
+    hanging = SLOW_POLICY.replace("{initial: 60s, max: 60s}", "{initial: 10ms, max: 50ms}")
+    large = INPUT | {"cardToken": "tok_" + "x" * 30_000}
+    async with orchestrator(database_url, drain=timedelta(milliseconds=100)) as first:
+        await first.apply(shop, policy=hanging)
+        started = [(await first.start(f"k{n}", wait=False, json=large)).run.run_id for n in range(20)]
+        await eventually(lambda: len(shop.payments.calls("Charge")) >= 20)
+    async with orchestrator(database_url, hot_bytes=200_000) as heir:
+        await eventually(lambda: heir.parts.fleet.room_bytes <= 0)
+        assert len(heir.parts.fleet.runs) < 10
+        shop.payments.script("Charge", Answer.ok())
+        for run_id in started:
+            assert state(await heir.ended(run_id, timedelta(seconds=60))) == "COMPLETED"
 
 
 async def test_a_run_of_a_newer_release_is_left_alone_visibly_and_never_misread(database_url: str, shop: Shop):

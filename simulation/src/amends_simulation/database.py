@@ -145,14 +145,18 @@ class Database:
         if release:
             row["owner"] = None
 
-    def _claim(self, process: UUID, limit: int, rules: int) -> list[Row]:
+    def _claim(self, process: UUID, limit: int, rules: int, room: int) -> list[Row]:
         now = database_now()
         due = [r for r in self.runs.values() if r["owner"] is None and r["due_at"] is not None and r["due_at"] <= now]
         gone = {owner for owner, until in self.leases.items() if until < now and owner != process}
         orphaned = [row for row in self.runs.values() if row["owner"] in gone]
         mine = sorted(due, key=lambda row: row["due_at"])[:limit]
         mine += orphaned[: limit - len(mine)]
+        mine = [row for at, row in enumerate(mine) if sum(map(self._size, mine[:at])) < room]
         return [self._take(row, process) for row in mine if row["rules"] <= rules]
+
+    def _size(self, row: Row) -> int:
+        return sum(len(record) for _, _, record in self.journal.get(row["id"], ()))
 
     def _claim_one(self, run: UUID, process: UUID, rules: int) -> list[Row]:
         row = self.runs[run]

@@ -2,12 +2,18 @@
 
 from collections.abc import Mapping, Sequence
 
+from google.protobuf.descriptor_pb2 import FileDescriptorProto
+
 from amends_saga.analysis import ExpressionRole, Method, Model, StepModel
 from amends_saga.bundle import Bundle, BundledCall, BundledStep, BundleError
 from amends_saga.compiled import CompiledSaga, load_bundle
 from amends_saga.descriptors import RUN_MESSAGE, reachable_files
+from amends_saga.descriptors.contracts import messages
 from amends_saga.descriptors.reach import MAX_CHAIN, is_deep
 from amends_saga.plan import CallPlan, Kind
+
+MAX_REACHED = 20_000
+"""Messages, fields and enum values that a saga may reach: whoever runs it keeps them all in memory."""
 
 
 def compile_model(
@@ -31,6 +37,9 @@ def compile_model(
             if expression.checked is not None:
                 roots |= expression.checked.literals
     files = reachable_files(model.contracts.definitions, sorted(roots))
+    size = sum(map(_weight, files))
+    if size > MAX_REACHED:
+        raise BundleError(f"It reaches {size:,} messages, fields and enum values, more than {MAX_REACHED:,}.")
     if is_deep(files, roots):
         raise BundleError(f"Its messages lead to each other further than {MAX_CHAIN} deep.")
     bundle = Bundle(
@@ -44,6 +53,16 @@ def compile_model(
         files=tuple(files),
     )
     return load_bundle(bundle.to_bytes())
+
+
+def _weight(file: FileDescriptorProto) -> int:
+    """Return how many messages, fields and enum values a file has."""
+    enums = list(file.enum_type)
+    weight = 0
+    for message in messages(file):
+        weight += 1 + len(message.field)
+        enums += message.enum_type
+    return weight + sum(1 + len(enum.value) for enum in enums)
 
 
 def _step(model: Model, step: StepModel, texts: Mapping[tuple[int, ExpressionRole], str]) -> BundledStep:

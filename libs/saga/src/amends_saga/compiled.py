@@ -67,6 +67,15 @@ class CompiledSaga:
         bundle = self._bundle
         return Plan(bundle.namespace, bundle.saga, self.digest, steps, bundle.deadline, bundle.stalled_after)
 
+    def warm(self) -> None:
+        """Compile every expression now. Raises ExpressionError for one that this version cannot compile."""
+        for index, step in enumerate(self._bundle.steps):
+            self._program(index, "request")
+            if step.when is not None:
+                self._program(index, "when")
+            if step.compensation is not None:
+                self._program(index, "compensation")
+
     @property
     def input_descriptor(self) -> Descriptor:
         """The input message."""

@@ -38,6 +38,8 @@ from amends_orchestrator.runner.fleet import Fleet, Limits
 from amends_orchestrator.runner.heartbeat import Heartbeat
 from amends_orchestrator.runner.wishes import Wishes
 from amends_orchestrator.settings import Settings
+from amends_orchestrator.worker.client import Checker
+from amends_orchestrator.worker.process import WorkerProcess
 
 DRAINED = "runs.drained"
 # A run makes thousands of objects and few cycles: with Python's defaults the collector takes a tenth of all time.
@@ -70,12 +72,14 @@ class Orchestrator:
             Sender(self._span),
             ids,
             self._give_back,
-            Limits(settings.hot_runs, settings.passivate_after),
+            Limits(settings.hot_runs, settings.passivate_after, hot_bytes=settings.hot_bytes),
         )
         name = f"{settings.name}@{socket.gethostname()}"
         self.heartbeat = Heartbeat(self.process, name, settings.lease, connect, ids)
-        self.registry = Registry(self._pool, router, self.channels)
-        self.definitions = Definitions(self._pool, self.registry, self.channels, rules)
+        self.worker = WorkerProcess()
+        checker = Checker(self.worker, rules)
+        self.registry = Registry(self._pool, router, self.channels, checker)
+        self.definitions = Definitions(self._pool, self.registry, self.channels, checker)
         self.refresher = Refresher(connect, self.registry, self.channels, self.definitions)
         self._wishes = Wishes(self.fleet, connect, self._resources_changed)
         self._claimer = Claimer(self.fleet, self.registry, connect, self._wishes, settings.poll)
@@ -132,6 +136,7 @@ class Orchestrator:
                     task.cancel()
                 await asyncio.gather(*work, draining, return_exceptions=True)
                 self._claimer.close()
+                await self.worker.close()
                 if self._runtime.draining.is_set():
                     await self.fleet.stop()
                     await self.heartbeat.end()

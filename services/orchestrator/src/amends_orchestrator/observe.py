@@ -11,6 +11,7 @@ from prometheus_client import Counter, Gauge, Histogram
 RUNS_STARTED = Counter("amends_runs_started", "Runs started here", ["namespace", "saga"])
 RUNS_ENDED = Counter("amends_runs_ended", "Runs ended or parked here, by state", ["namespace", "saga", "state"])
 RUNS_HOT = Gauge("amends_runs_hot", "Runs in this process's memory")
+RUNS_HOT_BYTES = Gauge("amends_runs_hot_bytes", "Bytes of the journals of the runs in this process's memory")
 RUNS_CLAIMED = Counter("amends_runs_claimed", "Runs claimed by this process")
 RUNS_LOST = Counter("amends_runs_lost", "Runs dropped because another owner took them")
 RUNS_WAITING = Gauge("amends_runs_waiting", "Runs in the database, by condition", ["condition"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Annotated
 
 from amends_chassis.settings import Duration, PositiveDuration, ServiceSettings
@@ -10,6 +12,24 @@ from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
 from amends_orchestrator.calls.targets import Scope, TargetRules
+
+MOST_HOT_BYTES = 64 * 1024 * 1024
+SHARE = 8
+"""A run takes about twice the bytes of its journal while it is written and sent; the rest is for everything else."""
+MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Where the kernel says what a container may use: cgroups v2, then v1."""
+
+
+def default_hot_bytes(limits: Sequence[Path] = MEMORY_LIMITS) -> int:
+    """The share of the container's memory limit that runs may take; the most when there is no limit."""
+    for path in limits:
+        try:
+            text = path.read_text().strip()
+        except OSError:
+            continue
+        if text.isdigit():
+            return min(int(text) // SHARE, MOST_HOT_BYTES)
+    return MOST_HOT_BYTES
 
 
 class Settings(ServiceSettings):
@@ -26,6 +46,8 @@ class Settings(ServiceSettings):
     """How often to look for runs that wait for an owner, when nothing says when the next is due."""
     hot_runs: int = Field(default=2000, ge=1)
     """How many runs are kept in memory; the others wait in the database."""
+    hot_bytes: int = Field(default_factory=default_hot_bytes, ge=1)
+    """How many bytes the journals of runs in memory may have; an eighth of the container's memory, at most 64 MiB."""
     passivate_after: PositiveDuration = timedelta(seconds=2)
     """A run that has nothing to do for longer than this leaves the memory.
 

@@ -2,7 +2,7 @@
 
 from amends_saga.analysis.analyse import analyse
 from amends_saga.analysis.model import Expression, ExpressionRole, Graph, Method, Model, ParticipantView, StepModel
-from amends_saga.analysis.resolve import resolve
+from amends_saga.analysis.resolve import Pin, pin_of, resolve
 
 __all__ = [
     "Expression",
@@ -11,7 +11,9 @@ __all__ = [
     "Method",
     "Model",
     "ParticipantView",
+    "Pin",
     "StepModel",
     "analyse",
+    "pin_of",
     "resolve",
 ]

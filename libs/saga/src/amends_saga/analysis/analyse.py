@@ -3,13 +3,13 @@
 Called by `checker`. Never raises on any saga, whatever was wrong with its text.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from amends_saga import codes
 from amends_saga.analysis.gather import gather, quarrels
 from amends_saga.analysis.model import Expression, ExpressionRole, Graph, Method, Model, ParticipantView, StepModel
-from amends_saga.analysis.resolve import Methods, SetCache
+from amends_saga.analysis.resolve import Methods, Pin, SetCache
 from amends_saga.analysis.words import expression_findings
 from amends_saga.cel import Checked, Environment, Problem
 from amends_saga.cel.environment import ANYTHING
@@ -23,6 +23,7 @@ from amends_saga.descriptors import (
 )
 from amends_saga.findings import Finding, choices
 
+NO_ROUTES: Mapping[tuple[str, str], Pin] = {}
 MAX_TEXT = 256 * 1024
 """Characters that all expressions of a saga may have together."""
 MAX_PARTS = 30_000
@@ -61,17 +62,18 @@ def analyse(
     *,
     descriptors: bytes | None = None,
     sets: SetCache | None = None,
+    routes: Mapping[tuple[str, str], Pin] = NO_ROUTES,
 ) -> Model:
     """Return the model of a saga.
 
     Of the policies those of the saga's namespace count. `descriptors` is a FileDescriptorSet to look for the input
-    message in as well.
+    message in as well. `routes` are pinned, by namespace and service.
     """
     findings: list[Finding] = []
     cache = sets or SetCache()
     policies = [policy for policy in policies if policy.metadata.namespace == saga.metadata.namespace]
     named = [policy.named() for policy in policies]
-    methods = Methods(saga.metadata.namespace, participants, named, cache, findings.append)
+    methods = Methods(saga, participants, named, cache, findings.append, routes)
     calls = [
         (
             methods.find(step.call) if step.call is not None else None,

@@ -4,7 +4,8 @@ The same rules hold when a definition is checked, when a run starts, and at each
 Called by the analysis and by the orchestrator.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from amends_resilience import Conflict as PolicyConflict
 from amends_resilience import NamedPolicy, match
@@ -12,34 +13,65 @@ from google.protobuf.descriptor_pb2 import MethodDescriptorProto
 
 from amends_saga import codes
 from amends_saga.analysis.model import Method, ParticipantView
-from amends_saga.definition import CallSpec, Participant
+from amends_saga.definition import CallSpec, Participant, Saga
 from amends_saga.descriptors import ContractSet, DescriptorError, Facts, parse_set, resolve_facts
 from amends_saga.findings import Code, Finding, choices
 
 FORBIDDEN = ("grpc.reflection.", "grpc.channelz.", "amends.saga.v1.")
 NEAR = 0.75
 """How alike the names of two services are, from 0 to 1, when one is taken for a misspelt other."""
+MAX_NAMES = 5
+"""Participants that a conflict names."""
 Refusal = tuple[Code, str, str]
 """A code, what is wrong, and how to mend it."""
 
 
-def resolve(service: str, namespace: str, participants: Iterable[Participant]) -> Participant | Refusal:
-    """Return the Participant that sagas of `namespace` reach `service` through, or why there is none."""
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """Through whom the sagas of a namespace reach a service: the full name of a Participant, and who says so."""
+
+    participant: str
+    named_by: str = ""
+    """The saga of the namespace that names it; empty when it was the only one at the time."""
+
+
+def pin_of(saga: Saga, service: str, routes: Mapping[tuple[str, str], Pin]) -> Pin | None:
+    """Return the pin that holds for a saga: what it names itself, else that of its namespace."""
+    named = saga.participants.get(service)
+    if named is not None:
+        return Pin(named, saga.metadata.name)
+    return routes.get((saga.metadata.namespace, service))
+
+
+def resolve(
+    service: str, namespace: str, participants: Iterable[Participant], pin: Pin | None = None
+) -> Participant | Refusal:
+    """Return the Participant that sagas of `namespace` reach `service` through, or why there is none.
+
+    What is pinned is never replaced by another's: only by a Participant of the namespace itself, unless a saga of the
+    namespace names whom it means.
+    """
     if service.startswith(FORBIDDEN):
         return codes.FORBIDDEN_SERVICE, f"No saga may call `{service}`.", "Call a service of your own."
     known = list(participants)
     serving = [found for found in known if found.service == service]
+    pinned = [found for found in serving if pin is not None and found.metadata.full_name == pin.participant]
+    own = [found for found in serving if found.metadata.namespace == namespace]
+    if pin is not None and not pinned and (pin.named_by or not own):
+        return _away(service, namespace, pin)
     if not serving:
         near = next((p.service for p in known if _is_near(service, p.service)), None)
         hint = f"Did you mean `{near}`?" if near else "Write a Participant that has this `service`."
         return codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint
-    own = [found for found in serving if found.metadata.namespace == namespace]
-    granting = [found for found in serving if found.grants(namespace)]
-    candidates = own or granting
+    if pin is not None and pinned and not _yields(pinned[0], own, pin):
+        candidates = pinned
+    else:
+        candidates = own or [found for found in serving if found.grants(namespace)]
     if len(candidates) > 1:
-        names = ", ".join(sorted(found.metadata.full_name for found in candidates))
+        names = ", ".join(sorted(found.metadata.full_name for found in candidates)[:MAX_NAMES])
         message = f"`{service}` is served by several Participants: {names}."
-        return codes.PARTICIPANT_CONFLICT, message, "Leave one of them, or take the namespace from the others' callers."
+        hint = "Name the one that you mean in the saga's `participants`, or leave one of them."
+        return codes.PARTICIPANT_CONFLICT, message, hint
     if not candidates or not candidates[0].grants(namespace):
         name = (candidates or serving)[0].metadata.full_name
         message = f"Participant {name} does not list the namespace `{namespace}` among its callers."
@@ -55,18 +87,31 @@ def _is_near(service: str, other: str) -> bool:
     return SequenceMatcher(None, mine, theirs).ratio() >= NEAR
 
 
+def _yields(pinned: Participant, own: Sequence[Participant], pin: Pin) -> bool:
+    """Tell whether a Participant of another namespace, which nobody names, gives way to one of the own namespace."""
+    return bool(own) and pinned not in own and not pin.named_by
+
+
+def _away(service: str, namespace: str, pin: Pin) -> Refusal:
+    message = f"Participant {pin.participant}, which `{namespace}` reaches `{service}` through, is not there."
+    hint = "Have it applied again, or name another one in the saga's `participants`."
+    return codes.UNKNOWN_PARTICIPANT, message, hint
+
+
 class Methods:
     """Resolves calls of one saga, each method once; what is wrong goes to `report`, at each place that calls it."""
 
     def __init__(
         self,
-        namespace: str,
+        saga: Saga,
         views: Sequence[ParticipantView],
         policies: Sequence[NamedPolicy],
         sets: "SetCache",
         report: Callable[[Finding], None],
+        routes: Mapping[tuple[str, str], Pin],
     ) -> None:
-        self._namespace, self._views, self._policies = namespace, views, policies
+        self._saga, self._namespace, self._routes = saga, saga.metadata.namespace, routes
+        self._views, self._policies = views, policies
         self._sets, self._report = sets, report
         self._services: dict[str, tuple[Participant, ContractSet] | Refusal] = {}
         self._found: dict[tuple[str, str], tuple[Method | None, list[Refusal]]] = {}
@@ -96,7 +141,14 @@ class Methods:
         return method
 
     def _service(self, service: str) -> tuple[Participant, ContractSet] | Refusal:
-        found = resolve(service, self._namespace, (view.participant for view in self._views))
+        named, agreed = self._saga.participants.get(service), self._routes.get((self._namespace, service))
+        others = agreed is not None and agreed.named_by not in ("", self._saga.metadata.name)
+        if agreed is not None and others and named not in (None, agreed.participant):
+            message = f"Saga {agreed.named_by} of this namespace names {agreed.participant} for `{service}`."
+            hint = "Name the same one: a namespace reaches a service through one Participant."
+            return codes.PARTICIPANT_CONFLICT, message, hint
+        pin = pin_of(self._saga, service, self._routes)
+        found = resolve(service, self._namespace, (view.participant for view in self._views), pin)
         if not isinstance(found, Participant):
             return found
         name = found.metadata.full_name

@@ -3,7 +3,7 @@
 Shared by the CLI, CI, the operator and the orchestrator. Pure, and never a traceback, whatever the text.
 """
 
-from amends_saga.check.checker import CheckResult, SagaCheck, check, check_saga
+from amends_saga.check.checker import CheckResult, SagaCheck, check, check_resources, check_saga
 from amends_saga.check.figures import SagaFigures, StepFigures
 
-__all__ = ["CheckResult", "SagaCheck", "SagaFigures", "StepFigures", "check", "check_saga"]
+__all__ = ["CheckResult", "SagaCheck", "SagaFigures", "StepFigures", "check", "check_resources", "check_saga"]

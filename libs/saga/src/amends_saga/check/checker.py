@@ -4,12 +4,13 @@ Called by the CLI (`amends check`), the orchestrator (`CheckSaga`, `ApplySaga`) 
 """
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from amends_saga import codes
-from amends_saga.analysis import Model, ParticipantView, analyse
+from amends_saga.analysis import Model, ParticipantView, Pin, analyse
+from amends_saga.analysis.analyse import NO_ROUTES
 from amends_saga.analysis.resolve import SetCache
 from amends_saga.bundle import BundleError
 from amends_saga.check import dataloss, numbers, resources, scope, shape, timing, views
@@ -62,20 +63,36 @@ def check(
     participants: Sequence[ParticipantView] = (),
     policies: Sequence[RetryPolicyResource] = (),
     descriptors: bytes | None = None,
+    routes: Mapping[tuple[str, str], Pin] = NO_ROUTES,
 ) -> CheckResult:
     """Return all findings about the documents, the compiled sagas among them, and their figures.
 
     Participants and RetryPolicies of the documents stand beside those given, and replace those of the same namespace
     and name. `descriptors` is a FileDescriptorSet for every Participant whose own is not known.
+    `routes` are what the sagas of a namespace reach a service through, by namespace and service.
     """
     read_ = read(documents, namespace=namespace)
+    return check_resources(read_, participants=participants, policies=policies, descriptors=descriptors, routes=routes)
+
+
+def check_resources(
+    read_: Resources,
+    *,
+    participants: Sequence[ParticipantView] = (),
+    policies: Sequence[RetryPolicyResource] = (),
+    descriptors: bytes | None = None,
+    routes: Mapping[tuple[str, str], Pin] = NO_ROUTES,
+) -> CheckResult:
+    """Return what `check` does, of documents that have been read."""
     views = _views(read_, participants, descriptors)
     own = {policy.metadata.full_name for policy in read_.policies}
     in_force = [*read_.policies, *(policy for policy in policies if policy.metadata.full_name not in own)]
     findings = list(read_.findings)
     sets = SetCache()
     with _no_collection():
-        checks = [check_saga(saga, views, in_force, descriptors=descriptors, sets=sets) for saga in read_.sagas]
+        checks = [
+            check_saga(saga, views, in_force, descriptors=descriptors, sets=sets, routes=routes) for saga in read_.sagas
+        ]
     for checked in checks:
         findings += checked.findings
     findings += resources.participant_findings(read_, views, sets)
@@ -94,9 +111,10 @@ def check_saga(
     *,
     descriptors: bytes | None = None,
     sets: SetCache | None = None,
+    routes: Mapping[tuple[str, str], Pin] = NO_ROUTES,
 ) -> SagaCheck:
     """Return the findings about one saga that was read, and the compiled saga when none is an error."""
-    model = analyse(saga, participants, policies, descriptors=descriptors, sets=sets)
+    model = analyse(saga, participants, policies, descriptors=descriptors, sets=sets, routes=routes)
     findings = list(model.findings)
     for rule in RULES:
         findings.extend(rule(model))

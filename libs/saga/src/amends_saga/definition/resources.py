@@ -101,6 +101,8 @@ class Saga:
     stalled_after: timedelta | None
     descriptors: Descriptors | None
     steps: tuple[Step, ...]
+    participants: Mapping[str, str] = field(default_factory=dict)
+    """Services whose Participant the saga names: its namespace/name."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -36,7 +36,8 @@ SCALARS = (
 )
 ACCEPTABLE = (codes.PIVOT_ONCE.id, codes.PLAIN_STEP.id)
 """Warnings about what a plain method cannot promise: nothing in a definition mends them."""
-_SPEC = ("input", "deadline", "stalledAfter", "descriptors", "steps", "suspend")
+_PARTICIPANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
+_SPEC = ("input", "deadline", "stalledAfter", "descriptors", "participants", "steps", "suspend")
 _STEP = ("name", "call", "request", "compensate", "after", "when", "pivot", "accept")
 
 
@@ -51,7 +52,32 @@ def saga(metadata: Metadata, spec: Node, findings: list[Finding]) -> Saga | None
     steps = _steps(fields, steps_node, findings) if steps_node is not None else None
     if inputs is None or steps is None or input_node is None:
         return None
-    return Saga(metadata, inputs, input_node, deadline, fields.node_of("deadline"), stalled, given, steps)
+    named = _participants(fields, fields.node_of("participants"))
+    return Saga(metadata, inputs, input_node, deadline, fields.node_of("deadline"), stalled, given, steps, named)
+
+
+def _participants(fields: Fields, node: Node | None) -> dict[str, str]:
+    """Return the Participants that the saga names, by service."""
+    if node is None:
+        return {}
+    if node.kind is not NodeKind.MAPPING:
+        hint = "Write {shop.payments.v1.PaymentService: shop/payments}."
+        fields.add(codes.WRONG_TYPE, node, "`participants` must be a mapping of services to Participants.", hint)
+        return {}
+    found: dict[str, str] = {}
+    fields.few("participants", [key for key, _ in node.pairs])
+    for key, value in node.pairs[:MAX_ITEMS]:
+        if not is_full_name(key.value):
+            hint = "Write the full name of a service, e.g. shop.payments.v1.PaymentService."
+            fields.add(codes.BAD_NAME, key, f"`{key.value[:80]}` cannot name a service.", hint)
+        elif value.kind is not NodeKind.SCALAR or _PARTICIPANT.fullmatch(value.value) is None:
+            hint = "Write namespace/name of a Participant, e.g. shop/payments."
+            fields.add(codes.BAD_NAME, value, f"`{value.value[:130]}` cannot name a Participant.", hint)
+        elif key.value in found:
+            fields.add(codes.DUPLICATE_FIELD, key, f"`{key.value}` is given twice.", "Leave one of them out.")
+        else:
+            found[key.value] = value.value
+    return found
 
 
 def is_full_name(text: str) -> bool:

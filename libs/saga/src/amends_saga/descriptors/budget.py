@@ -21,7 +21,7 @@ MAX_OUTERMOST = 30_000
 """Values that stand directly in one file."""
 MAX_NAME = 255
 """Bytes of one name: a long one is written out again for everything that is in it."""
-MAX_DEPTH = 16
+MAX_DEPTH = 8
 """Messages in messages in messages."""
 TOTALS: Mapping[str, tuple[int, str]] = {
     "google.protobuf.FileDescriptorProto": (2_000, "files"),
@@ -30,7 +30,7 @@ TOTALS: Mapping[str, tuple[int, str]] = {
     "google.protobuf.EnumDescriptorProto": (10_000, "enums"),
     "google.protobuf.EnumValueDescriptorProto": (60_000, "enum values"),
     "google.protobuf.ServiceDescriptorProto": (2_000, "services"),
-    "google.protobuf.MethodDescriptorProto": (20_000, "methods"),
+    "google.protobuf.MethodDescriptorProto": (10_000, "methods"),
     "google.protobuf.OneofDescriptorProto": (20_000, "oneofs"),
     "google.protobuf.UninterpretedOption": (1_000, "options that nobody has interpreted"),
     "google.protobuf.FileDescriptorProto.dependency": (20_000, "imports"),
@@ -40,10 +40,11 @@ EACH: Mapping[str, tuple[int, str]] = {
     "google.protobuf.DescriptorProto.reserved_range": (1_000, "reserved ranges"),
     "google.protobuf.DescriptorProto.extension_range": (1_000, "extension ranges"),
     "google.protobuf.DescriptorProto.reserved_name": (1_000, "reserved names"),
+    "google.protobuf.ServiceDescriptorProto.method": (1_000, "methods"),
     "google.protobuf.EnumDescriptorProto.reserved_range": (1_000, "reserved ranges"),
     "google.protobuf.EnumDescriptorProto.reserved_name": (1_000, "reserved names"),
 }
-"""How many of each one message or enum may have: libraries compare every one with every other."""
+"""How many of each one message, enum or service may have: libraries compare every range with every other."""
 _NAMES = frozenset(
     f"google.protobuf.{name}"
     for name in (
@@ -107,7 +108,7 @@ class Budget:
                 continue
             if found.each is not None:
                 own[found.name] += 1
-                _within(own[found.name], found.each, "One message or enum")
+                _within(own[found.name], found.each, "One message, enum or service")
             if found.is_name and stop - value > MAX_NAME:
                 raise BudgetError(f"The contract has a name of {stop - value:,} bytes, more than {MAX_NAME}.")
             for counted in found.counted:

@@ -48,12 +48,12 @@ class DefinitionApi(DefinitionServiceServicer):
         """Puts a Saga in force."""
         check_request(request)
         namespace = request.namespace or "default"
-        applied, compiled = await self._definitions.apply_saga(_document(request.manifest), namespace)
+        applied, bundle = await self._definitions.apply_saga(_document(request.manifest), namespace)
         response = pb.ApplySagaResponse(accepted=applied.accepted, findings=finding_messages(applied.findings))
         row = self._registry.sagas.get(applied.name) if applied.name is not None else None
-        if row is not None and compiled is not None:
-            response.digest = compiled.digest
-            response.saga.CopyFrom(saga_message(row, compiled, []))
+        if row is not None and bundle is not None:
+            response.digest = bundle.digest
+            response.saga.CopyFrom(saga_message(row, await self._compiled(row), []))
         return response
 
     async def ListSagas(self, request: pb.ListSagasRequest, context: Any) -> pb.ListSagasResponse:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from amends_saga.compiled import CompiledSaga
-from amends_saga.descriptors import ContractSet, DescriptorError, parse_set, resolve_facts
 from amends_saga.findings import Finding, Severity
 
 from amends.saga.v1 import definition_service_pb2 as pb
@@ -67,21 +66,12 @@ def participant_message(known: KnownParticipant, sagas: Iterable[str]) -> pb.Par
         info.ready, info.message = False, "this version of the orchestrator cannot read it"
         return info
     info.service, info.target = resource.service, resource.target
-    if row.descriptors is None:
-        return info
-    try:
-        contract = ContractSet(parse_set(row.descriptors))
-    except DescriptorError as error:
-        info.ready, info.message = False, str(error)
-        return info
-    for method in contract.methods(resource.service):
-        facts, _ = resolve_facts(method, resource.methods.get(method.name))
-        unary = not method.client_streaming and not method.server_streaming
+    for method in row.methods or ():
         info.methods.add(
             name=method.name,
-            kind=facts.kind.value,
-            compensated_by=facts.compensated_by,
-            callable=unary and resource.allows(method.name),
+            kind=method.kind,
+            compensated_by=method.compensated_by,
+            callable=method.unary and resource.allows(method.name),
         )
     return info
 

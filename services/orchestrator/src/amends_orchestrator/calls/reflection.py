@@ -20,11 +20,11 @@ from amends_saga.descriptors.budget import BudgetError, imports_of, join_files, 
 from amends_saga.descriptors.wellknown import well_known_file
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
+from amends_orchestrator.calls.targets import shown
+
 VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 TIMEOUT = timedelta(seconds=5)
 _MAXIMUM_FILES = 2000
-_SHOWN = 200
-"""Characters of a server's text that people are shown."""
 
 
 class ReflectionError(Exception):
@@ -89,7 +89,7 @@ class _Conversation:
         try:
             answer = await self._ask(ServerReflectionRequest(file_containing_symbol=service))
             if answer.HasField("error_response"):
-                raise ReflectionError(f"the server does not know {_shown(service)}")
+                raise ReflectionError(f"the server does not know {shown(service)}")
             self._keep(answer)
             while self._missing:
                 name = self._missing.popleft()
@@ -159,8 +159,3 @@ def _dependencies_first(files: dict[str, _File]) -> list[str]:
                 imported for imported in reversed(files[name].imports) if imported in files and imported not in opened
             )
     return list(ordered)
-
-
-def _shown(text: str) -> str:
-    """A name that a server made up, as people may see it."""
-    return "".join(character if character.isprintable() else "?" for character in text[:_SHOWN])

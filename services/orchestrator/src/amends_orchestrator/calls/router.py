@@ -6,10 +6,10 @@ worked out once for each method and namespace and forgotten when a resource chan
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from amends_resilience import Conflict, NamedPolicy, RetryPolicy, match
-from amends_saga.analysis import resolve
+from amends_saga.analysis import Pin, resolve
 from amends_saga.definition.resources import Participant
 from prometheus_client import Counter
 
@@ -50,10 +50,17 @@ class Router:
         self._guards = guards
         self._participants: dict[str, list[Participant]] = {}
         self._policies: dict[str, list[NamedPolicy]] = {}
+        self._pins: Mapping[tuple[str, str], Pin] = {}
         self._ways: dict[tuple[str, str, str], Way] = {}
 
-    def put(self, participants: Iterable[Participant], policies: Iterable[tuple[str, NamedPolicy]]) -> None:
-        """Puts resources in force; policies come with their namespace."""
+    def put(
+        self,
+        participants: Iterable[Participant],
+        policies: Iterable[tuple[str, NamedPolicy]],
+        pins: Mapping[tuple[str, str], Pin] | None = None,
+    ) -> None:
+        """Puts resources in force; policies come with their namespace, pinned routes by namespace and service."""
+        self._pins = pins or {}
         self._participants = {}
         for participant in participants:
             self._participants.setdefault(participant.service, []).append(participant)
@@ -71,7 +78,8 @@ class Router:
 
     def participant(self, namespace: str, service: str) -> Participant:
         """The one Participant that serves a service for a namespace. Raises RouteError."""
-        found = resolve(service, namespace, self._participants.get(service, ()))
+        serving = self._participants.get(service, ())
+        found = resolve(service, namespace, serving, self._pins.get((namespace, service)))
         if not isinstance(found, Participant):
             raise RouteError(found[1])
         return found

@@ -76,7 +76,7 @@ class TargetRules:
 
 def shown(text: str) -> str:
     """Hostile text as it may be shown: short and printable ASCII."""
-    return text[:100].encode("ascii", "backslashreplace").decode().replace("`", "'")
+    return text[:100].encode("unicode_escape").decode().replace("`", "'")
 
 
 def _port(digits: str) -> int:

@@ -1,32 +1,43 @@
 """Checks resources, and puts them in force when nothing is wrong with them.
 
-The checker is the CLI's; what is added here is what only this orchestrator knows: which targets it may call, and the
-contracts as the participants have them now. Called by DefinitionService and by the refresher.
+The checker is the CLI's, and runs in the worker process; what is added here is what only this orchestrator knows: what
+is in force, and the contracts as the participants have them now. Called by DefinitionService and by the refresher.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 
 from amends_saga import codes
-from amends_saga.analysis import ParticipantView
-from amends_saga.check import CheckResult, check
-from amends_saga.compiled import CompiledSaga
-from amends_saga.definition import Document, Metadata, Participant, read
+from amends_saga.analysis import resolve
+from amends_saga.definition import Document, Participant
 from amends_saga.findings import Finding, Place, has_errors, ordered
 
 from amends_orchestrator.calls.channels import Channels
-from amends_orchestrator.calls.ports import ConfinementError
-from amends_orchestrator.calls.targets import TargetRules
 from amends_orchestrator.definitions import store
-from amends_orchestrator.definitions.contracts import Contract, contract_of, views_of
-from amends_orchestrator.definitions.registry import Registry
-from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, SagaRow
+from amends_orchestrator.definitions.contracts import Contract, contract_of
+from amends_orchestrator.definitions.registry import KnownParticipant, Registry
+from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, Route, SagaRow
+from amends_orchestrator.worker.client import (
+    CheckedTexts,
+    Checker,
+    CompiledBundle,
+    InForce,
+    ReadParticipant,
+    ReadTexts,
+    failed,
+)
+from amends_orchestrator.worker.process import WorkError
 
-T = TypeVar("T")
+MAX_IN_FORCE = 4 * 1024 * 1024
+MAX_OF_NAMESPACE = 512 * 1024
+"""Characters that the texts of all Participants and RetryPolicies in force may have, and those of one namespace."""
+MAX_TOGETHER = 16 * 1024 * 1024
+"""Bytes of the contracts that one check looks at."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,99 +56,151 @@ class Applied:
 class Definitions:
     """Checks and applies, against what is in force."""
 
-    def __init__(self, pool: Any, registry: Registry, channels: Channels, rules: TargetRules) -> None:
+    def __init__(self, pool: Any, registry: Registry, channels: Channels, checker: Checker) -> None:
         self._pool = pool
         self._registry = registry
         self._channels = channels
-        self._rules = rules
+        self._checker = checker
 
-    async def check(self, documents: Sequence[Document], namespace: str) -> CheckResult:
+    async def check(self, documents: Sequence[Document], namespace: str) -> CheckedTexts:
         """All findings about documents, as if they stood beside what is in force. Changes nothing."""
         await self._registry.reload()
-        parsed = read(documents, namespace=namespace)
-        in_force = self._registry.views()
-        new = await views_of(self._channels, [p for p in parsed.participants if not self._confined(p)], in_force)
-        result = self._check(documents, namespace, {saga.metadata.namespace for saga in parsed.sagas}, new)
-        confined = [finding for participant in parsed.participants for finding in self._confined(participant)]
-        return CheckResult(_beside(result.findings, confined), result.sagas, result.figures, result.resources)
+        try:
+            texts = await self._checker.read(documents, namespace)
+            if texts.refused:
+                return CheckedTexts(texts.refused)
+            own = await asyncio.gather(*(self._looked_up(participant) for participant in texts.participants))
+            return await self._check(documents, namespace, texts, own)
+        except WorkError as error:
+            return failed(documents, error)
 
-    def _check(
-        self, documents: Sequence[Document], namespace: str, namespaces: set[str], extra: Sequence[ParticipantView] = ()
-    ) -> CheckResult:
-        replaced = {view.participant.metadata.full_name for view in extra}
-        views = [v for v in self._registry.views() if v.participant.metadata.full_name not in replaced]
-        policies = self._registry.policy_resources(namespaces or {namespace})
-        return check(documents, namespace=namespace, participants=[*views, *extra], policies=policies)
+    async def _check(
+        self, documents: Sequence[Document], namespace: str, texts: ReadTexts, own: Sequence[Contract]
+    ) -> CheckedTexts:
+        """Checks documents. `own` are the contracts of the Participants in them."""
+        contracts = {
+            participant.full_name: contract.descriptors
+            for participant, contract in zip(texts.participants, own, strict=True)
+            if contract.descriptors is not None
+        }
+        for name in self._called(texts):
+            data = await store.read_contract(self._pool, *name)
+            if data is not None:
+                contracts["/".join(name)] = data
+        size = sum(map(len, contracts.values()))
+        if size > MAX_TOGETHER:
+            raise WorkError(f"The contracts have {size:,} bytes together, more than {MAX_TOGETHER:,}.")
+        namespaces = {of for of, _ in texts.calls} or {namespace}
+        in_force = InForce(
+            self._registry.manifests(),
+            self._registry.policy_manifests(namespaces),
+            contracts,
+            self._registry.pins(namespaces),
+            self._why(texts, own),
+        )
+        return await self._checker.check(documents, namespace, in_force)
 
-    async def apply_saga(self, document: Document, namespace: str) -> tuple[Applied, CompiledSaga | None]:
+    def _why(self, texts: ReadTexts, own: Sequence[Contract]) -> dict[str, str]:
+        """Why contracts are not known, by the full names of Participants."""
+        why = {known.row.full_name: known.row.message for known in self._registry.participants if known.row.message}
+        return why | {one.full_name: contract.message for one, contract in zip(texts.participants, own, strict=True)}
+
+    def _called(self, texts: ReadTexts) -> set[tuple[str, str]]:
+        """The Participants in force whose methods the sagas of a text call."""
+        replaced = {participant.full_name for participant in texts.participants}
+        resources = (known.resource for known in self._registry.participants)
+        known = [resource for resource in resources if resource is not None]
+        found = set()
+        for namespace, service in texts.calls:
+            wanted = texts.named.get((namespace, service)) or self._registry.pin(namespace, service)
+            participant = resolve(service, namespace, known, wanted)
+            if isinstance(participant, Participant) and participant.metadata.full_name not in replaced:
+                found.add((participant.metadata.namespace, participant.metadata.name))
+        return found
+
+    async def _looked_up(self, participant: ReadParticipant) -> Contract:
+        """The contract of a Participant that is only being checked: as it is known, else as it can be had now."""
+        if participant.inline:
+            return Contract(participant.inline)
+        return await self._remembered(participant, only_reflected=False) or await self._asked(participant)
+
+    async def _asked(self, participant: ReadParticipant) -> Contract:
+        return await contract_of(
+            self._channels, participant.target, participant.service, reflection=participant.reflection
+        )
+
+    async def apply_saga(self, document: Document, namespace: str) -> tuple[Applied, CompiledBundle | None]:
         """Puts one Saga in force for new runs, if there is no error."""
-        await self._registry.reload()
-        parsed = read([document], namespace=namespace)
-        namespaces = {saga.metadata.namespace for saga in parsed.sagas}
-        result = self._check([document], namespace, namespaces)
-        saga, findings = _only(result.resources.sagas, "Saga", document, result)
-        if saga is None or has_errors(findings) or not result.sagas:
+        result = await self.check([document], namespace)
+        name, findings = _only("Saga", document, result)
+        if name is None or has_errors(findings) or not result.sagas:
             return Applied(findings, None), None
         compiled = result.sagas[0]
-        await self._put_saga(saga.metadata, document, compiled)
-        return Applied(findings, (saga.metadata.namespace, saga.metadata.name)), compiled
+        await self._put_saga(document, compiled)
+        return Applied(findings, name), compiled
 
-    async def _put_saga(self, metadata: Metadata, document: Document, compiled: CompiledSaga) -> None:
+    async def _put_saga(self, document: Document, compiled: CompiledBundle) -> None:
         digest = bytes.fromhex(compiled.digest)
         now = datetime.now(UTC)
-        row = SagaRow(metadata.namespace, metadata.name, digest, document.text, document.source, True, "", now)
+        row = SagaRow(compiled.namespace, compiled.name, digest, document.text, document.source, True, "", now)
         async with self._pool.acquire() as connection:
-            await store.put_saga(connection, row, compiled.bundle)
+            await store.put_saga(connection, row, compiled.bundle, self.routes_of(compiled))
         await self._registry.reload(force=True)
+
+    def routes_of(self, compiled: CompiledBundle) -> list[Route]:
+        """The routes that a saga was checked with."""
+        found = []
+        for service, participant in compiled.routes.items():
+            former = self._registry.routes.get((compiled.namespace, service))
+            named_by = former.named_by if former is not None and former.named_by != compiled.name else ""
+            if service in compiled.named:
+                named_by = compiled.name
+            found.append(Route(compiled.namespace, service, participant, named_by))
+        return found
 
     async def apply_participant(self, document: Document, namespace: str, given: bytes) -> Applied:
         """Puts one Participant in force. One whose contract cannot be read now is in force, and not ready."""
         await self._registry.reload()
-        parsed = read([document], namespace=namespace)
-        contract = Contract(None)
-        if len(parsed.participants) == 1 and not self._confined(parsed.participants[0]):
-            contract = await contract_of(self._channels, parsed.participants[0], given or None)
-            if contract.descriptors is None:
-                contract = self._remembered(parsed.participants[0]) or contract
-        views = [
-            ParticipantView(participant, contract.descriptors, contract.message) for participant in parsed.participants
-        ]
-        result = self._check([document], namespace, set(), views)
-        participant, findings = _only(result.resources.participants, "Participant", document, result)
-        if participant is None:
+        try:
+            texts = await self._checker.read([document], namespace)
+            if texts.refused:
+                return Applied(texts.refused)
+            own = [await self._contract_for(participant, given) for participant in texts.participants]
+            result = await self._check([document], namespace, texts, own)
+        except WorkError as error:
+            return Applied(failed([document], error).findings)
+        name, findings = _only("Participant", document, result)
+        findings = ordered([*findings, *self._too_much(document, name)])
+        if name is None or has_errors(findings):
             return Applied(findings)
-        findings = _beside(findings, self._confined(participant))
-        if has_errors(findings):
-            return Applied(findings)
-        metadata = participant.metadata
-        row = ParticipantRow(
-            metadata.namespace,
-            metadata.name,
-            document.text,
-            document.source,
-            given or None,
-            contract.descriptors,
-            contract.descriptors is not None,
-            contract.message,
-        )
+        contract = own[0]
+        is_known = contract.descriptors is not None
+        methods = result.methods.get("/".join(name))
+        row = ParticipantRow(*name, document.text, document.source, is_known, contract.message, methods)
         async with self._pool.acquire() as connection:
-            await store.put_participant(connection, row)
+            await store.put_participant(connection, row, given or None, contract.descriptors)
         await self._registry.reload(force=True)
-        return Applied(findings, (metadata.namespace, metadata.name))
+        return Applied(findings, name)
+
+    async def _contract_for(self, participant: ReadParticipant, given: bytes) -> Contract:
+        if given or participant.inline:
+            return Contract(given or participant.inline)
+        contract = await self._asked(participant)
+        if contract.descriptors is None:
+            return await self._remembered(participant, only_reflected=True) or contract
+        return contract
 
     async def apply_policy(self, document: Document, namespace: str) -> Applied:
         """Puts one RetryPolicy in force, for the next attempt of every run."""
-        await self._registry.reload()
-        result = self._check([document], namespace, set())
-        policy, findings = _only(result.resources.policies, "RetryPolicy", document, result)
-        if policy is None or has_errors(findings):
+        result = await self.check([document], namespace)
+        name, findings = _only("RetryPolicy", document, result)
+        findings = ordered([*findings, *self._too_much(document, name)])
+        if name is None or has_errors(findings):
             return Applied(findings)
-        metadata = policy.metadata
         async with self._pool.acquire() as connection:
-            row = PolicyRow(metadata.namespace, metadata.name, document.text, document.source)
-            await store.put_policy(connection, row)
+            await store.put_policy(connection, PolicyRow(*name, document.text, document.source))
         await self._registry.reload(force=True)
-        return Applied(findings, (metadata.namespace, metadata.name))
+        return Applied(findings, name)
 
     async def delete(self, table: str, namespace: str, name: str) -> bool:
         """Takes a resource out of force; False when there was none."""
@@ -146,43 +209,58 @@ class Definitions:
         await self._registry.reload(force=True)
         return deleted
 
-    def _remembered(self, participant: Participant) -> Contract | None:
-        """The contract as it is known, when the same service at the same address does not answer now."""
+    async def recheck(self, known: KnownParticipant, contract: bytes) -> CheckedTexts:
+        """What there is to say about a Participant in force if it had this contract. Raises WorkError."""
+        row = known.row
+        document = Document(row.source, row.manifest)
+        texts = await self._checker.read([document], row.namespace)
+        return await self._check([document], row.namespace, texts, [Contract(contract)] * len(texts.participants))
+
+    async def _remembered(self, participant: ReadParticipant, *, only_reflected: bool) -> Contract | None:
+        """The contract as it is known for the same service at the same address."""
         for known in self._registry.participants:
             former = known.resource
-            if former is None or former.metadata.full_name != participant.metadata.full_name:
+            if former is None or former.metadata.full_name != participant.full_name or not known.row.is_known:
                 continue
             same = (former.service, former.target) == (participant.service, participant.target)
-            if same and participant.descriptors.reflection and known.row.descriptors is not None:
-                return Contract(known.row.descriptors)
+            if same and (participant.reflection or not only_reflected):
+                data = await store.read_contract(self._pool, participant.namespace, participant.name)
+                return Contract(data) if data is not None else None
         return None
 
-    def _confined(self, participant: Participant) -> list[Finding]:
-        try:
-            self._rules.check(participant.target)
-        except ConfinementError as error:
-            spec = participant.metadata.node.get("spec")
-            node = (spec.get("target") if spec is not None else None) or participant.service_node
-            hint = "Use a target that this orchestrator's AMENDS_TARGETS allows."
-            return [node.finding(codes.BAD_VALUE, f"This orchestrator does not call it: {error}.", hint)]
-        return []
+    def _too_much(self, document: Document, name: tuple[str, str] | None) -> list[Finding]:
+        """A finding when the texts in force would have too many characters with this one."""
+        if name is None:
+            return []
+        rows: list[ParticipantRow | PolicyRow] = [known.row for known in self._registry.participants]
+        rows += [known.row for known in self._registry.policies]
+        others = [row for row in rows if (row.namespace, row.name) != name]
+        place = Place(document.source)
+        found = []
+        for whose, most, size in (
+            (f"of namespace {name[0]}", MAX_OF_NAMESPACE, _size(row for row in others if row.namespace == name[0])),
+            ("of all namespaces", MAX_IN_FORCE, _size(others)),
+        ):
+            if size + len(document.text) > most:
+                message = f"The Participants and RetryPolicies {whose} would have more than {most:,} characters."
+                hint = "Delete some of them, or write them shorter."
+                found.append(Finding(codes.TOO_LARGE.id, codes.TOO_LARGE.severity, message, hint, place))
+        return found
 
 
-def _beside(findings: list[Finding], confined: list[Finding]) -> list[Finding]:
-    """All findings; of a target that is malformed, that alone."""
-    told = {finding.place for finding in findings if finding.is_error}
-    return ordered([*findings, *(finding for finding in confined if finding.place not in told)])
+def _size(rows: Iterable[ParticipantRow | PolicyRow]) -> int:
+    return sum(len(row.manifest) for row in rows)
 
 
-def _only(found: Sequence[T], kind: str, document: Document, result: CheckResult) -> tuple[T | None, list[Finding]]:
-    """The one resource that a document is to hold, with all findings."""
-    parsed = result.resources
-    others = len(parsed.sagas) + len(parsed.participants) + len(parsed.policies) + len(parsed.runs)
+def _only(kind: str, document: Document, result: CheckedTexts) -> tuple[tuple[str, str] | None, list[Finding]]:
+    """Namespace and name of the one resource that a document is to hold, with all findings."""
     findings = list(result.findings)
-    if len(found) == 1 and others == 1:
+    found = [(namespace, name) for of, namespace, name in result.resources if of == kind]
+    if len(found) == 1 and len(result.resources) == 1:
         return found[0], findings
     if not has_errors(findings):
-        message = f"The text must hold exactly one {kind}, it holds {len(found)} and {others - len(found)} others."
+        others = len(result.resources) - len(found)
+        message = f"The text must hold exactly one {kind}, it holds {len(found)} and {others} others."
         hint = f"Send each {kind} by itself."
         code = codes.WRONG_KIND
         findings.append(Finding(code.id, code.severity, message, hint, Place(document.source)))

@@ -1,31 +1,41 @@
 """Looks every minute whether participants' contracts have changed, and whether the sagas in force still fit them.
 
 A contract that breaks a saga leaves the version in force alone and marks it not ready; one that changes what a saga
-reaches puts a new version in force for new runs. One replica at a time does it.
+reaches puts a new version in force for new runs. A contract that cannot be used at all is kept out: its Participant is
+marked, and what was known of it stays. One replica at a time does it, and what fails for one resource is the business
+of that resource alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 import structlog
+from amends_saga import codes
 from amends_saga.definition import Document
-from amends_saga.findings import has_errors
+from amends_saga.findings import Finding
 
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.definitions import store
 from amends_orchestrator.definitions.apply import Definitions
 from amends_orchestrator.definitions.contracts import contract_of
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
-from amends_orchestrator.definitions.store import ParticipantRow, SagaRow
+from amends_orchestrator.definitions.store import SagaRow
 from amends_orchestrator.journal.connection import Connect
+from amends_orchestrator.worker.process import WorkError
 
 CONTRACT_CHANGED = "contracts.changed"
 CONTRACT_UNREADABLE = "contracts.unreadable"
+CONTRACT_REFUSED = "contracts.refused"
 SAGA_NOT_READY = "sagas.not_ready"
+REFRESH_FAILED = "contracts.refresh_failed"
 EVERY = timedelta(seconds=60)
+UNUSABLE = frozenset({codes.DESCRIPTORS_BROKEN.id, codes.TOO_LARGE.id})
+"""What keeps a contract out, whatever sagas there are."""
 _LOCK = "amends.contracts.refresh"
 log = structlog.get_logger(__name__)
 
@@ -56,43 +66,54 @@ class Refresher:
                 return
             await self._registry.reload()
             for known in self._registry.participants:
-                await self._refresh_one(connection, known)
+                await _by_itself(self._refresh_one(connection, known), "Participant", known.row.full_name)
             await self._registry.reload()
             for saga in list(self._registry.sagas.values()):
-                await self._look_again(connection, saga)
+                await _by_itself(self._look_again(connection, saga), "Saga", f"{saga.namespace}/{saga.name}")
         finally:
             await connection.close()  # and with it the lock
 
     async def _refresh_one(self, connection: Any, known: KnownParticipant) -> None:
-        row = known.row
-        if known.resource is None or row.given is not None or not known.resource.descriptors.reflection:
+        row, resource = known.row, known.resource
+        if resource is None:
             return
-        contract = await contract_of(self._channels, known.resource, None)
+        former = await store.read_contract(connection, row.namespace, row.name)
+        if row.is_given or not resource.descriptors.reflection:
+            if former is not None and row.methods is None:
+                await self._take(connection, known, former, former)
+            return
+        contract = await contract_of(self._channels, resource.target, resource.service, reflection=True)
         if contract.descriptors is None:
-            if row.descriptors is None and row.message == contract.message:
+            if row.is_known or row.message == contract.message:  # the service may just be restarting
                 return
-            log.warning(CONTRACT_UNREADABLE, participant=known.resource.metadata.full_name, why=contract.message)
-            if row.descriptors is not None:  # what is known stays in force: the service may just be restarting
-                return
-        elif contract.descriptors == row.descriptors and row.ready:
+            log.warning(CONTRACT_UNREADABLE, participant=row.full_name, why=contract.message)
+            await store.put_contract(connection, replace(row, ready=False, message=contract.message), None)
+        elif contract.descriptors != former or not row.ready or row.methods is None:
+            await self._take(connection, known, contract.descriptors, former)
+
+    async def _take(self, connection: Any, known: KnownParticipant, contract: bytes, former: bytes | None) -> None:
+        """Puts a contract in use, unless it cannot be used at all: then the former one stays, and it is told."""
+        row = known.row
+        try:
+            result = await self._definitions.recheck(known, contract)
+            refused = _unusable(result.findings)
+        except WorkError as error:
+            refused = str(error)
+        if refused:
+            message = f"its contract cannot be used, the former one stays: {refused}"
+            if row.message != message:
+                log.warning(CONTRACT_REFUSED, participant=row.full_name, why=refused)
+                await store.put_contract(connection, replace(row, ready=False, message=message), former)
             return
-        fresh = ParticipantRow(
-            row.namespace,
-            row.name,
-            row.manifest,
-            row.source,
-            row.given,
-            contract.descriptors,
-            contract.descriptors is not None,
-            contract.message,
-        )
-        log.info(CONTRACT_CHANGED, participant=known.resource.metadata.full_name)
-        await store.put_participant(connection, fresh)
+        log.info(CONTRACT_CHANGED, participant=row.full_name)
+        fresh = replace(row, ready=True, message="", methods=result.methods.get(row.full_name))
+        await store.put_contract(connection, fresh, contract)
 
     async def _look_again(self, connection: Any, saga: SagaRow) -> None:
-        result = await self._definitions.check([Document(saga.source, saga.manifest)], saga.namespace)
+        document = Document(saga.source, saga.manifest)
+        result = await self._definitions.check([document], saga.namespace)
         errors = [finding for finding in result.findings if finding.is_error]
-        if has_errors(errors) or not result.sagas:
+        if errors or not result.sagas:
             message = errors[0].message if errors else "it could not be read again"
             if saga.ready or saga.message != message:
                 log.warning(SAGA_NOT_READY, saga=f"{saga.namespace}/{saga.name}", why=message)
@@ -100,6 +121,23 @@ class Refresher:
             return
         compiled = result.sagas[0]
         if compiled.digest != saga.digest.hex():
-            await self._definitions.apply_saga(Document(saga.source, saga.manifest), saga.namespace)
-        elif not saga.ready:
+            await self._definitions.apply_saga(document, saga.namespace)
+            return
+        if not saga.ready:
             await store.mark_saga(connection, saga.namespace, saga.name, ready=True, message="")
+        routes = self._definitions.routes_of(compiled)
+        if any(self._registry.routes.get((route.namespace, route.service)) != route for route in routes):
+            await store.put_routes(connection, routes)
+            await self._registry.reload()
+
+
+def _unusable(findings: list[Finding]) -> str:
+    return next((finding.message for finding in findings if finding.is_error and finding.code in UNUSABLE), "")
+
+
+async def _by_itself(work: Awaitable[None], kind: str, name: str) -> None:
+    """Does the work for one resource; what goes wrong with it is no reason to leave the others out."""
+    try:
+        await work
+    except Exception as error:
+        log.warning(REFRESH_FAILED, kind=kind, name=name, error=type(error).__name__, exc_info=error)

@@ -12,20 +12,29 @@ from dataclasses import dataclass
 from typing import Any
 
 import structlog
-from amends_saga.analysis import ParticipantView
+from amends_saga.analysis import Pin
 from amends_saga.bundle import BundleError
 from amends_saga.compiled import CompiledSaga, load_bundle
-from amends_saga.definition import Document, Participant, RetryPolicyResource, read
+from amends_saga.definition import Participant, RetryPolicyResource
 
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.definitions import store
-from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, SagaRow
+from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, Route, SagaRow
 from amends_orchestrator.runner.claimer import DefinitionError
+from amends_orchestrator.worker.client import Checker, Manifest
+from amends_orchestrator.worker.process import WorkError
+from amends_orchestrator.worker.resources import participant_of, policy_of
 
 RESOURCES_READ = "resources.read"
 RESOURCE_UNREADABLE = "resources.unreadable"
 PINNED = 256
+PINNED_BYTES = 32 * 1024 * 1024
+"""About what the compiled sagas in memory may take together."""
+WEIGHT = 8
+"""Bytes in memory for each byte of a bundle, about."""
+SMALL = 64 * 1024
+"""Bytes of a bundle that is made ready without being tried in the worker process first: it cannot take long."""
 log = structlog.get_logger(__name__)
 
 
@@ -48,32 +57,67 @@ class KnownPolicy:
 class Registry:
     """What is in force. One for each process."""
 
-    def __init__(self, pool: Any, router: Router, channels: Channels) -> None:
+    def __init__(self, pool: Any, router: Router, channels: Channels, checker: Checker) -> None:
         self._pool = pool
         self._router = router
         self._channels = channels
+        self._checker = checker
         self._version = -1
         self._loading = asyncio.Lock()
         self._pinned: OrderedDict[bytes, CompiledSaga] = OrderedDict()
+        self._pinned_bytes = 0
         self.sagas: dict[tuple[str, str], SagaRow] = {}
         self.participants: list[KnownParticipant] = []
         self.policies: list[KnownPolicy] = []
+        self.routes: dict[tuple[str, str], Route] = {}
+        """By namespace and service."""
 
     async def reload(self, *, force: bool = False) -> None:
         """Reads everything in force if it has changed. Raises what the database says."""
-        async with self._loading, self._pool.acquire() as connection:
-            if not force and await store.version(connection) == self._version:
-                return
-            stored = await store.read_all(connection)
+        async with self._loading:
+            async with self._pool.acquire() as connection:
+                if not force and await store.version(connection) == self._version:
+                    return
+                stored = await store.read_all(connection)
+            participants = await self._known_participants(stored.participants)
+            policies = await self._known_policies(stored.policies)
             self.sagas = {(row.namespace, row.name): row for row in stored.sagas}
-            self.participants = [KnownParticipant(row, participant_of(row)) for row in stored.participants]
-            self.policies = [KnownPolicy(row, policy_of(row)) for row in stored.policies]
+            self.participants, self.policies = participants, policies
+            self.routes = {(route.namespace, route.service): route for route in stored.routes}
             self._version = stored.version
         known = [entry.resource for entry in self.participants if entry.resource is not None]
-        policies = [entry.resource for entry in self.policies if entry.resource is not None]
-        self._router.put(known, [(policy.metadata.namespace, policy.named()) for policy in policies])
+        named = [entry.resource for entry in self.policies if entry.resource is not None]
+        pins = {key: Pin(route.participant, route.named_by) for key, route in self.routes.items()}
+        self._router.put(known, [(policy.metadata.namespace, policy.named()) for policy in named], pins)
         await self._channels.keep_only({participant.target for participant in known})
         log.info(RESOURCES_READ, version=self._version, sagas=len(self.sagas), participants=len(self.participants))
+
+    async def _known_participants(self, rows: list[ParticipantRow]) -> list[KnownParticipant]:
+        """The Participants of rows. Texts that were known before are not read again."""
+        before = {_text(known.row): known.resource for known in self.participants}
+        found = []
+        for row in rows:
+            text = _text(row)
+            if text not in before:
+                await asyncio.sleep(0)  # others have their turn: a text may take some milliseconds
+                before[text] = participant_of(*text)
+                if before[text] is None:
+                    log.error(RESOURCE_UNREADABLE, kind="Participant", namespace=row.namespace, name=row.name)
+            found.append(KnownParticipant(row, before[text]))
+        return found
+
+    async def _known_policies(self, rows: list[PolicyRow]) -> list[KnownPolicy]:
+        before = {_text(known.row): known.resource for known in self.policies}
+        found = []
+        for row in rows:
+            text = _text(row)
+            if text not in before:
+                await asyncio.sleep(0)
+                before[text] = policy_of(*text)
+                if before[text] is None:
+                    log.error(RESOURCE_UNREADABLE, kind="RetryPolicy", namespace=row.namespace, name=row.name)
+            found.append(KnownPolicy(row, before[text]))
+        return found
 
     async def saga(self, namespace: str, name: str) -> SagaRow | None:
         """The Saga in force for new runs; looks again before it says that there is none."""
@@ -102,40 +146,62 @@ class Registry:
         bundle = await store.read_definition(self._pool, digest)
         if bundle is None:
             raise DefinitionError(f"the definition {digest.hex()} is not kept any more")
+        await self._try_apart(bundle)
         try:
             compiled = load_bundle(bundle)
         except BundleError as error:
             raise DefinitionError(str(error)) from None
-        self._pinned[digest] = compiled
-        if len(self._pinned) > PINNED:
-            self._pinned.popitem(last=False)
+        self._keep(digest, compiled)
         return compiled
 
-    def views(self) -> list[ParticipantView]:
-        """The Participants in force with their contracts, for the checker."""
-        return [
-            ParticipantView(entry.resource, entry.row.descriptors, entry.row.message)
-            for entry in self.participants
-            if entry.resource is not None
-        ]
+    async def _try_apart(self, bundle: bytes) -> None:
+        """Has a large bundle made ready in the worker process first. Raises DefinitionError when that takes too much.
 
-    def policy_resources(self, namespaces: set[str]) -> list[RetryPolicyResource]:
-        """The RetryPolicies in force in some namespaces."""
-        known = [entry.resource for entry in self.policies if entry.resource is not None]
-        return [policy for policy in known if policy.metadata.namespace in namespaces]
+        This version does so before it puts a saga in force; another may have stored what takes too long here.
+        """
+        if len(bundle) <= SMALL:
+            return
+        try:
+            refusal = await self._checker.refusal(bundle)
+        except WorkError as error:
+            refusal = str(error)
+        if refusal:
+            raise DefinitionError(refusal)
+
+    def _keep(self, digest: bytes, compiled: CompiledSaga) -> None:
+        former = self._pinned.pop(digest, None)
+        self._pinned_bytes += _weight(compiled) - (_weight(former) if former is not None else 0)
+        self._pinned[digest] = compiled
+        while len(self._pinned) > PINNED or (self._pinned_bytes > PINNED_BYTES and len(self._pinned) > 1):
+            _, oldest = self._pinned.popitem(last=False)
+            self._pinned_bytes -= _weight(oldest)
+
+    def pin(self, namespace: str, service: str) -> Pin | None:
+        """Through whom sagas of a namespace reach a service, None before the first of them is in force."""
+        route = self.routes.get((namespace, service))
+        if route is None:
+            return None
+        named_by = route.named_by if (namespace, route.named_by) in self.sagas else ""
+        return Pin(route.participant, named_by)
+
+    def pins(self, namespaces: set[str]) -> dict[tuple[str, str], Pin]:
+        """The pinned routes of some namespaces, by namespace and service."""
+        keys = (key for key in self.routes if key[0] in namespaces)
+        return {key: pin for key in keys if (pin := self.pin(*key)) is not None}
+
+    def manifests(self) -> list[Manifest]:
+        """The Participants in force, for the checker."""
+        return [_text(entry.row) for entry in self.participants if entry.resource is not None]
+
+    def policy_manifests(self, namespaces: set[str]) -> list[Manifest]:
+        """The RetryPolicies in force in some namespaces, for the checker."""
+        known = [entry.row for entry in self.policies if entry.resource is not None]
+        return [_text(row) for row in known if row.namespace in namespaces]
 
 
-def participant_of(row: ParticipantRow) -> Participant | None:
-    """The resource in a stored text."""
-    found = read([Document(row.source, row.manifest)], namespace=row.namespace).participants
-    if not found:
-        log.error(RESOURCE_UNREADABLE, kind="Participant", namespace=row.namespace, name=row.name)
-    return found[0] if found else None
+def _text(row: ParticipantRow | PolicyRow) -> Manifest:
+    return row.source, row.manifest, row.namespace
 
 
-def policy_of(row: PolicyRow) -> RetryPolicyResource | None:
-    """The resource in a stored text."""
-    found = read([Document(row.source, row.manifest)], namespace=row.namespace).policies
-    if not found:
-        log.error(RESOURCE_UNREADABLE, kind="RetryPolicy", namespace=row.namespace, name=row.name)
-    return found[0] if found else None
+def _weight(compiled: CompiledSaga) -> int:
+    return WEIGHT * len(compiled.bundle)

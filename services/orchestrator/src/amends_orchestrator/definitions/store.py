@@ -5,11 +5,14 @@ Called by `apply`, the registry and the refresher.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
 from amends_orchestrator.journal.requests import RESOURCES
+from amends_orchestrator.worker.client import MethodFacts
 
 Queries = Any  # an asyncpg pool or connection
 
@@ -20,11 +23,22 @@ ON CONFLICT (namespace, name) DO UPDATE SET digest = excluded.digest, manifest =
     source = excluded.source, ready = true, message = '', applied_at = clock_timestamp()
 """
 _PARTICIPANT = """
-INSERT INTO participant (namespace, name, manifest, source, given, descriptors, ready, message)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
+INSERT INTO participant (namespace, name, manifest, source, ready, message, methods, given, descriptors)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
 ON CONFLICT (namespace, name) DO UPDATE SET manifest = excluded.manifest, source = excluded.source,
-    given = excluded.given, descriptors = excluded.descriptors, ready = excluded.ready, message = excluded.message,
-    applied_at = clock_timestamp()
+    ready = excluded.ready, message = excluded.message, methods = excluded.methods, given = excluded.given,
+    descriptors = excluded.descriptors, applied_at = clock_timestamp()
+"""
+# Only while the resource is the one that the contract was looked at with.
+_CONTRACT = """
+UPDATE participant SET ready = $4, message = $5, methods = $6, descriptors = $7
+WHERE namespace = $1 AND name = $2 AND manifest = $3
+"""
+_ROUTE = """
+INSERT INTO route (namespace, service, participant, named_by) VALUES ($1, $2, $3, $4)
+ON CONFLICT (namespace, service) DO UPDATE SET participant = excluded.participant, named_by = excluded.named_by,
+    pinned_at = clock_timestamp()
+WHERE (route.participant, route.named_by) <> (excluded.participant, excluded.named_by)
 """
 _POLICY = """
 INSERT INTO retry_policy (namespace, name, manifest, source) VALUES ($1, $2, $3, $4)
@@ -64,16 +78,36 @@ class SagaRow:
 
 @dataclass(frozen=True, slots=True)
 class ParticipantRow:
-    """A Participant in force. `given` came with the resource, `descriptors` are those in use; None: unknown."""
+    """A Participant in force, without its contract, which may be large."""
 
     namespace: str
     name: str
     manifest: str
     source: str
-    given: bytes | None
-    descriptors: bytes | None
     ready: bool
     message: str
+    methods: tuple[MethodFacts, ...] | None = None
+    """None when they are not known, or not written down yet."""
+    is_given: bool = False
+    """Whether its descriptors came with the resource."""
+    is_known: bool = False
+    """Whether there are descriptors in use."""
+
+    @property
+    def full_name(self) -> str:
+        """Namespace and name."""
+        return f"{self.namespace}/{self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Through which Participant (namespace/name) the sagas of a namespace reach a service."""
+
+    namespace: str
+    service: str
+    participant: str
+    named_by: str = ""
+    """The saga of the namespace that names the Participant; empty when it was the only one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +137,7 @@ class Stored:
     sagas: list[SagaRow]
     participants: list[ParticipantRow]
     policies: list[PolicyRow]
+    routes: list[Route]
 
 
 async def version(database: Queries) -> int:
@@ -118,16 +153,31 @@ async def read_all(connection: Any) -> Stored:
             "SELECT namespace, name, digest, manifest, source, ready, message, applied_at FROM saga ORDER BY 1, 2"
         )
         participants = await connection.fetch(
-            "SELECT namespace, name, manifest, source, given, descriptors, ready, message "
-            "FROM participant ORDER BY 1, 2"
+            "SELECT namespace, name, manifest, source, ready, message, methods, given IS NOT NULL, "
+            "descriptors IS NOT NULL FROM participant ORDER BY 1, 2"
         )
         policies = await connection.fetch("SELECT namespace, name, manifest, source FROM retry_policy ORDER BY 1, 2")
+        routes = await connection.fetch("SELECT namespace, service, participant, named_by FROM route")
         return Stored(
             await version(connection),
             [SagaRow(*row) for row in sagas],
-            [ParticipantRow(*row) for row in participants],
+            [_participant_row(row) for row in participants],
             [PolicyRow(*row) for row in policies],
+            [Route(*row) for row in routes],
         )
+
+
+def _participant_row(row: Any) -> ParticipantRow:
+    namespace, name, manifest, source, ready, message, methods, is_given, is_known = row
+    return ParticipantRow(namespace, name, manifest, source, ready, message, _read_methods(methods), is_given, is_known)
+
+
+async def read_contract(database: Queries, namespace: str, name: str) -> bytes | None:
+    """The descriptors in use of a Participant, None when they are not known."""
+    value: bytes | None = await database.fetchval(
+        "SELECT descriptors FROM participant WHERE namespace = $1 AND name = $2", namespace, name
+    )
+    return value
 
 
 async def put_definition(database: Queries, digest: bytes, bundle: bytes) -> None:
@@ -143,12 +193,25 @@ async def read_definition(database: Queries, digest: bytes) -> bytes | None:
     return value
 
 
-async def put_saga(connection: Any, row: SagaRow, bundle: bytes) -> None:
-    """Puts a saga in force for new runs."""
+async def put_saga(connection: Any, row: SagaRow, bundle: bytes, routes: Iterable[Route]) -> None:
+    """Puts a saga in force for new runs, and pins the routes that it was checked with."""
     async with connection.transaction():
         await put_definition(connection, row.digest, bundle)
         await connection.execute(_SAGA, row.namespace, row.name, row.digest, row.manifest, row.source)
+        await _put_routes(connection, routes)
         await connection.execute(_CHANGED)
+
+
+async def put_routes(connection: Any, routes: Iterable[Route]) -> None:
+    """Pins routes."""
+    async with connection.transaction():
+        await _put_routes(connection, routes)
+        await connection.execute(_CHANGED)
+
+
+async def _put_routes(connection: Any, routes: Iterable[Route]) -> None:
+    rows = [(route.namespace, route.service, route.participant, route.named_by) for route in routes]
+    await connection.executemany(_ROUTE, sorted(rows))
 
 
 async def mark_saga(connection: Any, namespace: str, name: str, *, ready: bool, message: str) -> None:
@@ -159,12 +222,28 @@ async def mark_saga(connection: Any, namespace: str, name: str, *, ready: bool, 
     await connection.execute(_CHANGED)
 
 
-async def put_participant(connection: Any, row: ParticipantRow) -> None:
-    """Puts a Participant in force."""
-    values = (row.namespace, row.name, row.manifest, row.source, row.given, row.descriptors, row.ready, row.message)
+async def put_participant(connection: Any, row: ParticipantRow, given: bytes | None, contract: bytes | None) -> None:
+    """Puts a Participant in force. `given` are descriptors that came with it, `contract` those in use."""
+    values = (row.namespace, row.name, row.manifest, row.source, row.ready, row.message, _write_methods(row.methods))
     async with connection.transaction():
-        await connection.execute(_PARTICIPANT, *values)
+        await connection.execute(_PARTICIPANT, *values, given, contract)
         await connection.execute(_CHANGED)
+
+
+async def put_contract(connection: Any, row: ParticipantRow, contract: bytes | None) -> None:
+    """Puts another contract of a Participant in use, and notes how it stands."""
+    values = (row.namespace, row.name, row.manifest, row.ready, row.message, _write_methods(row.methods), contract)
+    async with connection.transaction():
+        await connection.execute(_CONTRACT, *values)
+        await connection.execute(_CHANGED)
+
+
+def _write_methods(methods: tuple[MethodFacts, ...] | None) -> str | None:
+    return None if methods is None else json.dumps([asdict(method) for method in methods])
+
+
+def _read_methods(text: str | None) -> tuple[MethodFacts, ...] | None:
+    return None if text is None else tuple(MethodFacts(**row) for row in json.loads(text))
 
 
 async def put_policy(connection: Any, row: PolicyRow) -> None:

@@ -17,10 +17,12 @@ from amends_orchestrator.journal.records import Claimed, RunRow
 Queries = Any  # an asyncpg connection, of a pool or not
 
 BATCH = 64
+BATCH_BYTES = 8 * 1024 * 1024
 
 # Neither runs that are not due yet nor those that have ended are looked at. The time is the statement's, for which an
 # index can be searched; the clock's goes on while a statement runs. What was locked is then found as an array of keys:
-# a join may be planned as one that walks along all of them.
+# a join may be planned as one that walks along all of them. Of these as many are taken as there is room for: whoever
+# takes a run reads its whole journal into memory.
 _CLAIM = f"""
 WITH due AS (
     SELECT id FROM run
@@ -30,9 +32,16 @@ WITH due AS (
     SELECT run.id FROM run
     WHERE run.owner IN (SELECT id FROM process WHERE expires_at < clock_timestamp() AND id <> $1) AND rules <= $3
     LIMIT greatest($2 - (SELECT count(*) FROM due), 0) FOR UPDATE OF run SKIP LOCKED
+), sized AS (
+    SELECT id, row_number() OVER () AS place, (
+        SELECT coalesce(sum(octet_length(record)), 0) FROM journal WHERE journal.run_id = wanted.id
+    ) AS size
+    FROM (SELECT id FROM due UNION ALL SELECT id FROM orphaned) AS wanted
+), fitting AS (
+    SELECT id, sum(size) OVER (ORDER BY place) - size AS before FROM sized
 )
 UPDATE run SET owner = $1, fence = fence + 1, due_at = NULL
-WHERE id = ANY (ARRAY(SELECT id FROM due UNION ALL SELECT id FROM orphaned))
+WHERE id = ANY (ARRAY(SELECT id FROM fitting WHERE before < $4))
 RETURNING {COLUMNS}
 """  # noqa: S608 - column names of ours
 
@@ -57,9 +66,14 @@ WHERE id = $1 AND fence = $2 AND state < 3
 """
 
 
-async def claim(connection: Queries, process: UUID, *, rules: int, limit: int = BATCH) -> list[RunRow]:
-    """Takes up to `limit` runs that `rules` (the newest version of the journal's rules known here) allows."""
-    rows = await connection.fetch(_CLAIM, process, limit, rules)
+async def claim(
+    connection: Queries, process: UUID, *, rules: int, limit: int = BATCH, room: int = BATCH_BYTES
+) -> list[RunRow]:
+    """Takes up to `limit` runs that `rules` (the newest version of the journal's rules known here) allows.
+
+    No run more is taken once the journals of those before it have `room` bytes: one that is larger goes alone.
+    """
+    rows = await connection.fetch(_CLAIM, process, limit, rules, room)
     return [run_row(row) for row in rows]
 
 

@@ -37,13 +37,15 @@ _NOBODY = _Nobody()
 class Tail:
     """Where the rows of one run go. Once closed it stays closed: every later row is refused."""
 
-    __slots__ = ("fence", "id", "listener", "refusal")
+    __slots__ = ("fence", "id", "listener", "refusal", "size")
 
     def __init__(self, run_id: UUID, fence: int, listener: Listener) -> None:
         self.id = run_id
         self.fence = fence
         self.listener = listener
         self.refusal: Refusal | None = None
+        self.size = 0
+        """Bytes of the run's records, as far as this process has seen them."""
 
     def close(self, refusal: Refusal) -> None:
         """Refuses what is queued and what will come; tells the listener once."""

@@ -56,6 +56,10 @@ class JournalWriter:
         self._backoff = backoff or Backoff(initial=timedelta(milliseconds=50), maximum=timedelta(seconds=2))
         self._connection: asyncpg.Connection[Any] | None = None
         self._queue: deque[Row | Start] = deque()
+        self.backlog_bytes = 0
+        """Bytes of the rows that wait for the statement in flight."""
+        self.taken = 0
+        """Bytes of all rows that runs have queued so far."""
         self._wake = asyncio.Event()
         """Set while somebody waits for a row that is queued."""
         self._later: asyncio.TimerHandle | None = None
@@ -79,6 +83,10 @@ class JournalWriter:
         if tail.refusal is not None:
             return
         self._queue.append(Row(tail, seq, record, change))
+        size = len(record)
+        tail.size += size
+        self.taken += size
+        self.backlog_bytes += size
         if hurried:
             self._signal()
         elif self._later is None:
@@ -91,6 +99,7 @@ class JournalWriter:
         After `until` (the loop's clock) it is not sent any more, and answered with TimeoutError.
         """
         self._queue.append(Start(new, answered, until))
+        self.backlog_bytes += len(new.record)
         self._signal()
 
     async def flushed(self) -> None:
@@ -141,6 +150,7 @@ class JournalWriter:
             else:
                 size += len(entry.record)
             entries.append(self._queue.popleft())
+        self.backlog_bytes -= size
         if not self._queue:
             self._wake.clear()
         if self._later is not None:
@@ -189,6 +199,7 @@ class JournalWriter:
             row = holders.get((start.new.namespace, start.new.key))
             if row is None:  # The holder was deleted meanwhile: its retention is over, so the key is free again.
                 self._queue.appendleft(start)
+                self.backlog_bytes += len(start.new.record)
                 self._wake.set()
             else:
                 created = row["id"] == start.new.id

@@ -105,13 +105,15 @@ class Claimer:
 
     async def _round(self) -> timedelta:
         """One claim; returns how long to wait before the next."""
+        self._fleet.shed()
         room = min(self._fleet.free, claims.BATCH)
         if room <= 0:
             return self._poll
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._connect()
         self._fleet.room.clear()
-        rows = await claims.claim(self._connection, self._fleet.process, rules=RULES_VERSION, limit=room)
+        size = min(self._fleet.room_bytes, claims.BATCH_BYTES)
+        rows = await claims.claim(self._connection, self._fleet.process, rules=RULES_VERSION, limit=room, room=size)
         await self._look_for_adrift(self._connection)
         if rows:
             log.info(RUNS_TAKEN, runs=len(rows))

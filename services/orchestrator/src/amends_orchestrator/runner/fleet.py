@@ -28,7 +28,7 @@ from amends_orchestrator.journal.batch import StartAnswer
 from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.records import Claimed, NewRun, Refusal
 from amends_orchestrator.journal.writer import JournalWriter
-from amends_orchestrator.observe import RUNS_ENDED, RUNS_HOT, RUNS_LOST, RUNS_STARTED
+from amends_orchestrator.observe import RUNS_ENDED, RUNS_HOT, RUNS_HOT_BYTES, RUNS_LOST, RUNS_STARTED
 from amends_orchestrator.runner.live import LiveRun
 from amends_orchestrator.runner.ports import Definition, RunInfo
 from amends_orchestrator.runner.summary import state_of
@@ -69,6 +69,10 @@ class Limits:
     passivate_after: timedelta = timedelta(seconds=2)
     backlog: int = 5000
     """Journal rows that may wait before starts are refused."""
+    hot_bytes: int = 64 * 1024 * 1024
+    """Bytes that the journals of the runs in memory may have; a run that is larger alone is run all the same."""
+    backlog_bytes: int = 16 * 1024 * 1024
+    """Bytes of journal rows that may wait before starts are refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +117,8 @@ class Fleet:
         self._empty = asyncio.Event()
         self._empty.set()
         self._lease_until = 0.0
+        self._came = 0
+        """Bytes that runs had when they came here, less those that they had when they left."""
         self._secret: bytes | None = None
 
     @property
@@ -203,7 +209,30 @@ class Fleet:
     @property
     def free(self) -> int:
         """How many more runs fit into memory."""
-        return 0 if self.draining else max(self.limits.hot_runs - len(self.runs), 0)
+        if self.draining or self.room_bytes <= 0:
+            return 0
+        return max(self.limits.hot_runs - len(self.runs), 0)
+
+    @property
+    def weight(self) -> int:
+        """Bytes of the journals of the runs in memory, as far as they were read or written here."""
+        return self._came + self.writer.taken
+
+    @property
+    def room_bytes(self) -> int:
+        """How many bytes more fit into memory; negative when runs have grown since they came."""
+        return self.limits.hot_bytes - self.weight
+
+    def shed(self) -> None:
+        """Lets go of the largest runs as long as there are more bytes than fit: they have grown since they came."""
+        over = -self.room_bytes
+        if over <= 0 or len(self.runs) < 2:
+            return
+        for run in sorted(self.runs.values(), key=lambda run: run.tail.size, reverse=True)[: len(self.runs) - 1]:
+            if over <= 0:
+                return
+            over -= run.tail.size
+            run.tell(ev.ReleaseRequested())
 
     def get(self, run_id: UUID) -> LiveRun | None:
         """A run that this process drives, or None."""
@@ -212,7 +241,8 @@ class Fleet:
     @property
     def overloaded(self) -> bool:
         """Whether the journal cannot keep up, or is away, and starts would only gather here."""
-        return self.writer.backlog >= self.limits.backlog
+        writer, limits = self.writer, self.limits
+        return writer.backlog >= limits.backlog or writer.backlog_bytes >= limits.backlog_bytes
 
     async def begin(
         self,
@@ -315,6 +345,7 @@ class Fleet:
             before.leave()
             self._forget(row.id)
         run = LiveRun(self, definition, info, state, shown_stalled=row.stalled_since is not None)
+        run.tail.size = sum(len(record.record) for record in claimed.records)
         self._keep(run)
         if asked is not None:
             run.tell(asked)
@@ -322,14 +353,21 @@ class Fleet:
         return run
 
     def _keep(self, run: LiveRun) -> None:
+        if not run.tail.size:
+            run.tail.size = len(run.state.input)
+        self._came += run.tail.size
         self.runs[run.info.id] = run
         self._empty.clear()
         RUNS_HOT.set(len(self.runs))
+        RUNS_HOT_BYTES.set(self.weight)
 
     def _forget(self, run_id: UUID) -> LiveRun:
         run = self.runs.pop(run_id)
+        was_full = self.room_bytes <= 0
+        self._came -= run.tail.size
         RUNS_HOT.set(len(self.runs))
-        if len(self.runs) + 1 >= self.limits.hot_runs:
+        RUNS_HOT_BYTES.set(self.weight)
+        if was_full or len(self.runs) + 1 >= self.limits.hot_runs:
             self.room.set()
         if not self.runs:
             self._empty.set()

@@ -1,0 +1,252 @@
+"""What the worker process does: reads texts, checks and compiles them, and says what a Participant's methods are.
+
+Each job takes plain values and bytes, and gives plain values and bytes: `client` has the other half. Nothing here
+knows the database or the network.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import Any
+
+from amends_saga import codes
+from amends_saga.analysis import ParticipantView, Pin, pin_of, resolve
+from amends_saga.bundle import BundleError
+from amends_saga.check import CheckResult, check_resources
+from amends_saga.compiled import CompiledSaga, load_bundle
+from amends_saga.definition import Document, Participant, Resources, Saga, read
+from amends_saga.descriptors import ContractSet, DescriptorError, parse_set, resolve_facts
+from amends_saga.findings import Finding, Place, ordered
+
+from amends_orchestrator.calls.ports import ConfinementError
+from amends_orchestrator.calls.targets import Scope, TargetRules
+from amends_orchestrator.worker.pins import read_pins, write_pins
+from amends_orchestrator.worker.resources import participant_of, policy_of
+
+Blobs = Sequence[bytes]
+Result = tuple[dict[str, Any], list[bytes]]
+
+MAX_FINDINGS = 1_000
+MAX_BUILD_SECONDS = 1.0
+"""Processor time that the orchestrator itself may need to make a compiled saga ready."""
+
+
+def read_job(head: dict[str, Any], blobs: Blobs) -> Result:
+    """What texts hold, as far as it decides which contracts they are to be checked with."""
+    resources = read(_documents(head["documents"]), namespace=head["namespace"])
+    found: list[bytes] = []
+    participants = []
+    for participant in resources.participants:
+        inline = participant.descriptors.inline
+        participants.append(
+            {
+                "namespace": participant.metadata.namespace,
+                "name": participant.metadata.name,
+                "service": participant.service,
+                "target": participant.target,
+                "reflection": participant.descriptors.reflection,
+                "inline": _keep(found, inline) if inline is not None else None,
+            }
+        )
+    named = {
+        (saga.metadata.namespace, service): Pin(participant, saga.metadata.name)
+        for saga in resources.sagas
+        for service, participant in saga.participants.items()
+    }
+    is_large = any(finding.code == codes.TOO_LARGE.id for finding in resources.findings)
+    answer = {
+        "participants": participants,
+        "calls": sorted(_calls(resources)),
+        "named": write_pins(named),
+        "refused": [_finding(finding) for finding in _few(ordered(resources.findings))] if is_large else [],
+    }
+    return answer, found
+
+
+def _calls(resources: Resources) -> set[tuple[str, str]]:
+    """The namespaces of sagas, each with a service that one of them calls."""
+    return {
+        (saga.metadata.namespace, call.service)
+        for saga in resources.sagas
+        for step in saga.steps
+        for call in (step.call, step.compensate)
+        if call is not None
+    }
+
+
+def check_job(head: dict[str, Any], blobs: Blobs) -> Result:
+    """Checks texts against what is in force, and compiles the sagas that have no error."""
+    contracts = {name: blobs[at] for name, at in head["contracts"].items()}
+    read_ = read(_documents(head["documents"]), namespace=head["namespace"])
+    mine = {participant.metadata.full_name for participant in read_.participants}
+    known = [found for found in (_participant(*row) for row in head["participants"]) if found is not None]
+    views = [
+        _view(participant, contracts, head["why"])
+        for participant in (*(other for other in known if other.metadata.full_name not in mine), *read_.participants)
+    ]
+    policies = [found for found in (_policy(*row) for row in head["policies"]) if found is not None]
+    routes = read_pins(head["routes"])
+    result = check_resources(read_, participants=views, policies=policies, routes=routes)
+    rules = TargetRules(Scope(head["scope"]), tuple(head["suffixes"]))
+    told = {finding.place for finding in result.findings if finding.is_error}
+    confined = [found for participant in read_.participants for found in _confined(participant, rules)]
+    findings = [*result.findings, *(found for found in confined if found.place not in told)]
+    bundles: list[bytes] = []
+    sagas = []
+    for compiled in result.sagas:
+        costly = _costly(compiled, result)
+        if costly is not None:
+            findings.append(costly)
+            continue
+        saga = _saga_of(compiled, result)
+        sagas.append(
+            {
+                "namespace": compiled.plan.namespace,
+                "name": compiled.plan.saga,
+                "digest": compiled.digest,
+                "bundle": _keep(bundles, compiled.bundle),
+                "routes": _routes(saga, views, routes),
+                "named": sorted(saga.participants),
+            }
+        )
+    answer = {
+        "findings": [_finding(finding) for finding in _few(ordered(findings))],
+        "sagas": sagas,
+        "resources": _names(result.resources),
+        "methods": _methods(read_.participants, contracts),
+    }
+    return answer, bundles
+
+
+def build_job(head: dict[str, Any], blobs: Blobs) -> Result:
+    """Whether the orchestrator can make a stored bundle ready within its budget."""
+    try:
+        seconds = _build_seconds(blobs[0])
+    except BundleError as error:
+        return {"message": str(error)}, []
+    return {"message": _too_costly(seconds) if seconds > MAX_BUILD_SECONDS else ""}, []
+
+
+JOBS: dict[str, Callable[[dict[str, Any], Blobs], Result]] = {
+    "read": read_job,
+    "check": check_job,
+    "build": build_job,
+}
+
+
+def _documents(rows: Sequence[Sequence[str]]) -> list[Document]:
+    return [Document(source, text) for source, text in rows]
+
+
+def _keep(into: list[bytes], data: bytes) -> int:
+    into.append(data)
+    return len(into) - 1
+
+
+_participant = lru_cache(maxsize=4_096)(participant_of)
+_policy = lru_cache(maxsize=4_096)(policy_of)
+
+
+def _view(participant: Participant, contracts: Mapping[str, bytes], why: Mapping[str, str]) -> ParticipantView:
+    name = participant.metadata.full_name
+    return ParticipantView(participant, contracts.get(name), why.get(name, ""))
+
+
+def _confined(participant: Participant, rules: TargetRules) -> list[Finding]:
+    """What the orchestrator's own rules say about a target."""
+    try:
+        rules.check(participant.target)
+    except ConfinementError as error:
+        spec = participant.metadata.node.get("spec")
+        node = (spec.get("target") if spec is not None else None) or participant.service_node
+        hint = "Use a target that this orchestrator's AMENDS_TARGETS allows."
+        return [node.finding(codes.BAD_VALUE, f"This orchestrator does not call it: {error}.", hint)]
+    return []
+
+
+def _costly(compiled: CompiledSaga, result: CheckResult) -> Finding | None:
+    """A finding about a saga that would keep the orchestrator busy when it makes it ready."""
+    seconds = _build_seconds(compiled.bundle)
+    if seconds <= MAX_BUILD_SECONDS:
+        return None
+    node = _saga_of(compiled, result).metadata.node
+    return node.finding(codes.TOO_LARGE, _too_costly(seconds), "Split the saga into several.")
+
+
+def _saga_of(compiled: CompiledSaga, result: CheckResult) -> Saga:
+    wanted = (compiled.plan.namespace, compiled.plan.saga)
+    return next(s for s in result.resources.sagas if (s.metadata.namespace, s.metadata.name) == wanted)
+
+
+def _routes(saga: Saga, views: Sequence[ParticipantView], routes: Mapping[tuple[str, str], Pin]) -> dict[str, str]:
+    """The services that a saga without errors calls, and the Participants that it reaches them through."""
+    participants = [view.participant for view in views]
+    namespace, found = saga.metadata.namespace, {}
+    for step in saga.steps:
+        for call in (step.call, step.compensate):
+            if call is not None and call.service not in found:
+                reached = resolve(call.service, namespace, participants, pin_of(saga, call.service, routes))
+                assert isinstance(reached, Participant)
+                found[call.service] = reached.metadata.full_name
+    return found
+
+
+def _build_seconds(bundle: bytes) -> float:
+    began = time.process_time()
+    load_bundle(bundle).warm()
+    return time.process_time() - began
+
+
+def _too_costly(seconds: float) -> str:
+    return f"It takes {seconds:.1f} s of processor time to make it ready, more than {MAX_BUILD_SECONDS:g} s."
+
+
+def _few(findings: list[Finding]) -> list[Finding]:
+    """At most MAX_FINDINGS, errors first, and a last one that says how many were left out."""
+    if len(findings) <= MAX_FINDINGS:
+        return findings
+    first, left = findings[0], len(findings) - MAX_FINDINGS + 1
+    code = codes.TOO_LARGE
+    message = f"There are {left:,} more findings, which are not shown."
+    more = Finding(code.id, code.severity, message, "Mend these first.", Place(first.place.source))
+    return [*findings[: MAX_FINDINGS - 1], more]
+
+
+def _finding(finding: Finding) -> list[Any]:
+    place = finding.place
+    where = [place.source, place.line, place.column, place.excerpt, place.width]
+    return [finding.code, finding.severity.value, finding.message, finding.hint, where]
+
+
+def _names(resources: Resources) -> list[list[str]]:
+    every = [item.metadata for item in resources.sagas]
+    every += [item.metadata for item in resources.participants]
+    every += [item.metadata for item in resources.policies]
+    every += [item.metadata for item in resources.runs]
+    return [[item.kind, item.namespace, item.name] for item in every]
+
+
+def _methods(participants: Sequence[Participant], contracts: dict[str, bytes]) -> dict[str, list[dict[str, Any]]]:
+    """What the methods of the Participants in the texts are, as far as their contracts are known."""
+    found = {}
+    for participant in participants:
+        name = participant.metadata.full_name
+        data = contracts.get(name)
+        if data is None:
+            continue
+        try:
+            methods = ContractSet(parse_set(data)).methods(participant.service)
+        except DescriptorError:
+            continue  # there is a finding about it
+        found[name] = [
+            {
+                "name": method.name,
+                "kind": (facts := resolve_facts(method, participant.methods.get(method.name))[0]).kind.value,
+                "compensated_by": facts.compensated_by,
+                "unary": not method.client_streaming and not method.server_streaming,
+            }
+            for method in methods
+        ]
+    return found

@@ -9,11 +9,7 @@ import pytest
 from amends_demo import guide, logs
 from amends_demo.commands import main
 from amends_demo.place import CHECKOUT, Place, ShopRunsAlready
-from google.protobuf.json_format import MessageToJson, Parse
 from rich.console import Console
-
-from amends.saga.v1.run_service_pb2 import StartRunRequest
-from shop.orders.v1.orders_pb2 import PlaceOrderInput, PlaceOrderRequest
 
 
 @pytest.fixture
@@ -184,13 +180,6 @@ def test_a_demo_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert main(["demo"]) == 0
     assert main(["demo", "--place", str(tmp_path)]) == 0
     assert told == [CHECKOUT / ".amends" / "demo", tmp_path]
-
-
-def test_the_files_of_the_lines_to_copy_are_what_the_methods_take() -> None:
-    order = Parse((CHECKOUT / guide.ORDER).read_text(), PlaceOrderRequest())
-    assert order.order_id == "mine-1"
-    start = Parse((CHECKOUT / guide.START).read_text(), StartRunRequest())
-    Parse(MessageToJson(start.json), PlaceOrderInput())
 
 
 def test_no_line_to_copy_is_longer_than_an_address_makes_it(place: Place) -> None:

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from amends_demo import guide
-from amends_demo.place import Place
+from amends_demo.place import CHECKOUT, Place
 from amends_demo.telling import Telling, line
 from google.protobuf import json_format
 from rich.console import Console
@@ -49,14 +49,13 @@ def test_the_lines_to_copy_hold_valid_messages(tmp_path) -> None:
     with place.held():
         place.write_state("up", "a:1", {"orders": {"address": "o:1"}, "orchestrator-1": {"address": "a:1"}})
         text = "\n".join(guide.lines(place))
-    bodies = re.findall(r"-d '(\{.*\})' \S+ (\S+)", text)
+    files = re.findall(r"-d @ \S+ (\S+) < (\S+)", text)
     kinds = {
         "shop.orders.v1.OrderService/PlaceOrder": orders_pb2.PlaceOrderRequest,
         "amends.saga.v1.RunService/StartRun": run_service_pb2.StartRunRequest,
-        "amends.saga.v1.RunService/GetRun": run_service_pb2.GetRunRequest,
-        "amends.saga.v1.RunService/WatchRun": run_service_pb2.WatchRunRequest,
     }
-    assert {method for _, method in bodies} == set(kinds)
-    for body, method in bodies:
-        json_format.ParseDict(json.loads(body), kinds[method]())
-    json_format.ParseDict(json.loads(guide.INPUT), orders_pb2.PlaceOrderInput())
+    assert {method for method, _ in files} == set(kinds)
+    bodies = {method: json.loads((CHECKOUT / file).read_text()) for method, file in files}
+    for method, body in bodies.items():
+        json_format.ParseDict(body, kinds[method]())
+    json_format.ParseDict(bodies["amends.saga.v1.RunService/StartRun"]["json"], orders_pb2.PlaceOrderInput())

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import ModuleType
 from typing import Any
 
@@ -60,16 +60,22 @@ async def one_behind_the_other(
     The first commits once the second waits for its lock. Return what the second returns; raises what it raises.
     """
 
-    async def follow() -> Any:
-        async with database.transaction() as transaction:
-            return await second(transaction)
+    async with AsyncExitStack() as stack:
+        # Beside the pool: whoever holds a connection of it must not wait for another one.
+        one, other, watcher = [await database.open_connection() for _ in range(3)]
+        for connection in (one, other, watcher):
+            stack.push_async_callback(connection.close)
 
-    async def waits() -> bool:
-        query = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
-        return bool(await database.pool.fetchval(query))
+        async def follow() -> Any:
+            async with other.transaction():
+                return await second(other)
 
-    async with database.transaction() as transaction:
-        await first(transaction)
-        following = asyncio.create_task(follow())
-        await eventually(waits, what="the second change waits for the first")
-    return await following
+        async def waits() -> bool:
+            query = "SELECT cardinality(pg_blocking_pids($1)) > 0"
+            return bool(await watcher.fetchval(query, other.get_server_pid()))
+
+        async with one.transaction():
+            await first(one)
+            following = asyncio.create_task(follow())
+            await eventually(waits, what="the second change waits for the first")
+        return await following

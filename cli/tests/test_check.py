@@ -5,8 +5,10 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from textwrap import indent
 
 import pytest
+from amends_cli import manifests
 from amends_contracts import descriptor_set
 from amends_testkit.answers import Answer
 from grpc_tools import protoc
@@ -265,3 +267,12 @@ async def test_a_check_loads_no_network_library_and_is_quick(contracts) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     # Of the processor, not of the clock: other work may be going on here.
     assert min(taken) < 0.6
+
+
+def test_a_list_is_split_and_other_kinds_are_passed_by() -> None:
+    items = "".join("- " + indent(part, "  ").lstrip() for part in GOOD.split("---\n"))
+    config = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"
+    found = manifests.split([manifests.Text("a.yaml", f"apiVersion: v1\nkind: List\nitems:\n{items}\n{config}")])
+    assert [one.kind for one in found] == ["Participant", "Saga"]
+    for one in found:
+        assert [again.content for again in manifests.split([manifests.Text("b.yaml", one.text)])] == [one.content]

@@ -112,13 +112,14 @@ def content(text: str) -> dict[str, Any]:
 
 
 def _documents(text: Text) -> Iterator[Manifest]:
+    from amends_saga.definition.documents import is_foreign, items_of
     from amends_saga.definition.nodes import compose, to_json
 
     roots, findings = compose(text.source, text.text)
     if findings:
         raise Unreadable(f"{text.source}: {findings[0].message}")
-    for root in roots:
-        if root.is_null:
+    for root in items_of(roots):
+        if root.is_null or is_foreign(root):
             continue
         value = to_json(root)
         metadata = value.get("metadata") if isinstance(value, dict) else None
@@ -138,7 +139,6 @@ def _alone(root: Node) -> str:
     """Return a document's text without the others of its file, where it stands in it."""
     whole = root.source.text
     start = whole.rfind("\n", 0, root.start) + 1
-    before = whole[start : root.start]
-    # A document may begin on its separator: `--- {kind: Saga}`.
-    before = before.replace("---", "   ", 1) if before.startswith("---") else before
+    # Before it on its line may stand a separator, the dash of a list, or another item.
+    before = " " * (root.start - start)
     return "\n" * whole.count("\n", 0, start) + before + whole[root.start : root.end]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -101,11 +102,11 @@ async def test_a_saga_over_a_server_of_another_language_is_checked_and_runs(port
         scope = _scope(saga.parse_input({"id": "t-1", "meta": {"labels": {"a": "b"}}, "parts": [{"sku": "tea"}]}), {})
         call = channel.unary_unary("/zoo.v1.Stock/Take")
         answer = await call(saga.request(0, scope), timeout=20)
-        response = GetMessageClass(saga.response_descriptor(0)).FromString(answer)
+        response: Any = GetMessageClass(saga.response_descriptor(0)).FromString(answer)
         assert response.id == "t-1"
         assert dict(response.meta.labels) == {"a": "b"}
         undo = GetMessageClass(saga.compensation_request_descriptor(0))
-        sent = undo.FromString(saga.compensation(0, _scope(scope.input, {0: answer})))
+        sent: Any = undo.FromString(saga.compensation(0, _scope(scope.input, {0: answer})))
         assert (sent.id, dict(sent.meta.labels)) == ("t-1", {"a": "b"})
 
 

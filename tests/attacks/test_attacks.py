@@ -36,7 +36,6 @@ def judge(watch: Watch) -> list[str]:
     return found
 
 
-@pytest.mark.slow
 async def test_the_quickest_attacks_harm_nobody(database_url: str, tmp_path: Path):
     await withstands(database_url, tmp_path, QUICK, orders_a_second=5)
 

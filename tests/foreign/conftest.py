@@ -11,7 +11,7 @@ CONTRACTS = Path(__file__).parent / "contracts"
 @pytest.fixture(scope="session")
 def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
     """Compiles files of the folder of contracts to a FileDescriptorSet."""
-    from grpc_tools import protoc
+    from grpc_tools import protoc  # type: ignore[import-untyped]
 
     def run(*names: str) -> bytes:
         out = tmp_path_factory.mktemp("contract") / "set.binpb"

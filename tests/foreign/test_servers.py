@@ -100,7 +100,7 @@ async def test_a_saga_over_a_server_of_another_language_is_checked_and_runs(port
         assert [finding for finding in result.findings if finding.is_error] == []
         saga = result.sagas[0]
         scope = _scope(saga.parse_input({"id": "t-1", "meta": {"labels": {"a": "b"}}, "parts": [{"sku": "tea"}]}), {})
-        call = channel.unary_unary("/zoo.v1.Stock/Take")
+        call: Any = channel.unary_unary("/zoo.v1.Stock/Take")
         answer = await call(saga.request(0, scope), timeout=20)
         response: Any = GetMessageClass(saga.response_descriptor(0)).FromString(answer)
         assert response.id == "t-1"

@@ -15,8 +15,9 @@ def makefile(root):
 
 def benches(makefile):
     """The targets of the one pattern rule, bench-NAME."""
-    listed = re.search(r"^BENCHES := ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)[1]
-    return {f"bench-{name}" for name in listed.replace("\\", " ").split()}
+    listed = re.search(r"^BENCHES := ((?:.*\\\n)*.*)$", makefile, re.MULTILINE)
+    assert listed is not None
+    return {f"bench-{name}" for name in listed[1].replace("\\", " ").split()}
 
 
 def run(*command, cwd, **environment):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import timedelta
@@ -99,6 +100,16 @@ async def test_a_process_that_dies_is_told_and_replaced():
         with pytest.raises(WorkError, match="ended its process"):
             await works(worker)
         assert await works(worker)
+
+
+async def test_a_process_that_died_without_work_is_replaced_before_the_next():
+    async with a_worker() as worker:
+        assert await works(worker)
+        process = worker._process
+        os.kill(process.pid, signal.SIGKILL)
+        await eventually(process.stdin.is_closing)
+        assert await works(worker)
+        assert worker.pid != process.pid
 
 
 async def test_who_waits_no_more_leaves_no_answer_for_the_next():

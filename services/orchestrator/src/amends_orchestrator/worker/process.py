@@ -75,7 +75,8 @@ class WorkerProcess:
         except FrameError as error:
             raise WorkError(f"There is too much to check at once: {error}.") from None
         process = self._process
-        if process is None or process.returncode is not None:
+        if process is None or _has_ended(process):
+            self._end()
             process = self._process = await self._start()
         try:
             async with asyncio.timeout(self.limits.wall.total_seconds()):
@@ -155,6 +156,11 @@ class WorkerProcess:
             self._idle.cancel()
         self._kill()
         await asyncio.gather(*self._reaping, return_exceptions=True)
+
+
+def _has_ended(process: asyncio.subprocess.Process) -> bool:
+    """Return whether a process takes no more work. Its pipe is known to be closed before its exit code is."""
+    return process.returncode is not None or process.stdin is None or process.stdin.is_closing()
 
 
 async def _converse(process: asyncio.subprocess.Process, frame: bytes) -> tuple[dict[str, Any], list[bytes]]:

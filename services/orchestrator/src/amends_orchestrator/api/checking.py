@@ -1,6 +1,6 @@
-"""What every request of both services must be before anything is done for it: texts that can be kept and shown.
+"""Checks the texts, lists and durations of every request before anything is done for it.
 
-Called by each method first. Whatever is wrong is INVALID_ARGUMENT with the field's name, and nothing was done.
+Each method of both services calls this first. A fault is INVALID_ARGUMENT with the field's name; nothing was done then.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _LONG = {"actor": LONGEST_TEXT, "reason": LONGEST_TEXT, "source": LONGEST_TEXT}
 
 @dataclass(frozen=True, slots=True)
 class _Shape:
-    """What there is to look at in a message: its texts with their longest length, and the messages in it."""
+    """The fields of a message that are checked: its texts with their longest length, and the messages in it."""
 
     texts: tuple[tuple[str, int], ...]
     lists_of_texts: tuple[tuple[str, int], ...]
@@ -54,7 +54,7 @@ def _shape(descriptor: Descriptor) -> _Shape:
 
 
 def check_request(request: Message, path: str = "") -> None:
-    """Raises InvalidArgument for a text that no column can hold, or that is longer than any name."""
+    """Refuse a request with a text that no column can hold or that is too long. Raises InvalidArgument."""
     shape = _shape(cast(Descriptor, request.DESCRIPTOR))
     for name, longest in shape.texts:
         _check_text(path, name, getattr(request, name), longest)
@@ -70,7 +70,7 @@ def check_request(request: Message, path: str = "") -> None:
 
 
 def _counted(path: str, name: str, items: Sized) -> Any:
-    """The list, once it is known to be short enough to be walked."""
+    """Return the list if it has at most MOST_ITEMS entries. Raises InvalidArgument."""
     if len(items) > MOST_ITEMS:
         raise _invalid(path + name, f"{path}{name} takes at most {MOST_ITEMS:,} entries, not {len(items):,}.")
     return items
@@ -84,7 +84,7 @@ def _check_text(path: str, name: str, text: str, longest: int) -> None:
 
 
 def check_said(field: str, text: str) -> None:
-    """Raises InvalidArgument unless a person said something that a terminal shows as it is, in one line."""
+    """Refuse a person's text that is empty, has several lines or control characters. Raises InvalidArgument."""
     if not text.strip():
         raise InvalidArgument(f"{field.upper()}_REQUIRED", f"Say {field}: it is kept in the journal.")
     found = UNSAFE.search(text)
@@ -93,7 +93,7 @@ def check_said(field: str, text: str) -> None:
 
 
 def duration_of(field: str, value: Duration) -> timedelta:
-    """A duration of a request. Raises InvalidArgument for one that is none, or longer than LONGEST_DURATION."""
+    """Return a request's duration. Raises InvalidArgument if it is malformed or longer than LONGEST_DURATION."""
     seconds, nanos = value.seconds, value.nanos
     if abs(nanos) > 999_999_999 or (seconds < 0 < nanos) or (nanos < 0 < seconds):
         raise _invalid(field, f"{field} is no duration: {seconds} s and {nanos} ns.")

@@ -42,7 +42,7 @@ _OPERATIONS = {
 
 
 def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: datetime, payloads: Payloads) -> pb.Run:
-    """A run with all its steps. `payloads` adds input and responses, redacted; they cost most of the time."""
+    """Return a run with all its steps. `payloads` adds input and responses, redacted; they cost most of the time."""
     plan = definition.plan
     run = pb.Run(
         run_id=str(row.id),
@@ -78,14 +78,14 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
 
 
 def add_wishes(run: pb.Run, asked: Sequence[Asked]) -> None:
-    """Shows what people asked of a run and nobody has decided."""
+    """Add the cancel and park requests that the run's owner has not answered yet."""
     for wish in asked:
         shown = run.wishes.add(kind=wish.kind.value, actor=wish.actor, reason=wish.reason)
         shown.asked_at.FromDatetime(wish.at)
 
 
 def bare_message(row: RunRow, message: str = "") -> pb.Run:
-    """A run whose journal or definition cannot be read here: what its row says."""
+    """Return what a run's row says, for a run whose journal or definition cannot be read here."""
     run = pb.Run(
         run_id=str(row.id),
         namespace=row.namespace,
@@ -105,9 +105,10 @@ def bare_message(row: RunRow, message: str = "") -> pb.Run:
 
 
 def newer_message(row: RunRow) -> pb.Run:
-    """A run whose journal was written under rules that this release does not know: it is not read, lest it be misread.
+    """Return what the row says of a run whose journal has newer rules than this release knows.
 
-    One under way waits for an orchestrator that knows them, which counts as stalled.
+    The journal is not read, because this release could misread it. An open run waits for an orchestrator that knows the
+    rules, which counts as stalled.
     """
     run = bare_message(row)
     if not row.state.ended and row.state is not State.PARKED and not run.HasField("stalled"):
@@ -120,7 +121,7 @@ def newer_message(row: RunRow) -> pb.Run:
 
 
 def step_state(state: RunState, index: int, step: StepRun) -> pb.StepState.ValueType:
-    """Where one step stands, for people."""
+    """Return the state of one step as people see it."""
     if step.undone is Done.OK:
         return pb.STEP_STATE_COMPENSATED if step.done is not Done.REJECTED else pb.STEP_STATE_REJECTED
     if step.undone is Done.BY_PERSON or (step.by_person and step.done is not None):
@@ -176,7 +177,7 @@ def _choices(run: pb.Run, definition: CompiledSaga, state: RunState) -> None:
 
 
 def _row_stalled(run: pb.Run, row: RunRow) -> None:
-    """A run that no orchestrator could drive is stalled by its row alone."""
+    """Mark a run as stalled if its row says so: no orchestrator could drive it."""
     if row.stalled_since is None or row.state.ended or row.state is State.PARKED:
         return
     run.stalled.step = row.step
@@ -188,7 +189,7 @@ def _row_stalled(run: pb.Run, row: RunRow) -> None:
 
 
 def event_message(plan: Plan, run_id: str, entry: ev.Recorded, state: RunState) -> pb.RunEvent:
-    """One line of the timeline. `state` is the run's after the record."""
+    """Return one line of the timeline. `state` is the run's after the record."""
     event = entry.event
     shown = pb.RunEvent(
         run_id=run_id,

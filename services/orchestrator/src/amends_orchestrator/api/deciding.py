@@ -1,4 +1,4 @@
-"""ResolveRun and CancelRun: what people decide about a run. Answered when the decision is durable."""
+"""ResolveRun and CancelRun: people's decisions about a run, answered when the decision is durable."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _MARGIN = timedelta(milliseconds=500)
 
 
 class Deciding:
-    """Takes decisions of people to runs, wherever they are."""
+    """Takes people's decisions to runs, in this process or in another."""
 
     def __init__(self, fleet: Fleet, views: Views, claimer: Claimer, max_result_bytes: int) -> None:
         self._most = max_result_bytes
@@ -42,7 +42,7 @@ class Deciding:
         self._claimer = claimer
 
     async def resolve(self, request: pb.ResolveRunRequest) -> pb.ResolveRunResponse:
-        """Decides about a parked run, or parks a stalled one."""
+        """Decide about a parked run, or park a stalled one. Raises DomainErrors."""
         run_id = parse_run_id(request.run_id)
         check_said("actor", request.actor)
         check_said("reason", request.reason)
@@ -69,7 +69,7 @@ class Deciding:
         return pb.ResolveRunResponse(run=await self._shown(run_id))
 
     async def cancel(self, request: pb.CancelRunRequest) -> pb.CancelRunResponse:
-        """Asks a run to undo what it did."""
+        """Ask a run to undo its effects. Raises DomainErrors."""
         run_id = parse_run_id(request.run_id)
         check_said("actor", request.actor)
         check_said("reason", request.reason)
@@ -77,16 +77,17 @@ class Deciding:
         return pb.CancelRunResponse(run=await self._shown(run_id), pending=pending)
 
     async def _ask(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> bool:
-        """Whether what was asked is not decided yet. Raises what it was refused for."""
+        """Return True if the request has no answer yet. Raises the DomainError that it was refused with."""
         reply = await self._asked(run_id, kind, actor, reason)
         if reply is not None and not reply.accepted:
             raise _refusal(reply.reason, reply.message, run_id)
         return reply is None
 
     async def _asked(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> Reply | None:
-        """Here when the run is here, or waits for anybody; else its owner is asked.
+        """Return the answer of the run's owner, asking this process first; None when there is none in time.
 
-        None when nobody has decided in time: what was asked is in the database then, and outlives every owner.
+        A run that nobody owns is claimed here. If another process owns it, the request goes to it through the database.
+        A request without an answer in time stays there and outlives every owner.
         """
         left = deadline.remaining(_MARGIN)
         within = PATIENCE if left is None else max(min(left, PATIENCE), timedelta())
@@ -113,7 +114,7 @@ class Deciding:
         return await requests.read_answer(self._views.pool, request)
 
     async def _result(self, run_id: UUID, request: pb.ResolveRunRequest) -> bytes | None:
-        """The response to assume, serialised as the step's method answers."""
+        """Return the response to assume, serialised as the step's method answers. Raises InvalidArgument."""
         if not request.HasField("result") and not request.result_json:
             return None
         if request.HasField("result") and request.result_json:

@@ -28,7 +28,7 @@ MOST_MANIFESTS = 200
 
 
 class DefinitionApi(DefinitionServiceServicer):
-    """Resources, for people, the CLI and the operator."""
+    """Serves Sagas, Participants and RetryPolicies to people, the CLI and the operator."""
 
     def __init__(self, pool: Any, registry: Registry, definitions: Definitions) -> None:
         self._pool = pool
@@ -36,7 +36,7 @@ class DefinitionApi(DefinitionServiceServicer):
         self._definitions = definitions
 
     async def CheckSaga(self, request: pb.CheckSagaRequest, context: Any) -> pb.CheckSagaResponse:
-        """Checks resources and changes nothing."""
+        """Check resources and change nothing."""
         check_request(request)
         if len(request.manifests) > MOST_MANIFESTS:
             raise InvalidArgument("TOO_MANY_MANIFESTS", f"Send at most {MOST_MANIFESTS} manifests at once.")
@@ -45,7 +45,7 @@ class DefinitionApi(DefinitionServiceServicer):
         return pb.CheckSagaResponse(findings=finding_messages(result.findings))
 
     async def ApplySaga(self, request: pb.ApplySagaRequest, context: Any) -> pb.ApplySagaResponse:
-        """Puts a Saga in force."""
+        """Put a Saga in force."""
         check_request(request)
         namespace = request.namespace or "default"
         applied, bundle = await self._definitions.apply_saga(_document(request.manifest), namespace)
@@ -57,7 +57,7 @@ class DefinitionApi(DefinitionServiceServicer):
         return response
 
     async def ListSagas(self, request: pb.ListSagasRequest, context: Any) -> pb.ListSagasResponse:
-        """Lists the Sagas in force."""
+        """List the Sagas in force."""
         check_request(request)
         await self._registry.reload()
         uses = await store.uses(self._pool)
@@ -69,13 +69,13 @@ class DefinitionApi(DefinitionServiceServicer):
         return response
 
     async def DeleteSaga(self, request: pb.DeleteSagaRequest, context: Any) -> pb.DeleteSagaResponse:
-        """Takes a Saga out of force."""
+        """Take a Saga out of force."""
         check_request(request)
         namespace = request.namespace or "default"
         return pb.DeleteSagaResponse(deleted=await self._definitions.delete("saga", namespace, request.name))
 
     async def ApplyParticipant(self, request: pb.ApplyParticipantRequest, context: Any) -> pb.ApplyParticipantResponse:
-        """Puts a Participant in force."""
+        """Put a Participant in force."""
         check_request(request)
         document = _document(request.manifest)
         namespace = request.namespace or "default"
@@ -87,7 +87,7 @@ class DefinitionApi(DefinitionServiceServicer):
         return response
 
     async def ListParticipants(self, request: pb.ListParticipantsRequest, context: Any) -> pb.ListParticipantsResponse:
-        """Lists the Participants in force."""
+        """List the Participants in force."""
         check_request(request)
         await self._registry.reload()
         shown = [
@@ -100,13 +100,13 @@ class DefinitionApi(DefinitionServiceServicer):
     async def DeleteParticipant(
         self, request: pb.DeleteParticipantRequest, context: Any
     ) -> pb.DeleteParticipantResponse:
-        """Takes a Participant out of force."""
+        """Take a Participant out of force."""
         check_request(request)
         deleted = await self._definitions.delete("participant", request.namespace or "default", request.name)
         return pb.DeleteParticipantResponse(deleted=deleted)
 
     async def ApplyRetryPolicy(self, request: pb.ApplyRetryPolicyRequest, context: Any) -> pb.ApplyRetryPolicyResponse:
-        """Puts a RetryPolicy in force."""
+        """Put a RetryPolicy in force."""
         check_request(request)
         applied = await self._definitions.apply_policy(_document(request.manifest), request.namespace or "default")
         return pb.ApplyRetryPolicyResponse(accepted=applied.accepted, findings=finding_messages(applied.findings))
@@ -114,7 +114,7 @@ class DefinitionApi(DefinitionServiceServicer):
     async def ListRetryPolicies(
         self, request: pb.ListRetryPoliciesRequest, context: Any
     ) -> pb.ListRetryPoliciesResponse:
-        """Lists the RetryPolicies in force."""
+        """List the RetryPolicies in force."""
         check_request(request)
         await self._registry.reload()
         policies = self._registry.policies
@@ -128,7 +128,7 @@ class DefinitionApi(DefinitionServiceServicer):
     async def DeleteRetryPolicy(
         self, request: pb.DeleteRetryPolicyRequest, context: Any
     ) -> pb.DeleteRetryPolicyResponse:
-        """Takes a RetryPolicy out of force."""
+        """Take a RetryPolicy out of force."""
         check_request(request)
         deleted = await self._definitions.delete("retry_policy", request.namespace or "default", request.name)
         return pb.DeleteRetryPolicyResponse(deleted=deleted)

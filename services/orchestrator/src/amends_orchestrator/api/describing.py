@@ -15,7 +15,7 @@ _SEVERITIES = {Severity.ERROR: pb.SEVERITY_ERROR, Severity.WARNING: pb.SEVERITY_
 
 
 def finding_messages(findings: Iterable[Finding]) -> list[pb.Finding]:
-    """Findings, in their order."""
+    """Return the findings as messages, in the same order."""
     return [
         pb.Finding(
             code=finding.code,
@@ -32,7 +32,7 @@ def finding_messages(findings: Iterable[Finding]) -> list[pb.Finding]:
 
 
 def saga_message(row: SagaRow, compiled: CompiledSaga | None, uses: Sequence[Use]) -> pb.SagaInfo:
-    """A Saga with where its runs are."""
+    """Return a Saga, with the number of open runs on each of its versions."""
     info = pb.SagaInfo(
         namespace=row.namespace,
         name=row.name,
@@ -52,7 +52,7 @@ def saga_message(row: SagaRow, compiled: CompiledSaga | None, uses: Sequence[Use
 
 
 def participant_message(known: KnownParticipant, sagas: Iterable[str]) -> pb.ParticipantInfo:
-    """A Participant with its methods."""
+    """Return a Participant as a message, with its methods."""
     row, resource = known.row, known.resource
     info = pb.ParticipantInfo(
         namespace=row.namespace,
@@ -77,7 +77,7 @@ def participant_message(known: KnownParticipant, sagas: Iterable[str]) -> pb.Par
 
 
 def policy_message(known: KnownPolicy, all_of_namespace: Sequence[KnownPolicy]) -> pb.RetryPolicyInfo:
-    """A RetryPolicy with those that it quarrels with."""
+    """Return a RetryPolicy, with the policies that contradict it."""
     row, resource = known.row, known.resource
     info = pb.RetryPolicyInfo(namespace=row.namespace, name=row.name, manifest=row.manifest)
     if resource is None:

@@ -1,6 +1,6 @@
-"""Inputs and responses in answers: as JSON, redacted, as far as they fit. What does not fit is left out and named.
+"""Puts inputs and responses into answers as redacted JSON. A payload that does not fit is left out, with its size.
 
-Called by whoever shows a run.
+Called by every method that shows a run.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROOM = 1024 * 1024
 
 
 class Form(Enum):
-    """How payloads are shown."""
+    """The form in which an answer shows payloads."""
 
     NONE = auto()
     STRUCT = auto()
@@ -39,7 +39,7 @@ _FORMS = {
 
 
 def form_of(asked: pb.Payloads.ValueType) -> Form:
-    """The form that a caller asks for. Raises InvalidArgument for one that does not exist."""
+    """Return the form that a caller asks for. Raises InvalidArgument if there is no such form."""
     form = _FORMS.get(asked)
     if form is None:
         raise InvalidArgument("PAYLOADS_UNKNOWN", "payloads names a form that does not exist.", field="payloads")
@@ -47,26 +47,26 @@ def form_of(asked: pb.Payloads.ValueType) -> Form:
 
 
 def as_text(shown: Mapping[str, Any]) -> str:
-    """JSON in one line, as a person reads it."""
+    """Return JSON in one line, spaced for people."""
     return json.dumps(shown, ensure_ascii=False, separators=(", ", ": "))
 
 
 class Payloads:
-    """The payloads of one answer: puts each into its message, or says how large it is."""
+    """The payloads of one answer: puts each into its message, or its size if it does not fit."""
 
     def __init__(self, form: Form = Form.NONE, room: int = ROOM) -> None:
         self.form = form
         self._left = room
 
     def show_input(self, run: run_pb2.Run, data: bytes, read: Callable[[], Mapping[str, Any]]) -> None:
-        """Shows a run's input; `read` makes JSON of `data`."""
+        """Put a run's input into its message; `read` makes JSON of `data`."""
         if self.form is Form.TEXT:
             run.input_json = self._text(data, read)
         elif self.form is Form.STRUCT:
             run.input.CopyFrom(self._struct(data, read))
 
     def show_response(self, step: run_pb2.StepStatus, data: bytes, read: Callable[[], Mapping[str, Any]]) -> None:
-        """Shows a step's response; `read` makes JSON of `data`."""
+        """Put a step's response into its message; `read` makes JSON of `data`."""
         if self.form is Form.TEXT:
             step.response_json = self._text(data, read)
         elif self.form is Form.STRUCT:

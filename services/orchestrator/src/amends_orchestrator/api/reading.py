@@ -1,4 +1,4 @@
-"""GetRun, ListRuns, WatchRun and ReadPayload: what became of runs, from the durable journal alone."""
+"""GetRun, ListRuns, WatchRun and ReadPayload: read runs from the durable journal alone."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PIECE = 64 * 1024
 
 
 async def get_run(views: Views, request: pb.GetRunRequest) -> pb.GetRunResponse:
-    """One run, by id or by its caller's key."""
+    """Return one run, by its id or by its caller's key. Raises NotFound, InvalidArgument."""
     check_timeline(request.timeline)
     form = form_of(request.payloads)
     if request.run_id:
@@ -43,7 +43,7 @@ async def get_run(views: Views, request: pb.GetRunRequest) -> pb.GetRunResponse:
 
 
 async def list_page(views: Views, request: pb.ListRunsRequest) -> pb.ListRunsResponse:
-    """A page of runs, newest first."""
+    """Return a page of runs, newest first. Raises InvalidArgument."""
     size = request.page_size or PAGE
     if not 1 <= size <= LONGEST_PAGE:
         raise InvalidArgument("PAGE_SIZE_INVALID", f"page_size is from 1 to {LONGEST_PAGE}.")
@@ -71,7 +71,7 @@ def _states(request: pb.ListRunsRequest) -> list[State]:
 
 
 def _within(prefix: str) -> tuple[UUID, UUID] | None:
-    """The first and the last id that begin with `prefix`; None for an empty one. Raises InvalidArgument."""
+    """Return the first and last id that begin with `prefix`; None for an empty one. Raises InvalidArgument."""
     if not prefix:
         return None
     shape = "00000000-0000-0000-0000-000000000000"
@@ -95,7 +95,7 @@ def _before(token: str) -> UUID | None:
 
 
 async def read_payload(views: Views, request: pb.ReadPayloadRequest) -> AsyncIterator[pb.ReadPayloadResponse]:
-    """One payload in pieces."""
+    """Yield one payload in pieces of PIECE characters. Raises NotFound."""
     definition, state = await views.state(await views.row(parse_run_id(request.run_id)))
     read: Callable[[], dict[str, Any]]
     if not request.step:
@@ -115,7 +115,7 @@ async def read_payload(views: Views, request: pb.ReadPayloadRequest) -> AsyncIte
 async def watch_run(
     views: Views, watching: Watching, request: pb.WatchRunRequest
 ) -> AsyncIterator[pb.WatchRunResponse]:
-    """The timeline from the beginning, then on until the run has ended."""
+    """Yield the timeline from the beginning, then each new record until the run has ended."""
     form = form_of(request.payloads)
     row = await views.row(parse_run_id(request.run_id))
     try:
@@ -137,7 +137,7 @@ async def watch_run(
 
 
 class _Timeline:
-    """A journal as it grows."""
+    """A journal that grows while it is read."""
 
     def __init__(self, views: Views, definition: CompiledSaga, row: RunRow, form: Form, after: int) -> None:
         self._views = views
@@ -151,16 +151,16 @@ class _Timeline:
 
     @property
     def over(self) -> bool:
-        """Whether nothing more can be told."""
+        """Return whether no more records can be shown."""
         return self._broken or self._ledger.state.ended
 
     @property
     def seq(self) -> int:
-        """The last record that was read."""
+        """Return the sequence number of the last record that was read."""
         return self._ledger.state.seq
 
     async def more(self) -> AsyncIterator[pb.WatchRunResponse]:
-        """The records that are new, without those that the watcher has."""
+        """Yield the new records, without those that the watcher has already."""
         plan = self._definition.plan
         while True:
             records = await read_journal(self._views.pool, self._row.id, self._ledger.state.seq, WATCH_ROWS)

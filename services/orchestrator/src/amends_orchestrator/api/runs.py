@@ -21,7 +21,7 @@ SERVICE = "amends.saga.v1.RunService"
 
 
 def registrar(max_input_bytes: int) -> Callable[[RunServiceServicer, Any], None]:
-    """Returns what adds the service to a server that takes a StartRun of so many bytes at most."""
+    """Return a function that adds the service to a server, with a limit in bytes on StartRun requests."""
 
     def register(api: RunServiceServicer, server: Any) -> None:
         add_RunServiceServicer_to_server(api, cast("grpc.aio.Server", _Bounded(server, max_input_bytes)))
@@ -30,18 +30,18 @@ def registrar(max_input_bytes: int) -> Callable[[RunServiceServicer, Any], None]
 
 
 class _Bounded:
-    """A server whose StartRun is refused for its size before anything is made of its bytes."""
+    """A server that refuses a StartRun request for its size before it parses the bytes."""
 
     def __init__(self, server: Any, most: int) -> None:
         self._server = server
         self._most = most
 
     def add_generic_rpc_handlers(self, handlers: Any) -> None:
-        """Passes on what is found by name as well."""
+        """Pass on the handlers that find methods by name."""
         self._server.add_generic_rpc_handlers(handlers)
 
     def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
-        """Passes the methods on, the one that anybody may send much to with its bound."""
+        """Pass on the handlers of the methods, StartRun's with its limit."""
         start = handlers["StartRun"]
         bounded = start._replace(request_deserializer=self._bounded(start.request_deserializer))
         self._server.add_registered_method_handlers(service, handlers | {"StartRun": bounded})
@@ -62,7 +62,7 @@ class _Bounded:
 
 
 class RunApi(RunServiceServicer):
-    """Runs, for callers."""
+    """Serves runs to callers."""
 
     def __init__(self, views: Views, starting: Starting, deciding: Deciding, watching: Watching) -> None:
         self._views = views
@@ -71,38 +71,38 @@ class RunApi(RunServiceServicer):
         self._watching = watching
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
-        """Starts a run, or finds it."""
+        """Start a run, or find the one that was started with the same key."""
         check_request(request)
         return await self._starting.start(request)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
-        """Reads one run."""
+        """Return one run as its journal says."""
         check_request(request)
         return await get_run(self._views, request)
 
     async def ListRuns(self, request: pb.ListRunsRequest, context: Any) -> pb.ListRunsResponse:
-        """Lists runs."""
+        """Return a page of runs."""
         check_request(request)
         return await list_page(self._views, request)
 
     async def WatchRun(self, request: pb.WatchRunRequest, context: Any) -> AsyncIterator[pb.WatchRunResponse]:
-        """Follows a run."""
+        """Stream the timeline of a run."""
         check_request(request)
         async for answer in watch_run(self._views, self._watching, request):
             yield answer
 
     async def ReadPayload(self, request: pb.ReadPayloadRequest, context: Any) -> AsyncIterator[pb.ReadPayloadResponse]:
-        """Reads one payload."""
+        """Stream one payload of a run."""
         check_request(request)
         async for piece in read_payload(self._views, request):
             yield piece
 
     async def ResolveRun(self, request: pb.ResolveRunRequest, context: Any) -> pb.ResolveRunResponse:
-        """Takes a person's decision."""
+        """Carry out a person's decision about a run."""
         check_request(request)
         return await self._deciding.resolve(request)
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Any) -> pb.CancelRunResponse:
-        """Asks for the end of a run."""
+        """Ask a run to undo its effects and end."""
         check_request(request)
         return await self._deciding.cancel(request)

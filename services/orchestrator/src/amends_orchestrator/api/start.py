@@ -1,11 +1,11 @@
-"""StartRun: the way in, and the hot one. A caller with a key gets one run, however often it asks.
+"""StartRun: starts runs. A caller that sends a key gets one run, however often it asks.
 
-The key comes before everything else. The statement that starts a run finds the one that has the key; when a start is
-refused before that, for the saga, the input or a busy journal, the key is looked up before the refusal is told. So a
-caller that asks again is never told that its run is not there, whatever became of the saga since.
+The key is looked at first. The statement that starts a run also finds the run that has the key. If a start is refused
+earlier (for the saga, the input or a busy journal), the key is looked up before the refusal is returned. So a caller
+that asks again always learns of its run, even if the saga has changed or was deleted since.
 
-Answered when the start is durable; with `wait` when the run has come to rest. The answer leaves input and responses
-out, which GetRun has: making JSON of them would cost more than running the saga.
+The answer comes when the start is durable; with `wait`, when the run has ended or is parked. It leaves out the input
+and the responses, which GetRun returns: making JSON of them would cost more than running the saga.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Starting:
         self._views = views
 
     async def start(self, request: pb.StartRunRequest) -> pb.StartRunResponse:
-        """Starts or finds a run. Raises DomainErrors as the contract names them."""
+        """Start a run, or find the one with the key. Raises the DomainErrors that the contract names."""
         _check_key(request.idempotency_key)
         check_timeline(request.timeline)
         patience = _patience(request)
@@ -118,12 +118,12 @@ class Starting:
     # ------------------------------------------------------------ a run that was there already
 
     async def _row(self, namespace: str, key: str) -> RunRow | None:
-        """The run that has a key, once no start with it is under way in this process. Raises what the database says."""
+        """Return the row of the run with a key, after every start with it in this process. Raises asyncpg errors."""
         await self._fleet.started(namespace, key)
         return await read_run_by_key(self._views.pool, namespace, key)
 
     async def _found(self, row: RunRow, request: pb.StartRunRequest, patience: timedelta) -> pb.StartRunResponse:
-        """The answer with a run that was started before. Raises AlreadyExists when another one was asked for."""
+        """Return the answer for a run that was started before. Raises AlreadyExists if another run was asked for."""
         if row.saga != request.saga or not await self._same_input(row, request):
             raise AlreadyExists(
                 "KEY_REUSED",
@@ -136,7 +136,7 @@ class Starting:
         return await self._answer(row.id, request, created=False)
 
     async def _same_input(self, row: RunRow, request: pb.StartRunRequest) -> bool:
-        """Whether the input means the same through the definition that the run is pinned to."""
+        """Return whether the input means the same to the definition that the run is pinned to."""
         try:
             definition = await self._views.registry.pinned(row.digest)
         except DefinitionError as error:
@@ -151,7 +151,7 @@ class Starting:
         return payload_of(row.saga, data) == row.payload
 
     async def _answer(self, run_id: UUID, request: pb.StartRunRequest, *, created: bool) -> pb.StartRunResponse:
-        """The answer from what is durable."""
+        """Return the answer, read from the durable row and journal."""
         run, timeline = await self._views.with_timeline(await self._views.row(run_id), request.timeline)
         return pb.StartRunResponse(run=run, created=created, timeline=timeline)
 
@@ -175,7 +175,7 @@ def _parse(definition: CompiledSaga, request: pb.StartRunRequest) -> bytes:
 
 
 def _patience(request: pb.StartRunRequest) -> timedelta:
-    """How long the caller waits: as it says, never beyond its deadline. Raises InvalidArgument."""
+    """Return how long the caller waits: as it asked, within its deadline. Raises InvalidArgument."""
     wanted = LONGEST_WAIT
     if request.HasField("wait_timeout"):
         wanted = duration_of("wait_timeout", request.wait_timeout)
@@ -184,7 +184,7 @@ def _patience(request: pb.StartRunRequest) -> timedelta:
 
 
 def _durable(live: LiveRun) -> bool:
-    """Whether what this process knows of a run is what the journal says: not when it was let go, or lost."""
+    """Return whether this process's state of the run is in the journal; it is not after a release or a loss."""
     state = live.state
     if live.gone:
         return (state.ended or state.parked is not None) and state.durable >= state.seq
@@ -205,7 +205,7 @@ async def _wait(views: Views, run_id: UUID, live: LiveRun | None, within: timede
 def _live_message(
     definition: CompiledSaga, live: LiveRun, namespace: str, key: str, digest: bytes, fleet: Fleet
 ) -> Any:
-    """The run as this process knows it; what it shows is durable, or will be before anything depends on it."""
+    """Return the run from memory; all that it shows is durable, or will be before anything depends on it."""
     state = live.state
     now = fleet.now()
     shown = state_of(state)

@@ -1,6 +1,6 @@
-"""Reads runs for people: from the database, replayed with the same engine that drives them.
+"""Reads runs for people: from the database, replayed by the engine that also drives them.
 
-Called by GetRun, ListRuns, WatchRun and everything that answers with a run that this process does not hold.
+Called by GetRun, ListRuns, WatchRun, and by every method that answers with a run that this process does not hold.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ THREADS = 2
 
 
 def parse_run_id(text: str) -> UUID:
-    """A run id as callers write it. Raises NotFound: ids are ours, so anything else names no run."""
+    """Return the id that a caller's text means. Raises NotFound: we made every id, so other texts name no run."""
     try:
         return UUID(text)
     except ValueError:
@@ -45,13 +45,13 @@ def parse_run_id(text: str) -> UUID:
 
 
 def check_timeline(length: int) -> None:
-    """Raises InvalidArgument when a caller asks for more records than one answer holds."""
+    """Refuse to show more records than one answer holds. Raises InvalidArgument."""
     if not 0 <= length <= LONGEST_TIMELINE:
         raise InvalidArgument("TIMELINE_INVALID", f"timeline is from 0 to {LONGEST_TIMELINE}.")
 
 
 def told(definition: CompiledSaga, run_id: UUID, records: Sequence[StoredRecord]) -> Iterator[tuple[Recorded, Ledger]]:
-    """Each record with the journal up to it. Raises UnreadableJournalError."""
+    """Yield each record with the ledger up to it. Raises UnreadableJournalError."""
     ledger = Ledger(initial(definition.plan, str(run_id)))
     for record in records:
         entry = decode(definition.plan, record.seq, record.fence, record.record)
@@ -60,7 +60,7 @@ def told(definition: CompiledSaga, run_id: UUID, records: Sequence[StoredRecord]
 
 
 def folded(definition: CompiledSaga, row: RunRow, records: Sequence[StoredRecord]) -> RunState:
-    """The state that the durable journal says. Raises UnreadableJournalError."""
+    """Return the state that the durable journal says. Raises UnreadableJournalError."""
     return _state(row, deque(told(definition, row.id, records), maxlen=1))
 
 
@@ -86,18 +86,18 @@ class Views:
         self._room = min(ROOM, max_message_bytes // 2)
 
     def now(self) -> datetime:
-        """The database's time."""
+        """Return the database's time."""
         return self._fleet.now()
 
     async def row(self, run_id: UUID) -> RunRow:
-        """One run's row. Raises NotFound."""
+        """Return one run's row. Raises NotFound."""
         row = await read_run(self.pool, run_id)
         if row is None:
             raise NotFound("RUN_UNKNOWN", "There is no such run.", run_id=str(run_id))
         return row
 
     async def row_by_key(self, namespace: str, key: str) -> RunRow:
-        """The run that was started with a key. Raises NotFound, InvalidArgument."""
+        """Return the row of the run that was started with a key. Raises NotFound, InvalidArgument."""
         if not key:
             raise InvalidArgument("RUN_UNNAMED", "Give run_id, or namespace and idempotency_key.")
         row = await read_run_by_key(self.pool, namespace or "default", key)
@@ -106,18 +106,18 @@ class Views:
         return row
 
     async def run(self, row: RunRow, form: Form = Form.NONE) -> pb.Run:
-        """One run as it stands durably, with what is asked of it."""
+        """Return one durable run, with the requests that its owner has not answered."""
         return (await self.with_timeline(row, 0, form))[0]
 
     async def with_timeline(self, row: RunRow, length: int, form: Form = Form.NONE) -> tuple[pb.Run, list[pb.RunEvent]]:
-        """One run and the last `length` records of its journal, both as they stand durably."""
+        """Return one durable run and the last `length` records of its journal."""
         run, timeline = await self._shown(row, await read_journal(self.pool, row.id), length, form)
         if not row.state.ended:
             add_wishes(run, await requests.open_of(self.pool, row.id))
         return run, timeline
 
     async def state(self, row: RunRow) -> tuple[CompiledSaga, RunState]:
-        """What the durable journal says. Raises FailedPrecondition when it cannot be read here."""
+        """Return the definition and the durable state. Raises FailedPrecondition when they cannot be read here."""
         if row.rules > RULES_VERSION:
             raise FailedPrecondition("RUN_UNREADABLE", "A newer orchestrator wrote this run's journal; ask that one.")
         try:
@@ -129,7 +129,7 @@ class Views:
     async def events(
         self, run_id: UUID, digest: bytes, records: Sequence[StoredRecord], length: int
     ) -> list[pb.RunEvent]:
-        """The last `length` of a run's records for people; none when they cannot be read here."""
+        """Return the last `length` records of a run for people; none when they cannot be read here."""
         if not length:
             return []
         try:
@@ -140,7 +140,7 @@ class Views:
         return _events(definition, run_id, last)
 
     async def runs(self, rows: Sequence[RunRow]) -> list[pb.Run]:
-        """Runs of a page, without payloads; long pages give way to other work in between."""
+        """Return the runs of a page without payloads; a long page lets other work run in between."""
         shown: list[pb.Run] = []
         for at in range(0, len(rows), CHUNK):
             chunk = rows[at : at + CHUNK]
@@ -150,7 +150,7 @@ class Views:
         return shown
 
     async def message(self, row: RunRow, records: Sequence[StoredRecord], form: Form = Form.NONE) -> pb.Run:
-        """A run from its row and its journal; what the row says alone when the rest cannot be read here."""
+        """Return a run from its row and journal; from the row alone if the journal cannot be read here."""
         return (await self._shown(row, records, 0, form))[0]
 
     async def _shown(

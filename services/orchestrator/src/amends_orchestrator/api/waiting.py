@@ -1,6 +1,6 @@
-"""Waits until a run has ended or is parked: in memory when this process drives it, else by looking at its row.
+"""Waits until a run has ended or is parked: in memory if this process drives it, else by reading its row.
 
-Called by StartRun and by whoever acts on a run and answers with what became of it.
+Called by StartRun, and by the methods that change a run and answer with it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _LONGEST = 0.5
 
 
 async def live_settled(run: LiveRun, within: timedelta) -> bool:
-    """Whether a run of this process came to rest in time. It may also have left for another reason: look at it."""
+    """Return whether a run has left this process in time: it ended, was parked, or was let go (read its row)."""
     if run.gone:
         return True
     done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -40,7 +40,7 @@ async def live_settled(run: LiveRun, within: timedelta) -> bool:
 
 
 async def row_settled(pool: Any, run_id: UUID, within: timedelta) -> bool:
-    """Whether a run of another process has ended or is parked, as soon as its row says so."""
+    """Return whether a run of another process has ended or is parked, as soon as its row says so."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within.total_seconds()
     pause = _FIRST

@@ -1,7 +1,7 @@
-"""Tells those who watch runs when there is more to read: one look at the database for all of them together.
+"""Wakes the watchers of runs when there is more to read: one statement asks for all runs together.
 
-A watcher that waits costs an entry in a table. Runs are asked about in one statement, those that stand still less and
-less often. Called by WatchRun; `run` is a background task of the process.
+A waiting watcher costs an entry in a table. A run that has not changed is asked about less and less often. Called by
+WatchRun; `run` is a background task of the process.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Watching:
     """The runs that are watched through this process."""
 
     def __init__(self, pool: Any, most: int) -> None:
-        """`most` is how many watchers there may be at a time."""
+        """Set up without watchers. `most` is how many there may be at a time."""
         self._pool = pool
         self._most = most
         self._count = 0
@@ -48,7 +48,7 @@ class Watching:
 
     @contextmanager
     def watching(self, run_id: UUID) -> Iterator[Watched]:
-        """Counts a watcher for as long as it watches. Raises ResourceExhausted when there are too many."""
+        """Count a watcher for as long as it watches. Raises ResourceExhausted when there are too many."""
         if self._count >= self._most:
             raise ResourceExhausted("TOO_MANY_WATCHERS", f"This replica has {self._most} watchers; watch another.")
         watched = self._runs.setdefault(run_id, Watched())
@@ -63,13 +63,13 @@ class Watching:
                 del self._runs[run_id]
 
     async def more(self, watched: Watched, seen: int) -> None:
-        """Returns when a run has a record after `seen`."""
+        """Return when a run has a record after `seq` number `seen`."""
         self._wake.set()
         while watched.seq <= seen:
             await watched.moved.wait()
 
     async def run(self) -> None:
-        """Looks for ever. Raises what the database says; it is started again."""
+        """Look for news for ever. Raises the database's errors; the caller starts it again."""
         while True:
             if not self._runs:
                 self._wake.clear()
@@ -78,7 +78,7 @@ class Watching:
             await asyncio.sleep(FIRST_LOOK.total_seconds())
 
     async def look(self) -> None:
-        """Asks once about the runs that are due, and wakes those who wait for what has moved."""
+        """Ask once about the runs that are due, and wake the watchers of those that have new records."""
         now = asyncio.get_running_loop().time()
         due = {run_id: watched for run_id, watched in self._runs.items() if watched.due <= now}
         if not due:

@@ -1,7 +1,7 @@
-"""One channel for each target, with nothing between us and the wire that would call twice, or elsewhere.
+"""One gRPC channel for each target, without anything that would repeat a call or send it elsewhere.
 
-No proxy from the environment (it would see every request), no retries by gRPC (they are invisible, and ours are
-journaled), no service config. Called by the router and by the reflection client.
+No proxy from the environment (it would see every request), no retries by gRPC (they are invisible; ours are in the
+journal), no service config. Called by the router and by the reflection client.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class Channels:
         ]
 
     def to(self, target: str) -> grpc.aio.Channel:
-        """The channel to a target. Raises ConfinementError for one that is not allowed."""
+        """Return the channel to a target. Raises ConfinementError for a target that is not allowed."""
         dialled = self._rules.check(target)
         channel = self._channels.get(dialled)
         if channel is None:
@@ -57,11 +57,11 @@ class Channels:
         return channel
 
     def invoke(self, target: str, path: str) -> Invoke:
-        """The multi-callable of a unary method over bytes. Raises ConfinementError."""
+        """Return the multi-callable of a unary method over bytes. Raises ConfinementError."""
         return self.to(target).unary_unary(path)
 
     async def keep_only(self, targets: Iterable[str]) -> None:
-        """Closes channels to targets that no Participant names any more; calls under way get a second."""
+        """Close channels to targets that no Participant names any more; calls under way get one second."""
         kept: set[str] = set()
         for target in targets:
             with suppress(ConfinementError):
@@ -70,14 +70,14 @@ class Channels:
         await asyncio.gather(*(channel.close(1) for channel in gone))
 
     async def close(self) -> None:
-        """Closes all channels at once."""
+        """Close all channels at once."""
         await self.keep_only(())
 
 
 async def attempt(invoke: Invoke, request: bytes, metadata: tuple[tuple[str, str], ...], timeout: float) -> Answer:
-    """Makes one call and says how it ended; raises nothing but CancelledError.
+    """Make one call and return how it ended. Raises only CancelledError.
 
-    `timeout` is in seconds, because that is what the wire takes.
+    `timeout` is in seconds, as gRPC takes it.
     """
     # Given pairs, grpc would first ask `typing` whether a tuple is a sequence, which costs more than making this.
     call = invoke(request, timeout=timeout, metadata=grpc.aio.Metadata(*metadata))
@@ -109,7 +109,7 @@ def _ours(trailing: Any) -> dict[str, str]:
 
 
 def _error_info(details: Any) -> tuple[str, str]:
-    """Reason and domain of the first ErrorInfo in a google.rpc.Status; both empty when it is none."""
+    """Return reason and domain of the first ErrorInfo in a google.rpc.Status; both are empty if it has none."""
     try:
         status = status_pb2.Status.FromString(details)
         for detail in status.details:

@@ -1,7 +1,7 @@
-"""What a call passes before it is made: circuit breaker, bulkhead and retry budget of a participant.
+"""Protects participants before each call: circuit breaker, bulkhead and retry budget.
 
-One guard for all methods of a participant that are under the same retry policy. Being refused here is no attempt:
-nothing was sent. Called by the runner, before the intent of a pivot is written and before every other call.
+All methods of a participant that are under the same retry policy share one guard. A call that is refused here is no
+attempt: nothing was sent. The runner asks before it writes the intent of a pivot, and before every other call.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _GAUGE = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OP
 
 
 class Held(Exception):
-    """The call may not be made now; come back after `retry_in`. The text is for people."""
+    """The call may not be made now; try again after `retry_in`. The text is for people."""
 
     def __init__(self, retry_in: timedelta, message: str) -> None:
         super().__init__(message)
@@ -43,7 +43,7 @@ class Held(Exception):
 
 
 class Pass:
-    """The leave to make one call: a place in the bulkhead and a permit of the breaker. Conclude it exactly once."""
+    """Permission to make one call: a place in the bulkhead and a permit of the breaker. Conclude it exactly once."""
 
     __slots__ = ("_guard", "_permit", "_place")
 
@@ -53,7 +53,7 @@ class Pass:
         self._permit = permit
 
     def conclude(self, *, failed: bool) -> None:
-        """The call was answered, or failed to be."""
+        """Report how the call ended to the breaker, and free its place."""
         self._place.release()
         if failed:
             self._permit.failure()
@@ -62,7 +62,7 @@ class Pass:
         self._guard.in_flight.dec()
 
     def give_back(self) -> None:
-        """The call was not made, or says nothing about the service."""
+        """Free the place without a report: the call was not made, or says nothing about the service."""
         self._place.release()
         self._permit.release()
         self._guard.in_flight.dec()
@@ -83,7 +83,7 @@ class Guard:
         self._pacer = Pacer(RETURN_EVERY, CLOCK, random.SystemRandom())
 
     def apply(self, policy: RetryPolicy) -> None:
-        """Puts another policy in force; what is under way stays counted."""
+        """Replace the policy; calls under way stay counted."""
         if policy != self.policy:
             self.policy = policy
             self._breaker.apply(policy.circuit_breaker)
@@ -91,14 +91,14 @@ class Guard:
             self._budget.policy = policy.budget
 
     def try_pass(self, *, retry: bool) -> Pass | None:
-        """A pass if there is one at once, None when the bulkhead is busy. Raises Held."""
+        """Return a pass, or None when the bulkhead is full. Raises Held."""
         place = self._bulkhead.try_acquire()
         if place is None:
             return None
         return self._through(place, retry=retry)
 
     async def wait_pass(self, *, retry: bool) -> Pass:
-        """A pass, after waiting in the bulkhead's queue for at most one timeout of the policy. Raises Held."""
+        """Return a pass, after at most one timeout of the policy in the bulkhead's queue. Raises Held."""
         try:
             place = await self._bulkhead.acquire(self.policy.timeout)
         except BulkheadFull as full:
@@ -133,7 +133,7 @@ class Guards:
         self._guards: dict[tuple[str, str], Guard] = {}
 
     def of(self, participant: str, service: str, policy_name: str, policy: RetryPolicy) -> Guard:
-        """The guard of a participant under the policy of that name (empty: the default one)."""
+        """Return the guard of a participant under the policy of that name (empty: the default policy)."""
         guard = self._guards.get((participant, policy_name))
         if guard is None:
             guard = self._guards[participant, policy_name] = self._made(service, policy)

@@ -1,4 +1,4 @@
-"""What every call says of itself, beside its request. The names are a contract with every participant.
+"""The metadata of every call to a participant. Its names are a contract with every participant.
 
 Called by the runner for each attempt. `amends-fence` is for diagnosis only: no safety rests on it.
 """
@@ -28,7 +28,7 @@ _EXTRA: dict[tuple[Call, bool], Metadata] = {
 
 
 def call_metadata(run_id: str, step: str, call: Call, key: str, fence: int, *, action_ok: bool) -> Metadata:
-    """The metadata of one attempt. `action_ok` is whether the run knows that the step's action had its effect."""
+    """Return the metadata of one attempt. `action_ok` tells whether the run knows that the action took effect."""
     common = (
         ("amends-run-id", run_id),
         ("amends-step", step),

@@ -1,7 +1,7 @@
-"""Classifies a participant's answer: ok, rejected or unknown, see the table in docs/explanation/guarantees.md.
+"""Classifies a participant's answer as ok, rejected or unknown, see the table in docs/explanation/guarantees.md.
 
-Pure. A reason of the barrier outranks the status code; the retry policy has no say here. Called by the runner for
-every attempt.
+Pure. A reason that the barrier gives outranks the status code; the retry policy has no influence here. Called by the
+runner for every attempt.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _FAILURES = frozenset(
 
 
 class Verdict(NamedTuple):
-    """What an answer means for its operation."""
+    """The meaning of an answer for its operation."""
 
     outcome: Outcome
     reason: str = ""
@@ -68,17 +68,17 @@ class Verdict(NamedTuple):
 
 
 def code_name(code: int) -> str:
-    """The name of a gRPC status; UNKNOWN for a number that is none."""
+    """Return the name of a gRPC status; UNKNOWN for a number that is no status."""
     return CODES.get(code, "UNKNOWN")
 
 
 def is_failure(answer: Answer) -> bool:
-    """Whether an answer counts against the service for its circuit breaker: it did not or could not answer."""
+    """Return whether the breaker counts the answer as a failure: the service did not or could not answer."""
     return answer.sent and not answer.too_large and code_name(answer.code) in _FAILURES
 
 
 def classify(method: CallPlan, call: Call, answer: Answer) -> Verdict:
-    """What `answer` to `call` means. `method` is the action or compensation that was called or voided."""
+    """Return what `answer` to `call` means. `method` is the action or compensation that was called or voided."""
     name = code_name(answer.code)
     ours = answer.reason if answer.domain == DOMAIN else ""
     theirs = "" if answer.domain == DOMAIN or answer.reason in _RESERVED else answer.reason
@@ -108,7 +108,7 @@ _RESERVED = frozenset({*PARKING_REASONS, STEP_FENCED})
 
 
 def _lacks_barrier(name: str, answer: Answer) -> bool:
-    """Whether a definite answer of a guarded method came from a server without the barrier."""
+    """Return whether a definite answer of a guarded method came from a server without the barrier."""
     if answer.trailers.get(BARRIER_TRAILER) == "1":
         return False
     return name == "OK" or name in _REJECTED - _BEFORE_THE_BARRIER

@@ -1,4 +1,4 @@
-"""The values of the call path that others name: routes, answers, and why there is no route.
+"""The values of the call path that other packages name: routes, answers, and the error when there is no route.
 
 Made by `router`, read by the runner.
 """
@@ -14,16 +14,16 @@ from amends_resilience import RetryPolicy
 
 
 class ConfinementError(Exception):
-    """A target or service that this orchestrator does not call. The text is a sentence for people."""
+    """This orchestrator may not call this target or service. The text is a sentence for people."""
 
 
 class RouteError(Exception):
-    """There is no way to call a method now: no Participant, no grant, not on the allow-list. For people."""
+    """No route to a method: no Participant, no grant, or not on the allow-list. The text is a sentence for people."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one attempt ended, as the wire said it. `code` is the gRPC status' number, 0 for OK."""
+    """How one attempt ended on the wire. `code` is the number of the gRPC status, 0 for OK."""
 
     code: int
     response: bytes = b""
@@ -47,7 +47,7 @@ Invoke = Callable[..., Any]
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """How to call one method now."""
+    """The target, method and policy with which one method is called now."""
 
     service: str
     method: str

@@ -1,7 +1,7 @@
 """Reads a participant's descriptors from its server reflection, v1 first, then v1alpha.
 
-The messages of both versions are the same bytes on the wire, so the v1alpha classes serve for both. Files stay the
-bytes that the server sent: only their names and imports are read here, and what they hold is counted and parsed where
+The messages of both versions are the same bytes on the wire, so the v1alpha classes serve for both. The files stay the
+bytes that the server sent: only their names and imports are read here. Counting and parsing their content happens where
 it may take time. Called when a Participant is applied, and every minute after that.
 """
 
@@ -36,7 +36,7 @@ _WITHOUT = frozenset({grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.INTERNAL})
 
 
 async def reflect(channel: grpc.aio.Channel, service: str, timeout: timedelta = TIMEOUT) -> bytes:
-    """The FileDescriptorSet, serialised, of all that a service needs, dependencies first. Raises ReflectionError."""
+    """Return the serialised FileDescriptorSet that a service needs, imports first. Raises ReflectionError."""
     refused = ""
     for version in VERSIONS:
         try:
@@ -56,21 +56,21 @@ async def reflect(channel: grpc.aio.Channel, service: str, timeout: timedelta = 
 
 @dataclass(frozen=True, slots=True)
 class _File:
-    """A serialised FileDescriptorProto, and the names of what it imports."""
+    """A serialised FileDescriptorProto, with its name and the names of the files that it imports."""
 
     data: bytes
     imports: list[str]
 
 
 class _Conversation:
-    """Asks for files, one after the other, until no dependency is missing.
+    """Asks for files one after the other until no import is missing.
 
-    On one stream, and on a new one where the server ends each after an answer. Well-known files are never asked for,
-    because our own runtime has them. A file that the server does not know is left out: where only options need it
-    nothing is lost, and where a type is missing the checker says which.
+    All questions go over one stream; if the server ends the stream after an answer, the next question opens a new one.
+    Well-known files are never asked for, because our own runtime has them. A file that the server does not know is left
+    out: if only options need it nothing is lost, and if a type is missing the checker names it.
 
-    Reads and writes by hand: with an iterator of requests a server without the service can end the call between two
-    writes, and grpc.aio then tells of an internal error instead of UNIMPLEMENTED.
+    It reads and writes the stream by hand. With an iterator of requests, a server without the service can end the call
+    between two writes, and grpc.aio would then report an internal error instead of UNIMPLEMENTED.
     """
 
     def __init__(self, channel: grpc.aio.Channel, version: str) -> None:
@@ -103,7 +103,7 @@ class _Conversation:
                 self._call.cancel()
 
     async def _ask(self, question: ServerReflectionRequest) -> ServerReflectionResponse:
-        """One question and its answer. Raises AioRpcError as the server ended the call, or ReflectionError."""
+        """Ask one question and return the answer. Raises the server's AioRpcError, or ReflectionError."""
         again = self._call is not None
         if self._call is None:
             self._call = self._stream()
@@ -123,7 +123,7 @@ class _Conversation:
         return await self._ask(question)
 
     def _keep(self, answer: ServerReflectionResponse) -> None:
-        """Take the files of an answer."""
+        """Keep the files of an answer. Raises ReflectionError."""
         for data in answer.file_descriptor_response.file_descriptor_proto:
             try:
                 self._size += len(data)
@@ -144,7 +144,7 @@ class _Conversation:
 
 
 def _dependencies_first(files: dict[str, _File]) -> list[str]:
-    """The files' names, each after what it imports; of files that import each other one is first."""
+    """Return the names of the files, imports before importers; files that import each other come in any order."""
     ordered: dict[str, None] = {}
     opened: set[str] = set()
     for root in sorted(files):

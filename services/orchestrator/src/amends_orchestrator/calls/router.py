@@ -1,7 +1,7 @@
-"""Finds the way to a method: which Participant, whether it may be called, under which policy.
+"""Finds the route to a method: its Participant, the permission to call it, and its policy.
 
-Targets, grants and policies are live: a run that began before a change follows it with its next attempt. Routes are
-worked out once for each method and namespace and forgotten when a resource changes. Called by the runner.
+Targets, grants and policies are live: a run that began before a change follows it with its next attempt. A route is
+worked out once for each method and namespace, and forgotten when a resource changes. Called by the runner.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from amends_orchestrator.observe import CALL_SECONDS, CALLS, RETRIES
 
 
 class Way:
-    """A route with what guards and what counts it."""
+    """A route with the guard that protects it and the counters that count it."""
 
     __slots__ = ("_counted", "guard", "retries", "route", "seconds")
 
@@ -33,7 +33,7 @@ class Way:
         self._counted: dict[int, Counter] = {}
 
     def count(self, code: int) -> None:
-        """Counts an attempt that ended with this status."""
+        """Count an attempt that ended with this status."""
         counter = self._counted.get(code)
         if counter is None:
             route = self.route
@@ -43,7 +43,7 @@ class Way:
 
 
 class Router:
-    """Routes under the resources given last."""
+    """Finds routes among the resources that were put in force last."""
 
     def __init__(self, channels: Channels, guards: Guards) -> None:
         self._channels = channels
@@ -59,7 +59,7 @@ class Router:
         policies: Iterable[tuple[str, NamedPolicy]],
         pins: Mapping[tuple[str, str], Pin] | None = None,
     ) -> None:
-        """Puts resources in force; policies come with their namespace, pinned routes by namespace and service."""
+        """Replace the resources in force; policies come by namespace, pinned routes by namespace and service."""
         self._pins = pins or {}
         self._participants = {}
         for participant in participants:
@@ -70,14 +70,14 @@ class Router:
         self._ways = {}
 
     def way(self, namespace: str, service: str, method: str) -> Way:
-        """How sagas of `namespace` call a method now. Raises RouteError with a sentence for people."""
+        """Return the route by which sagas of `namespace` call a method now. Raises RouteError."""
         way = self._ways.get((namespace, service, method))
         if way is None:
             way = self._ways[namespace, service, method] = self._find(namespace, service, method)
         return way
 
     def participant(self, namespace: str, service: str) -> Participant:
-        """The one Participant that serves a service for a namespace. Raises RouteError."""
+        """Return the Participant that serves a service for a namespace. Raises RouteError."""
         serving = self._participants.get(service, ())
         found = resolve(service, namespace, serving, self._pins.get((namespace, service)))
         if not isinstance(found, Participant):

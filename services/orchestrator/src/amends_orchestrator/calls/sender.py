@@ -1,6 +1,6 @@
-"""Makes attempts: counts them, times them, and lets each sampled one be a span of its run's trace.
+"""Makes attempts: counts and times each one, and records a span for each run whose trace is sampled.
 
-Called by the fleet for every call under way.
+The fleet sends every call through here.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ DEADLINE_EXCEEDED = 4
 
 
 class Sender:
-    """Makes attempts, one span each for runs whose trace is sampled."""
+    """Makes attempts, with one span each for runs whose trace is sampled."""
 
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
 
     def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
-        """One attempt, for as long as its policy's timeout. Raises nothing but CancelledError."""
+        """Make one attempt within its policy's timeout. Raises only CancelledError."""
         if not traceparent:
             return measured(way, request, metadata)
         if not traceparent.endswith(_SAMPLED):
@@ -52,7 +52,7 @@ class Sender:
 
 
 async def measured(way: Way, request: bytes, metadata: Metadata) -> Answer:
-    """One attempt, counted and timed."""
+    """Make one attempt; count and time it. Raises only CancelledError."""
     route = way.route
     began = time.perf_counter()
     allowed = route.policy.timeout

@@ -1,8 +1,8 @@
-"""Which addresses this orchestrator calls at all, whatever a Participant says.
+"""Limits the addresses that this orchestrator calls, whatever a Participant says.
 
-A saga names methods, never addresses; an administrator's Participant names the address; and this, set by who runs
-the orchestrator (AMENDS_TARGETS), bounds what an administrator can reach with it. Enforced when a Participant is
-applied and again at every call, because settings differ between replicas and releases.
+A saga names methods, never addresses. An administrator's Participant names the address. AMENDS_TARGETS, set by the
+operator of the orchestrator, limits which addresses an administrator can name. The limit is checked when a Participant
+is applied and again at every call, because settings differ between replicas and releases.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Scope(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class TargetRules:
-    """What AMENDS_TARGETS and AMENDS_TARGET_SUFFIXES say. Raises ValueError for a suffix that is no DNS name."""
+    """The rules of AMENDS_TARGETS and AMENDS_TARGET_SUFFIXES. Raises ValueError for a suffix that is no DNS name."""
 
     scope: Scope = Scope.CLUSTER
     suffixes: tuple[str, ...] = ()
@@ -47,7 +47,7 @@ class TargetRules:
                 raise ValueError(f"{suffix!r} is no DNS suffix of at least two labels")
 
     def check(self, target: str) -> str:
-        """The target in the form in which it is dialled. Raises ConfinementError with a sentence for people."""
+        """Return the target in the form in which it is dialled. Raises ConfinementError with a sentence for people."""
         loopback = _LOOPBACK.fullmatch(target)
         if loopback is not None:
             return self._local(loopback["host"], loopback["port"])
@@ -75,7 +75,7 @@ class TargetRules:
 
 
 def shown(text: str) -> str:
-    """Hostile text as it may be shown: short and printable ASCII."""
+    """Return hostile text in a form that is safe to show: short and printable ASCII."""
     return text[:100].encode("unicode_escape").decode().replace("`", "'")
 
 

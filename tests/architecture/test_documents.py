@@ -88,3 +88,24 @@ def test_every_reason_of_a_condition_or_event_is_explained(root):
     explained = set(re.findall(r"`([A-Z][A-Za-z]+)`", page)) - {"RetryPolicies"}
     assert given - explained == set()
     assert explained - given == {"SagaUnknown", "SagaNotReady"}  # the orchestrator's own reasons, written so
+
+
+def test_every_file_that_the_page_of_the_architecture_names_is_there(root):
+    page = root / "docs/explanation/architecture.md"
+    links = re.findall(r"\]\(([^)#\s]+)", page.read_text())
+    assert len(links) > 80
+    assert [link for link in links if not link.startswith("http") and not (page.parent / link).exists()] == []
+
+
+def test_every_way_that_an_answer_is_written_is_a_class_where_the_page_says(root):
+    text = (root / "docs/explanation/architecture.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*) \| `([^`|]+\.(?:py|proto))` \|", text, re.MULTILINE)
+    short = {"orchestrator/": "services/orchestrator/src/amends_orchestrator/", "saga/": "libs/saga/src/amends_saga/"}
+    assert rows
+    for names, path in rows:
+        for prefix, full in short.items():
+            path = path.replace(prefix, full, 1) if path.startswith(prefix) else path
+        source = (root / path).read_text()
+        assert [
+            name for name in re.findall(r"`(\w+)`", names) if not re.search(rf"(class|message) {name}\b", source)
+        ] == []

@@ -6,6 +6,7 @@ from pictures import runs, structure
 
 FOLDER = Path(__file__).resolve().parent.parent.parent / "docs" / "explanation" / "pictures"
 PICTURES = {
+    "overview": structure.overview,
     "layers": structure.layers,
     "calls": structure.calls,
     "life-of-a-run": runs.life,

@@ -17,6 +17,41 @@ GAP = 14
 FLOOR = 62
 
 
+def overview() -> Drawing:
+    """Draw who speaks to whom when a saga runs: the README's picture, laid out by hand."""
+    drawing = Drawing(1000, 330, "Who speaks to whom when a saga runs")
+    caller = Box(20, 50, 190, 56, ("your service", "or grpcurl, a gateway"))
+    resources = Box(20, 160, 190, 56, ("kubectl, Argo CD", "a saga is a resource"))
+    person = Box(20, 258, 190, 56, ("a person", "amends resolve"), "wait")
+    operator = Box(290, 160, 130, 56, ("operator",), "ours")
+    orchestrator = Box(470, 50, 190, 56, ("orchestrator", "any number of replicas"), "ours")
+    journal = Box(470, 160, 190, 56, ("Postgres", "the journal"))
+    steps = (
+        Box(770, 20, 210, 62, ("inventory", "Reserve, undone by Release")),
+        Box(770, 118, 210, 62, ("payments", "Charge, undone by Refund")),
+        Box(770, 216, 210, 62, ("shipping", "Book: no way back")),
+    )
+    _joined(drawing, caller, orchestrator, "StartRun")
+    _joined(drawing, resources, operator)
+    drawing.line([(420, 175), (445, 175), (445, 92), (470, 92)])
+    drawing.line([orchestrator.edge_towards(journal.middle), journal.edge_towards(orchestrator.middle)], both=True)
+    for box in steps:
+        drawing.line([(660, 78), (box.x, box.middle[1])])
+    drawing.line([(210, 286), (700, 286), (700, 100), (660, 100)])
+    drawing.text(455, 279, "decides what a machine cannot know", anchor="middle", faint=True)
+    drawing.text(980, 302, "gRPC services, each with its own database", anchor="end", faint=True)
+    for box in (caller, resources, person, operator, orchestrator, journal, *steps):
+        drawing.box(box)
+    return drawing
+
+
+def _joined(drawing: Drawing, start: Box, end: Box, words: str = "") -> None:
+    here, there = start.edge_towards(end.middle), end.edge_towards(start.middle)
+    drawing.line([here, there])
+    if words:
+        drawing.text((here[0] + there[0]) / 2, here[1] - 8, words, anchor="middle", faint=True)
+
+
 def layers() -> Drawing:
     """Draw the floors of the import law: what stands higher may import what stands lower, never the reverse."""
     law = configparser.ConfigParser()

@@ -1,4 +1,4 @@
-"""What one statement of the writer carries, and its parameters."""
+"""The rows that one statement of the writer carries, and the statement's parameters."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from amends_orchestrator.journal.tail import Tail
 
 @dataclass(slots=True)
 class Row:
-    """One journal row on its way, with what it does to the run's row."""
+    """One journal row to be written, with its change of the run's row."""
 
     tail: Tail
     seq: int
@@ -25,7 +25,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class StartAnswer:
-    """What became of a start: `created`, or the run that has the key and the payload it was started with."""
+    """The result of a start: `created`, or the run that has the key and the payload that run was started with."""
 
     created: bool
     run_id: UUID
@@ -38,7 +38,7 @@ Answered = Callable[[StartAnswer | Exception], None]
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A run on its way into the database."""
+    """A run to be inserted into the database."""
 
     new: NewRun
     answered: Answered
@@ -60,7 +60,7 @@ class Batch:
 
     @classmethod
     def of(cls, entries: Iterable[Row | Start]) -> Batch:
-        """Sorts entries into a batch; rows of closed tails are left out, they were refused already."""
+        """Sort entries into a batch, without rows of closed tails: those were refused already."""
         batch = cls()
         for entry in entries:
             if isinstance(entry, Start):
@@ -76,7 +76,7 @@ class Batch:
         return len(self.starts) + len(self.rows)
 
     def without(self, closed: Iterable[UUID]) -> Batch:
-        """The same batch without these runs."""
+        """Return the same batch without these runs."""
         gone = set(closed)
         return Batch.of(
             [
@@ -86,11 +86,11 @@ class Batch:
         )
 
     def late(self, now: float) -> list[Start]:
-        """The starts whose callers have given up."""
+        """Return the starts whose callers no longer wait; `now` is the loop's clock."""
         return [start for start in self.starts if start.until is not None and start.until <= now]
 
     def halves(self) -> tuple[Batch, Batch]:
-        """Two batches with about half of the runs each; a run is never split."""
+        """Return two batches with about half of the runs each; a run is never split."""
         ids = [*self.tails]
         first = set(ids[: len(ids) // 2]) if len(ids) > 1 or self.starts else set(ids)
         middle = len(self.starts) // 2 if len(self.starts) > 1 or not self.tails else 0
@@ -100,15 +100,15 @@ class Batch:
 
     @property
     def single(self) -> bool:
-        """Whether it is about one run only, so that a failure is that run's own."""
+        """Return whether the batch is about one run only: then a failure is that run's own."""
         return len(self.starts) + len(self.tails) <= 1
 
     def sql(self) -> str:
-        """The statement for what is in it."""
+        """Return the SQL statement that writes this batch."""
         return statement(starts=bool(self.starts), rows=bool(self.rows), changes=bool(self.changes), one=self.single)
 
     def parameters(self) -> list[Any]:
-        """The statement's parameters, in its order: one value or one array for each column."""
+        """Return the statement's parameters in its order: one value or one array for each column."""
         values: list[Any] = []
         one = self.single
         if self.rows:
@@ -127,7 +127,7 @@ def _add(values: list[Any], rows: Sequence[tuple[Any, ...]], *, plain: bool) -> 
 
 
 def _start(new: NewRun) -> tuple[Any, ...]:
-    """The columns of `statements.START`."""
+    """Return the values of the columns of `statements.START`."""
     return (
         new.id,
         new.record,
@@ -143,7 +143,7 @@ def _start(new: NewRun) -> tuple[Any, ...]:
 
 
 def _change(run_id: UUID, change: Change) -> tuple[Any, ...]:
-    """The columns of `statements.CHANGE`."""
+    """Return the values of the columns of `statements.CHANGE`."""
     return (
         run_id,
         int(change.state),

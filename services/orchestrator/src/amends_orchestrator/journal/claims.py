@@ -1,8 +1,8 @@
 """Claims: taking runs that are due, have never had an owner, or whose owner's lease has run out.
 
-Up to 64 at once, with SKIP LOCKED, so that replicas never wait for each other and a run whose old owner is just
-writing is left for the next time. The journals are read by a statement of their own after the claim has committed:
-whatever the old owner committed is in them, and nothing more can come.
+A claim takes up to 64 runs with SKIP LOCKED: replicas never wait for each other, and a run whose old owner is writing
+now is left for the next claim. The journals are read by a second statement after the claim has committed: it sees all
+that the old owner committed, and the fence refuses anything later.
 """
 
 from __future__ import annotations
@@ -69,38 +69,38 @@ WHERE id = $1 AND fence = $2 AND state < 3
 async def claim(
     connection: Queries, process: UUID, *, rules: int, limit: int = BATCH, room: int = BATCH_BYTES
 ) -> list[RunRow]:
-    """Takes up to `limit` runs that `rules` (the newest version of the journal's rules known here) allows.
+    """Take up to `limit` runs; `rules` is the newest version of the journal's rules known here.
 
-    No run more is taken once the journals of those before it have `room` bytes: one that is larger goes alone.
+    The claim stops when the journals of the runs taken have `room` bytes. A single run that is larger is taken alone.
     """
     rows = await connection.fetch(_CLAIM, process, limit, rules, room)
     return [run_row(row) for row in rows]
 
 
 async def claim_one(connection: Queries, process: UUID, run_id: UUID, *, rules: int) -> RunRow | None:
-    """Takes one run that waits; None when it has ended, is parked, or somebody else owns it."""
+    """Take one waiting run; None when it has ended, is parked, or another process owns it."""
     row = await connection.fetchrow(_CLAIM_ONE, run_id, process, rules)
     return run_row(row) if row is not None else None
 
 
 async def load(connection: Queries, runs: list[RunRow]) -> list[Claimed]:
-    """Reads the journals of runs whose claim has committed."""
+    """Read the journals of runs whose claim has committed."""
     journals = await read_journals(connection, [run.id for run in runs])
     return [Claimed(run, journals[run.id]) for run in runs]
 
 
 async def next_due(connection: Queries) -> timedelta | None:
-    """How long until the next waiting run is due; negative when it is already, None without one."""
+    """Return the time until the next waiting run is due; negative if it is overdue, None if no run waits."""
     value: timedelta | None = await connection.fetchval(_NEXT_DUE)
     return value
 
 
 async def give_back(connection: Queries, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
-    """Lets go of a run that this process cannot drive, visibly stalled, to be tried again `after` that time."""
+    """Release a run that this process cannot drive: it shows as stalled, and is due again after `after`."""
     await connection.execute(_GIVE_BACK, run_id, fence, after, reason, message)
 
 
 async def owned(connection: Queries, process: UUID) -> dict[UUID, int]:
-    """The runs that a process owns by the database, with their fences."""
+    """Return the runs that the database says a process owns, with their fences."""
     rows = await connection.fetch("SELECT id, fence FROM run WHERE owner = $1", process)
     return {row[0]: row[1] for row in rows}

@@ -1,4 +1,4 @@
-"""Connections for the journal: opened beside the pool, with the settings that the statements of the writer rely on.
+"""Opens the journal's connections, beside the pool, with the settings that the writer's statements rely on.
 
 Called by the composition root for the writer, the leases, the claims and the listener.
 """
@@ -29,10 +29,10 @@ SETTINGS = {
 def connector(
     url: str | Callable[[], str], name: str, *, statement_timeout: timedelta = timedelta(seconds=10)
 ) -> Connect:
-    """Makes a function that opens a connection called `name`; a statement that takes longer counts as lost.
+    """Return a function that opens a connection called `name`; a statement that takes longer counts as lost.
 
-    A `url` that is a function is asked for each connection, because passwords are changed while processes run.
-    The server gives up a little later than we do, so that a statement of a lost connection ends by itself.
+    If `url` is a function, it is called for each connection, because passwords change while processes run. The server's
+    own limit is a little longer than ours, so that it ends the statement of a lost connection by itself.
     """
     server = {
         **SETTINGS,

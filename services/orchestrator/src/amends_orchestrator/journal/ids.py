@@ -1,7 +1,7 @@
 """Run ids: version 7 UUIDs on the database's clock, made by the orchestrator and never by a caller.
 
-The journal is partitioned by them, so their time must be the database's whatever the clock of this machine says. The
-heartbeat tells the difference between the two every few seconds.
+The journal is partitioned by run id, so the time in an id must be the database's, even if this machine's clock is
+wrong. The heartbeat measures the difference every few seconds.
 """
 
 from __future__ import annotations
@@ -21,15 +21,15 @@ class RunIds:
         self._offset = 0.0
 
     def synchronise(self, database_now: datetime) -> None:
-        """Sets the clock by the database's; monotonic until the next time."""
+        """Set the clock to the database's time; until the next call it only moves forward."""
         self._offset = database_now.timestamp() - time.monotonic()
 
     def now(self) -> datetime:
-        """The database's time, as far as this process knows it."""
+        """Return the database's time, as this process estimates it."""
         return datetime.fromtimestamp(self._offset + time.monotonic(), UTC)
 
     def next(self) -> UUID:
-        """A new run id."""
+        """Return a new run id on the database's clock."""
         milliseconds = int((self._offset + time.monotonic()) * 1000)
         chance = int.from_bytes(os.urandom(10), "big")
         value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | chance

@@ -1,7 +1,7 @@
 """Leases of orchestrator processes: one row each, renewed together for all of a process's runs.
 
-Only the database's clock decides whether a lease stands. A process whose lease has run out may have lost runs; it
-learns which ones when the journal refuses its next row.
+Only the database's clock decides whether a lease is valid. A process whose lease has run out may have lost runs; the
+journal tells it which ones by refusing their next rows.
 """
 
 from __future__ import annotations
@@ -34,17 +34,17 @@ class Renewal:
 
 
 async def renew(connection: Queries, process: UUID, name: str, lease: timedelta) -> Renewal:
-    """Makes or renews the lease of a process for `lease` from now on, by the database's clock."""
+    """Create or renew the lease of a process for `lease` from now on, by the database's clock."""
     row = await connection.fetchrow(_RENEW, process, name, lease)
     assert row is not None
     return Renewal(row[0], bool(row[1]))
 
 
 async def end(connection: Queries, process: UUID) -> None:
-    """Ends a lease at once, at the end of a drain: runs that are still owned can be claimed now."""
+    """End a lease at once, after a drain: others can claim the runs that are still owned."""
     await connection.execute("UPDATE process SET expires_at = clock_timestamp() WHERE id = $1", process)
 
 
 async def forget(connection: Queries) -> None:
-    """Deletes the rows of processes that ended long ago and own nothing."""
+    """Delete the rows of processes that ended long ago and own nothing."""
     await connection.execute(_FORGET)

@@ -1,8 +1,8 @@
-"""Keeps the journal's partitions: makes those of the coming days, drops those of which nobody needs a row.
+"""Keeps the journal's partitions: creates those of the coming days, drops those that are no longer needed.
 
-A partition is dropped, never deleted from, and only when every run of its day has ended longer ago than callers' keys
-are kept. The rows of table run go with it, which frees the keys. Called by the retention job of every replica; an
-advisory lock lets one work at a time.
+A partition is dropped as a whole when every run of its day ended longer ago than callers' keys are kept. Its runs' rows
+in table run are deleted too, which frees the keys. The retention job of every replica calls this; an advisory lock lets
+one work at a time.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ _DELETE_REQUESTS = "DELETE FROM run_request WHERE asked_at < clock_timestamp() -
 
 
 async def make_partitions(connection: Queries) -> int:
-    """Makes the partitions of the coming week; returns how many were missing."""
+    """Create the partitions of the coming week; return how many were missing."""
     made: int = await connection.fetchval("SELECT make_journal_partitions($1)", AHEAD_DAYS)
     return made
 
 
 async def drop_old(connection: Queries, retention: timedelta) -> list[str]:
-    """Drops partitions whose runs have all ended more than `retention` ago, with their runs; returns their names."""
+    """Drop partitions whose runs all ended more than `retention` ago, and these runs; return their names."""
     if not await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", _LOCK):
         return []
     dropped: list[str] = []
@@ -71,7 +71,7 @@ async def _partitions(connection: Queries) -> list[tuple[str, datetime]]:
 
 
 async def _drop(connection: Queries, name: str, day: datetime) -> None:
-    """Drops a partition; its runs go after it, so that a crash between leaves runs without a journal, which ended."""
+    """Drop a partition, then its runs: a crash in between leaves ended runs without a journal."""
     async with connection.transaction():
         await connection.execute("SET LOCAL lock_timeout = '2s'")
         await connection.execute(f'DROP TABLE "{name}"')

@@ -1,6 +1,6 @@
-"""Reads runs and their journals, for claims, for the API and for whoever shows a run.
+"""Reads runs and their journals, for claims and for the API.
 
-Nothing here changes anything. Reads of a run that this process means to own happen after the claim has committed.
+Nothing here changes anything. A run that this process takes is read after its claim has committed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Queries = Any  # an asyncpg pool or connection: both have fetch and fetchrow
 
 
 def run_row(row: asyncpg.Record) -> RunRow:
-    """One row of table run, selected with COLUMNS."""
+    """Return one row of table run as a value; it was selected with COLUMNS."""
     return RunRow(
         id=row["id"],
         namespace=row["namespace"],
@@ -59,18 +59,18 @@ def run_row(row: asyncpg.Record) -> RunRow:
 
 
 async def read_secret(database: Queries) -> bytes:
-    """What the idempotency keys of this installation's runs are made with; made once, by a migration."""
+    """Return the secret that this installation's idempotency keys are made with; a migration created it."""
     return bytes(await database.fetchval(_INSTALLATION))
 
 
 async def read_run(database: Queries, run_id: UUID) -> RunRow | None:
-    """One run, or None."""
+    """Return the run's row, or None if there is none."""
     row = await database.fetchrow(_RUN, run_id)
     return run_row(row) if row is not None else None
 
 
 async def read_run_by_key(database: Queries, namespace: str, key: str) -> RunRow | None:
-    """The run that was started with a caller's key, or None."""
+    """Return the run that was started with a caller's key, or None."""
     row = await database.fetchrow(_RUN_BY_KEY, namespace, key)
     return run_row(row) if row is not None else None
 
@@ -78,13 +78,13 @@ async def read_run_by_key(database: Queries, namespace: str, key: str) -> RunRow
 async def read_journal(
     database: Queries, run_id: UUID, after: int = 0, limit: int = 1_000_000
 ) -> tuple[StoredRecord, ...]:
-    """The records of one run after sequence number `after`, in order."""
+    """Return the records of one run after sequence number `after`, in order."""
     rows = await database.fetch(_JOURNAL, run_id, after, limit)
     return tuple(StoredRecord(row[0], row[1], row[2]) for row in rows)
 
 
 async def read_journals(database: Queries, runs: Iterable[UUID]) -> dict[UUID, tuple[StoredRecord, ...]]:
-    """The whole journals of several runs in one statement."""
+    """Return the whole journals of several runs with one statement."""
     found: dict[UUID, list[StoredRecord]] = {run: [] for run in runs}
     for row in await database.fetch(_JOURNALS, list(found)):
         found[row[0]].append(StoredRecord(row[1], row[2], row[3]))
@@ -92,7 +92,7 @@ async def read_journals(database: Queries, runs: Iterable[UUID]) -> dict[UUID, t
 
 
 async def last_records(database: Queries, runs: Iterable[UUID]) -> dict[UUID, int]:
-    """The sequence number of the last record of each of these runs; a run without records is left out."""
+    """Return the last sequence number of each of these runs; runs without records are left out."""
     return {row[0]: row[1] for row in await database.fetch(_LAST, list(runs))}
 
 
@@ -108,10 +108,10 @@ async def list_runs(
     started_before: datetime | None = None,
     limit: int = 50,
 ) -> list[RunRow]:
-    """Runs, newest first. Run ids are ordered by start, so `before` (the last id of a page) is all a page needs.
-    `within` are the first and the last id that may be shown.
+    """Return runs, newest first: those before the id `before`, with ids from `within[0]` to `within[1]`.
 
-    Only open states are asked for by the partial indexes, so that a long history costs nothing.
+    Run ids are ordered by start, so `before` (the last id of a page) is all that the next page needs. The partial
+    indexes hold only open runs, so that listing open runs stays cheap however long the history is.
     """
     conditions: list[str] = []
     values: list[Any] = []

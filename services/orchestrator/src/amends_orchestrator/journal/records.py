@@ -1,6 +1,6 @@
-"""What the journal's parts hand to each other: plain values, no SQL and no engine.
+"""The values that the journal's modules pass to each other, without SQL and engine.
 
-The runner makes them, the writer, the claims and the reader carry them to and from Postgres.
+The runner makes them; the writer, the claims and the reader carry them to and from Postgres.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from uuid import UUID
 
 
 class State(IntEnum):
-    """Where a run stands; the numbers are those of amends.saga.v1.RunState and of column run.state."""
+    """The state of a run; the numbers are those of amends.saga.v1.RunState and of column run.state."""
 
     RUNNING = 1
     COMPENSATING = 2
@@ -22,12 +22,12 @@ class State(IntEnum):
 
     @property
     def ended(self) -> bool:
-        """Whether nothing can happen to such a run any more."""
+        """Return whether the run has ended, so that its state can never change again."""
         return self >= State.COMPLETED
 
 
 class Refusal(StrEnum):
-    """Why the journal took no more rows of a run from this owner."""
+    """The reason why the journal takes no more rows of a run from this owner."""
 
     FENCED = "another owner has taken the run"
     COLLISION = "another owner has written the same sequence number"
@@ -55,9 +55,9 @@ class NewRun:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What column values the run's row gets together with a journal row.
+    """The new column values of a run's row that are written with a journal row.
 
-    `due` None with `release` means that nobody is to run it (it has ended, or waits for a person).
+    With `release`, `due` None means that no process is to run it: it has ended, or waits for a person.
     """
 
     state: State
@@ -73,7 +73,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class StoredRecord:
-    """One journal row, as read."""
+    """One row of the journal, as read from the database."""
 
     seq: int
     fence: int
@@ -82,7 +82,7 @@ class StoredRecord:
 
 @dataclass(frozen=True, slots=True)
 class RunRow:
-    """One row of table run, as read."""
+    """One row of table run, as read from the database."""
 
     id: UUID
     namespace: str

@@ -1,7 +1,7 @@
-"""What to do after a statement of which nobody knows whether it committed, or that has a bad row.
+"""Finds out what was written by a statement that was interrupted, or that has a bad row.
 
-Only the writer calls this, and only when something went wrong. Rows are compared with what the journal has: the same
-row under the same fence was written by us; another one under that number was not.
+Only the writer calls this, and only after a failure. It compares its rows with the journal: the same row under the same
+fence is ours; a different row under that number is not.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ Present = dict[tuple[UUID, int], tuple[int, bytes]]
 
 
 async def present(connection: asyncpg.Connection[Any], batch: Batch) -> Present:
-    """Which of the batch's rows exist: (run, seq) to (fence, record)."""
+    """Return which of the batch's rows exist: (run, seq) to (fence, record)."""
     if not batch.rows:
         return {}
     runs, seqs = [row.tail.id for row in batch.rows], [row.seq for row in batch.rows]
@@ -27,9 +27,9 @@ async def present(connection: asyncpg.Connection[Any], batch: Batch) -> Present:
 
 
 def compare(batch: Batch, there: Present) -> tuple[set[UUID], set[UUID]]:
-    """The runs whose rows are all there, and those that collide with somebody else's row.
+    """Return the runs whose rows are all there, and the runs whose numbers hold somebody else's rows.
 
-    A statement is atomic, so a run of which only some rows are there collides too.
+    A statement is atomic, so a run with only some of its rows counts as held by somebody else too.
     """
     collided: set[UUID] = set()
     found: set[UUID] = set()

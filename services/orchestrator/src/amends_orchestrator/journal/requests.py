@@ -1,7 +1,7 @@
-"""What people ask of a run that another process may own: a row in the database, answered by the owner.
+"""Requests of people about a run that another process may own: rows that the owner answers.
 
-Rare, so a NOTIFY is affordable here, and only here. Notifications are a hint; the row is the truth, and whoever takes
-a run over reads the open requests with it.
+They are rare, so NOTIFY is affordable here, and only here. A notification is only a hint; the row is the truth, and a
+new owner of the run reads the open requests too.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ Queries = Any  # an asyncpg pool or connection
 
 
 class Kind(StrEnum):
-    """What is asked."""
+    """The kind of a request."""
 
     CANCEL = "cancel"
     PARK = "park"
@@ -51,7 +51,7 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request as its owner reads it."""
+    """A request as the run's owner reads it."""
 
     id: int
     run_id: UUID
@@ -62,7 +62,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that is not answered yet, as people see it."""
+    """A request without an answer, as people see it."""
 
     kind: Kind
     actor: str
@@ -72,53 +72,53 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The owner's answer. `reason` and `message` say why not; empty when accepted."""
+    """The owner's answer. If it is not accepted, `reason` and `message` say why; else they are empty."""
 
     accepted: bool
     reason: str = ""
     message: str = ""
 
     def to_text(self) -> str:
-        """As the row keeps it."""
+        """Return `REASON: message`, the form of column run_request.answer."""
         return f"{self.reason}: {self.message}" if self.reason else ""
 
     @classmethod
     def of(cls, accepted: bool, text: str) -> Reply:
-        """From what the row keeps."""
+        """Return the reply that column run_request.answer holds."""
         reason, _, message = text.partition(": ")
         return cls(accepted, reason, message)
 
 
 async def ask(database: Queries, run_id: UUID, kind: Kind, actor: str, reason: str) -> int:
-    """Leaves a request for the owner of a run; returns its id."""
+    """Write a request for the owner of a run; return its id."""
     row = await database.fetchrow(_ASK, run_id, kind.value, actor, reason)
     return int(row[0])
 
 
 async def open_requests(database: Queries, process: UUID) -> list[Request]:
-    """What people ask of the runs that a process owns, oldest first."""
+    """Return the requests about the runs that a process owns, oldest first."""
     rows: Sequence[Any] = await database.fetch(_OPEN, process)
     return [Request(row[0], row[1], Kind(row[2]), row[3], row[4]) for row in rows]
 
 
 async def cancels_of(database: Queries, runs: Sequence[UUID]) -> dict[UUID, Request]:
-    """Return the first cancel that nobody has answered of each of these runs that has one."""
+    """Return the first unanswered cancel request of each of these runs that has one."""
     rows: Sequence[Any] = await database.fetch(_CANCELS, runs)
     return {row[1]: Request(row[0], row[1], Kind.CANCEL, row[2], row[3]) for row in rows}
 
 
 async def open_of(database: Queries, run_id: UUID) -> list[Asked]:
-    """What people asked of a run and nobody has answered, oldest first, the last ten."""
+    """Return the unanswered requests about a run, oldest first, the last ten."""
     rows: Sequence[Any] = await database.fetch(_OPEN_OF_RUN, run_id)
     return [Asked(Kind(row[0]), row[1], row[2], row[3]) for row in reversed(rows)]
 
 
 async def answer(database: Queries, request_id: int, reply: Reply) -> None:
-    """Answers a request; the first answer stays."""
+    """Answer a request; if it has an answer already, that one stays."""
     await database.execute(_ANSWER, request_id, reply.accepted, reply.to_text())
 
 
 async def read_answer(database: Queries, request_id: int) -> Reply | None:
-    """The answer to a request, None while there is none."""
+    """Return the answer to a request, None while it has none."""
     row = await database.fetchrow(_READ, request_id)
     return Reply.of(row[0], row[1]) if row is not None and row[0] is not None else None

@@ -88,10 +88,10 @@ _KNOWN = "SELECT id FROM {asked} WHERE id NOT IN (SELECT id FROM started)"
 
 
 def batch_statement(*, starts: bool, rows: bool, changes: bool, one: bool) -> str:
-    """The statement of a batch. It returns the ids that were refused: fenced runs, and starts whose key exists.
+    """Return the SQL of a batch; it returns the refused ids: fenced runs, and starts whose key exists.
 
-    Its parameters are those of `held` and `row`, of `change` and of `start`, as far as they are wanted. `one` is
-    whether the batch is about one run: then only the columns of `row` are arrays.
+    Its parameters are those of `held` and `row`, of `change` and of `start`, as far as they are wanted. `one` tells
+    that the batch is about one run: then only the columns of `row` are arrays.
     """
     parts: list[str] = []
     answers: list[str] = []
@@ -121,7 +121,7 @@ def _first(columns: Mapping[str, str], count: int) -> dict[str, str]:
 
 
 def _source(name: str, columns: Mapping[str, str], before: int, *, plain: bool) -> str:
-    """A table of what comes with the parameters after the first `before`."""
+    """Return SQL for a table of the parameters that follow the first `before`."""
     names = ", ".join(columns)
     if plain:
         values = ", ".join(f"${before + at}::{kind}" for at, kind in enumerate(columns.values(), 1))

@@ -1,4 +1,4 @@
-"""The end of one run's journal, as its present owner writes it; and who hears what became of the rows.
+"""The end of one run's journal, as its present owner writes it, and the listener for its rows.
 
 The runner makes one for each run it owns; the writer closes it when the journal takes no more rows from this owner.
 """
@@ -12,30 +12,30 @@ from amends_orchestrator.journal.records import Refusal
 
 
 class Listener(Protocol):
-    """Who waits for rows of a run. Called by the writer between two statements, never awaited: be quick."""
+    """Hears about the rows of a run. The writer calls it between two statements and never awaits it: be quick."""
 
     def durable(self, seq: int) -> None:
-        """All rows up to `seq` are committed."""
+        """Take note that all rows up to `seq` are committed."""
 
     def refused(self, refusal: Refusal) -> None:
-        """The rows that are not known to be durable never will be, under this owner."""
+        """Take note that the rows that are not durable yet never will be, under this owner."""
 
 
 class _Nobody:
-    """Hears what concerns nobody any more."""
+    """The listener of a run that has left this process: it ignores everything."""
 
     def durable(self, seq: int) -> None:
-        """Nothing waits for it."""
+        """Ignore the commit, because the run has left this process."""
 
     def refused(self, refusal: Refusal) -> None:
-        """Nothing rests on it."""
+        """Ignore the refusal, because the run has left this process."""
 
 
 _NOBODY = _Nobody()
 
 
 class Tail:
-    """Where the rows of one run go. Once closed it stays closed: every later row is refused."""
+    """The queue of one run's rows. Once closed it stays closed: every later row is refused."""
 
     __slots__ = ("fence", "id", "listener", "refusal", "size")
 
@@ -48,11 +48,11 @@ class Tail:
         """Bytes of the run's records, as far as this process has seen them."""
 
     def close(self, refusal: Refusal) -> None:
-        """Refuses what is queued and what will come; tells the listener once."""
+        """Refuse the queued rows and all later ones; tell the listener once."""
         if self.refusal is None:
             self.refusal = refusal
             self.listener.refused(refusal)
 
     def let_go(self) -> None:
-        """The run has left this process. Without this it and its tail would hold each other until a collection."""
+        """Forget the listener: the run has left this process, and the two would keep each other in memory."""
         self.listener = _NOBODY

@@ -1,14 +1,13 @@
 """The group-commit writer: one task, one connection, one statement in flight for the whole process.
 
-While a statement waits for the disk, rows gather; the next statement takes them all, so a single run waits for nothing
-but its own commit. A row that nobody waits for begins no statement: it goes with the next one that somebody does wait
-for, or after a moment. The runner and StartRun queue rows here and are called back.
+While a statement waits for the disk, rows gather, and the next statement takes them all: so a single run waits only for
+its own commit. A row that nobody waits for does not start a statement. It goes with the next row that somebody does
+wait for, or after a moment. The runner and StartRun queue rows here and are called back.
 
-Outcomes of a statement:
-* it commits: everybody is told, except the runs whose fence is not ours any more;
-* the connection fails: nobody knows whether it committed. It is sent again until it is answered. If it had
-  committed, the rows collide with themselves, which `recovery` sees by reading them;
-* a row is refused: `recovery` finds the run it belongs to, and the others are written without it.
+A statement ends in one of three ways. It commits: everybody is told, except the runs whose fence is not ours any more.
+The connection fails: nobody knows whether it committed, so it is sent again until it is answered; if it had committed,
+its rows collide with themselves, and `recovery` finds them there. A row is refused: `recovery` finds the run it belongs
+to, and the others are written without it.
 """
 
 from __future__ import annotations
@@ -45,7 +44,7 @@ UNHURRIED = timedelta(milliseconds=10)
 # A row, or a statement, that the database will refuse however often it is sent.
 REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class JournalWriter:
@@ -70,15 +69,15 @@ class JournalWriter:
 
     @property
     def backlog(self) -> int:
-        """Rows that wait for the statement in flight."""
+        """Return the number of rows that wait for the statement in flight."""
         return len(self._queue)
 
     def append(
         self, tail: Tail, seq: int, record: bytes, change: Change | None = None, *, hurried: bool = True
     ) -> None:
-        """Queues the row `seq` of a run; its listener hears of it. A closed tail takes nothing.
+        """Queue the row `seq` of a run and tell its listener later. A closed tail takes nothing.
 
-        `hurried` is whether the run waits for it.
+        `hurried` tells that the run waits for this row.
         """
         if tail.refusal is not None:
             return
@@ -94,22 +93,22 @@ class JournalWriter:
             self._later = asyncio.get_running_loop().call_later(UNHURRIED.total_seconds(), self._signal)
 
     def start(self, new: NewRun, answered: Answered, until: float | None = None) -> None:
-        """Queues a new run with its first record; answered when it is durable, or its key is known.
+        """Queue a new run with its first record; answer when it is durable, or its key exists already.
 
-        After `until` (the loop's clock) it is not sent any more, and answered with TimeoutError.
+        After `until` (the loop's clock) the row is not sent any more, and the answer is TimeoutError.
         """
         self._queue.append(Start(new, answered, until))
         self.backlog_bytes += len(new.record)
         self._signal()
 
     async def flushed(self) -> None:
-        """Returns when nothing is queued or in flight."""
+        """Return when no row is queued or in flight."""
         if self._queue:
             self._signal()
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Writes for ever; cancelled at the end of the process. Rows of a statement cut short may be durable."""
+        """Write for ever, until the process cancels it. Rows of a statement that is cut short may be durable."""
         try:
             while True:
                 if not self._queue:
@@ -131,10 +130,10 @@ class JournalWriter:
             self._idle.clear()
 
     def _take(self) -> Batch:
-        """The next rows in order, one owner's of each run, for a statement compares one fence a run.
+        """Return the next rows in order, of one owner for each run: a statement compares one fence for a run.
 
-        What an earlier owner in this process has left is refused before the next one's rows are sent. A run's later
-        rows never share the statement that makes its row in table run.
+        The rows that an earlier owner in this process left are refused before the next owner's rows are sent. Later
+        rows of a run are never in the statement that inserts its row into table run.
         """
         entries: list[Row | Start] = []
         started: set[UUID] = set()
@@ -159,7 +158,7 @@ class JournalWriter:
         return Batch.of(entries)
 
     async def _write(self, batch: Batch) -> None:
-        """Writes a batch, however long it takes."""
+        """Write a batch, for as long as it takes."""
         attempt = 0
         while len(batch := give_up(batch, asyncio.get_running_loop().time())):
             try:
@@ -173,11 +172,11 @@ class JournalWriter:
                 tell(batch, lost)
                 break
         if not self.reachable.is_set():
-            log.info(JOURNAL_REACHABLE, attempts=attempt)
+            _log.info(JOURNAL_REACHABLE, attempts=attempt)
             self.reachable.set()
 
     async def _commit(self, batch: Batch) -> set[UUID]:
-        """Sends a batch once; returns the runs that were refused for their fence, and the starts that were known."""
+        """Send a batch once; return the runs refused for their fence, and the starts whose key exists."""
         connection = self._connection
         if connection is None or connection.is_closed():
             connection = self._connection = await self._connect()
@@ -191,7 +190,7 @@ class JournalWriter:
         return lost
 
     async def _answer_known(self, starts: list[Start], connection: asyncpg.Connection[Any]) -> None:
-        """Answers starts whose key was there; among them our own, when the first commit's answer was lost."""
+        """Answer starts whose key exists: also our own, if the answer of the first commit was lost."""
         names = [start.new.namespace for start in starts], [start.new.key for start in starts]
         rows = await connection.fetch(HOLDERS, *names)
         holders = {(row["namespace"], row["idempotency_key"]): row for row in rows}
@@ -206,7 +205,7 @@ class JournalWriter:
                 start.answered(StartAnswer(created, row["id"], bytes(row["payload"])))
 
     async def _isolate(self, batch: Batch, error: Exception) -> Batch:
-        """Takes out what can never be written and what is there already; returns what is to be sent again."""
+        """Remove rows that can never be written or are there already; return those to be sent again."""
         connection = self._connection
         if connection is None or connection.is_closed():
             return batch
@@ -229,10 +228,10 @@ class JournalWriter:
         return Batch()
 
     async def _lost(self, error: Exception, attempt: int) -> None:
-        """Drops the connection and waits; nothing is refused, because the rows may be durable."""
+        """Drop the connection and wait; refuse nothing, because the rows may be durable."""
         if self.reachable.is_set():
             self.reachable.clear()
-            log.warning(JOURNAL_UNREACHABLE, error=type(error).__name__, detail=str(error))
+            _log.warning(JOURNAL_UNREACHABLE, error=type(error).__name__, detail=str(error))
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
@@ -240,9 +239,10 @@ class JournalWriter:
 
 
 def give_up(batch: Batch, now: float) -> Batch:
-    """Answers the starts that are too late; returns the batch without them.
+    """Answer the starts that are too late; return the batch without them.
 
-    One that was sent may be durable. Its run is found then as one that is ours by the database alone.
+    If one of them was sent before, its row may be durable. The claimer finds that run later, because the database says
+    that we own it.
     """
     late = batch.late(now)
     if not late:
@@ -253,7 +253,7 @@ def give_up(batch: Batch, now: float) -> Batch:
 
 
 def tell(batch: Batch, lost: set[UUID]) -> None:
-    """Tells everybody in a committed batch; `lost` are the runs that were refused for their fence."""
+    """Tell the listeners of a committed batch; `lost` are the runs that were refused for their fence."""
     for start in batch.starts:
         if start.new.id not in lost:
             start.answered(StartAnswer(True, start.new.id, start.new.payload))
@@ -267,14 +267,14 @@ def tell(batch: Batch, lost: set[UUID]) -> None:
 
 
 def refuse(batch: Batch, runs: Iterable[UUID], refusal: Refusal) -> None:
-    """Closes the tails of these runs."""
+    """Close the tails of these runs."""
     for run_id in runs:
         JOURNAL_REFUSED.labels(reason=refusal.name).inc()
         batch.tails[run_id].close(refusal)
 
 
 def refuse_single(batch: Batch, error: Exception) -> None:
-    """Refuses the only run of a batch, whose row is bad."""
+    """Refuse the only run of a batch, because its row is bad."""
     for start in batch.starts:
         JOURNAL_REFUSED.labels(reason=Refusal.BAD_ROW.name).inc()
         start.answered(error)

@@ -1,7 +1,7 @@
-"""Checks resources, and puts them in force when nothing is wrong with them.
+"""Checks resources, and puts them in force if they have no errors.
 
-The checker is the CLI's, and runs in the worker process; what is added here is what only this orchestrator knows: what
-is in force, and the contracts as the participants have them now. Called by DefinitionService and by the refresher.
+The checker is the CLI's, and runs in the worker process. This module adds what only this orchestrator knows: the
+resources in force, and the participants' current contracts. Called by DefinitionService and by the refresher.
 """
 
 from __future__ import annotations
@@ -42,19 +42,19 @@ MAX_TOGETHER = 16 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Applied:
-    """What became of a resource. `name` is its namespace and name, None when it could not be read."""
+    """The result of applying a resource. `name` is its namespace and name, None if it could not be read."""
 
     findings: list[Finding]
     name: tuple[str, str] | None = None
 
     @property
     def accepted(self) -> bool:
-        """Whether it is in force."""
+        """Return whether the resource is in force now."""
         return self.name is not None and not has_errors(self.findings)
 
 
 class Definitions:
-    """Checks and applies, against what is in force."""
+    """Checks and applies resources against those in force."""
 
     def __init__(self, pool: Any, registry: Registry, channels: Channels, checker: Checker) -> None:
         self._pool = pool
@@ -63,7 +63,7 @@ class Definitions:
         self._checker = checker
 
     async def check(self, documents: Sequence[Document], namespace: str) -> CheckedTexts:
-        """All findings about documents, as if they stood beside what is in force. Changes nothing."""
+        """Return all findings about documents, as if they stood beside what is in force. Change nothing."""
         await self._registry.reload()
         try:
             texts = await self._checker.read(documents, namespace)
@@ -77,7 +77,7 @@ class Definitions:
     async def _check(
         self, documents: Sequence[Document], namespace: str, texts: ReadTexts, own: Sequence[Contract]
     ) -> CheckedTexts:
-        """Checks documents. `own` are the contracts of the Participants in them."""
+        """Check documents. `own` are the contracts of the Participants in them. Raises WorkError."""
         contracts = {
             participant.full_name: contract.descriptors
             for participant, contract in zip(texts.participants, own, strict=True)
@@ -101,12 +101,12 @@ class Definitions:
         return await self._checker.check(documents, namespace, in_force)
 
     def _why(self, texts: ReadTexts, own: Sequence[Contract]) -> dict[str, str]:
-        """Why contracts are not known, by the full names of Participants."""
+        """Return why contracts are not known, by the full names of Participants."""
         why = {known.row.full_name: known.row.message for known in self._registry.participants if known.row.message}
         return why | {one.full_name: contract.message for one, contract in zip(texts.participants, own, strict=True)}
 
     def _called(self, texts: ReadTexts) -> set[tuple[str, str]]:
-        """The Participants in force whose methods the sagas of a text call."""
+        """Return the Participants in force whose methods the sagas of a text call."""
         replaced = {participant.full_name for participant in texts.participants}
         resources = (known.resource for known in self._registry.participants)
         known = [resource for resource in resources if resource is not None]
@@ -119,7 +119,7 @@ class Definitions:
         return found
 
     async def _looked_up(self, participant: ReadParticipant) -> Contract:
-        """The contract of a Participant that is only being checked: as it is known, else as it can be had now."""
+        """Return the contract of a Participant that is only checked: the known one, else the one its server has now."""
         if participant.inline:
             return Contract(participant.inline)
         return await self._remembered(participant, only_reflected=False) or await self._asked(participant)
@@ -130,7 +130,7 @@ class Definitions:
         )
 
     async def apply_saga(self, document: Document, namespace: str) -> tuple[Applied, CompiledBundle | None]:
-        """Puts one Saga in force for new runs, if there is no error."""
+        """Put one Saga in force for new runs, if it has no error."""
         result = await self.check([document], namespace)
         name, findings = _only("Saga", document, result)
         if name is None or has_errors(findings) or not result.sagas:
@@ -148,7 +148,7 @@ class Definitions:
         await self._registry.reload(force=True)
 
     def routes_of(self, compiled: CompiledBundle) -> list[Route]:
-        """The routes that a saga was checked with."""
+        """Return the routes with which a saga was checked."""
         found = []
         for service, participant in compiled.routes.items():
             former = self._registry.routes.get((compiled.namespace, service))
@@ -159,7 +159,7 @@ class Definitions:
         return found
 
     async def apply_participant(self, document: Document, namespace: str, given: bytes) -> Applied:
-        """Puts one Participant in force. One whose contract cannot be read now is in force, and not ready."""
+        """Put one Participant in force; it is not ready while its contract cannot be read."""
         await self._registry.reload()
         try:
             texts = await self._checker.read([document], namespace)
@@ -191,7 +191,7 @@ class Definitions:
         return contract
 
     async def apply_policy(self, document: Document, namespace: str) -> Applied:
-        """Puts one RetryPolicy in force, for the next attempt of every run."""
+        """Put one RetryPolicy in force, for the next attempt of every run."""
         result = await self.check([document], namespace)
         name, findings = _only("RetryPolicy", document, result)
         findings = ordered([*findings, *self._too_much(document, name)])
@@ -203,21 +203,21 @@ class Definitions:
         return Applied(findings, name)
 
     async def delete(self, table: str, namespace: str, name: str) -> bool:
-        """Takes a resource out of force; False when there was none."""
+        """Take a resource out of force; return False when there was none."""
         async with self._pool.acquire() as connection:
             deleted = await store.delete(connection, table, namespace, name)
         await self._registry.reload(force=True)
         return deleted
 
     async def recheck(self, known: KnownParticipant, contract: bytes) -> CheckedTexts:
-        """What there is to say about a Participant in force if it had this contract. Raises WorkError."""
+        """Return the findings about a Participant in force, if it had this contract. Raises WorkError."""
         row = known.row
         document = Document(row.source, row.manifest)
         texts = await self._checker.read([document], row.namespace)
         return await self._check([document], row.namespace, texts, [Contract(contract)] * len(texts.participants))
 
     async def _remembered(self, participant: ReadParticipant, *, only_reflected: bool) -> Contract | None:
-        """The contract as it is known for the same service at the same address."""
+        """Return the known contract of the same service at the same address, None without one."""
         for known in self._registry.participants:
             former = known.resource
             if former is None or former.metadata.full_name != participant.full_name or not known.row.is_known:
@@ -229,7 +229,7 @@ class Definitions:
         return None
 
     def _too_much(self, document: Document, name: tuple[str, str] | None) -> list[Finding]:
-        """A finding when the texts in force would have too many characters with this one."""
+        """Return a finding if, with this text, the texts in force would have too many characters."""
         if name is None:
             return []
         rows: list[ParticipantRow | PolicyRow] = [known.row for known in self._registry.participants]
@@ -253,7 +253,7 @@ def _size(rows: Iterable[ParticipantRow | PolicyRow]) -> int:
 
 
 def _only(kind: str, document: Document, result: CheckedTexts) -> tuple[tuple[str, str] | None, list[Finding]]:
-    """Namespace and name of the one resource that a document is to hold, with all findings."""
+    """Return namespace and name of the one resource that the document must hold, with all findings."""
     findings = list(result.findings)
     found = [(namespace, name) for of, namespace, name in result.resources if of == kind]
     if len(found) == 1 and len(result.resources) == 1:

@@ -1,4 +1,4 @@
-"""Gets a Participant's descriptors: those that came with it, else its server reflection.
+"""Gets a Participant's descriptors: those that came with it, else those of its server reflection.
 
 Called when a Participant is applied or checked, and by the refresher every minute.
 """
@@ -21,7 +21,7 @@ class Contract:
 
 
 async def contract_of(channels: Channels, target: str, service: str, *, reflection: bool) -> Contract:
-    """The descriptors of a participant that brings none along, from its server if its resource says so."""
+    """Return the descriptors of a participant that came without any, from its server if its resource says so."""
     if not reflection:
         return Contract(None, "its descriptors are to come with it, as a FileDescriptorSet, and did not")
     try:

@@ -1,9 +1,9 @@
-"""Looks every minute whether participants' contracts have changed, and whether the sagas in force still fit them.
+"""Checks every minute whether participants' contracts have changed and still fit the sagas in force.
 
-A contract that breaks a saga leaves the version in force alone and marks it not ready; one that changes what a saga
-reaches puts a new version in force for new runs. A contract that cannot be used at all is kept out: its Participant is
-marked, and what was known of it stays. One replica at a time does it, and what fails for one resource is the business
-of that resource alone.
+If a contract breaks a saga, the version in force stays and is marked not ready. If a contract changes the messages that
+a saga uses, a new version is put in force for new runs. A contract that cannot be used at all is refused: its
+Participant is marked, and the former contract stays. One replica at a time does this, and a failure with one resource
+does not affect the others.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ EVERY = timedelta(seconds=60)
 UNUSABLE = frozenset({codes.DESCRIPTORS_BROKEN.id, codes.TOO_LARGE.id})
 """What keeps a contract out, whatever sagas there are."""
 _LOCK = "amends.contracts.refresh"
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Refresher:
-    """Keeps contracts fresh."""
+    """Keeps the contracts in use up to date."""
 
     def __init__(self, connect: Connect, registry: Registry, channels: Channels, definitions: Definitions) -> None:
         self._connect = connect
@@ -50,15 +50,15 @@ class Refresher:
         self._definitions = definitions
 
     async def run(self) -> None:
-        """Refreshes for ever. Raises when the database is away; it is started again."""
+        """Refresh for ever. Raises the database's errors; the caller starts it again."""
         while True:
             await asyncio.sleep(EVERY.total_seconds())
             await self.refresh()
 
     async def refresh(self) -> None:
-        """Refreshes once, unless another replica is at it.
+        """Refresh once, unless another replica is refreshing.
 
-        The lock has a connection beside the pool: services are called meanwhile, and may take their time.
+        The lock is held by a connection beside the pool, because services are called meanwhile and may be slow.
         """
         connection = await self._connect()
         try:
@@ -86,13 +86,13 @@ class Refresher:
         if contract.descriptors is None:
             if row.is_known or row.message == contract.message:  # the service may just be restarting
                 return
-            log.warning(CONTRACT_UNREADABLE, participant=row.full_name, why=contract.message)
+            _log.warning(CONTRACT_UNREADABLE, participant=row.full_name, why=contract.message)
             await store.put_contract(connection, replace(row, ready=False, message=contract.message), None)
         elif contract.descriptors != former or not row.ready or row.methods is None:
             await self._take(connection, known, contract.descriptors, former)
 
     async def _take(self, connection: Any, known: KnownParticipant, contract: bytes, former: bytes | None) -> None:
-        """Puts a contract in use, unless it cannot be used at all: then the former one stays, and it is told."""
+        """Use a new contract; if it is unusable, keep the former one and mark the Participant."""
         row = known.row
         try:
             result = await self._definitions.recheck(known, contract)
@@ -102,10 +102,10 @@ class Refresher:
         if refused:
             message = f"its contract cannot be used, the former one stays: {refused}"
             if row.message != message:
-                log.warning(CONTRACT_REFUSED, participant=row.full_name, why=refused)
+                _log.warning(CONTRACT_REFUSED, participant=row.full_name, why=refused)
                 await store.put_contract(connection, replace(row, ready=False, message=message), former)
             return
-        log.info(CONTRACT_CHANGED, participant=row.full_name)
+        _log.info(CONTRACT_CHANGED, participant=row.full_name)
         fresh = replace(row, ready=True, message="", methods=result.methods.get(row.full_name))
         await store.put_contract(connection, fresh, contract)
 
@@ -116,7 +116,7 @@ class Refresher:
         if errors or not result.sagas:
             message = errors[0].message if errors else "it could not be read again"
             if saga.ready or saga.message != message:
-                log.warning(SAGA_NOT_READY, saga=f"{saga.namespace}/{saga.name}", why=message)
+                _log.warning(SAGA_NOT_READY, saga=f"{saga.namespace}/{saga.name}", why=message)
                 await store.mark_saga(connection, saga.namespace, saga.name, ready=False, message=message)
             return
         compiled = result.sagas[0]
@@ -136,8 +136,8 @@ def _unusable(findings: list[Finding]) -> str:
 
 
 async def _by_itself(work: Awaitable[None], kind: str, name: str) -> None:
-    """Does the work for one resource; what goes wrong with it is no reason to leave the others out."""
+    """Do the work for one resource; log its failure, so that the other resources get their turn."""
     try:
         await work
     except Exception as error:
-        log.warning(REFRESH_FAILED, kind=kind, name=name, error=type(error).__name__, exc_info=error)
+        _log.warning(REFRESH_FAILED, kind=kind, name=name, error=type(error).__name__, exc_info=error)

@@ -1,7 +1,7 @@
-"""The resources in force, in memory: what StartRun, the call path and the checker look at.
+"""The resources in force, in memory, for StartRun, the call path and the checker.
 
-Read again whenever another replica says that something changed. Pinned definitions of runs are kept apart, by digest,
-and never change.
+They are read again whenever another replica reports a change. Definitions that runs are pinned to are kept apart, by
+digest, and never change.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ WEIGHT = 8
 """Bytes in memory for each byte of a bundle, about."""
 SMALL = 64 * 1024
 """Bytes of a bundle that is made ready without being tried in the worker process first: it cannot take long."""
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class KnownPolicy:
 
 
 class Registry:
-    """What is in force. One for each process."""
+    """The resources in force. There is one registry for each process."""
 
     def __init__(self, pool: Any, router: Router, channels: Channels, checker: Checker) -> None:
         self._pool = pool
@@ -73,7 +73,7 @@ class Registry:
         """By namespace and service."""
 
     async def reload(self, *, force: bool = False) -> None:
-        """Reads everything in force if it has changed. Raises what the database says."""
+        """Read everything in force if it has changed. Raises the database's errors."""
         async with self._loading:
             async with self._pool.acquire() as connection:
                 if not force and await store.version(connection) == self._version:
@@ -90,10 +90,10 @@ class Registry:
         pins = {key: Pin(route.participant, route.named_by) for key, route in self.routes.items()}
         self._router.put(known, [(policy.metadata.namespace, policy.named()) for policy in named], pins)
         await self._channels.keep_only({participant.target for participant in known})
-        log.info(RESOURCES_READ, version=self._version, sagas=len(self.sagas), participants=len(self.participants))
+        _log.info(RESOURCES_READ, version=self._version, sagas=len(self.sagas), participants=len(self.participants))
 
     async def _known_participants(self, rows: list[ParticipantRow]) -> list[KnownParticipant]:
-        """The Participants of rows. Texts that were known before are not read again."""
+        """Return the Participants of rows; parse only texts that were not known before."""
         before = {_text(known.row): known.resource for known in self.participants}
         found = []
         for row in rows:
@@ -102,7 +102,7 @@ class Registry:
                 await asyncio.sleep(0)  # others have their turn: a text may take some milliseconds
                 before[text] = participant_of(*text)
                 if before[text] is None:
-                    log.error(RESOURCE_UNREADABLE, kind="Participant", namespace=row.namespace, name=row.name)
+                    _log.error(RESOURCE_UNREADABLE, kind="Participant", namespace=row.namespace, name=row.name)
             found.append(KnownParticipant(row, before[text]))
         return found
 
@@ -115,12 +115,12 @@ class Registry:
                 await asyncio.sleep(0)
                 before[text] = policy_of(*text)
                 if before[text] is None:
-                    log.error(RESOURCE_UNREADABLE, kind="RetryPolicy", namespace=row.namespace, name=row.name)
+                    _log.error(RESOURCE_UNREADABLE, kind="RetryPolicy", namespace=row.namespace, name=row.name)
             found.append(KnownPolicy(row, before[text]))
         return found
 
     async def saga(self, namespace: str, name: str) -> SagaRow | None:
-        """The Saga in force for new runs; looks again before it says that there is none."""
+        """Return the Saga in force for new runs; ask the database before saying that there is none."""
         row = self.sagas.get((namespace, name))
         if row is None:
             await self.reload()
@@ -128,9 +128,9 @@ class Registry:
         return row
 
     def check_granted(self, namespace: str, compiled: CompiledSaga) -> None:
-        """Whether everything that a saga calls may be called now; a resource may have changed since it was checked.
+        """Refuse a saga if something that it calls may not be called now. Raises RouteError.
 
-        Raises RouteError with a sentence for people. The same is asked again at each call.
+        Resources may have changed since the saga was checked. Each call checks the same again.
         """
         for step in compiled.plan.steps:
             self._router.way(namespace, step.action.service, step.action.method)
@@ -138,7 +138,7 @@ class Registry:
                 self._router.way(namespace, step.compensation.service, step.compensation.method)
 
     async def pinned(self, digest: bytes) -> CompiledSaga:
-        """The definition that a run is pinned to. Raises DefinitionError."""
+        """Return the definition that a run is pinned to. Raises DefinitionError."""
         known = self._pinned.get(digest)
         if known is not None:
             self._pinned.move_to_end(digest)
@@ -155,9 +155,10 @@ class Registry:
         return compiled
 
     async def _try_apart(self, bundle: bytes) -> None:
-        """Has a large bundle made ready in the worker process first. Raises DefinitionError when that takes too much.
+        """Load a large bundle in the worker process first. Raises DefinitionError if that takes too much.
 
-        This version does so before it puts a saga in force; another may have stored what takes too long here.
+        This version loads a saga before it puts it in force, but another version may have stored one that is too large
+        here.
         """
         if len(bundle) <= SMALL:
             return
@@ -177,7 +178,7 @@ class Registry:
             self._pinned_bytes -= _weight(oldest)
 
     def pin(self, namespace: str, service: str) -> Pin | None:
-        """Through whom sagas of a namespace reach a service, None before the first of them is in force."""
+        """Return through which Participant a namespace's sagas reach a service; None before the first saga."""
         route = self.routes.get((namespace, service))
         if route is None:
             return None
@@ -185,16 +186,16 @@ class Registry:
         return Pin(route.participant, named_by)
 
     def pins(self, namespaces: set[str]) -> dict[tuple[str, str], Pin]:
-        """The pinned routes of some namespaces, by namespace and service."""
+        """Return the pinned routes of some namespaces, by namespace and service."""
         keys = (key for key in self.routes if key[0] in namespaces)
         return {key: pin for key in keys if (pin := self.pin(*key)) is not None}
 
     def manifests(self) -> list[Manifest]:
-        """The Participants in force, for the checker."""
+        """Return the Participants in force, for the checker."""
         return [_text(entry.row) for entry in self.participants if entry.resource is not None]
 
     def policy_manifests(self, namespaces: set[str]) -> list[Manifest]:
-        """The RetryPolicies in force in some namespaces, for the checker."""
+        """Return the RetryPolicies in force in some namespaces, for the checker."""
         known = [entry.row for entry in self.policies if entry.resource is not None]
         return [_text(row) for row in known if row.namespace in namespaces]
 

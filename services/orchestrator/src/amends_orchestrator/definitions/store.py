@@ -1,4 +1,4 @@
-"""The resources in Postgres. Every change bumps one version and tells the other replicas to read again.
+"""The resources in Postgres. Every change increments one version and tells the other replicas to read again.
 
 Called by `apply`, the registry and the refresher.
 """
@@ -64,7 +64,7 @@ GROUP BY namespace, saga, digest
 
 @dataclass(frozen=True, slots=True)
 class SagaRow:
-    """A Saga in force."""
+    """A Saga in force, as stored."""
 
     namespace: str
     name: str
@@ -95,13 +95,13 @@ class ParticipantRow:
 
     @property
     def full_name(self) -> str:
-        """Namespace and name."""
+        """Return namespace and name, joined by a slash."""
         return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """Through which Participant (namespace/name) the sagas of a namespace reach a service."""
+    """The Participant (namespace/name) through which the sagas of a namespace reach a service."""
 
     namespace: str
     service: str
@@ -112,7 +112,7 @@ class Route:
 
 @dataclass(frozen=True, slots=True)
 class PolicyRow:
-    """A RetryPolicy in force."""
+    """A RetryPolicy in force, as stored."""
 
     namespace: str
     name: str
@@ -122,7 +122,7 @@ class PolicyRow:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """How many runs that have not ended are pinned to one version of a saga."""
+    """The number of open runs that are pinned to one version of a saga."""
 
     digest: bytes
     running: int
@@ -141,13 +141,13 @@ class Stored:
 
 
 async def version(database: Queries) -> int:
-    """Grows with every change of a resource."""
+    """Return the version of the resources; it grows with every change."""
     value: int = await database.fetchval("SELECT version FROM resources_version")
     return value
 
 
 async def read_all(connection: Any) -> Stored:
-    """Everything in force. `connection` is an asyncpg connection, because it is read in one snapshot."""
+    """Return everything in force. `connection` is an asyncpg connection, because one snapshot is read."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         sagas = await connection.fetch(
             "SELECT namespace, name, digest, manifest, source, ready, message, applied_at FROM saga ORDER BY 1, 2"
@@ -173,7 +173,7 @@ def _participant_row(row: Any) -> ParticipantRow:
 
 
 async def read_contract(database: Queries, namespace: str, name: str) -> bytes | None:
-    """The descriptors in use of a Participant, None when they are not known."""
+    """Return the descriptors that a Participant uses, None when they are not known."""
     value: bytes | None = await database.fetchval(
         "SELECT descriptors FROM participant WHERE namespace = $1 AND name = $2", namespace, name
     )
@@ -181,20 +181,20 @@ async def read_contract(database: Queries, namespace: str, name: str) -> bytes |
 
 
 async def put_definition(database: Queries, digest: bytes, bundle: bytes) -> None:
-    """Keeps a version of a saga; the same digest is the same bytes."""
+    """Store a version of a saga; the same digest is the same bytes."""
     await database.execute(
         "INSERT INTO definition (digest, bundle) VALUES ($1, $2) ON CONFLICT DO NOTHING", digest, bundle
     )
 
 
 async def read_definition(database: Queries, digest: bytes) -> bytes | None:
-    """The bundle with that digest, None when there is none."""
+    """Return the bundle with that digest, None when there is none."""
     value: bytes | None = await database.fetchval("SELECT bundle FROM definition WHERE digest = $1", digest)
     return value
 
 
 async def put_saga(connection: Any, row: SagaRow, bundle: bytes, routes: Iterable[Route]) -> None:
-    """Puts a saga in force for new runs, and pins the routes that it was checked with."""
+    """Put a saga in force for new runs, and pin the routes with which it was checked."""
     async with connection.transaction():
         await put_definition(connection, row.digest, bundle)
         await connection.execute(_SAGA, row.namespace, row.name, row.digest, row.manifest, row.source)
@@ -203,7 +203,7 @@ async def put_saga(connection: Any, row: SagaRow, bundle: bytes, routes: Iterabl
 
 
 async def put_routes(connection: Any, routes: Iterable[Route]) -> None:
-    """Pins routes."""
+    """Pin routes: later checks of the namespace's sagas use the same Participants."""
     async with connection.transaction():
         await _put_routes(connection, routes)
         await connection.execute(_CHANGED)
@@ -215,7 +215,7 @@ async def _put_routes(connection: Any, routes: Iterable[Route]) -> None:
 
 
 async def mark_saga(connection: Any, namespace: str, name: str, *, ready: bool, message: str) -> None:
-    """Notes whether the version in force still fits its participants' contracts."""
+    """Record whether the version in force still fits its participants' contracts."""
     await connection.execute(
         "UPDATE saga SET ready = $3, message = $4 WHERE namespace = $1 AND name = $2", namespace, name, ready, message
     )
@@ -223,7 +223,7 @@ async def mark_saga(connection: Any, namespace: str, name: str, *, ready: bool, 
 
 
 async def put_participant(connection: Any, row: ParticipantRow, given: bytes | None, contract: bytes | None) -> None:
-    """Puts a Participant in force. `given` are descriptors that came with it, `contract` those in use."""
+    """Put a Participant in force. `given` are descriptors that came with it, `contract` those in use."""
     values = (row.namespace, row.name, row.manifest, row.source, row.ready, row.message, _write_methods(row.methods))
     async with connection.transaction():
         await connection.execute(_PARTICIPANT, *values, given, contract)
@@ -231,7 +231,7 @@ async def put_participant(connection: Any, row: ParticipantRow, given: bytes | N
 
 
 async def put_contract(connection: Any, row: ParticipantRow, contract: bytes | None) -> None:
-    """Puts another contract of a Participant in use, and notes how it stands."""
+    """Replace the contract that a Participant uses, and record whether it is ready."""
     values = (row.namespace, row.name, row.manifest, row.ready, row.message, _write_methods(row.methods), contract)
     async with connection.transaction():
         await connection.execute(_CONTRACT, *values)
@@ -247,14 +247,14 @@ def _read_methods(text: str | None) -> tuple[MethodFacts, ...] | None:
 
 
 async def put_policy(connection: Any, row: PolicyRow) -> None:
-    """Puts a RetryPolicy in force."""
+    """Put a RetryPolicy in force."""
     async with connection.transaction():
         await connection.execute(_POLICY, row.namespace, row.name, row.manifest, row.source)
         await connection.execute(_CHANGED)
 
 
 async def delete(connection: Any, table: str, namespace: str, name: str) -> bool:
-    """Takes a resource out of force; False when there was none. `table`: saga, participant or retry_policy."""
+    """Take a resource out of force; return False if there was none. `table`: saga, participant or retry_policy."""
     async with connection.transaction():
         tag: str = await connection.execute(_DELETE[table], namespace, name)
         await connection.execute(_CHANGED)
@@ -262,7 +262,7 @@ async def delete(connection: Any, table: str, namespace: str, name: str) -> bool
 
 
 async def uses(database: Queries) -> dict[tuple[str, str], list[Use]]:
-    """How many open runs are on which version, by namespace and name of the saga."""
+    """Return how many open runs are pinned to each version, by namespace and name of the saga."""
     found: dict[tuple[str, str], list[Use]] = {}
     for row in await database.fetch(_USES):
         found.setdefault((row[0], row[1]), []).append(Use(row[2], row[3], row[4]))

@@ -1,1 +1,1 @@
-"""Work whose size a stranger chooses, in a process of its own: bounded in time and memory, and free to die."""
+"""Work whose size a stranger chooses, in a process of its own that is limited in time and memory and may die."""

@@ -1,4 +1,4 @@
-"""The jobs of the worker process, with types: texts and contracts go there, findings and compiled sagas come back.
+"""The jobs of the worker process, typed: texts and contracts go there, findings and compiled sagas come back.
 
 Called by `definitions`. The other half is `jobs`.
 """
@@ -25,7 +25,7 @@ Manifest = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True)
 class ReadParticipant:
-    """A Participant in a text, as far as it decides where its contract comes from."""
+    """A Participant in a text, with the fields that decide where its contract comes from."""
 
     namespace: str
     name: str
@@ -36,13 +36,13 @@ class ReadParticipant:
 
     @property
     def full_name(self) -> str:
-        """Namespace and name."""
+        """Return namespace and name, joined by a slash."""
         return f"{self.namespace}/{self.name}"
 
 
 @dataclass(frozen=True, slots=True)
 class ReadTexts:
-    """What texts hold. `calls` are namespaces of sagas, each with a service that one of them calls."""
+    """The resources in texts. `calls` are namespaces of sagas, each with a service that one of them calls."""
 
     participants: tuple[ReadParticipant, ...]
     calls: frozenset[tuple[str, str]]
@@ -54,7 +54,7 @@ class ReadTexts:
 
 @dataclass(frozen=True, slots=True)
 class MethodFacts:
-    """What a method of a Participant is."""
+    """A method of a Participant, with what it promises."""
 
     name: str
     kind: str
@@ -64,7 +64,7 @@ class MethodFacts:
 
 @dataclass(frozen=True, slots=True)
 class CompiledBundle:
-    """A saga that was compiled: its name, its digest in hexadecimal, and its bytes."""
+    """A compiled saga: its name, its digest in hexadecimal, and its bytes."""
 
     namespace: str
     name: str
@@ -78,7 +78,7 @@ class CompiledBundle:
 
 @dataclass(frozen=True, slots=True)
 class CheckedTexts:
-    """What became of texts."""
+    """The result of checking texts."""
 
     findings: list[Finding]
     sagas: list[CompiledBundle] = field(default_factory=list)
@@ -90,13 +90,13 @@ class CheckedTexts:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is refused."""
+        """Return whether no resource has an error."""
         return not has_errors(self.findings)
 
 
 @dataclass(frozen=True, slots=True)
 class InForce:
-    """What texts are checked against. `contracts` are FileDescriptorSets by the full names of Participants."""
+    """The resources that texts are checked against. `contracts` are FileDescriptorSets by full Participant names."""
 
     participants: Sequence[Manifest] = ()
     policies: Sequence[Manifest] = ()
@@ -108,14 +108,14 @@ class InForce:
 
 
 class Checker:
-    """Has texts checked and bundles tried in the worker process."""
+    """Sends texts to be checked, and bundles to be tried, to the worker process."""
 
     def __init__(self, process: WorkerProcess, rules: TargetRules) -> None:
         self._process = process
         self._rules = rules
 
     async def read(self, documents: Sequence[Document], namespace: str) -> ReadTexts:
-        """What the texts hold. Raises WorkError, and ResourceExhausted when too many wait."""
+        """Return the resources in the texts. Raises WorkError, and ResourceExhausted when too many wait."""
         answer, blobs = await self._do({"work": "read", **_texts(documents, namespace)})
         participants = tuple(
             ReadParticipant(**{**row, "inline": blobs[row["inline"]] if row["inline"] is not None else None})
@@ -126,7 +126,7 @@ class Checker:
         return ReadTexts(participants, calls, read_pins(answer["named"]), refused)
 
     async def check(self, documents: Sequence[Document], namespace: str, in_force: InForce) -> CheckedTexts:
-        """All findings about the texts, and the sagas compiled. Raises WorkError and ResourceExhausted."""
+        """Return all findings about the texts, and the sagas compiled. Raises WorkError and ResourceExhausted."""
         names = sorted(in_force.contracts)
         head = {
             "work": "check",
@@ -148,7 +148,7 @@ class Checker:
         )
 
     async def refusal(self, bundle: bytes) -> str:
-        """Why a stored definition is not to be made ready here; empty when nothing speaks against it.
+        """Return why a stored definition is too costly to load here; empty when it is not.
 
         Raises WorkError and ResourceExhausted.
         """
@@ -163,7 +163,7 @@ class Checker:
 
 
 def failed(documents: Sequence[Document], error: WorkError) -> CheckedTexts:
-    """What is said of texts that could not be checked."""
+    """Return the result for texts that could not be checked."""
     place = Place(documents[0].source if documents else "")
     hint = "Check less at once: fewer texts, shorter expressions, smaller contracts."
     return CheckedTexts([Finding(codes.TOO_LARGE.id, Severity.ERROR, str(error), hint, place)])

@@ -1,6 +1,6 @@
-"""How the orchestrator and its worker process speak: a length, a JSON object, and the bytes that belong to it.
+"""The messages between the orchestrator and its worker process: a length, a JSON object, and bytes.
 
-Nothing that is read here can make anything but plain values.
+Reading them can produce plain values only.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ MAX_FRAME = 64 * 1024 * 1024
 
 
 class FrameError(Exception):
-    """Bytes that are no frame."""
+    """Bytes that are not a valid frame."""
 
 
 def pack(head: dict[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
-    """A frame with its length. Raises FrameError when it is too large."""
+    """Return a frame with its length. Raises FrameError when it is too large."""
     text = json.dumps({"head": head, "blobs": [len(blob) for blob in blobs]}).encode()
     size = len(text) + sum(map(len, blobs))
     if size > MAX_FRAME:
@@ -29,7 +29,7 @@ def pack(head: dict[str, Any], blobs: Sequence[bytes] = ()) -> bytes:
 
 
 def unpack(text_size: int, body: bytes) -> tuple[dict[str, Any], list[bytes]]:
-    """The JSON object and the bytes of a frame's body. Raises FrameError."""
+    """Return the JSON object and the bytes of a frame's body. Raises FrameError."""
     try:
         whole = json.loads(body[:text_size])
         head, sizes = whole["head"], whole["blobs"]

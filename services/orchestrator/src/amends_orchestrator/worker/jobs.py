@@ -1,7 +1,7 @@
-"""What the worker process does: reads texts, checks and compiles them, and says what a Participant's methods are.
+"""The jobs of the worker process: reads texts, checks and compiles them, and lists a Participant's methods.
 
-Each job takes plain values and bytes, and gives plain values and bytes: `client` has the other half. Nothing here
-knows the database or the network.
+Each job takes and returns plain values and bytes; `client` is the other half. Nothing here uses the database or the
+network.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MAX_BUILD_SECONDS = 1.0
 
 
 def read_job(head: dict[str, Any], blobs: Blobs) -> Result:
-    """What texts hold, as far as it decides which contracts they are to be checked with."""
+    """Return the resources in texts that decide which contracts the texts are checked with."""
     resources = read(_documents(head["documents"]), namespace=head["namespace"])
     found: list[bytes] = []
     participants = []
@@ -66,7 +66,7 @@ def read_job(head: dict[str, Any], blobs: Blobs) -> Result:
 
 
 def _calls(resources: Resources) -> set[tuple[str, str]]:
-    """The namespaces of sagas, each with a service that one of them calls."""
+    """Return the namespaces of sagas, each with a service that one of them calls."""
     return {
         (saga.metadata.namespace, call.service)
         for saga in resources.sagas
@@ -77,7 +77,7 @@ def _calls(resources: Resources) -> set[tuple[str, str]]:
 
 
 def check_job(head: dict[str, Any], blobs: Blobs) -> Result:
-    """Checks texts against what is in force, and compiles the sagas that have no error."""
+    """Check texts against the resources in force, and compile the sagas that have no error."""
     contracts = {name: blobs[at] for name, at in head["contracts"].items()}
     read_ = read(_documents(head["documents"]), namespace=head["namespace"])
     mine = {participant.metadata.full_name for participant in read_.participants}
@@ -121,7 +121,7 @@ def check_job(head: dict[str, Any], blobs: Blobs) -> Result:
 
 
 def build_job(head: dict[str, Any], blobs: Blobs) -> Result:
-    """Whether the orchestrator can make a stored bundle ready within its budget."""
+    """Try whether the orchestrator can load a stored bundle within its budget."""
     try:
         seconds = _build_seconds(blobs[0])
     except BundleError as error:
@@ -155,7 +155,7 @@ def _view(participant: Participant, contracts: Mapping[str, bytes], why: Mapping
 
 
 def _confined(participant: Participant, rules: TargetRules) -> list[Finding]:
-    """What the orchestrator's own rules say about a target."""
+    """Return findings about targets that this orchestrator's own rules do not allow."""
     try:
         rules.check(participant.target)
     except ConfinementError as error:
@@ -167,7 +167,7 @@ def _confined(participant: Participant, rules: TargetRules) -> list[Finding]:
 
 
 def _costly(compiled: CompiledSaga, result: CheckResult) -> Finding | None:
-    """A finding about a saga that would keep the orchestrator busy when it makes it ready."""
+    """Return a finding about a saga that would take the orchestrator too long to load."""
     seconds = _build_seconds(compiled.bundle)
     if seconds <= MAX_BUILD_SECONDS:
         return None
@@ -181,7 +181,7 @@ def _saga_of(compiled: CompiledSaga, result: CheckResult) -> Saga:
 
 
 def _routes(saga: Saga, views: Sequence[ParticipantView], routes: Mapping[tuple[str, str], Pin]) -> dict[str, str]:
-    """The services that a saga without errors calls, and the Participants that it reaches them through."""
+    """Return the services that an error-free saga calls, each with its Participant."""
     participants = [view.participant for view in views]
     namespace, found = saga.metadata.namespace, {}
     for step in saga.steps:
@@ -204,7 +204,7 @@ def _too_costly(seconds: float) -> str:
 
 
 def _few(findings: list[Finding]) -> list[Finding]:
-    """At most MAX_FINDINGS, errors first, and a last one that says how many were left out."""
+    """Return at most MAX_FINDINGS findings, errors first, and a last one that says how many were left out."""
     if len(findings) <= MAX_FINDINGS:
         return findings
     first, left = findings[0], len(findings) - MAX_FINDINGS + 1
@@ -229,7 +229,7 @@ def _names(resources: Resources) -> list[list[str]]:
 
 
 def _methods(participants: Sequence[Participant], contracts: dict[str, bytes]) -> dict[str, list[dict[str, Any]]]:
-    """What the methods of the Participants in the texts are, as far as their contracts are known."""
+    """Return the methods of the Participants in the texts whose contracts are known."""
     found = {}
     for participant in participants:
         name = participant.metadata.full_name

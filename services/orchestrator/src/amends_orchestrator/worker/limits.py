@@ -1,4 +1,4 @@
-"""What one piece of work in the worker process may take."""
+"""The limits of one piece of work in the worker process."""
 
 from __future__ import annotations
 

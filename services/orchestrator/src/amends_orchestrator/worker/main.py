@@ -1,4 +1,4 @@
-"""`python -m amends_orchestrator.worker.main SECONDS BYTES`: reads pieces of work from its input and writes results.
+"""`python -m amends_orchestrator.worker.main SECONDS BYTES`: reads pieces of work from its input, writes results.
 
 Started by `process`. It has no secrets, no connections and no files but its pipes; it ends when its input ends.
 """
@@ -16,7 +16,7 @@ from amends_orchestrator.worker.jobs import JOBS
 
 
 def main() -> None:
-    """Works until the input ends."""
+    """Work until the input ends."""
     seconds, memory = float(sys.argv[1]), int(sys.argv[2])
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -40,7 +40,7 @@ def _read(asked: BinaryIO) -> tuple[int, bytes] | None:
 
 
 def _limit_processor(seconds: float) -> None:
-    """Gives this process so much more processor time; the kernel ends it afterwards."""
+    """Allow this process that much more processor time; after that the kernel ends it."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     _, hard = resource.getrlimit(resource.RLIMIT_CPU)
     resource.setrlimit(resource.RLIMIT_CPU, (int(used.ru_utime + used.ru_stime + seconds) + 1, hard))

@@ -1,4 +1,4 @@
-"""Pinned routes as plain values, for the way to the worker process and back."""
+"""Pinned routes as plain values, to be sent to the worker process and back."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from amends_saga.analysis import Pin
 
 
 def write_pins(pins: Mapping[tuple[str, str], Pin]) -> list[list[str]]:
-    """Namespace, service, Participant and who names it, for each."""
+    """Return namespace, service, Participant and the saga that names it, for each pin."""
     return [[*key, pin.participant, pin.named_by] for key, pin in sorted(pins.items(), key=lambda item: item[0])]
 
 
 def read_pins(rows: Iterable[list[str]]) -> dict[tuple[str, str], Pin]:
-    """What `write_pins` has written."""
+    """Return the pins that `write_pins` wrote."""
     return {(row[0], row[1]): Pin(row[2], row[3]) for row in rows}

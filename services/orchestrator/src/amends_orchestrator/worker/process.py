@@ -1,7 +1,7 @@
-"""The worker process as the orchestrator sees it: started when there is work, ended when there has been none for long.
+"""The worker process, seen from the orchestrator: started when there is work, ended after a while without any.
 
-One piece of work at a time. A piece that takes too long, needs too much memory or makes the process die is told as
-WorkError; the next one has a new process. Called by `definitions`.
+It does one piece of work at a time. If a piece takes too long, needs too much memory or makes the process die, that is
+a WorkError, and the next piece gets a new process. Called by `definitions`.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ DIES_WITHIN = timedelta(seconds=5)
 """How long a process that has closed its pipes may take to end."""
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TZ")
 """What the process is given of the environment: no secrets."""
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class WorkError(Exception):
-    """Work that was not done within its bounds. The text is a sentence for people."""
+    """Work that did not finish within its limits. The text is a sentence for people."""
 
 
 class BusyError(Exception):
-    """So much work waits that more is not taken."""
+    """Too many pieces of work wait already."""
 
 
 class WorkerProcess:
-    """One worker process at most. Not safe across threads."""
+    """At most one worker process. Not safe across threads."""
 
     def __init__(self, limits: WorkLimits | None = None) -> None:
         self.limits = limits or WorkLimits()
@@ -50,11 +50,11 @@ class WorkerProcess:
 
     @property
     def pid(self) -> int | None:
-        """The process's number, None while there is none."""
+        """Return the process's number, None while there is none."""
         return self._process.pid if self._process is not None else None
 
     async def do(self, head: dict[str, Any], blobs: Sequence[bytes] = ()) -> tuple[dict[str, Any], list[bytes]]:
-        """Has a piece of work done and returns its result. Raises WorkError and BusyError."""
+        """Let the process do a piece of work; return its result. Raises WorkError and BusyError."""
         if self._waiting >= self.limits.waiting:
             raise BusyError
         self._waiting += 1
@@ -91,7 +91,7 @@ class WorkerProcess:
             raise
         if "failed" in answer:
             self._kill()
-            log.error(WORK_FAILED, work=head.get("work"), why=answer["failed"], trace=answer.get("trace"))
+            _log.error(WORK_FAILED, work=head.get("work"), why=answer["failed"], trace=answer.get("trace"))
             raise WorkError(self._words(answer["failed"]))
         return answer, parts
 
@@ -104,7 +104,7 @@ class WorkerProcess:
             stdout=asyncio.subprocess.PIPE,
             env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
         )
-        log.info(WORKER_STARTED, pid=process.pid)
+        _log.info(WORKER_STARTED, pid=process.pid)
         return process
 
     async def _why_ended(self, process: asyncio.subprocess.Process) -> str:
@@ -115,7 +115,7 @@ class WorkerProcess:
         except TimeoutError:
             self._end_now(process)
             return self._words("silent")
-        log.error(WORKER_ENDED, pid=process.pid, code=code)
+        _log.error(WORKER_ENDED, pid=process.pid, code=code)
         if code == -signal.SIGXCPU:
             return self._words("processor")
         return f"The check ended its process (code {code}): it probably needed too much memory."
@@ -128,7 +128,7 @@ class WorkerProcess:
         return "The check failed in a way that nobody foresaw; the orchestrator's log says how."
 
     def _end(self) -> None:
-        """Lets the process end by itself: it does when nothing more can come."""
+        """Close the process's input, so that it ends by itself."""
         process, self._process = self._process, None
         if process is not None:
             if process.stdin is not None:
@@ -151,7 +151,7 @@ class WorkerProcess:
         task.add_done_callback(self._reaping.discard)
 
     async def close(self) -> None:
-        """Ends the process at once."""
+        """End the process at once."""
         if self._idle is not None:
             self._idle.cancel()
         self._kill()
@@ -159,12 +159,12 @@ class WorkerProcess:
 
 
 def _has_ended(process: asyncio.subprocess.Process) -> bool:
-    """Return whether a process takes no more work. Its pipe is known to be closed before its exit code is."""
+    """Return whether a process takes no more work; its pipe closes before its exit code is known."""
     return process.returncode is not None or process.stdin is None or process.stdin.is_closing()
 
 
 async def _converse(process: asyncio.subprocess.Process, frame: bytes) -> tuple[dict[str, Any], list[bytes]]:
-    """Sends a frame and reads the answer. Raises OSError, EOFError and FrameError when the process is not well."""
+    """Send a frame and read the answer. Raises OSError, EOFError or FrameError if the process is broken."""
     assert process.stdin is not None
     assert process.stdout is not None
     process.stdin.write(frame)

@@ -1,7 +1,7 @@
-"""The resources in stored texts, without the texts: what is kept in memory of a Participant and a RetryPolicy.
+"""Participants and RetryPolicies of stored texts, without the nodes of the texts, to save memory.
 
-Every node of a text knows its place, for findings; what is in force has been checked, and its nodes would be most of
-what it costs. Called by the registry and by the worker process.
+Every node of a text knows its place, for findings. Resources in force have been checked, and their nodes would take
+most of the memory. Called by the registry and by the worker process.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _NOWHERE = Node(NodeKind.SCALAR, SourceText("", ""), 0, 0)
 
 
 def participant_of(source: str, manifest: str, namespace: str) -> Participant | None:
-    """The Participant in a stored text; None when this version cannot read it."""
+    """Return the Participant in a stored text; None when this version cannot read it."""
     found = read([Document(source, manifest)], namespace=namespace).participants
     if not found:
         return None
@@ -40,7 +40,7 @@ def participant_of(source: str, manifest: str, namespace: str) -> Participant | 
 
 
 def policy_of(source: str, manifest: str, namespace: str) -> RetryPolicyResource | None:
-    """The RetryPolicy in a stored text; None when this version cannot read it."""
+    """Return the RetryPolicy in a stored text; None when this version cannot read it."""
     found = read([Document(source, manifest)], namespace=namespace).policies
     if not found:
         return None

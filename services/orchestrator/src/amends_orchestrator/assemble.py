@@ -45,7 +45,7 @@ DRAINED = "runs.drained"
 # A run makes thousands of objects and few cycles: with Python's defaults the collector takes a tenth of all time.
 GC_THRESHOLDS = (50_000, 20, 100)
 DRAIN_WITHIN = timedelta(seconds=4)
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Orchestrator:
@@ -86,7 +86,7 @@ class Orchestrator:
         self._reloads = asyncio.Event()
 
     async def start(self) -> None:
-        """Makes partitions and the lease, reads what is in force, and begins to work."""
+        """Create partitions and the lease, read the resources in force, and begin to work."""
         gc.set_threshold(*GC_THRESHOLDS)
         async with self._pool.acquire() as connection:
             await make_partitions(connection)
@@ -116,7 +116,7 @@ class Orchestrator:
         )
 
     async def _run(self) -> None:
-        """The writer, the lease and the claims, and at the end the drain: one task, because of that order."""
+        """Run the writer, the lease and the claims, then drain: one task, because the order of ending matters."""
         work = [
             asyncio.create_task(self.writer.run(), name="journal.writer"),
             asyncio.create_task(self.heartbeat.run(self.fleet), name="lease"),
@@ -145,7 +145,7 @@ class Orchestrator:
     async def _drain_when_asked(self) -> None:
         await self._runtime.draining.wait()
         left = await self.fleet.drain(DRAIN_WITHIN)
-        log.info(DRAINED, left_to_takeover=left)
+        _log.info(DRAINED, left_to_takeover=left)
 
     def _resources_changed(self) -> None:
         self._reloads.set()
@@ -157,7 +157,7 @@ class Orchestrator:
             await self.registry.reload()
 
     async def _report_journal(self) -> None:
-        """Not ready while the journal cannot be written: nothing is acknowledged that could not be kept."""
+        """Report not ready while the journal cannot be written, so that no run is accepted that would be lost."""
         while True:
             await self._runtime.health.report("journal", self.writer.reachable.is_set())
             await asyncio.sleep(0.2)
@@ -171,6 +171,6 @@ class Orchestrator:
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Assembles an orchestrator whose settings are `Settings`."""
+    """Assemble an orchestrator whose settings are `Settings`. Raises LookupError without a database URL."""
     assert isinstance(runtime.settings, Settings)
     await Orchestrator(runtime, runtime.settings).start()

@@ -1,7 +1,7 @@
-"""The orchestrator's own metrics, all in one place so that dashboards and documentation have one list.
+"""The orchestrator's own metrics in one place, so that dashboards and documentation use the same list.
 
-Labels are bounded: namespaces, sagas, services and methods come from resources that an administrator applied; no run
-ids, keys or messages. Server-side gRPC metrics are the chassis'.
+Labels have few values: namespaces, sagas, services and methods come from resources that an administrator applied. Run
+ids, keys and messages are never labels. The chassis has the metrics of the gRPC server.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Housekeeping: journal partitions made and dropped, dead processes forgotten, and what waits counted.
+"""Housekeeping: creates and drops journal partitions, deletes dead processes' rows, and counts waiting runs.
 
 Background tasks of every replica; advisory locks let one work at a time.
 """
@@ -26,23 +26,23 @@ SELECT (SELECT count(*) FROM run WHERE state = 3) AS parked,
        (SELECT count(*) FROM run WHERE owner IS NULL AND due_at IS NOT NULL AND rules > $1) AS newer_rules,
        (SELECT count(*) FROM run WHERE owner IS NOT NULL) AS owned
 """
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 async def housekeeping(pool: Any, retention: timedelta) -> None:
-    """Keeps partitions and leases in order for ever. Raises what the database says; it is started again."""
+    """Keep partitions and leases in order for ever. Raises the database's errors; the caller starts it again."""
     while True:
         async with pool.acquire() as connection:
             await make_partitions(connection)
             await leases.forget(connection)
             dropped = await drop_old(connection, retention)
         if dropped:
-            log.info(PARTITIONS_DROPPED, partitions=dropped)
+            _log.info(PARTITIONS_DROPPED, partitions=dropped)
         await asyncio.sleep(HOUSEKEEPING_EVERY.total_seconds())
 
 
 async def counting(pool: Any) -> None:
-    """Counts parked, stalled and waiting runs for ever; the partial indexes make it cheap."""
+    """Count parked, stalled and waiting runs for ever; the partial indexes make it cheap."""
     while True:
         row = await pool.fetchrow(_COUNTS, RULES_VERSION)
         for condition, count in row.items():

@@ -1,4 +1,4 @@
-"""What an operator can set for the orchestrator, beside what every service has."""
+"""The orchestrator's own settings, beside those that every service has."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/
 
 
 def default_hot_bytes(limits: Sequence[Path] = MEMORY_LIMITS) -> int:
-    """The share of the container's memory limit that runs may take; the most when there is no limit."""
+    """Return the share of the container's memory limit for runs, in bytes; at most MOST_HOT_BYTES."""
     for path in limits:
         try:
             text = path.read_text().strip()
@@ -70,5 +70,5 @@ class Settings(ServiceSettings):
         return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
     def target_rules(self) -> TargetRules:
-        """What may be called. Raises ValueError for a suffix that is no DNS name."""
+        """Return the rules for participants' addresses. Raises ValueError for a suffix that is no DNS name."""
         return TargetRules(self.targets, self.target_suffixes)

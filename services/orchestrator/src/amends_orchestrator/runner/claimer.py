@@ -1,8 +1,8 @@
-"""Takes runs that wait for an owner and hands them to the fleet: due ones, and those of processes that died.
+"""Claims runs that need an owner and hands them to the fleet: due runs, and runs of processes that died.
 
-A background task with a connection of its own. It asks again at once as long as it finds a full batch and there is
-room, else when the next run is due, at the latest after `poll`. Bounded batches and bounded memory keep a recovery
-from becoming an outage of its own.
+A background task with its own connection. As long as it finds a full batch and there is room, it claims again at once;
+else it waits until the next run is due, at most `poll`. Batches and memory are limited, so that a recovery does not
+cause an outage of its own.
 """
 
 from __future__ import annotations
@@ -33,35 +33,35 @@ RUN_UNREADABLE = "claims.unreadable"
 RUN_ADRIFT = "claims.adrift"
 CLAIM_FAILED = "claims.failed"
 ADRIFT_EVERY = timedelta(seconds=3)
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Definitions(Protocol):
     """Finds pinned definitions."""
 
     async def pinned(self, digest: bytes) -> Definition:
-        """The definition with that digest. Raises DefinitionError when it is gone or cannot be read here."""
+        """Return the definition with that digest. Raises DefinitionError if it is gone or unreadable here."""
         ...
 
 
 class DefinitionError(Exception):
-    """A definition that is not there, or that this version cannot read. For people."""
+    """The definition does not exist, or this version cannot read it. The text is for people."""
 
 
 class People(Protocol):
-    """What people asked of runs before they were taken."""
+    """The requests that people made about runs before those were claimed."""
 
     async def asked(self, connection: asyncpg.Connection[Any], runs: list[UUID]) -> Mapping[UUID, ev.Signal]:
-        """Returns what runs that are about to be driven have to hear first."""
+        """Return the signals that these runs must hear before they do anything."""
         ...
 
     async def adopted(self, connection: asyncpg.Connection[Any], runs: list[LiveRun]) -> None:
-        """Answers what was asked of runs that are driven now."""
+        """Answer the requests about runs that are driven now."""
         ...
 
 
 class Claimer:
-    """Takes runs for one process."""
+    """Claims runs for one process."""
 
     def __init__(
         self, fleet: Fleet, definitions: Definitions, connect: Connect, people: People, poll: timedelta
@@ -76,25 +76,25 @@ class Claimer:
         self._looked = 0.0
 
     async def run(self) -> None:
-        """Takes runs for ever."""
+        """Claim runs for ever. Raises nothing: a failed round is tried again after `poll`."""
         while True:
             try:
                 pause = await self._round()
             except Exception as error:  # the database is away, or something that the next round may not meet
-                log.warning(CLAIM_FAILED, error=type(error).__name__, detail=str(error))
+                _log.warning(CLAIM_FAILED, error=type(error).__name__, detail=str(error))
                 self._drop()
                 pause = self._poll
             if pause > timedelta():
                 await self._sleep(pause)
 
     def close(self) -> None:
-        """Gives the connection up."""
+        """Close the claimer's connection."""
         self._drop()
 
     async def take_one(self, run_id: UUID, asked: ev.Signal | None = None) -> LiveRun | None:
-        """Takes one run now, because somebody asks something of it; None when it is not to be had.
+        """Claim one run now, for a person's request; None if it cannot be had.
 
-        `asked` is what it hears before it does anything.
+        `asked` is the signal that it hears before it does anything.
         """
         async with self._borrowed() as connection:
             row = await claims.claim_one(connection, self._fleet.process, run_id, rules=RULES_VERSION)
@@ -104,7 +104,7 @@ class Claimer:
             return runs[0] if runs else None
 
     async def _round(self) -> timedelta:
-        """One claim; returns how long to wait before the next."""
+        """Claim once; return how long to wait before the next claim."""
         self._fleet.shed()
         room = min(self._fleet.free, claims.BATCH)
         if room <= 0:
@@ -116,7 +116,7 @@ class Claimer:
         rows = await claims.claim(self._connection, self._fleet.process, rules=RULES_VERSION, limit=room, room=size)
         await self._look_for_adrift(self._connection)
         if rows:
-            log.info(RUNS_TAKEN, runs=len(rows))
+            _log.info(RUNS_TAKEN, runs=len(rows))
             await self._adopt(self._connection, rows)
         if len(rows) == room:
             return timedelta()
@@ -124,9 +124,10 @@ class Claimer:
         return self._poll if due is None else min(max(due, timedelta(milliseconds=5)), self._poll)
 
     async def _look_for_adrift(self, connection: asyncpg.Connection[Any]) -> None:
-        """Gives back runs that are ours by the database and not in memory, seen twice in a row.
+        """Release runs that the database says we own and that are not in memory, seen twice in a row.
 
-        They come of a claim or a decision that was committed when its answer was lost, and would wait for ever.
+        Such a run comes from a claim or a decision that was committed although its answer was lost. It would wait for
+        ever.
         """
         now = asyncio.get_running_loop().time()
         if now - self._looked < ADRIFT_EVERY.total_seconds():
@@ -136,7 +137,7 @@ class Claimer:
         adrift = {run: fence for run, fence in mine.items() if self._fleet.get(run) is None}
         for run, fence in adrift.items():
             if self._adrift.get(run) == fence:
-                log.warning(RUN_ADRIFT, run_id=str(run), fence=fence)
+                _log.warning(RUN_ADRIFT, run_id=str(run), fence=fence)
                 await claims.give_back(connection, run, fence, timedelta(), "", "")
         self._adrift = adrift
 
@@ -161,7 +162,7 @@ class Claimer:
             definition = await self._definitions.pinned(row.digest)
             return self._fleet.adopt(definition, claimed, asked)
         except (UnreadableJournalError, DefinitionError) as error:
-            log.error(RUN_UNREADABLE, run_id=str(row.id), error=str(error))
+            _log.error(RUN_UNREADABLE, run_id=str(row.id), error=str(error))
             await claims.give_back(connection, row.id, row.fence, GIVE_BACK_AFTER, "UNREADABLE", str(error)[:500])
             return None
 
@@ -185,7 +186,7 @@ class Claimer:
 
 
 class _Borrowed:
-    """A connection for a rare request of a person."""
+    """A connection that is opened for one request of a person."""
 
     def __init__(self, connect: Connect) -> None:
         self._connect = connect

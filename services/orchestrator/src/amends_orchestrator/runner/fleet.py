@@ -1,7 +1,7 @@
-"""All runs in this process's memory: starts them, adopts claimed ones, lets go of them.
+"""All runs in this process's memory: starts them, adopts claimed ones, and releases them.
 
-The one place that knows which runs are here. Called by the API (StartRun, ResolveRun, CancelRun), by the claimer, and
-by the composition root for the drain.
+Only this module knows which runs are here. Called by the API (StartRun, ResolveRun, CancelRun), by the claimer, and by
+the composition root for the drain.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ GIVE_BACK_AFTER = timedelta(seconds=30)
 AT_LEISURE = 4
 """Runs in memory that leave the processor time to spare."""
 
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Caller(Protocol):
     """Makes attempts; `calls.sender.Sender` in production."""
 
     def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
-        """One attempt; raises nothing but CancelledError."""
+        """Make one attempt. Raises only CancelledError."""
         ...
 
 
 class GiveBack(Protocol):
-    """Lets go of a run that cannot be driven here, visibly stalled."""
+    """Releases a run that cannot be driven here, so that it shows as stalled."""
 
     async def __call__(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
-        """Raises when the database is away; the lease then does the rest."""
+        """Release the run. Raises the database's errors; the run is claimed later, when the lease has run out."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much a process takes on."""
+    """The limits of what a process keeps in memory."""
 
     hot_runs: int = 2000
     passivate_after: timedelta = timedelta(seconds=2)
@@ -77,7 +77,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A run that is durable now: started by this call, or before with the same key."""
+    """A durable run: started by this call, or before with the same key."""
 
     run_id: UUID
     created: bool
@@ -123,108 +123,108 @@ class Fleet:
 
     @property
     def secret(self) -> bytes:
-        """What idempotency keys are made with. Raises RuntimeError before `hold_secret`: no run begins without it."""
+        """Return the secret of idempotency keys. Raises RuntimeError before `hold_secret`: no run begins without it."""
         if self._secret is None:
             raise RuntimeError("the installation's secret has not been read yet")
         return self._secret
 
     def hold_secret(self, secret: bytes) -> None:
-        """Makes keys with the secret of the installation from now on."""
+        """Use the installation's secret for keys from now on."""
         self._secret = secret
 
     # ------------------------------------------------------------ the ground that runs stand on
 
     def now(self) -> datetime:
-        """The database's time, as far as it is known here."""
+        """Return the database's time, as this process estimates it."""
         return self._ids.now()
 
     @property
     def roomy(self) -> bool:
-        """Whether at least half of the memory for runs is free: runs that are held back may stay in it."""
+        """Return whether at least half of the memory for runs is free: runs that are held back may stay in it."""
         return 2 * self.free >= self.limits.hot_runs
 
     @property
     def at_leisure(self) -> bool:
-        """Whether there is time to work ahead: so few runs are under way that the processor waits for them."""
+        """Return whether so few runs are under way that the processor has time to work ahead."""
         return len(self.runs) <= AT_LEISURE
 
     def when_sent(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Does some work when the call or row that was just begun is on its way: two turns of the loop from now."""
+        """Do some work after the call or row just begun is sent: two turns of the loop from now."""
         loop = asyncio.get_running_loop()
         loop.call_soon(loop.call_soon, work, *arguments)
 
     def leased(self) -> bool:
-        """Whether the last heartbeat that was answered still protects this process's runs."""
+        """Return whether our lease is still valid."""
         return asyncio.get_running_loop().time() < self._lease_until
 
     def hold_lease(self, until: float) -> None:
-        """The lease stands until this moment of the loop's clock."""
+        """Treat the lease as valid until this moment of the loop's clock."""
         self._lease_until = until
 
     def way(self, namespace: str, service: str, method: str) -> Way:
-        """How to call a method now. Raises RouteError."""
+        """Return how to call a method now. Raises RouteError."""
         return self._router.way(namespace, service, method)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Starts a call in a context of its own, so that it inherits nothing from who happened to trigger it."""
+        """Start a call in a new context, so that it inherits nothing from the code that triggered it."""
         task = asyncio.get_running_loop().create_task(work, context=contextvars.Context())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
-        """Makes one attempt."""
+        """Make one attempt. Raises only CancelledError."""
         return self._caller.send(way, request, metadata, traceparent)
 
     def settled(self, run_id: UUID) -> None:
-        """A run has ended, is parked, or was let go, durably."""
+        """Forget a run that has ended, is parked or was released, durably."""
         run = self._forget(run_id)
         state = state_of(run.state)
         if run.state.ended or run.state.parked is not None:
             RUNS_ENDED.labels(namespace=run.info.namespace, saga=run.info.saga, state=state.name).inc()
         if run.state.parked is not None:
-            log.warning(RUN_PARKED, run_id=run.info.name, saga=run.info.saga, reason=run.state.parked.reason)
+            _log.warning(RUN_PARKED, run_id=run.info.name, saga=run.info.saga, reason=run.state.parked.reason)
 
     def lost(self, run_id: UUID, refusal: Refusal) -> None:
-        """The journal took no more rows of a run."""
+        """Drop a run whose rows the journal refused: another owner has a newer fence, or a row was bad."""
         run = self._forget(run_id)
         RUNS_LOST.inc()
-        log.warning(RUN_LOST, run_id=run.info.name, fence=run.state.fence, why=refusal.value)
+        _log.warning(RUN_LOST, run_id=run.info.name, fence=run.state.fence, why=refusal.value)
         if refusal is not Refusal.FENCED:
             self.spawn(self._give_back_run(run, refusal.name, refusal.value))
 
     def broken(self, run_id: UUID, error: Exception) -> None:
-        """The engine or an expression failed in a way that no rule foresees."""
+        """Release a run whose engine or expression failed in a way that no rule foresees."""
         run = self._forget(run_id)
-        log.error(RUN_BROKEN, run_id=run.info.name, exc_info=error)
+        _log.error(RUN_BROKEN, run_id=run.info.name, exc_info=error)
         self.spawn(self._give_back_run(run, "INTERNAL", "the orchestrator failed; its log says why"))
 
     async def _give_back_run(self, run: LiveRun, reason: str, message: str) -> None:
         try:
             await self._give_back(run.info.id, run.state.fence, GIVE_BACK_AFTER, reason, message)
         except Exception as error:
-            log.warning(GIVE_BACK_FAILED, run_id=run.info.name, error=type(error).__name__)
+            _log.warning(GIVE_BACK_FAILED, run_id=run.info.name, error=type(error).__name__)
 
     # ------------------------------------------------------------ coming and going
 
     @property
     def free(self) -> int:
-        """How many more runs fit into memory."""
+        """Return how many more runs fit into memory."""
         if self.draining or self.room_bytes <= 0:
             return 0
         return max(self.limits.hot_runs - len(self.runs), 0)
 
     @property
     def weight(self) -> int:
-        """Bytes of the journals of the runs in memory, as far as they were read or written here."""
+        """Return the bytes of the journals of the runs in memory, as far as they were read or written here."""
         return self._came + self.writer.taken
 
     @property
     def room_bytes(self) -> int:
-        """How many bytes more fit into memory; negative when runs have grown since they came."""
+        """Return how many more bytes fit into memory; negative when runs have grown since they came."""
         return self.limits.hot_bytes - self.weight
 
     def shed(self) -> None:
-        """Lets go of the largest runs as long as there are more bytes than fit: they have grown since they came."""
+        """Release the largest runs until the rest fits into memory: runs grow after they came."""
         over = -self.room_bytes
         if over <= 0 or len(self.runs) < 2:
             return
@@ -235,12 +235,12 @@ class Fleet:
             run.tell(ev.ReleaseRequested())
 
     def get(self, run_id: UUID) -> LiveRun | None:
-        """A run that this process drives, or None."""
+        """Return a run that this process drives, or None."""
         return self.runs.get(run_id)
 
     @property
     def overloaded(self) -> bool:
-        """Whether the journal cannot keep up, or is away, and starts would only gather here."""
+        """Return whether the journal is behind or unreachable, so that new starts would only queue here."""
         writer, limits = self.writer, self.limits
         return writer.backlog >= limits.backlog or writer.backlog_bytes >= limits.backlog_bytes
 
@@ -255,11 +255,11 @@ class Fleet:
         traceparent: str,
         within: timedelta | None = None,
     ) -> Begun:
-        """Starts a run, or finds the one that has the key; returns when it is durable. `data` is the input.
+        """Start a run, or find the one that has the key; return when it is durable. `data` is the input.
 
-        `within` is how long the caller waits: after that the start is not sent to the database any more, lest a run
-        begins that its caller has given up. Raises TimeoutError then, and what the database says of a row that it
-        refuses.
+        `within` is how long the caller waits. After that the start is not sent to the database any more, so that no run
+        begins whose caller has given up. Raises TimeoutError then, and the asyncpg error with which the database
+        refuses a row.
         """
         run = self._new(definition, namespace, traceparent)
         plan, now = definition.plan, self.now()
@@ -296,7 +296,7 @@ class Fleet:
         return await answer
 
     async def started(self, namespace: str, key: str) -> None:
-        """Returns when no start with this key is under way in this process any more."""
+        """Return when no start with this key is under way in this process."""
         while (answer := self._starting.get((namespace, key))) is not None:
             await asyncio.wait([answer])
 
@@ -332,9 +332,10 @@ class Fleet:
         return LiveRun(self, definition, info, initial(definition.plan, info.name))
 
     def adopt(self, definition: Definition, claimed: Claimed, asked: ev.Signal | None = None) -> LiveRun:
-        """Drives a run whose claim has committed. Raises UnreadableJournalError.
+        """Drive a run whose claim has committed. Raises UnreadableJournalError.
 
-        `asked` is what people want of it: it hears that before it does anything, lest it passes its pivot first.
+        `asked` is a person's request. The run hears it before it does anything, so that a cancel comes before the
+        pivot.
         """
         row = claimed.run
         state = restore(definition, claimed)
@@ -374,7 +375,7 @@ class Fleet:
         return run
 
     async def drain(self, within: timedelta) -> int:
-        """Lets go of all runs, after the calls under way were answered; returns how many would not go in time."""
+        """Release all runs after the calls under way were answered; return how many did not go in time."""
         self.draining = True
         for run in list(self.runs.values()):
             run.tell(ev.ReleaseRequested())
@@ -387,7 +388,7 @@ class Fleet:
         return 0
 
     async def stop(self) -> None:
-        """Ends the calls that are still under way; their runs are somebody else's now."""
+        """End the calls that are still under way; other processes own their runs now."""
         for run in list(self.runs.values()):
             run.leave()
         self.runs.clear()
@@ -398,7 +399,7 @@ class Fleet:
 
 
 def payload_of(saga: str, data: bytes) -> bytes:
-    """What a key stands for: sha256 of the saga's name and the serialised input."""
+    """Return what is compared when a key is used again: sha256 of the saga's name and the serialised input."""
     return sha256(saga.encode() + b"\0" + data).digest()
 
 
@@ -408,7 +409,7 @@ def _give(answer: asyncio.Future[Begun], begun: Begun) -> None:
 
 
 def restore(definition: Definition, claimed: Claimed) -> RunState:
-    """The state that the owner of a claimed run begins with. Raises UnreadableJournalError."""
+    """Return the state with which the owner of a claimed run begins. Raises UnreadableJournalError."""
     plan, row = definition.plan, claimed.run
     try:
         entries = [decode(plan, record.seq, record.fence, record.record) for record in claimed.records]

@@ -1,7 +1,7 @@
-"""Renews this process's lease, and keeps the database's time.
+"""Renews this process's lease, and synchronises its clock with the database's time.
 
-A background task. When the database cannot be reached the lease runs out by itself: new calls stop here, because
-another process may take the runs, and the fence decides about everything that is written later.
+A background task. If the database cannot be reached, the lease runs out by itself. This process then makes no new
+calls, because another process may take the runs, and the fence refuses everything that it writes later.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from amends_orchestrator.runner.fleet import Fleet
 
 LEASE_RAN_OUT = "lease.ran_out"
 HEARTBEAT_FAILED = "lease.heartbeat_failed"
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 class Heartbeat:
@@ -37,7 +37,7 @@ class Heartbeat:
         self._connection: asyncpg.Connection[Any] | None = None
 
     async def beat(self, fleet: Fleet) -> None:
-        """Renews the lease once. Raises what the database says."""
+        """Renew the lease once. Raises the database's errors."""
         loop = asyncio.get_running_loop()
         asked = loop.time()  # before the database looks at its clock: our view of the lease ends first
         if self._connection is None or self._connection.is_closed():
@@ -46,27 +46,27 @@ class Heartbeat:
         self._ids.synchronise(renewal.now)
         fleet.hold_lease(asked + self._lease.total_seconds())
         if renewal.late:
-            log.warning(LEASE_RAN_OUT, process=str(self._process))
+            _log.warning(LEASE_RAN_OUT, process=str(self._process))
 
     async def run(self, fleet: Fleet) -> None:
-        """Renews for ever, three times a lease; more often while it fails."""
+        """Renew the lease for ever, three times per lease; more often while renewing fails."""
         while True:
             pause = self._lease / 3
             try:
                 await self.beat(fleet)
             except Exception as error:  # a lease that is not renewed costs all runs, so this goes on whatever it is
-                log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
+                _log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
                 self._drop()
                 pause = self._lease / 10
             await asyncio.sleep(pause.total_seconds() * random.uniform(0.9, 1.0))  # noqa: S311 - spreads replicas
 
     async def end(self) -> None:
-        """Ends the lease, so that what is left can be taken over at once."""
+        """End the lease, so that other processes can claim the remaining runs at once."""
         try:
             connection = self._connection if self._connection is not None else await self._connect()
             await leases.end(connection, self._process)
         except Exception as error:  # the lease runs out by itself
-            log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
+            _log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
         self._drop()
 
     def _drop(self) -> None:

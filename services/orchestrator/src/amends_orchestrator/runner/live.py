@@ -1,7 +1,7 @@
-"""One run in memory: hears signals, lets the engine decide, and does what it says.
+"""One run in memory: hears signals, lets the engine decide, and carries out its commands.
 
-There is no task for a run, only for a call under way: signals are folded at once, in the callback that brought them,
-so that an answer, its record and the next call are one step of the event loop. Made by the fleet.
+There is a task for each call under way, but none for the run. A signal is folded at once, in the callback that brought
+it, so that an answer, its record and the next call are one step of the event loop. Made by the fleet.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class LiveRun:
     def __init__(
         self, ground: Ground, definition: Definition, info: RunInfo, state: RunState, *, shown_stalled: bool = False
     ) -> None:
-        """`shown_stalled` is whether the run's row says that it is stalled."""
+        """Set up the run, without starting it. `shown_stalled` tells whether its row says that it is stalled."""
         self._ground = ground
         self.definition = definition
         self.info = info
@@ -100,7 +100,7 @@ class LiveRun:
     # ------------------------------------------------------------ signals
 
     def durable(self, seq: int) -> None:
-        """Listener of the journal: rows up to `seq` are committed."""
+        """Hear from the journal that the rows up to `seq` are committed."""
         if self._nobody_waits():
             # Only folded, not decided about: the call under way is all that a chain of steps can wait for.
             self.state = hear(self.definition.plan, self.state, ev.Durable(seq), self._ground.now())
@@ -117,13 +117,13 @@ class LiveRun:
         return False
 
     def refused(self, refusal: Refusal) -> None:
-        """Listener of the journal: this owner's rows are taken no more."""
+        """Hear from the journal that it takes no more rows from this owner."""
         if not self.gone:
             self.leave()
             self._ground.lost(self.info.id, refusal)
 
     def tell(self, signal: ev.Signal | None) -> None:
-        """Hears a signal (None: time has passed) and does what follows from it."""
+        """Hear a signal (None: time has passed) and carry out what follows from it."""
         if self.gone:
             return
         if not isinstance(signal, ev.ReleaseRequested | ev.Durable):
@@ -149,13 +149,13 @@ class LiveRun:
         self._rest()
 
     def _break(self, error: Exception) -> None:
-        """Stops after a failure that no rule foresees; somebody takes the run again later."""
+        """Stop after a failure that no rule foresees; the run is claimed again later."""
         if not self.gone:
             self.leave()
             self._ground.broken(self.info.id, error)
 
     def resume(self, commands: Sequence[ev.Command]) -> None:
-        """Follows commands that the fleet got from the engine, when the run was started."""
+        """Carry out the commands that the engine gave when the run was started."""
         if not self.gone:
             self._pump(commands)
 
@@ -174,7 +174,7 @@ class LiveRun:
                     self._admit(step)
 
     def leave(self) -> None:
-        """Stops: nothing more is recorded or called for this run. Calls under way end by themselves."""
+        """Stop: record and call nothing more for this run. Calls under way end by themselves."""
         self.gone = True
         self.tail.let_go()
         self._inbox.clear()
@@ -188,7 +188,7 @@ class LiveRun:
             watcher(self)
 
     def _rest(self) -> None:
-        """After all signals: gives places back, lets go of the run or sets the timer."""
+        """After all signals: free unused places, release the run, or set the timer."""
         if self.gone:
             return
         if self._passes:
@@ -205,7 +205,7 @@ class LiveRun:
 
     @property
     def next_attempt(self) -> datetime | None:
-        """When the next call is made that waits for its time; None when none does."""
+        """Return when the next delayed call is made; None when no call is delayed."""
         return min((step.retry_at for step in self.state.steps if step.retry_at is not None), default=None)
 
     def _give_back_passes(self) -> None:
@@ -217,11 +217,11 @@ class LiveRun:
     # ------------------------------------------------------------ time
 
     def _wait(self, until: datetime) -> None:
-        """Sets the timer, or lets go of a run that has nothing to do for long.
+        """Set the timer, or release a run that has nothing to do for long.
 
-        One that is held back stays while there is room: each look at it from the database would cost a claim and a
-        record, only to be told to wait again. Once it counts as stalled it is let go in any case, so that its row says
-        so.
+        A run that a breaker, bulkhead or budget holds back stays while there is room: each look from the database would
+        cost a claim and a record, only to wait again. Once it counts as stalled it is released anyway, so that its row
+        says so.
         """
         rings = self._rings
         busy = not self._idle()
@@ -260,19 +260,19 @@ class LiveRun:
         return True
 
     def _waits_since(self) -> datetime | None:
-        """Since when the step that has waited longest waits; None when none does."""
+        """Return since when the longest waiting step waits; None when none waits."""
         return min((step.since for step in self.state.steps if step.since is not None), default=None)
 
     def _stalls_at(self) -> datetime | None:
-        """When the run begins to count as stalled; None when it does not wait."""
+        """Return when the run begins to count as stalled; None when it does not wait."""
         plan = self.definition.plan
         allowed, since = plan.stalled_after or plan.deadline, self._waits_since()
         return since + allowed + JUST_AFTER if allowed is not None and since is not None else None
 
     def _next_look(self, until: datetime, stalls: datetime | None, now: datetime) -> datetime:
-        """When a run that is let go is looked at again: also at its deadline, and when it begins to count as stalled.
+        """Return when a released run is claimed again, at the latest at its deadline or when it stalls.
 
-        A run that was held back for long sleeps longer than it has to: the runs that are in memory ask often enough.
+        A run that was held back for long sleeps longer than it has to: the runs in memory try often enough.
         """
         since = self._waits_since()
         if self._held and since is not None:
@@ -319,9 +319,9 @@ class LiveRun:
         return self._evaluate(step, call)
 
     def _prepare_ahead(self, step: int) -> None:
-        """Works out the next step of a chain while a call is under way; the engine asks for it when it is its turn.
+        """Evaluate a chain's next step while a call is under way; the engine asks for it when its turn comes.
 
-        What an expression sees is never changed once it is there, so that it gives the same now and then.
+        The values that an expression sees never change once they are known, so it gives the same result now and later.
         """
         steps = self.state.steps
         if self.gone or self.state.phase is not Phase.RUNNING or step >= len(steps) or steps[step].prepared:
@@ -468,7 +468,7 @@ class LiveRun:
         return await self._ground.send(way, request, metadata, self.info.traceparent)
 
     def _reply(self, step: int, call: ev.Call, answer: Answer, policy: RetryPolicy) -> ev.Reply:
-        """The classified answer, with when the policy would try again."""
+        """Return the classified answer, with the time at which the policy tries again."""
         verdict = classify(self._method(step, call), call, answer)
         if verdict.outcome is not ev.Outcome.UNKNOWN:
             return ev.Reply(verdict.outcome, verdict.response, answer.code, verdict.reason, answer.message)

@@ -1,4 +1,4 @@
-"""What a live run needs from the process around it. `Fleet` is the one implementation in production."""
+"""The interface of a live run to the process around it. `Fleet` implements it in production."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ class Definition(Expressions, Protocol):
 
     @property
     def plan(self) -> Plan:
-        """The graph and the facts of its methods."""
+        """Return the graph and the facts of its methods."""
         ...
 
 
 class RunInfo:
-    """What a run is, as long as it lives. Keys are worked out once: every call needs them."""
+    """The facts about a run that never change. Keys are computed once, because every call needs them."""
 
     __slots__ = ("_keys", "_secret", "id", "name", "namespace", "saga", "traceparent")
 
     def __init__(self, run_id: UUID, namespace: str, saga: str, traceparent: str, secret: bytes | None) -> None:
-        """`secret` is what its keys are made with, see `amends_saga.journal.secret_for`."""
+        """Set the facts. `secret` is what its keys are made with, see `amends_saga.journal.secret_for`."""
         self._secret = secret
         self.id = run_id
         self.name = str(run_id)
@@ -42,7 +42,7 @@ class RunInfo:
         self._keys: dict[str, str] = {}
 
     def key(self, step: str) -> str:
-        """The idempotency key of a step's calls."""
+        """Return the idempotency key of a step's calls."""
         key = self._keys.get(step)
         if key is None:
             key = self._keys[step] = idempotency_key(self.name, step, self._secret)
@@ -56,47 +56,47 @@ class Ground(Protocol):
     passivate_after: timedelta
 
     def now(self) -> datetime:
-        """The database's time, as far as it is known here."""
+        """Return the database's time, as this process estimates it."""
         ...
 
     @property
     def roomy(self) -> bool:
-        """Whether at least half of the memory for runs is free."""
+        """Return whether at least half of the memory for runs is free."""
         ...
 
     @property
     def at_leisure(self) -> bool:
-        """Whether there is time to work ahead: so few runs are under way that the processor waits for them."""
+        """Return whether so few runs are under way that the processor has time to work ahead."""
         ...
 
     def when_sent(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Does some work when the call or row that was just begun is on its way."""
+        """Do some work after the call or row just begun is sent."""
         ...
 
     def leased(self) -> bool:
-        """Whether this process may assume that its runs are still its own."""
+        """Return whether our lease is still valid, so that the runs are still ours."""
         ...
 
     def way(self, namespace: str, service: str, method: str) -> Way:
-        """How to call a method now. Raises RouteError."""
+        """Return how to call a method now. Raises RouteError."""
         ...
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Starts a call; it runs to its end even when its run is gone."""
+        """Start a call; it runs to its end even if its run leaves this process."""
         ...
 
     def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
-        """Makes one attempt; raises nothing but CancelledError."""
+        """Make one attempt. Raises only CancelledError."""
         ...
 
     def settled(self, run_id: UUID) -> None:
-        """A run has ended, is parked, or was let go, durably."""
+        """Forget a run that has ended, is parked or was released, durably."""
         ...
 
     def lost(self, run_id: UUID, refusal: Refusal) -> None:
-        """The journal took no more rows of a run."""
+        """Drop a run whose rows the journal refused."""
         ...
 
     def broken(self, run_id: UUID, error: Exception) -> None:
-        """The engine or an expression failed in a way that no rule foresees."""
+        """Release a run whose engine or expression failed in a way that no rule foresees."""
         ...

@@ -1,7 +1,6 @@
 """A person's decision about a parked run: a claim and the record of the decision, in one transaction.
 
-A parked run has no owner. Whoever decides takes it (fence + 1), and the process that was asked drives it on. Called
-by the API.
+A parked run has no owner. The process that was asked claims it (fence + 1) and drives it on. Called by the API.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ class ResolutionRefused(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What a person decided. `result` is the serialised response to assume, None when none was given."""
+    """A person's decision. `result` is the serialised response to assume, None when none was given."""
 
     action: ev.Action
     expected_seq: int
@@ -54,7 +53,7 @@ class Decision:
 
 
 async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUID, decision: Decision) -> LiveRun:
-    """Takes the decision and drives the run on. Raises ResolutionRefused, and what `claimer.Definitions` does."""
+    """Record the decision and drive the run on. Raises ResolutionRefused, DefinitionError."""
     async with pool.acquire() as connection:
         known = await read_run(connection, run_id)
     if known is None:
@@ -77,9 +76,9 @@ async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUI
 
 
 async def _locked(connection: Any, run_id: UUID, expected_seq: int) -> tuple[RunRow, tuple[StoredRecord, ...]]:
-    """The run and its journal, which nobody changes until the transaction ends.
+    """Return the run and its journal, locked until the transaction ends. Raises ResolutionRefused.
 
-    `expected_seq` is that of the parked record which the decision is about; 0: who decides has seen none.
+    `expected_seq` is the sequence number of the parked record that the person has seen; 0: the person has seen none.
     """
     if await connection.fetchrow(_LOCK, run_id) is None:
         raise ResolutionRefused("RUN_UNKNOWN", f"there is no run {run_id}")

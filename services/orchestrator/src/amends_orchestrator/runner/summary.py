@@ -1,6 +1,6 @@
-"""One line and a few columns that say how a run stands. Kept in its row for lists; shown by the API.
+"""Describes the state of a run in one line and a few columns: kept in its row for lists, shown by the API.
 
-Called with every record that changes a run's row, and by whoever shows a run.
+Called with every record that changes a run's row, and when a run is shown.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ _CAUSES = {
 
 
 def state_of(state: RunState) -> State:
-    """Where a run stands, as people see it."""
+    """Return the state of a run as people see it."""
     return State.PARKED if state.parked is not None else _PHASES[state.phase]
 
 
 def line(plan: Plan, state: RunState) -> str:
-    """One line for people, e.g. `COMPENSATED: charge was rejected: the card was declined`."""
+    """Return one line for people, e.g. `COMPENSATED: charge was rejected: the card was declined`."""
     shown = state_of(state)
     text = shown.name
     if state.ended:
@@ -58,9 +58,9 @@ def _cause(plan: Plan, decided: ev.Decided) -> str:
 
 
 def change_for(plan: Plan, state: RunState, event: ev.Event, now: datetime, until: datetime | None) -> Change | None:
-    """What a record does to the run's row; None when nothing that a list shows has changed.
+    """Return how a record changes the run's row; None when nothing in a list changes.
 
-    `state` is the state after the record. `until` is when a run that is let go has something to do again.
+    `state` is the state after the record. `until` is when a released run has something to do again.
     """
     match event:
         case ev.Ended():
@@ -85,7 +85,7 @@ def change_for(plan: Plan, state: RunState, event: ev.Event, now: datetime, unti
 
 
 def standing(plan: Plan, state: RunState, now: datetime, until: datetime | None, *, release: bool) -> Change:
-    """The row of a run that has not ended, stalled or not."""
+    """Return the row's values for a run that has not ended, stalled or not."""
     due = max(until - now, timedelta()) if until is not None else timedelta()
     plain = Change(
         state_of(state),

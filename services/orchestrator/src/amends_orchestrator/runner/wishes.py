@@ -1,7 +1,7 @@
-"""What people ask of runs that are under way: cancel, and park for a stalled one.
+"""Serves people's requests about open runs: cancel, and park for a stalled one.
 
-The owner of a run answers: at once when it is this process, through the database when it is another. A wish is
-granted when it is durable, not when it was heard. Called by the API and by the claimer.
+The owner of a run answers: at once if it is this process, through the database if it is another. A request is granted
+when it is durable, not when it was heard. Called by the API and by the claimer.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ GRANTED = Reply(True)
 ANSWER_WITHIN = timedelta(seconds=10)
 POLL = timedelta(seconds=5)
 LOOK = timedelta(milliseconds=50)
-log = structlog.get_logger(__name__)
+_log = structlog.get_logger(__name__)
 
 
 def refuse(run: LiveRun, kind: Kind, fleet: Fleet) -> Reply | None:
-    """Why a wish cannot be granted now; None when it can."""
+    """Return the answer if the run's state already decides the request; None if the run must hear it."""
     state, plan = run.state, run.definition.plan
     if state.parked is not None:
         return Reply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
@@ -50,7 +50,7 @@ def refuse(run: LiveRun, kind: Kind, fleet: Fleet) -> Reply | None:
 
 
 def granted(run: LiveRun, kind: Kind) -> Reply | None:
-    """The answer once a wish has been told to the run: None while it is not durable yet."""
+    """Return the answer to a request that the run has heard; None while it is not durable yet."""
     state = run.state
     if kind is Kind.PARK:
         if state.parked is not None and state.durable >= state.parked_seq:
@@ -63,9 +63,9 @@ def granted(run: LiveRun, kind: Kind) -> Reply | None:
 
 
 async def wish(fleet: Fleet, run: LiveRun, kind: Kind, actor: str, reason: str, within: timedelta) -> Reply | None:
-    """Tells a run of this process, and returns when the wish is durable, or cannot be granted.
+    """Tell a run of this process; return the answer when the request is durable or refused.
 
-    None when neither is decided in time: then only the memory of this process knows of the wish.
+    Returns None when neither happens in time: then only this process's memory knows of the request.
     """
     refused = refuse(run, kind, fleet)
     if refused is not None:
@@ -91,7 +91,7 @@ async def wish(fleet: Fleet, run: LiveRun, kind: Kind, actor: str, reason: str, 
 
 
 class Wishes:
-    """Hears what other processes' callers ask of the runs of this one, and that resources have changed."""
+    """Hears the requests that other processes wrote for runs of this one, and changes of resources."""
 
     def __init__(self, fleet: Fleet, connect: Connect, changed: Callable[[], None]) -> None:
         self._fleet = fleet
@@ -101,7 +101,7 @@ class Wishes:
         self._busy: set[int] = set()
 
     async def run(self) -> None:
-        """Listens for ever. Raises when the connection breaks; it is started again."""
+        """Listen for ever. Raises when the connection breaks; the caller starts it again."""
         connection = await self._connect()
         try:
             await connection.add_listener(requests.REQUESTS, self._on_request)
@@ -119,19 +119,19 @@ class Wishes:
             connection.terminate()
 
     async def serve(self, connection: asyncpg.Connection[Any]) -> None:
-        """Answers what is asked of the runs of this process."""
+        """Answer the open requests about the runs of this process."""
         for request in await requests.open_requests(connection, self._fleet.process):
             if request.id not in self._busy:
                 self._busy.add(request.id)
                 self._fleet.spawn(self._serve(request))
 
     async def asked(self, connection: asyncpg.Connection[Any], runs: list[UUID]) -> dict[UUID, ev.Signal]:
-        """The cancels that nobody has answered, of runs that were just taken and are not driven yet."""
+        """Return the unanswered cancel requests of runs that were just claimed and are not driven yet."""
         cancels = await requests.cancels_of(connection, runs)
         return {run: ev.CancelAsked(request.actor, request.reason) for run, request in cancels.items()}
 
     async def adopted(self, connection: asyncpg.Connection[Any], runs: list[LiveRun]) -> None:
-        """Runs were just taken: what was asked of them before is answered now."""
+        """Answer the earlier requests about runs that were just claimed."""
         if runs:
             await self.serve(connection)
 
@@ -149,7 +149,7 @@ class Wishes:
             finally:
                 await connection.close()
         except (asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError) as error:
-            log.warning(LISTEN_FAILED, error=type(error).__name__)
+            _log.warning(LISTEN_FAILED, error=type(error).__name__)
         finally:
             self._busy.discard(request.id)
 
@@ -161,7 +161,7 @@ class Wishes:
 
 
 async def answered(database: Any, request: int, within: timedelta) -> Reply | None:
-    """The answer of a run's owner to a request; None when there is none in time."""
+    """Return the answer of a run's owner to a request; None when there is none in time."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within.total_seconds()
     while True:

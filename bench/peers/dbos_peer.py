@@ -21,25 +21,25 @@ DBOS(config=config)
 
 @DBOS.step()
 async def reserve(order: str) -> str:
-    """Do nothing."""
+    """Reserve nothing and return at once."""
     return order
 
 
 @DBOS.step()
 async def charge(order: str) -> str:
-    """Do nothing."""
+    """Charge nothing and return at once."""
     return order
 
 
 @DBOS.step()
 async def ship(order: str) -> str:
-    """Do nothing."""
+    """Ship nothing and return at once."""
     return order
 
 
 @DBOS.workflow()
 async def place_order(order: str) -> str:
-    """Three steps."""
+    """Run the three steps of an order, one after the other."""
     await reserve(order)
     await charge(order)
     return await ship(order)

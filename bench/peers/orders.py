@@ -1,4 +1,4 @@
-"""What peers do with the orders of `amends_bench.peers`: answer each line, and keep a number of things in flight."""
+"""The loop that all peers share: answer each line that `amends_bench.peers` sends, and keep many orders in flight."""
 
 import asyncio
 import json

@@ -31,7 +31,7 @@ def main(results: Path, target: Path, names: list[str]) -> None:
 
 
 def ratios(rows: list[dict], path: Path) -> None:
-    """How far each ratio is from its target, on a scale where 1 is the target and more is better."""
+    """Draw how far each ratio is from its target, on a scale where 1 is the target and more is better."""
     figure, axes = plt.subplots(figsize=(7, 0.32 * len(rows) + 0.8))
     for place, one in enumerate(reversed(rows)):
         values = [one["ratio"][name] / one["target"] for name in ("min", "median", "max")]
@@ -48,7 +48,7 @@ def ratios(rows: list[dict], path: Path) -> None:
 
 
 def growth(curves: dict, path: Path) -> None:
-    """The ratio to bare calls, one panel for each thing that grows."""
+    """Draw the ratio to bare calls, with one panel for each thing that grows."""
     titles = {
         "processes": "orchestrator processes",
         "steps": "steps of a saga",

@@ -15,7 +15,7 @@ app = App(connector=PsycopgConnector(conninfo=os.environ["PEER_DATABASE_URL"]))
 
 @app.task
 async def nothing(number: int) -> None:
-    """Do nothing."""
+    """Complete the job without doing any work."""
 
 
 async def work(asked: dict[str, int]) -> dict[str, float]:

@@ -23,29 +23,29 @@ AT_MOST = timedelta(seconds=30)
 
 @activity.defn
 async def reserve(order: str) -> str:
-    """Do nothing."""
+    """Reserve nothing and return at once."""
     return order
 
 
 @activity.defn
 async def charge(order: str) -> str:
-    """Do nothing."""
+    """Charge nothing and return at once."""
     return order
 
 
 @activity.defn
 async def ship(order: str) -> str:
-    """Do nothing."""
+    """Ship nothing and return at once."""
     return order
 
 
 @workflow.defn
 class PlaceOrder:
-    """Three steps."""
+    """A workflow with the three steps of an order."""
 
     @workflow.run
     async def run(self, order: str) -> str:
-        """One after the other."""
+        """Run the three steps, one after the other."""
         for step in (reserve, charge, ship):
             await workflow.execute_activity(step, order, start_to_close_timeout=AT_MOST)
         return order

@@ -1,4 +1,4 @@
-"""What the operator is compared with: a kopf handler that writes one status patch for each object, and nothing else.
+"""The peer of the operator: a kopf handler that writes one status patch for each object, and nothing else.
 
 It asks nobody and shows nothing; kopf's settings are its own but for what any handler in one namespace would leave out.
 Started by `kubernetes`.
@@ -24,7 +24,7 @@ async def seen(*, event: kopf.RawEvent, status: kopf.Status, patch: kopf.Patch, 
 
 
 async def login(**_: Any) -> kopf.AiohttpSession:
-    """Logs in as the operator does: no other client is in this environment."""
+    """Log in as the operator does, because this environment has no other Kubernetes client."""
     info = await credentials()
     return kopf.AiohttpSession(
         server=info.server, default_namespace=info.default_namespace, aiohttp_session=session_of(info)
@@ -35,7 +35,7 @@ kopf.on.login(registry=registry)(login)
 
 
 def main() -> None:
-    """Handles the namespace in AMENDS_NAMESPACES until told to stop."""
+    """Handle the namespace in AMENDS_NAMESPACES until a signal stops the process."""
     logging.basicConfig(level=logging.WARNING)
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False

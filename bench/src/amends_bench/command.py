@@ -23,7 +23,7 @@ QUICK_OPTIONS = Options(rounds=3, duration=timedelta(seconds=1), quick=True)
 
 
 def main() -> int:
-    """Runs what was asked for; 1 when a result is absurd."""
+    """Run the benchmarks that the command line names; return 1 when a result is absurd."""
     parser = argparse.ArgumentParser(prog="amends-bench", description=__doc__)
     parser.add_argument("names", nargs="*", choices=[*BENCHMARKS, GROWTH, []], help="which; all when none is named")
     parser.add_argument("--list", action="store_true", help="print the names and what they measure")

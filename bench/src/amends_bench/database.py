@@ -18,7 +18,7 @@ from amends_bench.world import check_durable
 
 @asynccontextmanager
 async def journal_database() -> AsyncIterator[tuple[Postgres, str, Path]]:
-    """The server, the URL of the migrated database, and a scratch folder."""
+    """Yield the server, the URL of the migrated database, and a scratch folder."""
     with TemporaryDirectory(prefix="amends-bench-") as scratch:
         async with await Postgres.start(Path(scratch) / "postgres") as postgres:
             await check_durable(postgres.admin_url)

@@ -27,10 +27,10 @@ SECONDS = Histogram("bench_seconds", "Time.", ["method"])
 
 
 class Empty(InventoryServiceServicer):
-    """Knows of no stock."""
+    """An inventory service that holds no stock."""
 
     async def GetStock(self, request: inventory_pb2.GetStockRequest, context: Any) -> inventory_pb2.GetStockResponse:
-        """Answers."""
+        """Answer with an empty message."""
         return inventory_pb2.GetStockResponse(sku=request.sku)
 
 
@@ -42,7 +42,7 @@ class Counted(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Any]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> Any:
-        """Wraps the handler."""
+        """Return the handler with one more function around it."""
         handler = await continuation(handler_call_details)
         if handler is None or handler.unary_unary is None:
             return handler
@@ -60,12 +60,12 @@ class Counted(grpc.aio.ServerInterceptor):
 
 
 async def assemble(runtime: Runtime) -> None:
-    """The service on the chassis."""
+    """Put the service together on the chassis."""
     runtime.add(add_InventoryServiceServicer_to_server, Empty(), "shop.inventory.v1.InventoryService")  # type: ignore[abstract] # UNIMPLEMENTED
 
 
 async def plain(*, usual: bool) -> None:
-    """The service without it."""
+    """Serve the same service on plain gRPC, without the chassis."""
     interceptors: list[Any] = []
     if usual:
         provider = TracerProvider(sampler=ParentBased(TraceIdRatioBased(0.01)))

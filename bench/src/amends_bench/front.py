@@ -1,4 +1,4 @@
-"""What sagas are compared with: a service that calls the three participants one after the other, without durability.
+"""The peer of sagas: a service that calls the three participants one after the other, without durability.
 
 Plain grpc.aio, as somebody would write it who does not think about crashes. Started by `world`.
 """
@@ -36,7 +36,7 @@ class Front(OrderServiceServicer):
         self._keys = keys
 
     async def PlaceOrder(self, request: orders_pb2.PlaceOrderRequest, context: Any) -> orders_pb2.PlaceOrderResponse:
-        """Reserves, charges, ships."""
+        """Reserve the stock, charge the card and ship the goods."""
         order, lines = request.order_id, request.lines
         await self._inventory.Reserve(
             inventory_pb2.ReserveRequest(order_id=order, lines=lines),
@@ -58,7 +58,7 @@ class Front(OrderServiceServicer):
         return orders_pb2.PlaceOrderResponse(order=orders_pb2.Order(order_id=order))
 
     def _metadata(self, order: str, step: str) -> tuple[tuple[str, str], ...] | None:
-        """What the barrier needs to know of a call; nothing when there is none."""
+        """Return the metadata that the barrier reads from a call; None when there is no barrier."""
         if not self._keys:
             return None
         return (
@@ -70,7 +70,7 @@ class Front(OrderServiceServicer):
 
 
 async def main() -> None:
-    """Serves until told to stop. Targets come as AMENDS_BENCH_INVENTORY, _PAYMENTS and _SHIPPING."""
+    """Serve until a signal stops it. Targets come as AMENDS_BENCH_INVENTORY, _PAYMENTS and _SHIPPING."""
     async with (
         dial(os.environ["AMENDS_BENCH_INVENTORY"]) as inventory,
         dial(os.environ["AMENDS_BENCH_PAYMENTS"]) as payments,

@@ -46,7 +46,7 @@ class LoadGenerator:
         ends: bool = False,
         padding: int = 0,
     ) -> dict[str, Any]:
-        """What one round measured: done, rate (per second), p50 and p99 (seconds), failed.
+        """Run one round and return its figures: done, rate (per second), p50 and p99 (seconds), failed.
 
         `padding` is how many bytes the input of a saga is larger than an order.
         """

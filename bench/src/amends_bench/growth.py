@@ -1,4 +1,4 @@
-"""What a saga costs as there is more of everything: processes, steps, bytes, history. `make bench-growth`.
+"""The cost of a saga when something grows: processes, steps, bytes, history. Called by `make bench-growth`.
 
 One curve for each, with everything else as in sagas-vs-dbos. Between its rounds a front makes three bare calls for each
 request, which no curve changes: the ratio of both is free of what else the machine does. Kept in
@@ -91,7 +91,7 @@ def of_steps(count: int) -> str:
 async def _rate(
     shop: world.World, load: LoadGenerator, rounds: int, duration: timedelta, *, padding: int = 0
 ) -> dict[str, float]:
-    """The median of the rounds: sagas a second, their ratio to bare calls, milliseconds; memory in MB."""
+    """Return the median of the rounds: sagas a second, their ratio to bare calls, milliseconds; memory in MB."""
     await load.round("saga", shop.orchestrators, IN_FLIGHT, duration / 2, padding=padding)
     await load.round("bare", shop.fronts[:1], IN_FLIGHT, duration / 2)
     said, ratios = [], []
@@ -154,7 +154,7 @@ async def _finished(rounds: int, duration: timedelta, counts: Sequence[int]) -> 
 
 
 async def _week(rounds: int, duration: timedelta) -> list[Point]:
-    """A week of days with runs that have ended; then retention drops them."""
+    """Measure a week of days full of runs that have ended; then let retention drop them."""
     points: list[Point] = []
     async with world.running() as shop, LoadGenerator() as load, _connected(shop) as connection:
         points.append({"x": "an empty journal"} | await _rate(shop, load, rounds, duration))

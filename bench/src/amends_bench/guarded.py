@@ -1,4 +1,4 @@
-"""What the barrier adds to a business transaction.
+"""The time that the barrier adds to a business transaction.
 
 Runs libs/barrier/bench/cost.py, which says what both sides do.
 """

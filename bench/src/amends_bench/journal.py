@@ -43,7 +43,7 @@ class Waiting:
         self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def durable(self, seq: int) -> None:
-        """The row is on disk."""
+        """Note that the row is on disk."""
         if not self.told.done():
             self.told.set_result(None)
 
@@ -61,13 +61,13 @@ class Runs:
         self.seqs = [1] * len(ids)
 
     def next(self, number: int) -> int:
-        """The next sequence number of a run."""
+        """Return the next sequence number of a run."""
         self.seqs[number] += 1
         return self.seqs[number]
 
 
 async def start(writer: JournalWriter) -> Runs:
-    """Starts the runs."""
+    """Start the runs whose journals are written."""
     ids = RunIds()
     ids.synchronise(datetime.now(UTC))
     started: list[UUID] = []
@@ -84,7 +84,7 @@ async def start(writer: JournalWriter) -> Runs:
 
 
 async def grouped(writer: JournalWriter, runs: Runs, duration: timedelta) -> Mapping[str, Any]:
-    """The writer as the orchestrator uses it."""
+    """Write with the writer as the orchestrator uses it: many rows in one statement."""
 
     async def one(number: int) -> None:
         runs.waiting[number].told = asyncio.get_running_loop().create_future()
@@ -95,7 +95,7 @@ async def grouped(writer: JournalWriter, runs: Runs, duration: timedelta) -> Map
 
 
 async def alone(pool: Any, runs: Runs, duration: timedelta) -> Mapping[str, Any]:
-    """The same statement, with one row in a transaction of its own."""
+    """Execute the same statement, with one row in a transaction of its own."""
 
     async def one(number: int) -> None:
         batch = Batch.of([Row(runs.tails[number], runs.next(number), RECORD, None)])
@@ -153,7 +153,7 @@ async def _writing(url: str) -> AsyncIterator[JournalWriter]:
 
 
 async def journal(options: Options, progress: Progress) -> list[Comparison]:
-    """Transitions a second."""
+    """Compare transitions per second of the group writer and of single rows."""
     many = "transitions, 256 runs at once"
     inserts = Comparison("journal pgbench", many, f"one-row inserts, {CONNECTIONS} connections", "per second", 2.0)
     single = Comparison("journal alone", many, "a transaction for each", "per second", 12.0)

@@ -63,7 +63,7 @@ class Cluster:
     ended: set[str] = field(default_factory=set)
 
     async def create(self, objects: int) -> None:
-        """Makes SagaRuns, some at once."""
+        """Create SagaRuns, some of them at once."""
         self.serial += 1
         numbers = iter(range(objects))
 
@@ -82,12 +82,12 @@ class Cluster:
         await asyncio.gather(*(some() for _ in range(AT_ONCE)))
 
     async def clear(self) -> None:
-        """Deletes all of them."""
+        """Delete all SagaRuns of this side."""
         async with self.session.delete(self.server.url + PATH, timeout=aiohttp.ClientTimeout(total=120)) as answer:
             answer.raise_for_status()
 
     async def until_ended(self, objects: int) -> None:
-        """Returns when so many have ended."""
+        """Wait until so many SagaRuns have ended."""
         self.ended.clear()
         query = "?watch=true&fieldSelector=status.phase%3DCompleted"
         while len(self.ended) < objects:
@@ -102,7 +102,7 @@ class Cluster:
             await asyncio.sleep(0.1)  # not ready to be watched yet
 
     def written(self, since: int) -> Counter[str]:
-        """How often each SagaRun was written since a place in the audit log; its creation is not counted."""
+        """Count the writes to each SagaRun since a place in the audit log; its creation is not counted."""
         counts: Counter[str] = Counter()
         with self.server.audit_log.open() as log:
             log.seek(since)
@@ -114,13 +114,13 @@ class Cluster:
         return counts
 
     def processor_seconds(self, *children: Child) -> float:
-        """What the API server, its database and these have used of the processor."""
+        """Return the processor time, in seconds, of the API server, its database and these children."""
         return world.used(child.pid for child in (*self.server.children.running.values(), *children))
 
 
 @asynccontextmanager
 async def cluster() -> AsyncIterator[Cluster]:
-    """A cluster of its own, gone afterwards. Raises NoPeers where there are no programs for it."""
+    """Yield a cluster of its own, gone afterwards. Raises NoPeers where there are no programs for it."""
     programs = assets()
     if programs is None:
         raise NoPeers(HOW_TO_GET)
@@ -179,7 +179,7 @@ async def one_round(
 
 
 def _most_memory(pid: int) -> float:
-    """The greatest resident set of a process so far, in megabytes."""
+    """Return the greatest resident set of a process so far, in megabytes."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -187,7 +187,7 @@ def _most_memory(pid: int) -> float:
 
 
 async def operator_vs_kopf(options: Options, progress: Progress) -> list[Comparison]:
-    """The operator against the bare handler, on one API server, in rounds that alternate."""
+    """Compare the operator with the bare handler, on one API server, in rounds that alternate."""
     objects, rounds = (FEW, 2) if options.quick else (MANY, ROUNDS)
     found = _comparisons(objects)
     async with cluster() as where, _stand_in(where) as stand_in:

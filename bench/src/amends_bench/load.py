@@ -36,7 +36,7 @@ One = Callable[[str], Awaitable[bool]]
 
 
 def saga(channel: grpc.aio.Channel, padding: int) -> One:
-    """Starts a run and waits for its end. Its input is `padding` bytes larger than an order is."""
+    """Start a run and wait for its end. Its input is `padding` bytes larger than an order is."""
     stub: Any = RunServiceStub(channel)
     address = types_pb2.Address()
     address.CopyFrom(ADDRESS)
@@ -75,7 +75,7 @@ def bare(channel: grpc.aio.Channel, padding: int) -> One:
 
 
 def echo(channel: grpc.aio.Channel, padding: int) -> One:
-    """Calls a handler that does nothing."""
+    """Call a handler that does nothing."""
     stub: Any = InventoryServiceStub(channel)
     request = inventory_pb2.GetStockRequest(sku="tea-assam")
 
@@ -132,7 +132,7 @@ class Generator:
         return self._channels[target]
 
     async def close(self) -> None:
-        """Closes the channels."""
+        """Close all channels of the load."""
         for channel in self._channels.values():
             await channel.close()
 

@@ -1,4 +1,4 @@
-"""Where a figure was taken: without it no figure means anything. Called by `command`."""
+"""The machine on which a figure was taken: without it no figure means anything. Called by `command`."""
 
 import os
 import platform

@@ -28,7 +28,7 @@ X = {
 
 
 def write() -> None:
-    """Replaces the figures on both pages, and draws the plots where the peers' environment is there to do it."""
+    """Replace the figures on both pages, and draw the plots where the peers' environment is installed."""
     _replace(PAGE, BEGIN, END, figures())
     _replace(README, BEGIN, END, sentence())
     if _has("growth"):
@@ -45,7 +45,7 @@ def _replace(page: Path, begin: str, end: str, new: str) -> None:
 
 
 def growth() -> str:
-    """A table for each thing that grows."""
+    """Return a table for each thing that grows."""
     kept = json.loads((RESULTS / "growth.json").read_text())
     lines: list[str] = []
     for name, points in kept["curves"].items():

@@ -33,58 +33,58 @@ TRAILER = (("amends-barrier", "1"),)
 
 
 class Inventory(InventoryServiceServicer):
-    """Keeps nothing in stock."""
+    """An inventory that keeps nothing in stock and always agrees."""
 
     def __init__(self, *, say_guarded: bool) -> None:
         self._say = say_guarded
 
     async def Reserve(self, request: inventory_pb2.ReserveRequest, context: Any) -> inventory_pb2.ReserveResponse:
-        """Answers."""
+        """Answer that the stock is reserved."""
         if self._say:
             context.set_trailing_metadata(TRAILER)
         return inventory_pb2.ReserveResponse(reservation_id=request.order_id)
 
     async def Release(self, request: inventory_pb2.ReleaseRequest, context: Any) -> inventory_pb2.ReleaseResponse:
-        """Answers."""
+        """Answer that the stock is released."""
         if self._say:
             context.set_trailing_metadata(TRAILER)
         return inventory_pb2.ReleaseResponse()
 
 
 class Payments(PaymentServiceServicer):
-    """Charges nobody."""
+    """A payments service that charges nobody and always agrees."""
 
     def __init__(self, *, say_guarded: bool) -> None:
         self._say = say_guarded
 
     async def Charge(self, request: payments_pb2.ChargeRequest, context: Any) -> payments_pb2.ChargeResponse:
-        """Answers."""
+        """Answer that the card is charged."""
         if self._say:
             context.set_trailing_metadata(TRAILER)
         return payments_pb2.ChargeResponse(payment_id=request.order_id)
 
     async def Refund(self, request: payments_pb2.RefundRequest, context: Any) -> payments_pb2.RefundResponse:
-        """Answers."""
+        """Answer that the money is paid back."""
         if self._say:
             context.set_trailing_metadata(TRAILER)
         return payments_pb2.RefundResponse(refund_id=request.order_id)
 
 
 class Shipping(ShippingServiceServicer):
-    """Ships nothing."""
+    """A shipping service that ships nothing and always agrees."""
 
     def __init__(self, *, say_guarded: bool) -> None:
         self._say = say_guarded
 
     async def Book(self, request: shipping_pb2.BookRequest, context: Any) -> shipping_pb2.BookResponse:
-        """Answers."""
+        """Answer that the shipment is booked."""
         if self._say:
             context.set_trailing_metadata(TRAILER)
         return shipping_pb2.BookResponse(tracking_id=request.order_id)
 
 
 async def main() -> None:
-    """Serves the service named by AMENDS_BENCH_SERVICE."""
+    """Serve the service named by AMENDS_BENCH_SERVICE."""
     name = os.environ["AMENDS_BENCH_SERVICE"]
     url = os.environ.get("AMENDS_DATABASE_URL")
     interceptors: list[grpc.aio.ServerInterceptor] = []

@@ -22,18 +22,18 @@ class NoPeers(RuntimeError):
 
 
 class Peer:
-    """A peer's process."""
+    """The process that runs a peer's program."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self._process = process
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id of the peer."""
         return self._process.pid
 
     async def work(self, order: dict[str, Any]) -> dict[str, Any]:
-        """One round."""
+        """Let the peer do one round of work, and return its figures."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
@@ -46,13 +46,13 @@ class Peer:
 
 
 def installed(program: str) -> bool:
-    """Whether a peer's own program is there: it is no Python, and not every machine has a wheel of it."""
+    """Return whether a peer's own program is installed: not every machine has a wheel of it."""
     return (PYTHON.parent / program).exists()
 
 
 @asynccontextmanager
 async def running(script: str, database: str = "") -> AsyncIterator[Peer]:
-    """A peer over a database, if it takes one. Raises NoPeers."""
+    """Yield a running peer over a database, if it takes one. Raises NoPeers."""
     if not PYTHON.exists():
         raise NoPeers("the peers are not installed: make bench-peers")
     process = await asyncio.create_subprocess_exec(

@@ -1,4 +1,4 @@
-"""What the server processes of the benchmarks share: listen, report the address, end when told.
+"""The frame of the benchmarks' server processes: listen, report the address, end on a signal.
 
 Used by `participant`, `front` and the servers of chassis-vs-grpc.
 """
@@ -14,7 +14,7 @@ import grpc.aio
 
 
 async def serve_until_told(name: str, server: grpc.aio.Server) -> None:
-    """Starts the server on a free port of this machine, reports it as `amends_embedded.Child` wants it, and waits."""
+    """Start the server on a free port of this machine, report it as `amends_embedded.Child` wants it, and wait."""
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
     gc.collect()

@@ -47,7 +47,7 @@ class Nobody:
     """Listens to the end of runs that nobody waits for."""
 
     def durable(self, seq: int) -> None:
-        """Does nothing."""
+        """Ignore the row: nobody waits for it."""
 
     def refused(self, refusal: Refusal) -> None:
         """Nobody else takes these runs."""
@@ -55,7 +55,7 @@ class Nobody:
 
 
 async def make_ready(url: str, runs: int) -> None:
-    """Makes runs that wait for an owner, and clears away those that have ended."""
+    """Make runs that wait for an owner, and clear away those that have ended."""
     connection = await asyncpg.connect(url)
     try:
         await connection.execute("TRUNCATE run, journal")
@@ -85,7 +85,7 @@ async def drain(connections: list[Any]) -> int:
 
 
 async def drain_singly(connections: list[Any]) -> int:
-    """The same with one row a statement, and no journal: what a simple queue does."""
+    """Finish the runs with one row a statement and no journal, as a simple queue does."""
 
     async def worker(connection: Any) -> int:
         done = 0
@@ -104,17 +104,17 @@ class Queue:
         self.connections: list[Any] = []
 
     async def open(self, count: int) -> None:
-        """Opens connections as the orchestrator does."""
+        """Open connections as the orchestrator does."""
         connect = connector(self.url, "bench")
         self.connections = [await connect() for _ in range(count)]
 
     async def close(self) -> None:
-        """Closes them."""
+        """Close the connections of both sides."""
         for connection in self.connections:
             await connection.close()
 
     async def round(self, runs: int, workers: int, *, singly: bool = False) -> Mapping[str, Any]:
-        """Makes runs ready and measures how fast they are finished. Raises Wrong when one is left or done twice."""
+        """Make runs ready and measure how fast they are finished. Raises Wrong when one is left or done twice."""
         await make_ready(self.url, runs)
         held = self.connections[:workers]
         began = time.perf_counter()
@@ -127,7 +127,7 @@ class Queue:
 
 
 async def claims_vs_queue(options: Options, progress: Progress) -> list[Comparison]:
-    """Runs a second."""
+    """Compare runs per second of the orchestrator's claims and of a queue."""
     rounds = min(options.rounds, 5)
     runs, few, jobs = (4_000, 500, 0) if options.quick else (10_000, 1_000, 500)
     found: list[Comparison] = []
@@ -152,7 +152,7 @@ async def claims_vs_queue(options: Options, progress: Progress) -> list[Comparis
             return await queue.round(8 * runs, 64)
 
         async def beside_idle() -> Mapping[str, Any]:
-            """A transaction with an id of its own stays open, so that no dead row can be cleared away."""
+            """Hold a transaction with an id of its own open, so that no dead row can be cleared away."""
             holder = await asyncpg.connect(url)  # in the same database: only there does it hold dead rows
             try:
                 await holder.execute("BEGIN; SELECT pg_current_xact_id()")

@@ -32,7 +32,7 @@ async def kill_one(shop: world.World) -> None:
 
 
 async def restart_postgres(shop: world.World) -> None:
-    """Restarts the database."""
+    """Restart the database server of the world."""
     await shop.postgres.restart()
 
 

@@ -67,7 +67,7 @@ async def sagas_vs_plain_calls(options: Options, progress: Progress) -> list[Com
 
 
 async def with_barriers(options: Options, progress: Progress) -> list[Comparison]:
-    """The same, with the real barrier in the participants of both."""
+    """Compare sagas with plain calls, with the real barrier in the participants of both."""
     comparison = Comparison("with-barriers", f"{SAGA}, with barrier", f"{BARE}, with barrier", "per second", None)
     return await _against_bare(comparison, options, progress, barrier=True)
 
@@ -98,7 +98,7 @@ async def _against_bare(
 
 
 async def latency(options: Options, progress: Progress) -> list[Comparison]:
-    """How long one saga takes when nothing else is under way."""
+    """Measure how long one saga takes when nothing else is under way."""
     middle = Comparison("latency p50", SAGA, BARE, "seconds", 2.0, at_most=True, key="p50")
     slowest = Comparison("latency p99", SAGA, BARE, "seconds", 4.0, at_most=True, key="p99")
     async with world.running() as shop, LoadGenerator() as load:

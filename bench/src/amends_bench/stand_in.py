@@ -31,7 +31,7 @@ DIGEST = "5a" * 32
 
 
 class Runs(RunServiceServicer):
-    """Completes everything."""
+    """A run service that completes every run at once."""
 
     async def StartRun(
         self, request: run_service_pb2.StartRunRequest, context: Any
@@ -57,28 +57,28 @@ class Runs(RunServiceServicer):
     async def ListRuns(
         self, request: run_service_pb2.ListRunsRequest, context: Any
     ) -> run_service_pb2.ListRunsResponse:
-        """No run is open."""
+        """Answer that no run is open."""
         return run_service_pb2.ListRunsResponse()
 
 
 class Definitions(DefinitionServiceServicer):
-    """Knows none."""
+    """A definition service that knows no definition."""
 
     async def ListSagas(self, request: Any, context: Any) -> definitions.ListSagasResponse:
-        """None."""
+        """Answer with an empty list of sagas."""
         return definitions.ListSagasResponse()
 
     async def ListParticipants(self, request: Any, context: Any) -> definitions.ListParticipantsResponse:
-        """None."""
+        """Answer with an empty list of participants."""
         return definitions.ListParticipantsResponse()
 
     async def ListRetryPolicies(self, request: Any, context: Any) -> definitions.ListRetryPoliciesResponse:
-        """None."""
+        """Answer with an empty list of retry policies."""
         return definitions.ListRetryPoliciesResponse()
 
 
 async def main() -> None:
-    """Serves until told to stop."""
+    """Serve until a signal stops the process."""
     server = grpc.aio.server()
     add_RunServiceServicer_to_server(Runs(), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
     add_DefinitionServiceServicer_to_server(Definitions(), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED

@@ -1,4 +1,4 @@
-"""What every benchmark is made of: rounds of subject and peer that alternate, and the ratio of each pair.
+"""The frame of every benchmark: rounds of subject and peer that alternate, and the ratio of each pair.
 
 Absolute figures of a small shared machine say little and change from hour to hour; the two sides of one pair ran within
 seconds of each other, so their ratio says more. Called by the modules of the benchmarks and by `command`.
@@ -18,7 +18,7 @@ Round = Callable[[], Awaitable[Mapping[str, Any]]]
 
 
 class Verdict(StrEnum):
-    """What the rounds say about the target."""
+    """The judgement of the rounds: whether they meet the target."""
 
     MET = "met"
     NOT_SHOWN = "not shown"
@@ -30,7 +30,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How long to measure."""
+    """The options of a measurement: how many rounds, and how long."""
 
     rounds: int = 9
     duration: timedelta = timedelta(seconds=2.5)
@@ -44,7 +44,7 @@ class Options:
 
 @dataclass(slots=True)
 class Comparison:
-    """Subject against peer."""
+    """The rounds of a subject and of its peer, and the ratio between them."""
 
     name: str
     """The benchmark, and what of it: `claims-vs-queue scaling`."""
@@ -71,7 +71,7 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """Whether the target is met by the median and by no round missed, or the other way round."""
+        """Return MET when every round meets the target, MISSED when none does, NOT_SHOWN else; REPORTED without one."""
         if self.target is None:
             return Verdict.REPORTED
         good = [ratio <= self.target if self.at_most else ratio >= self.target for ratio in self.ratios]
@@ -81,13 +81,13 @@ class Comparison:
 
     @property
     def absurd(self) -> bool:
-        """Whether the ratio is worse than half of the target: then something is broken, not slow."""
+        """Return whether the ratio is worse than half of the target: then something is broken, not slow."""
         if self.target is None:
             return False
         return self.median > 2 * self.target if self.at_most else self.median < self.target / 2
 
     def json(self) -> dict[str, Any]:
-        """As it is kept."""
+        """Return the comparison as JSON, in the form of the kept results."""
         return {
             "name": self.name,
             "subject": self.subject,
@@ -105,7 +105,7 @@ class Comparison:
 
 
 async def alternate(comparison: Comparison, subject: Round, peer: Round, rounds: int, progress: Progress) -> Comparison:
-    """Fills a comparison. The side that begins changes from round to round, so that no side profits from the other."""
+    """Fill a comparison. The side that begins changes from round to round, so that no side profits from the other."""
     bar = progress.add_task(f"{comparison.name}: {comparison.subject} / {comparison.peer}", total=rounds)
     for number in range(rounds):
         if number % 2 == 0:

@@ -20,7 +20,7 @@ class Wrong(RuntimeError):
 
 
 async def audit(world: World, *, barrier: bool = False, since: str = "") -> int:
-    """Returns how many runs there are, all of them ended. Raises Wrong. `since`, e.g. `5m`, leaves older ones out."""
+    """Return how many runs there are, all of them ended. Raises Wrong. `since`, e.g. `5m`, leaves older ones out."""
     url = world.databases["orchestrator"]
     connection = await asyncpg.connect(url)
     try:
@@ -44,7 +44,7 @@ async def audit(world: World, *, barrier: bool = False, since: str = "") -> int:
 
 
 async def _ended(connection: "asyncpg.Connection[asyncpg.Record]") -> int:
-    """Waits until no run is under way any more."""
+    """Wait until no run is under way any more."""
     async with asyncio.timeout(SETTLE.total_seconds()):
         while await connection.fetchval("SELECT count(*) FROM run WHERE state < 3"):  # noqa: ASYNC110 - a database's rows
             await asyncio.sleep(0.1)

@@ -40,7 +40,7 @@ class NotDurable(RuntimeError):
 
 @dataclass(slots=True)
 class World:
-    """What runs."""
+    """All processes of one measurement, with their addresses."""
 
     postgres: Postgres
     children: Children
@@ -55,7 +55,7 @@ class World:
 
     @property
     def fronts(self) -> list[str]:
-        """Addresses of the fronts."""
+        """Return the addresses of the fronts."""
         return [address for name, address in sorted(self.addresses.items()) if name.startswith("front")]
 
     def memory(self) -> int:
@@ -65,14 +65,14 @@ class World:
         return sum(pages) * os.sysconf("SC_PAGE_SIZE")
 
     def processor_seconds(self, *also: int) -> float:
-        """What all processes but the load generator have used of the processor so far, the database's included.
+        """Return the processor time, in seconds, of all processes but the load generator, with the database's.
 
         `also` are ids of processes that are not children of this world.
         """
         return used([self.postgres.pid, *also, *(child.pid for child in self.children.running.values())])
 
     async def start_one(self, name: str, module: str, environment: Mapping[str, str]) -> None:
-        """Starts a process and keeps its address."""
+        """Start a process and keep its address."""
         child = Child.start(
             name,
             [sys.executable, "-m", module],
@@ -85,13 +85,13 @@ class World:
         self.addresses[name] = str(said["grpc"])
 
     async def start_orchestrator(self, name: str, more: Mapping[str, str] | None = None) -> None:
-        """Starts an orchestrator and waits until it is ready."""
+        """Start an orchestrator and wait until it is ready."""
         told = {"AMENDS_TARGETS": "loopback", "AMENDS_DATABASE_URL": self.databases["orchestrator"]}
         await self.start_one(name, "amends_orchestrator", told | {"AMENDS_LEASE": "5s"} | dict(more or {}))
         await _serving(self.addresses[name])
 
     async def start(self, *, orchestrators: int, barrier: bool) -> None:
-        """Starts everything and applies the saga."""
+        """Start everything and apply the saga."""
         await check_durable(self.postgres.admin_url)
         for name in ("orchestrator", *SERVICES):
             self.databases[name] = await self.postgres.create(name, name)
@@ -109,7 +109,7 @@ class World:
         await self.apply()
 
     async def apply(self) -> None:
-        """Puts the participants, the policy and the saga in force."""
+        """Put the participants, the policy and the saga in force."""
         async with dial(self.orchestrators[0]) as channel:
             stub: Any = DefinitionServiceStub(channel)
             for name, service in SERVICES.items():
@@ -124,7 +124,7 @@ class World:
         await self.apply_saga((FOLDER / "saga.yaml").read_text())
 
     async def apply_saga(self, text: str) -> None:
-        """Puts a saga in force. No participant that is called knows its input: it brings its descriptors."""
+        """Put a saga in force. No participant that is called knows its input: it brings its descriptors."""
         contracts = base64.b64encode(descriptor_set().SerializeToString()).decode()
         manifest = api.Manifest(text=text.replace("DESCRIPTORS", contracts), source="saga.yaml")
         async with dial(self.orchestrators[0]) as channel:
@@ -138,7 +138,7 @@ def _accepted(answer: Any) -> None:
 
 
 def used(processes: Iterable[int]) -> float:
-    """What processes and their children have used of the processor so far, in seconds."""
+    """Return the processor time that processes and their children have used so far, in seconds."""
     roots = set(processes)
     return sum(seconds for pid, parent, seconds in _processes() if pid in roots or parent in roots)
 
@@ -154,7 +154,7 @@ def _processes() -> Iterator[tuple[int, int, float]]:
 
 
 async def check_durable(url: str) -> None:
-    """Raises NotDurable unless the server flushes what it commits."""
+    """Raise NotDurable unless the server flushes what it commits."""
     connection = await asyncpg.connect(url)
     try:
         for setting in MUST_BE_ON:
@@ -166,7 +166,7 @@ async def check_durable(url: str) -> None:
 
 
 async def _serving(address: str) -> None:
-    """Waits until a process says that it is ready."""
+    """Wait until a process says that it is ready."""
     async with dial(address) as channel:
         health: Any = HealthStub(channel)
         async with asyncio.timeout(READY.total_seconds()):
@@ -184,7 +184,7 @@ async def _serving(address: str) -> None:
 
 @asynccontextmanager
 async def running(*, orchestrators: int = 2, barrier: bool = False) -> AsyncIterator[World]:
-    """A world of its own, gone afterwards."""
+    """Yield a world of its own, gone afterwards."""
     with TemporaryDirectory(prefix="amends-bench-") as scratch:
         folder = Path(scratch)
         async with (

@@ -52,7 +52,7 @@ def receiver():
 
 @pytest.fixture
 def served(tmp_path, receiver):
-    """The server's address, as host:port."""
+    """Return the server's address, as host:port."""
     settings = Settings(
         tmp_path / "srv" / "amends.git", "http://git.example/amends", PUSH, READ, HOOK, (receiver.url,), port=0
     )

@@ -31,7 +31,7 @@ def check_engine() -> None:
 
 
 def exists(image: str) -> bool:
-    """Whether the engine has an image."""
+    """Return whether the container engine already has an image."""
     return attempt("docker", "image", "inspect", "--format", "{{.Id}}", image).returncode == 0
 
 

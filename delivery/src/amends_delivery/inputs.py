@@ -1,4 +1,4 @@
-"""What each image is made of: the tag of an image is the hash of it, and a change touches who has a part in it.
+"""The input files of each image: its tag is their hash, so a change gives new tags to the images that it touches.
 
 The COPY lines of a deployable's Dockerfile are the only place where its inputs are written down. Nothing else gets
 into the build, so what they name is exactly what the image depends on. Called by `images`, `kind` and `make affected`.
@@ -24,7 +24,7 @@ TAG_LENGTH = 12
 
 @dataclass(frozen=True, slots=True)
 class Deployable:
-    """One image and one chart."""
+    """One thing that is deployed: one image and one chart."""
 
     name: str
     folder: str

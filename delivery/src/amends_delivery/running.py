@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 class Failure(Exception):
-    """What a person has to know: what went wrong, and how to mend it."""
+    """A failure that ends the command: what went wrong, and how to mend it."""
 
     def __init__(self, message: str, hint: str = "") -> None:
         super().__init__(message)

@@ -52,7 +52,7 @@ class Payment:
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """What inventory keeps, kept or sold for an order."""
+    """A reservation in the inventory, kept or sold for an order."""
 
     state: str
     lines: Lines
@@ -60,7 +60,7 @@ class Reservation:
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """A parcel."""
+    """A parcel that shipping has booked for an order."""
 
     tracking_id: str
     carrier: tuple[str, str]

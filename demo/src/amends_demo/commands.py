@@ -28,7 +28,7 @@ RESTART_PAUSE = timedelta(seconds=1)
 
 
 def main(arguments: list[str]) -> int:
-    """Runs one command; returns the exit code: 0 success, 1 a story or a command failed, 2 wrong use."""
+    """Run one command; return the exit code: 0 success, 1 a story or a command failed, 2 wrong use."""
     parser = argparse.ArgumentParser(prog="amends_demo", description="The shop on this machine.")
     parser.add_argument("command", choices=("demo", "up", "down", "status", "logs", "audit", "serve"))
     parser.add_argument("names", nargs="*", help="for logs: only of these processes")
@@ -62,7 +62,7 @@ def main(arguments: list[str]) -> int:
 
 
 async def demo(place: Place, console: Console) -> int:
-    """Starts a fresh shop, tells the stories, proves the books and stops everything. 1 if anything is broken.
+    """Start a fresh shop, tell the stories, prove the books and stop everything. Return 1 if anything is broken.
 
     What a former demo left in the place is removed. The shop of `up` has a place of its own.
     """
@@ -74,7 +74,7 @@ async def demo(place: Place, console: Console) -> int:
 
 
 async def serve(place: Place) -> int:
-    """Runs a shop until SIGTERM: the background process of `up`. What dies is started again."""
+    """Run a shop until SIGTERM: the background process of `up`. A process that dies is started again."""
     from amends_demo.shop import NAMESPACE, visiting
 
     stop = asyncio.Event()
@@ -113,7 +113,7 @@ async def _keep(stack: Stack, stop: asyncio.Event) -> None:
 
 
 def up(place: Place, console: Console) -> int:
-    """Starts a shop in the background and prints what to try."""
+    """Start a shop in the background and print what to try."""
     if place.running:
         raise ShopRunsAlready
     with console.status("starting the shop"):
@@ -132,7 +132,7 @@ def up(place: Place, console: Console) -> int:
 
 
 def down(place: Place, console: Console) -> int:
-    """Stops what `up` (or `demo`) started."""
+    """Stop the shop that `up` (or `demo`) started."""
     if not place.running:
         console.print("Nothing runs here.")
         return 0
@@ -148,7 +148,7 @@ def down(place: Place, console: Console) -> int:
 
 
 def status(place: Place, console: Console) -> int:
-    """Shows what runs and where it listens, or that nothing does. 1 when a part of the shop is dead."""
+    """Show what runs and where it listens, or that nothing does. Return 1 when a part of the shop is dead."""
     state = place.read_state()
     if not place.running or not state:
         console.print("The shop is starting." if place.running else "Nothing runs here. `make up` starts the shop.")

@@ -1,4 +1,4 @@
-"""What to try when the shop runs: lines to copy. Called by `up`."""
+"""The commands to try on a running shop, as lines to copy. Called by `up`."""
 
 from rich.console import Console
 
@@ -9,7 +9,7 @@ START = "examples/place-order/start-run.json"
 
 
 def show(place: Place, console: Console) -> None:
-    """Print the lines."""
+    """Print the commands to try on a running shop."""
     for line in lines(place):
         console.print(line, markup=False, soft_wrap=True)
 

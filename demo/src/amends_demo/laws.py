@@ -29,7 +29,7 @@ LAWS: list[Law] = []
 
 
 def law(name: str, holds: str) -> Callable[[Callable[[Books], Broken]], Callable[[Books], Broken]]:
-    """Add a law to `LAWS`."""
+    """Register a function in `LAWS` as a law that every story is checked against."""
 
     def add(broken: Callable[[Books], Broken]) -> Callable[[Books], Broken]:
         LAWS.append(Law(name, holds, broken))

@@ -23,7 +23,7 @@ COUNTRIES = ("DE", "FR")
 
 @dataclass(slots=True)
 class Result:
-    """What came of the orders."""
+    """The outcome of a load: how many orders ended how, and how fast."""
 
     states: Counter[int] = field(default_factory=Counter)
     times: list[timedelta] = field(default_factory=list)

@@ -20,7 +20,7 @@ _STAMP = re.compile(r"\d{4}-\d\d-\d\d[ T](\d\d:\d\d:\d\d(?:\.\d+)?)")
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line of a log."""
+    """One line of a process's log."""
 
     at: str
     """Its time, which sorts as text; that of the line before when it has none."""

@@ -41,7 +41,7 @@ def rendered(targets: Mapping[str, str], folder: Path = EXAMPLE) -> Iterator[tup
 
 
 async def apply(definitions: "DefinitionServiceAsyncStub", targets: Mapping[str, str], namespace: str) -> None:
-    """Puts the example in force. Raises Refused."""
+    """Apply the example's resources to the orchestrator. Raises Refused."""
     for kind, source, text in rendered(targets):
         manifest = api.Manifest(text=text, source=source)
         answer: Any

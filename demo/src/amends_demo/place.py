@@ -1,4 +1,4 @@
-"""Where a running shop keeps its data, logs, ports and passwords, and whether one runs.
+"""The folder of a running shop: its data, logs, ports and passwords, and the lock that says whether one runs.
 
 Called by every command. A shop holds a lock as long as it runs, so that a second one cannot break it and a stale file
 never looks like a running shop.
@@ -35,7 +35,7 @@ class Place:
 
     @property
     def reports(self) -> Path:
-        """Where processes say what they listen on."""
+        """Return the folder where processes report what they listen on."""
         return self.root / "reports"
 
     @property
@@ -45,12 +45,12 @@ class Place:
 
     @property
     def state(self) -> Path:
-        """What runs, as JSON."""
+        """Return the file, in JSON, that says what runs."""
         return self.root / "state.json"
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Holds the place for the life of a shop. Raises ShopRunsAlready."""
+        """Hold the place for the life of a shop. Raises ShopRunsAlready."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a") as lock:
             try:
@@ -65,7 +65,7 @@ class Place:
 
     @property
     def running(self) -> bool:
-        """Whether a shop holds the place now."""
+        """Return whether a shop holds the place now."""
         if not (self.root / "lock").exists():
             return False
         with (self.root / "lock").open("a") as lock:
@@ -76,13 +76,13 @@ class Place:
         return False
 
     def clear(self) -> None:
-        """Removes what a former shop left, but the lock that is held."""
+        """Remove what a former shop left, but keep the lock that is held."""
         for left in self.root.iterdir():
             if left.name != "lock":
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def write_state(self, mode: str, address: str, processes: dict[str, dict[str, Any]]) -> None:
-        """Says what runs."""
+        """Write what runs to the state file."""
         state = {"pid": os.getpid(), "mode": mode, "since": datetime.now(UTC).isoformat(), "processes": processes}
         _replace(self.state, json.dumps(state, indent=1))
         _replace(self.address, address + "\n")
@@ -93,7 +93,7 @@ class Place:
             _replace(Path(os.environ["AMENDS_REPORT_FILE"]), "{}")
 
     def read_state(self) -> dict[str, Any]:
-        """What runs; empty when nothing has said so yet."""
+        """Return what runs; empty when nothing has said so yet."""
         try:
             state: dict[str, Any] = json.loads(self.state.read_text())
         except FileNotFoundError:

@@ -20,7 +20,7 @@ SETTLE_SECONDS = 20
 
 
 async def play(place: Place, console: Console) -> int:
-    """Returns 0 when every claim of every story holds."""
+    """Play all stories; return 0 when every claim of every story holds."""
     began = time.monotonic()
     telling = Telling(console)
     console.print("Starting Postgres, two orchestrators, orders, inventory, payments and shipping ...")

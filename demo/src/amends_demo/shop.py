@@ -44,7 +44,7 @@ CALL = timedelta(seconds=20).total_seconds()
 
 @dataclass(slots=True)
 class Shop:
-    """Stubs of everything."""
+    """The gRPC stubs of the orchestrator and of all services of the shop."""
 
     orders: "OrderServiceAsyncStub"
     inventory: "InventoryServiceAsyncStub"
@@ -54,7 +54,7 @@ class Shop:
     definitions: "DefinitionServiceAsyncStub"
 
     async def stock_up(self) -> None:
-        """Sets prices, receives stock and agrees on slots. The same again changes nothing."""
+        """Set prices, receive stock and agree on slots. The same again changes nothing."""
         for sku, minor in PRICES.items():
             price = types_pb2.Money(currency=CURRENCY, minor=minor)
             await self.orders.SetPrice(orders_pb2.SetPriceRequest(sku=sku, price=price), timeout=CALL)
@@ -74,16 +74,16 @@ class Shop:
         return (await self.orders.PlaceOrder(request, timeout=CALL)).order
 
     async def order(self, order_id: str) -> orders_pb2.Order:
-        """Reads an order."""
+        """Read an order from the orders service."""
         return (await self.orders.GetOrder(orders_pb2.GetOrderRequest(order_id=order_id), timeout=CALL)).order
 
     async def run(self, order_id: str) -> run_pb2.Run:
-        """Reads the run of an order's saga."""
+        """Read the run of an order's saga."""
         request = run_service_pb2.GetRunRequest(namespace=NAMESPACE, idempotency_key=order_id)
         return (await self.runs.GetRun(request, timeout=CALL)).run
 
     async def payment(self, order_id: str) -> payments_pb2.GetPaymentResponse | None:
-        """Reads the payment of an order; None when there is none."""
+        """Read the payment of an order; None when there is none."""
         try:
             return await self.payments.GetPayment(payments_pb2.GetPaymentRequest(order_id=order_id), timeout=CALL)
         except grpc.aio.AioRpcError as error:
@@ -92,13 +92,13 @@ class Shop:
             raise
 
     async def available(self, sku: str) -> int:
-        """How much of an article can be sold."""
+        """Return how much of an article can be sold."""
         request = inventory_pb2.GetStockRequest(sku=sku)
         return int((await self.inventory.GetStock(request, timeout=CALL)).available)
 
 
 def order(order_id: str, card: str, *, country: str, quantity: int) -> orders_pb2.PlaceOrderRequest:
-    """An order as a customer sends it."""
+    """Return an order as a customer sends it."""
     return orders_pb2.PlaceOrderRequest(
         order_id=order_id,
         customer_id="ada",

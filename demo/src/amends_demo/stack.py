@@ -65,11 +65,11 @@ class Stack:
         return "ipv4:" + ",".join(self.address(replica) for replica in REPLICAS)
 
     def address(self, name: str) -> str:
-        """host:port of a process."""
+        """Return host:port of a process."""
         return str(self.reports[name]["grpc"])
 
     async def start(self) -> None:
-        """Starts everything, the orders last: they are told where the others are."""
+        """Start everything, the orders last: they are told where the others are."""
         names = ("orchestrator", "orders", *PARTICIPANTS)
         for name in names:
             self.databases[name] = await self.postgres.create(name, name, connections=CONNECTIONS)
@@ -77,7 +77,7 @@ class Stack:
         await self.start_one("orders")
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:
-        """Starts one process, or starts it again on the port it had. Raises ChildDied, ReportTimeout."""
+        """Start one process, or start it again on the port it had. Raises ChildDied, ReportTimeout."""
         environment = {"AMENDS_LOG_FORMAT": "console"}  # `make logs` is read by people
         environment |= {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
         environment["AMENDS_DATABASE_URL"] = self.databases["orchestrator" if name in REPLICAS else name]
@@ -110,11 +110,11 @@ class Stack:
         return asked
 
     def child(self, name: str) -> Child:
-        """The process of that name, running or not."""
+        """Return the process of that name, running or not."""
         return self.children.running[name]
 
     def processes(self) -> dict[str, dict[str, Any]]:
-        """What runs where, for `status`."""
+        """Return which processes run, and where, for `status`."""
         shown: dict[str, dict[str, Any]] = {
             "postgres": {
                 "pid": self.postgres.pid if self.postgres.running else 0,
@@ -134,12 +134,12 @@ class Stack:
         return shown
 
     def say_what_runs(self, mode: str) -> None:
-        """Writes the state file and the orchestrator's address."""
+        """Write the state file and the orchestrator's address."""
         self.place.write_state(mode, self.address(REPLICAS[0]), self.processes())
 
 
 async def _serving(child: Child, address: str) -> None:
-    """A process reports as soon as it listens; ready it is when its database is there and migrated."""
+    """Wait until the database is there and migrated: a process reports earlier, as soon as it listens."""
     end = asyncio.get_running_loop().time() + READY.total_seconds()
     async with dial(address) as channel:
         health: Any = HealthStub(channel)
@@ -157,7 +157,7 @@ async def _serving(child: Child, address: str) -> None:
 
 @asynccontextmanager
 async def running(place: Place) -> AsyncIterator[Stack]:
-    """A started shop over a place that the caller holds; everything is stopped afterwards."""
+    """Yield a started shop over a place that the caller holds, and stop everything afterwards."""
     async with (
         await Postgres.start(place.root / "postgres") as postgres,
         Children(grace=timedelta(seconds=10)) as children,

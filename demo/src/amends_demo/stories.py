@@ -29,7 +29,7 @@ END = timedelta(seconds=60)
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """What a story plays with."""
+    """The shop and the console that a story plays with."""
 
     stack: Stack
     shop: Shop
@@ -40,7 +40,7 @@ Story = Callable[[Scene], Awaitable[None]]
 
 
 async def an_order(scene: Scene) -> None:
-    """Everything goes well."""
+    """Tell how an order succeeds."""
     shop, telling = scene.shop, scene.telling
     telling.title(1, "An order", "reserve, charge, ship, confirm")
     order = await shop.place("order-1")
@@ -55,7 +55,7 @@ async def an_order(scene: Scene) -> None:
 
 
 async def the_card_is_declined(scene: Scene) -> None:
-    """The second step is refused; the first is undone."""
+    """Tell how the second step is refused, and the first one undone."""
     shop, telling = scene.shop, scene.telling
     telling.title(2, "The card is declined", "the reservation is released, nothing is charged")
     before = await shop.available("tea-assam")
@@ -69,7 +69,7 @@ async def the_card_is_declined(scene: Scene) -> None:
 
 
 async def shipping_has_no_slot(scene: Scene) -> None:
-    """The pivot is refused; everything before it is undone."""
+    """Tell how the pivot is refused, and everything before it undone."""
     shop, telling = scene.shop, scene.telling
     telling.title(3, "Shipping has no slot", f"no carrier has room to {FULL}: the money and the stock go back")
     before = await shop.available("tea-assam")
@@ -88,7 +88,7 @@ async def shipping_has_no_slot(scene: Scene) -> None:
 
 
 async def payments_answers_late(scene: Scene) -> None:
-    """The deadline of a call passes: nobody knows whether the card was charged. The same key is sent again."""
+    """Let the deadline of a call pass: nobody knows whether the card was charged. The same key is sent again."""
     shop, telling = scene.shop, scene.telling
     telling.title(4, "Payments answers late", "after the call's deadline: unknown, asked again with the same key")
     order = await shop.place("order-4", "tok_slow", wait=False)
@@ -133,7 +133,7 @@ async def the_orchestrator_is_killed(scene: Scene) -> None:
 
 
 async def refunds_are_refused(scene: Scene) -> None:
-    """A compensation is refused: the run waits for a person, and a person releases it."""
+    """Refuse a compensation: the run waits for a person, and a person releases it."""
     shop, telling = scene.shop, scene.telling
     telling.title(6, "Refunds are refused", "the customer disputes the charge: the run waits for a person")
     order = await shop.place("order-6", "tok_disputed", country=FULL, wait=False)
@@ -165,7 +165,7 @@ async def _rejected(scene: Scene, order_id: str) -> None:
 
 
 async def _run_id(scene: Scene, order_id: str) -> str:
-    """The order's run, which begins a moment after the order is accepted."""
+    """Return the order's run, which begins a moment after the order is accepted."""
     for _ in range(200):
         order = await scene.shop.order(order_id)
         if order.run_id:
@@ -175,7 +175,7 @@ async def _run_id(scene: Scene, order_id: str) -> str:
 
 
 async def _patiently(place: Callable[[], Awaitable[object]]) -> None:
-    """A customer whose order could not be taken sends it again: the same order, so nothing happens twice."""
+    """Send an order again while it cannot be taken, as customers do: it is the same order, so nothing happens twice."""
     while True:
         try:
             await place()
@@ -187,7 +187,7 @@ async def _patiently(place: Callable[[], Awaitable[object]]) -> None:
 
 
 async def _all_ended(scene: Scene, names: list[str]) -> list[str]:
-    """The orders that have ended; waits until all have, or the time is over."""
+    """Return the orders that have ended; wait until all have, or the time is over."""
     open_ = set(names)
     end = asyncio.get_running_loop().time() + END.total_seconds()
     while open_ and asyncio.get_running_loop().time() < end:
@@ -199,7 +199,7 @@ async def _all_ended(scene: Scene, names: list[str]) -> list[str]:
 
 
 async def _amends(*arguments: str) -> tuple[int, str]:
-    """Runs the command line as a person does; returns the exit code and what it printed."""
+    """Run the command line as a person does; return the exit code and what it printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "amends_cli", *arguments),

@@ -1,4 +1,4 @@
-"""How the stories are told: titles, timelines and claims that hold or do not. Called by the stories and the proof."""
+"""The printing of the stories: titles, timelines and claims that hold or do not. Called by stories and proof."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,7 +36,7 @@ class Telling:
     broken: list[str] = field(default_factory=list)
 
     def title(self, number: int, text: str, what: str) -> None:
-        """Begins a story."""
+        """Print the title with which a story begins."""
         self.console.print()
         self.console.rule(f"[bold]{number}. {text}[/]", align="left")
         self.console.print(what, style="dim")
@@ -55,7 +55,7 @@ class Telling:
 
     @contextmanager
     def surviving(self, story: str) -> Iterator[None]:
-        """A story that cannot be told to its end is broken, and the others are told all the same."""
+        """Note a story that cannot be told to its end as broken, so that the others are told all the same."""
         try:
             yield
         except (grpc.RpcError, LookupError, ChildDied, ReportTimeout, TimeoutError) as error:

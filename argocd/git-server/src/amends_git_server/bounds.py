@@ -1,4 +1,4 @@
-"""What one caller can take up: memory, threads, the size of a push. Used by `serving`.
+"""The limits of one caller: memory, threads, the size of a push. Used by `serving`.
 
 A pack of some hundred kilobytes can hold an object of hundreds of megabytes, and dulwich takes an object apart in
 memory; so the bound is one on the memory of the process, and a push that meets it fails alone.

@@ -100,7 +100,7 @@ def application(settings: Settings) -> Application:
 
 
 def _allowed(settings: Settings, environ: dict[str, Any]) -> bool:
-    """Whether the request's password is the token that it needs: pushing takes more than reading."""
+    """Return whether the request's password is the token that it needs: pushing takes more than reading."""
     kind, _, coded = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
     try:
         password = base64.b64decode(coded, validate=True).decode().partition(":")[2]

@@ -1,4 +1,4 @@
-"""What can be set for the git server, read from the environment by `serving`."""
+"""The settings of the git server, read from the environment by `serving`."""
 
 import os
 from collections.abc import Mapping

@@ -34,7 +34,7 @@ def payload(url: str, ref: str, before: str, after: str, files: list[str]) -> by
 
 
 class Hooks:
-    """Everybody who is told."""
+    """The addresses that are called after each push."""
 
     def __init__(self, url: str, secret: str, targets: tuple[str, ...]) -> None:
         """`url` is the repository's, `targets` are the receivers'."""

@@ -29,7 +29,7 @@ SYNCED, HEALTHY = "Synced", "Healthy"
 
 @dataclass(frozen=True, slots=True)
 class Application:
-    """What Argo CD says of one deployable."""
+    """The state of one deployable, as Argo CD reports it."""
 
     name: str
     sync: str
@@ -39,7 +39,7 @@ class Application:
 
     @property
     def well(self) -> bool:
-        """Whether it is deployed as git says, and healthy."""
+        """Return whether the deployable runs as git says, and is healthy."""
         return (self.sync, self.health) == (SYNCED, HEALTHY)
 
 
@@ -161,7 +161,7 @@ def wait_for(
 
 
 def _is_at(root: Path, state: Application, revision: str) -> bool:
-    """Whether an Application is healthy and as a revision says: Argo CD renders only those that a commit concerns."""
+    """Return whether an Application is healthy at a revision: Argo CD renders only those that a commit concerns."""
     if not state.well or not state.revision:
         return False
     file = f"{ENVIRONMENT}/{state.name}.yaml"
@@ -171,7 +171,7 @@ def _is_at(root: Path, state: Application, revision: str) -> bool:
 
 
 def _why_missing(cluster: Cluster) -> str:
-    """What keeps the ApplicationSet from making Applications."""
+    """Return what keeps the ApplicationSet from making Applications."""
     found = cluster.get("applicationset", "deployables", "-n", "argocd") or {}
     conditions = found.get("status", {}).get("conditions", ())
     said = [one["message"] for one in conditions if (one["type"], one["status"]) == ("ErrorOccurred", "True")]

@@ -52,7 +52,7 @@ class Cluster:
 
     @property
     def exists(self) -> bool:
-        """Whether kind knows the cluster."""
+        """Return whether kind knows the cluster."""
         return self.name in run("kind", "get", "clusters").split()
 
     def create(self) -> None:

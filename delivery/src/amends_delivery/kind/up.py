@@ -135,7 +135,7 @@ async def _stock_up() -> None:
 
 
 async def _patiently(shop: Shop) -> None:
-    """The ports of the node lead to pods that have just become ready; the network needs a moment to know them."""
+    """Wait until the node's ports answer: they lead to new pods, and the network needs a moment to know them."""
     for _ in range(20):
         try:
             await shop.stock_up()

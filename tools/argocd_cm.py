@@ -28,7 +28,7 @@ _Dumper.add_representer(_Literal, lambda dumper, text: dumper.represent_scalar("
 
 
 def actions(kind: str) -> dict[str, str]:
-    """The scripts of a kind's actions by name, without `discovery`."""
+    """Return the scripts of a kind's actions by name, without `discovery`."""
     folder = HEALTH / SCRIPTS[kind] / "actions"
     return {path.stem: path.read_text() for path in sorted(folder.glob("*.lua")) if path.stem != "discovery"}
 
@@ -39,7 +39,7 @@ def script(kind: str, name: str) -> str:
 
 
 def render() -> str:
-    """The ConfigMap."""
+    """Return the text of the ConfigMap."""
     data: dict[str, _Literal] = {}
     for kind in SCRIPTS:
         definitions = [{"name": name, "action.lua": _Literal(text)} for name, text in actions(kind).items()]

@@ -39,7 +39,7 @@ _KEY = re.compile(r"^(\s*)([A-Za-z]+):")
 
 
 def users() -> list[Path]:
-    """The charts that stand on the library."""
+    """Return the charts that use the library chart."""
     return sorted(
         path.parent
         for path in CHARTS.glob("*/Chart.yaml")
@@ -48,7 +48,7 @@ def users() -> list[Path]:
 
 
 def schema(chart: Path) -> str:
-    """The schema of a deployable's values."""
+    """Return the schema of a deployable's values."""
     library = json.loads((LIBRARY / "values.schema.json").read_text())
     library["title"] = f"The values of {chart.name}"
     library["properties"] |= {"deploy": DEPLOY, "microservice": {"type": "object"}}
@@ -56,7 +56,7 @@ def schema(chart: Path) -> str:
 
 
 def page() -> str:
-    """The reference page."""
+    """Return the text of the reference page."""
     return HEAD + "".join(f"| `{name}` | {default} | {text} |\n" for name, default, text in _rows())
 
 

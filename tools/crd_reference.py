@@ -20,7 +20,7 @@ HEAD = """# The resources
 
 
 def page() -> str:
-    """Return the whole page."""
+    """Return the text of the reference page."""
     return "\n".join([HEAD, *(line for name in ORDER for line in _kind(name))])
 
 

@@ -59,7 +59,7 @@ class Change:
 
     @property
     def name(self) -> str:
-        """What tells the change from others of its file, whatever line it moves to."""
+        """Return what tells the change from others of its file, whatever line it moves to."""
         return f"{self.function}: {self.what or self._texts}"
 
     @property
@@ -83,7 +83,7 @@ def changes(text: str) -> list[Change]:
 
 
 class _Finder:
-    """Walks one file."""
+    """Walk the syntax tree of one file and collect the changes to try."""
 
     def __init__(self, text: str) -> None:
         self._text = text

@@ -38,7 +38,7 @@ class Mutant:
 
     @property
     def name(self) -> str:
-        """Where and what, without the line."""
+        """Return the file and the change, without the line."""
         return f"{self.file.relative_to(ROOT)}: {self.change.name}"
 
 

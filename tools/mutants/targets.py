@@ -1,4 +1,4 @@
-"""Which code is tried, and which tests have to notice a mistake in it. Called by `command`."""
+"""The code in which mutants are tried, and the tests that have to notice each. Called by `command`."""
 
 from dataclasses import dataclass
 from pathlib import Path

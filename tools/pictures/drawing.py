@@ -24,7 +24,7 @@ class Box:
 
     @property
     def middle(self) -> tuple[float, float]:
-        """The centre of the box."""
+        """Return the centre of the box."""
         return self.x + self.width / 2, self.y + self.height / 2
 
     def edge_towards(self, point: tuple[float, float]) -> tuple[float, float]:
@@ -100,7 +100,7 @@ class Drawing:
         )
 
     def svg(self) -> str:
-        """Return the whole picture."""
+        """Return the whole picture as SVG."""
         head = (
             f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {self.width:g} {self.height:g}" role="img" '
             f'font-family="system-ui, sans-serif" font-size="13.5">\n<title>{escape(self.title)}</title>\n'

@@ -17,7 +17,7 @@ PICTURES = {
 
 
 def main() -> None:
-    """Write the files."""
+    """Write the pictures to their files."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, draw in PICTURES.items():
         (FOLDER / f"{name}.svg").write_text(draw().svg())

@@ -27,7 +27,7 @@ STATES = {
 
 @dataclass(frozen=True, slots=True)
 class Arrow:
-    """How a transition is drawn: through which points, and what stands beside it, where and which way."""
+    """The shape of a drawn transition: the points it passes, and the text beside it, where and which way."""
 
     points: tuple[tuple[float, float], ...]
     words: str

@@ -1,4 +1,4 @@
-"""What a statement of the journal's writer carries, read from its text and its parameters.
+"""The rows that a statement of the journal's writer carries, read from its text and its parameters.
 
 Called by the database of the simulation, and by the processes of the fault tests that tell what they are writing.
 """
@@ -21,12 +21,12 @@ class Carried(NamedTuple):
 
 
 def is_batch(sql: str) -> bool:
-    """Whether this is a statement of the writer."""
+    """Return whether this is a statement of the writer."""
     return sql.startswith("WITH \n") and ("appended AS" in sql or "started AS" in sql)
 
 
 def carried(sql: str, parameters: Sequence[Any]) -> Carried:
-    """The rows of a statement for which `is_batch` is true."""
+    """Return the rows of a statement for which `is_batch` is true."""
     left = list(parameters)
     plain = "(VALUES (" in sql
 

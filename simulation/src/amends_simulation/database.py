@@ -28,7 +28,7 @@ OWNED = "SELECT id, fence FROM run WHERE owner = $1"
 
 @dataclass
 class Faults:
-    """How unkind the database is. All off: it answers at once and always."""
+    """The faults of the database, each as a chance. With all off it answers at once and always."""
 
     lost: float = 0.0
     """How often a statement's connection breaks: before it arrives, or after it has committed."""
@@ -261,11 +261,11 @@ class Connection:
         return self._closed
 
     def terminate(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
         self._closed = True
 
     async def close(self) -> None:
-        """Close it."""
+        """Close the connection."""
         self._closed = True
 
     async def fetch(self, sql: str, *values: Any) -> list[Any]:
@@ -287,7 +287,7 @@ class Connection:
         return row[0] if row else None
 
     async def execute(self, sql: str, *values: Any) -> None:
-        """Execute a statement."""
+        """Execute one SQL statement."""
         await self.fetch(sql, *values)
 
     @asynccontextmanager
@@ -349,7 +349,7 @@ class Connection:
 
 
 class Pool:
-    """Lends connections."""
+    """A pool that lends simulated connections."""
 
     def __init__(self, database: Database, gate: Gate) -> None:
         self._database = database
@@ -357,5 +357,5 @@ class Pool:
 
     @asynccontextmanager
     async def acquire(self) -> AsyncIterator[Connection]:
-        """Lend one."""
+        """Lend one connection for a block."""
         yield Connection(self._database, self._gate)

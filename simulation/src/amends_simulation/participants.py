@@ -66,7 +66,7 @@ class Definition:
 
 @dataclass
 class Habits:
-    """How a participant treats a step of a run: decided once."""
+    """The manner in which a participant treats a step of a run: drawn once."""
 
     declines: int
     """How many more calls of the action it rejects."""

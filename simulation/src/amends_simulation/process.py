@@ -61,7 +61,7 @@ class VirtualGuard(Guard):
 
 
 class Process:
-    """One orchestrator."""
+    """One orchestrator process of the simulation."""
 
     def __init__(
         self,
@@ -171,8 +171,8 @@ class Nobody:
     """Asks nothing of runs through the database."""
 
     async def asked(self, connection: Any, runs: list[UUID]) -> dict[UUID, Any]:
-        """Nothing."""
+        """Return no request: no person asks through the database here."""
         return {}
 
     async def adopted(self, connection: Any, runs: list[LiveRun]) -> None:
-        """Nothing to answer."""
+        """Do nothing: no request waits for an answer."""

@@ -50,7 +50,7 @@ def _interpreter() -> str:
 
 
 def say(*lines: str) -> None:
-    """Print lines at once."""
+    """Print lines, and flush them at once."""
     sys.stdout.write("".join(f"{line}\n" for line in lines))
     sys.stdout.flush()
 

@@ -96,7 +96,7 @@ class WrongClock(RunIds):
         self._since = 0.0
 
     def synchronise(self, database_now: datetime) -> None:
-        """Set it by the database."""
+        """Set the clock by the database's time."""
         self._since = seconds()
         self._ahead = database_now - EPOCH - timedelta(seconds=self._since)
 

@@ -1,4 +1,4 @@
-"""What lies between an orchestrator and its participants: calls are late, lost, repeated, and their answers too.
+"""The network between an orchestrator and its participants: calls and answers are late, lost or repeated.
 
 It stands where the orchestrator's channels do, so that the real call path runs over it. A call that has left arrives
 whatever becomes of its caller. Called by the simulation.
@@ -32,7 +32,7 @@ LONGEST = 8.0
 
 @dataclass
 class Weather:
-    """How bad the network is, as shares of all calls."""
+    """The faults of the network, as shares of all calls."""
 
     lost: float = 0.0
     late: float = 0.0
@@ -117,7 +117,7 @@ class _Call:
         return answer.response
 
     async def trailing_metadata(self) -> tuple[tuple[str, str], ...]:
-        """Return the trailers."""
+        """Return the trailers of the answer."""
         return self._trailers
 
 

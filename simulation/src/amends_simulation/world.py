@@ -52,7 +52,7 @@ PARTICIPANTS = participants_of(SERVICES)
 
 @dataclass
 class Outcome:
-    """What became of one seed."""
+    """The result of one seed: findings, trace and counts."""
 
     seed: int
     findings: list[str]
@@ -65,7 +65,7 @@ class Outcome:
 
     @property
     def digest(self) -> str:
-        """What two runs of the same seed have in common."""
+        """Return a digest that two runs of the same seed have in common."""
         return sha256("\n".join(self.trace).encode()).hexdigest()
 
 
@@ -85,7 +85,7 @@ def simulate(seed: int, tweak: Tweak | None = None) -> Outcome:
 
 
 class World:
-    """Everything."""
+    """Everything that one seed simulates: processes, database, network, participants and people."""
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
@@ -261,7 +261,7 @@ class World:
         return [f"I10: {most} calls in flight, {allowed} are allowed"] if most > allowed else []
 
     def outcome(self) -> Outcome:
-        """Return what became of it."""
+        """Return the result of the seed."""
         rows = self.database.runs.values()
         ends: dict[str, int] = {}
         for row in rows:

@@ -63,7 +63,7 @@ class Named:
 
 @dataclass(slots=True)
 class Report:
-    """What an audit saw."""
+    """The result of an audit: what was counted, and what is wrong."""
 
     states: Counter[str] = field(default_factory=Counter)
     """Runs by state."""
@@ -79,13 +79,13 @@ class Report:
 
     @property
     def runs(self) -> int:
-        """How many runs were checked."""
+        """Return how many runs were checked."""
         return sum(self.states.values())
 
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """What is to be checked. `participants` are database URLs by protobuf service."""
+    """What an audit has to check. `participants` are database URLs by protobuf service."""
 
     database: str
     participants: Mapping[str, str]
@@ -115,7 +115,7 @@ async def _connected(name: str, url: str) -> AsyncIterator["asyncpg.Connection[A
 
 
 class _Auditor:
-    """One audit."""
+    """The state of one audit: its report, and what it has read and not yet compared."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.report = Report()
@@ -205,7 +205,7 @@ class _Auditor:
     async def _memory(
         self, runs: Sequence[tuple[UUID, Plan | None, bytes | None]]
     ) -> dict[str, dict[tuple[str, str], Remembered]]:
-        """What the participants remember of a page of runs, each with its plan and the secret of its keys."""
+        """Read what the participants remember of a page of runs, each with its plan and the secret of its keys."""
         asked: dict[str, list[str]] = {service: [] for service in self._wanted.participants}
         for run, plan, secret in runs:
             for key, service in run_keys(plan, str(run), secret).items() if plan is not None else ():
@@ -220,7 +220,7 @@ class _Auditor:
         return dict(zip(asked, await asyncio.gather(*(read(*pair) for pair in asked.items())), strict=True))
 
     async def _without_run(self, journal: Any, oldest: datetime, now: datetime) -> None:
-        """Effects under keys that no run has; those before the oldest run may be of runs past their retention.
+        """Report effects under keys that no run has; those before the oldest run may be of runs past their retention.
 
         Runs that began meanwhile are looked up afterwards.
         """
@@ -249,7 +249,7 @@ class _Auditor:
 
 
 def _partition(run: UUID) -> str:
-    """The part of the journal that has a run, whose id begins with the time of its start; empty for an odd id."""
+    """Return the part of the journal that has a run, whose id begins with its start's time; empty for an odd id."""
     try:
         return f"journal_{datetime.fromtimestamp((run.int >> 80) / 1000, UTC):%Y%m%d}"
     except (ValueError, OverflowError):  # not made by an orchestrator

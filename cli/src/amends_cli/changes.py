@@ -1,4 +1,4 @@
-"""What differs between a resource in force and one in a file, in the words of the resource. Pure; called by `diff`."""
+"""The differences between a resource in force and one in a file, in the resource's words. Pure; called by `diff`."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ OWN = frozenset({"suspend"})
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One field that differs."""
+    """One field that differs between two versions of a resource."""
 
     step: str
     """Empty for a field of the whole."""
@@ -21,12 +21,12 @@ class Change:
     after: Any
 
     def as_data(self) -> dict[str, Any]:
-        """As JSON."""
+        """Return the change as JSON."""
         return {"step": self.step, "field": self.field, "before": self.before, "after": self.after}
 
 
 def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
-    """The differences between two specs of one kind: fields first, then steps in the order of the new one."""
+    """Return the differences between two specs of one kind: fields first, then steps in the order of the new one."""
     return [*_fields("", _without_steps(before), _without_steps(after)), *_steps(before, after)]
 
 
@@ -44,7 +44,7 @@ def _steps(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Chan
 
 
 def _by_name(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The steps, with what they follow written out: a step that moved, and says nothing of it, changed."""
+    """Return the steps by name, each with what it follows written out: a step that silently moved has changed."""
     found: dict[str, dict[str, Any]] = {}
     above: list[str] = []
     for step in spec.get("steps") or []:
@@ -66,12 +66,12 @@ def _fields(step: str, before: Mapping[str, Any], after: Mapping[str, Any], path
 
 
 def _plain(value: Any) -> Any:
-    """A value as it counts: the shape of an expression over several lines does not."""
+    """Return a value without what does not count: how an expression is broken into lines."""
     return " ".join(value.split()) if isinstance(value, str) else value
 
 
 def tell(change: Change) -> list[str]:
-    """A change in one to three lines for people."""
+    """Describe a change for people, in one to three lines."""
     if not change.field:
         if change.before is None:
             return [f"+ step {change.step}: {change.after.get('call', '')}".rstrip(": ")]

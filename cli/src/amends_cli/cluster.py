@@ -40,7 +40,7 @@ named with --orchestrator NAMESPACE/SERVICE[:PORT] or AMENDS_ORCHESTRATOR. -n is
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """Where something listens in the cluster."""
+    """The Kubernetes Service behind which something listens."""
 
     namespace: str
     name: str
@@ -51,14 +51,14 @@ class Service:
 
 
 class Cluster:
-    """What kubectl reaches with the flags that were given."""
+    """The cluster that kubectl reaches with the flags that were given."""
 
     def __init__(self, flags: tuple[str, ...] = (), orchestrator: str = "") -> None:
         self._flags = flags
         self._orchestrator = orchestrator or os.environ.get(VARIABLE, "")
 
     def kubectl(self, *arguments: str) -> str:
-        """Runs kubectl; what it prints. Raises Failure in kubectl's own words."""
+        """Run kubectl and return what it prints. Raises Failure in kubectl's own words."""
         done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0:
             said = done.stderr.strip().removeprefix("error: ").removeprefix("Error from server ") or "it failed"
@@ -66,14 +66,14 @@ class Cluster:
         return done.stdout
 
     def command(self, *arguments: str) -> list[str]:
-        """The command line of kubectl. Raises Failure where there is none."""
+        """Return the command line of kubectl with these arguments. Raises Failure when kubectl is not installed."""
         program = shutil.which("kubectl")
         if program is None:
             raise Failure("there is no kubectl on PATH", "Install it: https://kubernetes.io/docs/tasks/tools")
         return [program, *self._flags, *arguments]
 
     def namespace(self) -> str:
-        """The namespace of the context; in a pod, where there is none, the default. Raises Failure."""
+        """Return the namespace of the context; in a pod, where there is none, the default. Raises Failure."""
         try:
             shown = self.kubectl("config", "view", "--minify", "--output=jsonpath={..namespace}")
         except Failure as failure:
@@ -83,7 +83,7 @@ class Cluster:
         return shown.strip() or "default"
 
     def run_id(self, namespace: str, name: str) -> str | None:
-        """The run of a SagaRun; None when there is no SagaRun and the name may be the beginning of an id.
+        """Return the run of a SagaRun; None when there is no SagaRun and the name may be the beginning of an id.
 
         Raises Failure.
         """
@@ -103,7 +103,7 @@ class Cluster:
         return str(status["runId"])
 
     def orchestrator(self) -> Service:
-        """The orchestrator's Service. Raises Failure when there is none, or more than one."""
+        """Find the orchestrator's Service. Raises Failure when there is none, or more than one."""
         namespace, name, port = _named(self._orchestrator) if self._orchestrator else ("", "", 0)
         scope = [f"--namespace={namespace}"] if namespace else ["--all-namespaces"]
         if name:
@@ -156,7 +156,7 @@ class Forward:
         return f"127.0.0.1:{self._port}"
 
     def ensure(self) -> None:
-        """Forwards again, from the same port, when the pod behind it is gone. Raises Failure."""
+        """Forward again, from the same port, when the pod behind it is gone. Raises Failure."""
         if self._child is not None and self._child.poll() is None:
             return
         ports = f"{self._port or ''}:{self._service.port}"
@@ -183,7 +183,7 @@ class Forward:
         )
 
     def stop(self) -> None:
-        """Ends it."""
+        """Stop forwarding the port."""
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
             self._child.wait()
@@ -208,18 +208,18 @@ _current: Cluster | None = None
 
 
 def current() -> Cluster | None:
-    """The cluster that commands speak to; None when they were not called through kubectl."""
+    """Return the cluster that commands speak to; None when they were not called through kubectl."""
     return _current
 
 
 def use(cluster: Cluster | None) -> None:
-    """Makes all commands speak to a cluster's orchestrator, or to none again."""
+    """Make all commands speak to a cluster's orchestrator, or to none again."""
     global _current
     _current = cluster
 
 
 def take_flags(arguments: list[str]) -> tuple[Cluster, list[str]]:
-    """Takes kubectl's flags out of a command line; the cluster that they mean, and the rest. Raises Failure."""
+    """Take kubectl's flags out of a command line; return the cluster that they mean, and the rest. Raises Failure."""
     flags, rest, orchestrator = [], [], ""
     words = iter(arguments)
     for word in words:

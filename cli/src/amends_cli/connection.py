@@ -70,7 +70,7 @@ Address = Annotated[
 
 
 def resolve(address: str | None, start: Path | None = None) -> tuple[str, str]:
-    """The address to use, and in words where it was found.
+    """Return the address to use, and in words where it was found.
 
     An `amends dev` that runs is preferred to a shop that `make up` left running: it was started later, and by name.
     """
@@ -102,7 +102,7 @@ class Connection:
 
     @property
     def runs(self) -> "RunServiceStub":
-        """Stub of RunService."""
+        """Return the stub of RunService."""
         from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
 
         return RunServiceStub(self._channel)
@@ -117,7 +117,7 @@ class Connection:
 
 @contextmanager
 def connect(address: str | None, *, silent: bool = False) -> Iterator[Connection]:
-    """Opens a channel for a block of calls. Raises Failure for every way in which a call can fail.
+    """Open a channel for a block of calls. Raises Failure for every way in which a call can fail.
 
     Where the address was found is said on stderr when nobody gave it, unless `silent`.
     """
@@ -198,7 +198,7 @@ def _cause(text: str) -> str:
 
 
 def reason_of(error: Any) -> str:
-    """The reason in ErrorInfo; empty without one."""
+    """Return the reason in ErrorInfo; empty without one."""
     from google.rpc import error_details_pb2  # type: ignore[import-untyped]
     from grpc_status import rpc_status
 

@@ -24,7 +24,7 @@ HINT = "Give contracts with --descriptors FILE or --protos DIR."
 
 
 async def reflect(channel: "grpc.aio.Channel", service: str) -> "FileDescriptorSet":
-    """The contract of one service by its server's reflection. Raises Failure."""
+    """Read the contract of one service by its server's reflection. Raises Failure."""
     from amends_orchestrator.calls import reflection
     from amends_saga.descriptors import DescriptorError, parse_set
 
@@ -35,7 +35,7 @@ async def reflect(channel: "grpc.aio.Channel", service: str) -> "FileDescriptorS
 
 
 def in_force(documents: list[Manifest], namespace: str, address: str | None) -> "tuple[list[Text], FileDescriptorSet]":
-    """What the sagas among the documents need and the files do not have: participants, policies and all contracts.
+    """Return what the sagas need and the files do not have: participants, policies and all contracts.
 
     Raises Failure.
     """
@@ -62,7 +62,7 @@ def in_force(documents: list[Manifest], namespace: str, address: str | None) -> 
 
 
 def _called(documents: list[Manifest]) -> set[str]:
-    """The services that the sagas call."""
+    """Return the services that the sagas call."""
     sagas = [document.content.get("spec") for document in documents if document.kind == "Saga"]
     found: set[str] = set()
 
@@ -80,7 +80,7 @@ def _called(documents: list[Manifest]) -> set[str]:
 
 
 def _meant(participants: list[Any], services: set[str], homes: set[str]) -> list[Any]:
-    """The participants that sagas of these namespaces get: their own, else those that list them as callers."""
+    """Return the participants that sagas of these namespaces use: their own, else those that list them as callers."""
     meant: dict[tuple[str, str], Any] = {}
     for service in services:
         serving = [one for one in participants if one.service == service]
@@ -107,7 +107,7 @@ async def _contract(participant: Any) -> "FileDescriptorSet":
 
 @contextmanager
 def _reachable(target: str) -> Iterator[str]:
-    """The address of a participant from here."""
+    """Yield an address at which a participant can be reached from here."""
     through = cluster.current()
     found = IN_CLUSTER.fullmatch(target)
     if through is None or found is None:

@@ -41,7 +41,7 @@ Protos = Annotated[
 
 
 def load(files: Iterable[Path] | None, folders: Iterable[Path] | None) -> "FileDescriptorSet | None":
-    """Loads all of them as one set; None when none was named. Raises Failure."""
+    """Load all of them as one set; None when none was named. Raises Failure."""
     sources = [(str(file), _parse(file)) for file in files or ()]
     roots = list(folders or ())
     if roots:
@@ -78,7 +78,7 @@ def merge(sources: "list[tuple[str, FileDescriptorSet]]") -> "FileDescriptorSet"
 
 
 def _new_names(source: str, contract: "FileDescriptorSet", known: dict[str, bytes]) -> dict[str, str]:
-    """New names for files that differ from a known one of the same name, and for those that import them."""
+    """Choose new names for files that differ from a known one of the same name, and for those that import them."""
     from amends_saga.descriptors.wellknown import well_known_file
 
     clashing = {
@@ -96,7 +96,7 @@ def _new_names(source: str, contract: "FileDescriptorSet", known: dict[str, byte
 
 
 def _agree(sources: "list[tuple[str, FileDescriptorSet]]") -> None:
-    """Raises Failure when two sources say different things about what the methods of one service take and answer."""
+    """Raise Failure when two sources say different things about what the methods of one service take and answer."""
     from amends_saga.descriptors import Contracts, ContractSet
 
     if len(sources) < 2:
@@ -135,7 +135,7 @@ def _parse(file: Path) -> "FileDescriptorSet":
 
 
 def _compile(folders: list[Path]) -> "FileDescriptorSet":
-    """Every .proto file in the folders that compiles; all folders are roots of each file's imports."""
+    """Compile every .proto file in the folders that can be; all folders are roots of each file's imports."""
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
     roots = [folder.resolve() for folder in folders]
@@ -167,7 +167,7 @@ def _compile(folders: list[Path]) -> "FileDescriptorSet":
 
 
 def _sources(roots: list[Path]) -> list[str]:
-    """The .proto files below the roots, as their imports name them, each once."""
+    """Return the .proto files below the roots, as their imports name them, each once."""
     found: dict[Path, str] = {}
     for root in roots:
         for folder, inside, names in os.walk(root):
@@ -180,12 +180,12 @@ def _sources(roots: list[Path]) -> list[str]:
 
 
 def _is_passed_by(folder: Path) -> bool:
-    """Whether a folder is hidden, or holds what was installed."""
+    """Return whether a folder is hidden, or holds what was installed."""
     return folder.name.startswith(".") or folder.name in _PASSED_BY or (folder / "pyvenv.cfg").is_file()
 
 
 def _run(paths: list[Path], groups: list[list[str]]) -> "tuple[list[FileDescriptorSet], str]":
-    """What the compiler makes of each group of files that it accepts, and what it says of the others.
+    """Return what the compiler makes of each group of files that it accepts, and what it says of the others.
 
     In a process of its own, for the compiler ends the one it runs in when something is very wrong; and in an empty
     folder, where no file is found but below the roots.
@@ -209,7 +209,7 @@ def _run(paths: list[Path], groups: list[list[str]]) -> "tuple[list[FileDescript
 
 
 def _few(said: str) -> str:
-    """The first lines of what the compiler said, the causes before what follows from them."""
+    """Return the first lines of what the compiler said, the causes before what follows from them."""
     lines = list(dict.fromkeys(line for line in said.splitlines() if "warning:" not in line))
     consequences = ("is not defined", "had errors", "seems to be defined")
     lines.sort(key=lambda line: any(words in line for words in consequences))
@@ -218,7 +218,7 @@ def _few(said: str) -> str:
 
 
 def _well_known() -> list[str]:
-    """Where google/protobuf/*.proto and google/rpc/*.proto are installed."""
+    """Return the folders where google/protobuf/*.proto and google/rpc/*.proto are installed."""
     paths = []
     for package, inside in (("grpc_tools", "_proto"), ("google.rpc", "../..")):
         spec = find_spec(package)

@@ -1,4 +1,4 @@
-"""Which `amends dev` run on this machine, so that commands find one and `--stop` stops it.
+"""A list of the `amends dev` processes on this machine, so that commands find one and `--stop` stops it.
 
 Each holds a lock on a file of its own for as long as it runs, so that a file which is left over never looks like a
 running one. Called by `amends dev` and by `amends_cli.connection`.
@@ -17,7 +17,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, slots=True)
 class Dev:
-    """One that is ready."""
+    """One `amends dev` that is ready."""
 
     address: str
     pid: int
@@ -26,7 +26,7 @@ class Dev:
 
 
 def folder() -> Path:
-    """Where the files are: in the folder of the user's session, or in a folder of the user's own for temporary ones."""
+    """Return the folder of the files: in the user's session folder, else one of the user's own among temporary ones."""
     session = os.environ.get("XDG_RUNTIME_DIR")
     return Path(session) / "amends-dev" if session else Path(tempfile.gettempdir()) / f"amends-dev-{os.getuid()}"
 

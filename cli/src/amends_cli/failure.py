@@ -1,4 +1,4 @@
-"""What the commands raise instead of printing: one sentence, one way to mend it, one exit code.
+"""The failures that commands raise instead of printing: one sentence, one way to mend it, one exit code.
 
 Raised by every module of the CLI; shown by `amends_cli.main`.
 """
@@ -7,7 +7,7 @@ from enum import IntEnum
 
 
 class Exit(IntEnum):
-    """What a script learns from the exit code."""
+    """The exit codes of every command, for scripts."""
 
     OK = 0
     FAILED = 1
@@ -25,7 +25,7 @@ class Exit(IntEnum):
 
 
 class Failure(Exception):
-    """The command ends here."""
+    """A failure that ends the command; `main` shows it."""
 
     def __init__(self, message: str, hint: str = "", code: Exit = Exit.FAILED, *, reason: str = "") -> None:
         super().__init__(message)
@@ -37,5 +37,5 @@ class Failure(Exception):
 
 
 def usage(message: str, hint: str = "") -> Failure:
-    """A failure because the command line is wrong: exit code 2."""
+    """Return a failure because the command line is wrong: exit code 2."""
     return Failure(message, hint, Exit.USAGE)

@@ -17,7 +17,7 @@ COLOURS = {"error": "red", "warning": "yellow"}
 
 
 def from_message(message: "FindingMessage") -> "Finding":
-    """A finding as the orchestrator sends it."""
+    """Return a finding as the checker has it, from the orchestrator's message."""
     from amends_saga.findings import Finding, Place, Severity
 
     from amends.saga.v1 import definition_service_pb2 as api
@@ -28,7 +28,7 @@ def from_message(message: "FindingMessage") -> "Finding":
 
 
 def as_data(finding: "Finding") -> dict[str, Any]:
-    """A finding as JSON, with the API's field names."""
+    """Return a finding as JSON, with the API's field names."""
     place = finding.place
     return {
         "code": finding.code,
@@ -43,7 +43,7 @@ def as_data(finding: "Finding") -> dict[str, Any]:
 
 
 def show(findings: Sequence["Finding"], *, summary: str) -> None:
-    """Prints all findings for people, then one line that sums them up."""
+    """Print all findings for people, then one line that sums them up."""
     from amends_saga.check import render  # only when there is something to show
 
     for number, finding in enumerate(findings):
@@ -61,13 +61,13 @@ def show(findings: Sequence["Finding"], *, summary: str) -> None:
 
 
 def _shown(finding: "Finding") -> "Finding":
-    """A finding whose texts, which quote what others wrote, are each of one line."""
+    """Return a finding whose texts, which quote what others wrote, are each of one line."""
     place = replace(finding.place, source=escape(finding.place.source))
     return replace(finding, message=escape(finding.message), hint=escape(finding.hint), place=place)
 
 
 def _coloured(line: str, finding: "Finding") -> "list[str | output.Styled]":
-    """The first line of a finding, with its severity and code in their colour."""
+    """Return the first line of a finding, with its severity and code in their colour."""
     mark = f"{finding.severity.value} {finding.code}:"
     before, found, after = line.partition(mark)
     return [before, output.Styled(found, COLOURS[finding.severity.value]), after]

@@ -48,7 +48,7 @@ class _Stopped(Exception):
 
 
 def refuse_taken(port: int) -> None:
-    """Raises Failure (wrong use) when somebody listens on the port."""
+    """Raise Failure (wrong use) when somebody listens on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -59,7 +59,7 @@ def refuse_taken(port: int) -> None:
 
 
 def check_folder(data: Path) -> None:
-    """Raises Failure (wrong use) when the folder cannot hold data; makes it when it is not there."""
+    """Raise Failure (wrong use) when the folder cannot hold data; make it when it does not exist."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         if not os.access(data, os.W_OK | os.X_OK):
@@ -69,7 +69,7 @@ def check_folder(data: Path) -> None:
 
 
 def run(data: Path | None, environment: dict[str, str]) -> None:
-    """Serves until Ctrl-C or SIGTERM. Without `data` everything is gone afterwards. Raises Failure."""
+    """Serve until Ctrl-C or SIGTERM. Without `data` everything is gone afterwards. Raises Failure."""
     if data is not None:
         asyncio.run(_serve(data, environment, kept=True))
         return
@@ -78,7 +78,7 @@ def run(data: Path | None, environment: dict[str, str]) -> None:
 
 
 def detach(arguments: list[str]) -> None:
-    """Starts `amends dev` in the background and returns when it is ready. Raises Failure."""
+    """Start `amends dev` in the background and return when it is ready. Raises Failure."""
     home = Path(tempfile.mkdtemp(prefix="amends-dev-log-"))
     command = [sys.executable, "-m", "amends_cli", "dev", *arguments]
     child = Child.start("amends dev", command, log=home / "dev.log", report=home / "ready.json", outlives_us=True)
@@ -91,7 +91,7 @@ def detach(arguments: list[str]) -> None:
 
 
 def stop(port: int | None) -> None:
-    """Stops the `amends dev` of this user, or the one on a port, and waits for its end. Raises Failure."""
+    """Stop the `amends dev` of this user, or the one on a port, and wait for its end. Raises Failure."""
     running = [dev for dev in devs.running() if port is None or dev.address.endswith(f":{port}")]
     if not running:
         raise Failure("no `amends dev` runs", "`amends dev` starts one.")
@@ -138,13 +138,13 @@ async def _run(
 
 
 def _report_ready() -> None:
-    """Tells whoever started this in the background, and waits for it."""
+    """Tell the process that started this one in the background, and waits for it."""
     if REPORT in os.environ:
         Path(os.environ[REPORT]).write_text("{}", encoding="utf-8")
 
 
 async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> str:
-    """What the work returns. Raises _Stopped when somebody asks for the end first."""
+    """Return what the work returns. Raises _Stopped when a person asks for the end first."""
     task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
@@ -177,7 +177,7 @@ async def _ready(orchestrator: Child) -> str:
 
 
 async def _serving(orchestrator: Child, address: str) -> None:
-    """It reports as soon as it listens; ready it is when its tables are there."""
+    """Wait until the tables exist: the orchestrator reports earlier, as soon as it listens."""
     end = asyncio.get_running_loop().time() + READY.total_seconds()
     async with dial(address) as channel:
         health: Any = HealthStub(channel)

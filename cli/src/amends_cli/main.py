@@ -90,7 +90,7 @@ WORDS = (
 
 
 def build(names: Iterable[str] = COMMANDS, *, epilog: str | None = None) -> typer.Typer:
-    """The application with some of its commands."""
+    """Build the application with some of its commands."""
     app = typer.Typer(
         name="amends",
         epilog=epilog,
@@ -110,7 +110,7 @@ def build(names: Iterable[str] = COMMANDS, *, epilog: str | None = None) -> type
 
 
 def main(arguments: list[str] | None = None, program: str | None = None) -> None:
-    """Runs one command and exits with a code of `Exit`.
+    """Run one command and exit with a code of `Exit`.
 
     Called `kubectl-amends` it speaks to the orchestrator of the cluster that kubectl speaks to.
     """
@@ -151,7 +151,7 @@ def _show(failure: Failure) -> int:
 
 
 def _check(given: list[str]) -> None:
-    """Raises Failure (wrong use) for what is no text."""
+    """Raise Failure (wrong use) for arguments that are not text."""
     for number, word in enumerate(given, 1):
         try:
             word.encode()
@@ -164,7 +164,7 @@ def _check(given: list[str]) -> None:
 
 
 def complete() -> None:
-    """Completes for kubectl, which calls `kubectl_complete-amends` with the words so far and wants its own format."""
+    """Complete for kubectl, which calls `kubectl_complete-amends` with the words so far and wants its own format."""
     words = sys.argv[1:]
     os.environ |= {
         "_AMENDS_COMPLETE": "complete_bash",
@@ -177,7 +177,7 @@ def complete() -> None:
 
 
 def _run(given: list[str], *, plugin: bool) -> int:
-    """Runs a command; its exit code. Raises Failure."""
+    """Run a command and return its exit code. Raises Failure."""
     given = _habits(given)
     completing = any(name.endswith("_COMPLETE") for name in os.environ)
     names = given[:1] if given and given[0] in COMMANDS and not completing else COMMANDS
@@ -195,7 +195,7 @@ def _run(given: list[str], *, plugin: bool) -> int:
 
 
 def _habits(given: list[str]) -> list[str]:
-    """Takes what other command lines are used to: `help COMMAND` and `version`. Raises Failure for other verbs."""
+    """Translate what other command lines are used to: `help COMMAND` and `version`. Raises Failure for other verbs."""
     match given:
         case ["help"]:
             return ["--help"]
@@ -209,7 +209,7 @@ def _habits(given: list[str]) -> list[str]:
 
 
 def _wrong(error: Any, program: str) -> Failure:
-    """A failure for what typer says of the command line."""
+    """Return a failure for what typer says of the command line."""
     text = str(error.format_message()).rstrip(".")
     for phrase, instead in WORDS:
         text = phrase.sub(instead, text)
@@ -218,7 +218,7 @@ def _wrong(error: Any, program: str) -> Failure:
 
 
 def _in_cluster(given: list[str]) -> list[str]:
-    """Makes the commands speak to a cluster; the command line without kubectl's flags. Raises Failure."""
+    """Make the commands speak to a cluster; return the command line without kubectl's flags. Raises Failure."""
     through, rest = cluster.take_flags(given)
     os.environ.pop(VARIABLE, None)  # of an orchestrator beside the cluster; --address still counts
     cluster.use(through)

@@ -29,7 +29,7 @@ class Unreadable(Failure):
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """One file as it is."""
+    """One file of resources: its name and its text."""
 
     source: str
     text: str
@@ -37,7 +37,7 @@ class Text:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """One document of a file."""
+    """One document of a file, read as a resource."""
 
     source: str
     text: str

@@ -27,7 +27,7 @@ Row = Mapping[str, Any]
 
 
 class Format(StrEnum):
-    """How to print."""
+    """The forms in which a command prints its result."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -36,7 +36,7 @@ class Format(StrEnum):
 
 
 class Listing(StrEnum):
-    """How to print what has a name of its own."""
+    """The forms in which a command prints things that have a name."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -167,7 +167,7 @@ def _as_yaml(data: Any) -> str:
 
 
 def _in_json(found: re.Match[str]) -> str:
-    """An unsafe character as JSON and quoted YAML write it; line breaks of the document stay."""
+    """Write an unsafe character as JSON and quoted YAML do; line breaks of the document stay."""
     if found[0] == "\n":
         return "\n"
     units = found[0].encode("utf-16-be", "surrogatepass")

@@ -17,22 +17,22 @@ MOST = 100
 
 
 def namespaces(incomplete: str) -> list[str]:
-    """Namespaces that hold a saga or a participant."""
+    """Suggest namespaces that hold a saga or a participant."""
     return _asked(lambda server: {one.namespace for one in (*_sagas(server), *_participants(server))}, incomplete)
 
 
 def sagas(incomplete: str) -> list[str]:
-    """Names of sagas in all namespaces."""
+    """Suggest the names of sagas in all namespaces."""
     return _asked(lambda server: {one.name for one in _sagas(server)}, incomplete)
 
 
 def runs(incomplete: str) -> list[str]:
-    """Ids of the newest runs."""
+    """Suggest the ids of the newest runs."""
     return _asked(lambda server: [run.run_id for run in _runs(server)], incomplete)
 
 
 def resources(incomplete: str) -> list[str]:
-    """Ids of the newest runs, and saga/NAME, participant/NAME, policy/NAME."""
+    """Suggest the ids of the newest runs, and saga/NAME, participant/NAME, policy/NAME."""
 
     def named(server: Any) -> Iterable[str]:
         yield from (f"saga/{one.name}" for one in _sagas(server))

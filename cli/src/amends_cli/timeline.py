@@ -42,19 +42,19 @@ def state_name(state: int) -> str:
 
 
 def styled_state(state: int) -> Styled:
-    """The state's name with its colour."""
+    """Return the state's name with its colour."""
     name = state_name(state)
     return Styled(name, STATE_COLOUR.get(name, "white"), bold=state in EXITS)
 
 
 def operation_name(operation: int) -> str:
-    """action, compensation, void; empty when nothing is meant."""
+    """Return action, compensation or void; empty when the record has no operation."""
     name = run_pb2.Operation.Name(operation).removeprefix("OPERATION_").lower()  # type: ignore[arg-type]
     return "" if name == "unspecified" else name
 
 
 def event_line(event: run_pb2.RunEvent, began: datetime) -> list[str | Styled]:
-    """The parts of one line of a timeline: when, what of which step, how it ended, and what was said."""
+    """Return the parts of one line of a timeline: when, which operation of which step, its outcome and its message."""
     since = (event.at.ToDatetime() - began).total_seconds()
     what = event.kind.lower().replace("_", " ")
     operation = operation_name(event.operation)
@@ -71,7 +71,7 @@ def event_line(event: run_pb2.RunEvent, began: datetime) -> list[str | Styled]:
 
 
 def final_line(run: run_pb2.Run) -> list[str | Styled]:
-    """The parts of the line that says how a run stands."""
+    """Return the parts of the line that says how a run stands."""
     # The message begins with the state for people who read it alone.
     name = state_name(run.state)
     said = run.message.removeprefix(name) if run.message.startswith(name) else f": {run.message}"
@@ -79,7 +79,7 @@ def final_line(run: run_pb2.Run) -> list[str | Styled]:
 
 
 def parked_lines(run: run_pb2.Run) -> list[str]:
-    """What a person who meets a parked run wants to know, with commands that work as they stand."""
+    """Return what a person who meets a parked run wants to know, with commands that work as they stand."""
     if not run.HasField("parked"):
         return []
     parked = run.parked
@@ -90,7 +90,7 @@ def parked_lines(run: run_pb2.Run) -> list[str]:
 
 
 def command(run_id: str, choice: run_pb2.Choice) -> str:
-    """The command line that takes a decision; `...` stands where a person has something to say."""
+    """Return the command line that takes a decision; `...` stands where a person has something to say."""
     program = ["amends"] if cluster.current() is None else ["kubectl", "amends"]
     words = [*program, "resolve", run_id, choice.resolution]
     if choice.effect:
@@ -119,7 +119,7 @@ class Story:
 
     @property
     def parked(self) -> bool:
-        """Whether it waits for a person."""
+        """Return whether the run waits for a person."""
         return self.run is not None and self.run.state == run_pb2.RUN_STATE_PARKED
 
     def tell_parked(self) -> None:

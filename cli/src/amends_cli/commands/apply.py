@@ -54,7 +54,7 @@ def apply(
 
 
 def split(texts: list[Text], namespace: str) -> list[Manifest]:
-    """The resources of all files. What cannot be read is shown as `check` shows it, and the command ends with 1."""
+    """Return the resources of all files. Unreadable ones are shown as `check` shows them; the command ends with 1."""
     try:
         return manifests.split(texts)
     except Unreadable:
@@ -99,7 +99,7 @@ def _apply(
 
 
 def _contract(document: Manifest, contracts: "FileDescriptorSet | None") -> bytes:
-    """The contracts, if they declare the participant's service; empty: it is asked by reflection."""
+    """Return the contracts, if they declare the participant's service; else nothing: its own reflection is used."""
     spec = document.content.get("spec")
     wanted = spec.get("service") if isinstance(spec, dict) else None
     for file in contracts.file if contracts is not None else ():

@@ -137,7 +137,7 @@ def _pairs(given: Any) -> dict[str, str]:
 
 
 def _left_by_up(given: Any) -> tuple[str, dict[str, str]]:
-    """The databases that `make up` wrote down, with participants given by hand over them."""
+    """Return the databases that `make up` wrote down; participants given by hand replace those of the same name."""
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
         path = folder / LEFT_BY_UP

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Report(StrEnum):
-    """How to print what was found."""
+    """The form in which `check` prints its findings."""
 
     TABLE = "table"
     WIDE = "wide"
@@ -89,7 +89,7 @@ def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: Report, su
 
 
 def by_server(texts: list[Text], namespace: str, address: str | None) -> "list[Finding]":
-    """What the orchestrator, which knows its participants, finds wrong. Raises Failure."""
+    """Return the findings of the orchestrator, which knows its participants. Raises Failure."""
     from amends.saga.v1 import definition_service_pb2 as api
 
     sent = [api.Manifest(text=text.text, source=text.source) for text in texts]

@@ -13,7 +13,7 @@ PORT = int(DEFAULT.rsplit(":", 1)[1])
 
 
 class Level(StrEnum):
-    """What a log shows."""
+    """The least severe lines that a log shows."""
 
     DEBUG = "debug"
     INFO = "info"

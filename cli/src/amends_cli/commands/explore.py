@@ -43,7 +43,7 @@ LIMITS = [Column("STEP", field("step")), Column("KIND", field("kind")), Column("
 
 @dataclass(frozen=True)
 class Seen:
-    """One explored saga."""
+    """The result of exploring one saga."""
 
     plan: "Plan"
     result: "Result"

@@ -88,7 +88,7 @@ def probe(
 
 
 def _refuse_silence(target: str, timeout: timedelta) -> None:
-    """Raises Failure when nothing listens at host:port: everything after that would be said of the contract."""
+    """Raise Failure when nothing listens at host:port; later it would look like a fault of the contract."""
     import socket
 
     host, colon, port = target.rpartition(":")
@@ -120,7 +120,7 @@ def _show(verdicts: "list[Verdict]", form: Format) -> None:
 
 
 class _Given:
-    """The command line."""
+    """The arguments of the command line, checked."""
 
     def __init__(
         self,
@@ -187,7 +187,7 @@ class _Given:
 
 
 async def _pool(known: "FileDescriptorSet | None", wire: "Wire", services: list[str]) -> "DescriptorPool":
-    """All contracts: as given, else by reflection."""
+    """Return all contracts: the given ones, else those that the service's reflection has."""
     from amends_saga.descriptors import DescriptorError, build_pool
 
     sets = [known] if known is not None else [await contracts.reflect(wire.channel, name) for name in services]
@@ -226,7 +226,7 @@ def _find(pool: "DescriptorPool", method: str) -> "MethodDescriptor":
 
 
 def _declared(action: "MethodDescriptor") -> str:
-    """What the contract says undoes the method; empty when it says nothing."""
+    """Return the method that the contract says undoes this one; empty when it says nothing."""
     from google.protobuf.descriptor_pb2 import MethodOptions
 
     from amends.options.v1 import options_pb2

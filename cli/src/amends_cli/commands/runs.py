@@ -33,7 +33,7 @@ FOREVER = timedelta(days=1)
 
 
 class Decision(StrEnum):
-    """What a person can decide about a run."""
+    """The decisions that a person can take about a parked run."""
 
     RETRY = "retry"
     SKIP = "skip"
@@ -42,7 +42,7 @@ class Decision(StrEnum):
 
 
 class Effect(StrEnum):
-    """What a person knows about a plain call."""
+    """What a person knows about the effect of a plain call."""
 
     HAPPENED = "happened"
     NONE = "none"
@@ -113,7 +113,7 @@ def start(
 
 @contextmanager
 def _naming(saga: str, namespace: str, address: str | None) -> Iterator[None]:
-    """Says which saga is not there, and which one may have been meant."""
+    """Say which saga does not exist, and which one may have been meant."""
     from difflib import get_close_matches
 
     from amends_cli.commands.show import Kind, resources
@@ -230,7 +230,7 @@ def cancel(
 
 
 def _follow(server: connection.Connection, run_id: str, limit: timedelta, form: Format, *, until_parked: bool) -> Any:
-    """Tells the story of a run to its end; returns it as it stood last. Raises Failure when that takes too long."""
+    """Show the records of a run to its end; return the run as it stood last. Raises Failure when it takes too long."""
     from amends_cli import timeline
 
     story = timeline.Story(form)
@@ -248,13 +248,13 @@ def _follow(server: connection.Connection, run_id: str, limit: timedelta, form: 
 
 
 def _parked_now(server: connection.Connection, run: Any) -> bool:
-    """Whether a run is still parked where it was when the record was written: a timeline begins with what is past."""
+    """Return whether a run is still parked where it was when the record was written: the record may be an old one."""
     current = runids.fetch(server, run.run_id, payloads=False)
     return bool(current.state == run.state and current.parked.seq == run.parked.seq)
 
 
 def _records(server: connection.Connection, run_id: str, limit: timedelta) -> Iterator["WatchRunResponse"]:
-    """The records of a run, each once; goes on where it was when the connection, or the replica behind it, is gone."""
+    """Yield the records of a run, each once; go on where it was when the connection, or the replica, is gone."""
     import grpc
 
     from amends.saga.v1 import run_service_pb2
@@ -288,7 +288,7 @@ def _records(server: connection.Connection, run_id: str, limit: timedelta) -> It
 
 
 def _cut_off(error: Any) -> bool:
-    """Whether something between here and the orchestrator ended the stream: proxies have codes of their own for that.
+    """Return whether the stream was cut on its way to the orchestrator: proxies use status codes of their own for that.
 
     The orchestrator gives a reason with every refusal; what it does not refuse it may be asked again.
     """
@@ -322,7 +322,7 @@ def _report(run: Any, form: Format, *, told: bool = False) -> None:
 
 
 def _report_wish(answer: Any, form: Format) -> None:
-    """Shows the run after a decision, and says when what was asked is not decided yet."""
+    """Show the run after a decision, and say when what was asked is not decided yet."""
     _report(answer.run, form)
     if answer.pending:
         output.say(
@@ -340,7 +340,7 @@ def _exit_by(run: Any) -> None:
 
 
 def _json(option: str, text: str) -> str:
-    """Reads the JSON object given on the command line, in a file (@FILE) or on standard input (-); returns its text.
+    """Read the JSON object given on the command line, in a file (@FILE) or on standard input (-); return its text.
 
     The text is sent as it is, so that every digit arrives. Raises Failure (wrong use).
     """

@@ -30,7 +30,7 @@ PAYLOAD_TIMEOUT = timedelta(minutes=1)
 
 
 class Kind(StrEnum):
-    """What can be listed."""
+    """The kinds of things that can be listed."""
 
     RUNS = "runs"
     SAGAS = "sagas"
@@ -107,7 +107,7 @@ def in_words(age: timedelta) -> str:
 
 
 def _message(row: Row) -> str:
-    """What its state does not say."""
+    """Return what a row's state does not say."""
     return str(row.get("message", "")).removeprefix(_state(row)).lstrip(": ")
 
 
@@ -168,7 +168,7 @@ COLUMNS = {
 
 
 def plain(message: Any) -> dict[str, Any]:
-    """A message as canonical protobuf JSON."""
+    """Return a message as canonical protobuf JSON."""
     from google.protobuf.json_format import MessageToDict
 
     data: dict[str, Any] = MessageToDict(message)
@@ -176,7 +176,7 @@ def plain(message: Any) -> dict[str, Any]:
 
 
 def plain_run(run: Any) -> dict[str, Any]:
-    """A run as canonical protobuf JSON, with its payloads as the orchestrator wrote them: 1 is 1 and not 1.0."""
+    """Return a run as canonical protobuf JSON, with its payloads as the orchestrator wrote them: 1 is 1 and not 1.0."""
     data = plain(run)
     _unfold(data, "input")
     for step in data.get("steps", ()):
@@ -235,12 +235,12 @@ def list_(
 
 
 def _name(kind: Kind, message: Any) -> str:
-    """What `amends get` takes."""
+    """Return the name by which `amends get` finds a resource."""
     return str(message.run_id) if kind is Kind.RUNS else f"{SINGULAR[kind]}/{message.name}"
 
 
 def resources(server: connection.Connection, kind: Kind, namespace: str) -> list[Any]:
-    """Reads all sagas, participants or policies; an empty namespace means all. grpc errors pass through."""
+    """Read all sagas, participants or policies; an empty namespace means all. grpc errors pass through."""
     from amends.saga.v1 import definition_service_pb2 as api
 
     timeout = CALL_TIMEOUT.total_seconds()
@@ -323,7 +323,7 @@ def get(
 
 
 def _print_payload(server: connection.Connection, run_id: str, payload: str) -> None:
-    """Prints one payload as it arrives. grpc errors pass through."""
+    """Print one payload as it arrives. grpc errors pass through."""
     from amends.saga.v1 import run_service_pb2
 
     step = "" if payload == "input" else payload
@@ -347,7 +347,7 @@ def _show_resource(server: connection.Connection, kind: Kind, name: str, namespa
 
 
 def absent(kind: Kind, namespace: str, name: str, elsewhere: list[str]) -> Failure:
-    """What to say of a resource that is not there; `elsewhere` are namespaces that have one of that name."""
+    """Return the failure for a resource that does not exist; `elsewhere` are namespaces that have one of that name."""
     hint = f"`amends list {kind}` shows those that are there."
     if elsewhere:
         hint = f"There is one in the namespace {elsewhere[0]}: add `-n {elsewhere[0]}`."

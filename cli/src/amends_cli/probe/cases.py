@@ -33,12 +33,12 @@ class Subject:
     make_observe: Make | None = None
 
     def operation(self) -> "Operation":
-        """A fresh operation with a key that nobody has used."""
+        """Return a fresh operation with a key that nobody has used."""
         return Operation(self, f"probe-{uuid4().hex}")
 
     @property
     def sees_everything(self) -> bool:
-        """Whether all operations are observed by one and the same read, e.g. of a balance."""
+        """Return whether all operations are observed by one and the same read, e.g. of a balance."""
         return self.make_observe is not None and not differ(self.make_observe)
 
 
@@ -69,7 +69,7 @@ class Operation:
         return await self._subject.wire.ask(path, request, self.key, "compensation", amends_action_outcome=known)
 
     async def void(self, of: str = "action") -> Answer:
-        """Send a void."""
+        """Send a void: an order that the action, or its compensation, never runs."""
         path = self._subject.action if of == "action" else self._subject.compensation
         return await self._subject.wire.ask(path, b"", self.key, "void", amends_void_of=of)
 
@@ -102,7 +102,7 @@ def same(before: object, after: object, what: str) -> None:
 
 
 async def repeated(subject: Subject) -> None:
-    """The action again: the stored response, no second effect."""
+    """Repeat the action: it answers with the stored response and has no second effect."""
     one = subject.operation()
     first = await one.must_act()
     after = await one.see()
@@ -114,7 +114,7 @@ async def repeated(subject: Subject) -> None:
 
 
 async def at_once(subject: Subject) -> None:
-    """The action several times at once: one effect, one response."""
+    """Send the action several times at once: it has one effect and one response."""
     single = await _single(subject)
     one = subject.operation()
     before = await one.see()
@@ -153,7 +153,7 @@ async def reused(subject: Subject) -> None:
 
 
 async def null_compensation(subject: Subject) -> None:
-    """A compensation whose action never ran: succeeds, no effect."""
+    """Compensate an action that never ran: the compensation succeeds, without effect."""
     one = subject.operation()
     before = await one.see()
     expect(await one.undo(), "OK", "", "the compensation without an action")
@@ -161,7 +161,7 @@ async def null_compensation(subject: Subject) -> None:
 
 
 async def unknown_action(subject: Subject) -> None:
-    """A compensation told that its action was ok, and nothing is remembered: refused."""
+    """Compensate an action that is said to be ok, with nothing remembered of it: the service refuses."""
     one = subject.operation()
     before = await one.see()
     expect(await one.undo("ok"), "FAILED_PRECONDITION", "ACTION_UNKNOWN", "the compensation of a forgotten action")
@@ -169,7 +169,7 @@ async def unknown_action(subject: Subject) -> None:
 
 
 async def late_action(subject: Subject) -> None:
-    """The action after a compensation that found nothing: refused for ever."""
+    """Send the action after a compensation that found nothing: the service refuses it for ever."""
     one = subject.operation()
     expect(await one.undo(), "OK", "", "the compensation without an action")
     before = await one.see()
@@ -178,7 +178,7 @@ async def late_action(subject: Subject) -> None:
 
 
 async def action_after_undo(subject: Subject) -> None:
-    """The action after it was undone: refused, and the effect stays undone."""
+    """Send the action after it was undone: the service refuses it, and the effect stays undone."""
     one = subject.operation()
     before = await one.see()
     await one.must_act()
@@ -190,7 +190,7 @@ async def action_after_undo(subject: Subject) -> None:
 
 
 async def race(subject: Subject) -> None:
-    """Action and compensation at once: whoever wins, nothing is left."""
+    """Send action and compensation at once: whichever wins, no effect is left."""
     for number in range(ROUNDS):
         one = subject.operation()
         before = await one.see()
@@ -206,7 +206,7 @@ async def race(subject: Subject) -> None:
 
 
 async def void_unused(subject: Subject) -> None:
-    """The void of an action that never ran: voided, and the action never runs."""
+    """Void an action that never ran: the service answers voided, and the action never runs."""
     one = subject.operation()
     before = await one.see()
     answer = await one.void()
@@ -218,7 +218,7 @@ async def void_unused(subject: Subject) -> None:
 
 
 async def void_used(subject: Subject) -> None:
-    """The void of an action that ran: its stored response, no effect of its own."""
+    """Void an action that ran: the service answers with the stored response, without an effect."""
     one = subject.operation()
     first = await one.must_act()
     after = await one.see()
@@ -230,7 +230,7 @@ async def void_used(subject: Subject) -> None:
 
 
 async def void_of_compensation(subject: Subject) -> None:
-    """The void of a compensation: it never runs, the effect stays."""
+    """Void a compensation: it never runs, and the effect stays."""
     one = subject.operation()
     await one.must_act()
     after = await one.see()
@@ -268,7 +268,7 @@ async def ask_all(subject: Subject) -> list[Verdict]:
 
 
 async def _doubt(subject: Subject) -> str:
-    """Why the observed read tells nothing of effects; empty when it does, or none was given.
+    """Return why the observed read tells nothing of effects; empty when it does, or none was given.
 
     Raises NotShown when the action does not even answer OK: then no refusal proves anything.
     """
@@ -301,7 +301,7 @@ async def _ask(subject: Subject, doubt: str, promise: int, question: str, case: 
 
 
 def _marked(wire: Wire) -> Verdict:
-    """Whether all that the service answered said that a barrier was passed."""
+    """Judge whether every answer of the service said that a barrier was passed."""
     question = "every answer carries amends-barrier: 1"
     if not wire.answers:
         return Verdict(0, question, State.NOT_SHOWN, "the service answered nothing")

@@ -25,7 +25,7 @@ Make = Callable[[str], bytes]
 
 
 def from_file(path: Path, of: Descriptor) -> Make:
-    """Requests from canonical protobuf JSON. Raises Failure, also for one without `${unique}`."""
+    """Make requests from canonical protobuf JSON. Raises Failure, also for one without `${unique}`."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
@@ -51,7 +51,7 @@ def is_unique(path: Path) -> bool:
 
 
 def generated(of: Descriptor) -> Make:
-    """Requests in which every text is the unique one, every number 1, every list has one element.
+    """Make requests in which every text is the unique one, every number 1, every list has one element.
 
     Where no text tells two operations apart, whole numbers are made of the unique text too.
     """
@@ -72,7 +72,7 @@ def differ(make: Make) -> bool:
 
 
 class Values(NamedTuple):
-    """What a generated request is filled with."""
+    """The values with which a generated request is filled."""
 
     text: str
     number: int

@@ -1,11 +1,11 @@
-"""What one question of the probe has shown. Made by `cases`, printed by `amends probe`."""
+"""The result of one question of the probe. Made by `cases`, printed by `amends probe`."""
 
 from dataclasses import dataclass
 from enum import StrEnum
 
 
 class State(StrEnum):
-    """How a promise came out. Only HELD proves it."""
+    """The results that a question can have. Only HELD proves the promise."""
 
     HELD = "held"
     BROKEN = "not held"
@@ -17,7 +17,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One row of the table."""
+    """One row of the table: a question and its result."""
 
     promise: int
     """1 to 5 as in docs/explanation/guarantees.md; 0 for the trailer that all answers carry."""

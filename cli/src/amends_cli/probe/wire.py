@@ -22,7 +22,7 @@ PAUSE = timedelta(milliseconds=100)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back."""
+    """The service's answer to one call."""
 
     code: grpc.StatusCode
     body: bytes = b""
@@ -36,7 +36,7 @@ class Answer:
 
     @property
     def ok(self) -> bool:
-        """True for OK."""
+        """Return whether the status is OK."""
         return self.code is grpc.StatusCode.OK
 
     def __str__(self) -> str:
@@ -57,11 +57,11 @@ class Wire:
 
     @property
     def channel(self) -> grpc.aio.Channel:
-        """For reflection."""
+        """Return the channel, for reflection."""
         return self._channel
 
     async def close(self) -> None:
-        """Closes the channel."""
+        """Close the channel to the service."""
         await self._channel.close()
 
     async def read(self, path: str, request: bytes) -> tuple[str, bytes]:

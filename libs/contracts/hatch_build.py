@@ -50,7 +50,7 @@ def generate() -> None:
 
 
 class Hook(BuildHookInterface[Any]):
-    """Hatchling's entry point."""
+    """The build hook that Hatchling finds by this name."""
 
     def initialize(self, version: str, build_data: dict[str, Any]) -> None:
         """Generate, and put the result into the wheel (an editable install reads gen/ in place)."""

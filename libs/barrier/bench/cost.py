@@ -1,4 +1,4 @@
-"""What the barrier costs: a guarded action against the same business transaction without it, on the same Postgres.
+"""The cost of the barrier: a guarded action against the same business transaction without it, on the same Postgres.
 
 Run by hand (`python libs/barrier/bench/cost.py`) and by the benchmark suite. Rounds of both sides alternate; the
 figure is the median of the rounds' ratios. Both make the same effects through the same pool; the plain side is what a
@@ -36,7 +36,7 @@ REQUEST, RESPONSE = b"\x0a\x24" + b"r" * 200, b"\x0a\x24" + b"p" * 40
 
 
 async def business(held: Any, order: str) -> None:
-    """Charge an order."""
+    """Charge an order: insert its payment."""
     payment = await held.fetchval(
         "INSERT INTO payment (payment_id, order_id, minor) VALUES ($1, $2, $3)"
         " ON CONFLICT (order_id) DO NOTHING RETURNING payment_id",
@@ -54,13 +54,13 @@ async def business(held: Any, order: str) -> None:
 
 
 async def plain(pool: Any, order: str) -> None:
-    """The business transaction alone."""
+    """Execute the business transaction alone."""
     async with pool.acquire() as held, held.transaction():
         await business(held, order)
 
 
 def guarded(pool: Any) -> Callable[[Any, str], Awaitable[None]]:
-    """The same inside the barrier, with digest, shield and stored response, as the interceptor runs it."""
+    """Wrap it in the barrier, with digest, shield and stored response, as the interceptor runs it."""
     guard = Guard(pool)
 
     async def charge(_: Any, order: str) -> None:

@@ -1,4 +1,4 @@
-"""What a guarded handler has to do outside of its database: done before the barrier opens the transaction.
+"""The part of a guarded handler that runs outside of its database, before the barrier opens the transaction.
 
 A call to the outside cannot be rolled back, and while it lasts it would hold a connection of the pool and the locks of
 the transaction. For authors of handlers; the interceptor runs what is marked here.

@@ -105,7 +105,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return await self._guard.answer(call, digest(method, request), work)
 
     def _leave_behind(self, task: asyncio.Task[Answer], method: str, began: bool) -> None:
-        """The caller has left. A handler that began is finished within its bound, anything before it is called off."""
+        """Let a handler that began finish within its bound after its caller has left; cancel one that has not begun."""
         self._orphans.add(task)
         if began:
             bound = asyncio.get_running_loop().call_later(self._finish.total_seconds(), task.cancel)

@@ -1,4 +1,4 @@
-"""Which methods are guarded, and which undoes which, as the contracts say it.
+"""The guarded methods and the methods that undo them, read from the contracts.
 
 Called by `Barrier.from_descriptors`.
 """

@@ -1,4 +1,4 @@
-"""What errors of Postgres mean, said once: whether trying again helps, and whether the session may be used again.
+"""The meaning of Postgres errors: whether a second attempt helps, and whether the session may be used again.
 
 Used by the barrier, and by the chassis for whatever is no guarded method.
 """

@@ -1,4 +1,4 @@
-"""What the barrier and its callers say to each other: names of metadata and trailers, reasons, and how a call is read.
+"""The protocol of the barrier and its callers: names of metadata and trailers, reasons, and how a call is read.
 
 README.md explains it for those who call. Used by the interceptor and the guard; the orchestrator and `amends probe`
 speak it from the other side.
@@ -30,7 +30,7 @@ KEY_FORM = re.compile(r"[A-Za-z0-9_.:/+=~-]{1,255}", re.ASCII)
 
 
 class Operation(StrEnum):
-    """What a call asks for, as `amends-operation` says it."""
+    """The operation that a call asks for, as `amends-operation` says it."""
 
     ACTION = "action"
     COMPENSATION = "compensation"
@@ -38,14 +38,14 @@ class Operation(StrEnum):
 
 
 class Voided(StrEnum):
-    """How a void was answered, as the trailer `amends-void` says it."""
+    """The answer to a void, as the trailer `amends-void` says it."""
 
     VOIDED = "voided"
     ALREADY_DONE = "already-done"
 
 
 class Reason(StrEnum):
-    """Why the barrier refuses: `reason` of the ErrorInfo in domain `amends.dev`."""
+    """The reasons for which the barrier refuses: `reason` of the ErrorInfo in domain `amends.dev`."""
 
     KEY_REUSED = "KEY_REUSED"
     STEP_FENCED = "STEP_FENCED"
@@ -99,7 +99,7 @@ class Refusal(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What the metadata of one call asks of the barrier."""
+    """The request of one call to the barrier, read from its metadata."""
 
     key: str
     operation: Operation

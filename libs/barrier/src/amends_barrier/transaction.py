@@ -211,7 +211,7 @@ class Prepared:
 
 
 class Row:
-    """What is recorded of one operation."""
+    """The record of one operation in the barrier's table."""
 
     __slots__ = ("digest", "response")
 

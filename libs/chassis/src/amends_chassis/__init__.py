@@ -1,4 +1,4 @@
-"""What every service needs: server, clients, errors, telemetry, settings, database."""
+"""The parts that every service needs: server, clients, errors, telemetry, settings, database."""
 
 import os
 

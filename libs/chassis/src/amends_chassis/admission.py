@@ -1,4 +1,4 @@
-"""What a server takes on at once: how many calls, how many streams, and for how long it waits for a request.
+"""The limits of what a server takes on at once: calls, streams, and the time in which a request must arrive.
 
 A call costs memory from its first header on, long before anybody knows what it wants, and its sender chooses when the
 request follows. So calls whose request is not there yet have a bound of their own, in number and in time; the oldest
@@ -42,7 +42,7 @@ class Gate:
 
 
 class Admission:
-    """The bounds of one server."""
+    """The limits of one server, and what it has taken on."""
 
     def __init__(self, calls: int, *, waiting: int = WAITING, within: timedelta = REQUEST_WITHIN) -> None:
         """Take `calls` at once, half of them streams, and wait for at most `waiting` requests, each of them `within`.

@@ -79,11 +79,11 @@ class Channel(grpc.aio.Channel):
         self._policies = policies
 
     async def __aenter__(self) -> Self:
-        """Return the channel."""
+        """Return the channel itself."""
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Close it."""
+        """Close the channel at the end of the block."""
         await self.close()
 
     async def close(self, grace: float | None = None) -> None:
@@ -103,7 +103,7 @@ class Channel(grpc.aio.Channel):
         await self._plain.wait_for_state_change(last_observed_state)
 
     async def channel_ready(self) -> None:
-        """Wait until connected."""
+        """Wait until the channel is connected."""
         await self._plain.channel_ready()
 
     def unary_unary(self, method: str, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Which call is being worked on, and in which trace: what logs show and what outgoing calls carry on.
+"""The call that is being worked on, and its trace: logs show them and outgoing calls carry them on.
 
 Set once per call by the server interceptor, read by the log processor and by the client channels. Every call has
 a trace id, sampled or not, so that the log lines of one order can be found over all services.
@@ -46,7 +46,7 @@ class Trace:
 
     @property
     def traceparent(self) -> str:
-        """The header for the next service."""
+        """Return the header for the next service."""
         return f"00-{self.trace_id}-{self.span_id}-{'01' if self.sampled else '00'}"
 
     def metadata(self) -> tuple[Metadatum, ...]:

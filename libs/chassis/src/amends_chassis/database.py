@@ -76,7 +76,7 @@ class Database:
 
     @property
     def pool(self) -> "Pool":
-        """The pool. Raises Unavailable before `connect` has succeeded."""
+        """Return the pool. Raises Unavailable before `connect` has succeeded."""
         if self._pool is None:
             raise Unavailable("DATABASE_UNAVAILABLE", "The database has not been reached yet.")
         return self._pool
@@ -246,7 +246,7 @@ class _Probe:
             former.terminate()
 
     def close(self) -> None:
-        """Give the session up."""
+        """Close the session without giving it back to the pool."""
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None

@@ -1,4 +1,4 @@
-"""What the rules of every domain begin with: refusals that have a reason, and names that anybody can repeat.
+"""The base of every domain's rules: refusals that have a reason, and names that anybody can repeat.
 
 Free of gRPC and SQL, as the rules are. `errors.answers` turns a refusal into what a gRPC caller is told.
 """

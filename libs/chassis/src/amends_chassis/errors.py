@@ -77,7 +77,7 @@ class PermissionDenied(DomainError):
 
 
 class Unauthenticated(DomainError):
-    """The caller is not known."""
+    """The caller is not known: it gave no valid credentials."""
 
     code = grpc.StatusCode.UNAUTHENTICATED
 
@@ -134,7 +134,7 @@ class Blame(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """What the caller is told, and what the log needs."""
+    """A refusal in two parts: the status for the caller, and the cause for the log."""
 
     code: grpc.StatusCode
     reason: str

@@ -28,7 +28,7 @@ class Health:
 
     @property
     def ready(self) -> bool:
-        """Whether every condition holds."""
+        """Return whether every condition holds."""
         return all(self._conditions.values())
 
     async def add(self, service: str) -> None:

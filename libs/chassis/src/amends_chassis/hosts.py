@@ -1,4 +1,4 @@
-"""How a host is written: `::1` for a socket, `[::1]:80` in an address. Used by everything that listens.
+"""The notation of hosts: `::1` for a socket, `[::1]:80` in an address. Used by everything that listens.
 
 A wildcard means every family that the machine has: `::` listens on IPv4 too, and on IPv4 alone where IPv6 is off, so
 that one setting fits every cluster.

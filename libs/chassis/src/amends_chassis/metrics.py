@@ -65,7 +65,7 @@ class ServerMetrics:
 
 
 class ClientMetrics:
-    """Calls made to others."""
+    """The metrics of calls that this service makes to others."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         """Register the metrics; a registry takes them once."""

@@ -36,7 +36,7 @@ class MigrationError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One file."""
+    """One migration: a numbered SQL file."""
 
     version: int
     name: str

@@ -116,7 +116,7 @@ def _bulkhead(given: Mapping[str, Any]) -> BulkheadPolicy:
 
 @cache
 def repeatable() -> frozenset[str]:
-    """The methods ("/package.Service/Method") whose contracts say that a second call does no harm."""
+    """Return the methods ("/package.Service/Method") whose contracts say that a second call does no harm."""
     from amends_contracts import descriptor_set
 
     return frozenset(
@@ -184,7 +184,7 @@ class PolicySource:
         return True
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look for new policies for ever, once per interval."""
         while True:
             await asyncio.sleep(EVERY.total_seconds())
             self.look()

@@ -1,4 +1,4 @@
-"""How long a server asks its callers to wait before they call again: google.rpc.RetryInfo, and gRPC's push-back.
+"""The pause that a server asks of its callers before they call again: google.rpc.RetryInfo, and gRPC's push-back.
 
 Read by everything of ours that retries: the clients of services, and the orchestrator.
 """

@@ -53,7 +53,7 @@ class Routes(grpc.GenericRpcHandler):
     """Finds the handler of a method among the services added so far."""
 
     def __init__(self) -> None:
-        """Begin empty."""
+        """Begin with no service registered."""
         self._handlers: dict[str, Handler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler | None:
@@ -89,7 +89,7 @@ def _is_implemented(method: str, handler: Handler) -> bool:
 
 
 class _Registration(grpc.aio.Server):
-    """What a generated function sees as the server; it only takes handlers."""
+    """The object that generated registration functions see as the server; it only takes handlers."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, Mapping[str, Handler]] = {}

@@ -102,7 +102,7 @@ class Runtime:
 
     @property
     def database(self) -> Database:
-        """The service's database. Raises LookupError without AMENDS_DATABASE_URL."""
+        """Return the service's database. Raises LookupError without AMENDS_DATABASE_URL."""
         if self._database is None:
             raise LookupError("this service needs AMENDS_DATABASE_URL (or AMENDS_DATABASE_URL_FILE)")
         return self._database

@@ -1,4 +1,4 @@
-"""What an operator can set for any service, read from the environment. Services subclass `ServiceSettings`.
+"""The settings that every service has, read from the environment. Services subclass `ServiceSettings`.
 
 Every value is `AMENDS_<FIELD>`. Two come by other names too: the port from `AMENDS_PORT_<NAME>`, because the
 services of a shop share an environment on a developer's machine, and secrets from a file (`AMENDS_DATABASE_URL_FILE`),
@@ -57,7 +57,7 @@ def _read(path: Path) -> str:
 
 
 class LogFormat(StrEnum):
-    """How log lines look."""
+    """The formats of log lines."""
 
     JSON = "json"
     CONSOLE = "console"

@@ -36,7 +36,7 @@ _EXPORT_WITHIN = timedelta(seconds=2)
 
 
 class Tracing:
-    """Where the spans of this process go, and the official interceptors bound to it."""
+    """The destination of this process's spans, and the official interceptors bound to it."""
 
     def __init__(self, service: str, processor: SpanProcessor) -> None:
         """Send the spans of `service` to `processor`."""

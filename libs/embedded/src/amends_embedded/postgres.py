@@ -67,7 +67,7 @@ class Postgres:
 
     @classmethod
     async def start(cls, data: Path, *, port: int = 0, settings: Mapping[str, str] | None = None) -> Self:
-        """Starts a server over `data`, which is made when it is not there; what it held is served again.
+        """Start a server over `data`, which is made when it does not exist; what it held is served again.
 
         `port` 0 takes a free one. `settings` go over our own (postgresql.conf names).
         Raises PostgresAlreadyRunning, PostgresError.
@@ -87,25 +87,25 @@ class Postgres:
 
     @property
     def pid(self) -> int:
-        """The process id of the server. Raises PostgresError when it does not run."""
+        """Return the process id of the server. Raises PostgresError when it does not run."""
         if self._process is None:
             raise PostgresError("this Postgres was stopped")
         return self._process.pid
 
     @property
     def running(self) -> bool:
-        """Whether the server runs now."""
+        """Return whether the server runs now."""
         return self._process is not None and self._process.poll() is None
 
     @property
     def admin_url(self) -> str:
-        """The superuser's URL."""
+        """Return the URL of the superuser."""
         return self._url("postgres", self._passwords.of("postgres"), "postgres")
 
     async def create(
         self, role: str, database: str, password: str | None = None, *, connections: int | None = None
     ) -> str:
-        """Makes a role and a database of its own that no other role can enter; returns its URL.
+        """Create a role and a database of its own that no other role can enter; return its URL.
 
         The role may have `connections` at once, so that it leaves some to others; None: as many as there are.
         Both may exist: then only the password is set, and without `password` the one generated at first stays.
@@ -132,7 +132,7 @@ class Postgres:
         return self._url(role, password, database)
 
     async def drop(self, role: str, database: str) -> None:
-        """Removes a database, whoever is connected, and its role. Both may be gone already."""
+        """Remove a database, whoever is connected, and its role. Both may be gone already."""
         async with self._creating:
             connection = await asyncpg.connect(self.admin_url)
             try:
@@ -143,7 +143,7 @@ class Postgres:
             self._passwords.forget(role)
 
     async def stop(self) -> None:
-        """Stops the server; connections are closed, what was committed is on disk. May be called twice."""
+        """Stop the server; connections are closed, what was committed is on disk. May be called twice."""
         process, self._process = self._process, None
         if process is not None:
             for order in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):  # fast, immediate, by force
@@ -154,7 +154,7 @@ class Postgres:
         self._release_lock()
 
     async def restart(self) -> None:
-        """Stops the server if it runs and starts it again on the same port."""
+        """Stop the server if it runs, and start it again on the same port."""
         await self.stop()
         self._take_lock()
         await self._launch(self.port)
@@ -303,7 +303,7 @@ class _Passwords:
 
 
 def _inhabitants(cluster: Path) -> list[int]:
-    """The server processes that live in a cluster: each has it as its working directory."""
+    """Return the server processes that live in a cluster: each has it as its working directory."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):
         try:

@@ -33,7 +33,7 @@ class ReportTimeout(RuntimeError):
 
 @cache
 def tie() -> tuple[str, ...]:
-    """A prefix that ends a child when its parent dies, where util-linux has it; () elsewhere."""
+    """Return a prefix that ends a child when its parent dies, where util-linux has it; () elsewhere."""
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         return ()
@@ -57,7 +57,7 @@ def is_running(pid: int) -> bool:
 
 
 async def until(condition: Callable[[], bool], timeout: timedelta) -> bool:
-    """Waits until the condition holds; False when the time has passed first."""
+    """Wait until the condition holds; return False when the time has passed first."""
     end = time.monotonic() + timeout.total_seconds()
     while not condition():
         if time.monotonic() >= end:
@@ -89,7 +89,7 @@ class Child:
         directory: Path | None = None,
         outlives_us: bool = False,
     ) -> Self:
-        """Starts a program with `environment` over our own without `AMENDS_*`.
+        """Start a program with `environment` over our own without `AMENDS_*`.
 
         With `report` the program finds the file's name in AMENDS_REPORT_FILE. It gets a session of its own, so that
         Ctrl-C at the terminal reaches only us and the order of stopping stays ours. It dies with us, unless it
@@ -115,12 +115,12 @@ class Child:
 
     @property
     def pid(self) -> int:
-        """The process id."""
+        """Return the process id of the child."""
         return self.process.pid
 
     @property
     def alive(self) -> bool:
-        """Whether it runs now."""
+        """Return whether the child runs now."""
         return self.process.poll() is None
 
     @property
@@ -129,7 +129,7 @@ class Child:
         return self.process.poll()
 
     async def ready(self, timeout: timedelta = timedelta(seconds=30)) -> dict[str, Any]:
-        """Waits for the report and returns it. Raises ChildDied or ReportTimeout."""
+        """Wait for the report and return it. Raises ChildDied or ReportTimeout."""
         report = self.report
         if report is None:
             raise ValueError(f"{self.name} was started without a report file")
@@ -142,14 +142,14 @@ class Child:
         return said
 
     async def wait(self, timeout: timedelta | None = None) -> int | None:
-        """Waits for its end and returns the exit code; None when it still runs after `timeout`."""
+        """Wait for its end and return the exit code; None when it still runs after `timeout`."""
         while self.alive:
             if not await until(lambda: not self.alive, timeout or timedelta(minutes=1)) and timeout is not None:
                 return None
         return self.exit_code
 
     async def terminate(self, grace: timedelta = timedelta(seconds=15)) -> int:
-        """Asks it to end, and kills it when it has not within `grace`. Returns the exit code."""
+        """Ask it to end, and kill it when it has not within `grace`. Return the exit code."""
         if self.alive:
             self.process.terminate()
         if await self.wait(grace) is None:
@@ -163,7 +163,7 @@ class Child:
         self.process.wait()
 
     def tail(self, lines: int = 15) -> str:
-        """The last lines of its log."""
+        """Return the last lines of its log."""
         if not self.log.exists():
             return ""
         with self.log.open("rb") as log:
@@ -179,7 +179,7 @@ class Children:
     running: dict[str, Child] = field(default_factory=dict)
 
     def add(self, child: Child) -> Child:
-        """Takes care of a child; one of the same name must have ended."""
+        """Take care of a child; one of the same name must have ended."""
         former = self.running.get(child.name)
         if former is not None and former.alive:
             raise ValueError(f"{child.name} runs already")
@@ -188,7 +188,7 @@ class Children:
         return child
 
     async def stop(self) -> None:
-        """Stops all of them, in the reverse of their start."""
+        """Stop all children, in the reverse of their start."""
         for child in reversed(list(self.running.values())):
             await child.terminate(self.grace)
         self.running.clear()

@@ -17,7 +17,7 @@ from amends_resilience.window import RollingCounts
 
 
 class BreakerState(StrEnum):
-    """Where a breaker stands."""
+    """The states of a circuit breaker."""
 
     CLOSED = "closed"
     OPEN = "open"
@@ -47,15 +47,15 @@ class Permit:
         self._used = False
 
     def success(self) -> None:
-        """The service answered; a rejection for a reason of its own is an answer too."""
+        """Say that the service answered; a rejection for a reason of its own is an answer too."""
         self._say(ok=True)
 
     def failure(self) -> None:
-        """The service did not answer, or could not."""
+        """Say that the service did not answer, or could not."""
         self._say(ok=False)
 
     def release(self) -> None:
-        """The call says nothing about the service."""
+        """Give the permit back: the call says nothing about the service."""
         self._say(ok=None)
 
     def _say(self, ok: bool | None) -> None:
@@ -83,7 +83,7 @@ class CircuitBreaker:
         clock: Clock,
         changed: Callable[[BreakerState], None] = lambda state: None,
     ) -> None:
-        """`changed` is told each new state (half-open when somebody first asks), for metrics and to wake who waits."""
+        """Call `changed` with each new state (half-open when first asked for), for metrics and to wake who waits."""
         self._policy = policy
         self._clock = clock
         self._changed = changed
@@ -95,7 +95,7 @@ class CircuitBreaker:
 
     @property
     def policy(self) -> BreakerPolicy:
-        """The policy in force."""
+        """Return the policy in force."""
         return self._policy
 
     def apply(self, policy: BreakerPolicy) -> None:
@@ -106,7 +106,7 @@ class CircuitBreaker:
 
     @property
     def state(self) -> BreakerState:
-        """The state at this moment."""
+        """Return the state at this moment."""
         if self._state is BreakerState.OPEN and self._clock.monotonic() - self._opened >= self._policy.open_for:
             self._turn(BreakerState.HALF_OPEN)
         return self._state

@@ -29,7 +29,7 @@ class RetryBudget:
         self._counts = RollingCounts(EXPIRY)
 
     def deposit(self) -> None:
-        """Count a first attempt."""
+        """Count a first attempt, which earns a share of a retry."""
         self._counts.add(self._clock.monotonic(), first=1)
 
     def withdraw(self) -> bool:
@@ -42,7 +42,7 @@ class RetryBudget:
 
     @property
     def balance(self) -> float:
-        """How many retries could be made now; not whole, and negative after the policy became stricter."""
+        """Return how many retries could be made now; not whole, and negative after the policy became stricter."""
         return self._balance(self._clock.monotonic())
 
     def _balance(self, now: timedelta) -> float:

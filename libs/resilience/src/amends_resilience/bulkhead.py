@@ -56,17 +56,17 @@ class Bulkhead:
 
     @property
     def in_flight(self) -> int:
-        """How many places are taken."""
+        """Return how many places are taken."""
         return self._taken
 
     @property
     def queued(self) -> int:
-        """How many wait."""
+        """Return how many calls wait for a place."""
         return len(self._queue)
 
     @property
     def policy(self) -> BulkheadPolicy:
-        """The policy in force."""
+        """Return the policy in force."""
         return self._policy
 
     def apply(self, policy: BulkheadPolicy) -> None:

@@ -14,7 +14,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class Selector:
-    """What a policy is for. Names are exact; an empty tuple, or `*` in it, means all."""
+    """The methods that a policy is for. Names are exact; an empty tuple, or `*` in it, means all."""
 
     participants: tuple[str, ...] = ()
     methods: tuple[str, ...] = ()

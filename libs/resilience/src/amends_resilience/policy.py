@@ -48,7 +48,7 @@ def _too_long_or_none(name: str, value: timedelta) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Backoff:
-    """How the pauses between attempts grow. The pause itself is drawn evenly from zero to the ceiling (full jitter)."""
+    """The growth of the pauses between attempts. Each pause is drawn evenly from zero to the ceiling (full jitter)."""
 
     initial: timedelta = timedelta(milliseconds=100)
     maximum: timedelta = timedelta(seconds=5)
@@ -81,7 +81,7 @@ class Backoff:
 
 @dataclass(frozen=True, slots=True)
 class BudgetPolicy:
-    """How many retries there may be beside the first attempts: a share of them, and so many per second anyway."""
+    """The number of retries beside the first attempts: a share of them, and so many per second anyway."""
 
     ratio: float = 0.2
     min_per_second: int = 10
@@ -98,7 +98,7 @@ class BudgetPolicy:
 
 @dataclass(frozen=True, slots=True)
 class BreakerPolicy:
-    """When calls stop for a while: this share of failures among at least so many calls within the window."""
+    """The point at which calls stop for a while: this share of failures among at least so many calls in the window."""
 
     failure_ratio: float = 0.5
     minimum_calls: int = 20
@@ -118,7 +118,7 @@ class BreakerPolicy:
 
 @dataclass(frozen=True, slots=True)
 class BulkheadPolicy:
-    """How many calls may be under way at once, and how many may wait for a place."""
+    """The number of calls that may be under way at once, and of those that may wait for a place."""
 
     max_concurrent: int = 64
     max_queued: int = 128
@@ -135,7 +135,7 @@ class BulkheadPolicy:
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How a method is called: for how long, how often, after which answers again, and what protects its service."""
+    """The rules of calling a method: how long, how often, after which answers again, how its service is protected."""
 
     timeout: timedelta = timedelta(seconds=2)
     attempts: int = 4

@@ -1,4 +1,4 @@
-"""What the moving parts need from the outside: the passing of time and chance.
+"""The ports through which this package reads the clock and draws random numbers.
 
 Both are ports so that tests and the deterministic simulation decide what they say. Called by every
 other module here; whoever assembles a process takes `SystemClock` and `random.Random`.

@@ -48,6 +48,6 @@ class RollingCounts:
         return number
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Forget all that was counted."""
         self._slices.clear()
         self.first = self.second = 0

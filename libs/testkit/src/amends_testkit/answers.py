@@ -1,4 +1,4 @@
-"""What a fake participant does when it is called. Called by tests that script a `FakeParticipant`."""
+"""The scripted behaviour of a fake participant. Called by tests that script a `FakeParticipant`."""
 
 import asyncio
 from dataclasses import dataclass, field, replace
@@ -36,36 +36,36 @@ class Answer:
 
     @classmethod
     def ok(cls, response: Message | None = None, **fields: Any) -> Self:
-        """Has its effect and answers with a message, or one made of fields."""
+        """Return an answer that has its effect and a message, given whole or as fields."""
         return cls(fields=fields, response=response)
 
     @classmethod
     def streamed(cls, *responses: Message) -> Self:
-        """Answers a streaming method with these, in order."""
+        """Return an answer to a streaming method: these messages, in order."""
         return cls(stream=responses)
 
     @classmethod
     def refused(cls, code: grpc.StatusCode, reason: str = "", text: str = "refused by the script") -> Self:
-        """Has no effect and answers with an error."""
+        """Return an answer without an effect: an error."""
         return cls(effect=False, code=code, reason=reason, text=text)
 
     @classmethod
     def lost(cls, code: grpc.StatusCode = grpc.StatusCode.UNAVAILABLE, **fields: Any) -> Self:
-        """Has its effect, but its answer is lost: the caller sees an error."""
+        """Return an answer that has its effect but is lost: the caller sees an error."""
         return cls(fields=fields, code=code, text="the answer was lost by the script")
 
     def asking_for(self, pause: timedelta) -> Self:
-        """The same error, and that its caller waits so long before it calls again."""
+        """Return the same error, with a pause that its caller is asked to make before it calls again."""
         return replace(self, pause=pause)
 
     def after(self, delay: timedelta) -> Self:
-        """The same, later."""
+        """Return the same answer, given after a delay."""
         return replace(self, delay=delay)
 
     def once(self, event: asyncio.Event) -> Self:
-        """The same, once the event is set."""
+        """Return the same answer, given once the event is set."""
         return replace(self, until=event)
 
     def answered_after(self, lag: timedelta) -> Self:
-        """The same effect at once, with its answer later: beyond the caller's deadline, for example."""
+        """Return the same effect at once, with its answer later: beyond the caller's deadline, for example."""
         return replace(self, lag=lag)

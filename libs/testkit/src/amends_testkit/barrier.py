@@ -13,7 +13,7 @@ UNKNOWN = "ACTION_UNKNOWN"
 
 @dataclass(slots=True)
 class Row:
-    """What is remembered of one operation under one key."""
+    """The record of one operation under one key."""
 
     digest: bytes | None
     """The request; None for a void."""
@@ -32,7 +32,7 @@ class MemoryBarrier:
     rows: dict[tuple[str, str], Row] = field(default_factory=dict)
 
     def before(self, key: str, operation: str, outcome: str, request: bytes) -> bytes | None:
-        """What to answer without the handler; None when the handler is to run. Raises Refusal."""
+        """Return the answer to give without the handler; None when the handler is to run. Raises Refusal."""
         row = self.rows.get((key, operation))
         if operation == "action":
             undone = self.rows.get((key, "compensation"))
@@ -56,11 +56,11 @@ class MemoryBarrier:
         return row.response
 
     def after(self, key: str, operation: str, request: bytes, response: bytes) -> None:
-        """The handler had its effect."""
+        """Record that the handler had its effect."""
         self.rows[key, operation] = Row(request, response)
 
     def void(self, key: str, operation: str) -> bytes | None:
-        """Makes sure that an operation never runs. The stored response when it ran already, else None.
+        """Make sure that an operation never runs. Return the stored response when it ran already, else None.
 
         Voiding a compensation fences its action too, as the compensation itself would have.
         """

@@ -17,18 +17,18 @@ def a_call(method: str, kind: Kind = Kind.GUARDED, **facts: Any) -> CallPlan:
 
 
 def guarded(name: str, after: tuple[int, ...] = (), **facts: Any) -> StepPlan:
-    """A guarded step with its compensation."""
+    """Build a guarded step with its compensation."""
     return a_step(name, Kind.GUARDED, after, compensation=a_call(f"Undo{name.title()}"), **facts)
 
 
 def keyed(name: str, after: tuple[int, ...] = (), window: timedelta | None = None, **facts: Any) -> StepPlan:
-    """A plain step that dedupes on our key, with its compensation."""
+    """Build a plain step that dedupes on our key, with its compensation."""
     action = a_call(name.title(), Kind.KEYED, window=window)
     return a_step(name, Kind.KEYED, after, action=action, compensation=a_call(f"Undo{name.title()}"), **facts)
 
 
 def read(name: str, after: tuple[int, ...] = (), **facts: Any) -> StepPlan:
-    """A step without side effects."""
+    """Build a step without side effects."""
     return a_step(name, Kind.READ, after, **facts)
 
 
@@ -39,12 +39,12 @@ def a_step(name: str, kind: Kind = Kind.GUARDED, after: tuple[int, ...] = (), **
 
 
 def a_plan(*steps: StepPlan, deadline: timedelta | None = timedelta(minutes=1), **facts: Any) -> Plan:
-    """A plan of these steps. `after` stays as given: () means at once."""
+    """Build a plan of these steps. `after` stays as given: () means at once."""
     known = {"namespace": "default", "saga": "test", "digest": "d" * 64}
     return Plan(steps=steps, deadline=deadline, **(known | facts))
 
 
 def message(pool: DescriptorPool, name: str, fields: dict[str, Any]) -> Message:
-    """A message of a pool by its full name, from canonical protobuf JSON."""
+    """Build a message of a pool by its full name, from canonical protobuf JSON."""
     kind = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
     return json_format.ParseDict(fields, kind(), descriptor_pool=pool)

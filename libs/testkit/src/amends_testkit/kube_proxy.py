@@ -21,7 +21,7 @@ _HOP = ("Host", "Connection", "Content-Length", "Transfer-Encoding", "Accept-Enc
 
 @dataclass(frozen=True, slots=True)
 class Passing:
-    """One call on its way."""
+    """One call that passes the proxy."""
 
     method: str
     path: str
@@ -29,23 +29,23 @@ class Passing:
 
     @property
     def writes(self) -> bool:
-        """Whether it changes something."""
+        """Return whether the call changes something."""
         return self.method != "GET"
 
     @property
     def watches(self) -> bool:
-        """Whether its answer is a stream."""
+        """Return whether the answer is a stream."""
         return "watch=true" in self.path
 
     @property
     def lists(self) -> bool:
-        """Whether it lists objects of ours."""
+        """Return whether the call lists objects of ours."""
         return not self.writes and not self.watches and "/amends.dev/" in self.path and "limit" in self.path
 
 
 @dataclass(slots=True)
 class Faults:
-    """What goes wrong. Each is looked at for every call; the defaults do nothing."""
+    """The faults that the proxy makes. Each is looked at for every call; the defaults do nothing."""
 
     away: bool = False
     """Connections are cut at once, those that stand too."""
@@ -80,12 +80,12 @@ class KubeProxy:
 
     @property
     def url(self) -> str:
-        """http://127.0.0.1:port."""
+        """Return the proxy's URL, http://127.0.0.1:port."""
         return f"http://127.0.0.1:{self.port}"
 
     @classmethod
     async def start(cls, server: Kubernetes) -> Self:
-        """Listens on a free port of 127.0.0.1."""
+        """Listen on a free port of 127.0.0.1."""
         self = cls(server)
         context = ssl.create_default_context(cafile=server.authority)
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0, ssl=context))
@@ -100,7 +100,7 @@ class KubeProxy:
         return self
 
     async def stop(self) -> None:
-        """Cuts everything and stops."""
+        """Cut every connection and stop the proxy."""
         self.cut()
         if self._runner is not None:
             await self._runner.cleanup()
@@ -114,13 +114,13 @@ class KubeProxy:
         await self.stop()
 
     def cut(self) -> None:
-        """Resets every watch that stands."""
+        """Reset every watch that is open."""
         for request in list(self._streams.values()):
             if request.transport is not None:
                 request.transport.abort()
 
     def writes(self, part: str = "") -> list[tuple[Passing, int]]:
-        """The writes whose address has `part` in it."""
+        """Return the writes whose address has `part` in it."""
         return [(passing, status) for passing, status in self.passed if passing.writes and part in passing.path]
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
@@ -180,7 +180,7 @@ class KubeProxy:
         return response
 
     async def _hang(self) -> web.StreamResponse:
-        """Says nothing until the client gives up."""
+        """Say nothing until the client gives up."""
         await asyncio.Event().wait()
         return web.Response(status=504)
 
@@ -191,7 +191,7 @@ class KubeProxy:
 
 
 def refusal(status: int, reason: str, **headers: str) -> web.Response:
-    """An answer as the API server refuses."""
+    """Return a refusal in the form of the API server."""
     body = {
         "kind": "Status",
         "apiVersion": "v1",

@@ -35,7 +35,7 @@ _P256 = bytes.fromhex("a00a06082a8648ce3d030107")
 
 
 def assets() -> Path | None:
-    """The folder with the programs; None when it is not given or not whole."""
+    """Return the folder with the programs; None when it is not given or not whole."""
     given = os.environ.get("KUBEBUILDER_ASSETS")
     if not given or not all((Path(given) / name).exists() for name in ("etcd", "kube-apiserver", "kubectl")):
         return None
@@ -62,17 +62,17 @@ class Kubernetes:
 
     @property
     def url(self) -> str:
-        """https://127.0.0.1:port."""
+        """Return the API server's URL, https://127.0.0.1:port."""
         return f"https://127.0.0.1:{self.port}"
 
     @property
     def authority(self) -> Path:
-        """The certificate that clients trust."""
+        """Return the certificate that clients trust."""
         return self.folder / "certificates" / "apiserver.crt"
 
     @classmethod
     async def start(cls, folder: Path, programs: Path, *, audited: bool = False) -> Self:
-        """Starts etcd and kube-apiserver on free ports of 127.0.0.1 and waits until they are ready."""
+        """Start etcd and kube-apiserver on free ports of 127.0.0.1 and wait until they are ready."""
         await asyncio.to_thread(folder.mkdir, parents=True, exist_ok=True)
         self = cls(folder, programs, audited=audited)
         try:
@@ -101,7 +101,7 @@ class Kubernetes:
         await self._ready(child, f"{self.etcd}/health")
 
     async def start_server(self) -> None:
-        """Starts kube-apiserver (again, after `stop_server`, on the port it had)."""
+        """Start kube-apiserver (again, after `stop_server`, on the port it had)."""
         self.port = self.port or _free_port()
         key, tokens = self.folder / "service-accounts.pem", self.folder / "tokens.csv"
         if not key.exists():
@@ -144,7 +144,7 @@ class Kubernetes:
         return f"--audit-policy-file={policy}", f"--audit-log-path={self.audit_log}"
 
     async def stop_server(self) -> None:
-        """Kills kube-apiserver; what it kept stays in etcd."""
+        """Kill kube-apiserver; what it kept stays in etcd."""
         self.children.running["kube-apiserver"].kill()
 
     async def _ready(self, child: Child, url: str) -> None:
@@ -161,7 +161,7 @@ class Kubernetes:
             return False
 
     def kubeconfig(self, user: str = "admin", *, server: str = "", namespace: str = "default") -> Path:
-        """Writes a kubeconfig for a user; `server` is a proxy in front of the API server, http:// or https://."""
+        """Write a kubeconfig for a user; `server` is a proxy in front of the API server, http:// or https://."""
         url = server or self.url
         cluster: dict[str, Any] = {"server": url}
         if url.startswith("https"):
@@ -179,7 +179,7 @@ class Kubernetes:
         return path
 
     async def define(self, kinds: Path | str) -> None:
-        """Applies CustomResourceDefinitions, from a folder or as text, and waits until all kinds can be used."""
+        """Apply CustomResourceDefinitions, from a folder or as text, and wait until all kinds can be used."""
         path, text = (str(kinds), None) if isinstance(kinds, Path) else ("-", kinds)
         await self.kubectl("apply", "--server-side", "-f", path, stdin=text)
         await self.kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=30s")
@@ -187,7 +187,7 @@ class Kubernetes:
     def kubectl_now(
         self, *arguments: str, stdin: str | None = None, user: str = "admin"
     ) -> "subprocess.CompletedProcess[str]":
-        """Runs kubectl as a user, and waits for it."""
+        """Run kubectl as a user, and wait for it."""
         command = [str(self.programs / "kubectl"), f"--kubeconfig={self.kubeconfig(user)}", *arguments]
         environment = {"PATH": os.environ.get("PATH", ""), "HOME": str(self.folder)}
         return subprocess.run(  # noqa: S603
@@ -195,7 +195,7 @@ class Kubernetes:
         )
 
     async def kubectl(self, *arguments: str, stdin: str | None = None, user: str = "admin") -> str:
-        """Runs kubectl as a user and returns what it says. Raises KubectlError when it fails."""
+        """Run kubectl as a user and return what it says. Raises KubectlError when it fails."""
         done = await asyncio.to_thread(self.kubectl_now, *arguments, stdin=stdin, user=user)
         if done.returncode != 0:
             raise KubectlError(arguments, done.stderr or done.stdout)
@@ -207,7 +207,7 @@ class Kubernetes:
         return found
 
     async def stop(self) -> None:
-        """Stops both programs."""
+        """Stop the API server and etcd."""
         await self.children.stop()
 
     async def __aenter__(self) -> Self:
@@ -232,7 +232,7 @@ def _free_port() -> int:
 
 
 def _private_key() -> str:
-    """A fresh key on P-256 as SEC 1 has it; the public half is worked out by whoever reads it."""
+    """Return a fresh key on P-256 in the form of SEC 1; its reader works out the public half."""
     scalar = (1 + secrets.randbelow(2**255)).to_bytes(32, "big")
     body = b"\x02\x01\x01" + b"\x04\x20" + scalar + _P256
     text = base64.b64encode(b"\x30" + bytes([len(body)]) + body).decode()

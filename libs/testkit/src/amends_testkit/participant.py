@@ -45,7 +45,7 @@ class Received:
 
     @property
     def key(self) -> str:
-        """The idempotency key; empty without one."""
+        """Return the idempotency key; empty without one."""
         return self.metadata.get("amends-idempotency-key", "")
 
     @property
@@ -78,7 +78,7 @@ class FakeParticipant:
     async def start(
         cls, descriptors: FileDescriptorSet, services: Iterable[str], *, reflect: bool = True, port: int = 0
     ) -> Self:
-        """Serves all methods of the services on 127.0.0.1. A method without a script answers with an empty message."""
+        """Serve all methods of the services on 127.0.0.1. A method without a script answers with an empty message."""
         pool = DescriptorPool()
         for file in descriptors.file:
             pool.Add(file)
@@ -87,7 +87,7 @@ class FakeParticipant:
         return participant
 
     async def listen(self, *, reflect: bool = True, port: int = 0) -> None:
-        """Serves (again, after `stop`): what was received and the barrier's rows are kept."""
+        """Serve (again, after `stop`): what was received and the barrier's rows are kept."""
         server = grpc.aio.server(options=[("grpc.so_reuseport", 0)])
         server.add_generic_rpc_handlers([_Handler(self)])
         if reflect:
@@ -98,7 +98,7 @@ class FakeParticipant:
         self._server = server
 
     async def stop(self) -> None:
-        """Stops at once; calls under way are broken off."""
+        """Stop at once; calls under way are broken off."""
         server, self._server = self._server, None
         if server is not None:
             await server.stop(None)
@@ -112,17 +112,17 @@ class FakeParticipant:
         await self.stop()
 
     def script(self, method: str, *answers: Answer) -> None:
-        """Sets the answers of a method, in order; the last one repeats. Replaces what was scripted before."""
+        """Set the answers of a method, in order; the last one repeats. Replaces what was scripted before."""
         if not any(known.name == method for known in self._methods.values()):
             raise LookupError(f"{method} is no method of {', '.join(self._services)}")
         self._script[method] = deque(answers)
 
     def calls(self, method: str, operation: str | None = None) -> list[Received]:
-        """The calls of one method that arrived, in order; of one operation if given."""
+        """Return the calls of one method that arrived, in order; of one operation if given."""
         return [call for call in self.received if call.method == method and operation in (None, call.operation)]
 
     async def called(self, method: str, times: int = 1, *, timeout: timedelta = timedelta(seconds=15)) -> Received:
-        """Waits until a method was called that many times; returns the last of them."""
+        """Wait until a method was called that many times; return the last of them."""
         await eventually(lambda: len(self.calls(method)) >= times, timeout=timeout, what=f"{times} calls of {method}")
         return self.calls(method)[times - 1]
 

@@ -34,7 +34,7 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def postgres(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Postgres]":
-    """A real server for the whole session. A test that kills or stops it must start its own."""
+    """Start a real server for the whole session. A test that kills or stops it must start its own."""
     from amends_embedded import Postgres
 
     async with await Postgres.start(tmp_path_factory.mktemp("postgres")) as server:
@@ -43,7 +43,7 @@ async def postgres(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[P
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def make_database(postgres: "Postgres") -> AsyncIterator[Callable[[], Awaitable[str]]]:
-    """Makes fresh, empty databases, each with a role of its own; they are dropped after the test."""
+    """Make fresh, empty databases, each with a role of its own; they are dropped after the test."""
     made: list[str] = []
 
     async def make() -> str:
@@ -58,13 +58,13 @@ async def make_database(postgres: "Postgres") -> AsyncIterator[Callable[[], Awai
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def database_url(make_database: Callable[[], Awaitable[str]]) -> str:
-    """The URL of a fresh, empty database of this test alone."""
+    """Return the URL of a fresh, empty database of this test alone."""
     return await make_database()
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def kubernetes(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Kubernetes]":
-    """A real API server for the whole session; skips, and says how to get one, where its programs are missing."""
+    """Start a real API server for the session; skip, and say how to get one, where its programs are missing."""
     from amends_testkit.kubernetes import HOW_TO_GET, Kubernetes, assets
 
     programs = assets()

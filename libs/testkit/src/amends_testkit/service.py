@@ -1,4 +1,4 @@
-"""What tests of a service on the chassis share: its database, a saga's call, and how a refusal is read."""
+"""The parts that tests of a service on the chassis share: its database, a saga's call, and how a refusal is read."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -20,7 +20,7 @@ async def eventually(look: Callable[[], T], *, timeout: timedelta = ..., what: s
 async def eventually(
     look: Callable[[], T | Awaitable[T]], *, timeout: timedelta = timedelta(seconds=15), what: str = "the condition"
 ) -> T:
-    """Looks until what is seen is true, and returns it. Raises TimeoutError with the last thing seen.
+    """Look until what is seen is true, and return it. Raises TimeoutError with the last thing seen.
 
     An AssertionError of `look` counts as not yet.
     """

@@ -51,7 +51,7 @@ class ByHand:
 
     @classmethod
     def ready(cls, plan: Plan, **facts: object) -> "ByHand":
-        """A run whose start is on disk."""
+        """Return a run whose start is on disk."""
         run = cls(plan, **facts)  # type: ignore[arg-type]
         return run.settle()
 
@@ -59,107 +59,107 @@ class ByHand:
 
     @property
     def flying(self) -> tuple[str, ...]:
-        """The calls under way, in the order of the steps."""
+        """Return the calls under way, in the order of the steps."""
         steps = enumerate(self.state.steps)
         return tuple(self.name(i, step.flight) for i, step in steps if step.flight is not None)
 
     @property
     def last(self) -> ev.Event:
-        """The last record."""
+        """Return the last record of the journal."""
         return self.journal[-1].event
 
     def events(self, kind: type) -> list[ev.Event]:
-        """All records of one kind."""
+        """Return all records of one kind."""
         return [entry.event for entry in self.journal if isinstance(entry.event, kind)]
 
     def name(self, step: int, call: Call) -> str:
-        """The name of a call."""
+        """Return the name of a call, as tests write it."""
         return f"{NAMES[call]}{self.plan.steps[step].name}"
 
     def step(self, name: str) -> int:
-        """The index of a step."""
+        """Return the index of a step."""
         return self.plan.index[name]
 
     # ------------------------------------------------------------ what happens to it
 
     def settle(self) -> "ByHand":
-        """Everything reaches the disk, and what follows from that too."""
+        """Let everything reach the disk, and what follows from that too."""
         while self.state.durable < self.state.seq:
             self.tell(ev.Durable(self.state.seq))
         return self
 
     def durable(self, seq: int) -> "ByHand":
-        """Records up to `seq` reach the disk."""
+        """Let records up to `seq` reach the disk."""
         return self.tell(ev.Durable(seq))
 
     def ok(self, *calls: str, response: bytes = b"r") -> "ByHand":
-        """Calls are answered OK. A void answered so had run before."""
+        """Answer calls with OK. A void answered so had run before."""
         for call in calls:
             self.reply(call, ev.Reply(Outcome.OK, response))
         return self
 
     def rejected(self, call: str, reason: str = "", message: str = "no") -> "ByHand":
-        """A call is refused."""
+        """Answer a call with a rejection."""
         return self.reply(call, ev.Reply(Outcome.REJECTED, code=9, reason=reason, message=message))
 
     def voided(self, call: str) -> "ByHand":
-        """A void made sure that its operation never runs."""
+        """Answer a void: its operation never runs."""
         return self.reply(call, ev.Reply(Outcome.VOIDED))
 
     def unknown(
         self, call: str, *, again: timedelta | None = RETRY, reason: str = "", give_up: timedelta | None = None
     ) -> "ByHand":
-        """A call is not answered. It may be tried `again` so much later; None: its policy is exhausted."""
+        """Leave a call without an answer. It may be tried `again` so much later; None: its policy is exhausted."""
         retry_at = self.now + again if again is not None else None
         give_up_at = self.now + give_up if give_up is not None else None
         reply = ev.Reply(Outcome.UNKNOWN, b"", 14, reason, "no answer", retry_at, give_up_at)
         return self.reply(call, reply)
 
     def reply(self, call: str, reply: ev.Reply) -> "ByHand":
-        """A call that is under way is answered."""
+        """Answer a call that is under way."""
         kind, _, step = call.rpartition(" ")
         assert call in self.flying, f"{call} is not under way, only {', '.join(self.flying) or 'nothing'}"
         return self.tell(ev.Replied(self.step(step), CALLS[kind], reply))
 
     def refused(self, call: str, until: timedelta) -> "ByHand":
-        """A breaker, bulkhead or budget does not let a call pass."""
+        """Let a breaker, bulkhead or budget hold a call back."""
         kind, _, step = call.rpartition(" ")
         return self.tell(ev.Refused(self.step(step), CALLS[kind], self.now + until, "held back"))
 
     def wait(self, by: timedelta = RETRY) -> "ByHand":
-        """Time passes."""
+        """Let time pass, and let the engine look again."""
         self.now += by
         return self.tell(None)
 
     def cancel(self) -> "ByHand":
-        """Somebody asks for the end of the run."""
+        """Ask for the end of the run, as a person does."""
         return self.tell(ev.CancelAsked("ann", "not needed"))
 
     def park(self) -> "ByHand":
-        """A person wants the stalled run to stop."""
+        """Ask that the stalled run parks, as a person does."""
         return self.tell(ev.ParkRequested("ann", "too long"))
 
     def release(self) -> "ByHand":
-        """The owner is to let go."""
+        """Ask the owner to give the run up."""
         return self.tell(ev.ReleaseRequested())
 
     def tell(self, signal: ev.Signal | None) -> "ByHand":
-        """The engine hears a signal, and its commands are followed."""
+        """Give the engine a signal, and follow its commands."""
         self.until = None
         self.state, commands = advance(self.plan, self.state, signal, self.now)
         self._follow(commands)
         return self
 
     def successor(self, *, lost: int = 0) -> "ByHand":
-        """The next owner, which reads the journal without its last `lost` records."""
+        """Return the next owner, which reads the journal without its last `lost` records."""
         return self._next(self.journal[: len(self.journal) - lost])
 
     def refusal(self, action: ev.Action, **facts: object) -> str | None:
-        """Why a person may not decide that."""
+        """Return why a person may not take this decision; None when it is allowed."""
         return check_resolution(self.plan, self.state, self._wish(action, facts))
 
     def resolve(self, action: ev.Action, **facts: object) -> "ByHand":
-        """A person decides; returns the owner that goes on."""
+        """Take a decision as a person; return the owner that goes on."""
         wish = self._wish(action, facts)
         refused = check_resolution(self.plan, self.state, wish)
         assert refused is None, refused

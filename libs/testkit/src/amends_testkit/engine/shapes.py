@@ -69,7 +69,7 @@ def _call(service: str, name: str, kind: Kind, retention: timedelta | None, wind
 
 
 def _undo(service: str, name: str, kind: Kind, retention: timedelta | None, *, own: bool) -> CallPlan:
-    """A compensation is guarded with its action, or idempotent by state: the checker asks for that."""
+    """Build a compensation: guarded with its action, or idempotent by state, as the checker asks."""
     guarded = kind is Kind.GUARDED
     of = Kind.GUARDED if guarded else Kind.IDEMPOTENT
     return CallPlan(service, f"Undo{name.upper()}", of, retention=retention if guarded else None, uses_self=own)

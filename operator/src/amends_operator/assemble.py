@@ -55,7 +55,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Operator:
-    """All parts of one process."""
+    """The parts of one operator process."""
 
     def __init__(self, settings: Settings, registry: CollectorRegistry) -> None:
         self._settings = settings

@@ -17,7 +17,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 
 
 class Heartbeats:
-    """When each watch was last heard of."""
+    """The times at which each watch was last heard of."""
 
     def __init__(self, limit: timedelta, clock: Callable[[], float] = time.monotonic) -> None:
         """Take how long a watch may be silent before that is unhealthy."""
@@ -106,7 +106,7 @@ class HealthServer:
         return address(bound[0], bound[1])
 
     async def close(self) -> None:
-        """Stop listening."""
+        """Stop listening for health checks."""
         if self._runner is not None:
             await self._runner.cleanup()
 

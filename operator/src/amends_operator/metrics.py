@@ -46,7 +46,7 @@ class Metrics:
         return lambda ok: (done if ok else again).inc()
 
     def wrote(self, verb: str, status: int) -> None:
-        """Count a write."""
+        """Count a write to the API server."""
         self._writes.labels(verb, str(status)).inc()
 
     def watch(

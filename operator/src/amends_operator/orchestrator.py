@@ -78,7 +78,7 @@ class Orchestrator:
         self._definitions = DefinitionServiceStub(self._channel)
 
     async def close(self) -> None:
-        """Close the channel."""
+        """Close the channel to the orchestrator."""
         await self._channel.close()
 
     async def check(self, manifest: definitions.Manifest, namespace: str) -> list[definitions.Finding]:

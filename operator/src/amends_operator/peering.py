@@ -52,7 +52,7 @@ class Turn:
         await self._ours.wait()
 
     async def run(self) -> None:
-        """Look for ever."""
+        """Look for other operators for ever, once per interval."""
         if self._settings.peering is None:
             self._set(True)
             await asyncio.Event().wait()

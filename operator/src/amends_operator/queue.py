@@ -89,7 +89,7 @@ class WorkQueue(Generic[K]):
         self._timers[key] = loop.call_at(at, self.add, key)
 
     async def run(self) -> None:
-        """Work for ever."""
+        """Take keys from the queue and work on them for ever."""
         async with asyncio.TaskGroup() as group:
             for number in range(self._workers):
                 group.create_task(self._work(), name=f"{self.name}-{number}")

@@ -1,4 +1,4 @@
-"""What can be set for the operator, read from the environment as `AMENDS_<FIELD>`."""
+"""The settings of the operator, read from the environment as `AMENDS_<FIELD>`."""
 
 from __future__ import annotations
 

@@ -49,7 +49,7 @@ class NothingToCompare(kopf.DiffBaseStorage):
         return None
 
     def store(self, **_: Any) -> None:
-        """Keep nothing."""
+        """Store nothing: the last form of an object is not compared."""
 
 
 def registry_of(objects: Objects, beats: Heartbeats) -> kopf.OperatorRegistry:

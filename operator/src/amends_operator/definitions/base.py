@@ -1,4 +1,4 @@
-"""What the three reconcilers of definitions have in common: leave alone, wait for the orchestrator, take out of force.
+"""The common part of the three reconcilers of definitions: leave alone, wait for the orchestrator, take out of force.
 
 Called by the work queue, one call at a time for each object.
 """
@@ -43,7 +43,7 @@ class MissingDescriptorsError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the reconcilers of definitions work with."""
+    """The clients and limits with which the reconcilers of definitions work."""
 
     client: Client
     objects: Objects

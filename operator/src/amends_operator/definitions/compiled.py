@@ -27,7 +27,7 @@ _log = structlog.get_logger(__name__)
 
 
 class CompiledPolicies:
-    """Writes the ConfigMaps."""
+    """Writes the ConfigMaps of compiled policies."""
 
     def __init__(self, client: Client, objects: Objects, name: str, pods: Pods | None) -> None:
         """Take the `pods` that are told of every change; None leaves it to their kubelets."""

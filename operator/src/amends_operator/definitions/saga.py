@@ -22,7 +22,7 @@ _IN_FORCE = ("observedGeneration", "phase", "callable")
 
 
 class SagaReconciler(DefinitionReconciler):
-    """Brings Sagas into force."""
+    """Brings Sagas into force in the orchestrator."""
 
     stays = ("digest", "steps", "participants", "runs", "digests")
 

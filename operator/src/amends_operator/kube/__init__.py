@@ -1,1 +1,1 @@
-"""What every part of the operator needs of Kubernetes: a client, objects, conditions, events."""
+"""The tools with which the operator speaks to Kubernetes: a client, objects, conditions, events."""

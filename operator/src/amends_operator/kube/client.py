@@ -67,7 +67,7 @@ class Client:
         self._opening = asyncio.Lock()
 
     async def close(self) -> None:
-        """Close the connections."""
+        """Close the connections to the API server."""
         session, self._session = self._session, None
         if session is not None:
             await session.close()

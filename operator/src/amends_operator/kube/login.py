@@ -1,4 +1,4 @@
-"""How the operator logs in: kopf's own readers of the service account or the kubeconfig, without a client library."""
+"""The operator's login: kopf's own readers of the service account or the kubeconfig, without a client library."""
 
 from __future__ import annotations
 

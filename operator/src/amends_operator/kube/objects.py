@@ -74,7 +74,7 @@ def generation_of(body: Body) -> int:
 
 
 class Objects:
-    """What is known of the cluster. One for the operator; only its event loop touches it."""
+    """The objects of the cluster that the operator knows. One instance; only its event loop touches it."""
 
     def __init__(self, changed: Callable[[Key], None]) -> None:
         """Take who is told of every object that came, changed or went; our own writes are not told."""

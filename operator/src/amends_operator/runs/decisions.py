@@ -1,4 +1,4 @@
-"""What a person decided about a run, read from annotations or spec.resolution. Pure.
+"""The decision of a person about a run, read from annotations or spec.resolution. Pure.
 
 `amends.dev/retry`, `amends.dev/skip`, `amends.dev/compensate` and `amends.dev/park` have the reason as value;
 `amends.dev/actor`, `amends.dev/effect` and `amends.dev/result` go with them. The expected state is the parked record

@@ -18,7 +18,7 @@ FINALIZER = "amends.dev/compensate"
 
 @dataclass(frozen=True, slots=True)
 class RunLimits:
-    """How patient the operator is with runs."""
+    """The patience of the operator with runs, as durations."""
 
     quick: timedelta
     """A run that ends within this time is written once."""
@@ -53,7 +53,7 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the orchestrator said to the last call of this look; no refusal is a yes."""
+    """The orchestrator's answer to the last call of this look; without a refusal it agreed."""
 
     to: Call
     refusal: Refusal | None = None

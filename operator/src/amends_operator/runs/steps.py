@@ -1,4 +1,4 @@
-"""What can be done for a SagaRun, one small value for each thing.
+"""The actions that the operator can take for a SagaRun, one small value for each.
 
 `next_step` asks for them and `RunActions` carries them out. Pure.
 """
@@ -120,7 +120,7 @@ class RefreshSaga:
 
 @dataclass(frozen=True, slots=True)
 class Delete:
-    """Delete the object."""
+    """Delete the object from the cluster."""
 
 
 @dataclass(frozen=True, slots=True)

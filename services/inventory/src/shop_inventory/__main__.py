@@ -8,7 +8,7 @@ from shop_inventory.settings import Settings
 
 
 async def assemble(runtime: Runtime) -> None:
-    """Put the service together."""
+    """Put the service's parts together."""
     servicer = InventoryService(runtime.database)
     runtime.add(add_InventoryServiceServicer_to_server, servicer, "shop.inventory.v1.InventoryService")
 

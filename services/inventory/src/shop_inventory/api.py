@@ -31,7 +31,7 @@ ERRORS: Mapping[type[Refused], type[DomainError]] = {
 
 
 class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
-    """Keeps stock."""
+    """The gRPC service that keeps stock."""
 
     def __init__(self, database: Database) -> None:
         self._database = database

@@ -52,7 +52,7 @@ class DeliveryReused(Refused):
 
 
 class Movement(StrEnum):
-    """What can happen to stock."""
+    """The changes that can happen to stock."""
 
     RECEIVE = "receive"
     RESERVE = "reserve"

@@ -1,4 +1,4 @@
-"""What can be set for the inventory service beside what every service has; read once, by `__main__.py`."""
+"""The settings of the inventory service beside those of every service; read once, by `__main__.py`."""
 
 from amends_chassis.settings import ServiceSettings
 from pydantic import Field

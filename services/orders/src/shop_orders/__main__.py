@@ -14,7 +14,7 @@ from shop_orders.warehouse import Warehouse
 
 
 async def assemble(settings: Settings, runtime: Runtime) -> None:
-    """Put the service together."""
+    """Put the service's parts together."""
     saga = PlaceOrderSaga(runtime.channel(settings.orchestrator_target), settings.saga_namespace)
     desk = Desk(runtime.database, saga, Warehouse(runtime.channel(settings.inventory_target)))
     runtime.add(add_OrderServiceServicer_to_server, OrderService(runtime.database, desk), "shop.orders.v1.OrderService")

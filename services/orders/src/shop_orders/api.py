@@ -70,7 +70,7 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
             return pb.PlaceOrderResponse(order=_order(order))
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
-        """Read an order."""
+        """Read an order by its id."""
         with answers(ERRORS):
             return pb.GetOrderResponse(order=_order(await self._desk.read(identifier(request.order_id, "order_id"))))
 

@@ -1,4 +1,4 @@
-"""What the orders service does with an order: accept it, start its saga, learn how that ended, send the goods.
+"""The life of an order: accept it, start its saga, learn how that ended, send the goods.
 
 `api.py` calls it for a customer who may be waiting, `followup.py` for every order that nobody is waiting for any more.
 Each step leaves the database in a state from which the other one can go on.

@@ -59,7 +59,7 @@ class CurrenciesMixed(Refused):
 
 
 class TotalTooLarge(Refused):
-    """More than anybody pays."""
+    """The total is more than an order may cost."""
 
     reason = "TOTAL_TOO_LARGE"
 
@@ -71,7 +71,7 @@ class OrderReused(Refused):
 
 
 class OrderUnknown(Refused):
-    """There is no such order."""
+    """There is no order with this id."""
 
     reason = "ORDER_UNKNOWN"
 
@@ -89,7 +89,7 @@ class PageInvalid(Refused):
 
 
 class OrderState(StrEnum):
-    """The life of an order."""
+    """The states in the life of an order."""
 
     PENDING = "pending"
     CONFIRMED = "confirmed"
@@ -114,7 +114,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a parcel goes."""
+    """The address to which a parcel goes."""
 
     recipient: str
     street: str
@@ -125,7 +125,7 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a customer asks for. Build it with `content`, which checks it."""
+    """The content of an order, as the customer asks for it. Build it with `content`, which checks it."""
 
     customer_id: str
     lines: tuple[Line, ...]

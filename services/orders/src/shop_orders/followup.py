@@ -35,7 +35,7 @@ class FollowUp:
         self._waiting_at_most = settings.follow_up_waiting_at_most
 
     async def run(self) -> None:
-        """Follow up for ever."""
+        """Follow up open orders for ever, once per interval."""
         while True:
             if await self.once() < BATCH:
                 await asyncio.sleep(self._every.total_seconds())

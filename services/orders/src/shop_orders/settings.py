@@ -1,4 +1,4 @@
-"""What can be set for the orders service beside what every service has; read once, by `__main__.py`."""
+"""The settings of the orders service beside those of every service; read once, by `__main__.py`."""
 
 from datetime import timedelta
 

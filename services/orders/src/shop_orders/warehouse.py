@@ -11,7 +11,7 @@ class WarehouseAway(Exception):
 
 
 class Warehouse:
-    """Dispatches stock."""
+    """The warehouse, which dispatches reserved stock."""
 
     def __init__(self, channel: grpc.aio.Channel) -> None:
         self._inventory = InventoryServiceStub(channel)

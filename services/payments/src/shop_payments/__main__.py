@@ -11,7 +11,7 @@ from shop_payments.settings import Settings
 
 
 async def assemble(settings: Settings, runtime: Runtime) -> None:
-    """Put the service together."""
+    """Put the service's parts together."""
     network = Network(DurableMemory(runtime.database), settings.slow_answer)
     servicer = PaymentService(runtime.database, network)
     runtime.add(add_PaymentServiceServicer_to_server, servicer, "shop.payments.v1.PaymentService")

@@ -12,7 +12,7 @@ from shop_payments.domain import CardUnknown
 
 
 class Behaviour(StrEnum):
-    """What the card network answers."""
+    """The answers that the card network can give."""
 
     APPROVED = "approved"
     DECLINED = "declined"
@@ -23,7 +23,7 @@ class Behaviour(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What may be kept of a card."""
+    """The part of a card that may be kept."""
 
     fingerprint: str
     last_four: str

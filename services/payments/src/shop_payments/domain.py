@@ -29,7 +29,7 @@ class CardUnknown(Refused):
 
 
 class CardDeclined(Refused):
-    """The bank says no."""
+    """The bank declines the card."""
 
     reason = "CARD_DECLINED"
 
@@ -78,14 +78,14 @@ class Account(StrEnum):
 
 
 class EntryKind(StrEnum):
-    """Why money moved."""
+    """The reasons for which money moves."""
 
     CHARGE = "charge"
     REFUND = "refund"
 
 
 class PaymentState(StrEnum):
-    """The life of a payment."""
+    """The states in the life of a payment."""
 
     CHARGED = "charged"
     REFUNDED = "refunded"
@@ -101,7 +101,7 @@ class Money:
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """What one account gains, or loses when negative."""
+    """The amount that one account gains, or loses when negative."""
 
     account: Account
     minor: int
@@ -122,7 +122,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Payment:
-    """What an order was paid with, and where the money is."""
+    """The payment of an order, and where the money is."""
 
     payment_id: str
     order_id: str

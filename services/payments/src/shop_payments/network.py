@@ -49,7 +49,7 @@ class DurableMemory:
 
 
 class Network:
-    """Answers for the banks."""
+    """A card network that answers for the banks."""
 
     def __init__(self, memory: Memory, slow_answer: timedelta) -> None:
         self._memory = memory

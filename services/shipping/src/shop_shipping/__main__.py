@@ -10,7 +10,7 @@ from shop_shipping.settings import Settings
 
 
 async def assemble(settings: Settings, runtime: Runtime) -> None:
-    """Put the service together."""
+    """Put the service's parts together."""
     servicer = ShippingService(runtime.database, settings.handling_time)
     runtime.add(add_ShippingServiceServicer_to_server, servicer, "shop.shipping.v1.ShippingService")
 

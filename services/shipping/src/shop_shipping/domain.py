@@ -84,7 +84,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where a parcel goes; the country is ISO 3166-1 alpha-2."""
+    """The address to which a parcel goes; the country is ISO 3166-1 alpha-2."""
 
     recipient: str
     street: str
@@ -105,7 +105,7 @@ class Slots:
 
 @dataclass(frozen=True, slots=True)
 class Shipment:
-    """A parcel on its way."""
+    """A parcel that is booked for an order."""
 
     tracking_id: str
     order_id: str

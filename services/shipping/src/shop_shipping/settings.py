@@ -1,4 +1,4 @@
-"""What can be set for the shipping service beside what every service has; read once, by `__main__.py`."""
+"""The settings of the shipping service beside those of every service; read once, by `__main__.py`."""
 
 from datetime import timedelta
 

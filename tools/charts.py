@@ -84,7 +84,7 @@ def _at(values: Any, path: list[str]) -> Any:
 
 
 def outputs() -> dict[Path, str]:
-    """All files that this writes."""
+    """Return all files that this program writes, with their texts."""
     return {chart / "values.schema.json": schema(chart) for chart in users()} | {PAGE: page()}
 
 

@@ -18,7 +18,7 @@ class Target:
 
     @property
     def source(self) -> Path:
-        """The `src` folder that the modules are imported from."""
+        """Return the `src` folder that the modules are imported from."""
         path = ROOT / self.code
         return next(parent for parent in (path, *path.parents) if parent.name == "src")
 

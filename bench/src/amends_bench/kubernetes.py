@@ -141,7 +141,7 @@ async def cluster() -> AsyncIterator[Cluster]:
 async def one_round(
     where: Cluster, module: str, objects: int, told: Mapping[str, str], behind: tuple[Child, ...] = ()
 ) -> dict[str, Any]:
-    """Lets one process handle new objects; what that took. `behind` are the processes that it calls."""
+    """Let one process handle new objects; return what that took. `behind` are the processes that it calls."""
     await where.create(objects)
     since = where.server.audit_log.stat().st_size
     environment = {

@@ -61,7 +61,7 @@ def saga(channel: grpc.aio.Channel, padding: int) -> One:
 
 
 def bare(channel: grpc.aio.Channel, padding: int) -> One:
-    """Asks the front, which calls the participants."""
+    """Ask the front, which calls the participants."""
     stub: Any = OrderServiceStub(channel)
 
     async def one(key: str) -> bool:
@@ -145,7 +145,7 @@ def _percentiles(times: list[float]) -> dict[str, float]:
 
 
 async def main() -> None:
-    """Answers lines until the input ends."""
+    """Answer lines until the input ends."""
     generator = Generator()
     gc.collect()
     gc.freeze()

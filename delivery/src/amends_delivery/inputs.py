@@ -34,7 +34,7 @@ class Deployable:
 
     @property
     def dockerfile(self) -> str:
-        """The Dockerfile, below the root."""
+        """Return the path of the Dockerfile, below the root."""
         return f"{self.folder}/Dockerfile"
 
 

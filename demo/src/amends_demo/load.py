@@ -32,7 +32,7 @@ class Result:
 
 
 async def two_hundred_orders(shop: Shop, telling: Telling) -> None:
-    """Places them with a progress bar, then shows the table."""
+    """Place the orders with a progress bar, then show the table."""
     declined = ORDERS // DECLINED_EVERY
     telling.title(
         7, f"{ORDERS} orders, {AT_A_TIME} at a time", f"{declined} cards are declined, packing a parcel takes 40 ms"

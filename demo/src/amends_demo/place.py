@@ -40,7 +40,7 @@ class Place:
 
     @property
     def address(self) -> Path:
-        """The orchestrator's address, for `amends`."""
+        """Return the orchestrator's address, for `amends`."""
         return self.root / "address"
 
     @property
@@ -88,7 +88,7 @@ class Place:
         _replace(self.address, address + "\n")
 
     def report_started(self) -> None:
-        """Tells whoever started this process in the background that all is up."""
+        """Tell the process that started this one in the background that all is up."""
         if "AMENDS_REPORT_FILE" in os.environ:
             _replace(Path(os.environ["AMENDS_REPORT_FILE"]), "{}")
 

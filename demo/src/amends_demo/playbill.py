@@ -78,7 +78,7 @@ def _are_orders(found: Books, unended: dict[str, int]) -> bool:
 
 
 async def _audit(stack: Stack, telling: Telling) -> None:
-    """Has `amends audit` check every run. URLs go by the environment: anybody may read a command line."""
+    """Let `amends audit` check every run. URLs go by the environment: anybody may read a command line."""
     databases = " ".join(f"{service}={stack.databases[name]}" for name, service in SERVICES.items())
     told = {"AMENDS_DATABASE_URL": stack.databases["orchestrator"], "AMENDS_PARTICIPANTS": databases}
     process = await asyncio.create_subprocess_exec(

@@ -68,7 +68,7 @@ class Shop:
     async def place(
         self, order_id: str, card: str = "tok_visa", *, country: str = "DE", quantity: int = 1, wait: bool = True
     ) -> orders_pb2.Order:
-        """Places an order for a tea and a mug; with `wait` it is answered when the order has ended."""
+        """Place an order for a tea and a mug; with `wait` it is answered when the order has ended."""
         request = order(order_id, card, country=country, quantity=quantity)
         request.wait = wait
         return (await self.orders.PlaceOrder(request, timeout=CALL)).order
@@ -116,7 +116,7 @@ def order(order_id: str, card: str, *, country: str, quantity: int) -> orders_pb
 
 @asynccontextmanager
 async def reaching(addresses: Mapping[str, str], orchestrator: str) -> AsyncIterator[Shop]:
-    """Channels to a shop whose services are at these addresses, by name; to the orchestrator at a gRPC target."""
+    """Yield channels to the services at these addresses, by name; to the orchestrator at a gRPC target."""
     async with (
         dial(addresses["orders"]) as orders,
         dial(addresses["inventory"]) as inventory,
@@ -136,7 +136,7 @@ async def reaching(addresses: Mapping[str, str], orchestrator: str) -> AsyncIter
 
 @asynccontextmanager
 async def visiting(stack: Stack) -> AsyncIterator[Shop]:
-    """Channels to a running shop of this machine."""
+    """Yield channels to a running shop of this machine."""
     names = {name: stack.address(name) for name in ("orders", "inventory", "payments", "shipping")}
     async with reaching(names, stack.orchestrator) as shop:
         yield shop

@@ -61,7 +61,7 @@ class Stack:
 
     @property
     def orchestrator(self) -> str:
-        """A gRPC target of all replicas: the first that answers is used."""
+        """Return a gRPC target of all replicas: the first that answers is used."""
         return "ipv4:" + ",".join(self.address(replica) for replica in REPLICAS)
 
     def address(self, name: str) -> str:

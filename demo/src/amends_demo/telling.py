@@ -67,7 +67,7 @@ class Telling:
     async def timeline(
         self, runs: "RunServiceAsyncStub", run_id: str, *, until_parked: bool = False, after: int = 0
     ) -> run_pb2.Run:
-        """Tells a run record by record, those up to `after` left out, until it has ended (or parks).
+        """Show a run record by record, those up to `after` left out, until it has ended (or parks).
 
         Returns it as it stands then. Raises AioRpcError, with DEADLINE_EXCEEDED when it does not end in time.
         """

@@ -16,7 +16,7 @@ BARE = "the same calls, not durable"
 
 
 async def sagas_vs_dbos(options: Options, progress: Progress) -> list[Comparison]:
-    """Compare sagas, 64 in flight, with DBOS on the same Postgres and, where it runs, with Temporal on its own store."""
+    """Compare sagas, 64 in flight, with DBOS on the same Postgres and, if it runs, with Temporal on its own store."""
     comparison = Comparison("sagas-vs-dbos", SAGA, "DBOS, three steps in one process", "per second", 8.0)
     worked = Comparison(
         "sagas-vs-dbos processor",

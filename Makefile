@@ -180,7 +180,7 @@ test-slow: setup ## The tests that take minutes
 	@$(PY) -m pytest -m slow $(ARGS)
 
 .PHONY: test-foreign
-test-foreign: setup ## Contracts, dialects and servers that nobody here wrote (Go and Node where they are installed)
+test-foreign: setup ## Contracts, dialects and servers that nobody here wrote (with servers in Go, Java and Node where these are installed)
 	@$(PY) -m pytest -q -rs -n 0 -m "foreign or not foreign" tests/foreign libs/saga/tests/test_contracts.py libs/saga/tests/test_presence.py $(ARGS)
 
 .PHONY: test-kind

@@ -1,9 +1,11 @@
-"""Contracts that nobody here wrote, compiled as their owners would."""
+"""Contracts that nobody here wrote, compiled as their owners would, and servers of other languages."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+
+from .builds import BUILD, Builds
 
 CONTRACTS = Path(__file__).parent / "contracts"
 
@@ -21,3 +23,18 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., bytes]:
         return out.read_bytes()
 
     return run
+
+
+@pytest.fixture(scope="session", autouse=True)
+def builds(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, compiled: Callable[..., bytes]
+) -> Iterator[Builds]:
+    """The servers of other languages; their builds start with the first test, where any test wants one."""
+    builds = Builds(tmp_path_factory.mktemp("servers"), compiled("stock.proto"))
+    if any(item.get_closest_marker("foreign") for item in request.session.items):
+        for language in BUILD:
+            builds.start(language)
+    try:
+        yield builds
+    finally:
+        builds.stop()

@@ -181,7 +181,7 @@ test-slow: setup ## The tests that take minutes
 
 .PHONY: test-foreign
 test-foreign: setup ## Contracts, dialects and servers that nobody here wrote (with servers in Go, Java and Node where these are installed)
-	@$(PY) -m pytest -q -rs -n 0 -m "foreign or not foreign" tests/foreign libs/saga/tests/test_contracts.py libs/saga/tests/test_presence.py $(ARGS)
+	@$(PY) -m pytest -q -rs -n 0 -m "foreign or not foreign" tests/foreign cli/tests/test_foreign.py libs/saga/tests/test_contracts.py libs/saga/tests/test_presence.py $(ARGS)
 
 .PHONY: test-kind
 test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a clone of what is committed (KEEP_KIND=1 keeps it)

@@ -44,6 +44,11 @@ FORBIDDEN = {
         "import amends_testkit",
         "Only tests import the test kit",
     ),
+    "one command imports another": (
+        "cli/src/amends_cli/commands",
+        "from amends_cli.commands.show import list_",
+        "Nothing imports a command of the command line",
+    ),
 }
 
 

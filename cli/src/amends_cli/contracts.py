@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from amends_cli import cluster, connection, descriptors, manifests
-from amends_cli.commands.show import Kind, resources
 from amends_cli.failure import Failure
 from amends_cli.manifests import Manifest, Text
+from amends_cli.resources import Kind, fetch_all
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -44,8 +44,8 @@ def in_force(documents: list[Manifest], namespace: str, address: str | None) -> 
     homes = {document.namespace or namespace for document in documents if document.kind == "Saga"}
     try:
         with connection.connect(address) as server:
-            known = _meant(resources(server, Kind.PARTICIPANTS, ""), called, homes)
-            policies = [policy for home in sorted(homes) for policy in resources(server, Kind.POLICIES, home)]
+            known = _meant(fetch_all(server, Kind.PARTICIPANTS, ""), called, homes)
+            policies = [policy for home in sorted(homes) for policy in fetch_all(server, Kind.POLICIES, home)]
     except Failure as failure:
         raise Failure(f"no contracts were given, and {failure.message}", HINT) from None
     texts = [

@@ -43,10 +43,6 @@ HELP = """
 """
 
 
-class _Stopped(Exception):
-    """Somebody asked for the end before all was ready."""
-
-
 def refuse_taken(port: int) -> None:
     """Raise Failure (wrong use) when somebody listens on the port."""
     with socket.socket() as probe:
@@ -111,8 +107,6 @@ async def _serve(data: Path, environment: dict[str, str], *, kept: bool) -> None
     async with AsyncExitStack() as stack:
         try:
             await _run(stack, stop, data, environment, kept=kept)
-        except _Stopped:
-            pass
         except PostgresAlreadyRunning as error:
             raise Failure(str(error), "Another `amends dev` uses this folder.") from None
         except PostgresError as error:
@@ -130,6 +124,8 @@ async def _run(
     children = await stack.enter_async_context(Children())
     orchestrator = children.add(_orchestrator(data, environment | {"AMENDS_DATABASE_URL": url}))
     address = await _unless_stopped(stop, _ready(orchestrator))
+    if address is None:
+        return
     announce(address)
     _greet(address, url, data if kept else None, orchestrator)
     output.finish()
@@ -138,19 +134,17 @@ async def _run(
 
 
 def _report_ready() -> None:
-    """Tell the process that started this one in the background, and waits for it."""
+    """Tell the process that started this one in the background, and waits, that all is ready."""
     if REPORT in os.environ:
         Path(os.environ[REPORT]).write_text("{}", encoding="utf-8")
 
 
-async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> str:
-    """Return what the work returns. Raises _Stopped when a person asks for the end first."""
+async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> str | None:
+    """Return what the work returns; None when a person asks for the end first, which ends the work too."""
     task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
     try:
         await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
-        if not task.done():
-            raise _Stopped
-        return task.result()
+        return task.result() if task.done() else None
     finally:
         stopped.cancel()
         task.cancel()

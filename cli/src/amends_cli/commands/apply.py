@@ -4,10 +4,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amends_cli import connection, descriptors, findings, manifests, options, output
+from amends_cli import connection, descriptors, findings, manifests, options, output, resources
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Exit, usage
-from amends_cli.manifests import Manifest, Text, Unreadable
+from amends_cli.manifests import Manifest
 from amends_cli.output import Column, Format, field
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ def apply(
     Exit code 1 when one is refused; the others are in force then.
     """
     texts = manifests.read_files(files)
-    documents = split(texts, namespace)
+    documents = resources.split(texts, namespace)
     if not documents:
         raise usage("there is no resource in these files", "A resource has apiVersion, kind, metadata and spec.")
     for document in documents:
@@ -51,21 +51,6 @@ def apply(
         output.emit(data, form)
     if any(row["result"] == "refused" for row in results):
         raise typer.Exit(Exit.FAILED)
-
-
-def split(texts: list[Text], namespace: str) -> list[Manifest]:
-    """Return the resources of all files. Unreadable ones are shown as `check` shows them; the command ends with 1."""
-    try:
-        return manifests.split(texts)
-    except Unreadable:
-        from amends_saga.definition import Document, read
-
-        found = read([Document(text.source, text.text) for text in texts], namespace=namespace).findings
-        errors = [finding for finding in found if finding.is_error]
-        if not errors:
-            raise
-        findings.show(errors, summary=findings.plural([(len(texts), "file")]))
-        raise typer.Exit(Exit.FAILED) from None
 
 
 def _apply(

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from amends_cli import connection, descriptors, findings, manifests, options, output
-from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Exit
 from amends_cli.manifests import Text
 from amends_cli.output import Format, Styled
+from amends_cli.resources import check_by_server
 
 if TYPE_CHECKING:
     from amends_saga.check import CheckResult, SagaFigures
@@ -50,7 +50,7 @@ def check(
         result = _locally(texts, contracts, namespace)
         found, figures = result.findings, result.figures
     else:
-        found, figures = by_server(texts, namespace, address), []
+        found, figures = check_by_server(texts, namespace, address), []
     _show(found, figures, form, findings.plural([(len(texts), "file")]))
     if any(strict or finding.is_error for finding in found):
         raise typer.Exit(Exit.FAILED)
@@ -86,14 +86,3 @@ def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: Report, su
             for saga in figures:
                 output.line(render.figures_line(saga))
         findings.show(found, summary=summary)
-
-
-def by_server(texts: list[Text], namespace: str, address: str | None) -> "list[Finding]":
-    """Return the findings of the orchestrator, which knows its participants. Raises Failure."""
-    from amends.saga.v1 import definition_service_pb2 as api
-
-    sent = [api.Manifest(text=text.text, source=text.source) for text in texts]
-    with connection.connect(address) as server:
-        request = api.CheckSagaRequest(manifests=sent, namespace=namespace)
-        answer = server.definitions.CheckSaga(request, timeout=CALL_TIMEOUT.total_seconds())
-    return [findings.from_message(found) for found in answer.findings]

@@ -5,9 +5,9 @@ from typing import Annotated, Any
 import typer
 
 from amends_cli import connection, options, output, suggestions
-from amends_cli.commands.show import SINGULAR, Kind, absent, resource_of, resources
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import usage
+from amends_cli.resources import SINGULAR, Kind, absent, resource_of
 
 
 def delete(
@@ -41,6 +41,5 @@ def delete(
         method, request = asked[kind]
         answer = method(request(namespace=namespace, name=called), timeout=CALL_TIMEOUT.total_seconds())
         if not answer.deleted:
-            elsewhere = sorted(one.namespace for one in resources(server, kind, "") if one.name == called)
-            raise absent(kind, namespace, called, elsewhere)
+            raise absent(server, kind, namespace, called)
     output.say(f"{SINGULAR[kind]} {namespace}/{called} deleted")

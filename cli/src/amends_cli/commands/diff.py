@@ -5,12 +5,10 @@ from typing import Annotated, Any
 import typer
 
 from amends_cli import changes, connection, findings, manifests, options, output
-from amends_cli.commands.apply import split
-from amends_cli.commands.check import by_server
-from amends_cli.commands.show import Kind, resources
 from amends_cli.failure import Exit, usage
 from amends_cli.manifests import Manifest
 from amends_cli.output import Format, Styled
+from amends_cli.resources import Kind, check_by_server, fetch_all, split
 
 KINDS = {"Saga": Kind.SAGAS, "Participant": Kind.PARTICIPANTS, "RetryPolicy": Kind.POLICIES}
 LIVE = {
@@ -34,7 +32,7 @@ def diff(
     documents = [document for document in split(texts, namespace) if document.kind in KINDS]
     if not documents:
         raise usage("there is no definition in these files", "Name Sagas, Participants or RetryPolicies.")
-    found = by_server(texts, namespace, address)
+    found = check_by_server(texts, namespace, address)
     with connection.connect(address) as server:
         rows = [_compare(server, document, namespace) for document in documents]
     if form in (Format.TABLE, Format.WIDE):
@@ -50,7 +48,7 @@ def diff(
 
 def _compare(server: connection.Connection, document: Manifest, namespace: str) -> dict[str, Any]:
     where = document.namespace or namespace
-    known = resources(server, KINDS[document.kind], where)
+    known = fetch_all(server, KINDS[document.kind], where)
     current = next((one for one in known if one.name == document.name), None)
     row: dict[str, Any] = {"kind": document.kind, "namespace": where, "name": document.name, "state": "new"}
     if current is None:

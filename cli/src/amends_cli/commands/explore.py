@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amends_cli import connection, descriptors, findings, manifests, options, output
-from amends_cli.commands import apply
+from amends_cli import connection, descriptors, findings, manifests, options, output, resources
 from amends_cli.failure import Exit, Failure, usage
 from amends_cli.output import Column, Format, Styled, field
 
@@ -101,7 +100,7 @@ def _compile(
     if known is None:
         from amends_cli import contracts
 
-        more, known = contracts.in_force(apply.split(texts, namespace), namespace, address)
+        more, known = contracts.in_force(resources.split(texts, namespace), namespace, address)
         texts += more
     documents = [Document(text.source, text.text) for text in texts]
     result = checker.check(documents, namespace=namespace, descriptors=known.SerializeToString())

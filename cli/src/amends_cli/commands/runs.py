@@ -20,6 +20,7 @@ from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.durations import duration
 from amends_cli.failure import Exit, Failure, usage
 from amends_cli.output import Format, Styled
+from amends_cli.resources import Kind, fetch_all, plain_run
 
 if TYPE_CHECKING:
     from amends.saga.v1.run_service_pb2 import WatchRunResponse
@@ -116,15 +117,13 @@ def _naming(saga: str, namespace: str, address: str | None) -> Iterator[None]:
     """Say which saga does not exist, and which one may have been meant."""
     from difflib import get_close_matches
 
-    from amends_cli.commands.show import Kind, resources
-
     try:
         yield
     except Failure as failure:
         if failure.reason != "SAGA_UNKNOWN":
             raise
         with connection.connect(address) as server:
-            known = resources(server, Kind.SAGAS, "")
+            known = fetch_all(server, Kind.SAGAS, "")
         elsewhere = sorted(other.namespace for other in known if other.name == saga)
         near = get_close_matches(saga, [other.name for other in known if other.namespace == namespace], n=1)
         hint = f"Did you mean `{near[0]}`?" if near else failure.hint
@@ -312,7 +311,6 @@ def _in_words(limit: timedelta) -> str:
 
 def _report(run: Any, form: Format, *, told: bool = False) -> None:
     from amends_cli import timeline
-    from amends_cli.commands.show import plain_run
 
     if told or output.emit(plain_run(run), form):
         return

@@ -1,6 +1,5 @@
 """`amends get` and `amends list`: shows runs, sagas, participants and retry policies."""
 
-import json
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
@@ -10,8 +9,9 @@ import typer
 from amends_cli import connection, options, output, runids, suggestions
 from amends_cli.cluster import NAMESPACE_VARIABLE
 from amends_cli.connection import CALL_TIMEOUT
-from amends_cli.failure import Failure, usage
+from amends_cli.failure import usage
 from amends_cli.output import Column, Format, Listing, Row, Styled, field
+from amends_cli.resources import ALSO, SINGULAR, Kind, absent, fetch_all, kind_of, plain, plain_run, resource_of
 
 EVERY_NAMESPACE = Annotated[
     str,
@@ -27,46 +27,6 @@ EVERY_NAMESPACE = Annotated[
 
 
 PAYLOAD_TIMEOUT = timedelta(minutes=1)
-
-
-class Kind(StrEnum):
-    """The kinds of things that can be listed."""
-
-    RUNS = "runs"
-    SAGAS = "sagas"
-    PARTICIPANTS = "participants"
-    POLICIES = "policies"
-
-
-BY_NAME = {"saga": Kind.SAGAS, "participant": Kind.PARTICIPANTS, "policy": Kind.POLICIES}
-"""What stands before the name of one resource."""
-_POLICIES = ("policy", "policies", "retrypolicy", "retrypolicies", "retry-policy", "retry-policies", "rp")
-ALSO = {
-    **dict.fromkeys(("run", "runs"), Kind.RUNS),
-    **dict.fromkeys(("saga", "sagas"), Kind.SAGAS),
-    **dict.fromkeys(("participant", "participants"), Kind.PARTICIPANTS),
-    **dict.fromkeys(_POLICIES, Kind.POLICIES),
-}
-"""Every way to name a kind: one, many, and short."""
-SINGULAR = {kind: name for name, kind in BY_NAME.items()} | {Kind.RUNS: "run"}
-
-
-def kind_of(text: str | Kind) -> Kind:
-    """Return the kind that a person named, in singular or plural. Raises BadParameter."""
-    kind = ALSO.get(text.lower())
-    if kind is None:
-        raise typer.BadParameter(f"`{text}` is no kind; the kinds are {', '.join(Kind)}")
-    return kind
-
-
-def resource_of(name: str, more: str | None = None) -> tuple[Kind, str]:
-    """Return kind and name of `saga/NAME` or `saga NAME`. Raises Failure (wrong use)."""
-    kind, slash, resource = name.partition("/")
-    if more is not None:
-        kind, resource = name, more
-    if kind.lower() not in ALSO or not resource or (slash and more is not None):
-        raise usage(f"`{name}` is no resource", "Give saga/NAME, participant/NAME or policy/NAME.")
-    return ALSO[kind.lower()], resource
 
 
 class State(StrEnum):
@@ -167,29 +127,6 @@ COLUMNS = {
 }
 
 
-def plain(message: Any) -> dict[str, Any]:
-    """Return a message as canonical protobuf JSON."""
-    from google.protobuf.json_format import MessageToDict
-
-    data: dict[str, Any] = MessageToDict(message)
-    return data
-
-
-def plain_run(run: Any) -> dict[str, Any]:
-    """Return a run as canonical protobuf JSON, with its payloads as the orchestrator wrote them: 1 is 1 and not 1.0."""
-    data = plain(run)
-    _unfold(data, "input")
-    for step in data.get("steps", ()):
-        _unfold(step, "response")
-    return data
-
-
-def _unfold(data: dict[str, Any], name: str) -> None:
-    text = data.pop(f"{name}Json", "")
-    if text:
-        data[name] = json.loads(text)
-
-
 def list_(
     kind: Annotated[
         Kind,
@@ -226,7 +163,7 @@ def list_(
         if kind is Kind.RUNS:
             messages = _runs(server, namespace, saga, state or [], stalled, limit)
         else:
-            messages = resources(server, kind, namespace)
+            messages = fetch_all(server, kind, namespace)
     if form is Listing.NAME:
         for message in messages:
             output.line(_name(kind, message))
@@ -237,20 +174,6 @@ def list_(
 def _name(kind: Kind, message: Any) -> str:
     """Return the name by which `amends get` finds a resource."""
     return str(message.run_id) if kind is Kind.RUNS else f"{SINGULAR[kind]}/{message.name}"
-
-
-def resources(server: connection.Connection, kind: Kind, namespace: str) -> list[Any]:
-    """Read all sagas, participants or policies; an empty namespace means all. grpc errors pass through."""
-    from amends.saga.v1 import definition_service_pb2 as api
-
-    timeout = CALL_TIMEOUT.total_seconds()
-    if kind is Kind.SAGAS:
-        return list(server.definitions.ListSagas(api.ListSagasRequest(namespace=namespace), timeout=timeout).sagas)
-    if kind is Kind.PARTICIPANTS:
-        participants = api.ListParticipantsRequest(namespace=namespace)
-        return list(server.definitions.ListParticipants(participants, timeout=timeout).participants)
-    policies = api.ListRetryPoliciesRequest(namespace=namespace)
-    return list(server.definitions.ListRetryPolicies(policies, timeout=timeout).retry_policies)
 
 
 def _runs(
@@ -334,7 +257,7 @@ def _print_payload(server: connection.Connection, run_id: str, payload: str) -> 
 
 
 def _show_resource(server: connection.Connection, kind: Kind, name: str, namespace: str, form: Listing) -> None:
-    for message in resources(server, kind, namespace):
+    for message in fetch_all(server, kind, namespace):
         if message.name == name:
             row = plain(message)
             if form is Listing.NAME:
@@ -342,16 +265,7 @@ def _show_resource(server: connection.Connection, kind: Kind, name: str, namespa
             elif not output.emit(row, form):
                 output.emit_rows([row], COLUMNS[kind], Format.WIDE, empty="")
             return
-    elsewhere = sorted(one.namespace for one in resources(server, kind, "") if one.name == name)
-    raise absent(kind, namespace, name, elsewhere)
-
-
-def absent(kind: Kind, namespace: str, name: str, elsewhere: list[str]) -> Failure:
-    """Return the failure for a resource that does not exist; `elsewhere` are namespaces that have one of that name."""
-    hint = f"`amends list {kind}` shows those that are there."
-    if elsewhere:
-        hint = f"There is one in the namespace {elsewhere[0]}: add `-n {elsewhere[0]}`."
-    return Failure(f"there is no {SINGULAR[kind]} {namespace}/{name}", hint)
+    raise absent(server, kind, namespace, name)
 
 
 def _show_run(run: Any, form: Format) -> None:

@@ -1,0 +1,129 @@
+"""Resources and runs of the orchestrator, as several commands need them: their kinds, names, files and JSON.
+
+Called by the commands, which do not call each other, and by `contracts`.
+"""
+
+import json
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from amends_cli import connection, findings, manifests
+from amends_cli.connection import CALL_TIMEOUT
+from amends_cli.failure import Exit, Failure, usage
+from amends_cli.manifests import Manifest, Text, Unreadable
+
+if TYPE_CHECKING:
+    from amends_saga.findings import Finding
+
+
+class Kind(StrEnum):
+    """The kinds of things that can be listed."""
+
+    RUNS = "runs"
+    SAGAS = "sagas"
+    PARTICIPANTS = "participants"
+    POLICIES = "policies"
+
+
+_POLICIES = ("policy", "policies", "retrypolicy", "retrypolicies", "retry-policy", "retry-policies", "rp")
+ALSO = {
+    **dict.fromkeys(("run", "runs"), Kind.RUNS),
+    **dict.fromkeys(("saga", "sagas"), Kind.SAGAS),
+    **dict.fromkeys(("participant", "participants"), Kind.PARTICIPANTS),
+    **dict.fromkeys(_POLICIES, Kind.POLICIES),
+}
+"""Every way to name a kind: one, many, and short."""
+SINGULAR = {Kind.RUNS: "run", Kind.SAGAS: "saga", Kind.PARTICIPANTS: "participant", Kind.POLICIES: "policy"}
+"""The word for one of a kind; it stands before the name of a resource, as in `saga/place-order`."""
+
+
+def kind_of(text: str | Kind) -> Kind:
+    """Return the kind that a person named, in singular or plural. Raises BadParameter."""
+    kind = ALSO.get(text.lower())
+    if kind is None:
+        raise typer.BadParameter(f"`{text}` is no kind; the kinds are {', '.join(Kind)}")
+    return kind
+
+
+def resource_of(name: str, more: str | None = None) -> tuple[Kind, str]:
+    """Return kind and name of `saga/NAME` or `saga NAME`. Raises Failure (wrong use)."""
+    kind, slash, resource = name.partition("/")
+    if more is not None:
+        kind, resource = name, more
+    if kind.lower() not in ALSO or not resource or (slash and more is not None):
+        raise usage(f"`{name}` is no resource", "Give saga/NAME, participant/NAME or policy/NAME.")
+    return ALSO[kind.lower()], resource
+
+
+def plain(message: Any) -> dict[str, Any]:
+    """Return a message as canonical protobuf JSON."""
+    from google.protobuf.json_format import MessageToDict
+
+    data: dict[str, Any] = MessageToDict(message)
+    return data
+
+
+def plain_run(run: Any) -> dict[str, Any]:
+    """Return a run as canonical protobuf JSON, with its payloads as the orchestrator wrote them: 1 is 1 and not 1.0."""
+    data = plain(run)
+    _unfold(data, "input")
+    for step in data.get("steps", ()):
+        _unfold(step, "response")
+    return data
+
+
+def _unfold(data: dict[str, Any], name: str) -> None:
+    text = data.pop(f"{name}Json", "")
+    if text:
+        data[name] = json.loads(text)
+
+
+def fetch_all(server: connection.Connection, kind: Kind, namespace: str) -> list[Any]:
+    """Read all sagas, participants or policies; an empty namespace means all. grpc errors pass through."""
+    from amends.saga.v1 import definition_service_pb2 as api
+
+    timeout = CALL_TIMEOUT.total_seconds()
+    if kind is Kind.SAGAS:
+        return list(server.definitions.ListSagas(api.ListSagasRequest(namespace=namespace), timeout=timeout).sagas)
+    if kind is Kind.PARTICIPANTS:
+        participants = api.ListParticipantsRequest(namespace=namespace)
+        return list(server.definitions.ListParticipants(participants, timeout=timeout).participants)
+    policies = api.ListRetryPoliciesRequest(namespace=namespace)
+    return list(server.definitions.ListRetryPolicies(policies, timeout=timeout).retry_policies)
+
+
+def split(texts: list[Text], namespace: str) -> list[Manifest]:
+    """Return the resources of all files. Unreadable ones are shown as `check` shows them; the command ends with 1."""
+    try:
+        return manifests.split(texts)
+    except Unreadable:
+        from amends_saga.definition import Document, read
+
+        found = read([Document(text.source, text.text) for text in texts], namespace=namespace).findings
+        errors = [finding for finding in found if finding.is_error]
+        if not errors:
+            raise
+        findings.show(errors, summary=findings.plural([(len(texts), "file")]))
+        raise typer.Exit(Exit.FAILED) from None
+
+
+def check_by_server(texts: list[Text], namespace: str, address: str | None) -> "list[Finding]":
+    """Return the findings of the orchestrator, which knows its participants. Raises Failure."""
+    from amends.saga.v1 import definition_service_pb2 as api
+
+    sent = [api.Manifest(text=text.text, source=text.source) for text in texts]
+    with connection.connect(address) as server:
+        request = api.CheckSagaRequest(manifests=sent, namespace=namespace)
+        answer = server.definitions.CheckSaga(request, timeout=CALL_TIMEOUT.total_seconds())
+    return [findings.from_message(found) for found in answer.findings]
+
+
+def absent(server: connection.Connection, kind: Kind, namespace: str, name: str) -> Failure:
+    """Return the failure for a resource that does not exist, with a namespace that has one of that name, if any."""
+    hint = f"`amends list {kind}` shows those that are there."
+    elsewhere = sorted(one.namespace for one in fetch_all(server, kind, "") if one.name == name)
+    if elsewhere:
+        hint = f"There is one in the namespace {elsewhere[0]}: add `-n {elsewhere[0]}`."
+    return Failure(f"there is no {SINGULAR[kind]} {namespace}/{name}", hint)

@@ -1,6 +1,6 @@
-"""Resolves a saga step by step: graph, methods, messages, pool, expressions. What is wrong becomes findings.
+"""Resolves a saga step by step: graph, methods, messages, pool, expressions. Reports faults as findings.
 
-Called by `checker`. Never raises on any saga, whatever was wrong with its text.
+Called by `checker`. Never raises, whatever the saga looks like.
 """
 
 from collections.abc import Mapping, Sequence
@@ -36,18 +36,18 @@ PARTS_A_PROBLEM = 20
 
 @dataclass
 class Budget:
-    """What is left of the work that one saga may make."""
+    """The work that the checks of one saga may still do."""
 
     text: int = MAX_TEXT
     parts: int = MAX_PARTS
 
     @property
     def is_spent(self) -> bool:
-        """True when no more expressions are looked at."""
+        """Return whether no more expressions are checked."""
         return self.text < 0 or self.parts < 0
 
     def spend(self, text: str, checked: Checked | list[Problem]) -> None:
-        """Take off what an expression has cost."""
+        """Take the cost of an expression from the budget."""
         self.text -= len(text)
         if isinstance(checked, Checked):
             self.parts -= checked.parts + checked.states // STATES_A_PART
@@ -66,8 +66,8 @@ def analyse(
 ) -> Model:
     """Return the model of a saga.
 
-    Of the policies those of the saga's namespace count. `descriptors` is a FileDescriptorSet to look for the input
-    message in as well. `routes` are pinned, by namespace and service.
+    Of the policies, only those of the saga's namespace apply. `descriptors` is a FileDescriptorSet in which the input
+    message is looked up too. `routes` are pinned, by namespace and service.
     """
     findings: list[Finding] = []
     cache = sets or SetCache()
@@ -148,7 +148,7 @@ def _pivot(steps: Sequence[StepModel], graph: Graph) -> int | None:
 
 
 def _messages(calls: Sequence[tuple[Method | None, Method | None]], input_type: str) -> set[str]:
-    """Return the messages that requests, responses and the input are."""
+    """Return the messages of all requests and responses, and of the input."""
     methods = [method for pair in calls for method in pair if method is not None]
     return {input_type, *(name for method in methods for name in (method.input_type, method.output_type))}
 

@@ -1,4 +1,4 @@
-"""Gathers what a saga needs from the contracts of its participants, and finds its input message in them.
+"""Collects what a saga needs from the contracts of its participants, and finds its input message there.
 
 Called by the analysis.
 """
@@ -21,7 +21,7 @@ def gather(
 ) -> tuple[Contracts, str]:
     """Return the merged contracts and the name of the input message, empty when there is none.
 
-    `extra` are sets to look for messages in beside those of the participants, by what findings call them.
+    `extra` are more sets to look for messages in, beside those of the participants, by the names that findings use.
     """
     contracts = Contracts()
     for service, (owner, given) in sorted(methods.sets.items()):
@@ -42,7 +42,7 @@ def gather(
 
 
 class _Search:
-    """Looks for messages by name, and takes what defines them."""
+    """Looks for messages by name, and takes their definitions."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class _Search:
         self._complete, self._findings = complete, findings
 
     def find(self, name: str, node: Node) -> str:
-        """Take what defines a message, and return the name; empty (and a finding) when nothing does."""
+        """Take the definition of a message, and return its name; empty (and a finding) when there is none."""
         if self._contracts.find(name) is not None or _always(name):
             return name
         for owner, given in self._searched:
@@ -70,7 +70,7 @@ class _Search:
         return ""
 
     def kind(self, name: str) -> tuple[str, bool]:
-        """Return the definition that a name, which was found, is in, and whether it is that of an enum."""
+        """Return the definition that contains a found name, and whether it is an enum's."""
         found = self._contracts.find(name)
         if found is not None:
             return found[0].name, isinstance(found[1], EnumDescriptorProto)
@@ -82,7 +82,7 @@ def _always(name: str) -> bool:
 
 
 def quarrels(saga: Saga, contracts: Contracts, roots: Iterable[str]) -> list[Finding]:
-    """Return the contradictions about definitions that messages need."""
+    """Return the contradictions between the definitions that messages need."""
     node = saga.metadata.node.get("metadata") or saga.metadata.node
     found: list[Finding] = []
     for name in sorted(contracts.reached(roots)):

@@ -1,6 +1,6 @@
-"""What is known of a saga once its names are resolved: the input of every rule, and of the compiler.
+"""The resolved model of a saga: the input of every rule, and of the compiler.
 
-Whatever could not be resolved is None; there is a finding about it already, so that a rule just passes over it.
+A value that could not be resolved is None. There is a finding about it already, so a rule ignores it.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from amends_saga.plan import Kind
 
 @dataclass(frozen=True, slots=True)
 class ParticipantView:
-    """A Participant with its contract: the bytes of a FileDescriptorSet, None when it is not known (yet)."""
+    """A Participant with its contract: the bytes of a FileDescriptorSet, None when it is not known."""
 
     participant: Participant
     descriptors: bytes | None
@@ -44,27 +44,27 @@ class Method:
 
     @property
     def service(self) -> str:
-        """Full name of the service."""
+        """Return the full name of the service."""
         return self.participant.service
 
     @property
     def kind(self) -> Kind:
-        """What it promises about being repeated."""
+        """Return what the method promises about repeated calls."""
         return self.facts.kind
 
     @property
     def full_name(self) -> str:
-        """Service and method, as a definition writes it."""
+        """Return service and method, as a definition writes them."""
         return f"{self.service}/{self.name}"
 
     @property
     def package(self) -> str:
-        """The protobuf package of the service: the container of the expressions that call it."""
+        """Return the protobuf package of the service, in which its expressions look up message names."""
         return self.service.rpartition(".")[0]
 
 
 class ExpressionRole(StrEnum):
-    """What an expression is for."""
+    """The purpose of an expression in its step."""
 
     REQUEST = "request"
     WHEN = "when"
@@ -88,7 +88,7 @@ class Expression:
 
 @dataclass(frozen=True)
 class StepModel:
-    """One step with everything resolved that could be."""
+    """One step, resolved as far as possible."""
 
     index: int
     step: Step
@@ -99,12 +99,12 @@ class StepModel:
 
     @property
     def name(self) -> str:
-        """The step's name."""
+        """Return the name of the step."""
         return self.step.name
 
     @property
     def is_read(self) -> bool:
-        """True when the action is known to have no side effects."""
+        """Return whether the action is known to have no side effects."""
         return self.action is not None and self.action.kind is Kind.READ
 
     def expression(self, role: ExpressionRole) -> Expression | None:
@@ -114,13 +114,13 @@ class StepModel:
 
 @dataclass(frozen=True)
 class Graph:
-    """The order of the steps. Sets of steps are whole numbers with a bit for each step."""
+    """The order of the steps. A set of steps is an integer with one bit for each step."""
 
     after: tuple[tuple[int, ...], ...]
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The steps in an order that the graph allows; steps in a circle, or behind one, are left out."""
+        """Return the steps in an order that the graph allows, without steps in or after a cycle."""
         waiting = [len(direct) for direct in self.after]
         following: list[list[int]] = [[] for _ in self.after]
         for step, direct in enumerate(self.after):
@@ -136,7 +136,7 @@ class Graph:
 
     @property
     def is_acyclic(self) -> bool:
-        """True when every step begins some time."""
+        """Return whether no step waits for itself."""
         return len(self.order) == len(self.after)
 
     @cached_property
@@ -148,19 +148,19 @@ class Graph:
         return found
 
     def precedes(self, one: int, other: int) -> bool:
-        """Tell whether step `one` has always finished when step `other` begins."""
+        """Return whether step `one` has always finished when step `other` begins."""
         return bool(self._ancestors[other] >> one & 1)
 
     @cached_property
     def sinks(self) -> tuple[int, ...]:
-        """The steps that no other waits for."""
+        """Return the steps that no other step waits for."""
         waited_for = {before for direct in self.after for before in direct}
         return tuple(step for step in range(len(self.after)) if step not in waited_for)
 
 
 @dataclass
 class Model:
-    """A saga, as far as it could be understood."""
+    """A saga, resolved as far as possible."""
 
     saga: Saga
     steps: tuple[StepModel, ...]
@@ -181,9 +181,9 @@ class Model:
 
     @cached_property
     def index(self) -> Mapping[str, int]:
-        """Step names to indices; of two of the same name the first."""
+        """Return step names to indices; if two steps have the same name, the first counts."""
         return {step.name: step.index for step in reversed(self.steps) if step.name}
 
     def is_post(self, step: int) -> bool:
-        """Tell whether a step comes after the pivot."""
+        """Return whether a step comes after the pivot."""
         return self.pivot is not None and self.graph.precedes(self.pivot, step)

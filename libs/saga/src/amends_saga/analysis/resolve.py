@@ -1,6 +1,6 @@
 """Finds the Participant that serves a service for a namespace, and the method that a step names.
 
-The same rules hold when a definition is checked, when a run starts, and at each call, for grants can be revoked.
+The same rules apply when a definition is checked, when a run starts, and at each call, because grants can be revoked.
 Called by the analysis and by the orchestrator.
 """
 
@@ -28,7 +28,7 @@ Refusal = tuple[Code, str, str]
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """Through whom the sagas of a namespace reach a service: the full name of a Participant, and who says so."""
+    """The Participant through which a namespace's sagas reach a service, and the saga that names it."""
 
     participant: str
     named_by: str = ""
@@ -36,7 +36,7 @@ class Pin:
 
 
 def pin_of(saga: Saga, service: str, routes: Mapping[tuple[str, str], Pin]) -> Pin | None:
-    """Return the pin that holds for a saga: what it names itself, else that of its namespace."""
+    """Return the pin that applies to a saga: the Participant it names itself, else that of its namespace."""
     named = saga.participants.get(service)
     if named is not None:
         return Pin(named, saga.metadata.name)
@@ -48,8 +48,8 @@ def resolve(
 ) -> Participant | Refusal:
     """Return the Participant that sagas of `namespace` reach `service` through, or why there is none.
 
-    What is pinned is never replaced by another's: only by a Participant of the namespace itself, unless a saga of the
-    namespace names whom it means.
+    A pinned Participant is never replaced by one of another namespace. It is replaced by a Participant of the saga's
+    own namespace, unless a saga of the namespace names which one it means.
     """
     if service.startswith(FORBIDDEN):
         return codes.FORBIDDEN_SERVICE, f"No saga may call `{service}`.", "Call a service of your own."
@@ -80,7 +80,7 @@ def resolve(
 
 
 def _is_near(service: str, other: str) -> bool:
-    """Tell whether a service was probably meant: names of services are alike without meaning each other."""
+    """Return whether a service was probably meant: service names look alike without meaning each other."""
     from difflib import SequenceMatcher  # only a mistake needs it
 
     mine, theirs = (name.rpartition(".")[2].removesuffix("Service").lower() for name in (service, other))
@@ -88,7 +88,7 @@ def _is_near(service: str, other: str) -> bool:
 
 
 def _yields(pinned: Participant, own: Sequence[Participant], pin: Pin) -> bool:
-    """Tell whether a Participant of another namespace, which nobody names, gives way to one of the own namespace."""
+    """Return whether a foreign Participant that no saga names is replaced by one of the own namespace."""
     return bool(own) and pinned not in own and not pin.named_by
 
 
@@ -99,7 +99,7 @@ def _away(service: str, namespace: str, pin: Pin) -> Refusal:
 
 
 class Methods:
-    """Resolves calls of one saga, each method once; what is wrong goes to `report`, at each place that calls it."""
+    """Resolves the calls of one saga, each method once; `report` gets a finding for each place that calls it."""
 
     def __init__(
         self,
@@ -207,7 +207,7 @@ class Methods:
     def _facts(
         self, call: CallSpec, participant: Participant, method: MethodDescriptorProto, names: Collection[str]
     ) -> Facts:
-        """Return what contract and Participant say; where they disagree is told where the Participant says it."""
+        """Return what contract and Participant promise; disagreements are reported at the Participant."""
         entry = participant.methods.get(call.method)
         facts, wrong = resolve_facts(method, entry)
         for sentence in wrong:
@@ -223,7 +223,7 @@ class Methods:
 
 
 def missing_types(participant: Participant, contract: ContractSet, method: MethodDescriptorProto) -> Iterator[Refusal]:
-    """Yield why a method cannot be called whose messages, or their fields, have types that are defined nowhere."""
+    """Yield why a method cannot be called: the types of its messages or fields that are not defined."""
     owner = f"the descriptors of Participant {participant.metadata.full_name}"
     hint = "Give a FileDescriptorSet made by buf or `protoc --include_imports`."
     for type_name, what in ((method.input_type, "takes"), (method.output_type, "answers with")):
@@ -238,13 +238,13 @@ def missing_types(participant: Participant, contract: ContractSet, method: Metho
 
 
 class SetCache:
-    """Parsed descriptor sets: participants often share one, and parsing it again for each would be most of the time."""
+    """Parsed descriptor sets: participants often share one, and parsing it again takes most of the time."""
 
     def __init__(self) -> None:
         self._parsed: dict[bytes, ContractSet | str] = {}
 
     def get(self, data: bytes) -> ContractSet:
-        """Return the set that the data is. Raises DescriptorError when it is none."""
+        """Return the parsed set of the bytes. Raises DescriptorError when they are not one."""
         known = self._parsed.get(data)
         if known is None:
             try:

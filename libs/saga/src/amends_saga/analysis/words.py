@@ -1,4 +1,4 @@
-"""Turns what CEL says about an expression into findings: the right place in the YAML, and a name that was meant.
+"""Turns CEL's messages about an expression into findings: at the right place in the YAML, with a suggestion.
 
 Called by the analysis.
 """
@@ -32,7 +32,7 @@ _FUNCTIONS = (
 
 
 def at(node: Node, offset: int, width: int, code: Code, message: str, hint: str) -> Finding:
-    """Return a finding about a part of an expression, by the offset in its text."""
+    """Return a finding about a part of an expression, by its offset in the text."""
     return Finding(code.id, code.severity, message, hint, place_at(node, offset, width))
 
 

@@ -1,4 +1,4 @@
-"""CEL behind an adapter: compiled against a saga's own pool, bounded, and with one error for all its ways to fail."""
+"""CEL behind an adapter: compiled against a saga's own pool, limited in cost, with one error class for all failures."""
 
 from amends_saga.cel.environment import Checked, Environment, Problem, ProblemKind
 from amends_saga.cel.runtime import Program

@@ -1,8 +1,8 @@
-"""Recognises the expressions that most requests are, a message of fields that are copied, and makes it without CEL.
+"""Recognises expressions that only copy fields into a message, and builds that message without CEL.
 
-`ReserveRequest{order_id: input.order_id, lines: input.lines}` needs no interpreter, and its values need not be written
-into CEL's own messages and read back. Anything more than this is left to CEL, and so is a copy that fails: what CEL
-says is what holds, this only says the same sooner. Called by `Program`.
+Most requests look like `ReserveRequest{order_id: input.order_id, lines: input.lines}`. They need no interpreter, and
+their values need not be converted to CEL's own messages and back. All other expressions are left to CEL, and so is a
+copy that fails: CEL's result is always the valid one, this code only finds the same result faster. Called by `Program`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -32,13 +32,13 @@ _CONSTANTS = {
 
 
 class Constant:
-    """A value that is written out."""
+    """A constant that the expression contains."""
 
     def __init__(self, value: Any) -> None:
         self._value = value
 
     def value(self, data: Mapping[str, Message]) -> Any:
-        """Return the value."""
+        """Return the constant value."""
         return self._value
 
 
@@ -50,7 +50,7 @@ class Copied:
         self._fields = tuple(fields)
 
     def value(self, data: Mapping[str, Message]) -> Any:
-        """Return the value that is there."""
+        """Return the value of the field."""
         found: Any = data[self._variable]
         for field in self._fields:
             found = getattr(found, field)
@@ -58,7 +58,7 @@ class Copied:
 
 
 class Made:
-    """A message all of whose fields are copied, written out, or made in the same way."""
+    """A message whose fields are all copied, constant, or messages of this kind."""
 
     def __init__(self, message: type[Message], fields: "Sequence[tuple[str, Constant | Copied | Made]]") -> None:
         self._message = message
@@ -66,17 +66,17 @@ class Made:
 
     @classmethod
     def of(cls, checked: Checked, made: type[Message], environment: Environment) -> "Made | None":
-        """Return how to make a message of the class `made`, None for an expression that is anything else."""
+        """Return how to build a message of the class `made`; None for any other expression."""
         descriptor: Any = made.DESCRIPTOR
         return _Reader(checked, environment).message(checked.root, descriptor)
 
     def value(self, data: Mapping[str, Message]) -> Message:
-        """Return the message, a new one. Raises whatever protobuf does for a value that does not fit."""
+        """Return the message, a new one. Raises protobuf's error for a value that does not fit."""
         return self._message(**{name: part.value(data) for name, part in self._fields})
 
 
 class _Reader:
-    """Reads the tree of one expression; every method returns None for what is not simple."""
+    """Reads the tree of one expression; every method returns None for anything that is not simple."""
 
     def __init__(self, checked: Checked, environment: Environment) -> None:
         self._checked = checked
@@ -133,7 +133,7 @@ class _Reader:
 
 
 def _same(source: FieldDescriptor, target: FieldDescriptor) -> bool:
-    """Tell whether a field's value is another's without any conversion, also in CEL."""
+    """Return whether a field takes another field's value without conversion, also in CEL."""
     if source.type != target.type or source.is_repeated != target.is_repeated:
         return False
     if source.type == FieldDescriptor.TYPE_ENUM:

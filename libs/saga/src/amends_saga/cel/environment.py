@@ -1,7 +1,7 @@
-"""Compiles expressions against a saga's pool, and says what is wrong with them in words and at the right character.
+"""Compiles expressions against a saga's pool, and describes faults in words, at the right character.
 
-One environment per saga knows the type of every variable; what is in scope where is checked afterwards, on the syntax
-tree, so that the finding can say why. Called by the analysis and by `load_bundle`.
+One environment for each saga knows the type of every variable. Which variables are in scope is checked afterwards on
+the syntax tree, so that the finding can say why. Called by the analysis and by `load_bundle`.
 """
 
 import re
@@ -54,7 +54,7 @@ _OPERATORS = {"_?_:_": "? :", "!_": "!", "-_": "-", "@in": "in", "_[_]": "[ ]", 
 
 
 class ProblemKind(StrEnum):
-    """What sort of mistake an expression holds."""
+    """The kind of a mistake in an expression."""
 
     SYNTAX = "syntax"
     UNKNOWN_NAME = "unknown name"
@@ -78,7 +78,7 @@ class Problem:
 
 @dataclass(frozen=True)
 class Checked:
-    """An expression that has a type: its tree, and for each node type, reference and position."""
+    """An expression that has a type: its tree, with a type, reference and position for each node."""
 
     text: str
     proto: Any
@@ -100,7 +100,7 @@ class Checked:
 
     @property
     def root(self) -> Any:
-        """The outermost node."""
+        """Return the outermost node of the tree."""
         return self.proto.expr
 
     def type_of(self, node: Any) -> Type:
@@ -123,7 +123,7 @@ class Environment:
     _known: dict[tuple[str, str], Checked | list[Problem]] = field(default_factory=dict)
 
     def compile(self, text: str, container: str) -> Checked | list[Problem]:
-        """Return the expression with its types, or everything that is wrong with it; never raises.
+        """Return the typed expression, or all of its mistakes; never raises.
 
         `container` is the protobuf package whose messages need no prefix.
         """
@@ -188,7 +188,7 @@ def children(node: Any) -> Iterator[Any]:
 
 
 def selected(node: Any) -> tuple[Any, tuple[str, ...]]:
-    """Return the node that fields are selected from, and their names from there on; none for any other node."""
+    """Return the node that fields are selected from, and the names of these fields; empty for other nodes."""
     names: list[str] = []
     while node.WhichOneof("kind") == "select_expr":
         names.append(node.select_expr.field)
@@ -198,7 +198,7 @@ def selected(node: Any) -> tuple[Any, tuple[str, ...]]:
 
 @dataclass
 class _Survey:
-    """What one walk over the tree finds."""
+    """The result of one walk over the tree."""
 
     loops: list[Any] = field(default_factory=list)
     free: dict[str, int] = field(default_factory=dict)
@@ -233,7 +233,7 @@ class _Survey:
                 waiting += [(child, bound) for child in children(node)]
 
     def _searches(self, function: str, node: Any, rounds: int) -> None:
-        """Count what a search for `node` costs."""
+        """Count the cost of a search for `node`."""
         written = node.const_expr.HasField("string_value")
         if function == "contains" and not written:
             self.needles += 1
@@ -286,7 +286,7 @@ def _checked(text: str, proto: Any, compiled: cel.Expression) -> Checked | list[
 
 
 def _patterns(proto: Any, survey: _Survey) -> list[Problem]:
-    """Return what is wrong with the cost of regular expressions."""
+    """Return findings about the cost of regular expressions."""
     if survey.computed:
         message = "A regular expression must be written out: what a run brings may cost anything."
         places = [proto.source_info.positions.get(node.id, 0) for node in survey.computed]
@@ -344,7 +344,7 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
 
 
 def _unclosed(text: str) -> str:
-    """Return the bracket that the end of an expression lacks, empty when none does."""
+    """Return the bracket that is missing at the end of an expression, empty when none is."""
     waiting: list[str] = []
     for found in _BRACKETS.finditer(text):
         if found[0] in _CLOSING:
@@ -355,7 +355,7 @@ def _unclosed(text: str) -> str:
 
 
 def locate(text: str, offset: int, name: str) -> int:
-    """Return where `name` stands nearest to `offset`: CEL points at the dot or colon beside it."""
+    """Return where `name` stands nearest to `offset`: CEL reports the dot or colon beside it."""
     best: int | None = None
     start = text.find(name) if name else -1
     while start >= 0:

@@ -1,7 +1,7 @@
-"""How much a regular expression costs: an estimate of the size of the program that RE2 makes of it.
+"""Estimates the cost of a regular expression: the size of the program that RE2 makes of it.
 
-CEL makes that program anew each time an expression runs, in the loop that drives all runs, so a pattern must be small.
-Called by the rule about patterns and by the runtime.
+CEL compiles that program each time an expression runs, in the event loop that drives all runs, so a pattern must be
+small. Called by the rule about patterns and by the runtime.
 """
 
 import re

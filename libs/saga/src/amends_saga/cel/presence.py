@@ -1,8 +1,8 @@
-"""Writes out what a copy of a field that may be unset means: copied as unset, or certain to be set.
+"""Makes explicit what a copy of an unset field means: copied as unset, or refused.
 
 `Req{amount: quote.cost}` becomes `Req{amount: quote.?cost.value()}`, which fails when the cost is unset, and
-`Req{?coupon: quote.?coupon}`, which leaves the coupon unset. What is pinned with a run is the expression that is
-written out, so that it means the same for ever. Called by the compiler.
+`Req{?coupon: quote.?coupon}`, which leaves the coupon unset. A run is pinned to the explicit expression, so that it
+keeps its meaning for ever. Called by the compiler.
 """
 
 import re
@@ -16,10 +16,10 @@ _KEY = re.compile(r"(?:`[^`]+`|\w+)\s*$")
 
 
 def write_out(checked: Checked, certain: Iterable[Any], optional: Iterable[tuple[Any, Any]]) -> str | None:
-    """Return the expression's text with what its copies mean; None when the text is not as its tree says.
+    """Return the expression's text with explicit copies; None when text and tree do not fit together.
 
-    `certain` are selections that fail when their field is unset, `optional` are entries of message literals with
-    selections that leave the entry's field unset.
+    `certain` are selections that fail when their field is unset. `optional` are entries of message literals whose
+    selections leave the entry's field unset.
     """
     inserted: list[tuple[int, str]] = []
     for node in certain:

@@ -1,7 +1,7 @@
-"""Runs a checked expression: within its bounds, and with one error for all of CEL's ways to fail.
+"""Runs a checked expression within its limits, with one error class for all of CEL's failures.
 
-Errors of evaluation arrive as values of type ERROR, as RuntimeError and as EncodeError; here they become
-ExpressionError, whose text holds nothing of the run. Called by `CompiledSaga`.
+CEL reports errors as values of type ERROR, as RuntimeError and as EncodeError. They become ExpressionError, whose text
+contains no values of the run. Called by `CompiledSaga`.
 """
 
 from collections.abc import Mapping
@@ -51,7 +51,7 @@ class Program:
     def of(
         cls, name: str, checked: Checked, environment: Environment, container: str, made: type[Message] | None
     ) -> "Program":
-        """Return the program of a checked expression. `made` is the class of what it gives, None for a condition."""
+        """Return the program of a checked expression. `made` is the class of its result, None for a condition."""
         once: list[tuple[str, ...]] = []
         rounds: list[tuple[str, ...]] = []
         _find_uses(checked.root, checked, frozenset(), once, rounds)
@@ -79,13 +79,13 @@ class Program:
         return self._evaluate(self.checked.compiled, data)
 
     def _at_most(self, data: Mapping[str, Message], turns: int) -> int:
-        """Return how many bytes an evaluation could touch, if every use were one of everything there is."""
+        """Return how many bytes an evaluation could touch, if every use had the largest possible size."""
         return (_SMALL + sum([_size(data, (name,)) for name in self.uses])) * (
             len(self.once) + turns * len(self.rounds)
         )
 
     def message(self, data: Mapping[str, Message]) -> bytes:
-        """Return the message that the expression makes, serialised deterministically. Raises ExpressionError."""
+        """Return the message of the expression, serialised deterministically. Raises ExpressionError."""
         found = self._at_once(data)
         if found is None:
             found = self._by_cel(data)
@@ -94,7 +94,7 @@ class Program:
         return found
 
     def _at_once(self, data: Mapping[str, Message]) -> bytes | None:
-        """Return the serialised message without asking CEL; None when it must be asked."""
+        """Return the serialised message without asking CEL; None when CEL must evaluate it."""
         if self.simple is None or self._at_most(data, 0) > MAX_WORK:
             return None
         try:
@@ -116,7 +116,7 @@ class Program:
             raise ExpressionError(f"{self.name} cannot be serialised") from error
 
     def condition(self, data: Mapping[str, Message]) -> bool:
-        """Return the boolean that the expression gives. Raises ExpressionError."""
+        """Return the boolean result of the condition. Raises ExpressionError."""
         value = self.run(data)
         if not isinstance(value, bool):
             raise ExpressionError(f"{self.name} gives no boolean")
@@ -149,14 +149,14 @@ _REASONS = {
 
 
 def _reason(text: str) -> str:
-    """Return what went wrong without anything that the message may quote from the run."""
+    """Return the kind of failure, without the parts of the message that may quote values of the run."""
     return next(
         (words for sign, words in _REASONS.items() if sign.lower() in text.lower()), "the value cannot be computed"
     )
 
 
 def _size(data: Mapping[str, Message], use: tuple[str, ...]) -> int:
-    """Return about how many bytes a value has: of a list or map, those of the message that it is in."""
+    """Return about how many bytes a value has; for a list or map, those of the message that contains it."""
     value: Any = data.get(use[0])
     if value is None:
         return _SMALL

@@ -1,7 +1,8 @@
-"""The checked syntax tree that cel-expr-python serialises, read with descriptors of our own.
+"""Reads the checked syntax tree that cel-expr-python serialises, with descriptors of our own.
 
-The wheel has no Python API to its syntax tree, but `Expression.serialize()` gives a `cel.expr.CheckedExpr`: every
-node with its type, reference and position. What an expression uses and copies is read from that and not from the text.
+The wheel has no Python API for its syntax tree, but `Expression.serialize()` returns a `cel.expr.CheckedExpr`: every
+node with its type, reference and position. The variables and copies of an expression are read from this tree, not from
+the text.
 """
 
 from functools import cache
@@ -121,18 +122,18 @@ def _type(field: FieldDescriptorProto, kind: str) -> None:
 
 
 def read_checked(data: bytes) -> Any:
-    """Return the CheckedExpr in what `Expression.serialize()` gave."""
+    """Return the CheckedExpr in the bytes of `Expression.serialize()`."""
     classes = _classes()
     return classes["CheckedExpr"].FromString(classes["Any"].FromString(data).value)
 
 
 def write_checked(checked: Any) -> bytes:
-    """Return what `Env.deserialize()` takes."""
+    """Return the bytes that `Env.deserialize()` reads."""
     return bytes(_classes()["Any"](type_url=TYPE_URL, value=checked.SerializeToString()).SerializeToString())
 
 
 def counting(checked: Any, iter_range: Any) -> bytes:
-    """Return a program that gives the size of `iter_range`, a list or map within `checked`."""
+    """Return a program that returns the size of `iter_range`, a list or map within `checked`."""
     copy = _classes()["CheckedExpr"]()
     copy.CopyFrom(checked)
     new = max(copy.type_map, default=0) + 1_000_000

@@ -1,4 +1,4 @@
-"""The types of a checked expression, as values and as people write them.
+"""The types of a checked expression, as values and in the form that people write.
 
 Called by the environment and the rules about copying.
 """
@@ -27,7 +27,7 @@ DYN = Type("dyn")
 
 
 def read_type(proto: Any) -> Type:
-    """Return the type that a `cel.expr.Type` means."""
+    """Return the type that a `cel.expr.Type` stands for."""
     if proto.HasField("primitive"):
         return Type(_PRIMITIVES.get(proto.primitive, "unknown"))
     if proto.HasField("message_type"):

@@ -1,4 +1,4 @@
-"""Requests that are themselves well-known types: CEL gives plain values for them, and the wire wants messages.
+"""Converts requests that are well-known types: CEL returns plain values for them, gRPC needs messages.
 
 Called by the rule about result types and by the runtime.
 """
@@ -24,7 +24,7 @@ _PRIMITIVES = {
 
 
 def fits(target: str, type_: Type) -> bool:
-    """Tell whether an expression of a type makes exactly the message `target`."""
+    """Return whether an expression of a type makes exactly the message `target`."""
     if target in _PRIMITIVES:
         primitive = Type(_PRIMITIVES[target])
         return type_ in (primitive, Type("wrapper", (primitive,)))
@@ -36,7 +36,7 @@ def fits(target: str, type_: Type) -> bool:
 
 
 def to_message(value: Any, made: type[Message]) -> Message | None:
-    """Return the message that CEL's value of a well-known type means, None when it means none.
+    """Return the message for CEL's value of a well-known type, None when there is none.
 
     Raises ValueError or TypeError when the value does not fit.
     """

@@ -1,6 +1,6 @@
-"""The checker: everything that can be known of a saga before it runs, all findings at once, with figures.
+"""The checker: finds everything that can be known of a saga before it runs, all findings at once, with figures.
 
-Shared by the CLI, CI, the operator and the orchestrator. Pure, and never a traceback, whatever the text.
+Shared by the CLI, CI, the operator and the orchestrator. Pure, and it never raises, whatever the text.
 """
 
 from amends_saga.check.checker import CheckResult, SagaCheck, check, check_resources, check_saga

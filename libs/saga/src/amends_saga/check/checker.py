@@ -1,4 +1,4 @@
-"""Reads, analyses and judges definitions: the entry points of the checker.
+"""Reads, analyses and checks definitions: the entry points of the checker.
 
 Called by the CLI (`amends check`), the orchestrator (`CheckSaga`, `ApplySaga`) and the compiler.
 """
@@ -28,7 +28,7 @@ RULES: tuple[Rule, ...] = (*shape.RULES, *scope.RULES, *views.RULES, *dataloss.R
 
 @dataclass(frozen=True)
 class SagaCheck:
-    """What became of one saga."""
+    """The result of checking one saga."""
 
     model: Model
     findings: list[Finding]
@@ -40,7 +40,7 @@ class SagaCheck:
 
 @dataclass(frozen=True)
 class CheckResult:
-    """What became of all documents."""
+    """The result of checking all documents."""
 
     findings: list[Finding] = field(default_factory=list)
     """Errors first, then by place."""
@@ -52,7 +52,7 @@ class CheckResult:
 
     @property
     def ok(self) -> bool:
-        """True when there is no error; there may be warnings."""
+        """Return whether there is no error; there may be warnings."""
         return not has_errors(self.findings)
 
 
@@ -67,9 +67,9 @@ def check(
 ) -> CheckResult:
     """Return all findings about the documents, the compiled sagas among them, and their figures.
 
-    Participants and RetryPolicies of the documents stand beside those given, and replace those of the same namespace
-    and name. `descriptors` is a FileDescriptorSet for every Participant whose own is not known.
-    `routes` are what the sagas of a namespace reach a service through, by namespace and service.
+    Participants and RetryPolicies of the documents are added to those given, and replace those of the same namespace
+    and name. `descriptors` is a FileDescriptorSet for every Participant whose own is not known. `routes` are the pinned
+    Participants, by namespace and service.
     """
     read_ = read(documents, namespace=namespace)
     return check_resources(read_, participants=participants, policies=policies, descriptors=descriptors, routes=routes)
@@ -83,7 +83,7 @@ def check_resources(
     descriptors: bytes | None = None,
     routes: Mapping[tuple[str, str], Pin] = NO_ROUTES,
 ) -> CheckResult:
-    """Return what `check` does, of documents that have been read."""
+    """Return the result of `check` for documents that have been read already."""
     views = _views(read_, participants, descriptors)
     own = {policy.metadata.full_name for policy in read_.policies}
     in_force = [*read_.policies, *(policy for policy in policies if policy.metadata.full_name not in own)]
@@ -113,7 +113,7 @@ def check_saga(
     sets: SetCache | None = None,
     routes: Mapping[tuple[str, str], Pin] = NO_ROUTES,
 ) -> SagaCheck:
-    """Return the findings about one saga that was read, and the compiled saga when none is an error."""
+    """Return the findings about one saga, and the compiled saga when none is an error."""
     model = analyse(saga, participants, policies, descriptors=descriptors, sets=sets, routes=routes)
     findings = list(model.findings)
     for rule in RULES:
@@ -135,7 +135,7 @@ def check_saga(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Keep the garbage collector away: a large saga makes many objects, all in use, which it would visit in vain."""
+    """Switch the garbage collector off: a large saga makes many objects that all stay in use."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -162,7 +162,7 @@ def _views(read_: Resources, given: Sequence[ParticipantView], descriptors: byte
 
 
 def _with_errors(read_: Resources) -> set[tuple[str, str]]:
-    """Return the sagas whose own text has an error that the analysis passed over, such as an unknown field."""
+    """Return the sagas whose text has an error that the analysis ignores, such as an unknown field."""
     broken = set()
     for saga in read_.sagas:
         root = saga.metadata.node

@@ -1,6 +1,6 @@
 """Rules about data that CEL would lose silently: unset fields, oneofs, skipped steps, redaction.
 
-Each is a pure function over the model; called by `checker`.
+Each rule is a pure function over the model; called by `checker`.
 """
 
 from collections.abc import Iterator
@@ -43,7 +43,7 @@ _ALWAYS = prefixes("saga.started_at")
 
 
 def flows(model: Model) -> Iterator[tuple[StepModel, Expression, Flow]]:
-    """Yield what happens to values in each expression that has a type."""
+    """Yield how values flow through each expression that has a type."""
     if model.environment is None:
         return iter(())
     if "flows" not in model.notes:
@@ -63,7 +63,7 @@ def _flows(model: Model, pool: DescriptorPool) -> Iterator[tuple[StepModel, Expr
 
 
 class Means(Enum):
-    """What the copy of a field that may be unset means."""
+    """The meaning of a copy of a field that may be unset."""
 
     KEPT = "nothing is lost"
     REQUIRED = "an input without it is refused at the start"
@@ -73,12 +73,12 @@ class Means(Enum):
 
 
 def meaning(model: Model, flow: Flow, copy: Copy) -> Means:
-    """Return what a copy means.
+    """Return what a copy of an unset field means.
 
-    A message of the input that is copied in every run is made certain by refusing an input without it, a field of a
-    response by failing where it is copied. A scalar that knows whether it was set is copied with that, where its
-    target knows it too. What the contract calls `optional`, arms of a oneof, and well-known types of the input are
-    left: their absence means something, and is to be written.
+    If a message of the input is copied in every run, a run without it is refused at the start. If the field belongs to
+    a response, the expression fails when it is unset. If a scalar records whether it was set, and its target does too,
+    the copy keeps that. Fields that the contract calls `optional`, arms of a oneof, and well-known types of the input
+    get no meaning here: their absence means something, so the author must write what to do.
     """
     source, target = copy.source, copy.target
     if copy.known or not copy.direct or source is None or not _is_lost(copy) or _has_default(source):
@@ -102,7 +102,7 @@ def required_input(model: Model) -> tuple[str, ...]:
 
 
 def written_out(model: Model) -> dict[tuple[int, ExpressionRole], str]:
-    """Return the texts of expressions whose copies mean more than they say, by step and role."""
+    """Return the explicit texts of expressions with implicit copies, by step and role."""
     found = {}
     for step, expression, flow in flows(model):
         certain, optional = _changes(model, flow)
@@ -126,7 +126,7 @@ def _changes(model: Model, flow: Flow) -> tuple[list[Any], list[tuple[Any, Any]]
 
 
 def presence_lost(model: Model) -> Iterator[Finding]:
-    """A field with presence is copied as optional, guarded, or certain to be set."""
+    """Report copies of fields that may be unset, if they are neither optional nor guarded nor certain."""
     given = frozenset(path for rest in required_input(model) for path in prefixes(f"input.{rest}"))
     for _, expression, flow in flows(model):
         unclear = write_out(flow.checked, *_changes(model, flow)) is None
@@ -143,7 +143,7 @@ def presence_lost(model: Model) -> Iterator[Finding]:
 
 
 def oneof_lost(model: Model) -> Iterator[Finding]:
-    """A message literal sets one arm of a oneof at most."""
+    """Report message literals that set two arms of a oneof."""
     for _, expression, flow in flows(model):
         for arms in flow.arms:
             if _same_oneof(flow, arms):
@@ -158,7 +158,7 @@ def oneof_lost(model: Model) -> Iterator[Finding]:
 
 
 def field_twice(model: Model) -> Iterator[Finding]:
-    """A message literal sets each field once."""
+    """Report message literals that set a field twice."""
     for _, expression, flow in flows(model):
         for entry in flow.doubled:
             name = entry.field_key
@@ -169,7 +169,7 @@ def field_twice(model: Model) -> Iterator[Finding]:
 
 
 def skipped_step(model: Model) -> Iterator[Finding]:
-    """The response of a step that may have been skipped is used under a guard only."""
+    """Report responses of steps that may have been skipped, if they are used without a guard."""
     conditional = {step.name: step for step in model.steps if step.step.when is not None}
     if not conditional:
         return
@@ -189,7 +189,7 @@ def skipped_step(model: Model) -> Iterator[Finding]:
 
 
 def redaction_lost(model: Model) -> Iterator[Finding]:
-    """A redacted value stays redacted where it is copied to."""
+    """Report redacted values that are copied to a field without redaction."""
     for _, expression, flow in flows(model):
         for copy in flow.copies:
             if copy.hidden or copy.target is None or not _is_redacted(flow, copy.node):
@@ -201,7 +201,7 @@ def redaction_lost(model: Model) -> Iterator[Finding]:
 
 
 def required_missing(model: Model) -> Iterator[Finding]:
-    """A message literal sets every field that its contract calls `required`."""
+    """Report message literals without a field that their contract calls `required`."""
     for _, expression, flow in flows(model):
         for node, field in flow.missing:
             message = f"`{node.struct_expr.message_name}` cannot be sent without `{field.name}`, which is required."
@@ -210,7 +210,7 @@ def required_missing(model: Model) -> Iterator[Finding]:
 
 
 def any_copied(model: Model) -> Iterator[Finding]:
-    """An Any is passed on within the message that holds it."""
+    """Report an Any that is copied without the message that holds it."""
     for _, expression, flow in flows(model):
         for copy in flow.copies:
             message = copy.source.message_type if copy.source is not None else None
@@ -223,7 +223,7 @@ def any_copied(model: Model) -> Iterator[Finding]:
 
 
 def bad_pattern(model: Model) -> Iterator[Finding]:
-    """A constant regular expression is well-formed."""
+    """Report constant regular expressions that are malformed."""
     for _, expression, flow in flows(model):
         for node in flow.patterns:
             reason = _pattern_error(node.const_expr.string_value)
@@ -284,7 +284,7 @@ def _optional_hint(copy: Copy) -> str:
 
 
 def _zero(source: FieldDescriptor) -> str:
-    """Return the default of a scalar, as CEL writes it."""
+    """Return the default of a scalar in CEL's syntax."""
     if source.enum_type is not None:
         return "0"
     written = {
@@ -299,12 +299,12 @@ def _zero(source: FieldDescriptor) -> str:
 
 
 def _has_default(source: FieldDescriptor) -> bool:
-    """Tell whether the contract says what an unset field means."""
+    """Return whether the contract defines the meaning of the unset field."""
     return source.message_type is None and source.has_default_value and source.containing_oneof is None
 
 
 def _keeps_presence(source: FieldDescriptor, target: FieldDescriptor) -> bool:
-    """Tell whether both are scalars that know whether they were set, and none is an arm of a oneof."""
+    """Return whether both are scalars that record whether they were set, and none is an arm of a oneof."""
     return (
         source.message_type is None
         and target.message_type is None
@@ -316,7 +316,7 @@ def _keeps_presence(source: FieldDescriptor, target: FieldDescriptor) -> bool:
 
 
 def _same_oneof(flow: Flow, arms: Arms) -> bool:
-    """Tell whether the arms copy the arms of another oneof, each as optional: then at most one of them is set."""
+    """Return whether the arms copy the arms of another oneof, each as optional: then at most one is set."""
     seen = set[tuple[str | None, str | None]]()
     names = set[str]()
     for entry in arms.entries:
@@ -334,7 +334,7 @@ def _same_oneof(flow: Flow, arms: Arms) -> bool:
 
 
 def _implies(step: StepModel, skipped: StepModel) -> bool:
-    """Tell whether the step runs only if the other does, because its condition holds all parts of the other's."""
+    """Return whether the step runs only if the other does: its condition contains all parts of the other's."""
     mine, theirs = _condition(step), _condition(skipped)
     if mine is None or theirs is None:
         return False

@@ -1,4 +1,4 @@
-"""The figures of a saga: how long it can take, how often its methods can be called, what its input must hold.
+"""The figures of a saga: its longest time, the number of calls, and the required fields of its input.
 
 Called by `checker`, by the rules about time, and by the renderers.
 """
@@ -19,7 +19,7 @@ CHAINS = 2_000
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """One step."""
+    """The figures of one step."""
 
     name: str
     method: str
@@ -39,7 +39,7 @@ class StepFigures:
 
 @dataclass(frozen=True, slots=True)
 class SagaFigures:
-    """One saga."""
+    """The figures of one saga."""
 
     namespace: str
     saga: str
@@ -91,7 +91,7 @@ def figures_of(model: Model, required: Sequence[str]) -> SagaFigures:
 
 
 def attempts_of(method: Method) -> int | None:
-    """Return how often a method is attempted at most before the pivot: once if nothing makes repeating it safe."""
+    """Return how often a method is attempted at most before the pivot: once if repeating it is not safe."""
     from amends_saga.plan import Kind
 
     if method.policy is None:
@@ -107,9 +107,9 @@ def worst_case_of(method: Method | None) -> timedelta:
 
 
 def longest_path(model: Model, *, undoable_only: bool) -> tuple[timedelta, tuple[str, ...]]:
-    """Return the longest time along the graph and the steps on that path.
+    """Return the longest time along the graph, and the steps on that path.
 
-    With `undoable_only` it ends where the pivot's intent is written: the deadline holds no further.
+    With `undoable_only` it ends where the pivot's intent is written: after that the deadline does not apply.
     """
     if not model.graph.is_acyclic:
         return ZERO, ()
@@ -143,10 +143,10 @@ def layers(model: Model, method: Method) -> tuple[int, ...]:
 
 
 class Layers:
-    """The worst chain of services below each, none of them twice.
+    """The worst chain of services below each service, without repetition.
 
-    Services that call each other in every way have more chains than can be counted, so a search gives up after
-    CHAINS of them and keeps the worst that it has seen. It takes those first that retry most.
+    Services that all call each other have more chains than can be counted. So the search stops after CHAINS of them and
+    keeps the worst one that it has seen. It follows the services with the most retries first.
     """
 
     def __init__(self, model: Model) -> None:

@@ -1,7 +1,7 @@
-"""Follows values through an expression: what is copied whole, from where to where, and what is known to be set there.
+"""Follows values through an expression: which field is copied to which, and which fields are known to be set there.
 
-Works on the checked tree, so that brackets, conditions and comprehensions mean what CEL means by them. Called by the
-rules of `dataloss` and `numbers`.
+It walks the checked tree, so that brackets, conditions and comprehensions have the same meaning as in CEL. Called by
+the rules of `dataloss` and `numbers`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PASSING = frozenset({"_+_", "string", "bytes", "value", "_[_]", "_[?_]", "or"})
 
 @dataclass(frozen=True, slots=True)
 class Copy:
-    """A value that ends up in a message (`target`), as it came out of a field (`source`) or was computed (None)."""
+    """A value that goes into a message field (`target`), from a field (`source`) or computed (None)."""
 
     node: Any
     source: FieldDescriptor | None
@@ -45,7 +45,7 @@ class Copy:
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """A variable that is read, and whether that is known to be meaningful there."""
+    """A variable that is read, and whether its value is known to be meaningful there."""
 
     name: str
     node: Any
@@ -63,7 +63,7 @@ class Arms:
 
 @dataclass(frozen=True, slots=True)
 class _At:
-    """Where the walk is: what is known there and where the value goes."""
+    """The position of the walk: what is known there, and where the value goes."""
 
     facts: frozenset[str]
     certain: bool = True
@@ -76,13 +76,13 @@ class _At:
     bound: Mapping[str, FieldDescriptor | None] = field(default_factory=dict)
 
     def aside(self) -> _At:
-        """Return the same place for a value that is only looked at."""
+        """Return the same position for a value that is only read, not copied."""
         return _At(self.facts, self.certain, direct=self.direct, hidden=self.hidden, bound=self.bound)
 
 
 @dataclass
 class Flow:
-    """What the walk through one expression found."""
+    """The result of the walk through one expression."""
 
     checked: Checked
     pool: DescriptorPool
@@ -99,13 +99,13 @@ class Flow:
     """Entries of message literals by the node of their value."""
 
     def place(self, node: Any) -> tuple[int, int]:
-        """Return offset and width of a node's name in the text: CEL points at the dot before it."""
+        """Return offset and width of a node's name in the text: CEL reports the dot before it."""
         offset = self.checked.offset(node.id)
         name = _name_of(node)
         return (locate(self.checked.text, offset, name), len(name)) if name else (offset, 1)
 
     def source(self, node: Any, bound: Mapping[str, FieldDescriptor | None]) -> FieldDescriptor | None:
-        """Return the field that a node's value comes straight out of, None when it is computed."""
+        """Return the field that a node's value is read from directly, None when it is computed."""
         if node.HasField("select_expr"):
             return self.field_of(self._message(node.select_expr.operand), node.select_expr.field)
         if node.HasField("ident_expr"):
@@ -136,7 +136,7 @@ class Flow:
         return type_.name if type_.message else ""
 
     def walk(self, node: Any, at: _At) -> None:
-        """Follow a node's value."""
+        """Follow the value of a node."""
         kind = node.WhichOneof("kind")
         if kind == "ident_expr":
             self._ident(node, at)
@@ -275,9 +275,9 @@ class Flow:
 
 
 def follow(expression: Expression, pool: DescriptorPool, given: frozenset[str], *, certain: bool) -> Flow | None:
-    """Return what happens to values in an expression, None when it has no type.
+    """Return how values flow through an expression, None when it has no type.
 
-    `given` are paths known to be set beforehand; `certain` tells that the expression runs in every run.
+    `given` are paths that are known to be set beforehand; `certain` tells that the expression runs in every run.
     """
     checked = expression.checked
     if checked is None:
@@ -289,12 +289,12 @@ def follow(expression: Expression, pool: DescriptorPool, given: frozenset[str], 
 
 
 def is_redacted(target: FieldDescriptor | None) -> bool:
-    """Tell whether the contract hides a field from people."""
+    """Return whether the contract hides a field from people."""
     return target is not None and target.has_options and target.GetOptions().debug_redact
 
 
 def path_of(node: Any) -> str | None:
-    """Return the way to a value as text, e.g. `input.total`; None when it is computed."""
+    """Return the path of a value as text, e.g. `input.total`; None when it is computed."""
     if node.HasField("ident_expr"):
         return str(node.ident_expr.name)
     if node.HasField("select_expr"):
@@ -310,7 +310,7 @@ def path_of(node: Any) -> str | None:
 
 
 def facts(condition: Any, holds: bool) -> frozenset[str]:
-    """Return the paths that are known to be set when a condition holds, or does not hold."""
+    """Return the paths that are known to be set when a condition is true, or when it is false."""
     if condition.HasField("select_expr"):
         return _prefixes(path_of(condition)) if condition.select_expr.test_only and holds else frozenset()
     if not condition.HasField("call_expr"):
@@ -327,7 +327,7 @@ def facts(condition: Any, holds: bool) -> frozenset[str]:
 
 
 def prefixes(path: str) -> frozenset[str]:
-    """Return a path and every shorter one that it goes through."""
+    """Return a path and all shorter paths that lead to it."""
     return _prefixes(path)
 
 
@@ -339,7 +339,7 @@ def _prefixes(path: str | None) -> frozenset[str]:
 
 
 def real_oneof(target: FieldDescriptor | None) -> str | None:
-    """Return the name of the oneof that a field is an arm of; None for `optional` fields: theirs is not written."""
+    """Return the name of the oneof of a field; None for `optional` fields, whose oneof nobody wrote."""
     oneof = target.containing_oneof if target is not None else None
     if oneof is None or target is None or (len(oneof.fields) == 1 and oneof.name == f"_{target.name}"):
         return None

@@ -1,6 +1,6 @@
 """Rules about numbers: CEL counts in 64 bits, protobuf fields may have fewer.
 
-int64 to int32 is checked by CEL only when it runs; double to float becomes infinite without a word. Called by
+CEL checks int64 to int32 only when the expression runs; double to float becomes infinite without an error. Called by
 `checker`.
 """
 
@@ -51,7 +51,7 @@ _FITTING = {
 
 
 def narrowing(model: Model) -> Iterator[Finding]:
-    """A value of 64 bits is not put into a field of 32 unseen."""
+    """Report values of 64 bits that go into fields of 32 bits without a check."""
     for _, expression, flow in flows(model):
         for copy in flow.copies:
             kind = _narrow(copy)
@@ -69,7 +69,7 @@ def narrowing(model: Model) -> Iterator[Finding]:
 
 
 def literal_range(model: Model) -> Iterator[Finding]:
-    """A number that is written out fits its field."""
+    """Report constant numbers that do not fit their fields."""
     for _, expression, flow in flows(model):
         for copy in flow.copies:
             kind, value = _narrow(copy), _literal(copy)
@@ -95,7 +95,7 @@ def _kind(source: FieldDescriptor) -> int:
 
 
 def _narrow(copy: Copy) -> int | None:
-    """Return the kind of the target if it is a number of 32 bits that the value goes straight into."""
+    """Return the kind of the target if it is a 32-bit number that the value goes directly into."""
     if copy.target is None or not copy.direct:
         return None
     kind = _kind(copy.target)

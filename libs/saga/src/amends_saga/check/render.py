@@ -1,6 +1,6 @@
-"""Shows findings and figures: as text with the source line and a caret, as JSON, and as SARIF for code scanning.
+"""Renders findings and figures: as text with the source line and a caret, as JSON, and as SARIF for code scanning.
 
-Called by the CLI and by CI; the orchestrator sends findings as messages and needs none of this.
+Called by the CLI and by CI; the orchestrator sends findings as messages and does not need this.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ REFERENCE = "docs/reference/checker.md"
 
 
 def text(findings: Sequence[Finding]) -> str:
-    """Return the findings as a compiler would print them, one blank line between; empty when there are none."""
+    """Return the findings in the form of a compiler's output, with blank lines between; empty without findings."""
     return "\n".join(_one(finding) for finding in findings)
 
 
@@ -105,7 +105,7 @@ def _figures_json(figures: SagaFigures) -> dict[str, Any]:
 
 
 def figures_table(figures: SagaFigures) -> tuple[list[str], list[list[str]]]:
-    """Return headings and rows of the figures of a saga, a row for each step, for whoever prints tables."""
+    """Return headings and rows of a saga's figures, one row for each step."""
     headings = ["step", "calls", "promise", "attempts", "worst case", "calls at most", "undone by"]
     rows = []
     for step in figures.steps:
@@ -129,7 +129,7 @@ def figures_table(figures: SagaFigures) -> tuple[list[str], list[list[str]]]:
 
 
 def figures_line(figures: SagaFigures) -> str:
-    """Return the figures of a saga in one line, for whoever did not ask for more."""
+    """Return the figures of a saga in one line."""
     deadline = format_duration(figures.deadline) if figures.deadline is not None else "none"
     calls = max((product(step.amplification) for step in figures.steps), default=1)
     return (
@@ -139,7 +139,7 @@ def figures_line(figures: SagaFigures) -> str:
 
 
 def figures_lines(figures: SagaFigures) -> list[str]:
-    """Return the figures that are not of one step, as sentences."""
+    """Return the figures that belong to the whole saga, as sentences."""
     deadline = format_duration(figures.deadline) if figures.deadline is not None else "none"
     path = " → ".join(figures.worst_path) or "nothing"
     lines = [

@@ -1,4 +1,4 @@
-"""Findings about Participants and RetryPolicies themselves, whatever sagas there are.
+"""Findings about Participants and RetryPolicies themselves, independent of sagas.
 
 Called by `checker` for the documents that are checked, and by the orchestrator when one of them is applied.
 """
@@ -17,7 +17,7 @@ MAX_MISSING = 20
 
 
 def participant_findings(read: Resources, views: Sequence[ParticipantView], sets: SetCache) -> Iterator[Finding]:
-    """Yield what is wrong with the Participants of the documents, as far as their contracts are known."""
+    """Yield findings about the Participants of the documents, as far as their contracts are known."""
     own = {id(participant) for participant in read.participants}
     for view in views:
         participant = view.participant
@@ -65,7 +65,7 @@ def participant_findings(read: Resources, views: Sequence[ParticipantView], sets
 
 
 def policy_findings(read: Resources, views: Sequence[ParticipantView]) -> Iterator[Finding]:
-    """Yield what RetryPolicies of the documents select in vain; only where Participants are known at all."""
+    """Yield findings about RetryPolicies that select nothing; only if any Participants are known."""
     services = {view.participant.service for view in views}
     services |= {name for view in views for name, _ in view.participant.calls}
     if not services:

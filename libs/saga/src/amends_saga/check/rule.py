@@ -1,4 +1,4 @@
-"""What a rule is: a pure function from the model of a saga to findings.
+"""The type of a rule: a pure function from the model of a saga to findings.
 
 Implemented in the modules beside this one, called by `checker`.
 """

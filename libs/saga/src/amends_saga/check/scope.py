@@ -1,6 +1,6 @@
-"""Rules about expressions that need no data flow: their type, and what is in scope where they stand.
+"""Rules about the type of expressions, and about which names are in scope where they stand.
 
-Each is a pure function over the model; called by `checker`.
+Each rule is a pure function over the model, without data flow; called by `checker`.
 """
 
 from collections.abc import Iterator
@@ -15,7 +15,7 @@ from amends_saga.findings import Finding
 
 
 def result_type(model: Model) -> Iterator[Finding]:
-    """A request has exactly the method's input type, a condition is a boolean."""
+    """Report requests that are not the method's input type, and conditions that are not booleans."""
     for step in model.steps:
         for expression in step.expressions:
             if expression.checked is None:
@@ -30,7 +30,7 @@ def result_type(model: Model) -> Iterator[Finding]:
 
 
 def not_in_scope(model: Model) -> Iterator[Finding]:
-    """Every response that is used belongs to a step that is certain to have finished before."""
+    """Report responses of steps that are not certain to have finished before."""
     if not model.graph.is_acyclic:
         return
     for step in model.steps:

@@ -1,6 +1,6 @@
-"""Rules about the graph of a saga and about what its methods promise: what may stand where.
+"""Rules about the graph of a saga and the promises of its methods: which methods may stand where.
 
-Each is a pure function over the model; called by `checker`.
+Each rule is a pure function over the model; called by `checker`.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ _REPEATABLE = (Kind.GUARDED, Kind.KEYED, Kind.IDEMPOTENT)
 
 
 def duplicate_step(model: Model) -> Iterator[Finding]:
-    """Step names are unique."""
+    """Report step names that are used twice."""
     for step in model.steps:
         if step.name and model.index[step.name] != step.index:
             message = f"A step called `{step.name}` stands above already."
@@ -33,7 +33,7 @@ def duplicate_step(model: Model) -> Iterator[Finding]:
 
 
 def reserved_name(model: Model) -> Iterator[Finding]:
-    """A step's name is no CEL word, built-in type, `input`, `saga` or root of a package."""
+    """Report step names that mean something else: CEL words, types, `input`, `saga` and package roots."""
     packages = {definition.package for definition in model.contracts.definitions.values()}
     roots = {"google", *(package.partition(".")[0] for package in packages)} - {""}
     for step in model.steps:
@@ -53,7 +53,7 @@ def reserved_name(model: Model) -> Iterator[Finding]:
 
 
 def cycle(model: Model) -> Iterator[Finding]:
-    """No step waits for itself, directly or through others."""
+    """Report steps that wait for themselves, directly or through others."""
     if model.graph.is_acyclic:
         return
     done = set(model.graph.order)
@@ -70,7 +70,7 @@ def cycle(model: Model) -> Iterator[Finding]:
 
 
 def several_pivots(model: Model) -> Iterator[Finding]:
-    """There is at most one pivot."""
+    """Report a second pivot."""
     marked = [step for step in model.steps if step.step.pivot]
     for step in marked[1:]:
         message = f"`{marked[0].name}` is the pivot already."
@@ -79,7 +79,7 @@ def several_pivots(model: Model) -> Iterator[Finding]:
 
 
 def beside_pivot(model: Model) -> Iterator[Finding]:
-    """No step runs beside the pivot."""
+    """Report steps that run beside the pivot."""
     if model.pivot is None or not model.graph.is_acyclic:
         return
     pivot = model.steps[model.pivot]
@@ -96,7 +96,7 @@ def beside_pivot(model: Model) -> Iterator[Finding]:
 
 
 def no_compensation(model: Model) -> Iterator[Finding]:
-    """Before the pivot every step has a compensation or is a read."""
+    """Report steps before the pivot that have an effect and no compensation."""
     for step in model.steps:
         if step.action is None or step.is_read or step.step.compensate_node is not None:
             continue
@@ -111,7 +111,7 @@ def no_compensation(model: Model) -> Iterator[Finding]:
 
 
 def post_once(model: Model) -> Iterator[Finding]:
-    """After the pivot every step can be repeated."""
+    """Report steps after the pivot that cannot be repeated."""
     for step in model.steps:
         if model.is_post(step.index) and step.action is not None and step.action.kind not in _AFTER_PIVOT:
             message = f"`{step.name}` comes after the pivot, and `{step.action.name}` cannot be repeated safely."
@@ -120,7 +120,7 @@ def post_once(model: Model) -> Iterator[Finding]:
 
 
 def post_compensation(model: Model) -> Iterator[Finding]:
-    """After the pivot no step has a compensation."""
+    """Report steps after the pivot that have a compensation."""
     for step in model.steps:
         if model.is_post(step.index) and step.step.compensate_node is not None:
             message = f"`{step.name}` comes after the pivot and is never undone."
@@ -128,7 +128,7 @@ def post_compensation(model: Model) -> Iterator[Finding]:
 
 
 def pivot_compensation(model: Model) -> Iterator[Finding]:
-    """The pivot has no compensation."""
+    """Report a pivot that has a compensation."""
     for step in model.steps:
         if step.step.pivot and step.step.compensate_node is not None:
             message = f"`{step.name}` is the pivot and has a compensation."
@@ -137,7 +137,7 @@ def pivot_compensation(model: Model) -> Iterator[Finding]:
 
 
 def pivot_when(model: Model) -> Iterator[Finding]:
-    """The pivot has no condition."""
+    """Report a pivot that has a condition."""
     for step in model.steps:
         if (step.step.pivot or step.index == model.pivot) and step.step.when is not None:
             by_shape = "" if step.step.pivot else ", for it is the last step and nothing undoes it"
@@ -147,7 +147,7 @@ def pivot_when(model: Model) -> Iterator[Finding]:
 
 
 def pivot_read(model: Model) -> Iterator[Finding]:
-    """The pivot has side effects."""
+    """Report a pivot without side effects."""
     for step in model.steps:
         if step.step.pivot and step.is_read:
             node = step.step.pivot_node or step.step.node
@@ -156,7 +156,7 @@ def pivot_read(model: Model) -> Iterator[Finding]:
 
 
 def pivot_once(model: Model) -> Iterator[Finding]:
-    """Say that a plain pivot that is not idempotent is attempted once."""
+    """Warn that a plain pivot that is not idempotent is attempted once."""
     step = model.steps[model.pivot] if model.pivot is not None else None
     if step is None or codes.PIVOT_ONCE.id in step.step.accept:
         return
@@ -167,7 +167,7 @@ def pivot_once(model: Model) -> Iterator[Finding]:
 
 
 def compensation_once(model: Model) -> Iterator[Finding]:
-    """Compensating methods can be repeated and have an effect."""
+    """Report compensations that cannot be repeated, or have no effect."""
     for step, undo in _compensated(model):
         if undo.kind not in _REPEATABLE and step.step.compensate is not None:
             what = "only reads" if undo.kind is Kind.READ else "cannot be repeated safely"
@@ -177,7 +177,7 @@ def compensation_once(model: Model) -> Iterator[Finding]:
 
 
 def compensation_elsewhere(model: Model) -> Iterator[Finding]:
-    """A guarded action's compensation belongs to the same service."""
+    """Report compensations of guarded actions that belong to another service."""
     for step, undo in _compensated(model):
         action = step.action
         if action is not None and action.kind is Kind.GUARDED and undo.service != action.service:
@@ -188,7 +188,7 @@ def compensation_elsewhere(model: Model) -> Iterator[Finding]:
 
 
 def pair_not_guarded(model: Model) -> Iterator[Finding]:
-    """Action and compensation are both guarded, or neither is."""
+    """Report pairs of action and compensation of which only one is guarded."""
     for step, undo in _compensated(model):
         action = step.action
         if action is None or undo.service != action.service or undo.kind not in _REPEATABLE:
@@ -202,7 +202,7 @@ def pair_not_guarded(model: Model) -> Iterator[Finding]:
 
 
 def undo_disagrees(model: Model) -> Iterator[Finding]:
-    """What the contract declares about undoing and the definition agree."""
+    """Report compensations that contradict the contract."""
     for step in model.steps:
         declared = step.action.facts.compensated_by if step.action is not None else ""
         if step.action is None or not declared:
@@ -219,7 +219,7 @@ def undo_disagrees(model: Model) -> Iterator[Finding]:
 
 
 def read_compensated(model: Model) -> Iterator[Finding]:
-    """A read has no compensation."""
+    """Report reads that have a compensation."""
     for step in model.steps:
         if step.is_read and step.step.compensate_node is not None:
             message = f"`{step.name}` only reads and has a compensation."
@@ -234,7 +234,7 @@ _LIMITS = {
 
 
 def plain_step(model: Model) -> Iterator[Finding]:
-    """Say of each plain step what it cannot promise."""
+    """Warn for each plain step what it cannot promise."""
     for step in model.steps:
         action = step.action
         if action is None or not action.kind.plain or codes.PLAIN_STEP.id in step.step.accept:

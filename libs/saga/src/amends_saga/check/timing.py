@@ -1,6 +1,6 @@
 """Rules about time and retries, computed from the policies that are in force.
 
-Each is a pure function over the model; called by `checker`.
+Each rule is a pure function over the model; called by `checker`.
 """
 
 from collections.abc import Iterator
@@ -21,7 +21,7 @@ MARGIN = timedelta(days=1)
 
 
 def deadline_too_short(model: Model) -> Iterator[Finding]:
-    """The worst case of the part that can still be undone fits the deadline."""
+    """Report a deadline that is shorter than the worst case of the part that can still be undone."""
     deadline, node = model.saga.deadline, model.saga.deadline_node
     worst, path = longest_path(model, undoable_only=True)
     if deadline is None or node is None or worst <= deadline:
@@ -33,7 +33,7 @@ def deadline_too_short(model: Model) -> Iterator[Finding]:
 
 
 def amplification(model: Model) -> Iterator[Finding]:
-    """Retries of several layers do not multiply unseen."""
+    """Report retries of several layers that multiply."""
     for step in model.steps:
         if step.action is None or step.step.call is None:
             continue
@@ -46,7 +46,7 @@ def amplification(model: Model) -> Iterator[Finding]:
 
 
 def no_deadline(model: Model) -> Iterator[Finding]:
-    """A run that waits becomes visible some time."""
+    """Report a saga whose waiting runs would never show as stalled."""
     if model.saga.deadline is None and model.saga.stalled_after is None:
         node = model.saga.metadata.node.get("spec") or model.saga.metadata.node
         if any(key.value in _SHOWN or suggestion(key.value, _SHOWN) for key, _ in node.pairs):
@@ -57,7 +57,7 @@ def no_deadline(model: Model) -> Iterator[Finding]:
 
 
 def window_too_short(model: Model) -> Iterator[Finding]:
-    """A KEYED method remembers its keys for longer than its attempts take."""
+    """Report KEYED methods that forget their keys before the last attempt."""
     for step in model.steps:
         for method, call in ((step.action, step.step.call), (step.compensation, step.step.compensate)):
             if method is None or call is None or method.kind is not Kind.KEYED or method.facts.window is None:
@@ -74,7 +74,7 @@ def window_too_short(model: Model) -> Iterator[Finding]:
 
 
 def retention_too_short(model: Model) -> Iterator[Finding]:
-    """The barrier remembers for longer than a run may take."""
+    """Report barriers that forget their rows while a run may still need them."""
     told = set()
     for step in model.steps:
         method, call = step.action, step.step.call

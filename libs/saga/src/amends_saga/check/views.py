@@ -1,7 +1,7 @@
-"""Rules about messages that participants have in different versions: each reads and writes what its own contract has.
+"""Rules about messages that participants have in different versions: each uses its own contract's fields.
 
-Expressions are checked against the union of all versions. A field that the participant in question does not have would
-be lost on the way to it, or never come from it. Called by `checker`.
+Expressions are checked against the union of all versions. If a participant does not have a field, the field would be
+lost on the way to it, or would never come from it. Called by `checker`.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from amends_saga.findings import Finding, choices
 
 
 def own_fields(model: Model) -> Iterator[Finding]:
-    """A request sets only fields that its participant has, and only those of a response are read that it can have."""
+    """Report fields that the participant does not have: set in its request, or read from its response."""
     merged = model.contracts.merged
     if not merged:
         return
@@ -57,7 +57,7 @@ def _written(
     receiver: str,
     fields: dict[str, FieldDescriptorProto],
 ) -> Iterator[Finding]:
-    """Yield what is wrong with the fields that a message literal sets."""
+    """Yield findings about the fields that a message literal sets."""
     for entry in literal.entries:
         name = entry.field_key
         if name not in fields:
@@ -86,7 +86,7 @@ def _finding(
 
 
 def _sender(model: Model, node: Any) -> str:
-    """Return the participant whose response a field is selected from; empty for anything else."""
+    """Return the participant whose response a field is selected from; empty for other values."""
     if not node.HasField("select_expr") and not (node.HasField("call_expr") and node.call_expr.function == "_?._"):
         return ""
     root = node
@@ -105,7 +105,7 @@ def _selection(node: Any) -> tuple[Any, str]:
 
 
 def _fields(model: Model, owner: str, message_name: str) -> dict[str, FieldDescriptorProto] | None:
-    """Return the fields of a message as its owner has it, None when that is what all have, or it has none."""
+    """Return the fields of a message in its owner's version, None if that is the version of all."""
     found = model.contracts.find(message_name)
     if found is None or found[0].name not in model.contracts.merged:
         return None
@@ -114,7 +114,7 @@ def _fields(model: Model, owner: str, message_name: str) -> dict[str, FieldDescr
 
 
 def _narrower(model: Model, message_name: str, own: FieldDescriptorProto, value: Any) -> bool:
-    """Tell whether a number goes into a field that all together hold in 64 bits, and its participant in 32."""
+    """Return whether a number that the union holds in 64 bits goes into a field of 32 bits here."""
     found = model.contracts.find(message_name)
     merged = found[1] if found is not None else None
     if not isinstance(merged, DescriptorProto) or own.type not in WIDER or value.HasField("const_expr"):

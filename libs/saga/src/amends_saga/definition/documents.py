@@ -1,4 +1,4 @@
-"""Turns texts into resources: which kind a document is, its metadata, and what is wrong with either.
+"""Turns texts into resources: finds the kind of each document, reads its metadata, and reports faults.
 
 Called by the checker, by the orchestrator for each manifest it is sent, and by the CLI. Never raises on any text.
 """
@@ -46,7 +46,7 @@ _METADATA = (
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A text with resources, and what to call it in findings."""
+    """A text with resources, and its name in findings."""
 
     source: str
     text: str
@@ -54,7 +54,7 @@ class Document:
 
 @dataclass(slots=True)
 class Resources:
-    """What was read: everything that could be, beside everything that is wrong."""
+    """Everything that could be read, with findings about the rest."""
 
     sagas: list[Saga] = field(default_factory=list)
     participants: list[Participant] = field(default_factory=list)
@@ -88,7 +88,7 @@ def read(documents: Sequence[Document], *, namespace: str = "default") -> Resour
 
 
 def items_of(roots: Iterable[Node]) -> Iterator[Node]:
-    """Yield the documents, and instead of a List what is in it."""
+    """Yield the documents; a List is replaced by its items."""
     for root in roots:
         kind, version, items = root.get("kind"), root.get("apiVersion"), root.get("items")
         listed = kind is not None and kind.value == "List" and version is not None and version.value == "v1"
@@ -99,7 +99,7 @@ def items_of(roots: Iterable[Node]) -> Iterator[Node]:
 
 
 def is_foreign(root: Node) -> bool:
-    """Tell whether a document belongs to somebody else: it says so with an apiVersion that is not near ours."""
+    """Return whether a document belongs to another tool: its apiVersion is not similar to ours."""
     kind, version = root.get("kind"), root.get("apiVersion")
     if kind is None or version is None or kind.value in KINDS or not version.value:
         return False

@@ -1,4 +1,4 @@
-"""Reads the fields of a mapping: each either gives its value or a finding that says where it is wrong.
+"""Reads the fields of a mapping: each gives either its value or a finding that says where it is wrong.
 
 Called by the readers of the four kinds.
 """
@@ -23,7 +23,7 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
 class Fields:
-    """The fields of one mapping; everything that is wrong with them goes to `findings`."""
+    """The fields of one mapping; `findings` gets every fault in them."""
 
     def __init__(
         self, node: Node, what: str, known: Sequence[str], findings: list[Finding], required: Iterable[str] = ()
@@ -58,7 +58,7 @@ class Fields:
                 self.add(codes.UNKNOWN_FIELD, key, f"{self.what} has no field `{key.value[:80]}`.", hint)
 
     def add(self, code: Code, node: Node, message: str, hint: str) -> None:
-        """Record a finding."""
+        """Add a finding to the list."""
         self._findings.append(node.finding(code, message, hint))
 
     def node_of(self, name: str) -> Node | None:
@@ -67,23 +67,23 @@ class Fields:
         return None if value is None or value.is_null else value
 
     def text(self, name: str) -> str | None:
-        """Return a text, None when it is left out or is none."""
+        """Return a text, None when it is left out or is not a text."""
         return self._read(name, self._text)
 
     def flag(self, name: str) -> bool | None:
-        """Return a boolean."""
+        """Return a boolean, None when it is left out."""
         return self._read(name, self._flag)
 
     def whole(self, name: str) -> int | None:
-        """Return a whole number."""
+        """Return a whole number, None when it is left out."""
         return self._read(name, self._whole)
 
     def number(self, name: str) -> float | None:
-        """Return a number."""
+        """Return a number, None when it is left out."""
         return self._read(name, self._number)
 
     def duration(self, name: str) -> timedelta | None:
-        """Return a duration."""
+        """Return a duration, None when it is left out."""
         return self._read(name, self._duration)
 
     def choice(self, name: str, known: Iterable[str]) -> str | None:
@@ -109,7 +109,7 @@ class Fields:
         return tuple((text, item) for text, item in found if text is not None)
 
     def few(self, name: str, items: Sequence[Node]) -> Sequence[Node]:
-        """Return the items of a list, or the first thousand of more and a finding."""
+        """Return the items of a list; of a longer list the first thousand, with a finding."""
         if len(items) > MAX_ITEMS:
             message = f"`{name}` has {len(items):,} entries, more than {MAX_ITEMS:,}."
             self.add(codes.TOO_LARGE, items[MAX_ITEMS], message, "Write fewer.")
@@ -174,7 +174,7 @@ class Fields:
 
 
 def describe(node: Node) -> str:
-    """Return what a node is, for people, e.g. `a number`."""
+    """Return a node's kind in words, e.g. `a number`."""
     if node.kind is not NodeKind.SCALAR:
         return node.kind.value
     value = scalar(node)
@@ -183,7 +183,7 @@ def describe(node: Node) -> str:
 
 
 def is_name(text: str) -> bool:
-    """Tell whether the text can name a resource: lower case letters, digits and dashes, at most 63."""
+    """Return whether the text can name a resource: lower case letters, digits and dashes, at most 63."""
     return _NAME.fullmatch(text) is not None
 
 

@@ -99,7 +99,7 @@ def participant(metadata: Metadata, spec: Node, findings: list[Finding]) -> Part
 
 
 def _check_target(fields: Fields, target: str) -> None:
-    """Find fault with a target that no orchestrator takes; which ones it allows is for each to say."""
+    """Report a target that no orchestrator accepts; each orchestrator has further rules of its own."""
     found = _LOOPBACK.fullmatch(target) or _DNS.fullmatch(target)
     node = fields.node_of("target")
     if node is None or (found is not None and len(target) <= MAX_TARGET and int(found["port"]) <= MAX_PORT):
@@ -164,7 +164,7 @@ def _outcomes(fields: Fields) -> Mapping[str, str]:
 
 
 def retry_policy(metadata: Metadata, spec: Node, findings: list[Finding]) -> RetryPolicyResource | None:
-    """Return the RetryPolicy, None when any of its values has no meaning."""
+    """Return the RetryPolicy, None when one of its values is invalid."""
     before = sum(finding.is_error for finding in findings)
     fields = Fields(spec, "The spec of a RetryPolicy", _POLICY, findings)
     fields.flag("suspend")
@@ -250,7 +250,7 @@ def _bulkhead(fields: Fields) -> BulkheadPolicy:
 
 
 def _operators_own(fields: Fields) -> None:
-    """Reads what only the operator acts on, so that a mistake in it is found without a cluster too."""
+    """Check fields that only the operator uses, so that mistakes are found without a cluster too."""
     fields.flag("suspend")
     _run_key(fields)
     fields.duration("ttlAfterEnd")

@@ -1,7 +1,7 @@
-"""A YAML or JSON text as a tree of nodes that know where they stand, whatever the text tries.
+"""A YAML or JSON text as a tree of nodes that know their places. No text can make the reader slow.
 
-Composed from libyaml's events without recursion: no aliases, no tags, bounded depth, size and number of nodes, so
-that no text can make the reader slow, deep or large. Called by `documents`.
+Composed from libyaml's events without recursion: no aliases, no tags, and limits on depth, size and number of nodes.
+Called by `documents`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class NodeKind(StrEnum):
-    """What a node is."""
+    """The kind of a node."""
 
     SCALAR = "a single value"
     MAPPING = "a mapping"
@@ -66,7 +66,7 @@ class SourceText:
 
 @dataclass(eq=False, slots=True, repr=False)
 class Node:
-    """One node of a document. `value` is the text of a scalar; `plain` that it was written without quotes."""
+    """One node of a document. `value` is the text of a scalar; `plain` tells that it was written without quotes."""
 
     kind: NodeKind
     source: SourceText
@@ -85,12 +85,12 @@ class Node:
         return self.source.place(self.start, max(1, self.end - self.start))
 
     def get(self, key: str) -> Node | None:
-        """Return the value of a key of a mapping, None when it is not there."""
+        """Return the value of a mapping's key, None without such a key."""
         return next((value for name, value in self.pairs if name.value == key), None)
 
     @property
     def is_null(self) -> bool:
-        """True for an empty value, `null` and `~`."""
+        """Return whether the value is empty, `null` or `~`."""
         return self.kind is NodeKind.SCALAR and self.plain and self.value in ("", "null", "~", "Null", "NULL")
 
     def finding(self, code: Code, message: str, hint: str) -> Finding:
@@ -99,7 +99,7 @@ class Node:
 
 
 class _Refused(Exception):
-    """The text holds something that no definition needs."""
+    """The text contains something that definitions must not contain."""
 
     def __init__(self, code: Code, message: str, hint: str, at: int) -> None:
         super().__init__(message)
@@ -108,13 +108,13 @@ class _Refused(Exception):
 
 @dataclass(slots=True)
 class Count:
-    """What the texts that are read together have so far."""
+    """The size of all texts that are read together, so far."""
 
     characters: int = 0
     nodes: int = 0
 
     def take_text(self, text: str) -> None:
-        """Count a text. Raises _Refused when it is too long, or all together are."""
+        """Count a text. Raises _Refused when it, or all texts together, are too long."""
         self.characters += len(text)
         if self.characters > MAX_ALL_CHARACTERS:
             message = f"All texts together have {self.characters:,} characters, more than {MAX_ALL_CHARACTERS:,}."
@@ -129,9 +129,9 @@ class Count:
 
 
 def compose(name: str, text: str, count: Count | None = None) -> tuple[list[Node], list[Finding]]:
-    """Return the root node of each document, and what stops the text from being read; never raises.
+    """Return the root node of each document, and the finding that stopped the reading; never raises.
 
-    The documents before a mistake are returned beside the finding. `count` is shared by texts that are read together.
+    The documents before a mistake are returned too. `count` is shared by texts that are read together.
     """
     source = SourceText(name, text.removeprefix("\ufeff"))
     count = count or Count()
@@ -255,7 +255,7 @@ def _node(source: SourceText, event: Any, count: int, depth: int) -> Node:
 
 
 def to_json(node: Node) -> Any:
-    """Return the value of a node as JSON has it: the form that SagaRun inputs take."""
+    """Return the value of a node as JSON: the form of SagaRun inputs."""
     if node.kind is NodeKind.SEQUENCE:
         return [to_json(item) for item in node.items]
     if node.kind is NodeKind.MAPPING:
@@ -264,7 +264,7 @@ def to_json(node: Node) -> Any:
 
 
 def scalar(node: Node) -> str | int | float | bool | None:
-    """Return what a scalar means: quoted text is text, plain text may be null, a boolean or a number."""
+    """Return the value of a scalar: quoted text is text, plain text may be null, a boolean or a number."""
     if not node.plain:
         return node.value
     if node.is_null:

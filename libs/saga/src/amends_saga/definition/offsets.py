@@ -1,4 +1,4 @@
-"""Finds where a character of a scalar's value stands in the YAML text: quotes, escapes, folding and blocks undone.
+"""Finds the place of a scalar's character in the YAML text, despite quotes, escapes, folding and blocks.
 
 Called when an expression has a finding, so that the caret stands under the mistake and not under the key.
 """

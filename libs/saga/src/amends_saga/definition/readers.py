@@ -1,6 +1,6 @@
-"""Finds values that kubectl, helm and Argo CD read otherwise: they read YAML 1.1, and the value has no quotes.
+"""Finds unquoted values that kubectl, helm and Argo CD read differently, because they read YAML 1.1.
 
-What the checker accepts is applied with those tools too, so that a value must mean one thing to all of them. Called by
+These tools apply definitions that the checker accepted, so a value must mean the same to all of them. Called by
 `documents`.
 """
 
@@ -27,7 +27,7 @@ _READ: tuple[tuple[re.Pattern[str], str], ...] = (
 
 
 def odd_values(root: Node) -> list[Finding]:
-    """Return a warning for each value that other readers take for something else, the first twenty."""
+    """Return a warning for each of the first twenty values that other readers understand differently."""
     return [finding for _, finding in zip(range(MAX_TOLD), _odd(root), strict=False)]
 
 

@@ -19,7 +19,7 @@ API_VERSION = "amends.dev/v1alpha1"
 
 @dataclass(frozen=True, slots=True)
 class Metadata:
-    """Which resource it is."""
+    """The identity of a resource: kind, namespace and name."""
 
     kind: str
     namespace: str
@@ -29,7 +29,7 @@ class Metadata:
 
     @property
     def full_name(self) -> str:
-        """Namespace and name, e.g. `shop/payments`."""
+        """Return namespace and name, e.g. `shop/payments`."""
         return f"{self.namespace}/{self.name}"
 
 
@@ -82,7 +82,7 @@ class InlineField:
 
 @dataclass(frozen=True, slots=True)
 class Descriptors:
-    """Where a FileDescriptorSet comes from: server reflection, a ConfigMap's key, or the text itself."""
+    """The source of a FileDescriptorSet: server reflection, a ConfigMap's key, or the text itself."""
 
     reflection: bool = False
     config_map: tuple[str, str] | None = None
@@ -107,7 +107,7 @@ class Saga:
 
 @dataclass(frozen=True, slots=True)
 class MethodEntry:
-    """What a Participant says of one method; None where it says nothing."""
+    """A Participant's statements about one method; None where it makes none."""
 
     name: str
     node: Node
@@ -120,7 +120,7 @@ class MethodEntry:
 
 @dataclass(frozen=True, slots=True)
 class Participant:
-    """Where a service is, what may be called, and by whom."""
+    """The address of a service, the methods that may be called, and the allowed callers."""
 
     metadata: Metadata
     service: str
@@ -136,11 +136,11 @@ class Participant:
     """The services that it calls itself, with retries of its own."""
 
     def allows(self, method: str) -> bool:
-        """Tell whether the method is on the allow-list."""
+        """Return whether the method is on the allow-list."""
         return self.all_methods or method in self.methods
 
     def grants(self, namespace: str) -> bool:
-        """Tell whether sagas of the namespace may call it."""
+        """Return whether sagas of the namespace may call it."""
         return namespace in self.callers
 
 
@@ -155,13 +155,13 @@ class RetryPolicyResource:
     methods: tuple[tuple[str, Node], ...] = ()
 
     def named(self) -> NamedPolicy:
-        """Return it in the form that `amends_resilience.match` takes."""
+        """Return the policy in the form that `amends_resilience.match` takes."""
         return NamedPolicy(self.metadata.full_name, self.selector, self.policy)
 
 
 @dataclass(frozen=True, slots=True)
 class SagaRun:
-    """A run asked for as a resource; `input` is canonical protobuf JSON."""
+    """A run that is requested as a resource; `input` is canonical protobuf JSON."""
 
     metadata: Metadata
     saga: str

@@ -42,7 +42,7 @@ _STEP = ("name", "call", "request", "compensate", "after", "when", "pivot", "acc
 
 
 def saga(metadata: Metadata, spec: Node, findings: list[Finding]) -> Saga | None:
-    """Return the Saga, None when too little of it could be read to go on."""
+    """Return the Saga, None when too little of it could be read."""
     fields = Fields(spec, "The spec of a Saga", _SPEC, findings, required=("input", "steps"))
     input_node, steps_node = fields.node_of("input"), fields.node_of("steps")
     inputs = _input(fields, input_node) if input_node is not None else None
@@ -81,12 +81,12 @@ def _participants(fields: Fields, node: Node | None) -> dict[str, str]:
 
 
 def is_full_name(text: str) -> bool:
-    """Tell whether the text can be the full name of a protobuf message, enum or service."""
+    """Return whether the text can be the full name of a protobuf message, enum or service."""
     return len(text) <= 500 and _FULL_NAME.fullmatch(text) is not None
 
 
 def descriptors(fields: Fields) -> Descriptors | None:
-    """Return where the field `descriptors` says a FileDescriptorSet is; None when it says nothing."""
+    """Return the source that the field `descriptors` names; None when it is left out."""
     part = fields.part("descriptors", ("reflection", "configMapRef", "inline"))
     if part is None:
         return None
@@ -202,7 +202,7 @@ def _step(node: Node, findings: list[Finding]) -> Step | None:
 
 
 def _accepted(fields: Fields) -> frozenset[str]:
-    """Return the warnings that whoever wrote a step has read and accepts for it."""
+    """Return the warnings that the author of a step accepts for it."""
     found = fields.texts("accept") or ()
     for code, node in found:
         if code not in ACCEPTABLE:

@@ -1,4 +1,4 @@
-"""Contracts: descriptor sets merged by the names of messages, what methods promise, and what of it a saga reaches."""
+"""Contracts: descriptor sets merged by message name, the promises of methods, and the part that a saga reaches."""
 
 from amends_saga.descriptors.budget import DescriptorError
 from amends_saga.descriptors.contracts import ContractSet, Definition, parse_set

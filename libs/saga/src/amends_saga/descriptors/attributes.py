@@ -1,7 +1,7 @@
-"""Fields that are called like an attribute of every message in Python, such as `Clear` or `DESCRIPTOR`.
+"""Renames fields whose names are attributes of every message in Python, such as `Clear` or `DESCRIPTOR`.
 
-Python gives the field where protobuf's own JSON code expects the attribute, and fails. For JSON such fields get another
-name; their numbers and JSON names stay, so that bytes and JSON are the same. Called by `compiled`.
+protobuf's own JSON code expects the attribute, gets the field, and fails. For JSON such fields get another name; their
+numbers and JSON names stay, so that bytes and JSON are the same. Called by `compiled`.
 """
 
 from collections.abc import Iterable

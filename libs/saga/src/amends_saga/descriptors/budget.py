@@ -1,9 +1,8 @@
-"""What a contract may hold, counted on its bytes before any library looks at them.
+"""Limits the content of a contract, counted on its bytes before any library reads them.
 
 A few bytes of a FileDescriptorSet can cost a library much: an empty message takes two bytes and a hundred in memory,
-and CEL's pool takes a time that grows with the square of a message's reserved ranges. So the bytes are walked once,
-without making anything of them, and the walk ends as soon as a limit is passed. Called by `parse_set` and by server
-reflection.
+and the time of CEL's pool grows with the square of a message's reserved ranges. So this module walks over the bytes
+once, without building anything, and stops as soon as a limit is passed. Called by `parse_set` and by server reflection.
 """
 
 from collections import Counter
@@ -70,16 +69,16 @@ _VARINT, _FIXED64, _BYTES, _GROUP, _END, _FIXED32 = range(6)
 
 
 class DescriptorError(Exception):
-    """Descriptors that cannot be used; the text is a sentence for people."""
+    """Descriptors that cannot be used. The text is a sentence for people."""
 
 
 class BudgetError(DescriptorError):
-    """A contract that holds more than one may; the text says what, how much, and the limit."""
+    """A contract that is too large; the text says what there is too much of, and the limit."""
 
 
 @dataclass(slots=True)
 class Budget:
-    """What was counted of one contract, over all of its files."""
+    """The counts of one contract, over all of its files."""
 
     entries: int = 0
     counts: Counter[str] = field(default_factory=Counter)
@@ -93,7 +92,7 @@ class Budget:
             waiting.extend(self._message(data, start, end, kind, depth))
 
     def _message(self, data: bytes, start: int, end: int, kind: Descriptor, depth: int) -> list[_Part]:
-        """Count what one message holds; return the messages in it, which are not looked into yet."""
+        """Count the content of one message; return its inner messages, which are not counted yet."""
         inner: list[_Part] = []
         own: Counter[str] = Counter()
         known = _fields(kind)
@@ -134,7 +133,7 @@ def within_bytes(size: int) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """What is counted of a field."""
+    """The way in which a field is counted."""
 
     name: str
     message: Descriptor | None
@@ -153,7 +152,7 @@ def _within(count: int, limit: tuple[int, str], who: str) -> None:
 
 @cache
 def _fields(kind: Descriptor) -> dict[int, _Field]:
-    """Return what is counted of a message's fields, by their numbers."""
+    """Return how a message's fields are counted, by their numbers."""
     found = {}
     for item in kind.fields:
         names = (item.full_name, item.message_type.full_name if item.message_type is not None else "")
@@ -166,7 +165,8 @@ def _fields(kind: Descriptor) -> dict[int, _Field]:
 def _values(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
     """Yield field number, start and end of each value of a message.
 
-    Numbers have the end at their start. Bytes that are no message end the walk: whoever parses them says so.
+    For numbers the end is the start. The walk ends at bytes that are not a message: parsing them later reports the
+    error.
     """
     while at < end:
         tag = data[at]
@@ -194,7 +194,7 @@ def _values(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
 
 
 def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
-    """Return a number and where it ends; behind the end of the message when there is none."""
+    """Return a number and where it ends; the position after the message when there is none."""
     if at < end and data[at] < 128:
         return data[at], at + 1
     value = shift = 0
@@ -209,9 +209,9 @@ def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def imports_of(data: bytes) -> tuple[str, list[str]]:
-    """Return the name of a serialised FileDescriptorProto and of what it imports; the name is empty when it has none.
+    """Return the name of a serialised FileDescriptorProto and its imports; the name is empty when it has none.
 
-    Only the outermost values are looked at, so that this is quick for any bytes. Raises BudgetError.
+    Only the outermost values are read, so that this is quick for any bytes. Raises BudgetError.
     """
     name, imports = "", list[str]()
     for count, (number, start, end) in enumerate(_values(data, 0, len(data))):

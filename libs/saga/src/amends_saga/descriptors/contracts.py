@@ -1,7 +1,7 @@
 """The contract of one participant: its files, read so that every name in them is found.
 
-File names mean something only within one participant's files: what others see are messages and enums by their full
-names, with everything that they refer to written out. Called by the analysis of a saga and by the orchestrator.
+File names have a meaning only within one participant's files. Other code sees messages and enums by their full names,
+with full names for everything that they refer to. Called by the analysis of a saga and by the orchestrator.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,7 +25,7 @@ _TYPES = {MESSAGE: FieldDescriptorProto.TYPE_MESSAGE, ENUM: FieldDescriptorProto
 
 
 def parse_set(data: bytes) -> FileDescriptorSet:
-    """Return the FileDescriptorSet that `data` is. Raises DescriptorError when it is none, or holds too much."""
+    """Return the FileDescriptorSet of the bytes. Raises DescriptorError when they are not one, or too large."""
     Budget().take_set(data)
     try:
         parsed = FileDescriptorSet.FromString(data)
@@ -40,7 +40,7 @@ def parse_set(data: bytes) -> FileDescriptorSet:
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """What a file says about the meaning of its fields: proto2, proto3, or an edition with its features."""
+    """A file's rules for its fields: proto2, proto3, or an edition with its features."""
 
     syntax: str
     edition: int
@@ -67,7 +67,7 @@ class Dialect:
 
 @dataclass(frozen=True, slots=True)
 class Definition:
-    """A message or enum outside of any other, with everything inside it. All types in it are full names."""
+    """An outermost message or enum with everything inside it. All types in it are full names."""
 
     name: str
     package: str
@@ -80,7 +80,7 @@ class Definition:
 
     @property
     def outer(self) -> str:
-        """What the full names of its parts begin with, before its own name."""
+        """Return the prefix of the full names of its parts, before its own name."""
         return f"{self.package}." if self.package else ""
 
 
@@ -92,14 +92,14 @@ class ContractSet:
 
     @cached_property
     def _by_name(self) -> dict[str, FileDescriptorProto]:
-        """Files by name; of two of the same name the first."""
+        """Return files by name; of two files with the same name, the first."""
         return {file.name: file for file in reversed(self.files.file)}
 
     @cached_property
     def symbols(self) -> dict[str, list[tuple[str, str]]]:
-        """Full names of messages, enums and services, each with what it is and the names of the files that define it.
+        """Return full names of messages, enums and services, each with its kind and its defining files.
 
-        One name has more than one file where the sets of several participants were put into one.
+        A name has more than one file if the sets of several participants were merged into one.
         """
         found: dict[str, list[tuple[str, str]]] = {}
         for file in self._by_name.values():
@@ -122,25 +122,25 @@ class ContractSet:
         return {}
 
     def has_service(self, service: str) -> bool:
-        """Tell whether the contract defines a service."""
+        """Return whether the contract defines a service."""
         return any(what == SERVICE for what, _ in self.symbols.get(service, ()))
 
     def method(self, service: str, method: str) -> MethodDescriptorProto | None:
-        """Return a method's descriptor, None when service or method are not there."""
+        """Return a method's descriptor, None when service or method do not exist."""
         return next((found for found in self.methods(service) if found.name == method), None)
 
     def methods(self, service: str) -> Sequence[MethodDescriptorProto]:
-        """Return the methods of a service, none when it is not there."""
+        """Return the methods of a service, none when it does not exist."""
         file = self._by_name.get(self._home(service, SERVICE))
         name = service.rpartition(".")[2]
         return next((found.method for found in file.service if found.name == name), ()) if file is not None else ()
 
     def message_of(self, service: str, type_name: str) -> str | None:
-        """Return the full name of a message as a method of the service names it, None when it is defined nowhere."""
+        """Return the full name of a message that a service's method names, None when it is not defined."""
         return self._resolve(service, type_name)
 
     def dangling(self, service: str, message: str) -> Iterator[tuple[str, str]]:
-        """Yield the fields that a message of a method needs and whose type is defined nowhere, each with that type."""
+        """Yield the fields of a method's messages whose type is not defined, each with that type."""
         view = self.view(service)
         seen = set[str]()
         waiting = [message]
@@ -156,8 +156,8 @@ class ContractSet:
     def view(self, symbol: str) -> Mapping[str, Definition]:
         """Return all definitions that the file of a symbol sees, by name.
 
-        These are its own, those of what it imports, and what those refer to, even where an import is missing. Nothing
-        of what is well-known: that comes from our own runtime.
+        These are its own, those of its imports, and those they refer to, even where an import is missing. Well-known
+        definitions are left out: our own runtime has them.
         """
         home = self.symbols[symbol][0][1]
         if home not in self._views:
@@ -182,7 +182,7 @@ class ContractSet:
         return next((file for found, file in self.symbols.get(symbol, ()) if found == what), "")
 
     def _closure(self, home: str) -> tuple[str, ...]:
-        """Return a file and all that it imports, as far as they are there, without well-known ones."""
+        """Return a file and all of its imports that exist, without well-known files."""
         if home not in self._imports:
             seen: dict[str, None] = {}
             waiting = [home]
@@ -211,7 +211,7 @@ class ContractSet:
         return self._definitions[key]
 
     def _resolve(self, scope: str, type_name: str) -> str | None:
-        """Return the full name of a type as protobuf finds it: from the innermost scope outwards."""
+        """Return the full name of a type by protobuf's rules: from the innermost scope outwards."""
         if type_name.startswith("."):
             full = type_name[1:]
             return full if full in self.symbols or full in well_known_names() else None
@@ -225,7 +225,7 @@ class ContractSet:
 
 
 class _Names:
-    """Writes out the names of the types of a message's fields, and notes which there are."""
+    """Replaces the types of a message's fields by full names, and notes which types there are."""
 
     def __init__(self, contract: ContractSet) -> None:
         self._contract = contract
@@ -233,7 +233,7 @@ class _Names:
         self.dangling: list[tuple[str, str]] = []
 
     def read(self, name: str, message: DescriptorProto) -> DescriptorProto:
-        """Return the message, a copy if something in it had to be written out."""
+        """Return the message, a copy if one of its names had to be replaced by a full name."""
         wrong = self._look(name, message)
         if not wrong:
             return message
@@ -254,7 +254,7 @@ class _Names:
         return copy
 
     def _look(self, name: str, message: DescriptorProto) -> list[tuple[tuple[int, ...], str, str]]:
-        """Return the fields to change: the way to each by indices, its type's full name (or none), and what it is."""
+        """Return the fields to change: the path of each by indices, its type's full name (or none), and its kind."""
         wrong: list[tuple[tuple[int, ...], str, str]] = []
         waiting: list[tuple[str, DescriptorProto, tuple[int, ...]]] = [(name, message, ())]
         known, resolve = self._contract.symbols, self._contract._resolve
@@ -277,7 +277,7 @@ class _Names:
 
 
 def _name_entries(name: str, message: DescriptorProto) -> None:
-    """Give the entries of maps the names that protobuf asks for; proto-loader of Node calls them as their fields."""
+    """Rename the entries of maps to the names that protobuf requires; Node's proto-loader uses field names."""
     waiting = [(name, message)]
     while waiting:
         full, scope = waiting.pop()
@@ -295,7 +295,7 @@ def _what(full: str, known: Mapping[str, list[tuple[str, str]]]) -> str:
 
 
 def _outermost(full: str, known: Mapping[str, list[tuple[str, str]]]) -> str:
-    """Return the name of the definition that a message or enum is in."""
+    """Return the name of the definition that contains a message or enum."""
     outer = full.rpartition(".")[0]
     while outer in known or outer in well_known_names():
         full, outer = outer, outer.rpartition(".")[0]
@@ -312,7 +312,7 @@ def _prefix(file: FileDescriptorProto) -> str:
 
 
 def _texts(file: FileDescriptorProto) -> Iterator[str]:
-    """Yield every name in a file: the runtime gives those that are no UTF-8 as bytes."""
+    """Yield every name in a file: the runtime returns names that are not UTF-8 as bytes."""
     yield from (file.name, file.package, file.syntax, *file.dependency)
     for service in file.service:
         yield service.name
@@ -333,26 +333,26 @@ def _texts(file: FileDescriptorProto) -> Iterator[str]:
 
 
 def outermost(file: FileDescriptorProto) -> Iterator[DescriptorProto | EnumDescriptorProto]:
-    """Yield the messages and enums of a file that are in no other."""
+    """Yield the messages and enums of a file that no other message contains."""
     yield from file.message_type
     yield from file.enum_type
 
 
 def inside(item: DescriptorProto | EnumDescriptorProto) -> Iterator[DescriptorProto | EnumDescriptorProto]:
-    """Yield the messages and enums that stand directly in a message."""
+    """Yield the messages and enums that a message contains directly."""
     if isinstance(item, DescriptorProto):
         yield from item.nested_type
         yield from item.enum_type
 
 
 def messages(file: FileDescriptorProto) -> Iterator[DescriptorProto]:
-    """Yield all messages of a file, nested ones too."""
+    """Yield all messages of a file, including nested ones."""
     for message in file.message_type:
         yield from nested_messages(message)
 
 
 def nested_messages(message: DescriptorProto) -> Iterator[DescriptorProto]:
-    """Yield a message and all inside it."""
+    """Yield a message and all messages inside it."""
     waiting = [message]
     while waiting:
         found = waiting.pop()

@@ -1,7 +1,7 @@
-"""What a method promises about being repeated and undone: said by the contract, by the Participant, or by both.
+"""The promises of a method about repeating and undoing it, from the contract, the Participant, or both.
 
-Where both speak and disagree it is a finding, for what a method promises decides what is safe. Called by the
-analysis of a saga, and by the orchestrator to list a Participant's methods.
+If the two disagree there is a finding, because these promises decide what is safe. Called by the analysis of a saga,
+and by the orchestrator to list a Participant's methods.
 """
 
 from collections.abc import Mapping
@@ -31,7 +31,7 @@ _WORDS = {
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of one method."""
+    """The known promises of one method."""
 
     kind: Kind = Kind.ONCE
     compensated_by: str = ""
@@ -49,13 +49,13 @@ class _Said:
 
 
 def contract_facts(method: MethodDescriptorProto) -> tuple[Facts, list[str]]:
-    """Return what the contract says of a method, and one sentence for each way in which it contradicts itself."""
+    """Return the contract's promises about a method, and one sentence for each contradiction in it."""
     said, wrong = _contract(method)
     return _facts(said), wrong
 
 
 def resolve_facts(method: MethodDescriptorProto, entry: MethodEntry | None) -> tuple[Facts, list[str]]:
-    """Return what contract and Participant together say, and one sentence for each disagreement."""
+    """Return the promises of contract and Participant together, and a sentence for each disagreement."""
     said, wrong = _contract(method)
     if entry is None:
         return _facts(said), wrong
@@ -100,7 +100,7 @@ def _contract(method: MethodDescriptorProto) -> tuple[_Said, list[str]]:
 
 
 def _agree(narrow: Kind, wide: Kind) -> bool:
-    """Tell whether two promises fit: KEYED is one way of being idempotent, and the more exact word."""
+    """Return whether two promises fit: KEYED is one way of being idempotent, and the more exact word."""
     return narrow is wide or (narrow is Kind.KEYED and wide is Kind.IDEMPOTENT)
 
 

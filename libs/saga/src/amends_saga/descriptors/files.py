@@ -1,7 +1,7 @@
-"""Puts definitions of messages and enums into files again, for protobuf knows them in files only.
+"""Puts definitions of messages and enums into files again, because protobuf only knows them in files.
 
-How a participant has laid out its files says nothing about what they mean, so the files here follow from the
-definitions alone. Called when contracts are merged, and by the compiler for what is pinned with a run.
+The participants' own file layout has no meaning, so these files follow from the definitions alone. Called when
+contracts are merged, and by the compiler for the files that a run is pinned to.
 """
 
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping
@@ -19,10 +19,10 @@ T = TypeVar("T", bound=Hashable)
 
 
 def assemble(definitions: Mapping[str, Definition]) -> list[FileDescriptorProto]:
-    """Return the definitions as files, sorted by name, each with what one package defines in one dialect.
+    """Return the definitions as files, sorted by name, one for each package and dialect.
 
-    Packages that need each other are cut into smaller files. Raises DescriptorError when two definitions of different
-    packages need each other, which only what several participants say together can do.
+    Packages that need each other are split into smaller files. Raises DescriptorError when two definitions of different
+    packages need each other, which can happen only if several participants define them.
     """
     homes = {name: _home(found) for name, found in definitions.items()}
     together: dict[object, list[str]] = {}
@@ -47,7 +47,7 @@ def assemble(definitions: Mapping[str, Definition]) -> list[FileDescriptorProto]
 
 
 def build_pool(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
-    """Return a pool of the files, whatever their order. Raises DescriptorError when they contradict themselves."""
+    """Return a pool of the files, in any order. Raises DescriptorError when they contradict themselves."""
     by_name = {file.name: file for file in files}
     pool = DescriptorPool()
     for name in in_order(by_name):
@@ -59,7 +59,7 @@ def build_pool(files: Iterable[FileDescriptorProto]) -> DescriptorPool:
 
 
 def with_well_known(files: Iterable[FileDescriptorProto], always: Iterable[str]) -> dict[str, FileDescriptorProto]:
-    """Return files by name, with the well-known ones that they import, and those of `always`."""
+    """Return files by name, with the well-known files that they import, and those of `always`."""
     found = {file.name: file for file in files}
     waiting = [*always, *(name for file in found.values() for name in file.dependency)]
     while waiting:
@@ -72,7 +72,7 @@ def with_well_known(files: Iterable[FileDescriptorProto], always: Iterable[str])
 
 
 def in_order(files: dict[str, FileDescriptorProto]) -> Iterator[str]:
-    """Yield the names so that each comes after what it imports. Raises DescriptorError for imports in a circle."""
+    """Yield the names, imports before importers. Raises DescriptorError for a cycle of imports."""
     done, waiting = set[str](), sorted(files, reverse=True)
     open_: set[str] = set()
     while waiting:
@@ -118,7 +118,7 @@ def _file(names: list[str], definitions: Mapping[str, Definition], file_of: Mapp
 
 
 def _circles(nodes: Collection[T], edges: Callable[[T], Iterable[T]]) -> list[list[T]]:
-    """Return the nodes grouped: two are in one group when each leads to the other (Tarjan's algorithm)."""
+    """Return the nodes in groups: two are in one group when each leads to the other (Tarjan's algorithm)."""
     found: list[list[T]] = []
     index: dict[T, int] = {}
     lowest: dict[T, int] = {}

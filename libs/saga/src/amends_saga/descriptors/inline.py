@@ -1,4 +1,4 @@
-"""What every saga's pool has beside the participants' messages: the message behind `saga`, and an inline input.
+"""The messages of every saga's pool beside the participants': the one behind `saga`, and an inline input.
 
 Called by the analysis of a saga.
 """
@@ -25,9 +25,9 @@ _TYPES = {
 
 
 def own_definitions(fields: Sequence[InlineField] | None, named: Mapping[str, tuple[str, bool]]) -> list[Definition]:
-    """Return the message `Run`, and `Input` when there are fields (None: the input is a message of a contract).
+    """Return the message `Run`, and `Input` when there are fields (None: the input is a contract's message).
 
-    `named` tells of each type that fields have the definition that it is in, and whether it is an enum.
+    `named` returns the definition that contains a field's type, and whether that is an enum.
     """
     run = DescriptorProto(name="Run")
     for number, name in ((1, "run_id"), (2, "name"), (4, "idempotency_key")):

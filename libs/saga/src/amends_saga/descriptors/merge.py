@@ -1,8 +1,8 @@
-"""Contracts of several participants as one: a message or enum that two of them have is the union of what both say.
+"""Merges the contracts of several participants: a message that two of them have becomes the union of both.
 
-They may be at different versions, for services are deployed one after the other. What can be read and written by both
-is merged, by the rules of `buf breaking` for the wire, and by name, for expressions speak of fields by name. Anything
-else is a contradiction. Called by the analysis of a saga.
+They may have different versions, because services are deployed one after the other. Definitions that both can read and
+write are merged, by the rules of `buf breaking` for the wire, and by name, because expressions use field names.
+Anything else is a contradiction. Called by the analysis of a saga.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -53,7 +53,7 @@ class Contracts:
     _views: dict[str, dict[str, Definition]] = field(default_factory=dict)
 
     def take(self, owner: str, view: Mapping[str, Definition]) -> None:
-        """Add what one owner says."""
+        """Add the definitions of one owner."""
         for name, given in view.items():
             views = self._views.setdefault(name, {})
             there = self.definitions.get(name)
@@ -76,14 +76,14 @@ class Contracts:
         self.definitions[name] = _union(there, given)
 
     def own(self, owner: str, name: str) -> DescriptorProto | EnumDescriptorProto | None:
-        """Return a message or enum as its owner has it, None when the owner has none."""
+        """Return an owner's version of a message or enum, None when the owner has none."""
         found = self.find(name)
         view = self._views[found[0].name].get(owner) if found is not None else None
         return _inner(view, name) if view is not None else None
 
     @property
     def merged(self) -> frozenset[str]:
-        """The definitions that owners have in different versions."""
+        """Return the definitions that owners have in different versions."""
         return frozenset(
             name
             for name, views in self._views.items()
@@ -91,7 +91,7 @@ class Contracts:
         )
 
     def reached(self, roots: Iterable[str]) -> dict[str, Definition]:
-        """Return the definitions that messages or enums need, nested ones counting as what they are in."""
+        """Return the definitions that messages or enums need; a nested one counts as its outermost one."""
         found: dict[str, Definition] = {}
         waiting = list(roots)
         while waiting:
@@ -104,7 +104,7 @@ class Contracts:
         return found
 
     def find(self, name: str) -> tuple[Definition, DescriptorProto | EnumDescriptorProto] | None:
-        """Return the definition that a message or enum is in, and itself; None when there is none of this name."""
+        """Return the definition that contains a message or enum, and the message itself; None without one."""
         outer = name
         while outer and outer not in self.definitions:
             outer = outer.rpartition(".")[0]
@@ -127,7 +127,7 @@ def _inner(definition: Definition, name: str) -> DescriptorProto | EnumDescripto
 
 
 def contradictions(one: Definition, other: Definition) -> Iterator[tuple[str, str, str]]:
-    """Yield in what two definitions of one name contradict each other: the symbol, and what each says of its part."""
+    """Yield the contradictions between two definitions: the symbol, and what each says about it."""
     if one.proto == other.proto and one.dialect == other.dialect:
         return
     yield from _contradictions(one.name, one.proto, one.dialect, other.proto, other.dialect)
@@ -182,7 +182,7 @@ def _messages(
 
 @dataclass(frozen=True, slots=True)
 class _Field:
-    """A field with what its message and its file say of it."""
+    """A field with the parts of its message and file that decide its meaning."""
 
     proto: FieldDescriptorProto
     message: DescriptorProto
@@ -198,7 +198,7 @@ class _Field:
 
     @property
     def is_explicit(self) -> bool:
-        """True for a number, text or enum that knows whether it was set."""
+        """Return whether it is a number, text or enum that records whether it was set."""
         if self.is_repeated or self.proto.type in (_F.TYPE_MESSAGE, _F.TYPE_GROUP) or self.oneof:
             return False
         if self.dialect.syntax == "proto3":
@@ -207,7 +207,7 @@ class _Field:
 
     @property
     def oneof(self) -> str:
-        """The oneof that it is an arm of; none for that of an `optional` field, which nobody wrote."""
+        """Return the oneof of the field; empty for that of an `optional` field, which nobody wrote."""
         if not self.proto.HasField("oneof_index") or self.proto.proto3_optional:
             return ""
         return self.message.oneof_decl[self.proto.oneof_index].name
@@ -224,14 +224,14 @@ class _Field:
 
     @property
     def text(self) -> str:
-        """The field as a contract writes it."""
+        """Return the field in the syntax of a contract."""
         label = {_F.LABEL_REPEATED: "repeated ", _F.LABEL_REQUIRED: "required "}.get(self.proto.label, "")
         kind = self.proto.type_name.lstrip(".") or _F.Type.Name(self.proto.type).removeprefix("TYPE_").lower()
         where = f" in the oneof {self.oneof}" if self.oneof else ""
         return f"`{label}{kind} {self.proto.name} = {self.proto.number}`{where}"
 
     def agrees(self, other: "_Field") -> bool:
-        """Tell whether each side reads what the other writes, and means the same by it."""
+        """Return whether each side can read what the other writes, with the same meaning."""
         mine, theirs = self.proto, other.proto
         same = mine.number == theirs.number and mine.name == theirs.name and self.oneof == other.oneof
         if not same or self.is_repeated != other.is_repeated or self.is_required != other.is_required:
@@ -280,7 +280,7 @@ def _is_closed(enum: EnumDescriptorProto, dialect: Dialect) -> bool:
 
 
 def _union(one: Definition, other: Definition) -> Definition:
-    """Return a definition with what either has; both must agree."""
+    """Return a definition with the fields of both, which must agree."""
     proto: DescriptorProto | EnumDescriptorProto
     if isinstance(one.proto, EnumDescriptorProto) or isinstance(other.proto, EnumDescriptorProto):
         proto = _union_enum(one.proto, other.proto)
@@ -341,7 +341,7 @@ def _union_message(
 def _add_field(
     made: DescriptorProto, mine: _Field | None, theirs: _Field | None, dialect: Dialect, oneofs: Mapping[str, int]
 ) -> None:
-    """Add a field that either side has, as the dialect of the first writes it."""
+    """Add a field that either side has, in the dialect of the first."""
     given = mine or theirs
     assert given is not None
     added = made.field.add()
@@ -366,7 +366,7 @@ def _add_field(
 
 
 def _translate(added: FieldDescriptorProto, given: _Field, dialect: Dialect) -> None:
-    """Write a field of another dialect so that it means the same in this one."""
+    """Write a field of another dialect so that it has the same meaning in this one."""
     added.options.ClearField("features")
     if dialect.syntax == "proto3":
         added.ClearField("default_value")

@@ -1,6 +1,6 @@
-"""Cuts merged contracts down to the messages that a saga reaches: what is pinned with a run, and digested.
+"""Reduces merged contracts to the messages that a saga reaches; only these are pinned and digested.
 
-A change of a contract that a saga does not touch must not make a new version of it. Called by the compiler.
+A change of a contract that does not affect a saga must not make a new version of it. Called by the compiler.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -25,8 +25,8 @@ _Index = dict[str, tuple[str, DescriptorProto | EnumDescriptorProto]]
 def reachable_files(definitions: Mapping[str, Definition], roots: Iterable[str]) -> list[FileDescriptorProto]:
     """Return files with only the messages and enums that the messages `roots` need, sorted by name.
 
-    Well-known files are left out: `load_bundle` takes them from its own runtime. No services, comments or options but
-    those that change bytes or what is shown. Raises DescriptorError as `assemble` does.
+    Well-known files are left out: `load_bundle` takes them from its own runtime. Services and comments are left out,
+    and options too, except those that change bytes or what is shown. Raises DescriptorError as `assemble` does.
     """
     index = _index((name, definition.proto) for name, definition in definitions.items())
     wanted = _closure(index, roots)
@@ -35,10 +35,10 @@ def reachable_files(definitions: Mapping[str, Definition], roots: Iterable[str])
 
 
 def is_deep(files: Sequence[FileDescriptorProto], roots: Iterable[str]) -> bool:
-    """Tell whether messages lead to messages further than MAX_CHAIN, from one of `roots` on.
+    """Return whether a chain of messages from one of `roots` is longer than MAX_CHAIN.
 
-    Protobuf's runtime recurses along this way when it makes the classes of messages: it follows each message's fields
-    in their order, and goes into each message once.
+    Protobuf's runtime recurses along this chain when it makes the classes of messages: it follows each message's fields
+    in order, and enters each message once.
     """
     index = _index(
         (f"{file.package}.{item.name}" if file.package else item.name, item)
@@ -74,7 +74,7 @@ def _index(items: Iterable[tuple[str, DescriptorProto | EnumDescriptorProto]]) -
 
 
 def _uses(index: _Index, name: str) -> Iterator[str]:
-    """Yield the messages and enums that a message's fields have, in the order of the fields."""
+    """Yield the messages and enums of a message's fields, in the order of the fields."""
     item = index[name][1]
     if isinstance(item, DescriptorProto):
         used = (field.type_name.lstrip(".") for field in item.field if field.type_name)

@@ -1,4 +1,4 @@
-"""The well-known types as our own runtime has them, whatever a participant's descriptor set brings along.
+"""The well-known types of our own runtime; those in a participant's descriptor set are ignored.
 
 Called when contracts are read and merged.
 """
@@ -33,7 +33,7 @@ ALWAYS = tuple(
 
 @cache
 def well_known_file(name: str) -> FileDescriptorProto | None:
-    """Return our runtime's file of that name, e.g. `google/protobuf/any.proto`; None when it is not one of them."""
+    """Return our runtime's file of that name, e.g. `google/protobuf/any.proto`; None for any other name."""
     stem = name.removeprefix("google/protobuf/").removesuffix(".proto")
     if stem not in _MODULES or name != f"google/protobuf/{stem}.proto":
         return None
@@ -43,7 +43,7 @@ def well_known_file(name: str) -> FileDescriptorProto | None:
 
 @cache
 def well_known_names() -> Mapping[str, tuple[str, str]]:
-    """Return the full names of all well-known messages and enums, each with what it is and the file that defines it."""
+    """Return the full names of all well-known messages and enums, each with its kind and file."""
     found: dict[str, tuple[str, str]] = {}
     for stem in _MODULES:
         file = well_known_file(f"google/protobuf/{stem}.proto")
@@ -53,7 +53,7 @@ def well_known_names() -> Mapping[str, tuple[str, str]]:
 
 
 def symbols_of(file: FileDescriptorProto) -> Iterator[tuple[str, str]]:
-    """Yield the full name of everything that a file defines, nested or not, and what it is."""
+    """Yield the full name and the kind of everything that a file defines, including nested definitions."""
     outer = f"{file.package}." if file.package else ""
     yield from ((outer + item.name, ENUM) for item in file.enum_type)
     yield from ((outer + item.name, SERVICE) for item in file.service)

@@ -1,8 +1,8 @@
 """The saga engine: pure functions that fold a run's journal and decide what comes next.
 
-`start` and `advance` are what an owner of a run calls; `replay` makes the state of a run from its journal;
-`check_resolution` says what a person may do. The orchestrator, the explorer and the tests run these same functions.
-The rules are those of docs/explanation/guarantees.md; each was model-checked before it was written here.
+`start` and `advance` are called by the owner of a run; `replay` makes the state of a run from its journal;
+`check_resolution` says which decisions a person may take. The orchestrator, the explorer and the tests run these same
+functions. The rules are those of docs/explanation/guarantees.md; each was model-checked before it was written here.
 """
 
 from amends_saga.engine.answers import bounded

@@ -1,6 +1,6 @@
-"""Turns a participant's answer into the record that the journal keeps of it.
+"""Turns a participant's answer into the record that the journal keeps.
 
-Called by `machine` for every reply. Which attempts may be repeated is decided here: without end after the pivot,
+Called by `machine` for every reply. This module decides which attempts may be repeated: without end after the pivot,
 for compensations and for voids; under the retry policy before the pivot; never for a method that promises nothing.
 """
 
@@ -24,7 +24,7 @@ def bounded(plan: Plan, step: int, call: Call) -> bool:
 
 
 def to_record(plan: Plan, state: RunState, replied: Replied) -> Answered | AttemptFailed | None:
-    """Return what to record of a reply; None when it comes too late to matter."""
+    """Return the record of a reply; None when the reply comes too late to matter."""
     step = state.steps[replied.step]
     if step.flight is not replied.call:
         return None

@@ -1,7 +1,7 @@
-"""What a run that undoes its effects does next.
+"""Decides the next actions of a run that undoes its effects.
 
-Called by `machine` while the phase is COMPENSATING. Nothing goes forward any more: compensations run in the
-reverse of the graph's partial order, each until it is answered.
+Called by `machine` while the phase is COMPENSATING. No action is called any more. Compensations run in the reverse of
+the graph's partial order, each until it is answered.
 """
 
 from datetime import datetime
@@ -24,7 +24,7 @@ Action = Event | Prepare | Send | Wait
 
 
 def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
-    """Return what to do now. Events are to be recorded in order; an empty list means to wait for a signal."""
+    """Return the next actions. Record events in order; an empty list means to wait for a signal."""
     if state.decided is None or state.durable < state.decided_seq:
         return []
     undo = state.decided.undo

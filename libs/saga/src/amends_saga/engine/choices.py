@@ -1,6 +1,6 @@
-"""What a person must say with each decision about a parked run, so that no decision has to be tried out.
+"""Lists what a person must give with each decision about a parked run, so that nobody has to guess.
 
-Asks the rule that judges decisions, and knows none of its own. Called by the API, which shows it to people.
+Asks the rule that judges decisions, and has no rules of its own. Called by the API, which shows the list to people.
 """
 
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from amends_saga.plan import Plan
 
 
 class Choice(NamedTuple):
-    """A decision that will be accepted, with no more than it needs."""
+    """A decision that will be accepted, with the least that it needs."""
 
     action: Action
     effect: Effect | None
@@ -23,7 +23,7 @@ class Choice(NamedTuple):
 
 
 def choices(plan: Plan, state: RunState) -> tuple[Choice, ...]:
-    """Return each way to decide about a parked run; none when it is not parked."""
+    """Return each possible decision about a parked run; none when it is not parked."""
     return tuple(choice for action in resolutions(plan, state) for choice in _ways(plan, state, action))
 
 

@@ -1,4 +1,4 @@
-"""What can happen to a run: events that the journal keeps, signals that it does not, and commands to its owner.
+"""The events that the journal keeps, the signals that it does not keep, and the commands to a run's owner.
 
 Events and signals are folded by `evolve`; commands come from `decide`. Steps are indices into the plan. They are
 NamedTuples because an owner makes dozens of them for each run and the explorer hashes millions.
@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 
 class Call(StrEnum):
-    """Which call of a step is meant."""
+    """The operation of a step that a call performs."""
 
     ACTION = "action"
     COMPENSATION = "compensation"
@@ -21,7 +21,7 @@ class Call(StrEnum):
 
 
 class Outcome(StrEnum):
-    """How a call ended."""
+    """The outcome of a call."""
 
     OK = "ok"
     REJECTED = "rejected"
@@ -30,7 +30,7 @@ class Outcome(StrEnum):
 
 
 class UndoReason(StrEnum):
-    """Why a run undoes what it did."""
+    """The reason why a run undoes its effects."""
 
     REJECTED = "rejected"
     EXHAUSTED = "exhausted"
@@ -41,7 +41,7 @@ class UndoReason(StrEnum):
 
 
 class ParkReason(StrEnum):
-    """Why a run waits for a person."""
+    """The reason why a run waits for a person."""
 
     REJECTED = "REJECTED"
     PLAIN_IN_DOUBT = "PLAIN_IN_DOUBT"
@@ -56,7 +56,7 @@ class ParkReason(StrEnum):
 
 
 class Action(StrEnum):
-    """What a person may decide about a parked run."""
+    """A person's possible decisions about a parked run."""
 
     RETRY = "retry"
     SKIP = "skip"
@@ -64,7 +64,7 @@ class Action(StrEnum):
 
 
 class Effect(StrEnum):
-    """What a person knows of a plain call that the machine cannot know."""
+    """A person's statement about a plain call whose effect the machine cannot know."""
 
     HAPPENED = "happened"
     NONE = "none"
@@ -83,7 +83,7 @@ PARKING_REASONS = frozenset(
 
 
 class Started(NamedTuple):
-    """The run began; always record 1."""
+    """The run began; this is always record 1."""
 
     input: bytes
     deadline: datetime | None
@@ -119,13 +119,13 @@ class Answered(NamedTuple):
 
 
 class Skipped(NamedTuple):
-    """`when` was false."""
+    """The condition `when` of the step was false."""
 
     step: int
 
 
 class Decided(NamedTuple):
-    """The decision to compensate."""
+    """The run decided to undo its effects."""
 
     reason: UndoReason
     step: int | None
@@ -134,7 +134,7 @@ class Decided(NamedTuple):
 
 
 class Parked(NamedTuple):
-    """The run waits for a person."""
+    """The run stopped, and waits for a person."""
 
     reason: ParkReason
     step: int | None
@@ -143,7 +143,7 @@ class Parked(NamedTuple):
 
 
 class Resolved(NamedTuple):
-    """A person decided."""
+    """A person decided about the parked run."""
 
     action: Action
     step: int | None
@@ -157,20 +157,20 @@ class Resolved(NamedTuple):
 
 
 class CancelRequested(NamedTuple):
-    """Somebody asked for the end of the run."""
+    """Somebody asked to cancel the run."""
 
     actor: str
     reason: str
 
 
 class Ended(NamedTuple):
-    """COMPLETED or COMPENSATED."""
+    """The run is COMPLETED or COMPENSATED."""
 
     completed: bool
 
 
 class Released(NamedTuple):
-    """The owner let go with nothing under way."""
+    """The owner gave the run up while no call was under way."""
 
     fence: int
 
@@ -274,7 +274,7 @@ class CancelAsked(NamedTuple):
 
 
 class ReleaseRequested(NamedTuple):
-    """The owner wants to let go of the run."""
+    """The owner wants to give the run up."""
 
 
 Signal = Durable | Prepared | Admitted | Refused | Replied | ParkRequested | CancelAsked | ReleaseRequested
@@ -284,13 +284,13 @@ Signal = Durable | Prepared | Admitted | Refused | Replied | ParkRequested | Can
 
 
 class Record(NamedTuple):
-    """Append this to the journal. It is folded already; say Durable when it is on disk."""
+    """Append this to the journal. It is folded already; report Durable when it is on disk."""
 
     entry: Recorded
 
 
 class Prepare(NamedTuple):
-    """Evaluate: for ACTION `when`, request and compensation; for COMPENSATION its request alone."""
+    """Evaluate expressions: for ACTION `when`, request and compensation; for COMPENSATION its request alone."""
 
     step: int
     call: Call
@@ -310,7 +310,7 @@ class Send(NamedTuple):
 
 
 class Wait(NamedTuple):
-    """Nothing is to be done before this time unless a signal comes."""
+    """Do nothing before this time unless a signal comes."""
 
     until: datetime
 

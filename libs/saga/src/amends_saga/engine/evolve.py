@@ -1,4 +1,4 @@
-"""Folds events and signals into the state of a run. Total and pure: what the journal says is never refused here.
+"""Folds events and signals into the state of a run. Total and pure: it never refuses what the journal says.
 
 Called by `ledger` (events alone) and `machine` (both).
 """
@@ -21,7 +21,7 @@ _new = tuple.__new__
 def change(state: RunState, index: int, **fields: Any) -> RunState:
     """Return the state with fields of one step replaced.
 
-    Every signal of every run passes here: what `_replace` does, at a fraction of its cost.
+    Every signal of every run goes through here: it does what `_replace` does, at a fraction of its cost.
     """
     steps = [*state.steps]
     values: list[Any] = [*steps[index]]
@@ -32,14 +32,14 @@ def change(state: RunState, index: int, **fields: Any) -> RunState:
 
 
 def _with(state: RunState, field: int, value: Any) -> RunState:
-    """Return the state with one field, named by its place, replaced."""
+    """Return the state with one field, named by its position, replaced."""
     values: list[Any] = [*state]
     values[field] = value
     return _new(RunState, values)
 
 
 def fold(plan: Plan, state: RunState, entry: ev.Recorded) -> RunState:
-    """Return the state after a record; the record is the next of the journal."""
+    """Return the state after a record, which must be the next of the journal."""
     kind = type(entry.event)
     values: list[Any] = [*state]
     values[_SEQ] = entry.seq
@@ -166,7 +166,7 @@ def _compensation_skipped(plan: Plan, step: StepRun, event: ev.Resolved) -> Step
 
 
 def _said_by_person(step: StepRun, event: ev.Resolved, seq: int, *, skip: bool, read: bool) -> StepRun:
-    """A plain step or a read is what a person says it is: that it happened, or that it never will."""
+    """Return the state after a person says that a plain step or read happened, or never will."""
     if event.effect is None and not (skip and read):
         return step
     done = Done.OK if event.effect is Effect.HAPPENED else Done.BY_PERSON
@@ -202,7 +202,7 @@ _FOLD: dict[type, Callable[[Plan, RunState, ev.Recorded, Any], RunState]] = {
 
 
 def hear(plan: Plan, state: RunState, signal: ev.Signal, now: datetime) -> RunState:
-    """Return the state after a signal. A reply is heard here only as the end of its flight, see `answers`."""
+    """Return the state after a signal. A reply only ends its flight here, see `answers` for its record."""
     match signal:
         case ev.Durable(seq):
             return _with(state, _DURABLE, seq) if seq > state.durable else state

@@ -1,7 +1,7 @@
-"""What a run that goes forward does next.
+"""Decides the next actions of a run that goes forward.
 
-Called by `machine` while the phase is RUNNING. In order of precedence: rest for a person, undo, void the pivot,
-end, and only then call what the graph allows.
+Called by `machine` while the phase is RUNNING. In order of precedence: park for a person, undo, void the pivot, end,
+and only then call what the graph allows.
 """
 
 from datetime import datetime
@@ -33,7 +33,7 @@ Action = Event | Prepare | Admit | Send | Wait
 
 
 def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
-    """Return what to do now. Events are to be recorded in order; an empty list means to wait for a signal."""
+    """Return the next actions. Record events in order; an empty list means to wait for a signal."""
     notable = [index for index in range(len(state.steps)) if not _unremarkable(plan, state, index)]
     parked = _park_cause(plan, state, notable, now)
     if parked is not None:
@@ -54,9 +54,9 @@ def _all_finished(state: RunState) -> bool:
 
 
 def _unremarkable(plan: Plan, state: RunState, index: int) -> bool:
-    """Return whether a step is well and ended, or not begun and not ready: then it gives no cause to park or to undo.
+    """Return whether a step has ended well or cannot begin yet: then it gives no reason to park or undo.
 
-    Says no more than the rules below would, sooner: most steps of most runs are one or the other.
+    It says the same as the rules below would, but faster: most steps of most runs are in one of these two situations.
     """
     step = state.steps[index]
     if step is UNTOUCHED:
@@ -110,7 +110,7 @@ def _park_step(plan: Plan, state: RunState, index: int, now: datetime) -> Parked
 
 
 def _undo_cause(plan: Plan, state: RunState, notable: list[int], now: datetime) -> Decided | None:
-    """Return why the run turns back, without the list of what is undone; None when it goes on."""
+    """Return why the run turns back, without the list of steps to undo; None when it goes on."""
     if after_pivot_intent(plan, state):
         return _undo_at_pivot(plan, state)
     for index in notable:
@@ -139,7 +139,7 @@ def _past_deadline(plan: Plan, state: RunState, now: datetime) -> bool:
 
 
 def _undo_at_pivot(plan: Plan, state: RunState) -> Decided | None:
-    """Return the decision if it is certain that the pivot never acts."""
+    """Return the decision to undo if it is certain that the pivot never took effect."""
     index = plan.pivot or 0
     pivot, kind = state.steps[index], plan.steps[index].action.kind
     if state.person_undo and pivot.done is Done.BY_PERSON:
@@ -171,7 +171,7 @@ def _undo(plan: Plan, state: RunState, cause: Decided) -> list[Action]:
 
 
 def _could_have_been_attempted(plan: Plan, state: RunState) -> list[int]:
-    """Return the guarded steps that an owner before this one may have called without a trace."""
+    """Return the guarded steps that an earlier owner may have called without a record."""
     if not state.successor:
         return []
     steps = state.steps
@@ -247,9 +247,9 @@ def _next(plan: Plan, state: RunState, index: int, now: datetime) -> list[Action
 
 
 def _gave_up(plan: Plan, step: StepRun, index: int, now: datetime) -> bool:
-    """Return whether the pivot, attempted without an answer, has waited for another attempt as long as it may.
+    """Return whether the unanswered pivot has waited for another attempt as long as it may.
 
-    Other steps have no cap in time: before the pivot the deadline ends the wait, after it they are repeated for ever.
+    Other steps have no limit in time: before the pivot the deadline ends the wait, after it they are repeated for ever.
     """
     if not plan.steps[index].pivot or step.done is not None or step.flight is not None or step.skipping:
         return False
@@ -274,7 +274,7 @@ def _void(state: RunState, index: int, now: datetime) -> list[Action]:
 
 
 def _durable(plan: Plan, state: RunState, index: int) -> bool:
-    """Return whether everything is on disk that a later owner could not make again in the same way."""
+    """Return whether everything that a later owner could not repeat in the same way is on disk."""
     durable, steps = state.durable, state.steps
     if durable < 1:
         return False

@@ -1,4 +1,4 @@
-"""Makes the state of a run from its journal, for a new owner and for whoever shows a run.
+"""Makes the state of a run from its journal, for a new owner and for showing a run.
 
 Called after a claim has committed. A journal with a gap, or without a beginning, is never run.
 """
@@ -17,7 +17,7 @@ class UnreadableJournalError(Exception):
 
 
 class Ledger(NamedTuple):
-    """A journal folded record by record, with what the next owner must know of those before it."""
+    """A journal folded record by record, with what the next owner must know about earlier owners."""
 
     state: RunState
     last_fence: int = 0
@@ -28,7 +28,7 @@ class Ledger(NamedTuple):
 
 
 def append(plan: Plan, ledger: Ledger, entry: Recorded) -> Ledger:
-    """Return the ledger with one record more. Raises UnreadableJournalError."""
+    """Return the ledger with one more record. Raises UnreadableJournalError."""
     if entry.seq != ledger.state.seq + 1:
         raise UnreadableJournalError(f"record {entry.seq} follows record {ledger.state.seq}")
     if (entry.seq == 1) is not isinstance(entry.event, Started):
@@ -65,7 +65,7 @@ def _inherited(step: StepRun) -> StepRun:
 
 
 def _handed_over(ledger: Ledger, fence: int) -> bool:
-    """Return whether the next owner knows all that the owner of the last record did."""
+    """Return whether the next owner knows everything that the owner of the last record knew."""
     if ledger.last_fence in (0, fence):
         return True
     return ledger.rested and fence == ledger.last_fence + 1

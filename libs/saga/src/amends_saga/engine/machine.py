@@ -1,7 +1,7 @@
-"""Moves a run on: hears one signal, records what must be kept, and says what to do.
+"""Moves a run on: hears one signal, records what must be kept, and returns commands.
 
-Called by the owner of a run, which applies the commands in order: appends records, evaluates expressions, makes
-calls. A place that was admitted is to be given back as soon as the step is neither `admitted` nor in flight.
+Called by the owner of a run, which carries out the commands in order: it appends records, evaluates expressions, makes
+calls. The owner must free an admitted place as soon as the step is neither `admitted` nor in flight.
 """
 
 from datetime import datetime
@@ -43,9 +43,9 @@ def advance(plan: Plan, state: RunState, signal: Signal | None, now: datetime) -
 
 
 def cancellable(plan: Plan, state: RunState) -> bool:
-    """Return whether a wish to cancel is honoured: going forward, and the pivot's intent is not in the journal.
+    """Return whether a cancel request is granted: the run goes forward and has not recorded the pivot's intent.
 
-    A parked run waits for a person, whose decision `compensate` is the way to end it.
+    A parked run waits for a person, who can end it with the decision `compensate`.
     """
     return state.phase is Phase.RUNNING and state.parked is None and not after_pivot_intent(plan, state)
 
@@ -73,7 +73,7 @@ def _record(plan: Plan, state: RunState, event: Event, now: datetime, commands: 
 
 
 def _pass(plan: Plan, state: RunState, now: datetime, commands: list[Command]) -> tuple[RunState, bool]:
-    """Decide once. Return the state after it, and whether what was recorded may allow more."""
+    """Decide once. Return the next state, and whether its records may allow more."""
     if state.ended or state.parked is not None or (state.releasing and state.released == state.seq):
         return state, False
     decide = forward.decide if state.phase is Phase.RUNNING else backward.decide

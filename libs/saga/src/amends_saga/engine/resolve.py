@@ -1,6 +1,6 @@
-"""What a person may decide about a parked run.
+"""The rules for a person's decisions about a parked run.
 
-Called by the API before a decision is recorded, and to tell people which decisions are open.
+Called by the API before a decision is recorded, and to tell people which decisions are possible.
 """
 
 from amends_saga.engine.events import STEP_FENCED, Action, Call, Effect, ParkReason, Resolved
@@ -9,7 +9,7 @@ from amends_saga.plan import Plan
 
 
 def resolutions(plan: Plan, state: RunState) -> tuple[Action, ...]:
-    """Return the decisions that are open: none unless the run is parked."""
+    """Return the possible decisions: none unless the run is parked."""
     if state.parked is None:
         return ()
     open_ = [Action.RETRY] if _may_retry(state) else []
@@ -86,7 +86,7 @@ def _effect_refused(plan: Plan, state: RunState, wish: Resolved, step: int) -> b
 
 
 def _result_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
-    """Return whether an expression needs the step's response, which neither the journal nor the person says."""
+    """Return whether an expression needs a response that neither the journal nor the person gives."""
     known = wish.result is not None or state.steps[step].response is not None
     if wish.action is Action.RETRY or known or state.phase is not Phase.RUNNING:
         return False

@@ -1,4 +1,4 @@
-"""The questions that both directions of a run ask: is this step in doubt, may it be called, who must wait.
+"""The questions of both directions: is this step in doubt, may it be called, must the run wait.
 
 Called by `forward` and `backward`.
 """
@@ -35,7 +35,7 @@ def undoable(plan: Plan, index: int) -> bool:
 
 
 def plain_in_doubt(plan: Plan, state: RunState, index: int) -> bool:
-    """Return whether a plain step before the pivot may have had an effect that nobody has seen for certain."""
+    """Return whether a plain step before the pivot may have an effect that nobody has confirmed."""
     step, sp = state.steps[index], plan.steps[index]
     if not sp.action.kind.plain or sp.pivot or sp.post or step.by_person:
         return False
@@ -67,7 +67,7 @@ def forgotten(plan: Plan, state: RunState, index: int, call: Call, now: datetime
 
 
 def awaited(plan: Plan, event: Event) -> bool:
-    """Return whether the run waits, or may wait, until this record is on disk. No other record is worth a hurry."""
+    """Return whether the run waits, or may wait, until this record is on disk. Other records need no hurry."""
     match event:
         case AttemptFailed():
             return False
@@ -80,7 +80,7 @@ def awaited(plan: Plan, event: Event) -> bool:
 
 
 def park_reason(step: StepRun) -> ParkReason:
-    """Return the reason to park with for an answer that no retry mends."""
+    """Return the reason to park with, for an answer that no retry can improve."""
     return ParkReason(step.reason) if step.reason in PARKING_REASONS else ParkReason.REJECTED
 
 
@@ -90,7 +90,7 @@ def waits(step: StepRun, now: datetime) -> datetime | None:
 
 
 def busy(state: RunState) -> bool:
-    """Return whether anything is under way whose end must be awaited before the run may rest."""
+    """Return whether anything is under way that must end before the run may rest."""
     return any(step.flight is not None or step.admitting or step.preparing is not None for step in state.steps)
 
 
@@ -100,7 +100,7 @@ def park(state: RunState, parked: Parked) -> list[Event]:
 
 
 def requested_park(state: RunState) -> Parked | None:
-    """Return the record for a person's wish to park; None when nobody wishes it."""
+    """Return the record for a person's request to park; None without one."""
     if state.park_request is None:
         return None
     waiting = [(step.since, i) for i, step in enumerate(state.steps) if step.since is not None]
@@ -111,7 +111,7 @@ def requested_park(state: RunState) -> Parked | None:
 
 
 def release(state: RunState) -> list[Event]:
-    """Return the record of a clean hand-over, or nothing while calls are under way."""
+    """Return the record of an orderly hand-over, or nothing while calls are under way."""
     if busy(state) or state.released == state.seq:
         return []
     return [Released(state.fence)]

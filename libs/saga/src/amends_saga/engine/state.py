@@ -1,6 +1,6 @@
 """The state of a run as its owner sees it: what the journal says, and what only the owner knows.
 
-Made by `ledger` from a journal, changed by `evolve` alone, read by everybody.
+Made by `ledger` from a journal, changed by `evolve` alone, read everywhere.
 """
 
 from datetime import datetime, timedelta
@@ -12,7 +12,7 @@ from amends_saga.plan import Plan
 
 
 class Phase(StrEnum):
-    """Where a run stands."""
+    """The phase of a run."""
 
     RUNNING = "RUNNING"
     COMPENSATING = "COMPENSATING"
@@ -21,7 +21,7 @@ class Phase(StrEnum):
 
 
 class Done(StrEnum):
-    """How a step's action or compensation came to its end."""
+    """The way in which a step's action or compensation ended."""
 
     OK = "ok"
     REJECTED = "rejected"
@@ -131,18 +131,18 @@ class RunState(NamedTuple):
 
     @property
     def ended(self) -> bool:
-        """True when the run is COMPLETED or COMPENSATED."""
+        """Return whether the run is COMPLETED or COMPENSATED."""
         return self.phase in (Phase.COMPLETED, Phase.COMPENSATED)
 
     @property
     def settled(self) -> bool:
-        """True when the owner has nothing left to do: ended, parked or released, and durable."""
+        """Return whether the owner has nothing left to do: ended, parked or released, and durable."""
         resting = self.ended or self.parked is not None or (self.releasing and self.released == self.seq)
         return resting and self.durable >= self.seq
 
     @property
     def skipped_by_person(self) -> int:
-        """How many steps a person decided."""
+        """Return how many steps a person decided."""
         return sum(step.by_person for step in self.steps)
 
 
@@ -165,7 +165,7 @@ def initial(plan: Plan, run_id: str, fence: int = 1) -> RunState:
 def after_pivot_intent(plan: Plan, state: RunState) -> bool:
     """Return whether the point of no return may have been passed.
 
-    The pivot's intent is in the journal, or a person skips the pivot, which leads past it without a call.
+    The pivot's intent is in the journal, or a person skipped the pivot, so that the run goes on without calling it.
     """
     if plan.pivot is None:
         return False
@@ -174,7 +174,7 @@ def after_pivot_intent(plan: Plan, state: RunState) -> bool:
 
 
 def stalled_since(plan: Plan, state: RunState, now: datetime) -> tuple[int, datetime] | None:
-    """Return the step that has waited longest, and since when, if longer than the plan allows; else None."""
+    """Return the longest waiting step, and since when, if longer than the plan allows; else None."""
     allowed: timedelta | None = plan.stalled_after or plan.deadline
     waiting = [(step.since, i) for i, step in enumerate(state.steps) if step.since is not None]
     if allowed is None or not waiting or state.ended or state.parked:
@@ -189,7 +189,7 @@ def finished(step: StepRun) -> bool:
 
 
 def answer_known(step: StepRun) -> bool:
-    """Return whether somebody knows that the action succeeded and what it answered: what its compensation is told."""
+    """Return whether it is known that the action succeeded and with which response; compensations are told so."""
     return step.done is Done.OK and step.response is not None
 
 

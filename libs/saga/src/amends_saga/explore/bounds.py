@@ -1,4 +1,4 @@
-"""How far the explorer looks, and what the world around the engine may do.
+"""The limits of an exploration, and the faults that may happen around the engine.
 
 Retries have no end, so an exploration is complete only within bounds; they are printed with every result.
 """
@@ -61,7 +61,7 @@ class Bounds:
         return cls(**values)  # type: ignore[arg-type]
 
     def text(self) -> str:
-        """Return the bounds on one line, for people."""
+        """Return the bounds in one line, for people."""
         shown = []
         for field in fields(self):
             value = getattr(self, field.name)

@@ -1,7 +1,7 @@
-"""The invariants of a run, over what its journal says and what its participants really did.
+"""The invariants of a run: they compare its journal with what its participants really did.
 
-Called by `moves` after every move. Each finding names the step whose effect is at fault: steps that a person decided
-are excused, for a person may be wrong.
+Called by `moves` after every move. Each finding names the step whose effect is wrong. Steps that a person decided are
+excused, because a person may be wrong.
 """
 
 from amends_saga.engine.events import ParkReason
@@ -34,7 +34,7 @@ def broken(plan: Plan, disk: RunState, participants: tuple[Participant, ...]) ->
 def after_skip(
     plan: Plan, disk: RunState, before: tuple[Participant, ...], after: tuple[Participant, ...]
 ) -> list[Broken]:
-    """Return what took effect although a person was told that it never will, and may have done it by hand."""
+    """Return effects that happened although a person was told that they never will, and may have acted on it."""
     bad: list[Broken] = []
     for index, (was, now) in enumerate(zip(before, after, strict=True)):
         step = disk.steps[index]
@@ -46,17 +46,17 @@ def after_skip(
 
 
 def excuse(plan: Plan, disk: RunState, found: list[Broken]) -> tuple[Broken, ...]:
-    """Return what remains when what a person decided is left out, each once."""
+    """Return the broken invariants without those that a person's decision explains, each once."""
     return tuple(dict.fromkeys(broken for broken in found if not _excused(plan, disk, *broken)))
 
 
 def _excused(plan: Plan, disk: RunState, index: int, text: str) -> bool:
-    """Return whether a person answers for it: for all of a plain step, for what a guarded one was not made to do.
+    """Return whether a person's decision explains a broken invariant of a step.
 
-    Who says only that a plain method is to be called again answers for its second effect, and for nothing else.
-
-    What the barrier promises holds whatever a person says. Nor does a person answer for what a compensation says: asked
-    for a response, the person of an exploration gives the right one.
+    For a plain step it explains everything. For a guarded step it explains only what the barrier was not asked to do:
+    the barrier's promises hold whatever a person says. A person who only says that a plain method is to be called again
+    explains its second effect, and nothing else. A person never explains a wrong compensation: asked for a response,
+    the person of an exploration gives the right one.
     """
     step = disk.steps[index]
     if plan.steps[index].action.kind is Kind.GUARDED:

@@ -1,8 +1,8 @@
-"""Everything that can happen next in a world: an owner, its zombies, the wire, the participants, the disk, a person.
+"""Lists everything that can happen next: by an owner, a replaced owner, the network, a participant, a person.
 
-A record is put on disk as late as anything can tell: when its owner waits for it, or, for any prefix of the queue,
-when the next owner reads the journal. A call that was not answered stays on the wire, where it may arrive later or
-never: so one move covers `unknown with effect`, `unknown without` and `late`. Called by `search`.
+A record goes to disk as late as anything can notice: when its owner waits for it, or, for any prefix of the queue, when
+the next owner reads the journal. A call without an answer stays on the wire, where it may arrive later or never: so one
+move covers `unknown with effect`, `unknown without` and `late`. Called by `search`.
 """
 
 from collections.abc import Iterator
@@ -20,7 +20,7 @@ from amends_saga.plan import Kind, Plan
 
 
 class World(NamedTuple):
-    """One state of everything. Numbers stand for owners and journals, see `Owners`."""
+    """The whole state of an exploration. Numbers stand for owners and journals, see `Owners`."""
 
     disk: int
     owner: int
@@ -46,7 +46,7 @@ class Move(NamedTuple):
 
 
 class Event(NamedTuple):
-    """The same with everything that it breaks, for people."""
+    """A move with the invariants that it breaks, in words for people."""
 
     text: str
     world: World
@@ -55,7 +55,7 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """The world around the engine, each promise of which a test may break."""
+    """The promises of the world around the engine; a test may break each of them."""
 
     fence: bool = True
     """Records of an owner that was replaced are refused."""
@@ -81,7 +81,7 @@ class Moves:
         )
 
     def first(self) -> World:
-        """Return the world in which a run was just asked for."""
+        """Return the world in which a run was just requested."""
         disk, owner = self.owners.begin()
         return World(disk, owner, (), (), (Participant(),) * len(self._plan.steps))
 
@@ -90,7 +90,7 @@ class Moves:
         return self._plan.steps[step].name if step >= 0 else ""
 
     def phase(self, world: World) -> str:
-        """Return what the journal says of the run: an end, PARKED with its reason, or empty."""
+        """Return what the journal says about the run: an end, PARKED with its reason, or empty."""
         state = self.owners.disks[world.disk].state
         if state.parked is not None:
             return f"PARKED {state.parked.reason}"
@@ -99,7 +99,7 @@ class Moves:
         return state.phase.value + decided_by_person(state)
 
     def next(self, world: World) -> Iterator[Event]:
-        """Yield every move, each with the invariants that it breaks."""
+        """Yield every possible move, each with the invariants that it breaks."""
         for move in self._all(world):
             bad = [*move.violations]
             disk = self.owners.disks[move.world.disk].state
@@ -177,7 +177,7 @@ class Moves:
     def _answers(
         self, world: World, owner: int, state: RunState, message: Message
     ) -> Iterator[tuple[str, Step, tuple[Message, ...], tuple[Participant, ...], tuple[Broken, ...]]]:
-        """Yield what can become of a call that somebody waits for."""
+        """Yield the possible results of a call whose caller waits."""
         name = self._call(message)
         for delivery in self._participants.deliver(world.participants, message):
             after = _put(world.participants, message.step, delivery.after)
@@ -198,7 +198,7 @@ class Moves:
     def _unheard(
         self, world: World, message: Message, step: Step
     ) -> Iterator[tuple[str, Step, tuple[Message, ...], tuple[Participant, ...], tuple[Broken, ...]]]:
-        """Yield what a call can do whose answer is lost. With late calls it is one that arrives at once."""
+        """Yield the effects of a call whose answer is lost. With late calls, it is one that arrives at once."""
         for delivery in self._participants.deliver(world.participants, message):
             after = _put(world.participants, message.step, delivery.after)
             if after != world.participants:
@@ -249,7 +249,7 @@ class Moves:
             yield Move("replaced owner: on disk, unfenced", world._replace(disk=disk, zombies=zombies))
 
     def _replaced(self, owner: int, written: int = 0) -> int:
-        """Return the owner once it is replaced; `written` of its records are on disk."""
+        """Return the owner after its replacement; `written` of its records are on disk."""
         if self._rules.fence:
             return self.owners.silence(owner)
         return self.owners.durable(owner, written).owner if written else owner

@@ -1,7 +1,7 @@
 """Runs the real engine for one owner and remembers every transition, so that worlds are tuples of numbers.
 
-An owner's state is made canonical first: sequence numbers keep their order but not their size, and times and texts
-that no rule reads here are dropped. Called by `moves`.
+An owner's state is made canonical first: sequence numbers keep their order but not their size, and times and texts that
+no rule reads are dropped. Called by `moves`.
 """
 
 from collections.abc import Callable, Iterable
@@ -60,7 +60,7 @@ class Engine(NamedTuple):
 
 
 class Owner(NamedTuple):
-    """What one owner knows, with the records that it has not seen on disk."""
+    """The knowledge of one owner, with its records that are not on disk yet."""
 
     state: RunState
     queue: tuple[Event, ...] = ()
@@ -69,12 +69,12 @@ class Owner(NamedTuple):
 
     @property
     def now(self) -> datetime:
-        """The moment at which this owner decides."""
+        """Return the time at which this owner decides."""
         return AFTER if self.late else NOW
 
 
 class Step(NamedTuple):
-    """What a transition of an owner leads to."""
+    """The result of an owner's transition."""
 
     owner: int
     sent: tuple[Message, ...]
@@ -124,11 +124,11 @@ class Owners:
         return self._disk_id(Ledger(empty)), step.owner
 
     def reply(self, owner: int, message: Message, reply: Reply) -> Step:
-        """Return what the owner does with an answer."""
+        """Return the owner's reaction to an answer."""
         return self._do(owner, Replied(message.step, message.call, reply))
 
     def pass_deadline(self, owner: int) -> Step:
-        """Return what the owner does when it sees that the deadline has passed."""
+        """Return the owner's reaction when it sees that the deadline has passed."""
         key = (owner, "deadline")
         if key not in self._memo:
             before = self.owners[owner]._replace(late=True)
@@ -137,11 +137,11 @@ class Owners:
         return self._memo[key]  # type: ignore[no-any-return]
 
     def release(self, owner: int) -> Step:
-        """Return what the owner does when it is told to let go of the run."""
+        """Return the owner's reaction when it must give the run up."""
         return self._do(owner, ReleaseRequested())
 
     def hold(self, owner: int, message: Message) -> Step:
-        """Return what the owner does when a breaker, bulkhead or budget does not let a call pass."""
+        """Return the owner's reaction when a breaker, bulkhead or budget holds a call back."""
         return self._do(owner, Refused(message.step, message.call, HELD))
 
     def held(self, owner: int) -> bool:
@@ -150,7 +150,7 @@ class Owners:
         return not _released(state) and any(step.retry_at == HELD for step in state.steps)
 
     def let_pass(self, owner: int) -> Step:
-        """Return what the owner does when calls may pass again."""
+        """Return the owner's reaction when calls may pass again."""
         key = (owner, "pass")
         if key not in self._memo:
             before = self.owners[owner]
@@ -162,11 +162,11 @@ class Owners:
         return self._memo[key]  # type: ignore[no-any-return]
 
     def park(self, owner: int) -> Step:
-        """Return what the owner does when a person wants the stalled run to stop."""
+        """Return the owner's reaction when a person wants the stalled run to stop."""
         return self._do(owner, ParkRequested("a person", "it has stalled"))
 
     def durable(self, owner: int, count: int) -> Step:
-        """Return what the owner does when the first `count` records of its queue are on disk."""
+        """Return the owner's reaction when the first `count` records of its queue are on disk."""
         key = (owner, "durable", count)
         if key not in self._memo:
             before = self.owners[owner]
@@ -177,7 +177,7 @@ class Owners:
         return self._memo[key]  # type: ignore[no-any-return]
 
     def awaited(self, owner: int) -> int:
-        """Return how many records the owner waits for before it does something more; 0: it waits for none."""
+        """Return how many records the owner waits for before it does more; 0: it waits for none."""
         key = (owner, "awaited")
         if key not in self._memo:
             self._memo[key] = self._awaited(owner)
@@ -205,7 +205,7 @@ class Owners:
         return self._memo[key]  # type: ignore[no-any-return]
 
     def take_over(self, disk: int, fence: int, *, late: bool = False) -> Step:
-        """Return the next owner as it begins with what is on disk; `late`: after the deadline."""
+        """Return the next owner as it begins with the journal on disk; `late`: after the deadline."""
         key = (disk, "take over", fence, late)
         if key not in self._memo:
             state = self._engine.ledger.owned(self.disks[disk], fence)
@@ -215,7 +215,7 @@ class Owners:
         return self._memo[key]  # type: ignore[no-any-return]
 
     def resolve(self, disk: int, wish: Resolved, fence: int) -> tuple[int, Step]:
-        """Return the journal with a person's decision, and the owner that it makes."""
+        """Return the journal with a person's decision, and the owner that continues."""
         key = (disk, wish, fence)
         if key not in self._memo:
             ledger = self.disks[disk]
@@ -225,7 +225,7 @@ class Owners:
         return after, self.take_over(after, fence)
 
     def silence(self, owner: int) -> int:
-        """Return the owner as a zombie: none of its records will ever be on disk, so it never undoes anything."""
+        """Return the owner as a zombie: none of its records will reach the disk, so it never undoes anything."""
         key = (owner, "silence")
         if key not in self._memo:
             before = self.owners[owner]
@@ -254,7 +254,7 @@ class Owners:
     def _after(
         self, before: Owner, state: RunState, commands: list[Command], now: datetime, answered: int | None = None
     ) -> Step:
-        """Apply commands, answering at once what needs no world: expressions and admission."""
+        """Carry out commands, answering at once those that need no world: expressions and admission."""
         queue = list(before.queue)
         sent: list[Message] = []
         pending = list(commands)
@@ -320,7 +320,7 @@ intent is older than what a person said of it."""
 
 
 def _canonical(state: RunState, queued: int) -> RunState:
-    """Return the state with as few sequence numbers as rules tell apart, and without what only people read."""
+    """Return the state with the smallest equivalent sequence numbers, and without texts for people."""
     durable = state.durable
     top = ON_DISK if durable else 0
 

@@ -1,4 +1,4 @@
-"""The participants as the explorer models them: the barrier for guarded methods, and each kind of plain method.
+"""The explorer's model of participants: the barrier for guarded methods, and each kind of plain method.
 
 Called by `moves` whenever a call is delivered. A participant's state is a tuple so that worlds hash fast.
 """
@@ -28,7 +28,7 @@ class Message(NamedTuple):
 
 
 class Participant(NamedTuple):
-    """What one step's participant remembers, and what really happened there."""
+    """The memory of one step's participant, and what really happened there."""
 
     action: str = "-"
     """The barrier's row of the action: `-` none, `d` done, `v` void. For plain methods: whether the key was seen."""
@@ -40,7 +40,7 @@ class Participant(NamedTuple):
 
 
 class Delivery(NamedTuple):
-    """One thing that delivering a call can lead to."""
+    """One possible result of delivering a call."""
 
     text: str
     reply: Reply
@@ -50,7 +50,7 @@ class Delivery(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class BarrierRules:
-    """The promises of the barrier, each of which a test may break."""
+    """The promises of the barrier; a test may break each of them."""
 
     void_record: bool = True
     """A void, and a compensation without its action, leave the record that stops a late copy."""
@@ -85,7 +85,7 @@ class Participants:
         self._sound = rules == BarrierRules()
 
     def deliver(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
-        """Return everything that delivering the call can lead to."""
+        """Return all possible results of delivering the call."""
         kind = self._plan.steps[message.step].action.kind
         if kind is Kind.READ:
             used = any(message.step in step.uses for step in self._plan.steps)
@@ -95,7 +95,7 @@ class Participants:
         return handle(all_, message)
 
     def inert(self, all_: tuple[Participant, ...], message: Message) -> bool:
-        """Return whether delivering the call, now or ever, changes nothing but what its caller hears."""
+        """Return whether delivering the call, now or ever, changes only what its caller hears."""
         kind = self._plan.steps[message.step].action.kind
         here = all_[message.step]
         if kind is Kind.READ:
@@ -166,7 +166,7 @@ class Participants:
         return found
 
     def _undoes(self, step: int, here: Participant) -> bytes:
-        """Return what the compensation of what happened must say."""
+        """Return what a compensation must say about the effect that it undoes."""
         compensation = self._plan.steps[step].compensation
         own = compensation is not None and compensation.uses_self
         return (here.payload or b"") + (b"|r" if own else b"")
@@ -174,7 +174,7 @@ class Participants:
     # ------------------------------------------------------------ plain
 
     def after_window(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
-        """Return what delivering a call of a KEYED method leads to when its key is remembered no more."""
+        """Return the result of a KEYED call that arrives after its key was forgotten."""
         action, here = self._plan.steps[message.step].action, all_[message.step]
         if message.call is not Call.ACTION or action.kind is not Kind.KEYED or action.window is None:
             return []
@@ -208,7 +208,7 @@ class Participants:
         return found
 
     def _undoing(self, all_: tuple[Participant, ...], message: Message) -> list[Broken]:
-        """Return what is wrong with a compensation that takes effect now."""
+        """Return the invariants that a compensation breaks if it takes effect now."""
         bad = self._order(all_, message.step)
         if message.payload != self._undoes(message.step, all_[message.step]):
             bad.append(Broken(message.step, OTHER_DATA))

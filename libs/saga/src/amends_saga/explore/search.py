@@ -37,7 +37,7 @@ class Violation:
 
 @dataclass
 class Result:
-    """What an exploration saw."""
+    """The result of an exploration."""
 
     bounds: Bounds
     states: int = 0
@@ -51,7 +51,7 @@ class Result:
 
     @property
     def holds(self) -> bool:
-        """True when everything within the bounds was seen and no invariant is broken."""
+        """Return whether everything within the bounds was seen and no invariant is broken."""
         return self.complete and not self.violations
 
 
@@ -66,7 +66,8 @@ def explore(
 ) -> Result:
     """Walk every world within the bounds.
 
-    `progress` is told the number of states and the depth now and then. `first_only` stops at the first violation.
+    `progress` is called with the number of states and the depth now and then. `first_only` stops at the first
+    violation.
     """
     bounds = bounds or Bounds()
     result = Result(bounds)
@@ -82,7 +83,7 @@ def explore(
 def replay_seed(
     plan: Plan, seed: str, bounds: Bounds | None = None, *, engine: Engine | None = None, rules: Rules | None = None
 ) -> tuple[str, ...]:
-    """Return the moves of a seed as texts, the broken invariants at their end. Raises ValueError for a bad seed."""
+    """Return the moves of a seed as texts, and the invariants that they break. Raises ValueError for a bad seed."""
     text, _, numbers = seed.partition(":")
     if len(text) != len(plan.steps) or not set(text) <= set(_LETTERS.values()):
         raise ValueError("the seed belongs to a saga with another number of steps")
@@ -102,7 +103,7 @@ def replay_seed(
 
 @contextmanager
 def _no_collection() -> Iterator[None]:
-    """Millions of tuples without a cycle among them: looking for cycles takes a quarter of the time."""
+    """Switch the garbage collector off: with millions of tuples and no cycles it takes a quarter of the time."""
     if not gc.isenabled():
         yield
         return
@@ -118,7 +119,7 @@ _LETTERS: dict[bool | None, str] = {True: "1", False: "0", None: "x"}
 
 
 def _expressions(plan: Plan, bounds: Bounds) -> Iterator[Expressions]:
-    """Yield what expressions may say: a step without `when` always runs, and one request at the most fails."""
+    """Yield the results of expressions: a step without `when` always runs, and at most one request fails."""
     whens = list(product(*((True, False) if step.has_when else (True,) for step in plan.steps)))
     yield from whens
     if bounds.failures:

@@ -1,4 +1,4 @@
-"""How a path is told: calls and records in words. Called by `moves`."""
+"""Describes a path in words: its calls and records. Called by `moves`."""
 
 from amends_saga.engine import events as ev
 from amends_saga.engine.events import Call
@@ -6,13 +6,13 @@ from amends_saga.plan import Plan
 
 
 def call_of(plan: Plan, step: int, call: Call) -> str:
-    """Return a call in words: the step's name for its action."""
+    """Return a call in words; an action is called by its step's name."""
     name = plan.steps[step].name
     return name if call is Call.ACTION else f"{call.value} of {name}"
 
 
 def describe(plan: Plan, event: ev.Event) -> str:
-    """Return a record in words."""
+    """Return a record in words, for people."""
     match event:
         case ev.Started():
             return "the start"

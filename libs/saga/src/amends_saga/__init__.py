@@ -1,1 +1,1 @@
-"""The saga engine: definition, checker, decide and evolve. Pure: no I/O, clock or randomness."""
+"""The saga engine, its definitions and their checker. Pure: no I/O, clock or randomness."""

@@ -1,6 +1,6 @@
-"""Checks one run against what was promised of it: its journal, its row, and what its participants remember.
+"""Checks one run against its promises: its journal, its row, and the barrier rows of its participants.
 
-Pure: `amends audit` reads the databases and shows what is found here. The numbers are those of the invariants in
+Pure: `amends audit` reads the databases and shows these findings. The numbers are those of the invariants in
 docs/explanation/guarantees.md and docs/reference/faults.md.
 """
 
@@ -28,7 +28,7 @@ ACTION, COMPENSATION = "action", "compensation"
 
 
 class Invariant(StrEnum):
-    """What can be broken."""
+    """The invariants that a run can break."""
 
     TERMINATION = "I1"
     ORDER = "I3"
@@ -41,7 +41,7 @@ class Invariant(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One broken invariant of one run. `step` is empty when it is about the run as a whole."""
+    """One broken invariant of one run. `step` is empty when the whole run is affected."""
 
     invariant: Invariant
     run_id: str
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """The row of a run. `state` is the name of its state, `lease_ends` of its owner's process: None without a row."""
+    """The row of a run. `lease_ends` is that of its owner; None if the owner has no row in table process."""
 
     run_id: str
     state: str
@@ -80,7 +80,7 @@ Memory = Mapping[str, Mapping[tuple[str, str], Remembered]]
 
 @dataclass(frozen=True, slots=True)
 class Audited:
-    """What the check of one run says."""
+    """The result of checking one run."""
 
     findings: tuple[Finding, ...]
     keys: Mapping[str, str]
@@ -99,9 +99,9 @@ def audit_run(
     now: datetime,
     patience: timedelta,
 ) -> Audited:
-    """Check one run. `records` are (seq, fence, record) in order; `now` is the database's time when it was read.
+    """Check one run. `records` are (seq, fence, record) in order; `now` is the database's time of the reading.
 
-    `patience` is how long a lease lasts, and a little: a run that nobody has taken over after that is lost.
+    `patience` is a little more than a lease: if nobody has claimed an open run after that, it is lost.
     """
     keys = run_keys(plan, facts.run_id, facts.secret)
     found = [*_fences(facts, records)]
@@ -131,7 +131,7 @@ def audit_run(
 
 
 def run_keys(plan: Plan, run_id: str, secret: bytes | None) -> dict[str, str]:
-    """Return the idempotency keys that a run's guarded steps use, to the service that each is for."""
+    """Return the idempotency keys of a run's guarded steps, each with the service that it is for."""
     guarded = (step for step in plan.steps if step.action.kind is Kind.GUARDED)
     return {idempotency_key(run_id, step.name, secret): step.action.service for step in guarded}
 
@@ -152,7 +152,7 @@ def _fences(facts: RunFacts, records: Iterable[tuple[int, int, bytes]]) -> Itera
 
 
 def _journal(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded]) -> Iterable[Finding]:
-    """Whether the row says what the journal says, and the end is there once and last."""
+    """Report where row and journal disagree, and an end that is missing, repeated or not last."""
     said = "PARKED" if state.parked is not None else state.phase.value
     if said != facts.state:
         yield _of(facts, Invariant.JOURNAL, f"the run's row says {facts.state}, its journal {said}")
@@ -172,7 +172,7 @@ def _journal(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Rec
 def _liveness(
     plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded], now: datetime, patience: timedelta
 ) -> Iterable[Finding]:
-    """Whether an open run will go on, or says visibly that it cannot."""
+    """Report an open run that nobody will drive, although it does not show as stalled."""
     if state.ended or state.parked is not None:
         return
     if facts.owned and facts.lease_ends is None:
@@ -188,7 +188,7 @@ def _liveness(
 
 
 def _horizon(plan: Plan, state: RunState, entries: Sequence[Recorded]) -> datetime:
-    """Until when an open run need not have said anything."""
+    """Return the time until which an open run may be silent."""
     last = entries[-1].at
     if stalled_since(plan, state, last) is not None:
         return last
@@ -199,9 +199,10 @@ def _horizon(plan: Plan, state: RunState, entries: Sequence[Recorded]) -> dateti
 
 
 def _order(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded]) -> Iterable[Finding]:
-    """Whether steps were undone in the reverse of the graph's order, none twice and none after going forward again.
+    """Report steps that were undone out of order or twice, and actions done after an undo.
 
-    And whether each compensation had the response that it needs: also of plain steps, which no barrier remembers.
+    Also reports compensations that were built without a response that they need. This includes plain steps, which no
+    barrier remembers.
     """
     undone: set[int] = set()
     for entry in entries:
@@ -231,9 +232,9 @@ def _effects(
     action: Remembered | None,
     compensation: Remembered | None,
 ) -> Iterable[Finding]:
-    """Whether a participant remembers of a guarded step what the journal says of it.
+    """Report where a guarded step's barrier rows contradict the journal.
 
-    Participants are read after the journal. What is asked of an open run is true at any later time as well.
+    Participants are read after the journal, so only facts that stay true later are checked for an open run.
     """
     step, at = plan.steps[index], state.steps[index]
     for what, row in ((ACTION, action), (COMPENSATION, compensation)):
@@ -260,7 +261,7 @@ def _effects(
 
 
 def _contradiction(at: StepRun, *, ran: bool, voided: bool, undone: bool) -> str:
-    """What the journal says of a step and its participant does not; empty when they agree."""
+    """Return how the participant's rows contradict the journal about a step; empty when they agree."""
     if at.done is Done.OK and not ran:
         return "the journal has its answer, the participant no effect"
     if at.done is Done.VOIDED and not voided:

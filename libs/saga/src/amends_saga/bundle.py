@@ -1,7 +1,7 @@
-"""A compiled saga as bytes: everything that a later owner of a run needs, and its digest.
+"""A compiled saga as bytes, with its digest: everything that a later owner of a run needs.
 
 The bytes are canonical: the same definition and the same reachable contracts give the same digest on every machine.
-Made by `compile`, read by `load_bundle`; kept by the orchestrator for as long as a run is pinned to it.
+Made by `compile`, read by `load_bundle`; the orchestrator keeps them as long as a run is pinned to them.
 """
 
 import base64
@@ -21,7 +21,7 @@ FORMAT = 1
 
 
 class BundleError(Exception):
-    """Bytes that are no bundle, or one of a newer format; the text is a sentence for people."""
+    """The bytes are not a bundle, or one of a newer format. The text is a sentence for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class BundledCall:
 
 @dataclass(frozen=True, slots=True)
 class BundledStep:
-    """One step."""
+    """One step of a compiled saga."""
 
     name: str
     after: tuple[int, ...]
@@ -63,7 +63,7 @@ class Bundle:
     files: tuple[FileDescriptorProto, ...]
 
     def to_bytes(self) -> bytes:
-        """Return the canonical bytes."""
+        """Return the bundle as canonical bytes."""
         files = FileDescriptorSet(file=self.files)
         spec = {
             "format": FORMAT,
@@ -80,7 +80,7 @@ class Bundle:
 
 
 def read_bundle(data: bytes) -> Bundle:
-    """Return the bundle that the bytes are. Raises BundleError."""
+    """Return the bundle of the bytes. Raises BundleError."""
     try:
         spec = json.loads(data)
         if spec["format"] != FORMAT:

@@ -1,4 +1,4 @@
-"""Every rule's code in one table. A code keeps its meaning for ever; a rule that goes leaves its number unused.
+"""Every rule's code in one table. A code never changes its meaning; the number of a deleted rule stays unused.
 
 Read by the rules, by the reference page and by the tests that ask for a wrong and a right example of each.
 """

@@ -19,11 +19,10 @@ MAX_REACHED = 20_000
 def compile_model(
     model: Model, required: Sequence[str], texts: Mapping[tuple[int, ExpressionRole], str]
 ) -> CompiledSaga:
-    """Return the compiled saga of a model that no rule found an error in.
+    """Return the compiled saga of a model without errors.
 
-    `required` are paths of input fields, `texts` are expressions whose copies were written out.
-
-    Raises BundleError when its messages cannot be used together.
+    `required` are paths of input fields, `texts` are expressions with explicit copies. Raises BundleError when its
+    messages cannot be used together.
     """
     saga = model.saga
     steps = tuple(_step(model, step, texts) for step in model.steps)

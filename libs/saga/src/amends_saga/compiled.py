@@ -1,4 +1,4 @@
-"""A saga ready to run: its plan, its expressions, its messages. Always loaded from a bundle, freshly compiled or old.
+"""A saga that is ready to run: its plan, expressions and messages. It is always loaded from a bundle.
 
 Called by the orchestrator for every step of a run, by the explorer and by the CLI. Implements `plan.Expressions`.
 """
@@ -27,7 +27,7 @@ class CompiledSaga:
     """One version of a saga. Pure and safe to share between runs; expressions are compiled at their first use."""
 
     def __init__(self, bundle: Bundle, data: bytes) -> None:
-        """Take a bundle and its bytes. Raises BundleError when its descriptors cannot be used."""
+        """Load a bundle and its bytes. Raises BundleError when its descriptors cannot be used."""
         self._bundle = bundle
         self.bundle = data
         """Everything that a later owner needs; `load_bundle` reads it."""
@@ -50,7 +50,7 @@ class CompiledSaga:
 
     @cached_property
     def plan(self) -> Plan:
-        """What the engine needs to know."""
+        """Return the plan that the engine works with."""
         steps = tuple(
             StepPlan(
                 name=step.name,
@@ -78,24 +78,24 @@ class CompiledSaga:
 
     @property
     def input_descriptor(self) -> Descriptor:
-        """The input message."""
+        """Return the descriptor of the input message."""
         return self._descriptor(self._bundle.input_type)
 
     @property
     def required_input(self) -> tuple[str, ...]:
-        """Paths of input fields that must be set, because a step copies them in every run."""
+        """Return paths of input fields that must be set, because a step copies them in every run."""
         return self._bundle.required
 
     def request_descriptor(self, step: int) -> Descriptor:
-        """Return the message that a step's action takes."""
+        """Return the descriptor of the message that a step's action takes."""
         return self._descriptor(self._bundle.steps[step].action.input_type)
 
     def response_descriptor(self, step: int) -> Descriptor:
-        """Return the message that a step's action answers with."""
+        """Return the descriptor of the message that a step's action answers with."""
         return self._descriptor(self._bundle.steps[step].action.output_type)
 
     def compensation_request_descriptor(self, step: int) -> Descriptor:
-        """Return the message that a step's compensation takes. Raises LookupError when it has none."""
+        """Return the descriptor of a compensation's request. Raises LookupError without a compensation."""
         return self._descriptor(self._compensation(step).input_type)
 
     def compensation_response_descriptor(self, step: int) -> Descriptor:
@@ -120,7 +120,7 @@ class CompiledSaga:
         return program.message(self._data(program, scope))
 
     def parse_input(self, json: Json) -> bytes:
-        """Return the input that canonical protobuf JSON means, serialised deterministically.
+        """Return the input of canonical protobuf JSON, serialised deterministically.
 
         Raises InputError with the path of the field that is wrong.
         """
@@ -141,7 +141,7 @@ class CompiledSaga:
         return recursive(self.input_descriptor)
 
     def parse_response(self, step: int, json: Json) -> bytes:
-        """Return the response of a step that canonical protobuf JSON means: what a person assumes for a skipped one.
+        """Return a step's response of canonical protobuf JSON: a person gives it for a step that is skipped.
 
         Raises InputError with the path of the field that is wrong.
         """
@@ -184,7 +184,7 @@ class CompiledSaga:
         return self._of_pool(self._pool, name)
 
     def _form(self, name: str) -> type[Message]:
-        """The class for JSON of a message: one without fields that hide what every message has."""
+        """Return the class for a message's JSON: without fields whose names hide attributes of every message."""
         return self._of_pool(self._forms, name)
 
     def _of_pool(self, pool: DescriptorPool, name: str) -> type[Message]:
@@ -208,7 +208,7 @@ class CompiledSaga:
         return self._programs[key]
 
     def _text(self, index: int, role: str) -> tuple[str, str, str | None]:
-        """Return an expression, the service that it belongs to, and the message that it gives."""
+        """Return an expression, the service that it belongs to, and the message that it makes."""
         step = self._bundle.steps[index]
         if role == "when":
             return step.when or "true", step.action.plan.service, None
@@ -236,5 +236,5 @@ class CompiledSaga:
 
 
 def load_bundle(data: bytes) -> CompiledSaga:
-    """Return the saga that was compiled to these bytes. Raises BundleError."""
+    """Return the compiled saga of these bytes. Raises BundleError."""
     return CompiledSaga(read_bundle(data), data)

@@ -1,4 +1,4 @@
-"""What the reader and the checker have to say about a definition: a finding, and the code it carries.
+"""A finding of the reader or the checker about a definition, and its code.
 
 Made by `definition`, `analysis` and `check`; shown by the renderers of `check`, the CLI and the orchestrator's API.
 """
@@ -13,7 +13,7 @@ MAX_NAME = 200
 
 
 class Severity(StrEnum):
-    """How bad a finding is."""
+    """The severity of a finding."""
 
     ERROR = "error"
     """The definition is refused."""
@@ -33,7 +33,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a finding is, in the text that a person wrote."""
+    """The position of a finding in the text that a person wrote."""
 
     source: str
     """What the text is called, e.g. a file's name."""
@@ -49,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: what, how to mend it, and where."""
+    """One fault: what is wrong, how to mend it, and where it is."""
 
     code: str
     severity: Severity
@@ -59,12 +59,12 @@ class Finding:
 
     @property
     def is_error(self) -> bool:
-        """True when the definition is refused because of it."""
+        """Return whether the finding refuses the definition."""
         return self.severity is Severity.ERROR
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:
-    """Tell whether any finding refuses the definition."""
+    """Return whether any finding refuses the definition."""
     return any(finding.is_error for finding in findings)
 
 
@@ -76,7 +76,7 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:
-    """Return the known name that was probably meant, None when nothing is near."""
+    """Return the known name that was probably meant, None when no name is near."""
     from amends_saga.spelling import nearest  # only a mistake needs it
 
     candidates = sorted(set(known))

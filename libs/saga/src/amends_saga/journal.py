@@ -1,7 +1,7 @@
-"""How the engine's events are written: protobuf records that every later version can read.
+"""Writes the engine's events as protobuf records that every later version can read.
 
-Called by the orchestrator's journal and by the tests that replay golden journals. Steps are names on disk, so that
-a journal can be read beside its definition.
+Called by the orchestrator's journal and by the tests that replay golden journals. On disk a step is its name, so that a
+journal can be read beside its definition.
 """
 
 import hmac
@@ -54,27 +54,27 @@ _REASON_OF = {value: key for key, value in _REASONS.items()}
 def idempotency_key(run_id: str, step: str, secret: bytes | None) -> str:
     """Return the key that action, compensation and void of a step share: 64 hexadecimal digits.
 
-    `run_id` is the identity that the orchestrator made, never one that a caller chose. `secret` is what `secret_for`
-    says of the run: who knows the run's id alone cannot work the key out.
+    `run_id` is the identity that the orchestrator made, never one that a caller chose. `secret` is the result of
+    `secret_for` for the run: without it nobody can compute the key from the run's id.
     """
     named = f"{run_id}/{step}".encode()
     return (sha256(named).digest() if secret is None else hmac.digest(secret, named, "sha256")).hex()
 
 
 def secret_for(rules: int, secret: bytes) -> bytes | None:
-    """Return the secret of a run's keys: the installation's, None for a run of the time before there was one."""
+    """Return the secret of a run's keys: the installation's, None for runs from before there was one."""
     return secret if rules >= SECRET_KEYS else None
 
 
 def encode(plan: Plan, entry: ev.Recorded) -> bytes:
-    """Return the record as it is kept; sequence number and fence are kept beside it."""
+    """Return the record's bytes; sequence number and fence are stored beside them."""
     record = pb.JournalRecord(at=timestamp(entry.at))
     _WRITE[type(entry.event)](plan, record, entry.event)
     return record.SerializeToString()
 
 
 def decode(plan: Plan, seq: int, fence: int, data: bytes) -> ev.Recorded:
-    """Return the record. Raises UnreadableJournalError for one that this version does not know."""
+    """Return the record of the bytes. Raises UnreadableJournalError for one that this version does not know."""
     try:
         record = pb.JournalRecord.FromString(data)
         kind = record.WhichOneof("event")
@@ -90,7 +90,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 def timestamp(at: datetime) -> Timestamp:
-    """What FromDatetime gives for an aware moment; that one goes through the calendar, at eight times the cost."""
+    """Return the Timestamp of an aware datetime: like FromDatetime, at an eighth of its cost."""
     since = at - _EPOCH
     return Timestamp(seconds=since.days * 86_400 + since.seconds, nanos=since.microseconds * 1000)
 

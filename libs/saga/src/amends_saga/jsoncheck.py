@@ -1,4 +1,4 @@
-"""Finds what is wrong with JSON that is meant to become a message, and where, before protobuf reads it.
+"""Finds faults in JSON that is meant to become a message, with their places, before protobuf reads it.
 
 protobuf's own reader does not say where a fault is, takes the last of two values for one field, and rounds integers in
 a Struct. Called by `jsonform`.
@@ -43,7 +43,7 @@ _INTEGERS = {
 
 
 class InputError(Exception):
-    """A message that cannot be accepted. `path` names the field, e.g. `lines[0].quantity`; empty for the whole."""
+    """A message that is not accepted. `path` names the field, e.g. `lines[0].quantity`; empty for the whole message."""
 
     def __init__(self, path: str, message: str) -> None:
         super().__init__(f"{path}: {message}" if path else message)
@@ -51,7 +51,7 @@ class InputError(Exception):
 
 
 class Object(dict[str, Any]):
-    """A JSON object as it was written: `twice` is a name that it has more than once."""
+    """A JSON object as it was written: `twice` is a name that occurs more than once."""
 
     __slots__ = ("twice",)
 
@@ -64,12 +64,12 @@ class Object(dict[str, Any]):
 
 
 def too_deep(path: str) -> InputError:
-    """Say that JSON is nested too deep at `path`."""
+    """Raise InputError for JSON that is nested too deep at `path`."""
     return InputError(path, f"It is nested deeper than {MAX_DEPTH}.")
 
 
 def check_plain(value: Any, path: str = "", depth: int = 0) -> None:
-    """Refuse what no JSON can hold or no message can carry, whatever is meant by it. Raises InputError."""
+    """Refuse values that no JSON or no message can hold, whatever the type. Raises InputError."""
     if isinstance(value, str):
         if not _is_unicode(value):
             raise InputError(path, "It is no text: it holds half of a surrogate pair.")
@@ -108,20 +108,20 @@ def join(path: str, name: str) -> str:
 
 
 def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
-    """Return the field that holds a map's values, None for a field that is no map."""
+    """Return the field of a map's values, None for a field that is not a map."""
     message = field.message_type
     return message.fields_by_name["value"] if message is not None and message.GetOptions().map_entry else None
 
 
 class Checker:
-    """Compares JSON with the descriptor of the message that it is meant to be. Every method raises InputError."""
+    """Compares JSON with the descriptor of the message that it should become. Every method raises InputError."""
 
     def __init__(self, pool: DescriptorPool) -> None:
-        """Take the pool that knows the types in google.protobuf.Any."""
+        """Set the pool that contains the types in google.protobuf.Any."""
         self._pool = pool
 
     def message(self, json: Any, descriptor: Descriptor, path: str) -> None:
-        """Check an object against a message, or what stands for one of protobuf's own."""
+        """Check an object against a message, or the JSON form of one of protobuf's own."""
         name = descriptor.full_name
         if name in _LOOSE:
             _check_loose(json, path)
@@ -253,7 +253,7 @@ def _check_enum(value: Any, enum: EnumDescriptor, path: str) -> None:
 
 
 def _check_map_key(key: str, kind: FieldDescriptor, path: str) -> None:
-    """Refuse keys that could be written in another way: two of them would be one entry."""
+    """Refuse keys that can be written in several ways: two of them would be one entry."""
     if kind.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
         if key not in ("true", "false"):
             raise InputError(path, "The key must be true or false.")
@@ -264,7 +264,7 @@ def _check_map_key(key: str, kind: FieldDescriptor, path: str) -> None:
 
 
 def _check_loose(value: Any, path: str) -> None:
-    """Check what becomes a google.protobuf.Struct, which holds every number as a double."""
+    """Check values of a google.protobuf.Struct, which holds every number as a double."""
     if isinstance(value, int) and not isinstance(value, bool) and abs(value) > EXACT:
         raise InputError(path, f"A number beyond {EXACT} is not exact here: write it as a text, in quotes.")
     if isinstance(value, Mapping):
@@ -276,7 +276,7 @@ def _check_loose(value: Any, path: str) -> None:
 
 
 def _check_text_form(value: Any, made: Any, path: str) -> None:
-    """Check what becomes one of protobuf's messages that are written as a text."""
+    """Check values of protobuf's own messages that are written as a text."""
     if not isinstance(value, str):
         raise InputError(path, f"It must be a text, as a {made.DESCRIPTOR.full_name} is written.")
     try:

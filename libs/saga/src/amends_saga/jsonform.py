@@ -1,4 +1,4 @@
-"""Messages from and to canonical protobuf JSON: clear errors for what people write, redaction of what they see.
+"""Converts messages from and to canonical protobuf JSON: with clear errors on input and redaction on output.
 
 Called by `CompiledSaga`.
 """
@@ -34,9 +34,9 @@ REDACTED = "[REDACTED]"
 
 
 def parse_json(json: Json, made: type[M], pool: DescriptorPool) -> M:
-    """Return the message that the JSON means. Raises InputError with the path of the first field that is wrong.
+    """Return the message of the JSON. Raises InputError with the path of the first field that is wrong.
 
-    Every field stands once, under one of its two names; integers are exact; nothing is nested deeper than MAX_DEPTH.
+    Every field occurs once, under one of its two names; integers are exact; nothing is nested deeper than MAX_DEPTH.
     """
     descriptor = cast(Descriptor, made.DESCRIPTOR)
     data = _read(json)
@@ -53,7 +53,7 @@ def parse_json(json: Json, made: type[M], pool: DescriptorPool) -> M:
 
 
 def read_object(text: str) -> dict[str, Any]:
-    """Return what a text says, checked for all that can be wrong with it whatever is meant. Raises InputError."""
+    """Return the JSON object of a text, checked for faults that no message allows. Raises InputError."""
     data = _read(text)
     if not isinstance(data, dict):
         raise InputError("", "It is no JSON object.")
@@ -62,7 +62,7 @@ def read_object(text: str) -> dict[str, Any]:
 
 
 def _read(json: Json) -> Any:
-    """Return JSON as Python has it. Raises InputError."""
+    """Return JSON as Python values. Raises InputError."""
     if isinstance(json, Struct):
         return _struct(json, "", 0)
     if not isinstance(json, str):
@@ -104,7 +104,7 @@ def _value(value: Value, path: str, depth: int) -> Any:
 
 
 def recursive(descriptor: Descriptor) -> bool:
-    """Return whether a message can hold one of its own type, so that nothing but a limit bounds its depth."""
+    """Return whether a message can contain its own type, so that only a limit bounds its depth."""
     done: set[str] = set()
     open_: set[str] = set()
 
@@ -141,7 +141,7 @@ def check_depth(message: Message, path: str = "", depth: int = 0) -> None:
 
 
 def require(message: Message, paths: Iterable[str]) -> None:
-    """Raise InputError for the first path of message fields that is not set, or field that is `required`."""
+    """Refuse a message without one of the paths, or without a field that is `required`. Raises InputError."""
     unset = message.FindInitializationErrors()  # type: ignore[attr-defined]  # the stubs do not know it
     if unset:
         raise InputError(str(unset[0]), "It must be set, because its contract says `required`.")
@@ -154,7 +154,7 @@ def require(message: Message, paths: Iterable[str]) -> None:
 
 
 def show_json(made: type[Message], data: bytes, *, redact: bool, pool: DescriptorPool) -> dict[str, Any]:
-    """Return a serialised message as canonical protobuf JSON; bytes that are none become `{"@error": ...}`.
+    """Return a serialised message as canonical protobuf JSON; broken bytes become `{"@error": ...}`.
 
     Fields marked `debug_redact` are shown as `[REDACTED]`, whatever their type, when `redact` is set.
     """
@@ -188,7 +188,7 @@ def _mark(shown: Any, path: tuple[str | int, ...]) -> None:
 
 
 class _Hiding:
-    """Clears every redacted field of a message, so that its value is nowhere, and notes where it stood."""
+    """Clears every redacted field of a message, so that its value occurs nowhere, and notes its place."""
 
     def __init__(self, pool: DescriptorPool) -> None:
         self._pool = pool

@@ -1,7 +1,7 @@
-"""What the engine needs to know of a definition, and nothing more.
+"""The part of a definition that the engine needs.
 
-The compiler makes a `Plan` of a Saga resource; the engine, the orchestrator and the explorer read it. Steps are
-named by their index here, by their name in the journal and in what people see.
+The compiler makes a `Plan` of a Saga resource; the engine, the orchestrator and the explorer read it. Steps are named
+by their index here, by their name in the journal and in texts for people.
 """
 
 from collections.abc import Mapping
@@ -14,7 +14,7 @@ from typing import Protocol
 
 
 class Kind(StrEnum):
-    """What a method promises about being repeated, see the table in docs/explanation/guarantees.md."""
+    """The promise of a method about repeated calls, see the table in docs/explanation/guarantees.md."""
 
     GUARDED = "guarded"
     KEYED = "keyed"
@@ -24,7 +24,7 @@ class Kind(StrEnum):
 
     @property
     def plain(self) -> bool:
-        """True for methods with effects that no barrier guards."""
+        """Return whether the method has effects that no barrier guards."""
         return self in (Kind.KEYED, Kind.IDEMPOTENT, Kind.ONCE)
 
 
@@ -48,7 +48,7 @@ class CallPlan:
 
     @property
     def path(self) -> str:
-        """The method's path on the wire, e.g. `/shop.payments.v1.PaymentService/Charge`."""
+        """Return the method's gRPC path, e.g. `/shop.payments.v1.PaymentService/Charge`."""
         return f"/{self.service}/{self.method}"
 
 
@@ -84,17 +84,17 @@ class Plan:
 
     @cached_property
     def pivot(self) -> int | None:
-        """Index of the pivot, None when the saga has none."""
+        """Return the index of the pivot, None when the saga has none."""
         return next((i for i, step in enumerate(self.steps) if step.pivot), None)
 
     @cached_property
     def index(self) -> Mapping[str, int]:
-        """Step names to indices."""
+        """Return step names to indices."""
         return {step.name: i for i, step in enumerate(self.steps)}
 
     @cached_property
     def ancestors(self) -> tuple[frozenset[int], ...]:
-        """For each step, all steps that finish before it begins."""
+        """Return, for each step, all steps that finish before it begins."""
         found: list[frozenset[int]] = [frozenset()] * len(self.steps)
         for i in self.order:
             direct = self.steps[i].after
@@ -103,13 +103,13 @@ class Plan:
 
     @cached_property
     def plain_before(self) -> tuple[tuple[int, ...], ...]:
-        """For each step, the plain ones among its ancestors."""
+        """Return, for each step, the plain steps among its ancestors."""
         plain = [index for index, step in enumerate(self.steps) if step.action.kind.plain]
         return tuple(tuple(index for index in plain if index in before) for before in self.ancestors)
 
     @cached_property
     def descendants(self) -> tuple[frozenset[int], ...]:
-        """For each step, all steps that begin after it has finished."""
+        """Return, for each step, all steps that begin after it has finished."""
         found: list[set[int]] = [set() for _ in self.steps]
         for index, before in enumerate(self.ancestors):
             for ancestor in before:
@@ -118,23 +118,23 @@ class Plan:
 
     @cached_property
     def awaited(self) -> frozenset[int]:
-        """The steps whose end must be on disk before another is called: it uses their response, or they are plain."""
+        """Return the steps whose end must be on disk before another call: plain, or with a response that is used."""
         used = {use for step in self.steps for use in step.uses}
         return frozenset(used | {index for index, step in enumerate(self.steps) if step.action.kind.plain})
 
     @cached_property
     def in_order(self) -> bool:
-        """Whether the steps stand in an order that the graph allows."""
+        """Return whether the steps stand in an order that the graph allows."""
         return self.order == tuple(range(len(self.steps)))
 
     @cached_property
     def chain(self) -> bool:
-        """Whether each step begins when the one above it has finished, and no sooner."""
+        """Return whether each step begins when the one above it has finished, and no sooner."""
         return all(step.after == ((index - 1,) if index else ()) for index, step in enumerate(self.steps))
 
     @cached_property
     def order(self) -> tuple[int, ...]:
-        """The steps in an order that the graph allows. Raises ValueError when the graph has a cycle."""
+        """Return the steps in an order that the graph allows. Raises ValueError when the graph has a cycle."""
         followers: list[list[int]] = [[] for _ in self.steps]
         missing = [len(set(step.after)) for step in self.steps]
         for index, step in enumerate(self.steps):
@@ -156,7 +156,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """What an expression sees."""
+    """The values that an expression can read."""
 
     input: bytes
     """The input message, serialised."""
@@ -170,7 +170,7 @@ class Scope:
 
 
 class ExpressionError(Exception):
-    """An expression failed when it ran. The text is for people and holds no values of the run."""
+    """An expression failed when it ran. The text is for people and contains no values of the run."""
 
 
 class Expressions(Protocol):

@@ -1,6 +1,6 @@
-"""Finds the name that was probably meant, quickly also among thousands.
+"""Finds the name that was probably meant, quickly even among thousands.
 
-Called by `findings.suggestion`, and only when there is a mistake: difflib costs 10 ms of every start.
+Called by `findings.suggestion`, and only when there is a mistake: importing difflib costs 10 ms.
 """
 
 from collections import Counter
@@ -17,7 +17,7 @@ NEAREST = 8
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:
-    """Return the name among `known`, sorted, that is most like `name`; None when none is near."""
+    """Return the name among `known`, sorted, that is most similar to `name`; None when none is near."""
     candidates = known if len(known) <= FEW else _likely(name, tuple(known))
     near = get_close_matches(name, candidates, n=1, cutoff=CUTOFF)
     return near[0] if near else _folded(tuple(known)).get(_fold(name))
@@ -48,6 +48,6 @@ def _fold(name: str) -> str:
 
 
 def _pairs(name: str) -> Iterable[str]:
-    """Return the pairs of letters in a name, its beginning and its end included."""
+    """Return the pairs of letters in a name, including its beginning and its end."""
     framed = f"^{name.casefold()}$"
     return {framed[at : at + 2] for at in range(len(framed) - 1)}

@@ -129,7 +129,7 @@ class Plan:
 
     @cached_property
     def chain(self) -> bool:
-        """Return whether each step begins when the one above it has finished, and no sooner."""
+        """Whether each step begins when the one above it has finished, and no sooner."""
         return all(step.after == ((index - 1,) if index else ()) for index, step in enumerate(self.steps))
 
     @cached_property

@@ -111,7 +111,7 @@ def no_compensation(model: Model) -> Iterator[Finding]:
 
 
 def post_once(model: Model) -> Iterator[Finding]:
-    """Report steps after the pivot that cannot be repeated."""
+    """After the pivot every step can be repeated."""
     for step in model.steps:
         if model.is_post(step.index) and step.action is not None and step.action.kind not in _AFTER_PIVOT:
             message = f"`{step.name}` comes after the pivot, and `{step.action.name}` cannot be repeated safely."

@@ -23,7 +23,7 @@ class Choice(NamedTuple):
 
 
 def choices(plan: Plan, state: RunState) -> tuple[Choice, ...]:
-    """Return each possible decision about a parked run; none when it is not parked."""
+    """Return each way to decide about a parked run; none when it is not parked."""
     return tuple(choice for action in resolutions(plan, state) for choice in _ways(plan, state, action))
 
 

@@ -11,11 +11,12 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+import uvloop
 from amends_orchestrator.calls.targets import TargetRules
 from amends_orchestrator.worker.client import Checker, InForce
 from amends_orchestrator.worker.frames import FrameError, pack, unpack
 from amends_orchestrator.worker.limits import WorkLimits
-from amends_orchestrator.worker.process import BusyError, WorkerProcess, WorkError
+from amends_orchestrator.worker.process import BusyError, WorkerProcess, WorkError, _converse
 from amends_saga.definition import Document
 from amends_testkit.waiting import eventually
 
@@ -110,6 +111,18 @@ async def test_a_process_that_died_without_work_is_replaced_before_the_next():
         await eventually(process.stdin.is_closing)
         assert await works(worker)
         assert worker.pid != process.pid
+
+
+def test_a_process_that_dies_as_soon_as_it_is_started_is_told_by_uvloop_too() -> None:
+    async def dead_at_once() -> None:
+        async with a_worker() as worker:
+            process = await worker._start()
+            process.kill()
+            await process.wait()
+            with pytest.raises(EOFError):
+                await _converse(process, b"work")
+
+    uvloop.run(dead_at_once())
 
 
 async def test_who_waits_no_more_leaves_no_answer_for_the_next():

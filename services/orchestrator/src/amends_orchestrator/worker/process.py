@@ -167,6 +167,8 @@ async def _converse(process: asyncio.subprocess.Process, frame: bytes) -> tuple[
     """Send a frame and read the answer. Raises OSError, EOFError or FrameError if the process is broken."""
     assert process.stdin is not None
     assert process.stdout is not None
+    if process.stdin.is_closing():
+        raise EOFError  # uvloop's own answer to a write would be a RuntimeError
     process.stdin.write(frame)
     await process.stdin.drain()
     size, text = LENGTHS.unpack(await process.stdout.readexactly(LENGTHS.size))

@@ -98,10 +98,6 @@ class CompiledSaga:
         """Return the descriptor of a compensation's request. Raises LookupError without a compensation."""
         return self._descriptor(self._compensation(step).input_type)
 
-    def compensation_response_descriptor(self, step: int) -> Descriptor:
-        """Return the message that a step's compensation answers with. Raises LookupError when it has none."""
-        return self._descriptor(self._compensation(step).output_type)
-
     def when(self, step: int, scope: Scope) -> bool:
         """Return whether the step runs at all; True when it has no condition. Raises ExpressionError."""
         if self._bundle.steps[step].when is None:

@@ -55,28 +55,41 @@ def resolve(
         return codes.FORBIDDEN_SERVICE, f"No saga may call `{service}`.", "Call a service of your own."
     known = list(participants)
     serving = [found for found in known if found.service == service]
-    pinned = [found for found in serving if pin is not None and found.metadata.full_name == pin.participant]
+    pinned = _pinned(serving, pin)
     own = [found for found in serving if found.metadata.namespace == namespace]
     if pin is not None and not pinned and (pin.named_by or not own):
         return _away(service, namespace, pin)
     if not serving:
-        near = next((p.service for p in known if _is_near(service, p.service)), None)
-        hint = f"Did you mean `{near}`?" if near else "Write a Participant that has this `service`."
-        return codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint
-    if pin is not None and pinned and not _yields(pinned[0], own, pin):
-        candidates = pinned
-    else:
-        candidates = own or [found for found in serving if found.grants(namespace)]
+        return _unserved(service, known)
+    candidates = pinned if _stays(pinned, own, pin) else own or _granting(serving, namespace)
     if len(candidates) > 1:
-        names = ", ".join(sorted(found.metadata.full_name for found in candidates)[:MAX_NAMES])
-        message = f"`{service}` is served by several Participants: {names}."
-        hint = "Name the one that you mean in the saga's `participants`, or leave one of them."
-        return codes.PARTICIPANT_CONFLICT, message, hint
+        return _several(service, candidates)
     if not candidates or not candidates[0].grants(namespace):
         name = (candidates or serving)[0].metadata.full_name
         message = f"Participant {name} does not list the namespace `{namespace}` among its callers."
         return codes.NOT_GRANTED, message, f"Have its owner add `{namespace}` to `callers`."
     return candidates[0]
+
+
+def _pinned(serving: Sequence[Participant], pin: Pin | None) -> list[Participant]:
+    return [found for found in serving if pin is not None and found.metadata.full_name == pin.participant]
+
+
+def _granting(serving: Sequence[Participant], namespace: str) -> list[Participant]:
+    return [found for found in serving if found.grants(namespace)]
+
+
+def _unserved(service: str, known: Sequence[Participant]) -> Refusal:
+    near = next((participant.service for participant in known if _is_near(service, participant.service)), None)
+    hint = f"Did you mean `{near}`?" if near else "Write a Participant that has this `service`."
+    return codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint
+
+
+def _several(service: str, candidates: Sequence[Participant]) -> Refusal:
+    names = ", ".join(sorted(found.metadata.full_name for found in candidates)[:MAX_NAMES])
+    message = f"`{service}` is served by several Participants: {names}."
+    hint = "Name the one that you mean in the saga's `participants`, or leave one of them."
+    return codes.PARTICIPANT_CONFLICT, message, hint
 
 
 def _is_near(service: str, other: str) -> bool:
@@ -87,9 +100,11 @@ def _is_near(service: str, other: str) -> bool:
     return SequenceMatcher(None, mine, theirs).ratio() >= NEAR
 
 
-def _yields(pinned: Participant, own: Sequence[Participant], pin: Pin) -> bool:
-    """Return whether a foreign Participant that no saga names is replaced by one of the own namespace."""
-    return bool(own) and pinned not in own and not pin.named_by
+def _stays(pinned: Sequence[Participant], own: Sequence[Participant], pin: Pin | None) -> bool:
+    """Return whether a pin applies: a foreign Participant that no saga names gives way to one of the own namespace."""
+    if pin is None or not pinned:
+        return False
+    return bool(pin.named_by) or not own or pinned[0] in own
 
 
 def _away(service: str, namespace: str, pin: Pin) -> Refusal:

@@ -8,12 +8,12 @@ from collections.abc import Iterator, Sequence
 from amends_saga import codes
 from amends_saga.analysis import ParticipantView
 from amends_saga.analysis.resolve import FORBIDDEN, SetCache, missing_types
-from amends_saga.definition import Resources
-from amends_saga.descriptors import DescriptorError, resolve_facts
+from amends_saga.definition import Participant, Resources
+from amends_saga.descriptors import ContractSet, DescriptorError, resolve_facts
 from amends_saga.findings import Finding, choices
 
 MAX_MISSING = 20
-"""Types that are defined nowhere which are told of one Participant."""
+"""The most findings about undefined types for one Participant."""
 
 
 def participant_findings(read: Resources, views: Sequence[ParticipantView], sets: SetCache) -> Iterator[Finding]:
@@ -40,28 +40,36 @@ def participant_findings(read: Resources, views: Sequence[ParticipantView], sets
             hint = choices(participant.service, contract.symbols, "Give the descriptors of this service.")
             yield node.finding(codes.UNKNOWN_SERVICE, message, hint)
             continue
-        missing = (
-            refusal
-            for method in contract.methods(participant.service)
-            if participant.allows(method.name)
-            for refusal in missing_types(participant, contract, method)
-        )
-        for refusal in list(dict.fromkeys(missing))[:MAX_MISSING]:
-            yield node.finding(*refusal)
-        names = {method.name for method in contract.methods(participant.service)}
-        for entry in participant.methods.values():
-            method = contract.method(participant.service, entry.name)
-            if method is None:
-                message = f"`{participant.service}` has no method `{entry.name}`."
-                yield entry.node.finding(codes.ENTRY_UNKNOWN, message, choices(entry.name, names, "Leave it out."))
-                continue
-            for sentence in resolve_facts(method, entry)[1]:
-                message = f"{sentence[:1].upper()}{sentence[1:]}."
-                hint = "Correct the Participant, or the contract: both must say the same."
-                yield entry.node.finding(codes.CONTRACT_DISAGREES, message, hint)
-            if entry.compensated_by and entry.compensated_by not in names:
-                message = f"`{entry.name}` says that it is undone by `{entry.compensated_by}`, which does not exist."
-                yield entry.node.finding(codes.UNDONE_BY_NOTHING, message, choices(entry.compensated_by, names))
+        yield from _missing_types(participant, contract)
+        yield from _entries(participant, contract)
+
+
+def _missing_types(participant: Participant, contract: ContractSet) -> Iterator[Finding]:
+    missing = (
+        refusal
+        for method in contract.methods(participant.service)
+        if participant.allows(method.name)
+        for refusal in missing_types(participant, contract, method)
+    )
+    for refusal in list(dict.fromkeys(missing))[:MAX_MISSING]:
+        yield participant.service_node.finding(*refusal)
+
+
+def _entries(participant: Participant, contract: ContractSet) -> Iterator[Finding]:
+    names = {method.name for method in contract.methods(participant.service)}
+    for entry in participant.methods.values():
+        method = contract.method(participant.service, entry.name)
+        if method is None:
+            message = f"`{participant.service}` has no method `{entry.name}`."
+            yield entry.node.finding(codes.ENTRY_UNKNOWN, message, choices(entry.name, names, "Leave it out."))
+            continue
+        for sentence in resolve_facts(method, entry)[1]:
+            message = f"{sentence[:1].upper()}{sentence[1:]}."
+            hint = "Correct the Participant, or the contract: both must say the same."
+            yield entry.node.finding(codes.CONTRACT_DISAGREES, message, hint)
+        if entry.compensated_by and entry.compensated_by not in names:
+            message = f"`{entry.name}` says that it is undone by `{entry.compensated_by}`, which does not exist."
+            yield entry.node.finding(codes.UNDONE_BY_NOTHING, message, choices(entry.compensated_by, names))
 
 
 def policy_findings(read: Resources, views: Sequence[ParticipantView]) -> Iterator[Finding]:

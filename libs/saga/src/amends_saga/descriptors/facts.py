@@ -4,7 +4,7 @@ If the two disagree there is a finding, because these promises decide what is sa
 and by the orchestrator to list a Participant's methods.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
@@ -59,21 +59,9 @@ def resolve_facts(method: MethodDescriptorProto, entry: MethodEntry | None) -> t
     said, wrong = _contract(method)
     if entry is None:
         return _facts(said), wrong
-    name = method.name
     repeated = _WORDS[entry.idempotency] if entry.idempotency is not None else None
-    if entry.guarded is False and said.guarded:
-        wrong.append(f"the contract says that {name} is guarded, the Participant says that it is not")
-    if repeated is not None and said.repeated is not None and not _agree(repeated, said.repeated):
-        wrong.append(f"the contract says that {name} is {said.repeated.name}, the Participant says {repeated.name}")
-    if repeated is Kind.READ and (said.guarded or entry.guarded):
-        wrong.append(f"{name} cannot be guarded and without side effects")
-    if entry.compensated_by is not None and said.compensated_by and entry.compensated_by != said.compensated_by:
-        wrong.append(
-            f"the contract says that {name} is undone by {said.compensated_by}, the Participant says by "
-            f"{entry.compensated_by or 'nothing'}"
-        )
-    if entry.window is not None and said.window is not None and entry.window != said.window:
-        wrong.append(f"contract and Participant name different windows for {name}")
+    wrong += _disagreements_about_repeating(method.name, said, entry, repeated)
+    wrong += _disagreements_about_undoing(method.name, said, entry)
     together = _Said(
         guarded=said.guarded or bool(entry.guarded),
         repeated=repeated or said.repeated,
@@ -81,6 +69,23 @@ def resolve_facts(method: MethodDescriptorProto, entry: MethodEntry | None) -> t
         window=entry.window or said.window,
     )
     return replace(_facts(together), outcomes=dict(entry.outcomes)), wrong
+
+
+def _disagreements_about_repeating(name: str, said: _Said, entry: MethodEntry, repeated: Kind | None) -> Iterator[str]:
+    if entry.guarded is False and said.guarded:
+        yield f"the contract says that {name} is guarded, the Participant says that it is not"
+    if repeated is not None and said.repeated is not None and not _agree(repeated, said.repeated):
+        yield f"the contract says that {name} is {said.repeated.name}, the Participant says {repeated.name}"
+    if repeated is Kind.READ and (said.guarded or entry.guarded):
+        yield f"{name} cannot be guarded and without side effects"
+
+
+def _disagreements_about_undoing(name: str, said: _Said, entry: MethodEntry) -> Iterator[str]:
+    if entry.compensated_by is not None and said.compensated_by and entry.compensated_by != said.compensated_by:
+        other = entry.compensated_by or "nothing"
+        yield f"the contract says that {name} is undone by {said.compensated_by}, the Participant says by {other}"
+    if entry.window is not None and said.window is not None and entry.window != said.window:
+        yield f"contract and Participant name different windows for {name}"
 
 
 def _contract(method: MethodDescriptorProto) -> tuple[_Said, list[str]]:

@@ -152,32 +152,39 @@ def _messages(
         mine, theirs = getattr(one.options, option), getattr(other.options, option)
         if mine != theirs:
             yield name, words if mine else f"not {words}", words if theirs else f"not {words}"
-    facts = [
-        {item.number: _Field(item, message, dialect) for item in message.field}
-        for message, dialect in ((one, one_dialect), (other, other_dialect))
-    ]
-    names = [{item.name: found for found in side.values() for item in (found.proto,)} for side in facts]
-    for number, mine in facts[0].items():
-        theirs_ = facts[1].get(number) or names[1].get(mine.proto.name)
-        if theirs_ is None:
-            if mine.is_required:
-                yield name, mine.text, f"no `{mine.proto.name}`"
-        elif not mine.agrees(theirs_):
-            yield name, mine.text, theirs_.text
-    for number, theirs_ in facts[1].items():
-        if number in facts[0]:
-            continue
-        mine_ = names[0].get(theirs_.proto.name)
-        if mine_ is not None:
-            yield name, mine_.text, theirs_.text
-        elif theirs_.is_required:
-            yield name, f"no `{theirs_.proto.name}`", theirs_.text
+    for mine_says, theirs_say in _fields(_fields_of(one, one_dialect), _fields_of(other, other_dialect)):
+        yield name, mine_says, theirs_say
     for kind in ("nested_type", "enum_type"):
         known = {item.name: item for item in getattr(other, kind)}
         for item in getattr(one, kind):
             if item.name in known:
                 inner = known[item.name]
                 yield from _contradictions(f"{name}.{item.name}", item, one_dialect, inner, other_dialect)
+
+
+def _fields_of(message: DescriptorProto, dialect: Dialect) -> dict[int, "_Field"]:
+    return {item.number: _Field(item, message, dialect) for item in message.field}
+
+
+def _fields(mine: Mapping[int, "_Field"], theirs: Mapping[int, "_Field"]) -> Iterator[tuple[str, str]]:
+    """Yield what each side says about a field that contradicts the other side's; fields come by their numbers."""
+    my_names = {one.proto.name: one for one in mine.values()}
+    their_names = {one.proto.name: one for one in theirs.values()}
+    for number, one in mine.items():
+        other = theirs.get(number) or their_names.get(one.proto.name)
+        if other is None:
+            if one.is_required:
+                yield one.text, f"no `{one.proto.name}`"
+        elif not one.agrees(other):
+            yield one.text, other.text
+    for number, other in theirs.items():
+        if number in mine:
+            continue
+        one_named_so = my_names.get(other.proto.name)
+        if one_named_so is not None:
+            yield one_named_so.text, other.text
+        elif other.is_required:
+            yield f"no `{other.proto.name}`", other.text
 
 
 @dataclass(frozen=True, slots=True)

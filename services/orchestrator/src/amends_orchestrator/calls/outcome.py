@@ -79,32 +79,38 @@ def is_failure(answer: Answer) -> bool:
 
 def classify(method: CallPlan, call: Call, answer: Answer) -> Verdict:
     """Return what `answer` to `call` means. `method` is the action or compensation that was called or voided."""
-    name = code_name(answer.code)
-    ours = answer.reason if answer.domain == DOMAIN else ""
-    theirs = "" if answer.domain == DOMAIN or answer.reason in _RESERVED else answer.reason
     if not answer.sent:
         return Verdict(Outcome.REJECTED, answer.reason)
     if answer.too_large:
-        # It was answered, so it most likely had its effect; asked again, it would be answered the same.
+        # It was answered, so it most likely took effect; another attempt would get the same answer.
         if method.kind is Kind.READ:
             return Verdict(Outcome.REJECTED, "TOO_LARGE")
         return Verdict(Outcome.UNKNOWN, ParkReason.ANSWER_TOO_LARGE)
-    if method.kind is Kind.GUARDED:
-        if ours in PARKING_REASONS:
-            return Verdict(Outcome.UNKNOWN, ours)
-        if _lacks_barrier(name, answer):
-            return Verdict(Outcome.UNKNOWN, ParkReason.NOT_GUARDED)
-        if ours == STEP_FENCED:
-            voiding = call in (Call.VOID, Call.VOID_COMPENSATION)
-            return Verdict(Outcome.VOIDED if voiding else Outcome.REJECTED, STEP_FENCED)
-        if name == "OK" and call in (Call.VOID, Call.VOID_COMPENSATION):
-            voided = answer.trailers.get(VOID_TRAILER) == VOIDED
-            return Verdict(Outcome.VOIDED) if voided else Verdict(Outcome.OK, response=answer.response)
-    outcome = _by_code(method, name)
-    return Verdict(outcome, ours or theirs, answer.response if name == "OK" else b"")
+    name = code_name(answer.code)
+    ours = answer.reason if answer.domain == DOMAIN else ""
+    by_barrier = _by_barrier(call, name, ours, answer) if method.kind is Kind.GUARDED else None
+    if by_barrier is not None:
+        return by_barrier
+    theirs = "" if answer.domain == DOMAIN or answer.reason in _RESERVED else answer.reason
+    return Verdict(_by_code(method, name), ours or theirs, answer.response if name == "OK" else b"")
 
 
 _RESERVED = frozenset({*PARKING_REASONS, STEP_FENCED})
+
+
+def _by_barrier(call: Call, name: str, reason: str, answer: Answer) -> Verdict | None:
+    """Return the verdict of a guarded method's barrier, None when the status decides; `reason` is the barrier's."""
+    if reason in PARKING_REASONS:
+        return Verdict(Outcome.UNKNOWN, reason)
+    if _lacks_barrier(name, answer):
+        return Verdict(Outcome.UNKNOWN, ParkReason.NOT_GUARDED)
+    voiding = call in (Call.VOID, Call.VOID_COMPENSATION)
+    if reason == STEP_FENCED:
+        return Verdict(Outcome.VOIDED if voiding else Outcome.REJECTED, STEP_FENCED)
+    if name == "OK" and voiding:
+        voided = answer.trailers.get(VOID_TRAILER) == VOIDED
+        return Verdict(Outcome.VOIDED) if voided else Verdict(Outcome.OK, response=answer.response)
+    return None
 
 
 def _lacks_barrier(name: str, answer: Answer) -> bool:
@@ -121,5 +127,5 @@ def _by_code(method: CallPlan, name: str) -> Outcome:
     if name == "OK":
         return Outcome.OK
     if name == "ALREADY_EXISTS" and method.kind.plain:
-        return Outcome.UNKNOWN  # it may be the echo of its own effect
+        return Outcome.UNKNOWN  # it may have found its own earlier effect
     return Outcome.REJECTED if name in _REJECTED else Outcome.UNKNOWN

@@ -1,6 +1,7 @@
 """`amends dev` as a whole: a saga over servers that are not ours, data that stays, an end without remains."""
 
 import json
+import signal
 import socket
 import sys
 from datetime import timedelta
@@ -12,6 +13,7 @@ from amends_contracts import descriptor_set
 from amends_embedded import Child
 from amends_testkit.answers import Answer
 from amends_testkit.participant import FakeParticipant
+from amends_testkit.waiting import eventually
 
 from .devserver import dev
 
@@ -92,3 +94,16 @@ async def second_dev(tmp_path: Path, *options: str) -> Child:
     child = Child.start("second", [sys.executable, "-m", "amends_cli", "dev", *options], log=tmp_path / "second.log")
     await child.wait(timedelta(seconds=60))
     return child
+
+
+async def test_a_stop_while_it_starts_ends_it_with_success(monkeypatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    command = [sys.executable, "-m", "amends_cli", "dev", "--port", "0"]
+    child = Child.start("dev", command, log=tmp_path / "dev.log")
+    try:
+        await eventually(lambda: list(tmp_path.glob("amends-dev/*.json")), what="the file of a dev that starts")
+        child.process.send_signal(signal.SIGTERM)
+        assert await child.wait(timedelta(seconds=60)) == 0, child.tail()
+    finally:
+        child.kill()
+    assert child.tail().splitlines() == ["stopping"]

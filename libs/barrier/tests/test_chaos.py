@@ -86,12 +86,13 @@ async def test_nothing_is_half_done_doubled_or_late_while_connections_die(suite_
                 told += await asyncio.gather(*(one_saga(key) for key in keys[first : first + AT_ONCE]))
             await ledger.barrier.drain()
         await ledger.pool.expire_connections()  # those that were killed while idle
+        assert len(told) == KEYS
         for key, said in zip(keys, told, strict=True):
-            await judge(ledger, key, said)
+            await assert_answers_agree_with_effects(ledger, key, said)
 
 
-async def judge(ledger: Ledger, key: str, said: dict[str, list[Reply]]) -> None:
-    """What was answered and what was done agree."""
+async def assert_answers_agree_with_effects(ledger: Ledger, key: str, said: dict[str, list[Reply]]) -> None:
+    """Assert that the caller was told what was done."""
     effects = await ledger.effects(key)
     assert effects in ([], ["Charge"], ["Charge", "Refund"])
     assert {reply.reason for reply in said["charge"]} <= {"", "STEP_FENCED"}

@@ -18,7 +18,8 @@ for file in descriptor_set().file:
 )
 def test_an_example_is_a_message_of_its_type(name: str) -> None:
     of = POOL.FindMessageTypeByName(name)
-    json_format.Parse(json.dumps(example(of)), message_factory.GetMessageClass(of)())
+    message = json_format.Parse(json.dumps(example(of)), message_factory.GetMessageClass(of)())
+    assert message.ByteSize() > 0, "every field is shown"
 
 
 def test_texts_are_marked_and_the_first_of_a_oneof_is_shown() -> None:

@@ -164,10 +164,10 @@ async def test_an_order_that_was_asked_for_before_is_rejected_only_when_every_qu
     orchestrator.refuses_with = grpc.StatusCode.INVALID_ARGUMENT
     await make_due()
     await eventually(lambda: database.pool.fetchval("SELECT refused_since IS NOT NULL FROM orders"))
-    await order_once("o-1", pb.ORDER_STATE_PENDING)
+    assert (await order_once("o-1", pb.ORDER_STATE_PENDING)).reason == ""
     await database.pool.execute("UPDATE orders SET refused_since = now() - $1::interval", desk.REFUSED_FOR)
     await make_due()
-    await order_once("o-1", pb.ORDER_STATE_REJECTED)
+    assert (await order_once("o-1", pb.ORDER_STATE_REJECTED)).reason == "the order could not be processed"
 
 
 @pytest.mark.parametrize("refusal", ["NOT_FOUND", "FAILED_PRECONDITION"])
@@ -178,7 +178,7 @@ async def test_an_order_is_not_rejected_because_its_saga_is_not_there_yet(shop, 
     await eventually(lambda: orchestrator.asked["o-1"] > 1)
     orchestrator.refuses_with = None
     await make_due()
-    await orchestrator.started("o-1")
+    assert (await orchestrator.started("o-1")).order_id == "o-1"
 
 
 async def test_an_order_whose_key_has_a_run_of_something_else_stays_pending(shop, orchestrator, order_once):
@@ -244,11 +244,12 @@ async def test_an_order_says_that_its_run_waits_for_a_decision_until_the_run_goe
 
     async def said(wanted):
         await make_due()
-        return (await order_once("o-1", pb.ORDER_STATE_PENDING)).attention == wanted
+        assert (await order_once("o-1", pb.ORDER_STATE_PENDING)).attention == wanted
+        return True
 
-    await eventually(partial(said, "the run run-o-1 of this order waits for a decision"))
+    assert await eventually(partial(said, "the run run-o-1 of this order waits for a decision"))
     await orchestrator.end("o-1", run_pb2.RUN_STATE_COMPENSATING)
-    await eventually(partial(said, ""))
+    assert await eventually(partial(said, ""))
 
 
 async def test_the_stock_of_a_confirmed_order_is_dispatched(shop, inventory, finished, call):

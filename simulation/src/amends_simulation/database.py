@@ -23,7 +23,6 @@ from amends_simulation.virtual import database_now
 
 Row = dict[str, Any]
 Gate = Callable[[], Any]
-OWNED = "SELECT id, fence FROM run WHERE owner = $1"
 
 
 @dataclass
@@ -55,6 +54,8 @@ class Database:
     """Records that were taken under a fence that was not the run's any more."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     """Held by transactions of several statements."""
+    now: Callable[[], datetime] = database_now
+    """What its clock says."""
 
     # ------------------------------------------------------------ statements
 
@@ -62,7 +63,7 @@ class Database:
         """Execute one statement. Raises what Postgres would."""
         if is_batch(sql):
             return self._batch(sql, values)
-        handler = _HANDLERS.get(sql)
+        handler = STATEMENTS.get(sql)
         if handler is None:
             raise LookupError(f"the simulation does not know this statement: {sql[:80]}")
         result: list[Any] = handler(self, *values)
@@ -75,7 +76,7 @@ class Database:
         taken = [(run, seq) for run in owned for seq, _, _ in self.journal[run]]
         taken += [(run, seq) for run, seq, _, _ in new]
         if len(set(taken)) < len(taken):
-            raise asyncpg.UniqueViolationError("duplicate key value violates unique constraint journal_pkey")
+            raise _taken()
         for run, seq, fence, record in new:
             self.journal[run].append((seq, fence, record))
             if fence < self.runs[run]["fence"]:
@@ -96,7 +97,7 @@ class Database:
             if (namespace, key) in self.keys:
                 refused.append((run,))
                 continue
-            now = database_now()
+            now = self.now()
             self.keys[namespace, key] = run
             self.journal[run] = [(1, 1, record)]
             self.runs[run] = {
@@ -136,7 +137,7 @@ class Database:
         stalled: timedelta | None,
         next_attempt: timedelta | None,
     ) -> None:
-        now, row = database_now(), self.runs[run]
+        now, row = self.now(), self.runs[run]
         row.update(state=state, step=step, reason=reason, message=message, skipped_by_person=skipped)
         row["due_at"] = now + due if due is not None else None
         row["ended_at"] = now if state >= 4 else None
@@ -146,23 +147,26 @@ class Database:
             row["owner"] = None
 
     def _claim(self, process: UUID, limit: int, rules: int, room: int) -> list[Row]:
-        now = database_now()
-        due = [r for r in self.runs.values() if r["owner"] is None and r["due_at"] is not None and r["due_at"] <= now]
+        now = self.now()
+        known = [row for row in self.runs.values() if row["rules"] <= rules]
+        due = [row for row in known if row["owner"] is None and row["due_at"] is not None and row["due_at"] <= now]
         gone = {owner for owner, until in self.leases.items() if until < now and owner != process}
-        orphaned = [row for row in self.runs.values() if row["owner"] in gone]
+        orphaned = [row for row in known if row["owner"] in gone]
         mine = sorted(due, key=lambda row: row["due_at"])[:limit]
         mine += orphaned[: limit - len(mine)]
         mine = [row for at, row in enumerate(mine) if sum(map(self._size, mine[:at])) < room]
-        return [self._take(row, process) for row in mine if row["rules"] <= rules]
+        return [self._take(row, process) for row in mine]
 
     def _size(self, row: Row) -> int:
-        return sum(len(record) for _, _, record in self.journal.get(row["id"], ()))
+        return sum(len(record) for _, _, record in self.journal[row["id"]])
 
     def _claim_one(self, run: UUID, process: UUID, rules: int) -> list[Row]:
-        row = self.runs[run]
-        owner = row["owner"]
-        free = owner is None or self.leases.get(owner, database_now()) < database_now()
-        return [self._take(row, process)] if row["state"] < 3 and row["rules"] <= rules and free else []
+        row = self.runs.get(run)
+        if row is None or row["state"] >= 3 or row["rules"] > rules:
+            return []
+        owner, now = row["owner"], self.now()
+        free = owner is None or (owner in self.leases and self.leases[owner] < now)
+        return [self._take(row, process)] if free else []
 
     def _take(self, row: Row, process: UUID) -> Row:
         row.update(owner=process, fence=row["fence"] + 1, due_at=None)
@@ -170,15 +174,15 @@ class Database:
 
     def _next_due(self) -> list[Any]:
         due = [row["due_at"] for row in self.runs.values() if row["owner"] is None and row["due_at"] is not None]
-        return [(min(due) - database_now() if due else None,)]
+        return [(min(due) - self.now() if due else None,)]
 
     def _give_back(self, run: UUID, fence: int, after: timedelta, reason: str, message: str) -> list[Any]:
-        row = self.runs[run]
-        if row["fence"] == fence and row["state"] < 3:
-            row.update(owner=None, due_at=database_now() + after)
+        row = self.runs.get(run)
+        if row is not None and row["fence"] == fence and row["state"] < 3:
+            row.update(owner=None, due_at=self.now() + after)
             if reason:
                 row.update(reason=reason, message=message, next_attempt_at=row["due_at"])
-                row["stalled_since"] = row["stalled_since"] or database_now()
+                row["stalled_since"] = row["stalled_since"] or self.now()
         return []
 
     def _owned(self, process: UUID) -> list[Any]:
@@ -194,49 +198,59 @@ class Database:
 
     def _holders(self, namespaces: list[str], keys: list[str]) -> list[Row]:
         held = [self.keys.get(pair) for pair in zip(namespaces, keys, strict=True)]
-        return [dict(self.runs[run]) for run in held if run is not None]
+        columns = "id", "namespace", "idempotency_key", "payload"
+        return [{column: self.runs[run][column] for column in columns} for run in held if run is not None]
 
     def _renew(self, process: UUID, name: str, lease: timedelta) -> list[Any]:
-        now = database_now()
+        now = self.now()
         before = self.leases.get(process)
         self.leases[process] = now + lease
-        return [(now, before is not None and before < now)]
+        return [(now, None if before is None else before < now)]
 
     def _end_lease(self, process: UUID) -> list[Any]:
-        self.leases[process] = database_now() - timedelta(milliseconds=1)
+        if process in self.leases:
+            self.leases[process] = self.now() - timedelta(milliseconds=1)
         return []
 
     def _run(self, run: UUID) -> list[Row]:
         return [dict(self.runs[run])] if run in self.runs else []
 
     def _journal_of(self, run: UUID, after: int, limit: int) -> list[Any]:
-        return [entry for entry in sorted(self.journal[run]) if entry[0] > after][:limit]
+        return [entry for entry in sorted(self.journal.get(run, ())) if entry[0] > after][:limit]
 
     def _journals(self, runs: list[UUID]) -> list[Any]:
-        return [(run, *entry) for run in runs for entry in sorted(self.journal[run])]
+        return [(run, *entry) for run in sorted(set(runs)) for entry in sorted(self.journal.get(run, ()))]
 
     def _record(self, run: UUID, seq: int, fence: int, record: bytes) -> list[Any]:
+        if self._present([run], [seq]):
+            raise _taken()
         self.journal[run].append((seq, fence, record))
         return []
 
     def _resolved(self, run: UUID, owner: UUID, fence: int, state: int, message: str) -> list[Any]:
-        self.runs[run].update(owner=owner, fence=fence, state=state, due_at=None, step="", reason="", message=message)
+        if run in self.runs:
+            self.runs[run].update(owner=owner, fence=fence, state=state, step="", reason="", message=message)
+            self.runs[run].update(due_at=None, stalled_since=None, next_attempt_at=None)
         return []
 
     def _locked(self, run: UUID) -> list[Any]:
         return [(self.runs[run]["fence"],)] if run in self.runs else []
 
 
-_HANDLERS: dict[str, Callable[..., list[Any]]] = {
+def _taken() -> Exception:
+    return asyncpg.UniqueViolationError("duplicate key value violates unique constraint journal_pkey")
+
+
+STATEMENTS: dict[str, Callable[..., list[Any]]] = {
     claims._CLAIM: Database._claim,
     claims._CLAIM_ONE: Database._claim_one,
     claims._NEXT_DUE: Database._next_due,
     claims._GIVE_BACK: Database._give_back,
-    OWNED: Database._owned,
+    claims._OWNED: Database._owned,
     statements.PRESENT: Database._present,
     statements.HOLDERS: Database._holders,
     leases._RENEW: Database._renew,
-    "UPDATE process SET expires_at = clock_timestamp() WHERE id = $1": Database._end_lease,
+    leases._END: Database._end_lease,
     reader._RUN: Database._run,
     reader._JOURNAL: Database._journal_of,
     reader._JOURNALS: Database._journals,

@@ -65,6 +65,8 @@ UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3,
 WHERE id = $1 AND fence = $2 AND state < 3
 """
 
+_OWNED = "SELECT id, fence FROM run WHERE owner = $1"
+
 
 async def claim(
     connection: Queries, process: UUID, *, rules: int, limit: int = BATCH, room: int = BATCH_BYTES
@@ -102,5 +104,5 @@ async def give_back(connection: Queries, run_id: UUID, fence: int, after: timede
 
 async def owned(connection: Queries, process: UUID) -> dict[UUID, int]:
     """Return the runs that the database says a process owns, with their fences."""
-    rows = await connection.fetch("SELECT id, fence FROM run WHERE owner = $1", process)
+    rows = await connection.fetch(_OWNED, process)
     return {row[0]: row[1] for row in rows}

@@ -18,6 +18,7 @@ INSERT INTO process (id, name, expires_at) VALUES ($1, $2, clock_timestamp() + $
 ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
 RETURNING clock_timestamp(), (SELECT old.expires_at < clock_timestamp() FROM process AS old WHERE old.id = $1)
 """
+_END = "UPDATE process SET expires_at = clock_timestamp() WHERE id = $1"
 # Rows of processes that are long gone, once nobody has to be taken over from them.
 _FORGET = """
 DELETE FROM process WHERE expires_at < clock_timestamp() - interval '1 hour'
@@ -42,7 +43,7 @@ async def renew(connection: Queries, process: UUID, name: str, lease: timedelta)
 
 async def end(connection: Queries, process: UUID) -> None:
     """End a lease at once, after a drain: others can claim the runs that are still owned."""
-    await connection.execute("UPDATE process SET expires_at = clock_timestamp() WHERE id = $1", process)
+    await connection.execute(_END, process)
 
 
 async def forget(connection: Queries) -> None:

@@ -62,6 +62,10 @@ def test_a_mistake_changes_its_place_and_nothing_else():
 def test_every_target_has_code_and_tests(target):
     assert target.files()
     assert all((ROOT / test).exists() for test in target.tests)
+    modules = {file.stem for file in target.files()}
+    for module, tests in target.own:
+        assert module in modules
+        assert all((ROOT / test).exists() for test in tests), module
 
 
 def test_what_is_accepted_is_a_mistake_that_can_be_made_and_has_a_reason():

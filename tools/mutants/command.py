@@ -1,7 +1,9 @@
 """Makes the mistakes one by one and runs the tests that should notice: `make mutants`, or a sample of them in CI.
 
-A copy of the package's sources has the mistake in it and stands first on PYTHONPATH, so that the working tree is never
-touched. What no test notices is listed; `accepted.toml` has those that make no difference, each with the reason.
+A module has tests of its own, which are asked first. The others of its target are asked about what those miss, unless
+`--own` leaves them out. A copy of the package's sources has the mistake in it and stands first on PYTHONPATH, so that
+the working tree is never touched. What no test notices is listed; `accepted.toml` has those that make no difference,
+each with the reason.
 """
 
 import argparse
@@ -11,11 +13,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 from mutants.changes import Change, changes
@@ -25,6 +30,8 @@ ACCEPTED = Path(__file__).parent / "accepted.toml"
 ENOUGH = 0.90
 LONGEST = 300
 """Seconds after which tests that hang count as having noticed."""
+SOON = timedelta(seconds=20)
+"""A mutant that is decided within this time can be tried in CI."""
 PYTEST = ("-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:randomly", "-p", "no:cacheprovider", "--no-header")
 
 
@@ -42,6 +49,15 @@ class Mutant:
         return f"{self.file.relative_to(ROOT)}: {self.change.name}"
 
 
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """What became of a mutant, and how long it took to know."""
+
+    mutant: Mutant
+    noticed: bool
+    took: timedelta
+
+
 def main(arguments: Sequence[str]) -> int:
     """Try mutants; return 1 when fewer than nine in ten are noticed, or when the tests fail without any."""
     asked = _parser().parse_args(arguments)
@@ -54,12 +70,14 @@ def main(arguments: Sequence[str]) -> int:
         _say("\n".join(mutant.name for mutant in mutants))
         return 0
     for target in dict.fromkeys(mutant.target for mutant in mutants):
-        if _noticed(target, None):
+        files = [mutant.file for mutant in mutants if mutant.target is target]
+        tests = dict.fromkeys(test for file in files for test in target.tests_of(file))
+        if _fails(target, tests if asked.own else [*tests, *target.tests], None):
             _say(f"the tests of {target.name} fail without any mistake")
             return 1
     with ThreadPoolExecutor(asked.jobs) as pool:
-        noticed = list(pool.map(_try, mutants))
-    return _report(mutants, noticed)
+        tried = list(pool.map(partial(_try, own=asked.own), mutants))
+    return _report(tried)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -68,6 +86,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--sample", type=int, default=0, help="so many of them, by chance; left out: all")
     parser.add_argument("--seed", type=int, default=1, help="for the choice of the sample")
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
+    parser.add_argument("--own", action="store_true", help="ask only the tests that each module has of its own")
     parser.add_argument("--list", action="store_true", help="list them and try none")
     return parser
 
@@ -78,14 +97,22 @@ def _mutants(target: Target) -> Iterable[Mutant]:
             yield Mutant(target, file, change)
 
 
-def _try(mutant: Mutant) -> bool:
-    noticed = _noticed(mutant.target, mutant)
-    _say(f"{'noticed' if noticed else 'MISSED '} {mutant.name}")
-    return noticed
+def _try(mutant: Mutant, *, own: bool) -> Tried:
+    began = time.monotonic()
+    tests = mutant.target.tests_of(mutant.file)
+    noticed = _fails(mutant.target, tests, mutant)
+    if not noticed and not own and tests != mutant.target.tests:
+        noticed = _fails(mutant.target, mutant.target.tests, mutant)
+    tried = Tried(mutant, noticed, timedelta(seconds=time.monotonic() - began))
+    took = tried.took.total_seconds()
+    _say(f"{'noticed' if noticed else 'MISSED '} {took:5.1f} s {mutant.file.relative_to(ROOT)}:{mutant.change.line}")
+    if not noticed:
+        _say(f"        {mutant.name}")
+    return tried
 
 
-def _noticed(target: Target, mutant: Mutant | None) -> bool:
-    """Return whether the target's tests fail, with the mistake or without any."""
+def _fails(target: Target, tests: Iterable[str], mutant: Mutant | None) -> bool:
+    """Return whether tests of the target fail, with the mistake or without any."""
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         copied = Path(folder) / "src"
         shutil.copytree(target.source, copied, ignore=shutil.ignore_patterns("__pycache__"))
@@ -93,8 +120,7 @@ def _noticed(target: Target, mutant: Mutant | None) -> bool:
             file = copied / mutant.file.relative_to(target.source)
             file.write_text(mutant.change.apply(file.read_text()))
         environment = os.environ | {"PYTHONPATH": str(copied), "PYTHONDONTWRITEBYTECODE": "1"}
-        tests = [test for test in target.tests if (ROOT / test).exists()]
-        command = [sys.executable, *PYTEST, f"--basetemp={folder}/tests", *tests]
+        command = [sys.executable, *PYTEST, f"--basetemp={folder}/tests", *dict.fromkeys(tests)]
         try:
             ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=LONGEST)  # noqa: S603
         except subprocess.TimeoutExpired:
@@ -102,15 +128,17 @@ def _noticed(target: Target, mutant: Mutant | None) -> bool:
         return ended.returncode != 0
 
 
-def _report(mutants: Sequence[Mutant], noticed: Sequence[bool]) -> int:
-    tried, seen = Counter[str](), Counter[str]()
-    for mutant, was in zip(mutants, noticed, strict=True):
-        tried[mutant.target.name] += 1
-        seen[mutant.target.name] += was
-    for name, count in tried.items():
-        _say(f"{name:10} {seen[name]:4} of {count:4} noticed")
-    share = sum(noticed) / len(mutants) if mutants else 1.0
-    _say(f"{share:.0%} of {len(mutants)} noticed; {ENOUGH:.0%} are asked for")
+def _report(tried: Sequence[Tried]) -> int:
+    count, seen, soon = Counter[str](), Counter[str](), Counter[str]()
+    for one in tried:
+        name = one.mutant.target.name
+        count[name] += 1
+        seen[name] += one.noticed
+        soon[name] += one.took <= SOON
+    for name, all_of_it in count.items():
+        _say(f"{name:10} {seen[name]:4} of {all_of_it:4} noticed, {soon[name]} decided in {SOON.total_seconds():.0f} s")
+    share = sum(one.noticed for one in tried) / len(tried) if tried else 1.0
+    _say(f"{share:.0%} of {len(tried)} noticed; {ENOUGH:.0%} are asked for")
     return 0 if share >= ENOUGH else 1
 
 

@@ -15,6 +15,8 @@ class Target:
     code: str
     """A folder or a file."""
     tests: tuple[str, ...]
+    own: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    """The tests that are first asked about a module, by its name; they lie in one of `tests`."""
 
     @property
     def source(self) -> Path:
@@ -28,6 +30,61 @@ class Target:
         found = [path] if path.is_file() else sorted(path.rglob("*.py"))
         return [file for file in found if file.name != "__init__.py"]
 
+    def tests_of(self, file: Path) -> tuple[str, ...]:
+        """Return the tests that are first asked about a module; all of them when it has none of its own."""
+        return dict(self.own).get(file.stem, self.tests)
+
+
+SERVICE = "services/orchestrator/tests"
+CONFORMANCE = "simulation/tests/test_conformance.py"
+
+
+def _own(**modules: str) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    """Return the tests of each module; a name without a folder is a file among the orchestrator's tests."""
+    return tuple(
+        (module, tuple(test if "/" in test else f"{SERVICE}/test_{test}.py" for test in tests.split()))
+        for module, tests in modules.items()
+    )
+
+
+JOURNAL = _own(
+    batch=f"writer {CONFORMANCE}",
+    claims=f"claims takeover {CONFORMANCE}",
+    connection="writer",
+    ids="writer partitions",
+    leases=f"takeover heartbeat {CONFORMANCE}",
+    partitions="partitions",
+    reader=f"takeover {CONFORMANCE} start people",
+    records="writer start",
+    recovery="writer",
+    requests="answers people",
+    statements=f"writer takeover {CONFORMANCE}",
+    tail="writer",
+    writer="writer",
+)
+RUNNER = _own(
+    claimer="recovery start answers",
+    fleet="runs start keys recovery held answers load",
+    heartbeat="heartbeat recovery",
+    live="runs held recovery people answers",
+    resolution="people answers",
+    summary="people held runs",
+    wishes="answers people recovery",
+)
+API = _own(
+    checking="start answers hostile people",
+    convert="runs people answers start",
+    deciding="people answers",
+    definitions="definitions routes",
+    describing="runs people answers",
+    payloads="answers people",
+    reading="runs start people answers",
+    runs="runs start people answers hostile",
+    start="start runs keys answers hostile load",
+    views="runs start people answers",
+    waiting="start answers",
+    watching="answers runs",
+)
 
 TARGETS = (
     Target(
@@ -36,8 +93,11 @@ TARGETS = (
         ("libs/saga/tests/engine", "tests/golden", "libs/saga/tests/test_audit.py", "libs/saga/tests/explore"),
     ),
     Target("barrier", "libs/barrier/src/amends_barrier", ("libs/barrier/tests",)),
-    Target("journal", f"{ORCHESTRATOR}/journal", ("services/orchestrator/tests",)),
-    Target("runner", f"{ORCHESTRATOR}/runner", ("services/orchestrator/tests",)),
-    Target("api", f"{ORCHESTRATOR}/api", ("services/orchestrator/tests",)),
+    Target("journal", f"{ORCHESTRATOR}/journal", (CONFORMANCE, SERVICE), JOURNAL),
+    Target("runner", f"{ORCHESTRATOR}/runner", (SERVICE,), RUNNER),
+    Target("api", f"{ORCHESTRATOR}/api", (SERVICE,), API),
     Target("operator", "operator/src/amends_operator/runs", ("operator", "tests/kubernetes")),
+    Target(
+        "simulation", "simulation/src/amends_simulation/database.py", (CONFORMANCE, "simulation/tests/test_seeds.py")
+    ),
 )

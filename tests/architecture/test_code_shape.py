@@ -7,6 +7,10 @@ import pytest
 
 MACHINE_PATH = re.compile(r"(?<![\w/.$}>-])/(?:home|Users|root|work|mnt)/[\w.-]+")
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+BRANCHES = (ast.If, ast.IfExp, ast.For, ast.AsyncFor, ast.While, ast.ExceptHandler)
+DECISIONS = 15
+TO_SPLIT = {"resolve", "_effects", "_add_field", "_park_step", "step_state", "check_job"}
+"""Functions that still decide in more places."""
 
 
 def functions(module):
@@ -41,6 +45,43 @@ def has_functions_of_at_most_80_lines(module):
     for function in functions(module):
         if (lines := function.end_lineno - function.lineno + 1) > 80:
             yield f"{function.name} has {lines} lines"
+
+
+def decisions(function):
+    """Count the places where a function decides; each `and` and `or` is one. Inner functions count for themselves.
+
+    A `match` reads as a table: its cases are not counted, their guards are.
+    """
+    count, pending = 0, list(ast.iter_child_nodes(function))
+    while pending:
+        node = pending.pop()
+        if isinstance(node, FUNCTIONS):
+            continue
+        if isinstance(node, BRANCHES):
+            count += 1
+        elif isinstance(node, ast.BoolOp):
+            count += len(node.values) - 1
+        elif isinstance(node, ast.comprehension):
+            count += 1 + len(node.ifs)
+        elif isinstance(node, ast.match_case):
+            count += node.guard is not None
+        pending += ast.iter_child_nodes(node)
+    return count
+
+
+def has_functions_of_at_most_15_decisions(module):
+    for function in functions(module):
+        if (count := decisions(function)) > DECISIONS and function.name not in TO_SPLIT:
+            yield f"{function.name} decides in {count} places"
+
+
+def names_its_logger_log(module):
+    """A reader knows the logger of every module by its name."""
+    for node in module.tree.body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Attribute(attr=made))):
+                if made in ("get_logger", "getLogger") and name != "_log":
+                    yield f"line {node.lineno} calls its logger {name}, not _log"
 
 
 def documents_public_functions(module):
@@ -101,6 +142,11 @@ RULES = {
     has_a_docstring: ("libs/x/src/x/a.py", "x = 1\n"),
     is_at_most_600_lines: ("libs/x/src/x/a.py", "x = 1\n" * 601),
     has_functions_of_at_most_80_lines: ("libs/x/src/x/a.py", "def f():\n" + "    x = 1\n" * 80),
+    has_functions_of_at_most_15_decisions: (
+        "libs/x/src/x/a.py",
+        f"def f(a):\n    return {' and '.join('a' * 9)} or [b for b in {' or '.join('a' * 8)} if b]\n",
+    ),
+    names_its_logger_log: ("libs/x/src/x/a.py", "import structlog\n\nlog = structlog.get_logger(__name__)\n"),
     documents_public_functions: ("libs/x/src/x/a.py", "class A:\n    def f(self) -> None: ...\n"),
     types_public_functions: ("libs/x/src/x/a.py", "async def f(a, *, b: int) -> None: ...\n"),
     has_a_short_composition_root: ("services/x/src/x/__main__.py", "x = 1\n" * 26),

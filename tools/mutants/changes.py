@@ -121,14 +121,8 @@ class _Finder:
                 turned = copy.deepcopy(node)
                 turned.ops = [SWAPS[type(operator)]()]
                 yield self._replaced(node, turned, function)
-            case ast.BoolOp(op=operator, values=values):
-                turned_bool = copy.deepcopy(node)
-                turned_bool.op = ast.Or() if isinstance(operator, ast.And) else ast.And()
-                yield self._replaced(node, turned_bool, function)
-                for index in range(len(values)):
-                    rest = [value for place, value in enumerate(values) if place != index]
-                    kept = rest[0] if len(rest) == 1 else ast.BoolOp(operator, rest)
-                    yield self._replaced(node, kept, function)
+            case ast.BoolOp():
+                yield from self._junction(node, function)
             case ast.UnaryOp(op=ast.Not(), operand=operand):
                 yield self._replaced(node, operand, function)
             case ast.BinOp(op=ast.Add() | ast.Sub()):
@@ -144,12 +138,26 @@ class _Finder:
             case ast.If(test=ast.Name() | ast.Attribute() | ast.Call() as test):
                 yield self._replaced(test, ast.UnaryOp(ast.Not(), test), function)
             case ast.Call(func=ast.Name(id=name) | ast.Attribute(attr=name)) if name in COPIES:
-                for index in range(len(node.keywords)):
-                    fewer = copy.deepcopy(node)
-                    left_out = fewer.keywords.pop(index).arg
-                    yield replace(self._replaced(node, fewer, function), what=f"{name} without {left_out}")
+                yield from self._fewer_arguments(node, name, function)
             case ast.Expr(value=ast.Call() | ast.Await()) if not UNSEEN.search(ast.unparse(node)):
                 yield self._replaced(node, ast.Pass(), function)
+
+    def _junction(self, node: ast.BoolOp, function: str) -> Iterator[Change]:
+        """Yield `and` for `or` and the other way round, and the node without each of its parts."""
+        turned = copy.deepcopy(node)
+        turned.op = ast.Or() if isinstance(node.op, ast.And) else ast.And()
+        yield self._replaced(node, turned, function)
+        for index in range(len(node.values)):
+            rest = [value for place, value in enumerate(node.values) if place != index]
+            kept = rest[0] if len(rest) == 1 else ast.BoolOp(node.op, rest)
+            yield self._replaced(node, kept, function)
+
+    def _fewer_arguments(self, node: ast.Call, name: str, function: str) -> Iterator[Change]:
+        """Yield the call without each of its named arguments."""
+        for index in range(len(node.keywords)):
+            fewer = copy.deepcopy(node)
+            left_out = fewer.keywords.pop(index).arg
+            yield replace(self._replaced(node, fewer, function), what=f"{name} without {left_out}")
 
     def _sql(self, node: ast.AST, function: str) -> Iterator[Change]:
         """Yield mistakes in the SQL of a string constant."""

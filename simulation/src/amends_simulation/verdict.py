@@ -8,9 +8,9 @@ from uuid import UUID
 
 from amends_orchestrator.journal.records import State
 from amends_saga.engine import RunState, UnreadableJournalError, replay
-from amends_saga.engine.state import Done
+from amends_saga.engine.state import Done, StepRun
 from amends_saga.journal import decode, encode
-from amends_saga.plan import Kind, Plan
+from amends_saga.plan import Kind, Plan, StepPlan
 
 from amends_simulation.database import Database
 from amends_simulation.participants import Effect, Participants
@@ -67,25 +67,36 @@ def _journal(journal: list[tuple[int, int, bytes]]) -> Iterator[str]:
 
 
 def _step(plan: Plan, state: RunState, index: int, effects: list[Effect]) -> Iterator[str]:
-    sp, step = plan.steps[index], state.steps[index]
-    done, undone = sum(not e.undo for e in effects), sum(e.undo for e in effects)
-    standing = done - undone
-    if sp.action.kind is Kind.READ:
+    step_plan = plan.steps[index]
+    if step_plan.action.kind is Kind.READ:
         return
-    if done > 1 and (sp.action.kind is not Kind.IDEMPOTENT or standing > 1):
-        yield f"I4: {sp.name} had its effect {done} times"
-    if undone > done or (sp.action.kind is Kind.GUARDED and undone > 1):
-        yield f"I4: {sp.name} was undone {undone} times and done {done} times"
-    if undone and [e.undo for e in sorted(effects)][-1] is False:
-        yield f"I3: the action of {sp.name} took effect after its compensation"
-    if not state.ended:
-        return
-    completed = state.phase.value == "COMPLETED"
-    wanted = 1 if completed and step.done not in (Done.SKIPPED, Done.BY_PERSON) else 0
-    if completed and standing != wanted:
-        yield f"I5: COMPLETED, and {standing} effects of {sp.name} stand"
-    if not completed and standing and step.undone is not Done.BY_PERSON:
-        yield f"I2: COMPENSATED, and {standing} effects of {sp.name} stand"
+    undone = sum(effect.undo for effect in effects)
+    done = len(effects) - undone
+    yield from _repeats(step_plan, done, undone)
+    if undone and not max(effects).undo:
+        yield f"I3: the action of {step_plan.name} took effect after its compensation"
+    if state.ended:
+        yield from _at_end(step_plan, state.steps[index], state, done - undone)
+
+
+def _repeats(step_plan: StepPlan, done: int, undone: int) -> Iterator[str]:
+    """Yield effects that are there more often than once, and undone ones that were never done."""
+    may_repeat = step_plan.action.kind is Kind.IDEMPOTENT and done - undone <= 1
+    if done > 1 and not may_repeat:
+        yield f"I4: {step_plan.name} had its effect {done} times"
+    undone_twice = step_plan.action.kind is Kind.GUARDED and undone > 1
+    if undone > done or undone_twice:
+        yield f"I4: {step_plan.name} was undone {undone} times and done {done} times"
+
+
+def _at_end(step_plan: StepPlan, step: StepRun, state: RunState, standing: int) -> Iterator[str]:
+    """Yield what is wrong with the effects that a run left when it ended."""
+    if state.phase.value == "COMPLETED":
+        wanted = 0 if step.done in (Done.SKIPPED, Done.BY_PERSON) else 1
+        if standing != wanted:
+            yield f"I5: COMPLETED, and {standing} effects of {step_plan.name} stand"
+    elif standing and step.undone is not Done.BY_PERSON:
+        yield f"I2: COMPENSATED, and {standing} effects of {step_plan.name} stand"
 
 
 def _order(plan: Plan, state: RunState, effects: list[Effect]) -> Iterator[str]:

@@ -133,8 +133,11 @@ class KubeProxy:
             return refused
         if passing.watches:
             self.watches.append(passing)
-        if passing.watches and self.faults.unanswered:
-            return await self._hang()
+            if self.faults.unanswered:
+                return await self._hang()
+        return await self._forward(request, passing)
+
+    async def _forward(self, request: web.Request, passing: Passing) -> web.StreamResponse:
         headers = {name: value for name, value in request.headers.items() if name not in _HOP}
         assert self._session is not None
         timeout = aiohttp.ClientTimeout(total=None if passing.watches else 30)
@@ -145,14 +148,17 @@ class KubeProxy:
         ) as answer:
             if passing.watches and answer.status == 200:
                 return await self._stream(request, passing, answer)
-            body = await answer.read()
-            if not passing.writes and answer.status == 200 and "/amends.dev/" in passing.path:
-                body = json.dumps(self.faults.lists(passing, json.loads(body))).encode()
-            self.passed.append((passing, answer.status))
-            if passing.writes and self.faults.answered is not None:
-                await self.faults.answered(passing, answer.status)
-            kept = {name: value for name, value in answer.headers.items() if name in ("Content-Type", "Retry-After")}
-            return web.Response(status=answer.status, body=body, headers=kept)
+            return await self._pass_on(passing, answer)
+
+    async def _pass_on(self, passing: Passing, answer: aiohttp.ClientResponse) -> web.Response:
+        body = await answer.read()
+        if not passing.writes and answer.status == 200 and "/amends.dev/" in passing.path:
+            body = json.dumps(self.faults.lists(passing, json.loads(body))).encode()
+        self.passed.append((passing, answer.status))
+        if passing.writes and self.faults.answered is not None:
+            await self.faults.answered(passing, answer.status)
+        kept = {name: value for name, value in answer.headers.items() if name in ("Content-Type", "Retry-After")}
+        return web.Response(status=answer.status, body=body, headers=kept)
 
     async def _stream(
         self, request: web.Request, passing: Passing, answer: aiohttp.ClientResponse

@@ -28,7 +28,7 @@ class NoCompilerError(RuntimeError):
 
 
 def check_compiler() -> None:
-    """Raises NoCompilerError that says what is missing and how to get it."""
+    """Raise NoCompilerError that says what is missing and how to get it."""
     headers = Path(sysconfig.get_path("include"), "Python.h")
     compiler = (os.environ.get("CC") or sysconfig.get_config_var("CC") or "cc").split()[0]
     missing = [] if shutil.which(compiler) else [f"a C compiler ({compiler})"]

@@ -16,7 +16,7 @@ AT_ONCE = 50
 
 
 def break_the_fence(world: World) -> None:
-    """The database does not compare fences."""
+    """Let the database accept every fence."""
     world.database.faults.fenced = False
 
 
@@ -33,7 +33,7 @@ def forget_voids(world: World) -> None:
 
 
 def lose_commits(world: World) -> None:
-    """The database says that it has committed, and has not."""
+    """Let the database say that it has committed when it has not."""
     database = world.database
     honest = database._batch
 

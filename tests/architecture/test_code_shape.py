@@ -76,7 +76,7 @@ def has_functions_of_at_most_15_decisions(module):
 
 
 def names_its_logger_log(module):
-    """A reader knows the logger of every module by its name."""
+    """Refuse a logger with another name: a reader knows the logger of every module by `_log`."""
     for node in module.tree.body:
         match node:
             case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Attribute(attr=made))):

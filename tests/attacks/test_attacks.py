@@ -23,7 +23,7 @@ async def withstands(url: str, folder: Path, attacks: Sequence[Attack], *, order
 
 
 def judge(watch: Watch) -> list[str]:
-    """What an attack did to the orchestrator."""
+    """Return what an attack did to the orchestrator."""
     found = list(watch.failed)
     if watch.slowest > ANSWERS_WITHIN.total_seconds():
         found.append(f"health took {watch.slowest:.1f} s")

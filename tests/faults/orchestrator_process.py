@@ -61,7 +61,7 @@ class Told:
 
 
 def labels_of(query: str, parameters: tuple[Any, ...]) -> list[str]:
-    """What the writer's statement says of runs: kind of the record, step, call."""
+    """Return the labels of the records that the writer's statement carries: kind of the record, step, call."""
     if not is_batch(query):
         return []
     found = carried(query, parameters)
@@ -104,7 +104,7 @@ class Calls:
 
 
 def told(connect: Connect, points: Points) -> Connect:
-    """The same connections, which tell."""
+    """Wrap the connections so that each statement reports where the process is."""
 
     async def connected() -> Any:
         return Told(await connect(), points)
@@ -113,7 +113,7 @@ def told(connect: Connect, points: Points) -> Connect:
 
 
 async def assemble(runtime: Runtime) -> None:
-    """An orchestrator with its ports wrapped."""
+    """Put an orchestrator together whose ports report where the process is."""
     points = Points.of_environment()
     assert isinstance(runtime.settings, Settings)
     orchestrator = Orchestrator(runtime, runtime.settings)

@@ -98,7 +98,7 @@ _points: list[Points] = []
 
 
 def points() -> Points:
-    """The places of this process."""
+    """Return the places at which this process may be stopped."""
     return _points[0]
 
 
@@ -109,7 +109,7 @@ def where() -> str:
 
 
 def tell_of_the_barrier() -> None:
-    """Wraps the barrier's statements, so that they tell before they are sent and when they are answered."""
+    """Wrap the barrier's statements, so that they report before they are sent and when they are answered."""
     insert, commit = Transaction.insert, Transaction.commit
 
     async def inserting(self: Transaction, script: str) -> bool:

@@ -27,7 +27,7 @@ class Points:
         return cls(Path(os.environ["FAULTS_CONTROL"]), Path(os.environ["FAULTS_RECORD"]))
 
     def reached(self, label: str) -> None:
-        """The process is at this place: it ends, stands still, or goes on."""
+        """Note that the process is at this place; end it, hold it, or let it go on, as was ordered."""
         order, _, where = os.pread(self._control, 4096, 0).decode().partition(" ")
         os.write(self._record, f"{label}\n".encode())
         if where != label:

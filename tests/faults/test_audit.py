@@ -102,7 +102,7 @@ WRONGS = (
 
 
 async def told(world: World, *options: str, **environment: str) -> tuple[int, str]:
-    """The command as an operator runs it, with the databases in the environment."""
+    """Run the command as an operator does, with the databases in the environment."""
     databases = {
         "AMENDS_DATABASE_URL": world.journal_url,
         "AMENDS_PARTICIPANTS": " ".join(f"{service}={world.participants_url}" for service in SERVICES),

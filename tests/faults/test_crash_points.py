@@ -52,18 +52,18 @@ def new_order() -> str:
 
 
 async def as_it_should_be(world: World, order_id: str, scenario: Scenario) -> None:
-    """The run ended as on a quiet day, with the effects of a quiet day, in their order."""
+    """Assert that the run ended as without a fault, with the same effects in the same order."""
     assert await world.ended(order_id) == scenario.state
     assert await world.effects(order_id) == list(scenario.effects)
 
 
 async def dies(world: World, name: str) -> None:
-    """Waits until a process has ended at its place."""
+    """Wait until a process has died at the place where it was told to."""
     assert await asyncio.wait_for(world.processes[name].ended, 20) == EXIT_CODE
 
 
 async def quiet(world: World, scenario: Scenario) -> dict[str, set[str]]:
-    """The places that both processes come by when nobody dies."""
+    """Return the places that both processes pass when none dies."""
     order_id = new_order()
     names = ("a", "participants")
     for name in names:

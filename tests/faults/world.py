@@ -86,7 +86,7 @@ class Process:
         return self.folder / f"{self.name}.record"
 
     def reached(self) -> list[str]:
-        """The places it came by since the last order."""
+        """Return the places that it passed since the last order."""
         with self._record().open() as record:
             record.seek(self.offset)
             return record.read().split("\n")[:-1]
@@ -255,7 +255,7 @@ class World:
         return RunServiceStub(self.channel(name))
 
     async def apply(self, name: str, policy: str = POLICY, saga: str = SAGA, **targets: str) -> None:
-        """Puts the example in force, with all participants at one place, but those given by name."""
+        """Apply the example, with all participants at one place, but those given by name."""
         definitions = DefinitionServiceStub(self.channel(name))
         names = ("orders", "inventory", "payments", "shipping")
         filled = (EXAMPLE / "participants.yaml").read_text()
@@ -302,7 +302,7 @@ class World:
         return books.STATES[state]
 
     async def expire(self) -> None:
-        """The lease of dead orchestrators runs out now: told to the database instead of waited for."""
+        """End the lease of dead orchestrators in the database, instead of waiting for it."""
         await self.journal.execute("UPDATE process SET expires_at = clock_timestamp() - interval '1 ms'")
 
     async def key(self, run_id: str, step: str) -> str:

@@ -49,7 +49,7 @@ def parsed(path: Path) -> dict:
 
 
 def worse() -> list[dict]:
-    """What is not even of the right shape."""
+    """Return objects whose specs have the wrong shape."""
     shapes = {
         "Saga": [{"steps": "none"}, {"steps": [5]}, {"input": {}, "steps": {}, "descriptors": 5}, {"descriptors": []}],
         "Participant": [

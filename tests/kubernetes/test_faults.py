@@ -58,7 +58,7 @@ class ShortLives:
         self.proxy.faults.answered = self._kill
 
     async def live(self, enough: Callable[[], Awaitable[bool]] | None = None) -> None:
-        """One life: until it is over, or there is `enough` without another write."""
+        """Run one operator until it dies, or until there is `enough` without another write."""
         self.lives += 1
         operator = await self.namespace.start(server=self.proxy.url)
         self._started.put_nowait(operator)
@@ -69,7 +69,7 @@ class ShortLives:
         await eventually(over, timeout=PATIENCE)
 
     def end(self) -> None:
-        """The next operator lives on."""
+        """Stop making faults, so that the next operator is not stopped."""
         self.proxy.faults.refuse = lambda passing: None
         self.proxy.faults.answered = None
 

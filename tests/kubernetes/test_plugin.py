@@ -189,7 +189,7 @@ async def test_runs_of_the_contexts_namespace_are_listed_and_nothing_is_left_run
 
 
 def forwards(*told: str) -> list[str]:
-    """The forwarded ports that are still open of whoever was told this."""
+    """Return the commands that still forward ports and have all of these words in their environment."""
     found = [(_read(path), _read(path.with_name("environ"))) for path in Path("/proc").glob("[0-9]*/cmdline")]
     return [
         command for command, told_to in found if "port-forward" in command and all(part in told_to for part in told)

@@ -134,7 +134,7 @@ AS_BEFORE = json.dumps({"spec": {"timeout": "2s", "attempts": 4}})
 
 @pytest.fixture
 async def silent_cards(served: Namespace) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """The card network answers tok_slow only when it is told to: a run stands still for as long as a test needs."""
+    """Hold every answer about tok_slow until the test calls what this yields: a run waits as long as a test needs."""
     stack = served.platform.stack
     await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", PATIENT)
     await served.until("retrypolicy", "charge", "Accepted")

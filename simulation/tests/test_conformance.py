@@ -21,14 +21,13 @@ import pytest_asyncio
 from amends_chassis.database import Database as Chassis
 from amends_chassis.migrations import migrate
 from amends_embedded import Postgres
-from amends_orchestrator.journal import claims, leases, reader, statements
+from amends_orchestrator.journal import claims, decisions, leases, reader, statements
 from amends_orchestrator.journal.batch import Batch, Row, Start
 from amends_orchestrator.journal.connection import connector
 from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.partitions import make_partitions
 from amends_orchestrator.journal.records import Change, NewRun, Refusal, State
 from amends_orchestrator.journal.tail import Tail
-from amends_orchestrator.runner import resolution
 from amends_simulation.database import STATEMENTS, Database
 
 MINUTE = timedelta(minutes=1)
@@ -376,14 +375,14 @@ async def test_runs_and_journals_are_read_alike(both: Both, rows: Rows):
 
 
 async def test_decisions_are_recorded_alike(both: Both, rows: Rows):
-    decisions: list[Statement] = []
+    made: list[Statement] = []
     for number, run in enumerate((*rows.ids, NO_RUN)):
-        decisions.append((resolution._LOCK, (run,)))
-        decisions.append((resolution._CLAIM, (run, LIVE, FENCE + 1, State(1 + number % 2), "told")))
+        made.append((decisions._LOCK, (run,)))
+        made.append((decisions._CLAIM, (run, LIVE, FENCE + 1, State(1 + number % 2), "told")))
         if run is not NO_RUN:
-            decisions.append((resolution._RECORD, (run, rows.next_seq(run), FENCE + 1, b"decided")))
-    await both.agree(*decisions)
-    again = (resolution._RECORD, (rows.ids[0], 1, FENCE + 1, b"decided"))
+            made.append((decisions._RECORD, (run, rows.next_seq(run), FENCE + 1, b"decided")))
+    await both.agree(*made)
+    again = (decisions._RECORD, (rows.ids[0], 1, FENCE + 1, b"decided"))
     await both.refuse(asyncpg.UniqueViolationError, again)
 
 
@@ -391,7 +390,7 @@ def test_every_statement_of_the_simulation_is_compared():
     """A statement that the simulation learns needs a test above."""
     names = {
         sql: f"{module.__name__.rpartition('.')[2]}.{name}"
-        for module in (claims, leases, reader, resolution, statements)
+        for module in (claims, decisions, leases, reader, statements)
         for name, sql in vars(module).items()
         if isinstance(sql, str) and sql in STATEMENTS
     }

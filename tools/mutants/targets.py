@@ -51,6 +51,7 @@ JOURNAL = _own(
     batch=f"writer {CONFORMANCE}",
     claims=f"claims takeover {CONFORMANCE}",
     connection="writer",
+    decisions=f"people answers {CONFORMANCE}",
     ids="writer partitions",
     leases=f"takeover heartbeat {CONFORMANCE}",
     partitions="partitions",

@@ -144,7 +144,7 @@ async def test_more_than_may_wait_is_refused():
 
 async def test_work_that_nobody_foresaw_is_told_without_its_text():
     async with a_worker() as worker:
-        with pytest.raises(WorkError, match="in a way that nobody foresaw"):
+        with pytest.raises(WorkError, match="because of a defect"):
             await worker.do({"work": "nothing of the kind"})
 
 

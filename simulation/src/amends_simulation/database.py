@@ -15,8 +15,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from amends_orchestrator.journal import claims, leases, reader, statements
-from amends_orchestrator.runner import resolution
+from amends_orchestrator.journal import claims, decisions, leases, reader, statements
 
 from amends_simulation.carried import carried, is_batch
 from amends_simulation.virtual import database_now
@@ -254,9 +253,9 @@ STATEMENTS: dict[str, Callable[..., list[Any]]] = {
     reader._RUN: Database._run,
     reader._JOURNAL: Database._journal_of,
     reader._JOURNALS: Database._journals,
-    resolution._LOCK: Database._locked,
-    resolution._RECORD: Database._record,
-    resolution._CLAIM: Database._resolved,
+    decisions._LOCK: Database._locked,
+    decisions._RECORD: Database._record,
+    decisions._CLAIM: Database._resolved,
 }
 
 

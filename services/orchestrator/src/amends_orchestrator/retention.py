@@ -13,19 +13,13 @@ import structlog
 from amends_saga.journal import RULES_VERSION
 
 from amends_orchestrator.journal import leases
+from amends_orchestrator.journal.counts import count_runs
 from amends_orchestrator.journal.partitions import drop_old, make_partitions
 from amends_orchestrator.observe import RUNS_WAITING
 
 PARTITIONS_DROPPED = "journal.partitions_dropped"
 HOUSEKEEPING_EVERY = timedelta(minutes=15)
 COUNT_EVERY = timedelta(seconds=10)
-_COUNTS = """
-SELECT (SELECT count(*) FROM run WHERE state = 3) AS parked,
-       (SELECT count(*) FROM run WHERE stalled_since IS NOT NULL) AS stalled,
-       (SELECT count(*) FROM run WHERE owner IS NULL AND due_at IS NOT NULL) AS waiting,
-       (SELECT count(*) FROM run WHERE owner IS NULL AND due_at IS NOT NULL AND rules > $1) AS newer_rules,
-       (SELECT count(*) FROM run WHERE owner IS NOT NULL) AS owned
-"""
 _log = structlog.get_logger(__name__)
 
 
@@ -44,7 +38,6 @@ async def housekeeping(pool: Any, retention: timedelta) -> None:
 async def counting(pool: Any) -> None:
     """Count parked, stalled and waiting runs for ever; the partial indexes make it cheap."""
     while True:
-        row = await pool.fetchrow(_COUNTS, RULES_VERSION)
-        for condition, count in row.items():
+        for condition, count in (await count_runs(pool, RULES_VERSION)).items():
             RUNS_WAITING.labels(condition=condition).set(count)
         await asyncio.sleep(COUNT_EVERY.total_seconds())

@@ -17,7 +17,7 @@ MOST_HOT_BYTES = 64 * 1024 * 1024
 SHARE = 8
 """A run takes about twice the bytes of its journal while it is written and sent; the rest is for everything else."""
 MEMORY_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""Where the kernel says what a container may use: cgroups v2, then v1."""
+"""The files with the container's memory limit: cgroups v2, then v1."""
 
 
 def default_hot_bytes(limits: Sequence[Path] = MEMORY_LIMITS) -> int:
@@ -37,13 +37,13 @@ class Settings(ServiceSettings):
 
     name: str = "orchestrator"
     targets: Scope = Scope.CLUSTER
-    """Where participants may be: `cluster`, or `loopback` for development."""
+    """Where participants may run: `cluster`, or `loopback` for development."""
     target_suffixes: Annotated[tuple[str, ...], NoDecode] = ()
     """DNS suffixes that may be called beside the cluster's services, separated by commas."""
     lease: PositiveDuration = timedelta(seconds=10)
     """How long a silent orchestrator keeps its runs."""
     poll: PositiveDuration = timedelta(milliseconds=500)
-    """How often to look for runs that wait for an owner, when nothing says when the next is due."""
+    """How often to look for runs that need an owner, if it is not known when the next is due."""
     hot_runs: int = Field(default=2000, ge=1)
     """How many runs are kept in memory; the others wait in the database."""
     hot_bytes: int = Field(default_factory=default_hot_bytes, ge=1)
@@ -51,7 +51,7 @@ class Settings(ServiceSettings):
     passivate_after: PositiveDuration = timedelta(seconds=2)
     """A run that has nothing to do for longer than this leaves the memory.
 
-    One that a breaker holds back stays while half of the memory is free.
+    A run that a breaker holds back stays while half of the memory is free.
     """
     max_input_bytes: int = Field(default=256 * 1024, ge=1024)
     """Largest StartRun, and largest result of a resolution, as they are sent."""
@@ -62,7 +62,7 @@ class Settings(ServiceSettings):
     max_concurrent_calls: int = Field(default=4096, ge=1)
     """A caller that waits for its run holds a call."""
     database_pool: int = Field(default=4, ge=2)
-    """Connections for what people read and ask; the journal has its own."""
+    """Connections for requests that read runs or decide about them; the journal has its own."""
 
     @field_validator("target_suffixes", mode="before")
     @classmethod

@@ -22,7 +22,7 @@ LONGEST_TEXT = 1000
 MOST_ITEMS = 1000
 LONGEST_DURATION = timedelta(days=3_652_500)
 _PAYLOADS = frozenset({"text", "json_text", "result_json"})
-"""Texts that are read by a parser, which says itself what it does not take."""
+"""Texts that a parser reads and checks later, so they are not checked here."""
 _LONG = {"actor": LONGEST_TEXT, "reason": LONGEST_TEXT, "source": LONGEST_TEXT}
 
 

@@ -109,7 +109,7 @@ class Deciding:
         row = await self._views.row(run_id)
         if not row.state.ended and row.state is not State.PARKED:
             return None
-        # The answer is kept, so that nobody carries out later what is refused now; an owner's that came first stays.
+        # Store the refusal, so that no owner grants the request later; an answer that an owner wrote first stays.
         await requests.answer(self._views.pool, request, _of_resting(row, kind))
         return await requests.read_answer(self._views.pool, request)
 

@@ -17,9 +17,9 @@ from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
 
 LARGEST = 256 * 1024
-"""A payload of more bytes than this is in no answer."""
+"""Bytes of the largest payload that an answer contains."""
 ROOM = 1024 * 1024
-"""So many bytes of payloads are in one answer at most, and never more than half of the largest message."""
+"""The most bytes of payloads in one answer; never more than half of the largest message."""
 
 
 class Form(Enum):

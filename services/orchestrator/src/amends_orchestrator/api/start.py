@@ -140,9 +140,9 @@ class Starting:
         try:
             definition = await self._views.registry.pinned(row.digest)
         except DefinitionError as error:
-            # Not a refusal: the run is there, and another replica may be able to compare.
+            # Not a refusal: the run exists, and another replica may be able to compare.
             raise Unavailable(
-                "RUN_UNREADABLE", f"A run with this key is there, and cannot be read here: {error}."
+                "RUN_UNREADABLE", f"There is a run with this key, but it cannot be read here: {error}."
             ) from None
         try:
             data = await self._input(definition, request)

@@ -32,7 +32,7 @@ from amends_orchestrator.runner.fleet import Fleet
 CHUNK = 50
 LONGEST_TIMELINE = 100
 AT_ONCE = 16 * 1024
-"""Payloads of more bytes than this are made JSON of in a thread, so that other work goes on meanwhile."""
+"""Payloads of more bytes than this become JSON in a thread, so that other work goes on meanwhile."""
 THREADS = 2
 
 
@@ -81,7 +81,7 @@ class Views:
         self.pool = pool
         self.registry = registry
         self.threads = asyncio.Semaphore(THREADS)
-        """Held while a thread makes JSON of large payloads."""
+        """Limits how many threads make JSON of large payloads at the same time."""
         self._fleet = fleet
         self._room = min(ROOM, max_message_bytes // 2)
 

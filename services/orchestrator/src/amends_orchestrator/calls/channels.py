@@ -24,7 +24,7 @@ from amends_orchestrator.calls.targets import TargetRules
 _AMENDS = "amends-"
 _LONGEST_MESSAGE = 500
 _RESOURCE_EXHAUSTED = 8
-# What gRPC's core says, here and at a server, of an answer over a limit. That a request is too large begins otherwise.
+# The message of gRPC's core, here and in servers, for an answer over a limit. For a request it is a different one.
 _ANSWER_TOO_LARGE = ("CLIENT: Received message larger than max", "SERVER: Sent message larger than max")
 _DETAILS = "grpc-status-details-bin"
 
@@ -44,7 +44,7 @@ class Channels:
             ("grpc.max_receive_message_length", max_message_bytes),
             ("grpc.initial_reconnect_backoff_ms", 100),
             ("grpc.max_reconnect_backoff_ms", 2000),
-            # Pods come and go with every deployment: a name is asked for again at once, not after half a minute.
+            # Pods come and go with every deployment: resolve a name again at once, not after half a minute.
             ("grpc.dns_min_time_between_resolutions_ms", 500),
         ]
 
@@ -79,7 +79,7 @@ async def attempt(invoke: Invoke, request: bytes, metadata: tuple[tuple[str, str
 
     `timeout` is in seconds, as gRPC takes it.
     """
-    # Given pairs, grpc would first ask `typing` whether a tuple is a sequence, which costs more than making this.
+    # For a sequence of pairs, grpc would first ask `typing` what it is, which costs more than making this object.
     call = invoke(request, timeout=timeout, metadata=grpc.aio.Metadata(*metadata))
     try:
         response: bytes = await call
@@ -95,7 +95,7 @@ def _failed(error: grpc.aio.AioRpcError) -> Answer:
         if key == _DETAILS:
             reason, domain = _error_info(value)
     code: int = error.code().value[0]
-    # What others say is cleaned here, where it enters: the journal, events, pages and terminals show it as it is.
+    # Foreign texts are cleaned here, where they enter: the journal, events, pages and terminals show them unchanged.
     details = error.details() or ""
     message = escape(details[:_LONGEST_MESSAGE])[:_LONGEST_MESSAGE]
     if code == _RESOURCE_EXHAUSTED and any(text in details for text in _ANSWER_TOO_LARGE):

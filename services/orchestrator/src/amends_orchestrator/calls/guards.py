@@ -27,7 +27,7 @@ from amends_resilience import (
 from amends_orchestrator.observe import BREAKER_OPEN, CALLS_IN_FLIGHT, NOT_ADMITTED
 
 CLOCK = SystemClock()
-# Runs that were held back return one after the other, a hundred a second, so that they are no second outage.
+# Runs that were held back return one after the other, a hundred a second, so that they cause no second outage.
 RETURN_EVERY = timedelta(milliseconds=10)
 BUDGET_PAUSE = timedelta(seconds=1)
 _GAUGE = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}

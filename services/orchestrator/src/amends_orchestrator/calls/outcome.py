@@ -51,7 +51,7 @@ _REJECTED = frozenset(
         "UNIMPLEMENTED",
     }
 )
-# Proxies and servers without the method give these before any interceptor is asked, so they may lack its trailer.
+# Proxies, and servers without the method, send these before any interceptor runs, so the trailer may be missing.
 _BEFORE_THE_BARRIER = frozenset({"PERMISSION_DENIED", "UNAUTHENTICATED", "UNIMPLEMENTED"})
 _FAILURES = frozenset(
     {"CANCELLED", "UNKNOWN", "DEADLINE_EXCEEDED", "RESOURCE_EXHAUSTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"}
@@ -63,7 +63,7 @@ class Verdict(NamedTuple):
 
     outcome: Outcome
     reason: str = ""
-    """A reason of the barrier as it is, a participant's own as it is; empty without one."""
+    """The reason that the barrier or the participant gave; empty without one."""
     response: bytes = b""
 
 

@@ -29,16 +29,16 @@ class Answer:
     response: bytes = b""
     message: str = ""
     reason: str = ""
-    """Of ErrorInfo; empty without one."""
+    """The reason in the ErrorInfo; empty without one."""
     domain: str = ""
     trailers: Mapping[str, str] = field(default_factory=dict)
-    """Those that begin with `amends-`."""
+    """The trailers that begin with `amends-`."""
     sent: bool = True
     """False when it is certain that nothing left this process."""
     too_large: bool = False
-    """True when there was an answer, and it could not be read for its size: the call most likely had its effect."""
+    """True when the answer was too large to be read: the call most likely took effect."""
     pause: timedelta | None = None
-    """How long the participant asks to be left alone; NEVER of the chassis: it asks not to be called again."""
+    """The pause that the participant asks for; the chassis' NEVER: it asks not to be called again."""
 
 
 Invoke = Callable[..., Any]

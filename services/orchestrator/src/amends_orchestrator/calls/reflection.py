@@ -108,10 +108,10 @@ class _Conversation:
         if self._call is None:
             self._call = self._stream()
         try:
-            with suppress(asyncio.InvalidStateError):  # the call has ended already; reading says how
+            with suppress(asyncio.InvalidStateError):  # the call has ended already; reading shows how
                 await self._call.write(question)
             answer = await self._call.read()
-        except grpc.aio.AioRpcError:  # also where the server had ended the call well, and we were still writing
+        except grpc.aio.AioRpcError:  # also when the server ended the call with OK while we were writing
             if not again:
                 raise
             answer = grpc.aio.EOF
@@ -119,7 +119,7 @@ class _Conversation:
             return answer
         if not again:
             raise ReflectionError("the server ended the conversation too early")
-        self._call = None  # it was ended after an answer: the next one is asked for on a new stream
+        self._call = None  # the server ended it after an answer: ask on a new stream
         return await self._ask(question)
 
     def _keep(self, answer: ServerReflectionResponse) -> None:

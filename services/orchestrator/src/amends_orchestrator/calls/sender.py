@@ -61,6 +61,6 @@ async def measured(way: Way, request: bytes, metadata: Metadata) -> Answer:
     way.seconds.observe(took)
     way.count(answer.code)
     if answer.code == DEADLINE_EXCEEDED and took >= allowed.total_seconds():
-        # What gRPC says then differs from version to version, and never says how long.
+        # gRPC's own message differs from version to version, and never contains the time.
         return replace(answer, message=f"no answer within {format_duration(allowed)}")
     return answer

@@ -21,7 +21,7 @@ _CLUSTER = re.compile(rf"(?P<service>{_LABEL})\.(?P<namespace>{_LABEL})\.svc(?:\
 _SUFFIX = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
 _LONGEST = 253
 
-# The API server answers to this name in every cluster.
+# The name of the API server in every cluster.
 _FORBIDDEN_SERVICES = frozenset({("kubernetes", "default")})
 
 
@@ -31,7 +31,7 @@ class Scope(StrEnum):
     CLUSTER = "cluster"
     """Services of this Kubernetes cluster, and the suffixes of the allow-list."""
     LOOPBACK = "loopback"
-    """The same, and this machine: for development."""
+    """As CLUSTER, and this machine too: for development."""
 
 
 @dataclass(frozen=True, slots=True)

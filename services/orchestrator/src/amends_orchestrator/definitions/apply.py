@@ -35,9 +35,9 @@ from amends_orchestrator.worker.process import WorkError
 
 MAX_IN_FORCE = 4 * 1024 * 1024
 MAX_OF_NAMESPACE = 512 * 1024
-"""Characters that the texts of all Participants and RetryPolicies in force may have, and those of one namespace."""
+"""The most characters of the Participants and RetryPolicies in force: of all together, and of one namespace."""
 MAX_TOGETHER = 16 * 1024 * 1024
-"""Bytes of the contracts that one check looks at."""
+"""The most bytes of the contracts that one check reads."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,8 +35,7 @@ SAGA_NOT_READY = "sagas.not_ready"
 REFRESH_FAILED = "contracts.refresh_failed"
 EVERY = timedelta(seconds=60)
 UNUSABLE = frozenset({codes.DESCRIPTORS_BROKEN.id, codes.TOO_LARGE.id})
-"""What keeps a contract out, whatever sagas there are."""
-_LOCK = "amends.contracts.refresh"
+"""Findings that make a contract unusable for every saga."""
 _log = structlog.get_logger(__name__)
 
 
@@ -62,7 +61,7 @@ class Refresher:
         """
         connection = await self._connect()
         try:
-            if not await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", _LOCK):
+            if not await store.lock_refresh(connection):
                 return
             await self._registry.reload()
             for known in self._registry.participants:
@@ -71,7 +70,7 @@ class Refresher:
             for saga in list(self._registry.sagas.values()):
                 await _by_itself(self._look_again(connection, saga), "Saga", f"{saga.namespace}/{saga.name}")
         finally:
-            await connection.close()  # and with it the lock
+            await connection.close()  # this releases the lock too
 
     async def _refresh_one(self, connection: Any, known: KnownParticipant) -> None:
         row, resource = known.row, known.resource

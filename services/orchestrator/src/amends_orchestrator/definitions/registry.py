@@ -30,11 +30,11 @@ RESOURCES_READ = "resources.read"
 RESOURCE_UNREADABLE = "resources.unreadable"
 PINNED = 256
 PINNED_BYTES = 32 * 1024 * 1024
-"""About what the compiled sagas in memory may take together."""
+"""About how many bytes the compiled sagas in memory may take together."""
 WEIGHT = 8
-"""Bytes in memory for each byte of a bundle, about."""
+"""About how many bytes of memory each byte of a bundle takes."""
 SMALL = 64 * 1024
-"""Bytes of a bundle that is made ready without being tried in the worker process first: it cannot take long."""
+"""Bundles of at most this many bytes are loaded at once: they cannot take long."""
 _log = structlog.get_logger(__name__)
 
 
@@ -99,7 +99,7 @@ class Registry:
         for row in rows:
             text = _text(row)
             if text not in before:
-                await asyncio.sleep(0)  # others have their turn: a text may take some milliseconds
+                await asyncio.sleep(0)  # let others run: a text may take some milliseconds
                 before[text] = participant_of(*text)
                 if before[text] is None:
                     _log.error(RESOURCE_UNREADABLE, kind="Participant", namespace=row.namespace, name=row.name)

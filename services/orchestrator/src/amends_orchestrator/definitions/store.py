@@ -15,6 +15,7 @@ from amends_orchestrator.journal.requests import RESOURCES
 from amends_orchestrator.worker.client import MethodFacts
 
 Queries = Any  # an asyncpg pool or connection
+_REFRESH_LOCK = "amends.contracts.refresh"
 
 _CHANGED = f"WITH bumped AS (UPDATE resources_version SET version = version + 1) SELECT pg_notify('{RESOURCES}', '')"  # noqa: S608
 _SAGA = """
@@ -29,7 +30,7 @@ ON CONFLICT (namespace, name) DO UPDATE SET manifest = excluded.manifest, source
     ready = excluded.ready, message = excluded.message, methods = excluded.methods, given = excluded.given,
     descriptors = excluded.descriptors, applied_at = clock_timestamp()
 """
-# Only while the resource is the one that the contract was looked at with.
+# Only if the resource is still the one for which the contract was read.
 _CONTRACT = """
 UPDATE participant SET ready = $4, message = $5, methods = $6, descriptors = $7
 WHERE namespace = $1 AND name = $2 AND manifest = $3
@@ -87,7 +88,7 @@ class ParticipantRow:
     ready: bool
     message: str
     methods: tuple[MethodFacts, ...] | None = None
-    """None when they are not known, or not written down yet."""
+    """None when they are not known, or not stored yet."""
     is_given: bool = False
     """Whether its descriptors came with the resource."""
     is_known: bool = False
@@ -107,7 +108,7 @@ class Route:
     service: str
     participant: str
     named_by: str = ""
-    """The saga of the namespace that names the Participant; empty when it was the only one."""
+    """The saga of the namespace that names the Participant; empty if no saga does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +145,12 @@ async def version(database: Queries) -> int:
     """Return the version of the resources; it grows with every change."""
     value: int = await database.fetchval("SELECT version FROM resources_version")
     return value
+
+
+async def lock_refresh(connection: Any) -> bool:
+    """Take the lock of refreshing until the connection closes; return False when another replica has it."""
+    taken: bool = await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", _REFRESH_LOCK)
+    return taken
 
 
 async def read_all(connection: Any) -> Stored:

@@ -33,7 +33,7 @@ class StartAnswer:
 
 
 Answered = Callable[[StartAnswer | Exception], None]
-"""Told what became of a start, between two statements; an exception when the database refuses the row."""
+"""Called with the result of a start, between two statements; an exception when the database refuses the row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ class Start:
     new: NewRun
     answered: Answered
     until: float | None = None
-    """When its caller has given up, by the loop's clock; it is not sent any more then."""
+    """When its caller stops waiting, by the loop's clock; after that it is not sent any more."""
 
 
 statement = lru_cache(maxsize=16)(batch_statement)

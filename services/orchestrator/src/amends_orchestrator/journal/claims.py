@@ -19,10 +19,10 @@ Queries = Any  # an asyncpg connection, of a pool or not
 BATCH = 64
 BATCH_BYTES = 8 * 1024 * 1024
 
-# Neither runs that are not due yet nor those that have ended are looked at. The time is the statement's, for which an
-# index can be searched; the clock's goes on while a statement runs. What was locked is then found as an array of keys:
-# a join may be planned as one that walks along all of them. Of these as many are taken as there is room for: whoever
-# takes a run reads its whole journal into memory.
+# The statement looks only at runs that are due. It compares with the time at which it began, because an index can be
+# searched for that; clock_timestamp() changes while it runs. It then finds the locked rows through an array of keys,
+# because the plan of a join might read all rows. It takes as many runs as there is room for: the process that claims a
+# run reads its whole journal into memory.
 _CLAIM = f"""
 WITH due AS (
     SELECT id FROM run
@@ -45,7 +45,7 @@ WHERE id = ANY (ARRAY(SELECT id FROM fitting WHERE before < $4))
 RETURNING {COLUMNS}
 """  # noqa: S608 - column names of ours
 
-# One run, whoever waits for it; only if nobody owns it, or its owner's lease has run out.
+# One run, due or not, but only if nobody owns it or its owner's lease has run out.
 _CLAIM_ONE = f"""
 UPDATE run SET owner = $2, fence = run.fence + 1, due_at = NULL
 WHERE id = $1 AND state < 3 AND rules <= $3 AND (
@@ -55,8 +55,8 @@ RETURNING {COLUMNS}
 
 _NEXT_DUE = "SELECT min(due_at) - clock_timestamp() FROM run WHERE owner IS NULL AND due_at IS NOT NULL"
 
-# Gives runs back that cannot be driven here; the fence says that they are still ours. Without a reason they are
-# just given to whoever claims next, and shown as they were.
+# Releases a run that cannot be driven here; the fence proves that it is still ours. Without a reason the row shows
+# what it showed before.
 _GIVE_BACK = """
 UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3,
     reason = CASE WHEN $4 = '' THEN reason ELSE $4 END, message = CASE WHEN $4 = '' THEN message ELSE $5 END,

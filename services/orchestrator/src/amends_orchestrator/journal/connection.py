@@ -15,8 +15,8 @@ Connect = Callable[[], Awaitable["asyncpg.Connection[Any]"]]
 
 OPENING = timedelta(seconds=5)
 
-# The statements are planned once, for arrays of any length; compiling them would take longer than running them. They
-# find rows by their keys, and a plan that is made while the tables are empty must not read them whole for ever after.
+# The statements are planned once, for arrays of any length, and not compiled, which would take longer than running
+# them. They must find rows by key even if they were planned while the tables were empty.
 SETTINGS = {
     "plan_cache_mode": "force_generic_plan",
     "enable_seqscan": "off",

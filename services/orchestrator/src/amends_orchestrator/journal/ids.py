@@ -34,5 +34,5 @@ class RunIds:
         chance = int.from_bytes(os.urandom(10), "big")
         value = (milliseconds & 0xFFFFFFFFFFFF) << 80 | chance
         value = value & ~(0xF << 76) | 0x7 << 76
-        # As those that come from the database: hashed and written to it without a line of Python.
+        # The class of the ids that the database returns: it is hashed and encoded without Python code.
         return FastUUID((value & ~(0x3 << 62) | 0x2 << 62).to_bytes(16, "big"))

@@ -19,7 +19,7 @@ ON CONFLICT (id) DO UPDATE SET expires_at = excluded.expires_at
 RETURNING clock_timestamp(), (SELECT old.expires_at < clock_timestamp() FROM process AS old WHERE old.id = $1)
 """
 _END = "UPDATE process SET expires_at = clock_timestamp() WHERE id = $1"
-# Rows of processes that are long gone, once nobody has to be taken over from them.
+# Rows of processes that ended long ago, if they own no run that must be taken over.
 _FORGET = """
 DELETE FROM process WHERE expires_at < clock_timestamp() - interval '1 hour'
     AND NOT EXISTS (SELECT FROM run WHERE run.owner = process.id)

@@ -38,7 +38,7 @@ class Refusal(StrEnum):
 class NewRun:
     """A run to be started. `payload` is the sha256 of what the caller asked for, `digest` that of the definition.
 
-    `owner` None leaves it to whoever claims next.
+    With `owner` None the run waits for the next claim.
     """
 
     id: UUID

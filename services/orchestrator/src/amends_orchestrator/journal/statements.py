@@ -16,8 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-# What each part takes: columns and their types, in the order of its parameters. A start begins with what its first
-# record needs, which is read apart.
+# The columns of each part with their types, in the order of its parameters. Those of a start begin with the columns of
+# its first record, which are used alone too.
 HELD = {"id": "uuid", "fence": "bigint"}
 ROW = {"run_id": "uuid", "seq": "bigint", "fence": "bigint", "record": "bytea"}
 CHANGE = {
@@ -137,7 +137,7 @@ FROM journal JOIN unnest($1::uuid[], $2::bigint[]) AS asked (run_id, seq)
     ON journal.run_id = asked.run_id AND journal.seq = asked.seq
 """
 
-# Who holds the keys of starts that were refused.
+# The runs that have the keys of refused starts.
 HOLDERS = """
 SELECT run.id, run.namespace, run.idempotency_key, run.payload
 FROM run JOIN unnest($1::text[], $2::text[]) AS asked (namespace, key)

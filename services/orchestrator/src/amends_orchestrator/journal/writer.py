@@ -39,9 +39,9 @@ JOURNAL_REACHABLE = "journal.reachable"
 MAXIMUM_ROWS = 512
 MAXIMUM_BYTES = 4 * 1024 * 1024
 UNHURRIED = timedelta(milliseconds=10)
-"""How long a row that nobody waits for is kept, in the hope of company."""
+"""How long a row that nobody waits for is kept, so that it may share a statement."""
 
-# A row, or a statement, that the database will refuse however often it is sent.
+# The database will refuse such a row or statement, however often it is sent.
 REFUSED = (asyncpg.DataError, asyncpg.IntegrityConstraintViolationError, asyncpg.ProgramLimitExceededError)
 
 _log = structlog.get_logger(__name__)
@@ -114,7 +114,7 @@ class JournalWriter:
                 if not self._queue:
                     self._idle.set()
                 await self._wake.wait()
-                # Lets everything that has arrived already be worked off first, so that its rows share the statement.
+                # Let callbacks that are ready run first, so that their rows share the statement.
                 await asyncio.sleep(0)
                 await self._write(self._take())
         finally:
@@ -165,7 +165,7 @@ class JournalWriter:
                 lost = await self._commit(batch)
             except REFUSED as error:
                 batch = await self._isolate(batch, error)
-            except Exception as error:  # whatever it is may be over the next time, and the rows must not be lost
+            except Exception as error:  # the next attempt may succeed, and no row may be lost
                 attempt += 1
                 await self._lost(error, attempt)
             else:
@@ -196,7 +196,7 @@ class JournalWriter:
         holders = {(row["namespace"], row["idempotency_key"]): row for row in rows}
         for start in starts:
             row = holders.get((start.new.namespace, start.new.key))
-            if row is None:  # The holder was deleted meanwhile: its retention is over, so the key is free again.
+            if row is None:  # That run was deleted meanwhile: its retention is over, so the key is free again.
                 self._queue.appendleft(start)
                 self.backlog_bytes += len(start.new.record)
                 self._wake.set()

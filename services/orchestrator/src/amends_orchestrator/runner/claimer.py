@@ -80,7 +80,7 @@ class Claimer:
         while True:
             try:
                 pause = await self._round()
-            except Exception as error:  # the database is away, or something that the next round may not meet
+            except Exception as error:  # the database is away, or a fault that the next round may not have
                 _log.warning(CLAIM_FAILED, error=type(error).__name__, detail=str(error))
                 self._drop()
                 pause = self._poll
@@ -173,7 +173,7 @@ class Claimer:
                 await self._fleet.room.wait()
         except TimeoutError:
             return
-        # Runs leave all the time under load: look for others a little later, not after each one.
+        # Under load runs leave all the time: claim others a little later, not after each one.
         await asyncio.sleep(0.02)
 
     def _borrowed(self) -> Any:

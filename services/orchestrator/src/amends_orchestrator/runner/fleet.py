@@ -40,7 +40,7 @@ GIVE_BACK_FAILED = "run.give_back_failed"
 
 GIVE_BACK_AFTER = timedelta(seconds=30)
 AT_LEISURE = 4
-"""Runs in memory that leave the processor time to spare."""
+"""Up to this many runs in memory, the processor has time to work ahead."""
 
 _log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ class Limits:
     backlog: int = 5000
     """Journal rows that may wait before starts are refused."""
     hot_bytes: int = 64 * 1024 * 1024
-    """Bytes that the journals of the runs in memory may have; a run that is larger alone is run all the same."""
+    """The most bytes of the journals of the runs in memory; a single run that is larger is driven anyway."""
     backlog_bytes: int = 16 * 1024 * 1024
     """Bytes of journal rows that may wait before starts are refused."""
 
@@ -82,7 +82,7 @@ class Begun:
     run_id: UUID
     created: bool
     same: bool
-    """Whether the run that has the key was asked for with the same saga and input."""
+    """Whether the run that has the key was started with the same saga and input."""
     live: LiveRun | None
 
 
@@ -106,19 +106,19 @@ class Fleet:
         self.runs: dict[UUID, LiveRun] = {}
         self.draining = False
         self.room = asyncio.Event()
-        """Set when there is something for the claimer to do: runs left the memory, or a run was left to it."""
+        """Set when the claimer has something to do: runs left the memory, or a new run waits for a claim."""
         self._router = router
         self._caller = caller
         self._ids = ids
         self._give_back = give_back
         self._starting: dict[tuple[str, str], asyncio.Future[Begun]] = {}
-        """By namespace and key, the last start that the journal has not answered yet."""
+        """The last start for each namespace and key that the journal has not answered yet."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._empty.set()
         self._lease_until = 0.0
         self._came = 0
-        """Bytes that runs had when they came here, less those that they had when they left."""
+        """Bytes of runs when they came here, minus the bytes of runs when they left."""
         self._secret: bytes | None = None
 
     @property
@@ -342,7 +342,7 @@ class Fleet:
         secret = secret_for(row.rules, self.secret)
         info = RunInfo(row.id, row.namespace, row.saga, row.traceparent, secret)
         before = self.runs.get(row.id)
-        if before is not None:  # we lost it and took it again before the journal could tell
+        if before is not None:  # we lost it and claimed it again before the journal told us
             before.leave()
             self._forget(row.id)
         run = LiveRun(self, definition, info, state, shown_stalled=row.stalled_since is not None)

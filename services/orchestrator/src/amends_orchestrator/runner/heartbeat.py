@@ -39,7 +39,7 @@ class Heartbeat:
     async def beat(self, fleet: Fleet) -> None:
         """Renew the lease once. Raises the database's errors."""
         loop = asyncio.get_running_loop()
-        asked = loop.time()  # before the database looks at its clock: our view of the lease ends first
+        asked = loop.time()  # before the database reads its clock: our view of the lease ends first
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._connect()
         renewal = await leases.renew(self._connection, self._process, self._name, self._lease)
@@ -54,7 +54,7 @@ class Heartbeat:
             pause = self._lease / 3
             try:
                 await self.beat(fleet)
-            except Exception as error:  # a lease that is not renewed costs all runs, so this goes on whatever it is
+            except Exception as error:  # without a lease all runs are lost, so no error ends this loop
                 _log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
                 self._drop()
                 pause = self._lease / 10
@@ -65,7 +65,7 @@ class Heartbeat:
         try:
             connection = self._connection if self._connection is not None else await self._connect()
             await leases.end(connection, self._process)
-        except Exception as error:  # the lease runs out by itself
+        except Exception as error:  # the lease will run out by itself
             _log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
         self._drop()
 

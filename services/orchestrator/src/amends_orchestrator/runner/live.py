@@ -37,9 +37,9 @@ ROUTE_PAUSE = timedelta(seconds=2)
 LEASE_PAUSE = timedelta(milliseconds=500)
 NO_PAUSE = timedelta()
 JUST_AFTER = timedelta(milliseconds=1)
-"""A run counts as stalled when it has waited longer than it may, not as long."""
+"""A run counts as stalled only when it has waited longer than allowed, not exactly as long."""
 LONGEST_SLEEP = timedelta(minutes=1)
-"""How long a run that was let go sleeps at the most because it has waited for long already."""
+"""The longest time that a released run sleeps more because it was held back for long."""
 
 Watcher = Callable[["LiveRun"], None]
 
@@ -79,11 +79,11 @@ class LiveRun:
         self.state = state
         self.tail = Tail(info.id, state.fence, self)
         self.watchers: list[Watcher] = []
-        """Told of every change, and of the end."""
+        """Called with every change, and when the run leaves."""
         self.leavers: list[Watcher] = []
-        """Told once, when the run leaves."""
+        """Called once, when the run leaves."""
         self.gone = False
-        """True once nothing that this process does changes the run any more."""
+        """True once this process can no longer change the run."""
         self._inbox: deque[ev.Signal | None] = deque()
         self._pumping = False
         self._passes: dict[int, Pass] = {}
@@ -92,7 +92,7 @@ class LiveRun:
         self._until: datetime | None = None
         self._due: datetime | None = None
         self._held = False
-        """True while the last call that was to be made was held back: nothing was sent, and nothing recorded."""
+        """True if the last call was held back: nothing was sent, and nothing recorded."""
         self._shown_stalled = shown_stalled
         self._chain = definition.plan.chain
         self._ahead: ev.Prepared | None = None
@@ -102,7 +102,7 @@ class LiveRun:
     def durable(self, seq: int) -> None:
         """Hear from the journal that the rows up to `seq` are committed."""
         if self._nobody_waits():
-            # Only folded, not decided about: the call under way is all that a chain of steps can wait for.
+            # Only fold it and decide nothing: a chain of steps waits for nothing but the call under way.
             self.state = hear(self.definition.plan, self.state, ev.Durable(seq), self._ground.now())
         else:
             self.tell(ev.Durable(seq))
@@ -127,7 +127,7 @@ class LiveRun:
         if self.gone:
             return
         if not isinstance(signal, ev.ReleaseRequested | ev.Durable):
-            self._due = None  # something has happened: a run that is being let go is not to sleep over it
+            self._due = None  # something has happened: a run that is being released must not miss it
         self._inbox.append(signal)
         if not self._pumping:
             self._pump()
@@ -437,7 +437,7 @@ class LiveRun:
                 self.tell(ev.Refused(step, call, self._ground.now() + held.retry_in, held.message))
                 return
         if self.gone or self.state.steps[step].flight is not call:
-            passed.give_back()  # the run was lost, or decided otherwise, before the call was made
+            passed.give_back()  # before the call was made, the run was lost or decided something else
             return
         self._held = False
         failed = True
@@ -477,8 +477,8 @@ class LiveRun:
         limited = bounded(plan, step, call) and self.state.phase is Phase.RUNNING
         retry_at = give_up_at = None
         if not limited or (policy.again(code_name(answer.code), attempt) and answer.pause != NEVER):
-            # A participant that asks to be left alone for a while is, and one that asks for ever where a call cannot
-            # be given up gets the policy's own pause.
+            # A pause that the participant asks for is added. If it asks not to be called again, but the call cannot be
+            # given up, only the policy's own pause applies.
             retry_at = now + policy.backoff.delay(attempt, random.random) + max(answer.pause or NO_PAUSE, NO_PAUSE)
         if limited:
             give_up_at = at.give_up_at or now + policy.worst_case()

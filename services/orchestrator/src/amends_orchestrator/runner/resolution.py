@@ -14,6 +14,7 @@ from amends_saga.engine import events as ev
 from amends_saga.engine.evolve import fold
 from amends_saga.journal import RULES_VERSION, encode
 
+from amends_orchestrator.journal.decisions import claim_decided, lock_run, record_decision
 from amends_orchestrator.journal.reader import read_journal, read_run
 from amends_orchestrator.journal.records import Claimed, RunRow, State, StoredRecord
 from amends_orchestrator.runner.claimer import Definitions
@@ -21,14 +22,6 @@ from amends_orchestrator.runner.fleet import Fleet, restore
 from amends_orchestrator.runner.live import LiveRun
 from amends_orchestrator.runner.ports import Definition
 from amends_orchestrator.runner.summary import line, state_of
-
-_LOCK = "SELECT fence FROM run WHERE id = $1 FOR NO KEY UPDATE"
-_RECORD = "INSERT INTO journal (run_id, seq, fence, record) VALUES ($1, $2, $3, $4)"
-_CLAIM = """
-UPDATE run SET owner = $2, fence = $3, state = $4, due_at = NULL, step = '', reason = '', message = $5,
-    stalled_since = NULL, next_attempt_at = NULL
-WHERE id = $1
-"""
 
 
 class ResolutionRefused(Exception):
@@ -58,7 +51,7 @@ async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUI
         known = await read_run(connection, run_id)
     if known is None:
         raise ResolutionRefused("RUN_UNKNOWN", f"there is no run {run_id}")
-    # Before the transaction: a task that holds a connection never waits for another one. The digest never changes.
+    # Load it before the transaction: a task with a connection must not wait for another. The digest never changes.
     definition = await definitions.pinned(known.digest)
     async with pool.acquire() as connection:
         async with connection.transaction():
@@ -67,10 +60,10 @@ async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUI
             state = restore(definition, Claimed(_with_fence(row, fence), records))
             entry = _entry(definition, state, decision, fleet)
             data = encode(definition.plan, entry)
-            await connection.execute(_RECORD, run_id, entry.seq, fence, data)
+            await record_decision(connection, run_id, entry.seq, fence, data)
             after = fold(definition.plan, state, entry)
-            shown = int(state_of(after)), line(definition.plan, after)
-            await connection.execute(_CLAIM, run_id, fleet.process, fence, *shown)
+            shown = line(definition.plan, after)
+            await claim_decided(connection, run_id, fleet.process, fence, state_of(after), shown)
         taken = Claimed(_with_fence(row, fence), (*records, StoredRecord(entry.seq, fence, data)))
         return fleet.adopt(definition, taken)
 
@@ -80,7 +73,7 @@ async def _locked(connection: Any, run_id: UUID, expected_seq: int) -> tuple[Run
 
     `expected_seq` is the sequence number of the parked record that the person has seen; 0: the person has seen none.
     """
-    if await connection.fetchrow(_LOCK, run_id) is None:
+    if not await lock_run(connection, run_id):
         raise ResolutionRefused("RUN_UNKNOWN", f"there is no run {run_id}")
     row = await read_run(connection, run_id)
     assert row is not None

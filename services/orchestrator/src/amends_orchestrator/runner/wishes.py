@@ -142,7 +142,7 @@ class Wishes:
                 return
             reply = await wish(self._fleet, run, request.kind, request.actor, request.reason, ANSWER_WITHIN)
             if reply is None:
-                return  # it stays open, and is looked at again
+                return  # the request stays open and is served again
             connection = await self._connect()
             try:
                 await requests.answer(connection, request.id, reply)

@@ -47,9 +47,9 @@ class ReadTexts:
     participants: tuple[ReadParticipant, ...]
     calls: frozenset[tuple[str, str]]
     named: Mapping[tuple[str, str], Pin]
-    """Whom a saga of the namespace names for a service."""
+    """The Participant that a saga of the namespace names for a service."""
     refused: list[Finding]
-    """What is wrong with texts that are too large to be looked at further; empty for all others."""
+    """Findings about texts that are too large to be read further; empty for all others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +73,7 @@ class CompiledBundle:
     routes: Mapping[str, str]
     """The services that it calls, each with the full name of the Participant that it was checked with."""
     named: frozenset[str]
-    """The services whose Participant it names itself."""
+    """The services whose Participant the saga itself names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +82,11 @@ class CheckedTexts:
 
     findings: list[Finding]
     sagas: list[CompiledBundle] = field(default_factory=list)
-    """Those without an error."""
+    """The compiled sagas without an error."""
     resources: list[tuple[str, str, str]] = field(default_factory=list)
     """Kind, namespace and name of everything that could be read."""
     methods: Mapping[str, tuple[MethodFacts, ...]] = field(default_factory=dict)
-    """By the full names of the Participants whose contracts are known."""
+    """The methods of each Participant (by full name) whose contract is known."""
 
     @property
     def ok(self) -> bool:
@@ -102,7 +102,7 @@ class InForce:
     policies: Sequence[Manifest] = ()
     contracts: Mapping[str, bytes] = field(default_factory=dict)
     routes: Mapping[tuple[str, str], Pin] = field(default_factory=dict)
-    """By namespace and service."""
+    """The pins, by namespace and service."""
     why: Mapping[str, str] = field(default_factory=dict)
     """Why contracts are not known, by the full names of Participants."""
 

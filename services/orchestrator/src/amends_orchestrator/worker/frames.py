@@ -11,7 +11,7 @@ from struct import Struct
 from typing import Any
 
 LENGTHS = Struct(">QI")
-"""Of the whole frame behind it, and of its JSON."""
+"""The length of the frame that follows, and of its JSON."""
 MAX_FRAME = 64 * 1024 * 1024
 
 

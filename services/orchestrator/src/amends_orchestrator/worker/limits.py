@@ -13,10 +13,10 @@ class WorkLimits:
     processor: timedelta = timedelta(seconds=10)
     """Processor time of one piece of work."""
     wall: timedelta = timedelta(seconds=30)
-    """Time of one piece of work, when others take the processor."""
+    """Time of one piece of work, including waiting for the processor."""
     memory: int = 192 * 1024 * 1024
     """Bytes of address space, of which the process itself needs about 50 MiB."""
     waiting: int = 16
-    """How many may wait for their turn."""
+    """How many pieces of work may wait for their turn."""
     idle: timedelta = timedelta(seconds=30)
-    """How long the process is kept when there is nothing to do."""
+    """How long an idle process is kept."""

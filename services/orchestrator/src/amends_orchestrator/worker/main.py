@@ -21,7 +21,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # whatever a library prints is not to stand between the answers
+    os.dup2(2, 1)  # what a library prints must not come between the answers
     with answers, os.fdopen(0, "rb") as asked:
         while (frame := _read(asked)) is not None:
             _limit_processor(seconds)
@@ -52,7 +52,7 @@ def _do(text: int, body: bytes) -> bytes:
         return pack(*JOBS[head["work"]](head, blobs))
     except MemoryError:
         return pack({"failed": "memory"})
-    except Exception as error:  # told to the orchestrator, which logs it and goes on with a new process
+    except Exception as error:  # the orchestrator logs it and starts a new process
         trace: dict[str, Any] = {"failed": type(error).__name__, "trace": traceback.format_exc(limit=-20)[-8_000:]}
         return pack(trace)
 

@@ -25,7 +25,7 @@ WORK_FAILED = "worker.failed"
 DIES_WITHIN = timedelta(seconds=5)
 """How long a process that has closed its pipes may take to end."""
 _ENVIRONMENT = ("PATH", "PYTHONPATH", "HOME", "LANG", "LC_ALL", "TZ")
-"""What the process is given of the environment: no secrets."""
+"""The environment variables that the process gets: no secrets."""
 _log = structlog.get_logger(__name__)
 
 
@@ -86,7 +86,7 @@ class WorkerProcess:
             raise WorkError(f"The check took longer than {self.limits.wall.total_seconds():g} s.") from None
         except (OSError, EOFError, FrameError):
             raise WorkError(await self._why_ended(process)) from None
-        except BaseException:  # cancelled: nobody waits for the answer, which the next one must not read
+        except BaseException:  # cancelled: the next caller must not read this answer
             self._kill()
             raise
         if "failed" in answer:
@@ -125,7 +125,7 @@ class WorkerProcess:
             return f"The check needed more than {self.limits.processor.total_seconds():g} s of processor time."
         if failed == "memory":
             return f"The check needed more than {self.limits.memory // 2**20} MiB of memory."
-        return "The check failed in a way that nobody foresaw; the orchestrator's log says how."
+        return "The check failed because of a defect; the orchestrator's log has the details."
 
     def _end(self) -> None:
         """Close the process's input, so that it ends by itself."""

@@ -233,7 +233,8 @@ def same(found: Table, expected: Table, what: str) -> None:
 
 
 def near(one: Any, other: Any) -> bool:
-    return isinstance(other, (datetime, timedelta)) and isinstance(one, type(other)) and abs(one - other) < NEAR
+    of_time = isinstance(other, datetime | timedelta) and isinstance(one, type(other))
+    return of_time and bool(abs(one - other) < NEAR)
 
 
 # ------------------------------------------------------------------ claims

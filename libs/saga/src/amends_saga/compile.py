@@ -13,7 +13,7 @@ from amends_saga.descriptors.reach import MAX_CHAIN, is_deep
 from amends_saga.plan import CallPlan, Kind
 
 MAX_REACHED = 20_000
-"""Messages, fields and enum values that a saga may reach: whoever runs it keeps them all in memory."""
+"""The most messages, fields and enum values that a saga may reach: its owner keeps them all in memory."""
 
 
 def compile_model(

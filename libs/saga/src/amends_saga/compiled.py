@@ -34,7 +34,7 @@ class CompiledSaga:
         self.digest = sha256(data).hexdigest()
         self._made: dict[tuple[int, str], type[Message]] = {}
         self._last: tuple[bytes, Message] | None = None
-        """The input that was read last: a request and its compensation are worked out one after the other."""
+        """The input that was read last: a request and its compensation are evaluated one after the other."""
         files = with_well_known(bundle.files, ALWAYS).values()
         other = renamed(files)
         try:

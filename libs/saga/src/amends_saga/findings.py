@@ -9,7 +9,7 @@ from enum import StrEnum
 
 MAX_NAMES = 20_000
 MAX_NAME = 200
-"""Names longer than that, and among more than those, are not looked up."""
+"""No suggestion is looked up for longer names, or among more names."""
 
 
 class Severity(StrEnum):
@@ -18,7 +18,7 @@ class Severity(StrEnum):
     ERROR = "error"
     """The definition is refused."""
     WARNING = "warning"
-    """The definition is accepted, and somebody should look."""
+    """The definition is accepted, but a person should look at it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Place:
     """The position of a finding in the text that a person wrote."""
 
     source: str
-    """What the text is called, e.g. a file's name."""
+    """The name of the text, e.g. a file's name."""
     line: int = 0
     """From 1; 0 when unknown."""
     column: int = 0
@@ -77,7 +77,7 @@ def ordered(findings: Iterable[Finding]) -> list[Finding]:
 
 def suggestion(name: str, known: Iterable[str]) -> str | None:
     """Return the known name that was probably meant, None when no name is near."""
-    from amends_saga.spelling import nearest  # only a mistake needs it
+    from amends_saga.spelling import nearest  # imported only when there is a mistake
 
     candidates = sorted(set(known))
     return nearest(name, candidates) if len(candidates) <= MAX_NAMES and len(name) <= MAX_NAME else None

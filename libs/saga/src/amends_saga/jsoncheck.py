@@ -16,9 +16,9 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from amends_saga.findings import choices
 
 MAX_DEPTH = 64
-"""So many objects and lists may stand within each other."""
+"""The deepest nesting of objects and lists."""
 EXACT = 2**53 - 1
-"""Up to this integer a double says which one is meant."""
+"""The largest integer up to which a double represents every integer exactly."""
 LARGEST_FLOAT = 3.4028234663852886e38
 
 _INTEGER = re.compile(r"-?[0-9]{1,20}", re.ASCII)

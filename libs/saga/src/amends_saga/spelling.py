@@ -9,11 +9,11 @@ from difflib import get_close_matches
 from functools import lru_cache
 
 CUTOFF = 0.6
-"""How alike two names must be, as difflib counts it."""
+"""The least similarity of two names, as difflib counts it."""
 FEW = 50
-"""So many names are compared one by one."""
+"""Up to this many names are compared one by one."""
 NEAREST = 8
-"""Of more names, so many that share the most pairs of letters are compared."""
+"""Of more names, only this many are compared: those that share the most pairs of letters."""
 
 
 def nearest(name: str, known: Sequence[str]) -> str | None:

@@ -25,11 +25,11 @@ from amends_saga.findings import Finding, choices
 
 NO_ROUTES: Mapping[tuple[str, str], Pin] = {}
 MAX_TEXT = 256 * 1024
-"""Characters that all expressions of a saga may have together."""
+"""The most characters of all expressions of a saga together."""
 MAX_PARTS = 30_000
-"""Parts that they may have together; they are what the time of a check goes with."""
+"""The most parts of all expressions together; the time of a check grows with them."""
 MAX_UNKNOWN = 500
-"""Unknown names in `after` that are told."""
+"""The most findings about unknown names in `after`."""
 STATES_A_PART = 20
 PARTS_A_PROBLEM = 20
 

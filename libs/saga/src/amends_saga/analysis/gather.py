@@ -64,7 +64,7 @@ class _Search:
                 return name
         known_names = {symbol for _, given in self._searched for symbol in given.symbols}
         if not self._complete and suggestion(name, known_names) is None:
-            return ""  # it may be in the contract that could not be had, which has a finding of its own
+            return ""  # not reported: the missing contract has its own finding
         hint = choices(name, known_names, "Name a message of a service that the saga calls, or list the fields here.")
         self._findings.append(node.finding(codes.UNKNOWN_MESSAGE, f"There is no message `{name[:120]}`.", hint))
         return ""

@@ -27,7 +27,7 @@ class ParticipantView:
     participant: Participant
     descriptors: bytes | None
     why: str = ""
-    """Why it is not known."""
+    """Why the contract is not known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ class Method:
     output_type: str
     facts: Facts
     policy: RetryPolicy | None
-    """The retry policy in force, None when several quarrel about it."""
+    """The retry policy in force, None when several policies contradict each other."""
 
     @property
     def service(self) -> str:
@@ -170,14 +170,14 @@ class Model:
     input_type: str
     contracts: Contracts
     environment: Environment | None
-    """None when there is no pool that expressions could be checked against."""
+    """None when there is no pool to check expressions against."""
     participants: Sequence[ParticipantView]
     policies: Sequence[RetryPolicyResource]
     unsure: frozenset[int] = frozenset()
-    """Steps whose `after` names something unknown: nothing is said of their place in the order."""
+    """Steps whose `after` names something unknown: rules say nothing about their place in the order."""
     findings: list[Finding] = field(default_factory=list)
     notes: dict[Any, Any] = field(default_factory=dict)
-    """What one rule computed and others need too."""
+    """Values that one rule computed and others need too."""
 
     @cached_property
     def index(self) -> Mapping[str, int]:

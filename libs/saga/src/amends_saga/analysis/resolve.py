@@ -19,9 +19,9 @@ from amends_saga.findings import Code, Finding, choices
 
 FORBIDDEN = ("grpc.reflection.", "grpc.channelz.", "amends.saga.v1.")
 NEAR = 0.75
-"""How alike the names of two services are, from 0 to 1, when one is taken for a misspelt other."""
+"""The similarity, from 0 to 1, from which a service's name counts as another one misspelt."""
 MAX_NAMES = 5
-"""Participants that a conflict names."""
+"""The most Participants that a finding about a conflict names."""
 Refusal = tuple[Code, str, str]
 """A code, what is wrong, and how to mend it."""
 
@@ -132,7 +132,7 @@ class Methods:
         self._found: dict[tuple[str, str], tuple[Method | None, list[Refusal]]] = {}
         self._told = set[str]()
         self.complete = True
-        """False when the contract of some service could not be had."""
+        """False when the contract of some service is missing."""
         self.sets: dict[str, tuple[str, ContractSet]] = {}
         """The contracts of the services that were resolved, by service, each with its Participant's name."""
 

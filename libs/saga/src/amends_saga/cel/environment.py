@@ -22,24 +22,24 @@ MAX_BYTES = 16 * 1024
 MAX_NODES = 1_000
 MAX_COMPREHENSIONS = 1
 MAX_STATES = 2_000
-"""States that the regular expressions of an expression may have together, see `patterns`."""
+"""The most states of all regular expressions of an expression together, see `patterns`."""
 ROUNDS = 10
-"""How many times a regular expression counts that is matched for each element of a list."""
+"""How many times a regular expression counts if it is matched with each element of a list."""
 NEEDLE = 1_000
-"""States that a text counts for which is looked for and not written out: both may be long."""
+"""States that a search for a computed text counts as: both texts may be long."""
 MAX_PROBLEMS = 20
-"""Mistakes that are told of one expression."""
+"""The most mistakes that are reported for one expression."""
 ANYTHING = "dyn"
 """The type of a variable whose message is not known: every use of it is accepted."""
 _DOUBLING = re.compile(r"\bopt(?:Flat)?Map\b")
-"""Macros that write their target out twice: a chain of them makes the parser double its work with each link."""
+"""Macros that repeat their target: in a chain of them each one doubles the work of the parser."""
 _ERROR = re.compile(r"ERROR: <input>:(-?\d+):(-?\d+): (.*)")
 _FIELD = re.compile(r"undefined field '([^']*)' not found in struct '([^']*)'")
 _NAME = re.compile(r"undeclared reference to '([^']*)'")
 _FIELD_TYPE = re.compile(r"expected type of field '([^']*)' is '(.*)' but provided type is '(.*)'$")
 _OVERLOAD = re.compile(r"found no matching overload for '([^']*)' applied to '(.*)'$")
 _OWN = {"amends.definition.v1.Input": "The saga's input", "amends.definition.v1.Run": "`saga`"}
-"""What people call messages whose names nobody wrote."""
+"""The words for messages whose names nobody wrote."""
 _WORD = re.compile(r"\w+")
 _BRACKETS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[(){}\[\]]")
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
@@ -49,7 +49,7 @@ RESERVED = frozenset(
         *("let", "loop", "package", "namespace", "return", "var", "void", "while"),
     }
 )
-"""Words that are no names in CEL."""
+"""Reserved words of CEL: they cannot be names."""
 _OPERATORS = {"_?_:_": "? :", "!_": "!", "-_": "-", "@in": "in", "_[_]": "[ ]", "_[?_]": "[? ]"}
 
 
@@ -161,7 +161,7 @@ class Environment:
         try:
             compiled = self.environment(container).compile(text)
             proto = read_checked(compiled.serialize())
-        except Exception as error:  # the binding raises RuntimeError, TypeError or ValueError, as it likes
+        except Exception as error:  # the binding raises RuntimeError, TypeError or ValueError
             return _problems(text, str(error))
         return _checked(text, proto, compiled)
 
@@ -302,7 +302,7 @@ def _problems(text: str, error: str) -> list[Problem]:
         _problem(text, int(m[1]), int(m[2]), m[3].removesuffix(" [INVALID_ARGUMENT]")) for m in _ERROR.finditer(error)
     ]
     if found and found[0].kind is ProblemKind.SYNTAX:
-        return found[:1]  # what the parser says after a mistake follows from it
+        return found[:1]  # later errors of the parser follow from the first
     if found:
         return list(dict.fromkeys(found))[:MAX_PROBLEMS]
     if "recursion" in error:

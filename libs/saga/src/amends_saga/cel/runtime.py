@@ -20,7 +20,7 @@ from amends_saga.plan import ExpressionError
 MAX_ELEMENTS = 1_000
 MAX_RESULT = 1024 * 1024
 MAX_WORK = 64 * 1024 * 1024
-"""Bytes that an evaluation may at most touch, estimated beforehand: uses times sizes times rounds."""
+"""The most bytes that an evaluation may touch, estimated before: uses times sizes times rounds."""
 STATES_A_BYTE = 4
 """States of a regular expression that cost as much for a byte as touching it once more."""
 _LOOP_VARIABLES = ("@result",)
@@ -32,7 +32,7 @@ class Program:
     """An expression that is ready to run."""
 
     name: str
-    """How errors call it, e.g. `the request of step charge`."""
+    """Its name in errors, e.g. `the request of step charge`."""
     checked: Checked
     uses: frozenset[str]
     """The variables that it reads."""
@@ -72,7 +72,7 @@ class Program:
             if turns > MAX_ELEMENTS:
                 raise ExpressionError(f"{self.name} runs over {turns:,} elements, more than {MAX_ELEMENTS:,}")
         allowed = MAX_WORK // (1 + self.checked.states // STATES_A_BYTE)
-        if self._at_most(data, turns) > allowed:  # else there is no need to look closer
+        if self._at_most(data, turns) > allowed:  # otherwise no closer look is needed
             body = sum(_size(data, use) for use in self.rounds) if turns else 0
             if sum(_size(data, use) for use in self.once) + turns * body > allowed:
                 raise ExpressionError(f"{self.name} would touch more than {allowed // 1024:,} KiB")
@@ -99,7 +99,7 @@ class Program:
             return None
         try:
             return bytes(self.simple.value(data).SerializeToString(deterministic=True))
-        except Exception:  # whatever it is: CEL says what is wrong, or that nothing is
+        except Exception:  # CEL decides: it reports the error, or makes the message
             return None
 
     def _by_cel(self, data: Mapping[str, Message]) -> bytes:
@@ -112,7 +112,7 @@ class Program:
             return bytes(value.SerializeToString(deterministic=True))
         except ExpressionError:
             raise
-        except Exception as error:  # EncodeError, ValueError: the text may hold values of the run
+        except Exception as error:  # EncodeError, ValueError: its text may contain values of the run
             raise ExpressionError(f"{self.name} cannot be serialised") from error
 
     def condition(self, data: Mapping[str, Message]) -> bool:
@@ -130,7 +130,7 @@ class Program:
             return value.plain_value()
         except ExpressionError:
             raise
-        except Exception as error:  # the binding raises what it likes; the text may hold values of the run
+        except Exception as error:  # the binding raises any class; its text may contain values of the run
             raise ExpressionError(f"{self.name} failed: {_reason(str(error))}") from error
 
 

@@ -39,7 +39,7 @@ _WRAPPERS = frozenset(
 )
 """Messages that CEL reads as null when they are unset; null leaves them unset where they are copied to."""
 _ALWAYS = prefixes("saga.started_at")
-"""What is set in every run."""
+"""Paths that are set in every run."""
 
 
 def flows(model: Model) -> Iterator[tuple[StepModel, Expression, Flow]]:
@@ -363,7 +363,7 @@ def _matcher() -> cel.Expression:
 def _pattern_error(pattern: str) -> str | None:
     try:
         value = _matcher().eval(data={"pattern": pattern})
-    except Exception as error:  # the binding raises what it likes
+    except Exception as error:  # the binding raises any class
         return str(error)[:120]
     if value.type() != cel.Type.ERROR:
         return None

@@ -50,7 +50,7 @@ def no_deadline(model: Model) -> Iterator[Finding]:
     if model.saga.deadline is None and model.saga.stalled_after is None:
         node = model.saga.metadata.node.get("spec") or model.saga.metadata.node
         if any(key.value in _SHOWN or suggestion(key.value, _SHOWN) for key, _ in node.pairs):
-            return  # it is there and could not be read, of which there is a finding
+            return  # it could not be read, and has a finding of its own
         message = "The saga has neither `deadline` nor `stalledAfter`: a run that waits is never reported."
         first = node.pairs[0][0] if node.pairs else node
         yield first.finding(codes.NO_DEADLINE, message, "Add e.g. `deadline: 60s`.")

@@ -16,9 +16,9 @@ from amends_saga.findings import Code, Finding, choices
 
 T = TypeVar("T")
 MAX_ITEMS = 1_000
-"""Entries of a list, and fields of an inline input."""
+"""The most entries of a list, and fields of an inline input."""
 MAX_WRONG = 100
-"""Unknown or doubled fields that are told of one mapping."""
+"""The most findings about unknown or doubled fields of one mapping."""
 _NAME = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
 
 

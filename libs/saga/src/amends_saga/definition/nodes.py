@@ -19,13 +19,13 @@ from amends_saga import codes
 from amends_saga.findings import Code, Finding, Place
 
 MAX_CHARACTERS = 1_500_000
-"""What a Kubernetes API server takes, about."""
+"""About the largest object of a Kubernetes API server."""
 MAX_DEPTH = 64
 MAX_NODES = 50_000
 MAX_DOCUMENTS = 200
 MAX_ALL_CHARACTERS = 4_000_000
 MAX_ALL_NODES = 100_000
-"""What all texts that are read together may have."""
+"""The most values of all texts that are read together."""
 _TAGS = {None, "!", "tag:yaml.org,2002:str", "tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"}
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 

@@ -12,9 +12,9 @@ from amends_saga.definition.nodes import Node, NodeKind
 from amends_saga.findings import Finding
 
 MAX_TOLD = 20
-"""Values that are told of one document."""
+"""The most findings for one document."""
 _SKIPPED = frozenset({"status", "managedFields"})
-"""What a server writes."""
+"""Fields that only a server writes."""
 _READ: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile("y|Y|yes|Yes|YES|on|On|ON"), "true"),
     (re.compile("n|N|no|No|NO|off|Off|OFF"), "false"),

@@ -35,7 +35,7 @@ class Facts:
 
     kind: Kind = Kind.ONCE
     compensated_by: str = ""
-    """Name of the method of the same service that undoes it; empty when nobody says."""
+    """Name of the method of the same service that undoes it; empty when neither contract nor Participant names one."""
     window: timedelta | None = None
     outcomes: Mapping[str, str] = field(default_factory=dict)
 

@@ -27,7 +27,7 @@ WIDER = {
     _F.TYPE_UINT32: _F.TYPE_UINT64,
     _F.TYPE_SINT32: _F.TYPE_SINT64,
 }
-"""Types whose every value the other type holds too, in the same bytes and as the same type of CEL."""
+"""Types whose values all fit the other type too, in the same bytes and as the same type of CEL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Conflict:
     first: str
     second: str
     says_first: str
-    """What the first says of the field or value, e.g. `int64 units = 2`."""
+    """How the first defines the field or value, e.g. `int64 units = 2`."""
     says_second: str
 
 

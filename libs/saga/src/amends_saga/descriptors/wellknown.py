@@ -10,7 +10,7 @@ from importlib import import_module
 from google.protobuf.descriptor_pb2 import FileDescriptorProto
 
 MESSAGE, ENUM, SERVICE = "message", "enum", "service"
-"""What a name can be that a file defines."""
+"""The kinds of names that a file defines."""
 _MODULES = (
     "any",
     "api",

@@ -61,11 +61,7 @@ class Tried:
 def main(arguments: Sequence[str]) -> int:
     """Try mutants; return 1 when fewer than nine in ten are noticed, or when the tests fail without any."""
     asked = _parser().parse_args(arguments)
-    accepted = {one["change"] for one in tomllib.loads(ACCEPTED.read_text())["accepted"]}
-    chosen = [target for target in TARGETS if not asked.only or target.name in asked.only]
-    mutants = [mutant for target in chosen for mutant in _mutants(target) if mutant.name not in accepted]
-    if asked.sample and asked.sample < len(mutants):
-        mutants = random.Random(asked.seed).sample(mutants, asked.sample)  # noqa: S311 - to be repeatable
+    mutants = _chosen(asked)
     if asked.list:
         _say("\n".join(mutant.name for mutant in mutants))
         return 0
@@ -80,10 +76,20 @@ def main(arguments: Sequence[str]) -> int:
     return _report(tried)
 
 
+def _chosen(asked: argparse.Namespace) -> list[Mutant]:
+    """Return the mutants of the targets that were asked for, without the accepted ones; or a sample of them."""
+    accepted = {one["change"] for one in tomllib.loads(ACCEPTED.read_text())["accepted"]}
+    targets = [target for target in TARGETS if not asked.only or target.name in asked.only]
+    mutants = [mutant for target in targets for mutant in _mutants(target) if mutant.name not in accepted]
+    if asked.sample and asked.sample < len(mutants):
+        return random.Random(asked.seed).sample(mutants, asked.sample)  # noqa: S311 - to be repeatable
+    return mutants
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="make mutants")
     parser.add_argument("--only", nargs="*", help="targets: " + ", ".join(target.name for target in TARGETS))
-    parser.add_argument("--sample", type=int, default=0, help="so many of them, by chance; left out: all")
+    parser.add_argument("--sample", type=int, default=0, help="try this many, drawn by chance; left out: all")
     parser.add_argument("--seed", type=int, default=1, help="for the choice of the sample")
     parser.add_argument("--jobs", type=int, default=2, help="how many at once")
     parser.add_argument("--own", action="store_true", help="ask only the tests that each module has of its own")

@@ -148,7 +148,7 @@ def lost_answer() -> Drawing:
 def lost_answer_plain() -> Drawing:
     """Draw what becomes of a lost answer at a plain method."""
     return _sequence(
-        "A lost answer of a plain method: nobody but a person can find out",
+        "A lost answer of a plain method: only a person can find out",
         ("orchestrator", "hotel, plain", "its database"),
         (
             Message(0, 1, "Book"),

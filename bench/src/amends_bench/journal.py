@@ -37,7 +37,7 @@ GAPS = "SELECT count(*) FROM (SELECT 1 FROM journal GROUP BY run_id HAVING max(s
 
 
 class Waiting:
-    """A run that is told when its row is durable."""
+    """A run that waits until its row is durable."""
 
     def __init__(self) -> None:
         self.told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -48,7 +48,7 @@ class Waiting:
             self.told.set_result(None)
 
     def refused(self, refusal: Refusal) -> None:
-        """Nobody else is there who could take the run."""
+        """Fail: no other owner could take the run."""
         raise AssertionError(refusal)
 
 

@@ -44,13 +44,13 @@ _ONE += " state = 4, ended_at = clock_timestamp() FROM due WHERE run.id = due.id
 
 
 class Nobody:
-    """Listens to the end of runs that nobody waits for."""
+    """The listener of runs whose end nothing waits for."""
 
     def durable(self, seq: int) -> None:
-        """Ignore the row: nobody waits for it."""
+        """Ignore the row: nothing waits for it."""
 
     def refused(self, refusal: Refusal) -> None:
-        """Nobody else takes these runs."""
+        """Fail: no other owner takes these runs."""
         raise AssertionError(refusal)
 
 

@@ -93,7 +93,7 @@ class Wanted:
     """Only runs started since; effects without a run are then not looked for."""
     lease: timedelta = timedelta(seconds=10)
     strangers: bool = False
-    """Whether participants serve other orchestrators too, so that effects without a run are none of ours."""
+    """Participants serve other orchestrators too, so effects without a run may belong to those."""
 
 
 class UnreadableError(Exception):

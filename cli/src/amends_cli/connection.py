@@ -49,7 +49,7 @@ HINTS = {
     "KEY_REUSED": "Choose another --key, or give the same saga and input as at first.",
     "RUN_UNKNOWN": "`amends list` shows the runs; give --key and --namespace to find one by its key.",
     "RUN_ENDED": "Nothing can be decided about it any more; `amends watch RUN` tells what happened.",
-    "STATE_CHANGED": "Somebody or something was faster: look at `amends get RUN` and decide again.",
+    "STATE_CHANGED": "The run has changed since you looked: read `amends get RUN` and decide again.",
     "RESOLUTION_NOT_ALLOWED": "`amends get RUN` lists what is allowed now.",
     "EFFECT_REQUIRED": "Find out whether the call had its effect and say so: --effect happened or --effect none.",
     "RESULT_REQUIRED": "An expression uses this step's response: give it with --result '{...}'.",

@@ -13,7 +13,7 @@ class Exit(IntEnum):
     FAILED = 1
     """A finding, a request that the orchestrator refused, or an output that could not be written."""
     USAGE = 2
-    """The command line was wrong; nothing was asked of anybody."""
+    """The command line was wrong; no call was made."""
     UNREACHABLE = 3
     """No orchestrator answers, or not in time."""
     COMPENSATED = 4

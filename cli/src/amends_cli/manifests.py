@@ -24,7 +24,7 @@ ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2, "SagaRun": 3}
 
 
 class Unreadable(Failure):
-    """A text that holds something else than resources of ours; `amends_saga.definition.read` tells what and where."""
+    """A text with something other than Amends resources; `amends_saga.definition.read` says what and where."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,7 +72,7 @@ class Column:
 
 
 class OutputGone(Exception):
-    """Nobody reads any more, as in `amends list | head`."""
+    """The reader of the output has closed it, as in `amends list | head`."""
 
 
 def prepare() -> None:

@@ -14,7 +14,7 @@ from amends_demo.place import Place
 
 VARIABLE = "AMENDS_SHOP_DATABASES"
 SHOWN = 20
-"""So many of what breaks one law are named."""
+"""The number of breaches of one law that are named."""
 
 
 class DatabasesUnknown(RuntimeError):

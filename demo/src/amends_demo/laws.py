@@ -19,7 +19,7 @@ class Law:
     """One law, with what is said when it is broken and when it holds."""
 
     name: str
-    """What is wrong with whatever breaks it, for people and for programs."""
+    """The breach of the law, in words for people and for programs."""
     holds: str
     """What is true of all books that keep it."""
     broken: Callable[[Books], Broken]

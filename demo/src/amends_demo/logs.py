@@ -13,7 +13,7 @@ from amends_demo.place import Place
 POLL_SECONDS = 0.2
 TAIL_BYTES = 16 * 1024
 LINES = 50
-"""So many lines of what was logged before are shown, over all processes."""
+"""The number of earlier log lines that are shown, over all processes."""
 
 _STAMP = re.compile(r"\d{4}-\d\d-\d\d[ T](\d\d:\d\d:\d\d(?:\.\d+)?)")
 

@@ -22,7 +22,7 @@ from shop.payments.v1 import payments_pb2
 
 CROWD = 50
 SLOW_EVERY = 5
-"""One in so many orders of the crowd has the slow card, so that some are surely under way when the replica dies."""
+"""One order in this many has the slow card, so that some are surely under way when the replica dies."""
 KILL_AFTER = 15
 END = timedelta(seconds=60)
 

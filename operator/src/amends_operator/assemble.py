@@ -49,7 +49,7 @@ NO_CRDS = "operator.waits_for_crds"
 CANNOT_START = "operator.cannot_start"
 DEFINITION_WORKERS = 4
 RUN_WORKERS = 32
-"""Also so many starts at once: more would make each of them slower, and slow ones cost more writes."""
+"""The number of starts at once, too: more would make each of them slower, and slow ones cost more writes."""
 SOON = timedelta(seconds=1)
 _log = structlog.get_logger(__name__)
 

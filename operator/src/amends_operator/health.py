@@ -86,7 +86,7 @@ class HealthServer:
         self._runner: web.AppRunner | None = None
 
     async def start(self, host: str, port: int) -> str:
-        """Listen, and return host:port. Raises OSError when nobody can listen there.
+        """Listen, and return host:port. Raises OSError when the address cannot be listened on.
 
         The IPv6 wildcard means every family that there is: given the address alone, asyncio would leave IPv4 out.
         """

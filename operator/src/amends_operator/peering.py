@@ -1,4 +1,4 @@
-"""Whose turn it is to work, when several instances are up: that of the highest priority in a KopfPeering.
+"""The choice of the operator that works when several run: that of the highest priority in a KopfPeering.
 
 kopf keeps this instance's record there and pauses its own watches. What works on what they saw is ours, so it looks at
 the same records and waits here. Two that both believe it is their turn for a moment do no harm: every start and every
@@ -30,7 +30,7 @@ _log = structlog.get_logger(__name__)
 
 
 class Turn:
-    """Set while it is our turn. `changed` is told."""
+    """Set while it is our turn; `changed` is called at each change."""
 
     def __init__(self, client: Client, settings: Settings, changed: Callable[[bool], None]) -> None:
         self._client = client
@@ -59,7 +59,7 @@ class Turn:
         while True:
             try:
                 self._set(await self._highest())
-            except ApiError as error:  # whoever's turn it was keeps it: nobody can be written to now
+            except ApiError as error:  # the last choice stands: no object can be written now
                 _log.debug(UNREADABLE, why=str(error))
             await asyncio.sleep(LOOK.total_seconds())
 

@@ -305,7 +305,7 @@ class Connection:
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:
-        """Several statements that commit together; nobody else writes meanwhile."""
+        """Several statements that commit together; no other connection writes meanwhile."""
         async with self._database.lock:
             self._later = []
             try:
@@ -336,7 +336,7 @@ class Connection:
         arrives = not broken or (chance.random() < 0.5 and not database.faults.away)
 
         def execute() -> None:
-            # The server goes on even when nobody waits any more.
+            # The server goes on even when its client has left.
             heard = not broken and not answer.done()
             try:
                 found = work()

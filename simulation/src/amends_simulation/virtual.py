@@ -32,7 +32,7 @@ class _Jump(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return nothing, at once and later."""
         if timeout is None:
-            raise Deadlock("everybody waits for something that nobody will do")
+            raise Deadlock("every task waits, and no timer is set: the simulation cannot go on")
         self.now += max(timeout, 0.0)
         return []
 

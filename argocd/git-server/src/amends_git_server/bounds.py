@@ -16,9 +16,9 @@ from wsgiref.simple_server import WSGIServer
 MOST_PUSHED = 32 * 1024 * 1024
 """Bytes of a request's body."""
 AT_ONCE = 8
-"""So many requests are worked on at once; others wait for a moment, and are told to come again."""
+"""The number of requests that are worked on at once; others wait for a moment, and are then asked to come again."""
 WAITING = 32
-"""So many connections may be open that have not said what they want; the oldest makes way for a new one."""
+"""The number of open connections without a request; a new one beyond it closes the oldest."""
 PATIENCE = 20.0
 """Seconds for which a request waits for its turn."""
 _STACK = 512 * 1024

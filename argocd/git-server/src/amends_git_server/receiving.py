@@ -21,7 +21,7 @@ BRANCHES, TAGS = b"refs/heads/", b"refs/tags/"
 TAKEN = (BRANCHES, TAGS)
 
 Pushed = Callable[[str, str, str, list[str]], None]
-"""Told of an update: the branch's full name, the commit before, the one after, and the files that differ."""
+"""Called after an update with the branch's full name, the commit before and after, and the files that differ."""
 
 
 def refusal(repo: BaseRepo, ref: Ref, old: bytes, new: bytes) -> bytes | None:

@@ -18,11 +18,11 @@ class Settings:
     read_token: str
     hook_secret: str
     hooks: tuple[str, ...] = ()
-    """Who is told of a push."""
+    """The URLs that are called after a push."""
     host: str = "127.0.0.1"
     port: int = 8080
     memory: int = 96 * 1024 * 1024
-    """So many bytes of data the process may have, below what its container may: a push that needs more fails alone."""
+    """The limit of the process's data in bytes, below its container's: a push that needs more fails alone."""
 
     @classmethod
     def read(cls, environment: Mapping[str, str] = os.environ) -> "Settings":

@@ -197,7 +197,7 @@ async def _pool(known: "FileDescriptorSet | None", wire: "Wire", services: list[
     except DescriptorError as error:
         raise usage(
             f"the contracts cannot be used: {error}",
-            "Make them anew, with all that they import: protoc --include_imports.",
+            "Write them again with everything that they import: protoc --include_imports.",
         ) from None
 
 

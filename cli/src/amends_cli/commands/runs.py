@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 RECONNECT = timedelta(milliseconds=200)
 LONGEST_RECONNECT = timedelta(seconds=5)
 IN_VAIN = 8
-"""So many streams that ended without a record, one after the other, are no accident of the network."""
+"""After this many streams without a record, one after the other, the command gives up: the network is not the cause."""
 FOREVER = timedelta(days=1)
 """How long to wait for the end of a run when nothing was said."""
 

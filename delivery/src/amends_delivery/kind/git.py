@@ -54,7 +54,7 @@ def with_tag(text: str, tag: str) -> str:
 
 
 def check_whole(root: Path) -> None:
-    """Raise Failure in a shallow clone: the cluster would lack what it lacks, and nobody could clone from there."""
+    """Raise Failure in a shallow clone: the cluster's repository would lack commits, and could not be cloned."""
     if run("git", "rev-parse", "--is-shallow-repository", cwd=root).strip() == "true":
         raise Failure("this clone is shallow, and has no history to push", "git fetch --unshallow")
 

@@ -42,7 +42,7 @@ class Barrier:
         return cls(pool, guarded_methods(descriptors, services), finish=finish)
 
     def interceptor(self) -> grpc.aio.ServerInterceptor:
-        """Return the interceptor, the same each time; it goes innermost, inside whatever maps errors."""
+        """Return the interceptor, the same each time; it goes innermost, inside the interceptor that maps errors."""
         return self._interceptor
 
     async def drain(self) -> None:

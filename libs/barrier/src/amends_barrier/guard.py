@@ -37,7 +37,7 @@ class Guard:
         return Transaction(self._pool, self._prepared)
 
     async def answer(self, call: Call, digest: bytes, work: Work) -> Answer:
-        """Answer a call that has a key, with or without its handler. Raises Refusal, and whatever `work` raises."""
+        """Answer a call that has a key, with or without its handler. Raises Refusal, and the errors of `work`."""
         match call.operation:
             case Operation.ACTION:
                 return await self._action(call.key, digest, work)
@@ -57,7 +57,7 @@ class Guard:
     async def _action(self, key: str, digest: bytes, work: Work) -> Answer:
         for _ in range(TRIES):
             async with self.transaction() as own:
-                # Waits here for whoever holds the key's row.
+                # Waits here for another call that holds the key's row.
                 if await own.begin_with(self._scripts.begin_action(key, digest)):
                     return await self._once(own, key, Operation.ACTION, work)
                 found = await own.read(key)

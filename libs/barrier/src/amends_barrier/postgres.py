@@ -18,7 +18,7 @@ _OVER_CLASSES = frozenset({"08", "28"})
 _SHUTDOWN = "57P0"
 
 BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-"""What asyncpg raises for a connection that breaks, in the middle of whatever it does."""
+"""The errors that asyncpg raises when a connection breaks, at any time."""
 
 
 def database_away(error: BaseException) -> bool:
@@ -41,7 +41,7 @@ def conflict(error: BaseException) -> bool:
 
 
 def session_over(error: BaseException | None) -> bool:
-    """Tell whether the session that `error` came from, directly or as a cause, is of no use to anybody any more.
+    """Tell whether the session that `error` came from, directly or as a cause, can no longer be used.
 
     Its server is a standby by now (read-only), shuts down, or does not know the role any more.
     """

@@ -29,7 +29,7 @@ READ = """
 SELECT operation, request_digest, response FROM barrier WHERE idempotency_key = $1
 """
 
-# An action's row stands for its key: whoever locks it removes all of the key, and only when all of it is old.
+# An action's row stands for its key: the call that locks it removes all rows of the key, when all of them are old.
 EXPIRE = """
 WITH old AS (
     SELECT idempotency_key FROM barrier AS a
@@ -70,7 +70,7 @@ class Scripts:
         """What a session needs before any of the scripts."""
 
     def begin_action(self, key: str, digest: bytes) -> str:
-        """Open a transaction and take the action's row. `INSERT 0 1`: it is ours; `INSERT 0 0`: somebody was here."""
+        """Open a transaction and take the action's row. `INSERT 0 1`: it is ours; `INSERT 0 0`: it exists."""
         return f"BEGIN; EXECUTE {self._insert} ('{key}', 'action', '\\x{digest.hex()}')"
 
     def begin_compensation(self, key: str, digest: bytes) -> str:

@@ -151,7 +151,7 @@ class Transaction:
         self._prepared.backends.add(backend)
 
     async def record_null_compensation(self, key: str, digest: bytes) -> bool:
-        """Record that there was nothing to undo; False if somebody else was faster."""
+        """Record that there was nothing to undo; return False if another call was faster."""
         return await self._held.execute(rows.NULL_COMPENSATION, key, digest) == INSERTED
 
     async def commit(self, script: str = "COMMIT") -> None:

@@ -19,7 +19,7 @@ from amends_chassis.types import Context
 REQUEST_WITHIN = timedelta(seconds=10)
 """So long a request may take to arrive after its call."""
 WAITING = 256
-"""So many calls may wait for their request; each costs about 20 kB."""
+"""The number of calls that may wait for their request; each costs about 20 kB."""
 STREAMS_OF_HEALTH = 128
 STREAMS_OF_REFLECTION = 64
 

@@ -81,7 +81,7 @@ def current_call() -> Call | None:
 
 
 def current_trace() -> Trace | None:
-    """Return the place in the trace, None when nobody began one."""
+    """Return the place in the trace, None when there is none."""
     return _trace.get()
 
 

@@ -68,7 +68,7 @@ class Database:
             "application_name": application,
             # A forgotten transaction holds back vacuum for everybody; measured at -87 % of throughput within seconds.
             "idle_in_transaction_session_timeout": str(int(IDLE_IN_TRANSACTION.total_seconds() * 1000)),
-            # What is acknowledged is on disk, whatever the database's default is.
+            # What is acknowledged is on disk, also where the database's default differs.
             "synchronous_commit": "on",
             "timezone": "UTC",
             "jit": "off",
@@ -139,7 +139,7 @@ class Database:
             await self._pool.expire_connections()
 
     async def open_connection(self) -> "asyncpg.Connection[asyncpg.Record]":
-        """Open one connection beside the pool, with the same settings, for whoever needs it for long."""
+        """Open one connection beside the pool, with the same settings, for work that needs it for long."""
         return await self._open(timeout=5.0, server_settings=self._server_settings)
 
     @asynccontextmanager

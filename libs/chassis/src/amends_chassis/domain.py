@@ -16,7 +16,7 @@ class Refused(Exception):
 
 
 class IdentifierInvalid(Refused):
-    """Something is named in a way nobody could repeat."""
+    """A name has a form that people cannot repeat."""
 
     reason = "IDENTIFIER_INVALID"
 

@@ -47,7 +47,7 @@ class DomainError(Exception):
 
 
 class InvalidArgument(DomainError):
-    """The request is wrong whatever the state."""
+    """The request is wrong, in any state of the service."""
 
     code = grpc.StatusCode.INVALID_ARGUMENT
 
@@ -184,7 +184,7 @@ _DEPENDENCY_AWAY = {
 
 
 def refusal(error: BaseException) -> Refusal:
-    """Map whatever a handler raised. The text of anything but a DomainError is dropped here, a long one is cut."""
+    """Map any exception of a handler. The text of anything but a DomainError is dropped here, a long one is cut."""
     if isinstance(error, DomainError):
         return Refusal(error.code, error.reason, cut(error.message), error.metadata)
     if isinstance(error, DeadlinePassed | TimeoutError):

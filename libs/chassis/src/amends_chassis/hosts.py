@@ -35,7 +35,7 @@ def to_listen_on(host: str) -> str:
 
 
 def why_not(host: str, port: int) -> str:
-    """Return why nobody can listen there, in the system's words: the port is taken, the host is not ours, ..."""
+    """Return why the address cannot be used, in the system's words: the port is taken, the host is not ours, ..."""
     try:
         family, kind, protocol, _, where = socket.getaddrinfo(
             bare(host), port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

@@ -69,7 +69,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
     ) -> Handler | None:
-        """Return the wrapped handler of a method, from the second call on without asking anybody."""
+        """Return the wrapped handler of a method; it is kept from the first call on."""
         method = handler_call_details.method
         # The handler runs in this same task, and decoding the metadata a second time there would cost as much as all
         # the rest of this interceptor.

@@ -83,10 +83,10 @@ class ClientMetrics:
 
 
 class MetricsServer:
-    """The HTTP endpoint that Prometheus scrapes, in a thread; /healthz and /readyz are for whoever has no gRPC."""
+    """The HTTP endpoint that Prometheus scrapes, in a thread; /healthz and /readyz are for clients without gRPC."""
 
     def __init__(self, registry: CollectorRegistry, host: str, port: int, ready: Callable[[], bool]) -> None:
-        """Listen at once; port 0 picks a free one. Raises OSError, with the address, when nobody can listen there."""
+        """Listen at once; port 0 picks a free one. Raises OSError, with the address, when it cannot be listened on."""
         self._server: WSGIServer
         try:
             self._server, self._thread = start_http_server(port, host, registry)

@@ -23,7 +23,7 @@ class SecondConnectionError(RuntimeError):
 
 
 class OneEach(Base):
-    """The pool. Whoever needs two connections at once takes one and opens the other beside the pool."""
+    """The pool. Code that needs two connections at once takes one and opens the other beside the pool."""
 
     def __init__(self, *, size: int, **settings: Any) -> None:
         """Take the largest number of connections, and what asyncpg.create_pool takes."""
@@ -49,6 +49,6 @@ class OneEach(Base):
         return connection
 
     async def release(self, connection: Any, *, timeout: float | None = None) -> None:
-        """Take a connection back, whoever gives it."""
+        """Take a connection back, from any task."""
         self._tasks.pop(connection, None)
         await super().release(connection, timeout=timeout)

@@ -366,19 +366,19 @@ def run(settings: ServiceSettings, assemble: Callable[[Runtime], Awaitable[None]
 
 async def _migrate(runtime: Runtime, stopping: asyncio.Event) -> None:
     if not await _until(stopping, runtime.migrate()):
-        raise InterruptedError("told to stop before the schema was up to date")
+        raise InterruptedError("the process was stopped before the schema was up to date")
 
 
 async def _serve(assemble: Callable[[Runtime], Awaitable[None]], runtime: Runtime, stopping: asyncio.Event) -> None:
     await runtime.listen()
     if await _until(stopping, runtime.start(assemble)):
         gc.collect()
-        gc.freeze()  # what is there now stays: no collection need look at it again
+        gc.freeze()  # the objects of the start live as long as the process: no collection need look at them again
         await stopping.wait()
 
 
 async def _until(stopping: asyncio.Event, work: Coroutine[Any, Any, None]) -> bool:
-    """Do the work, or give it up when the process is told to stop; whether it was done."""
+    """Do the work, or give it up when the process is to stop; return whether it was done."""
     working, waiting = asyncio.create_task(work), asyncio.create_task(stopping.wait())
     await asyncio.wait({working, waiting}, return_when=asyncio.FIRST_COMPLETED)
     done = working.done()

@@ -124,7 +124,7 @@ def _reachable(data: Path, prefix: tuple[str, ...], owner: int | None) -> Path:
     elsewhere = PRIVATE / f"amends-data-{os.geteuid()}"
     elsewhere.mkdir(mode=0o755, exist_ok=True)
     if not _ours(elsewhere):
-        raise NoAccount(f"{elsewhere} belongs to somebody else: remove it, or choose another data directory")
+        raise NoAccount(f"{elsewhere} belongs to another user: remove it, or choose another data directory")
     moved = elsewhere / name
     moved.mkdir(mode=0o700, exist_ok=True)
     if owner is not None:

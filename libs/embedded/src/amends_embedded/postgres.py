@@ -206,7 +206,7 @@ class Postgres:
             raise PostgresAlreadyRunning(
                 f"processes {_inhabitants(self._cluster)} serve {self.home} already: stop them"
             )
-        # Nobody is there, so a pid file is of a server that is no more. Its number may be another process's by now,
+        # No server answers, so a pid file is stale. Its number may be another process's by now,
         # and then it would stop the start.
         (self._cluster / "postmaster.pid").unlink(missing_ok=True)
         for attempt in range(STARTS):

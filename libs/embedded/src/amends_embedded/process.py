@@ -43,7 +43,7 @@ def tie() -> tuple[str, ...]:
 
 
 def clean_environment() -> dict[str, str]:
-    """Our environment without `AMENDS_*`: what a child is told about itself must be told on purpose."""
+    """Our environment without `AMENDS_*`: a child gets only the settings that it is given."""
     return {name: value for name, value in os.environ.items() if not name.startswith("AMENDS_")}
 
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 
 class HandClock:
-    """Stands still until it is told to go on."""
+    """A clock that moves only when a test moves it."""
 
     def __init__(self) -> None:
         self._now = timedelta(hours=1)

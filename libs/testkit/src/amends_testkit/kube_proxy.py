@@ -39,7 +39,7 @@ class Passing:
 
     @property
     def lists(self) -> bool:
-        """Return whether the call lists objects of ours."""
+        """Return whether the call lists Amends objects."""
         return not self.writes and not self.watches and "/amends.dev/" in self.path and "limit" in self.path
 
 
@@ -52,11 +52,11 @@ class Faults:
     refuse: Callable[[Passing], web.Response | None] = lambda passing: None
     """An answer in place of the server's."""
     answered: Callable[[Passing, int], Awaitable[None]] | None = None
-    """Told after the server has answered a write with a status, before the client hears of it."""
+    """Called with the status when the server has answered a write, before the client gets the answer."""
     events: Callable[[Passing, Event], Iterable[Event]] = lambda passing, event: (event,)
     """What is passed on of one event of a watch."""
     silent: bool = False
-    """Nothing is passed on in watches, and nobody is told."""
+    """Watches stay open, and no event of them is passed on."""
     unanswered: bool = False
     """Watches are not even answered."""
     lists: Callable[[Passing, Event], Event] = lambda passing, body: body

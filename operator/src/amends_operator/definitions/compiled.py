@@ -30,7 +30,7 @@ class CompiledPolicies:
     """Writes the ConfigMaps of compiled policies."""
 
     def __init__(self, client: Client, objects: Objects, name: str, pods: Pods | None) -> None:
-        """Take the `pods` that are told of every change; None leaves it to their kubelets."""
+        """Touch these `pods` after every change; None leaves it to their kubelets."""
         self._pods = pods
         self._client = client
         self._objects = objects

@@ -30,7 +30,7 @@ class Pods:
         self._client = client
         self._config_map = config_map
         self._told: dict[str, str] = {}
-        """What the pods of a namespace were told last."""
+        """The version that the pods of a namespace were given last."""
 
     async def tell(self, namespace: str, text: str) -> None:
         """Annotate the pods that mount it with a digest of `text`, once for each; a refusal costs only time."""

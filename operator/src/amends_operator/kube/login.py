@@ -13,7 +13,7 @@ _SETTINGS = kopf.OperatorSettings()
 
 
 class LoginError(RuntimeError):
-    """Neither a service account nor a kubeconfig is there."""
+    """There is neither a service account nor a kubeconfig."""
 
 
 async def credentials() -> kopf.ConnectionInfo:

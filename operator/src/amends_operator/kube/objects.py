@@ -82,7 +82,7 @@ class Objects:
         self._known: dict[Kind, dict[Key, Body]] = {kind: {} for kind in Kind}
         self._gone: dict[str, int] = {}
         self.deleted: dict[Key, list[Body]] = {}
-        """Runs as they were when they vanished, until somebody has looked at what that means."""
+        """The last form of runs that vanished, until their reconciler has looked at them."""
 
     def get(self, key: Key) -> Body | None:
         """Return the object, None when there is none."""
@@ -135,7 +135,7 @@ class Objects:
 
 
 def trimmed(body: Body) -> Body:
-    """Return an object without the metadata that nobody here reads."""
+    """Return an object without the metadata that the operator does not read."""
     metadata = {name: value for name, value in body["metadata"].items() if name != "managedFields"}
     if "annotations" in metadata:
         metadata["annotations"] = {n: v for n, v in metadata["annotations"].items() if n not in _NOISE}

@@ -74,7 +74,7 @@ class Statuses:
     async def _write(self, key: Key, body: Body, patch: Mapping[str, Any], status: Mapping[str, Any]) -> Body:
         try:
             metadata = await self._client.patch_status(key, patch, body["metadata"]["resourceVersion"])
-        except ConflictError:  # what we know is older than what is there, and the watch may be silent
+        except ConflictError:  # our copy is older than the object, and the watch may be silent
             self._objects.seen(key.kind, await self._client.read(key))
             raise
         return self._objects.written(key.kind, {**body, "metadata": metadata, "status": status})

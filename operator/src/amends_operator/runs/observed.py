@@ -70,7 +70,7 @@ class Observed:
     """None: the orchestrator was not asked yet."""
     answer: Answer | None = None
     gone: bool = False
-    """The object is no more; `body` is what it was when it was seen last."""
+    """The object was deleted; `body` is its last known form."""
     shared: bool = False
     """Another SagaRun that is not deleted has the same key, and so shows the same run."""
 
@@ -107,7 +107,7 @@ class Observed:
 
     @property
     def deleted(self) -> bool:
-        """Tell whether somebody has deleted the object."""
+        """Tell whether the object is deleted, perhaps with finalizers left."""
         return "deletionTimestamp" in self.metadata
 
     @property
@@ -129,7 +129,7 @@ class Observed:
 
     @property
     def has_no_run_of_its_own(self) -> bool:
-        """Tell whether the run of its key is, or may be, somebody else's to undo."""
+        """Tell whether another SagaRun undoes the run of this key, or may."""
         refused = self.status.get("phase") == "Refused" and not self.run_id
         return self.shared or (refused and self.names_its_key)
 
@@ -156,12 +156,12 @@ class Observed:
 
     @property
     def asked(self) -> str:
-        """Return the value with which somebody asked for another look, empty when nobody did."""
+        """Return the value of the annotation that asks for another look; empty without it."""
         return asked_of(self.body)
 
     @property
     def asks_again(self) -> bool:
-        """Tell whether somebody asked for another look since the last one."""
+        """Tell whether a person asked for another look since the last one."""
         return asks_again(self.body)
 
     @property

@@ -124,7 +124,7 @@ def _line(event: pb.RunEvent) -> str:
 
 
 def conditions_of(run: pb.Run, accepted: Condition) -> list[Condition]:
-    """Return what the run's state means to whoever waits for it; Stalled and Reconciling only while they hold."""
+    """Return the conditions of the run's state, for those who wait; Stalled and Reconciling only while they hold."""
     phase = PHASES.get(run.state, "Unknown")
     ended, line = phase in ENDED, escape(run.message) or phase
     found = [

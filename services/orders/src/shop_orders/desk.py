@@ -31,7 +31,7 @@ NEEDS_ATTENTION = "order.needs_attention"
 NEVER_ASKED = timedelta()
 """The saga of an order that was accepted just now: nobody has asked for it before, so a refusal is the last word."""
 REFUSED_FOR = timedelta(minutes=1)
-"""So long every question must have been refused before an order is rejected that somebody may have asked for before.
+"""An order that may have a run is rejected only when every question was refused for this long.
 
 Longer than a StartRun lives whose answer was lost, so that none is on its way any more.
 """
@@ -161,7 +161,7 @@ class Desk:
             await store.needs_attention(transaction, order.order_id, why)
 
     async def _send(self, order: Order) -> None:
-        if order.run_id is None:  # confirmed before whoever placed it could write that down, and then died
+        if order.run_id is None:  # confirmed, but the process that started the run died before it wrote it down
             await self._note_run(order)
         await self._warehouse.dispatch(order.order_id)
         async with self._database.transaction() as transaction:

@@ -35,13 +35,13 @@ class CardInvalid(Refused):
 
 
 class AddressInvalid(Refused):
-    """An address that nobody could write on a parcel. Whether it is served is for shipping to say."""
+    """An address that cannot be written on a parcel. Shipping says whether it is served."""
 
     reason = "ADDRESS_INVALID"
 
 
 class PriceInvalid(Refused):
-    """No currency, nothing, or more than anybody pays."""
+    """The price has no currency, is nothing, or is more than an order may cost."""
 
     reason = "PRICE_INVALID"
 
@@ -83,7 +83,7 @@ class OrderClosed(Refused):
 
 
 class PageInvalid(Refused):
-    """A page nobody was offered."""
+    """The page token was never given out."""
 
     reason = "PAGE_INVALID"
 
@@ -139,7 +139,7 @@ class Content:
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """An order. `card_token` is there only until the saga was started."""
+    """An order. `card_token` is kept only until the saga was started."""
 
     order_id: str
     customer_id: str

@@ -31,7 +31,7 @@ FIRST_CHECK = timedelta(seconds=1)
 """How long after its start a saga is asked for its end for the first time."""
 
 WAKE = timedelta(seconds=5)
-"""An order that somebody asks for is looked after within this time, however long it was to be left alone."""
+"""An order that a customer asks for is followed up within this time, even if its next turn was later."""
 
 _ORDER = """
 SELECT o.*,
@@ -189,7 +189,7 @@ async def not_refused(connection: "Connection", order_id: str) -> None:
 
 
 async def needs_attention(connection: "Connection", order_id: str, why: str | None) -> None:
-    """Say what a person has to decide before a PENDING order can go on; None when nobody has to (any more)."""
+    """Say what a person has to decide before a PENDING order can go on; None without such a decision."""
     await connection.execute(
         "UPDATE orders SET attention = $2 WHERE order_id = $1 AND state = 'pending' AND attention IS DISTINCT FROM $2",
         order_id,
@@ -198,7 +198,7 @@ async def needs_attention(connection: "Connection", order_id: str, why: str | No
 
 
 async def wake(connection: "Connection", order_id: str) -> None:
-    """Have a PENDING order looked after soon, because somebody asks for it; again within `WAKE`: nothing."""
+    """Let a PENDING order be followed up soon, because a customer asks for it; at most once within `WAKE`."""
     await connection.execute(
         "UPDATE orders SET follow_up_at = now(), follow_up_tries = 0"
         " WHERE order_id = $1 AND state = 'pending' AND follow_up_at > now() + $2::interval",

@@ -7,7 +7,7 @@ from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 
 
 class WarehouseAway(Exception):
-    """The stock was not dispatched, or nobody knows. Dispatching is idempotent: ask again later."""
+    """The stock was not dispatched, or the answer was lost. Dispatching is idempotent: ask again later."""
 
 
 class Warehouse:

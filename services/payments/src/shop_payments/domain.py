@@ -17,7 +17,7 @@ _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
 class AmountInvalid(Refused):
-    """No currency, nothing, or more than anybody pays."""
+    """The amount has no currency, is nothing, or is more than a payment may be."""
 
     reason = "AMOUNT_INVALID"
 

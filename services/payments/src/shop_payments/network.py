@@ -17,14 +17,14 @@ from shop_payments.cards import Behaviour, Card
 from shop_payments.domain import CardBusy, CardDeclined, InsufficientFunds, ProcessingError
 
 QUESTIONS_PER_CARD = 64
-"""So many questions about one card are under way at once."""
+"""The number of questions about one card that are under way at once."""
 
 FAILING_ATTEMPTS = 2
 """So often a card with processing errors fails for an order before it is approved."""
 
 
 class Memory(Protocol):
-    """Remembers, whatever becomes of the caller's transaction, how often the network was asked."""
+    """Counts how often the network was asked, also when the caller's transaction is rolled back."""
 
     async def attempt(self, order_id: str) -> int:
         """Count one more attempt for the order and return how many there were, from 1."""

@@ -261,7 +261,7 @@ def _effects(
 
 
 def _contradiction(at: StepRun, *, ran: bool, voided: bool, undone: bool) -> str:
-    """What the journal says of a step and its participant does not; empty when they agree."""
+    """Return what the journal says of a step and its participant does not; empty when they agree."""
     if at.done is Done.OK and not ran:
         return "the journal has its answer, the participant no effect"
     if at.done is Done.VOIDED and not voided:

@@ -1,7 +1,9 @@
 """Calls that never send a request, requests that cannot be read, servers that are full: honest calls go on."""
 
 import asyncio
+import gc
 import logging
+import tracemalloc
 from collections import Counter
 from datetime import timedelta
 
@@ -9,6 +11,7 @@ import grpc
 import pytest
 from amends_chassis import admission, service
 from amends_chassis.admission import Admission
+from amends_chassis.errors import InvalidArgument
 from amends_testkit.waiting import eventually
 from google.rpc.error_details_pb2 import ErrorInfo
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -134,6 +137,28 @@ async def test_a_request_that_is_larger_than_the_service_takes_is_refused_though
         with pytest.raises(grpc.aio.AioRpcError) as caught:
             await Stub(channel).unary("x" * 70_000)
         assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+
+
+@pytest.mark.parametrize("text", ["x", "\xff"], ids=["refused", "unreadable"])
+async def test_a_refused_request_is_let_go_without_the_garbage_collector(text):
+    async def refuse(text, _):
+        raise InvalidArgument("NOT_LIKED", "This is refused.")
+
+    request = b"\x0a\xc0\x84\x3d" + text.encode("latin-1") * 1_000_000
+    async with serving(Echo(refuse)) as runtime, grpc.aio.insecure_channel(runtime.address) as channel:
+        gc.collect()
+        gc.disable()
+        tracemalloc.start()
+        try:
+            for _ in range(8):
+                with pytest.raises(grpc.aio.AioRpcError) as caught:
+                    await channel.unary_unary(UNARY)(request)
+                assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+            kept, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+            gc.enable()
+    assert kept < 3_000_000  # of the last one a part may still be on its way
 
 
 async def _large() -> str:

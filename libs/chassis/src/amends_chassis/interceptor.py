@@ -113,18 +113,25 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         streaming = bool(handler.request_streaming)
 
         async def admitted(requests: Any, context: Context) -> Any:
+            request: Any = None
             try:
-                gate.look()
-                request = requests if streaming else await admission.request(context)
-                gate.look()
-            except DomainError as refused:
-                series.finished(refused.code, 0.0)
-                await _refuse(refused, context, domain)
-            gate.inside += 1
-            try:
-                return await serve(request, context)
-            finally:
-                gate.inside -= 1
+                try:
+                    gate.look()
+                    request = requests if streaming else await admission.request(context)
+                    gate.look()
+                except DomainError as refused:
+                    series.finished(refused.code, 0.0)
+                    await _refuse(refused, context, domain)
+                gate.inside += 1
+                try:
+                    return await serve(request, context)
+                finally:
+                    gate.inside -= 1
+            except grpc.aio.AbortError as ended:
+                # gRPC keeps this error in the call that its frames refer to: a cycle, which would hold the request
+                # until the garbage collector runs, and megabytes of requests do not make it run earlier.
+                request = ended.__context__ = None
+                raise ended.with_traceback(None) from None
 
         return _FACTORIES[True, bool(handler.response_streaming)](
             admitted,

@@ -269,6 +269,15 @@ async def test_a_check_loads_no_network_library_and_is_quick(contracts) -> None:
     assert min(taken) < 0.6
 
 
+def test_data_in_json_beside_manifests_is_passed_by_in_a_folder_alone(tmp_path: Path) -> None:
+    (tmp_path / "saga.yaml").write_text(GOOD)
+    (tmp_path / "order.json").write_text('{"orderId": "o-1"}')
+    (tmp_path / "policy.json").write_text('{"apiVersion": "amends.dev/v1alpha1", "kind": "RetryPolicy"}')
+    found = manifests.read_files([str(tmp_path)])
+    assert [Path(text.source).name for text in found] == ["policy.json", "saga.yaml"]
+    assert len(manifests.read_files([str(tmp_path / "order.json")])) == 1
+
+
 def test_a_list_is_split_and_other_kinds_are_passed_by() -> None:
     items = "".join("- " + indent(part, "  ").lstrip() for part in GOOD.split("---\n"))
     config = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n"

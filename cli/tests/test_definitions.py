@@ -68,13 +68,22 @@ async def test_descriptors_go_with_the_participant_whose_service_they_declare(am
 async def test_a_refused_saga_is_shown_with_its_findings_and_exits_with_1(amends, orchestrator, tmp_path) -> None:
     accept(orchestrator)
     finding = api.Finding(
-        code="AM010", severity=api.SEVERITY_ERROR, message="No.", hint="Do.", source="all.yaml", line=4, excerpt="x"
+        code="AM010",
+        severity=api.SEVERITY_ERROR,
+        message="No.",
+        hint="Do.",
+        source="all.yaml",
+        line=4,
+        column=5,
+        excerpt="a: [word]",
+        width=4,
     )
     orchestrator.script("ApplySaga", Answer.ok(api.ApplySagaResponse(findings=[finding])))
     (tmp_path / "all.yaml").write_text(DOCUMENTS)
     result = await amends("apply", "all.yaml")
     assert result.code == 1
-    assert "all.yaml:4: error AM010: No." in result.out
+    assert "all.yaml:4:5: error AM010: No." in result.out
+    assert "\n4 | a: [word]\n  |     ^^^^\n" in result.out
     assert "= Do." in result.out
     assert "refused" in result.out
     as_json = json.loads((await amends("apply", "-o", "json", "all.yaml")).out)

@@ -13,9 +13,11 @@ import grpc
 import pytest
 from amends_contracts import descriptor_set
 from amends_embedded import Child
+from amends_saga.engine.events import ParkReason
 from amends_testkit.answers import Answer
 from amends_testkit.participant import FakeParticipant
 from amends_testkit.waiting import eventually
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 from .devserver import dev
 from .test_dev import PAYMENTS
@@ -23,38 +25,80 @@ from .test_dev import PAYMENTS
 SAGA = """\
 apiVersion: amends.dev/v1alpha1
 kind: Participant
-metadata: {{name: payments}}
-spec: {{service: shop.payments.v1.PaymentService, target: "{target}", methods: ["*"], callers: [default]}}
+metadata: {{name: payments, namespace: {namespace}}}
+spec:
+  service: shop.payments.v1.PaymentService
+  target: "{target}"
+  callers: [{namespace}]
+  barrierRetention: {retention}
+  methods:
+    - {{name: Charge}}
+    - {{name: Refund}}
+    - {{name: CloseDispute, {close}}}
 ---
 apiVersion: amends.dev/v1alpha1
 kind: RetryPolicy
-metadata: {{name: quick}}
-spec: {{attempts: 2, backoff: {{initial: 10ms, max: 20ms}}}}
+metadata: {{name: quick, namespace: {namespace}}}
+spec: {{timeout: {timeout}, attempts: 2, backoff: {{initial: 10ms, max: 20ms}}}}
 ---
 apiVersion: amends.dev/v1alpha1
 kind: Saga
-metadata: {{name: pay}}
+metadata: {{name: pay, namespace: {namespace}}}
 spec:
   input: {{order_id: string}}
-  deadline: 30s
+  deadline: {deadline}
+  stalledAfter: 100ms
   steps:
     - name: charge
       call: shop.payments.v1.PaymentService/Charge
       request: "ChargeRequest{{order_id: input.order_id}}"
       compensate:
         call: shop.payments.v1.PaymentService/Refund
-        request: "RefundRequest{{order_id: input.order_id}}"
+        request: "RefundRequest{{order_id: input.order_id + string(1 / size(charge.payment_id))}}"
     - name: close
       pivot: true
       call: shop.payments.v1.PaymentService/CloseDispute
       request: "CloseDisputeRequest{{order_id: charge.payment_id}}"
 """
+DEFAULT = {
+    "namespace": "default",
+    "retention": "30d",
+    "close": "idempotency: IDEMPOTENT",
+    "timeout": "5s",
+    "deadline": "60s",
+}
+# A run is parked a day before the barrier forgets it, and a barrier remembers a day longer than a deadline.
+FORGETFUL = DEFAULT | {"namespace": "forgetful", "retention": "24h2100ms", "timeout": "300ms", "deadline": "2s"}
+HASTY = DEFAULT | {"namespace": "hasty", "close": "idempotency: KEYED, window: 1ms"}
+LARGEST_ANSWER = 4 * 1024 * 1024
+CHARGED = {"Charge": Answer.ok(payment_id="p")}
 NO = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no")
 AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
-PARKING = {
-    "REJECTED": {"CloseDispute": NO, "Refund": NO},
-    "PLAIN_IN_DOUBT": {"CloseDispute": AWAY},
+PARKING: dict[ParkReason, dict[str, Answer]] = {
+    ParkReason.REJECTED: CHARGED | {"CloseDispute": NO, "Refund": NO},
+    ParkReason.PLAIN_IN_DOUBT: CHARGED | {"CloseDispute": AWAY},
+    ParkReason.KEY_REUSED: {"Charge": Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED")},
+    ParkReason.NOT_GUARDED: CHARGED,
+    ParkReason.ACTION_UNKNOWN: CHARGED
+    | {"CloseDispute": NO, "Refund": Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, "ACTION_UNKNOWN")},
+    ParkReason.ANSWER_TOO_LARGE: {"Charge": Answer.ok(payment_id="p" * LARGEST_ANSWER)},
+    ParkReason.EXPRESSION_FAILED: {"Charge": Answer.ok(), "CloseDispute": NO},
+    ParkReason.RETENTION_PASSED: CHARGED | {"CloseDispute": NO, "Refund": AWAY},
+    ParkReason.WINDOW_PASSED: CHARGED | {"CloseDispute": AWAY},
+    ParkReason.BY_PERSON: CHARGED | {"CloseDispute": NO, "Refund": AWAY},
 }
+"""What payments answers, so that a run parks for each reason."""
+
+
+def contract() -> FileDescriptorSet:
+    """Return the shop's contracts; what CloseDispute promises is for the Participant to say."""
+    files = descriptor_set()
+    for file in files.file:
+        for method in (
+            method for service in file.service for method in service.method if method.name == "CloseDispute"
+        ):
+            method.options.ClearField("idempotency_level")
+    return files
 
 
 def printed(out: str) -> list[list[str]]:
@@ -63,32 +107,48 @@ def printed(out: str) -> list[list[str]]:
 
 @pytest.mark.timeout(300)
 async def test_each_line_that_a_parked_run_prints_is_accepted_as_it_stands(run, tmp_path: Path) -> None:
-    async with await FakeParticipant.start(descriptor_set(), [PAYMENTS]) as payments, dev(tmp_path) as (_, address):
-        (tmp_path / "pay.yaml").write_text(SAGA.format(target=payments.target))
+    async with await FakeParticipant.start(contract(), [PAYMENTS]) as payments, dev(tmp_path) as (_, address):
         at = ("--address", address)
-        applied = await run("apply", "pay.yaml", *at)
-        assert applied.code == 0, applied
+        namespaces = {
+            None: DEFAULT,
+            ParkReason.RETENTION_PASSED: FORGETFUL,
+            ParkReason.WINDOW_PASSED: HASTY,
+        }
+        for facts in namespaces.values():
+            (tmp_path / "pay.yaml").write_text(SAGA.format(target=payments.target, **facts))
+            applied = await run("apply", "pay.yaml", *at)
+            assert applied.code == 0, applied
 
-        async def parked(reason: str, key: str) -> list[list[str]]:
-            for method, answer in PARKING[reason].items():
-                payments.script(method, answer)
-            started = await run("start", "pay", "--key", key, "-i", '{"orderId": "o"}', "--wait", *at)
-            assert started.code == 5, started
+        async def parked(reason: ParkReason, key: str) -> list[list[str]]:
+            for method in ("Charge", "CloseDispute", "Refund"):
+                payments.script(method, PARKING[reason].get(method, Answer.ok()))
+            payments.trailer = reason is not ParkReason.NOT_GUARDED
+            space = namespaces.get(reason, DEFAULT)["namespace"]
+            named = ("pay", "-n", space, "--key", key, "-i", '{"orderId": "o"}', *at)
+            if reason is ParkReason.BY_PERSON:
+                run_id = (await run("start", *named)).out.split()[0]
+
+                async def is_parked() -> bool:
+                    return (await run("resolve", run_id, "park", "--reason", "look", *at)).code == 0
+
+                await eventually(is_parked, what="a run that stalled and is parked")
+            started = await run("start", *named, "--wait")
+            assert started.code == 5, (reason, started)
             assert f"({reason})" in started.out
             return printed(started.out)
 
-        for reason in PARKING:
+        for reason in ParkReason:
             lines = await parked(reason, reason)
-            assert lines
+            assert lines, reason
             for number in range(len(lines)):
                 words = (await parked(reason, f"{reason}-{number}"))[number]
                 taken = await run(*words[1:], *at)
-                assert taken.code == 0, (words, taken)
+                assert taken.code == 0, (reason, words, taken)
 
 
 async def test_an_ended_run_and_a_short_id_are_told_apart_from_what_is_not_there(run, tmp_path: Path) -> None:
     async with await FakeParticipant.start(descriptor_set(), [PAYMENTS]) as payments, dev(tmp_path) as (_, address):
-        (tmp_path / "pay.yaml").write_text(SAGA.format(target=payments.target))
+        (tmp_path / "pay.yaml").write_text(SAGA.format(target=payments.target, **DEFAULT))
         at = ("--address", address)
         await run("apply", "pay.yaml", *at)
         for key in ("one", "two"):

@@ -137,11 +137,13 @@ async def test_an_action_that_never_answers_ok_shows_nothing(probe) -> None:
     assert set(results.values()) == {"not shown"}
 
 
-async def test_a_service_that_is_away_shows_nothing_at_all(run, contracts) -> None:
-    named = ("--descriptors", contracts, "--compensated-by", "Refund", "--timeout", "2", "-o", "json")
+@pytest.mark.parametrize("known", [True, False])
+async def test_a_service_that_is_away_is_said_to_be_away(run, contracts, known: bool) -> None:
+    named = ("--descriptors", contracts) if known else ()
+    named = (*named, "--compensated-by", "Refund", "--timeout", "2", "-o", "json")
     result = await run("probe", "127.0.0.1:9", f"{SERVICE}/Charge", *named)
-    assert result.code == 1
-    assert {row["result"] for row in json.loads(result.out)} == {"not shown"}
+    assert (result.code, result.out) == (3, "")
+    assert result.err.startswith("error: nothing listens at 127.0.0.1:9\n")
 
 
 async def test_the_table_says_what_was_seen_instead(run, contracts) -> None:
@@ -225,6 +227,8 @@ async def test_a_contract_that_cannot_serve_is_wrong_use(run, tmp_path: Path, ch
     files = contract()
     change(files.file[0])
     (tmp_path / "broken.binpb").write_bytes(files.SerializeToString())
-    result = await run("probe", "127.0.0.1:1", CHARGE, "--compensated-by", "Refund", "--descriptors", "broken.binpb")
+    undone = ("--compensated-by", "Refund")
+    async with serving(Ledger()) as target:
+        result = await run("probe", target, CHARGE, *undone, "--descriptors", "broken.binpb")
     assert result.code == 2
     assert said in result.err

@@ -2,9 +2,15 @@
 
 import ast
 import re
+from datetime import timedelta
 
+import pytest
 from amends_barrier.protocol import Reason
+from amends_chassis.errors import DomainError
+from amends_chassis.settings import ServiceSettings
+from amends_orchestrator.settings import Settings
 from amends_resilience import RetryPolicy
+from amends_resilience.durations import format_duration
 from amends_saga.engine.events import ParkReason
 
 from amends.saga.v1 import run_pb2
@@ -88,6 +94,56 @@ def test_every_reason_of_a_condition_or_event_is_explained(root):
     explained = set(re.findall(r"`([A-Z][A-Za-z]+)`", page)) - {"RetryPolicies"}
     assert given - explained == set()
     assert explained - given == {"SagaUnknown", "SagaNotReady"}  # the orchestrator's own reasons, written so
+
+
+DOMAIN_ERRORS = "|".join(kind.__name__ for kind in DomainError.__subclasses__())
+REFUSING = re.compile(rf"{DOMAIN_ERRORS}|ResolutionRefused|Reply|Refusal|_dependency")
+REASON = re.compile(r"[A-Z]+(_[A-Z]+)*")
+
+
+def refusals_in(source: str) -> set[str]:
+    """The reasons that a module refuses with: the first words in capitals that such calls are given."""
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    refusing = [call for call in calls if REFUSING.fullmatch(getattr(call.func, "id", ""))]
+    given = [str(arg.value) for call in refusing for arg in call.args[:2] if isinstance(arg, ast.Constant)]
+    return {text for text in given if REASON.fullmatch(text)}
+
+
+def test_every_reason_of_the_api_is_explained(root):
+    folders = ("services/orchestrator/src/amends_orchestrator", "libs/chassis/src")
+    sources = [path.read_text() for folder in folders for path in (root / folder).rglob("*.py")]
+    given = set[str]().union(*(refusals_in(source) for source in sources))
+    judged = (root / "libs/saga/src/amends_saga/engine/resolve.py").read_text()
+    given |= set(re.findall(r'"([A-Z]+_[A-Z_]+): ', judged))
+    page = (root / "docs/reference/statuses.md").read_text()
+    section = page.split("## Reasons of the API\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| (`[^|]*) \| [A-Z_, ]+ \|", section, re.MULTILINE)
+    assert {reason for row in rows for reason in re.findall(r"`(\w+)`", row)} == given
+
+
+def shown_default(value: object) -> str | None:
+    """How a setting's default is written on the page; None where words stand for it."""
+    if isinstance(value, timedelta):
+        return format_duration(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return str(value) if isinstance(value, int | float | str) else None
+
+
+@pytest.mark.parametrize(("heading", "kind"), [("The orchestrator", Settings), ("Every service", ServiceSettings)])
+def test_every_setting_is_explained_with_its_default(root, heading, kind):
+    section = (root / "docs/reference/settings.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
+    rows = dict(re.findall(r"^\| `AMENDS_([A-Z_]+)` \| ([^|]+) \|", section, re.MULTILINE))
+    common = ServiceSettings.model_fields
+    fields = {
+        name: field
+        for name, field in kind.model_fields.items()
+        if kind is ServiceSettings or name not in common or (field.default != common[name].default and name != "name")
+    }
+    assert set(rows) == {name.upper() for name in fields}
+    for name, field in fields.items():
+        default = shown_default(field.default)
+        assert default is None or rows[name.upper()] == f"`{default}`", name
 
 
 def test_every_file_that_the_page_of_the_architecture_names_is_there(root):

@@ -23,7 +23,8 @@ def from_message(message: "FindingMessage") -> "Finding":
     from amends.saga.v1 import definition_service_pb2 as api
 
     severity = Severity.WARNING if message.severity == api.SEVERITY_WARNING else Severity.ERROR
-    place = Place(message.source, message.line, message.column, message.excerpt)
+    # An orchestrator of an earlier version sends no width.
+    place = Place(message.source, message.line, message.column, message.excerpt, message.width or 1)
     return Finding(message.code, severity, message.message, message.hint, place)
 
 
@@ -39,6 +40,7 @@ def as_data(finding: "Finding") -> dict[str, Any]:
         "line": place.line,
         "column": place.column,
         "excerpt": place.excerpt,
+        "width": place.width,
     }
 
 

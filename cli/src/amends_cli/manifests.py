@@ -49,7 +49,10 @@ class Manifest:
 
 
 def read_files(paths: Iterable[str]) -> list[Text]:
-    """Read files, the YAML and JSON files of folders, and `-` for standard input. Raises Failure (wrong use)."""
+    """Read files, the manifests in folders (YAML and JSON), and `-` for standard input.
+
+    Raises Failure (wrong use).
+    """
     texts = [text for path in paths for text in _read(path)]
     if not texts:
         raise usage("there is nothing to read", "Name a YAML file, or a folder with some.")
@@ -70,7 +73,12 @@ def _read(name: str) -> Iterator[Text]:
         return
     for file in inside:
         if file.suffix in SUFFIXES and file.is_file():
-            yield from _read(str(file))
+            yield from (text for text in _read(str(file)) if not _is_data(file, text.text))
+
+
+def _is_data(file: Path, text: str) -> bool:
+    """Return whether a file that lies beside manifests is none of them, such as the input of a run."""
+    return file.suffix == ".json" and '"apiVersion"' not in text and '"kind"' not in text
 
 
 def read_text(path: Path) -> str:

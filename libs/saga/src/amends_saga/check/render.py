@@ -67,6 +67,7 @@ def as_json(findings: Sequence[Finding], figures: Sequence[SagaFigures]) -> dict
                 "line": finding.place.line,
                 "column": finding.place.column,
                 "excerpt": finding.place.excerpt,
+                "width": finding.place.width,
             }
             for finding in findings
         ],

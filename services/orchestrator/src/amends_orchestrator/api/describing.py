@@ -26,6 +26,7 @@ def finding_messages(findings: Iterable[Finding]) -> list[pb.Finding]:
             line=finding.place.line,
             column=finding.place.column,
             excerpt=finding.place.excerpt,
+            width=finding.place.width,
         )
         for finding in findings
     ]

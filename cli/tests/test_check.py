@@ -258,15 +258,22 @@ async def test_a_check_loads_no_network_library_and_is_quick(contracts) -> None:
         "print(sorted({name.split('.')[0] for name in sys.modules} & heavy))"
     )
     command = [sys.executable, "-c", code, "check", "--descriptors", contracts, str(EXAMPLE)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: ASYNC221
+    assert done.stdout.splitlines()[-2:] == ["ok: 3 files", "[]"]
+    # Compared with what it cannot do without: a busy machine is slow in both.
+    needed = "import importlib.metadata, typer.main, pydantic.types, yaml, google.protobuf.json_format"
+    assert processor_time(command) < 2.5 * processor_time([sys.executable, "-c", needed])
+
+
+def processor_time(command: list[str]) -> float:
+    """The shortest of three runs, in seconds of the processor."""
     taken = []
     for _ in range(3):
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
-        done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: ASYNC221
+        subprocess.run(command, capture_output=True, check=True)
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         taken.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
-    assert done.stdout.splitlines()[-1] == "[]"
-    # Of the processor, not of the clock: other work may be going on here.
-    assert min(taken) < 0.6
+    return min(taken)
 
 
 def test_data_in_json_beside_manifests_is_passed_by_in_a_folder_alone(tmp_path: Path) -> None:

@@ -48,6 +48,17 @@ def saga(case: dict[str, Any]) -> str:
     )
 
 
+def test_a_field_of_a_message_without_any_is_told_so(compiled: Callable[..., bytes]) -> None:
+    clear = '- {name: clear, call: hipstershop.CartService/EmptyCart, request: "EmptyCartRequest{}"}\n'
+    mail = (
+        "- {name: mail, call: hipstershop.EmailService/SendOrderConfirmation, "
+        'request: "SendOrderConfirmationRequest{email: clear.id}"}\n'
+    )
+    documents = [Document("saga.yaml", saga({"steps": clear + mail})), Document("participants.yaml", participants())]
+    [finding] = [one for one in check(documents, descriptors=compiled("boutique.proto")).findings if one.is_error]
+    assert (finding.code, finding.hint) == ("AM061", "The message has no fields at all.")
+
+
 def test_there_are_thirty() -> None:
     assert len({case["name"] for case in CASES}) == 30
 

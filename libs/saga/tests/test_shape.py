@@ -63,6 +63,11 @@ def test_long_circles_and_steps_for_themselves_are_found(demo: Check) -> None:
     assert "…" in finding.message
 
 
+def test_a_circle_of_steps_with_effects_brings_no_other_findings(demo: Check) -> None:
+    ring = (BOOK % ("a", "c"), BOOK % ("b", "a"), BOOK % ("c", "b"))
+    assert codes_of(demo(steps(*ring, BOOK % ("d", "c")))) == ["AM043"]
+
+
 def test_a_misspelt_predecessor_brings_no_other_findings(demo: Check) -> None:
     assert codes_of(demo(steps(RESERVE % ("a", ""), BOOK % ("b", "A")))) == ["AM042"]
 

@@ -125,3 +125,10 @@ def test_whatever_is_allowed_ends_in_the_cluster_or_under_a_suffix(text: str):
         host = dialled.removeprefix("dns:///").rpartition(":")[0]
         assert host.isascii()
         assert host.endswith((".svc", ".svc.cluster.local", "apps.example.com"))
+
+
+def test_the_forms_that_are_named_are_those_that_are_taken() -> None:
+    for rules, count in ((CLUSTER, 2), (LOOPBACK, 4), (TargetRules(Scope.LOOPBACK, ("apps.example.com", "b.c")), 6)):
+        assert len(rules.forms) == count
+        for form in rules.forms:
+            assert rules.check(form.replace(":port", ":50051")).endswith(":50051")

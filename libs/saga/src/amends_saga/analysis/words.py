@@ -55,7 +55,8 @@ def _meant(problem: Problem, environment: Environment, method: Method, target: s
             fields = environment.pool.FindMessageTypeByName(problem.struct).fields_by_name
         except KeyError:
             return ""
-        return choices(problem.name, fields, "The message has many fields: look it up in the contract.")
+        many = "The message has many fields: look it up in the contract."
+        return choices(problem.name, fields, many if fields else "The message has no fields at all.")
     root, _, rest = problem.name.partition(".")
     messages = {target.rpartition(".")[2]} if target else set[str]()
     near = suggestion(root, {*environment.variables, *messages, *_FUNCTIONS})

@@ -81,7 +81,7 @@ def literal_range(model: Model) -> Iterator[Finding]:
             assert copy.target is not None
             offset, width = flow.place(copy.node)
             message = f"{value} does not fit `{copy.target.name}`, which holds {name}."
-            hint = f"Write a number from {lowest:g} to {highest:g}."
+            hint = f"Write a number from {lowest} to {highest}."
             yield at(expression.node, offset, width, codes.LITERAL_RANGE, message, hint)
 
 

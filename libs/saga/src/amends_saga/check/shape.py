@@ -96,9 +96,13 @@ def beside_pivot(model: Model) -> Iterator[Finding]:
 
 
 def no_compensation(model: Model) -> Iterator[Finding]:
-    """Report steps before the pivot that have an effect and no compensation."""
+    """Report steps before the pivot that have an effect and no compensation.
+
+    What waits in a circle, or for one, is neither before nor after the pivot.
+    """
+    ordered = set(model.graph.order)
     for step in model.steps:
-        if step.action is None or step.is_read or step.step.compensate_node is not None:
+        if step.index not in ordered or step.action is None or step.is_read or step.step.compensate_node is not None:
             continue
         if step.index in (model.pivot, *model.unsure) or model.is_post(step.index):
             continue

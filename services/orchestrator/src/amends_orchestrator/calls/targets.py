@@ -46,6 +46,13 @@ class TargetRules:
             if not _SUFFIX.fullmatch(suffix) or suffix.rsplit(".", 1)[1].isdigit():
                 raise ValueError(f"{suffix!r} is no DNS suffix of at least two labels")
 
+    @property
+    def forms(self) -> tuple[str, ...]:
+        """How a target may be written here, for people."""
+        named = tuple(f"dns:///name.{suffix}:port" for suffix in self.suffixes)
+        local = ("127.0.0.1:port", "[::1]:port", "localhost:port") if self.scope is Scope.LOOPBACK else ()
+        return ("dns:///service.namespace.svc.cluster.local:port", *named, *local)
+
     def check(self, target: str) -> str:
         """Return the target in the form in which it is dialled. Raises ConfinementError with a sentence for people."""
         loopback = _LOOPBACK.fullmatch(target)
@@ -53,9 +60,7 @@ class TargetRules:
             return self._local(loopback["host"], loopback["port"])
         named = _DNS.fullmatch(target)
         if named is None:
-            raise ConfinementError(
-                f"`{shown(target)}` is no target of the form dns:///service.namespace.svc.cluster.local:port"
-            )
+            raise ConfinementError(f"`{shown(target)}` has no form of a target")
         host, port = named["host"], _port(named["port"])
         if len(host) > _LONGEST or host.rsplit(".", 1)[-1].isdigit():
             raise ConfinementError(f"`{shown(host)}` is no DNS name")

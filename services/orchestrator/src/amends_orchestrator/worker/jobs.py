@@ -161,7 +161,7 @@ def _confined(participant: Participant, rules: TargetRules) -> list[Finding]:
     except ConfinementError as error:
         spec = participant.metadata.node.get("spec")
         node = (spec.get("target") if spec is not None else None) or participant.service_node
-        hint = "Use a target that this orchestrator's AMENDS_TARGETS allows."
+        hint = f"Its AMENDS_TARGETS and AMENDS_TARGET_SUFFIXES allow {', '.join(rules.forms)}."
         return [node.finding(codes.BAD_VALUE, f"This orchestrator does not call it: {error}.", hint)]
     return []
 

@@ -19,13 +19,13 @@ def _code(id_: str, title: str, why: str, severity: Severity = Severity.ERROR) -
 _WARNING = Severity.WARNING
 
 # Reading
-NOT_YAML = _code("AM001", "Not YAML", "A text that cannot be read says nothing.")
+NOT_YAML = _code("AM001", "Not YAML", "A text that cannot be read cannot be checked.")
 YAML_FEATURE = _code(
     "AM002",
     "An alias, anchor, tag or odd key",
     "Definitions are plain data. Aliases can make a small text huge, tags ask the reader to build things.",
 )
-TOO_LARGE = _code("AM003", "Too large", "Bounds keep every answer under a second, whatever the text.")
+TOO_LARGE = _code("AM003", "Too large", "Limits keep every answer under a second, whatever the text.")
 WRONG_KIND = _code("AM004", "Not a resource of amends.dev", "The kind and its version decide how the rest is read.")
 NO_API_VERSION = _code(
     "AM005", "apiVersion is missing", "Amends reads the text without it, Kubernetes does not.", _WARNING
@@ -34,7 +34,7 @@ UNKNOWN_FIELD = _code("AM006", "Unknown field", "A misspelt field would be ignor
 DUPLICATE_FIELD = _code("AM007", "Field given twice", "Only one of the two would count.")
 MISSING_FIELD = _code("AM008", "Field is missing", "Nothing sensible can be assumed for it.")
 WRONG_TYPE = _code("AM009", "Value of the wrong type", "YAML guesses types; a guess must not change what a saga does.")
-BAD_VALUE = _code("AM010", "Value out of bounds", "The value has the right type and no meaning.")
+BAD_VALUE = _code("AM010", "Value out of bounds", "The value has the right type, but is not allowed here.")
 BAD_NAME = _code("AM011", "Malformed name", "Names are parts of keys, addresses and expressions.")
 DUPLICATE_RESOURCE = _code("AM012", "Resource given twice", "Only one of the two would be in force.")
 NOT_VERIFIED = _code(
@@ -50,7 +50,7 @@ YAML_READERS = _code(
 # Participants and contracts
 UNKNOWN_PARTICIPANT = _code("AM020", "No Participant for the service", "Only a Participant has an address.")
 PARTICIPANT_CONFLICT = _code(
-    "AM021", "Two Participants for one service", "Which of them would be called is for a person to say."
+    "AM021", "Two Participants for one service", "Amends does not choose which of them is called; a person must."
 )
 NOT_GRANTED = _code(
     "AM022", "No grant for the caller", "A Participant is called only from the namespaces that its owner lists."
@@ -78,7 +78,7 @@ CONTRACT_DISAGREES = _code(
 )
 UNKNOWN_MESSAGE = _code("AM032", "Message type does not exist", "The input must be a message of the contracts.")
 UNDONE_BY_NOTHING = _code(
-    "AM033", "compensatedBy names no method", "A promise about a method that is not there is a mistake."
+    "AM033", "compensatedBy names no method", "The method that should undo this one does not exist."
 )
 ENTRY_UNKNOWN = _code("AM034", "The Participant speaks of no method", "The entry would have no effect.")
 
@@ -111,7 +111,7 @@ COMPENSATION_ONCE = _code("AM052", "The compensation cannot be repeated", "Compe
 COMPENSATION_ELSEWHERE = _code(
     "AM053",
     "The compensation of a guarded action belongs to another service",
-    "The void that stops a late action must be written where the action looks for it.",
+    "A late action looks for its void in its own service's barrier table, so the void must be there.",
 )
 PAIR_NOT_GUARDED = _code(
     "AM054",
@@ -127,18 +127,18 @@ READ_COMPENSATED = _code("AM056", "A read has a compensation", "A call without s
 PIVOT_ONCE = _code(
     "AM057",
     "The pivot is attempted once",
-    "It is plain and not idempotent: any doubt about its one attempt needs a person.",
+    "It is plain and not idempotent: if its one attempt is in doubt, a person must decide.",
     _WARNING,
 )
 PLAIN_STEP = _code(
     "AM058",
     "What a plain step cannot promise",
-    "No rule protects a plain method from a call that is already on the wire when a decision is taken.",
+    "A plain method cannot refuse a call that arrives after the run has decided to undo it.",
     _WARNING,
 )
 
 # Expressions
-EXPRESSION_SYNTAX = _code("AM060", "The expression cannot be parsed", "It is no CEL.")
+EXPRESSION_SYNTAX = _code("AM060", "The expression cannot be parsed", "The text is not valid CEL.")
 UNKNOWN_NAME = _code("AM061", "Unknown name in an expression", "No step, field, message or function has this name.")
 EXPRESSION_TYPE = _code("AM062", "Type error in an expression", "It would fail whenever it ran.")
 RESULT_TYPE = _code("AM063", "The expression has another type than the method wants", "The request could not be sent.")
@@ -147,7 +147,9 @@ NOT_IN_SCOPE = _code(
     "The step is not certain to have finished",
     "An expression may use a response only if its step always ends before.",
 )
-TOO_COMPLEX = _code("AM065", "The expression is too long, deep or costly", "Bounds keep one run from stopping all.")
+TOO_COMPLEX = _code(
+    "AM065", "The expression is too long, deep or costly", "Limits keep one run from stopping all others."
+)
 PRESENCE_LOST = _code(
     "AM066",
     "Copying a field that may be unset",
@@ -164,12 +166,12 @@ LITERAL_RANGE = _code("AM069", "A number does not fit", "The expression would fa
 SKIPPED_STEP = _code(
     "AM070",
     "The step may have been skipped",
-    "The response of a step that its condition left out is empty.",
+    "If its condition skips the step, its response is empty.",
 )
 REDACTION_LOST = _code(
     "AM071",
     "A redacted value becomes visible",
-    "The field it is copied to is not marked debug_redact, so that it would be shown.",
+    "The field that it is copied to is not marked debug_redact, so people would see it.",
     _WARNING,
 )
 BAD_PATTERN = _code("AM072", "Malformed regular expression", "It would fail whenever it ran.")
@@ -184,7 +186,9 @@ REQUIRED_MISSING = _code(
 )
 
 # Time and policies
-POLICY_CONFLICT = _code("AM080", "Two retry policies for one method", "Which of them holds is for a person to say.")
+POLICY_CONFLICT = _code(
+    "AM080", "Two retry policies for one method", "Amends does not choose which of them applies; a person must."
+)
 DEADLINE_TOO_SHORT = _code(
     "AM081",
     "The worst case is longer than the deadline",
@@ -198,7 +202,7 @@ AMPLIFICATION = _code(
     _WARNING,
 )
 NO_DEADLINE = _code(
-    "AM083", "Neither deadline nor stalledAfter", "A run that waits for ever would never be visible.", _WARNING
+    "AM083", "Neither deadline nor stalledAfter", "A run that waits for ever would never show as stalled.", _WARNING
 )
 WINDOW_TOO_SHORT = _code(
     "AM084",
@@ -209,6 +213,6 @@ WINDOW_TOO_SHORT = _code(
 RETENTION_TOO_SHORT = _code(
     "AM085",
     "The barrier forgets before the run ends",
-    "A run older than barrierRetention minus a day is parked, not called.",
+    "A run older than barrierRetention minus one day makes no more calls and is parked.",
 )
 POLICY_IDLE = _code("AM086", "The retry policy selects nothing", "It would have no effect.", _WARNING)

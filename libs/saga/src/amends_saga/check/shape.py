@@ -165,7 +165,7 @@ def pivot_once(model: Model) -> Iterator[Finding]:
     if step is None or codes.PIVOT_ONCE.id in step.step.accept:
         return
     if step.action is not None and step.action.kind is Kind.ONCE:
-        message = f"`{step.action.name}` is attempted once over all owners: any doubt about it parks the run."
+        message = f"`{step.action.name}` is attempted once; if its effect is in doubt, a person must decide."
         hint = "Call a guarded or idempotent method, or write `accept: [AM057]` into the step."
         yield step.step.name_node.finding(codes.PIVOT_ONCE, message, hint)
 
@@ -247,7 +247,8 @@ def plain_step(model: Model) -> Iterator[Finding]:
             continue
         window = f", for {_days(action)}" if action.facts.window is not None else ""
         limit = _LIMITS[action.kind].format(window=window)
-        doubt = "a late copy of it is not refused" if model.is_post(step.index) else "doubt about it parks the run"
+        late, doubtful = "a late copy of its call is not refused", "if its effect is in doubt, a person must decide"
+        doubt = late if model.is_post(step.index) else doubtful
         message = f"`{step.name}` is plain: `{action.name}` {limit}; {doubt}."
         hint = "Guard the method, or write `accept: [AM058]` into the step."
         yield step.step.name_node.finding(codes.PLAIN_STEP, message, hint)

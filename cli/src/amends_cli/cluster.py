@@ -152,7 +152,7 @@ class Forward:
 
     @property
     def address(self) -> str:
-        """host:port on this machine."""
+        """Return host:port on this machine."""
         return f"127.0.0.1:{self._port}"
 
     def ensure(self) -> None:

@@ -109,7 +109,7 @@ class Connection:
 
     @property
     def definitions(self) -> "DefinitionServiceStub":
-        """Stub of DefinitionService."""
+        """Return the stub of DefinitionService."""
         from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
 
         return DefinitionServiceStub(self._channel)

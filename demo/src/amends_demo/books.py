@@ -102,12 +102,12 @@ class Books:
 
     @property
     def is_empty(self) -> bool:
-        """Tell whether nothing was ever ordered, paid or run."""
+        """Return whether nothing was ever ordered, paid or run."""
         return not (self.orders or self.runs or self.payments)
 
     @property
     def is_settled(self) -> bool:
-        """Tell whether nothing is on its way: no order is pending, and what was sold has left the shelf."""
+        """Return whether nothing is on its way: no order is pending, and what was sold has left the shelf."""
         pending = any(order.state == "pending" for order in self.orders.values())
         return not pending and not any(one.reserved for one in self.stock.values())
 

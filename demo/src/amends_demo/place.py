@@ -30,7 +30,7 @@ class Place:
 
     @property
     def logs(self) -> Path:
-        """One file for each process."""
+        """Return the folder of logs, with one file for each process."""
         return self.root / "logs"
 
     @property

@@ -55,7 +55,7 @@ class Telling:
 
     @contextmanager
     def surviving(self, story: str) -> Iterator[None]:
-        """Note a story that cannot be told to its end as broken, so that the others are told all the same."""
+        """Note a story that fails as broken, so that the other stories are still told."""
         try:
             yield
         except (grpc.RpcError, LookupError, ChildDied, ReportTimeout, TimeoutError) as error:

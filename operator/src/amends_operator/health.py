@@ -61,7 +61,7 @@ class Heartbeats:
 
     @property
     def resting(self) -> bool:
-        """Tell whether another replica holds the peering, so that this one idles."""
+        """Return whether another replica holds the peering, so that this one idles."""
         return self._resting
 
     def silence(self) -> float:

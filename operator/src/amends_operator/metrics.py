@@ -52,7 +52,7 @@ class Metrics:
     def watch(
         self, kind: Kind, known: Callable[[], float], waiting: Callable[[], float], silence: Callable[[], float]
     ) -> None:
-        """Have figures read when they are asked for."""
+        """Register functions that read figures when they are scraped."""
         self._objects.labels(kind.value).set_function(known)
         self._queue.labels(kind.value).set_function(waiting)
         self._silence.set_function(silence)

@@ -44,7 +44,7 @@ class Turn:
 
     @property
     def ours(self) -> bool:
-        """Tell whether it is our turn."""
+        """Return whether it is our turn."""
         return self._ours.is_set()
 
     async def wait(self) -> None:
@@ -76,7 +76,7 @@ class Turn:
             _log.info(WORKS if ours else WAITS, priority=self.priority, identity=self.identity)
 
     async def _highest(self) -> bool:
-        """Tell whether no living instance has our priority or a higher one, anywhere where we would work."""
+        """Return whether no living instance has our priority or a higher one, anywhere where we would work."""
         name, chosen = self._settings.peering, self._settings
         paths = [f"namespaces/{namespace}/kopfpeerings/{name}" for namespace in chosen.namespaces]
         for path in [f"clusterkopfpeerings/{name}"] if chosen.everywhere else paths:

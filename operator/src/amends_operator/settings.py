@@ -50,9 +50,9 @@ class Settings(ServiceSettings):
 
     @property
     def everywhere(self) -> bool:
-        """Tell whether all namespaces are served."""
+        """Return whether all namespaces are served."""
         return "*" in self.namespaces
 
     def serves(self, namespace: str) -> bool:
-        """Tell whether a namespace is served."""
+        """Return whether a namespace is served."""
         return self.everywhere or namespace in self.namespaces

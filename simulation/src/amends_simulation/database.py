@@ -270,7 +270,7 @@ class Connection:
         """Statements of a transaction, executed when it commits."""
 
     def is_closed(self) -> bool:
-        """Tell whether it broke or was closed."""
+        """Return whether it broke or was closed."""
         return self._closed
 
     def terminate(self) -> None:

@@ -23,7 +23,10 @@ class Level(StrEnum):
 
 def dev(
     data: Annotated[
-        Path | None, typer.Option("--data", metavar="DIR", help="Keep everything here; left out: gone at the end.")
+        Path | None,
+        typer.Option(
+            "--data", metavar="DIR", help="Keep all data in this folder; left out: the data is deleted at the end."
+        ),
     ] = None,
     port: Annotated[
         int | None,
@@ -37,7 +40,8 @@ def dev(
         ),
     ] = None,
     metrics_port: Annotated[
-        int, typer.Option("--metrics-port", metavar="N", min=0, max=65535, help="For Prometheus.")
+        int,
+        typer.Option("--metrics-port", metavar="N", min=0, max=65535, help="The port where Prometheus reads metrics."),
     ] = 0,
     log_level: Annotated[Level, typer.Option("--log-level", help="What the orchestrator logs.")] = Level.INFO,
     detach: Annotated[

@@ -40,11 +40,13 @@ Request = Annotated[
 
 def probe(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The running service, host:port.")],
-    method: Annotated[str, typer.Argument(metavar="SERVICE/METHOD", help="The action.")],
+    method: Annotated[str, typer.Argument(metavar="SERVICE/METHOD", help="The method to test, the action.")],
     request: Request = None,
     compensated_by: Annotated[
         str | None,
-        typer.Option("--compensated-by", metavar="METHOD", help="What undoes it; otherwise as the contract says."),
+        typer.Option(
+            "--compensated-by", metavar="METHOD", help="The method that undoes it; otherwise as the contract says."
+        ),
     ] = None,
     compensation_request: Annotated[
         Path | None,
@@ -59,7 +61,7 @@ def probe(
         ),
     ] = None,
     observe_request: Annotated[
-        Path | None, typer.Option("--observe-request", metavar="FILE", help="Its request as JSON.")
+        Path | None, typer.Option("--observe-request", metavar="FILE", help="The request of --observe, as JSON.")
     ] = None,
     timeout: Annotated[
         timedelta,

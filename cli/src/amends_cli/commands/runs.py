@@ -160,7 +160,7 @@ def watch(
 def resolve(
     context: typer.Context,
     run: RunId,
-    decision: Annotated[Decision, typer.Argument(metavar="|".join(Decision), help="What to do.")],
+    decision: Annotated[Decision, typer.Argument(metavar="|".join(Decision), help="The decision to take.")],
     reason: Reason,
     actor: Actor = "",
     effect: Annotated[

@@ -30,7 +30,7 @@ class Answer:
     """Of the ErrorInfo, if there was one."""
     message: str = ""
     guarded: bool = False
-    """Whether it carried `amends-barrier: 1`."""
+    """True when the answer carried `amends-barrier: 1`."""
     void: str = ""
     """The trailer `amends-void`."""
 

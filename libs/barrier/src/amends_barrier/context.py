@@ -44,5 +44,5 @@ class GuardedContext:
 
     @property
     def failed(self) -> bool:
-        """Tell whether the handler asked for an error without raising one, or swallowed the one that abort raises."""
+        """Return whether the handler asked for an error without raising one, or swallowed the one that abort raises."""
         return self.aborted is not None or self._real.code() not in (None, 0, grpc.StatusCode.OK)

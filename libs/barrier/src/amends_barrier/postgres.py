@@ -22,7 +22,7 @@ BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Intern
 
 
 def database_away(error: BaseException) -> bool:
-    """Tell whether `error` of asyncpg means that Postgres is away, going or coming back, so that trying again helps.
+    """Return whether `error` of asyncpg means that Postgres is away, going or coming back, so that trying again helps.
 
     An OSError does not say whose connection it is about: whoever has just asked for one knows.
     """
@@ -35,13 +35,13 @@ def database_away(error: BaseException) -> bool:
 
 
 def conflict(error: BaseException) -> bool:
-    """Tell whether a transaction lost against a concurrent one and was rolled back, so that trying again helps."""
+    """Return whether a transaction lost against a concurrent one and was rolled back, so that trying again helps."""
     state = sqlstate(error)
     return state[:2] == _CONFLICT_CLASS or state == _LOCK_NOT_AVAILABLE
 
 
 def session_over(error: BaseException | None) -> bool:
-    """Tell whether the session that `error` came from, directly or as a cause, can no longer be used.
+    """Return whether the session that `error` came from, directly or as a cause, can no longer be used.
 
     Its server is a standby by now (read-only), shuts down, or does not know the role any more.
     """

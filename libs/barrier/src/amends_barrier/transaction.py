@@ -113,7 +113,7 @@ class Transaction:
 
     @property
     def lost(self) -> bool:
-        """Tell whether the connection is gone; the server has rolled back, unless it was just about to commit."""
+        """Return whether the connection is gone; the server has rolled back, unless it was just about to commit."""
         try:
             return self._held.is_closed()
         except asyncpg.InterfaceError:  # the pool has dropped it already
@@ -221,7 +221,7 @@ class Row:
 
     @property
     def is_void(self) -> bool:
-        """Tell whether the operation never ran and never will."""
+        """Return whether the operation never ran and never will."""
         return self.digest is None
 
     def stored(self) -> bytes:

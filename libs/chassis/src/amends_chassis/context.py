@@ -86,7 +86,7 @@ def current_trace() -> Trace | None:
 
 
 def sampled() -> bool:
-    """Tell whether the work in hand belongs to a sampled trace."""
+    """Return whether the work in hand belongs to a sampled trace."""
     trace = _trace.get()
     return trace is not None and trace.sampled
 

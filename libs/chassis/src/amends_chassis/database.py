@@ -205,7 +205,7 @@ class _Probe:
         self._read_only = False
 
     async def look(self) -> bool:
-        """Tell whether a session can be opened, answers, and can write."""
+        """Return whether a session can be opened, answers, and can write."""
         before = self._read_only
         try:
             async with asyncio.timeout(PROBE_TIMEOUT.total_seconds()):

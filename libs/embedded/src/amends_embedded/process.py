@@ -48,7 +48,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def is_running(pid: int) -> bool:
-    """Tell whether a process runs; one that has ended and was not waited for (a zombie) does not."""
+    """Return whether a process runs; one that has ended and was not waited for (a zombie) does not."""
     try:
         said = Path(f"/proc/{pid}/stat").read_text()
     except OSError:

@@ -105,7 +105,7 @@ class Bulkhead:
         return Place(self)
 
     def _admitted(self, turn: asyncio.Future[None]) -> bool:
-        """Tell whether a waiter that was woken got its place all the same; else take it out of the queue."""
+        """Return whether a waiter that was cancelled had its place already; else take it out of the queue."""
         if turn.done() and not turn.cancelled():
             return True
         if turn in self._queue:

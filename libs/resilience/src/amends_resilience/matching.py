@@ -30,7 +30,7 @@ class Selector:
         return 2 * of_service + of_method
 
     def ties_with(self, other: "Selector") -> bool:
-        """Tell whether there is any method that both match equally well, so that neither of the two holds for it."""
+        """Return whether there is any method that both match equally well, so that neither of the two holds for it."""
         return _meet(self.participants, other.participants) and _meet(self.methods, other.methods)
 
 
@@ -82,7 +82,7 @@ def _part(names: tuple[str, ...], name: str) -> int | None:
 
 
 def _meet(one: tuple[str, ...], other: tuple[str, ...]) -> bool:
-    """Tell whether both name the same, or both mean all: of all names there is always one that neither spells out."""
+    """Return whether both name one thing in common, or both mean all: some name is always spelled out by neither."""
     if (not one or ANY in one) and (not other or ANY in other):
         return True
     return not ({*one} - {ANY}).isdisjoint(other)

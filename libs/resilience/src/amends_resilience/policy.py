@@ -146,7 +146,7 @@ class RetryPolicy:
     bulkhead: BulkheadPolicy = BulkheadPolicy()
 
     def again(self, status: str, attempt: int) -> bool:
-        """Tell whether attempt number `attempt` (from 1), answered with the status named, may be followed by another.
+        """Return whether attempt number `attempt` (from 1), answered with the status named, may be followed by another.
 
         Says nothing of the outcome's class: a status that is retried may well be a rejection. CANCELLED counts as
         UNAVAILABLE: whoever asks has cancelled nothing, but a server that stops ends what it has not begun so.

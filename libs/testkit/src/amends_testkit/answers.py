@@ -20,7 +20,7 @@ class Answer:
     stream: tuple[Message, ...] = ()
     """The responses of a method that streams; `code` comes after the last."""
     effect: bool = True
-    """Whether the call has its effect (and, guarded, leaves its row in the barrier)."""
+    """True when the call has its effect (and, guarded, leaves its row in the barrier)."""
     code: grpc.StatusCode = grpc.StatusCode.OK
     reason: str = ""
     """For `ErrorInfo`; empty: no details."""

@@ -53,7 +53,7 @@ class Kubernetes:
     port: int = 0
     etcd: str = ""
     audited: bool = False
-    """Whether every write is in `audit_log`."""
+    """True when every write is in `audit_log`."""
 
     @property
     def audit_log(self) -> Path:

@@ -22,7 +22,7 @@ COUNTED = "counted"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Say what was enumerated, so that nobody has to believe it."""
+    """Print how many cases were enumerated, so that a reader can check it."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
     properties = [one for report in reports for one in getattr(report, "user_properties", ())]
     counted = [value for name, value in properties if name == COUNTED]

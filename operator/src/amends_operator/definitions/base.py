@@ -102,10 +102,10 @@ class DefinitionReconciler(ABC):
 
     @abstractmethod
     async def _take_out(self, key: Key) -> None:
-        """Take what is in force under this name out of force."""
+        """Delete the definition of this name from the orchestrator."""
 
     async def _vanished(self, key: Key) -> None:
-        """Take out what came from an object that is gone, once the API server itself has said that it is."""
+        """Delete the definition of an object that is gone, once the API server itself says that it is."""
         text = await self._in_force(key)
         if text is None or not is_ours(text):
             return
@@ -126,7 +126,7 @@ class DefinitionReconciler(ABC):
         await self._statuses.put(key, body, fields, [Condition("Ready", None, "Suspended", message)])
 
     async def _waiting(self, key: Key, body: Body, why: str) -> None:
-        """Say that the orchestrator has not got this generation yet; what is known of it already stays."""
+        """Report that the orchestrator does not have this generation yet; keep what the status shows already."""
         status = body.get("status") or {}
         if status.get("observedGeneration") == generation_of(body):
             return

@@ -56,7 +56,7 @@ def manifest_of(key: Key, body: Body, spec: Mapping[str, Any] | None = None) -> 
 
 
 def is_ours(text: str) -> bool:
-    """Tell whether a text that is in force came from Kubernetes."""
+    """Return whether a text that is in force came from Kubernetes."""
     return _OURS.search(text) is not None
 
 

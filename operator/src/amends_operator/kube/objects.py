@@ -64,7 +64,7 @@ def asked_of(body: Body) -> str:
 
 
 def asks_again(body: Body) -> bool:
-    """Tell whether somebody asked for another look since the last one."""
+    """Return whether somebody asked for another look since the last one."""
     return asked_of(body) not in ("", (body.get("status") or {}).get(HANDLED))
 
 
@@ -77,7 +77,7 @@ class Objects:
     """The objects of the cluster that the operator knows. One instance; only its event loop touches it."""
 
     def __init__(self, changed: Callable[[Key], None]) -> None:
-        """Take who is told of every object that came, changed or went; our own writes are not told."""
+        """Take the listener that is called for every object that came, changed or went, but not for our own writes."""
         self._changed = changed
         self._known: dict[Kind, dict[Key, Body]] = {kind: {} for kind in Kind}
         self._gone: dict[str, int] = {}

@@ -61,11 +61,11 @@ class Decision:
         return request
 
     def cancels(self, run: run_pb2.Run) -> bool:
-        """Tell whether it asks for the compensation of a run that goes forward, so that there is nothing to resolve."""
+        """Return whether it asks to compensate a run that goes forward, so that there is nothing to resolve."""
         return self.action == "compensate" and run.state == run_pb2.RUN_STATE_RUNNING and not self.expected_seq
 
     def is_in(self, timeline: Iterable[run_pb2.RunEvent]) -> bool:
-        """Tell whether the journal has recorded it, after the record that it was made about."""
+        """Return whether the journal has recorded it, after the record that it was made about."""
         return any(
             event.seq > self.expected_seq and event.actor == self.actor and self.reason in event.message
             for event in timeline

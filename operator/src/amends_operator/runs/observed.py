@@ -102,56 +102,56 @@ class Observed:
 
     @property
     def names_its_key(self) -> bool:
-        """Tell whether spec.key gives the key, so that a run of it may be another's."""
+        """Return whether spec.key gives the key, so that a run of it may be another's."""
         return bool(self.spec.get("key"))
 
     @property
     def deleted(self) -> bool:
-        """Tell whether the object is deleted, perhaps with finalizers left."""
+        """Return whether the object is deleted, perhaps with finalizers left."""
         return "deletionTimestamp" in self.metadata
 
     @property
     def guarded(self) -> bool:
-        """Tell whether our finalizer is on."""
+        """Return whether our finalizer is on."""
         return FINALIZER in (self.metadata.get("finalizers") or ())
 
     @property
     def was_released(self) -> bool:
-        """Tell whether our finalizer was taken off: it is put on before the status names the run."""
+        """Return whether our finalizer was taken off: it is put on before the status names the run."""
         return self.deleted and bool(self.run_id) and not self.guarded
 
     @property
     def abandons(self) -> bool:
-        """Tell whether deleting the object leaves the run alone, by the annotation or the spec."""
+        """Return whether deleting the object leaves the run alone, by the annotation or the spec."""
         annotations = self.metadata.get("annotations") or {}
         chosen = annotations.get(f"{GROUP}/on-delete", "") or self.spec.get("onDeletion", "")
         return isinstance(chosen, str) and chosen.lower() == "abandon"
 
     @property
     def has_no_run_of_its_own(self) -> bool:
-        """Tell whether another SagaRun undoes the run of this key, or may."""
+        """Return whether another SagaRun undoes the run of this key, or may."""
         refused = self.status.get("phase") == "Refused" and not self.run_id
         return self.shared or (refused and self.names_its_key)
 
     @property
     def overdue(self) -> bool:
-        """Tell whether the deleted object has waited for its compensation for too long."""
+        """Return whether the deleted object has waited for its compensation for too long."""
         since = _moment(self.metadata["deletionTimestamp"])
         return self.now - since > self.limits.deletion_patience
 
     @property
     def suspended(self) -> bool:
-        """Tell whether spec.suspend is true."""
+        """Return whether spec.suspend is true."""
         return bool(self.spec.get("suspend"))
 
     @property
     def ended(self) -> bool:
-        """Tell whether the status shows the run's end."""
+        """Return whether the status shows the run's end."""
         return "endedAt" in self.status and self.status.get("phase") in ENDED
 
     @property
     def is_current(self) -> bool:
-        """Tell whether the status speaks of this generation."""
+        """Return whether the status speaks of this generation."""
         return bool(self.status.get("observedGeneration") == generation_of(self.body))
 
     @property
@@ -161,7 +161,7 @@ class Observed:
 
     @property
     def asks_again(self) -> bool:
-        """Tell whether a person asked for another look since the last one."""
+        """Return whether a person asked for another look since the last one."""
         return asks_again(self.body)
 
     @property

@@ -101,7 +101,7 @@ class RunReconciler:
         return replace(seen, shared=matters and self._is_shared(key, seen))
 
     def _is_shared(self, key: Key, seen: Observed) -> bool:
-        """Tell whether another SagaRun that is not deleted shows the same run."""
+        """Return whether another SagaRun that is not deleted shows the same run."""
         return any(
             key_of_run(other) == seen.run_key
             and other["metadata"]["uid"] != seen.metadata["uid"]

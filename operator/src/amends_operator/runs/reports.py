@@ -54,7 +54,7 @@ def event_conditions(phase: str) -> tuple[str, ...]:
 
 
 def phase_is_news(seen: Observed, report: Report) -> bool:
-    """Tell whether the Saga counts its runs differently now; one that ended at once was never counted."""
+    """Return whether the Saga counts its runs differently now; one that ended at once was never counted."""
     phase, former = report.fields["phase"], seen.status.get("phase")
     return phase != former and not (phase in ENDED and not former)
 

@@ -46,7 +46,7 @@ _MOST_STEPS = 100
 
 
 def has_ended(run: pb.Run) -> bool:
-    """Tell whether nothing can happen to the run any more."""
+    """Return whether nothing can happen to the run any more."""
     return run.state in (pb.RUN_STATE_COMPLETED, pb.RUN_STATE_COMPENSATED)
 
 

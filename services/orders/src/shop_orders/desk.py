@@ -87,7 +87,7 @@ class Desk:
         return order
 
     async def follow_up(self, order: Order) -> None:
-        """Do what is next for an order that is not finished; when it cannot be done now, it will be due again."""
+        """Take the next step of an order that is not finished; when that fails now, the order is due again later."""
         try:
             if order.state is OrderState.PENDING and order.card_token is not None:
                 await self._start(order, REFUSED_FOR)

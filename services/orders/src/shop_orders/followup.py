@@ -17,10 +17,10 @@ BATCH = 16
 
 
 class Clerk(Protocol):
-    """Does what is next for an order."""
+    """Takes the next step of an order."""
 
     async def follow_up(self, order: Order) -> None:
-        """Do it, or leave it for the next time."""
+        """Take the order's next step, or leave it for the next time."""
         ...
 
 

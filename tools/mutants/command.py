@@ -127,10 +127,15 @@ def _fails(target: Target, tests: Iterable[str], mutant: Mutant | None) -> bool:
             file.write_text(mutant.change.apply(file.read_text()))
         environment = os.environ | {"PYTHONPATH": str(copied), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, *PYTEST, f"--basetemp={folder}/tests", *dict.fromkeys(tests)]
+        longest = None if mutant is None else LONGEST
         try:
-            ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, timeout=LONGEST)  # noqa: S603
+            ended = subprocess.run(  # noqa: S603
+                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=longest
+            )
         except subprocess.TimeoutExpired:
             return True
+        if ended.returncode and mutant is None:
+            _say(ended.stdout[-2000:] + ended.stderr[-2000:])
         return ended.returncode != 0
 
 

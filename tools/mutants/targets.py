@@ -16,7 +16,9 @@ class Target:
     """A folder or a file."""
     tests: tuple[str, ...]
     own: tuple[tuple[str, tuple[str, ...]], ...] = ()
-    """The tests that are first asked about a module, by its name; they lie in one of `tests`."""
+    """The tests that are first asked about a module, by its name."""
+    first: tuple[str, ...] = ()
+    """The tests that are first asked about a module that has none of its own."""
 
     @property
     def source(self) -> Path:
@@ -31,8 +33,8 @@ class Target:
         return [file for file in found if file.name != "__init__.py"]
 
     def tests_of(self, file: Path) -> tuple[str, ...]:
-        """Return the tests that are first asked about a module; all of them when it has none of its own."""
-        return dict(self.own).get(file.stem, self.tests)
+        """Return the tests that are first asked about a module."""
+        return dict(self.own).get(file.stem, self.first or self.tests)
 
 
 SERVICE = "services/orchestrator/tests"
@@ -92,12 +94,13 @@ TARGETS = (
         "engine",
         "libs/saga/src/amends_saga/engine",
         ("libs/saga/tests/engine", "tests/golden", "libs/saga/tests/test_audit.py", "libs/saga/tests/explore"),
+        first=("libs/saga/tests/engine", "tests/golden"),
     ),
     Target("barrier", "libs/barrier/src/amends_barrier", ("libs/barrier/tests",)),
     Target("journal", f"{ORCHESTRATOR}/journal", (CONFORMANCE, SERVICE), JOURNAL),
     Target("runner", f"{ORCHESTRATOR}/runner", (SERVICE,), RUNNER),
     Target("api", f"{ORCHESTRATOR}/api", (SERVICE,), API),
-    Target("operator", "operator/src/amends_operator/runs", ("operator", "tests/kubernetes")),
+    Target("operator", "operator/src/amends_operator/runs", ("operator", "tests/kubernetes"), first=("operator",)),
     Target(
         "simulation", "simulation/src/amends_simulation/database.py", (CONFORMANCE, "simulation/tests/test_seeds.py")
     ),

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from amends_operator.kube.conditions import Condition, conditions, difference, transitions
 from amends_operator.runs.spec import problems_of
-from amends_operator.runs.values import exact, positive_duration
+from amends_operator.runs.values import exact, key_of_run, positive_duration
 from amends_operator.runs.view import conditions_of, fields_of, has_ended, timeline_of
 
 from amends.saga.v1 import run_pb2
@@ -119,3 +119,16 @@ def test_a_key_that_nobody_could_start_with_is_refused(key: object) -> None:
 
 def test_whole_numbers_beyond_a_double_become_texts() -> None:
     assert exact({"a": [2**53 + 1, 2**53, True, 1.5, None]}) == {"a": [str(2**53 + 1), 2**53, True, 1.5, None]}
+
+
+@pytest.mark.parametrize("part", ["parked", "stalled"])
+def test_the_status_shows_that_a_run_is_parked_or_stalled_only_while_it_is(part: str) -> None:
+    run = run_pb2.Run(run_id="r", state=run_pb2.RUN_STATE_RUNNING)
+    assert part not in fields_of(run)
+    getattr(run, part).step = "charge"
+    assert fields_of(run)[part]["step"] == "charge"
+
+
+@pytest.mark.parametrize("body", [{}, {"spec": None}, {"spec": {"key": ""}}, {"spec": {"key": 7}}])
+def test_a_run_whose_spec_names_no_key_has_one_of_its_own(body: dict[str, Any]) -> None:
+    assert key_of_run(body | {"metadata": {"uid": "u-1"}}) == "sagarun/u-1"

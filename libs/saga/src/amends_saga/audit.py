@@ -250,14 +250,21 @@ def _effects(
     if message:
         yield _of(facts, Invariant.COMPLETENESS, message, step.name)
         return
+    left = _left_at_the_end(state, index, action, compensation)
+    if left:
+        yield _of(facts, Invariant.COMPLETENESS, left, step.name)
+
+
+def _left_at_the_end(state: RunState, index: int, action: Remembered | None, compensation: Remembered | None) -> str:
+    """Return what the end of the run does not allow of a step's effect; empty when it fits, or the run is open."""
     if state.phase is Phase.COMPENSATED and state.decided is not None:
-        in_effect = _ran(action) and not _ran(compensation)
-        if in_effect:
-            yield _of(facts, Invariant.COMPLETENESS, "the run is COMPENSATED and the effect stands", step.name)
-        elif index in state.decided.undo and action is None:
-            yield _of(facts, Invariant.COMPLETENESS, "it was to be undone, and nothing stops a late copy", step.name)
+        if _ran(action) and not _ran(compensation):
+            return "the run is COMPENSATED and the effect stands"
+        if index in state.decided.undo and action is None:
+            return "it was to be undone, and nothing stops a late copy"
     elif _ran(compensation) and state.phase is Phase.COMPLETED:
-        yield _of(facts, Invariant.COMPLETENESS, "undone, though the run is COMPLETED", step.name)
+        return "undone, though the run is COMPLETED"
+    return ""
 
 
 def _contradiction(at: StepRun, *, ran: bool, voided: bool, undone: bool) -> str:

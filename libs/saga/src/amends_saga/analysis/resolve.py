@@ -64,11 +64,8 @@ def resolve(
     candidates = pinned if _stays(pinned, own, pin) else own or _granting(serving, namespace)
     if len(candidates) > 1:
         return _several(service, candidates)
-    if not candidates or not candidates[0].grants(namespace):
-        name = (candidates or serving)[0].metadata.full_name
-        message = f"Participant {name} does not list the namespace `{namespace}` among its callers."
-        return codes.NOT_GRANTED, message, f"Have its owner add `{namespace}` to `callers`."
-    return candidates[0]
+    granting = _granting(candidates, namespace)
+    return granting[0] if granting else _not_granted((candidates or serving)[0], namespace)
 
 
 def _pinned(serving: Sequence[Participant], pin: Pin | None) -> list[Participant]:
@@ -83,6 +80,12 @@ def _unserved(service: str, known: Sequence[Participant]) -> Refusal:
     near = next((participant.service for participant in known if _is_near(service, participant.service)), None)
     hint = f"Did you mean `{near}`?" if near else "Write a Participant that has this `service`."
     return codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint
+
+
+def _not_granted(participant: Participant, namespace: str) -> Refusal:
+    name = participant.metadata.full_name
+    message = f"Participant {name} does not list the namespace `{namespace}` among its callers."
+    return codes.NOT_GRANTED, message, f"Have its owner add `{namespace}` to `callers`."
 
 
 def _several(service: str, candidates: Sequence[Participant]) -> Refusal:

@@ -349,19 +349,19 @@ def _add_field(
     made: DescriptorProto, mine: _Field | None, theirs: _Field | None, dialect: Dialect, oneofs: Mapping[str, int]
 ) -> None:
     """Add a field that either side has, in the dialect of the first."""
-    given = mine or theirs
-    assert given is not None
+    sides = [side for side in (mine, theirs) if side is not None]
+    given = sides[0]
     added = made.field.add()
     added.CopyFrom(given.proto)
     added.ClearField("oneof_index")
     added.ClearField("proto3_optional")
     if given.oneof:
         added.oneof_index = oneofs[given.oneof]
-    if any(side.proto.options.debug_redact for side in (mine, theirs) if side is not None):
+    if any(side.proto.options.debug_redact for side in sides):
         added.options.debug_redact = True
-    if mine is not None and theirs is not None and mine.proto.type != theirs.proto.type and not added.type_name:
+    if len({side.proto.type for side in sides}) > 1 and not added.type_name:
         added.type = WIDER.get(added.type, added.type)
-    explicit = any(side.is_explicit for side in (mine, theirs) if side is not None)
+    explicit = any(side.is_explicit for side in sides)
     if given.dialect != dialect:
         _translate(added, given, dialect)
     if dialect.syntax == "proto3" and explicit:

@@ -88,14 +88,7 @@ def _park_step(plan: Plan, state: RunState, index: int, now: datetime) -> Parked
     if step.skipping:
         return None
     if step.done is None:
-        if step.error is not None and (sp.post or (sp.pivot and step.intent > 0)):
-            return Parked(ParkReason.EXPRESSION_FAILED, index, Call.ACTION, step.error)
-        if sp.pivot and rules.once_spent(plan, step, index):
-            return Parked(ParkReason.PLAIN_IN_DOUBT, index, Call.ACTION, step.message)
-        if _ready(plan, state, index):
-            reason = rules.forgotten(plan, state, index, Call.ACTION, now)
-            return Parked(reason, index, Call.ACTION, step.message) if reason else None
-        return None
+        return _park_unfinished(plan, state, index, now)
     if _pivot_needs_void(plan, state, index) and rules.forgotten(plan, state, index, Call.VOID, now):
         return Parked(ParkReason.RETENTION_PASSED, index, Call.VOID, step.message)
     if sp.pivot and sp.action.kind.plain:
@@ -103,6 +96,18 @@ def _park_step(plan: Plan, state: RunState, index: int, now: datetime) -> Parked
         return Parked(ParkReason.PLAIN_IN_DOUBT, index, Call.ACTION, step.message) if doubt else None
     if sp.post and step.done in (Done.REJECTED, Done.EXHAUSTED):
         return Parked(ParkReason.REJECTED, index, Call.ACTION, step.message)
+    return None
+
+
+def _park_unfinished(plan: Plan, state: RunState, index: int, now: datetime) -> Parked | None:
+    step, sp = state.steps[index], plan.steps[index]
+    if step.error is not None and (sp.post or (sp.pivot and step.intent > 0)):
+        return Parked(ParkReason.EXPRESSION_FAILED, index, Call.ACTION, step.error)
+    if sp.pivot and rules.once_spent(plan, step, index):
+        return Parked(ParkReason.PLAIN_IN_DOUBT, index, Call.ACTION, step.message)
+    if _ready(plan, state, index):
+        reason = rules.forgotten(plan, state, index, Call.ACTION, now)
+        return Parked(reason, index, Call.ACTION, step.message) if reason else None
     return None
 
 

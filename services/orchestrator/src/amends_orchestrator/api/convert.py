@@ -133,11 +133,15 @@ def step_state(state: RunState, index: int, step: StepRun) -> pb.StepState.Value
         return pb.STEP_STATE_VOIDED
     if step.done is not None:
         return _DONE[step.done]
-    touched = step.tried or step.sent or step.intent > 0 or step.flight is not None
-    if not touched:
+    if not _touched(step):
         return pb.STEP_STATE_PENDING
     resting = state.parked is not None or state.phase is not Phase.RUNNING
     return pb.STEP_STATE_IN_DOUBT if resting else pb.STEP_STATE_ACTIVE
+
+
+def _touched(step: StepRun) -> bool:
+    """Return whether the action may have been called."""
+    return step.tried or step.sent or step.intent > 0 or step.flight is not None
 
 
 def _waiting(run: pb.Run, plan: Plan, row: RunRow, state: RunState, now: datetime) -> None:

@@ -80,19 +80,13 @@ def check_job(head: dict[str, Any], blobs: Blobs) -> Result:
     """Check texts against the resources in force, and compile the sagas that have no error."""
     contracts = {name: blobs[at] for name, at in head["contracts"].items()}
     read_ = read(_documents(head["documents"]), namespace=head["namespace"])
-    mine = {participant.metadata.full_name for participant in read_.participants}
-    known = [found for found in (_participant(*row) for row in head["participants"]) if found is not None]
-    views = [
-        _view(participant, contracts, head["why"])
-        for participant in (*(other for other in known if other.metadata.full_name not in mine), *read_.participants)
-    ]
+    participants = [*_not_replaced(head["participants"], read_.participants), *read_.participants]
+    views = [_view(participant, contracts, head["why"]) for participant in participants]
     policies = [found for found in (_policy(*row) for row in head["policies"]) if found is not None]
     routes = read_pins(head["routes"])
     result = check_resources(read_, participants=views, policies=policies, routes=routes)
     rules = TargetRules(Scope(head["scope"]), tuple(head["suffixes"]))
-    told = {finding.place for finding in result.findings if finding.is_error}
-    confined = [found for participant in read_.participants for found in _confined(participant, rules)]
-    findings = [*result.findings, *(found for found in confined if found.place not in told)]
+    findings = [*result.findings, *_also_confined(read_.participants, rules, result.findings)]
     bundles: list[bytes] = []
     sagas = []
     for compiled in result.sagas:
@@ -118,6 +112,22 @@ def check_job(head: dict[str, Any], blobs: Blobs) -> Result:
         "methods": _methods(read_.participants, contracts),
     }
     return answer, bundles
+
+
+def _not_replaced(rows: Sequence[Any], replacing: Sequence[Participant]) -> list[Participant]:
+    """Return the Participants in force, without those that the texts replace."""
+    replaced = {participant.metadata.full_name for participant in replacing}
+    known = (_participant(*row) for row in rows)
+    return [found for found in known if found is not None and found.metadata.full_name not in replaced]
+
+
+def _also_confined(
+    participants: Sequence[Participant], rules: TargetRules, findings: Sequence[Finding]
+) -> list[Finding]:
+    """Return the findings about targets at places where the checker has reported no error."""
+    reported = {finding.place for finding in findings if finding.is_error}
+    confined = (found for participant in participants for found in _confined(participant, rules))
+    return [found for found in confined if found.place not in reported]
 
 
 def build_job(head: dict[str, Any], blobs: Blobs) -> Result:

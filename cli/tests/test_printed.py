@@ -60,6 +60,19 @@ spec:
       call: shop.payments.v1.PaymentService/CloseDispute
       request: "CloseDisputeRequest{{order_id: charge.payment_id}}"
 """
+AMENDED = (
+    SAGA.partition("      compensate:")[0]
+    + """\
+      pivot: true
+    - name: close
+      call: shop.payments.v1.PaymentService/CloseDispute
+      request: "CloseDisputeRequest{{order_id: charge.payment_id}}"
+  afterPivot:
+    - name: give_back
+      call: shop.payments.v1.PaymentService/Refund
+      request: "RefundRequest{{order_id: input.order_id}}"
+"""
+)
 DEFAULT = {
     "namespace": "default",
     "retention": "30d",
@@ -144,6 +157,25 @@ async def test_each_line_that_a_parked_run_prints_is_accepted_as_it_stands(run, 
                 words = (await parked(reason, f"{reason}-{number}"))[number]
                 taken = await run(*words[1:], *at)
                 assert taken.code == 0, (reason, words, taken)
+
+
+async def test_each_amendment_that_a_parked_run_prints_is_accepted_as_it_stands(run, tmp_path: Path) -> None:
+    async with await FakeParticipant.start(descriptor_set(), [PAYMENTS]) as payments, dev(tmp_path) as (_, address):
+        (tmp_path / "pay.yaml").write_text(AMENDED.format(target=payments.target, **DEFAULT))
+        at = ("--address", address)
+        applied = await run("apply", "pay.yaml", *at)
+        assert applied.code == 0, applied
+        payments.script("CloseDispute", NO)
+        for number in range(2):
+            started = await run("start", "pay", "--key", f"k{number}", "-i", '{"orderId": "o"}', "--wait", *at)
+            assert started.code == 5, started
+            lines = [words for words in printed(started.out) if "amend" in words]
+            assert [words[3:6] for words in lines] == [["amend", "give_back", "--effect"]] * 2
+            taken = await run(*lines[number][1:], *at)
+            assert taken.code == 0, taken
+            ended = await run("watch", lines[number][2], *at)
+            assert ended.code == 0, ended
+            assert "COMPLETED (amended by a person: give_back)" in ended.out
 
 
 async def test_an_ended_run_and_a_short_id_are_told_apart_from_what_is_not_there(run, tmp_path: Path) -> None:

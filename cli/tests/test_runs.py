@@ -308,6 +308,22 @@ async def test_a_decision_is_about_the_record_that_is_there_now(amends, orchestr
     assert result.code == 0
 
 
+async def test_a_decision_to_amend_names_the_amendment(amends, orchestrator) -> None:
+    orchestrator.script("ResolveRun", Answer.ok(api.ResolveRunResponse(run=COMPENSATED)))
+    result = await amends("resolve", RUN, "amend", "refund", "--reason", "closed", "--seq", "5")
+    request = orchestrator.calls("ResolveRun")[0].request
+    assert (request.resolution, request.amendment) == (api.RESOLUTION_AMEND, "refund")
+    assert result.code == 0
+
+
+@pytest.mark.parametrize("words", [("amend",), ("skip", "refund")])
+async def test_amend_alone_takes_the_name_of_an_amendment_and_needs_one(amends, orchestrator, words) -> None:
+    result = await amends("resolve", RUN, *words, "--reason", "closed", "--seq", "5")
+    assert result.code == 2
+    assert "amend needs the name of an amendment" in result.err
+    assert orchestrator.calls("ResolveRun") == []
+
+
 async def test_a_decision_about_a_given_record_reads_nothing_first(amends, orchestrator) -> None:
     await amends("resolve", RUN, "retry", "--reason", "closed", "--seq", "5")
     request = orchestrator.calls("ResolveRun")[0].request

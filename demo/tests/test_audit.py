@@ -118,7 +118,7 @@ async def test_sound_books_keep_every_law_while_an_order_is_on_its_way(urls: dic
     found = await books.read(urls)
     code, text = said(found)
     assert (code, text.splitlines()[-1]) == (0, f"All {len(laws.LAWS)} laws of the shop hold.")
-    assert "1 confirmed, 1 rejected, 1 pending" in text
+    assert "1 confirmed, 1 rejected, 0 refunded, 1 pending" in text
     assert not found.is_settled
 
 
@@ -194,6 +194,12 @@ BREAKS = [
         "order good",
     ),
     (
+        "refunded, and charged",
+        "orders",
+        "UPDATE orders SET state = 'refunded' WHERE order_id = 'good'",
+        "order good: its payment is charged",
+    ),
+    (
         "undone, and an effect stands",
         "orchestrator",
         "UPDATE run SET state = 5 WHERE idempotency_key = 'good'",
@@ -247,6 +253,13 @@ async def test_the_demo_states_every_law_and_fails_with_each(by_hand: Connection
     prove(await books.read_from(by_hand), telling)
     assert "no rejected order was charged, or it got everything back" in telling.broken
     assert any("none is pending" in text for text in telling.broken)
+
+
+async def test_an_order_that_was_refunded_in_a_run_that_a_person_ended_breaks_nothing(by_hand: Connections) -> None:
+    await by_hand["orders"].execute("UPDATE orders SET state = 'refunded', reason = NULL WHERE order_id = 'bad'")
+    await by_hand["orchestrator"].execute("UPDATE run SET state = 4 WHERE idempotency_key = 'bad'")
+    code, text = said(await books.read_from(by_hand))
+    assert (code, "1 refunded" in text) == (0, True), text
 
 
 async def test_an_order_that_waits_for_a_person_is_shown_and_breaks_nothing(by_hand: Connections) -> None:

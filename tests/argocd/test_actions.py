@@ -10,7 +10,7 @@ import pytest
 
 from .conftest import OBJECTS, load
 
-DECISIONS = {"retry", "skip", "compensate", "park"}
+DECISIONS = {"retry", "skip", "compensate", "amend", "park"}
 
 
 def changed(run, name: str, action: str, **parameters: str) -> dict[str, Any]:
@@ -75,13 +75,14 @@ def test_reconciling_asks_with_the_time(run, kind: str) -> None:
 
 @pytest.mark.parametrize("decision", sorted(DECISIONS))
 def test_a_decision_carries_who_why_and_what_is_known(run, decision: str) -> None:
-    given = {"reason": "dispute closed", "actor": "ada", "effect": "none", "result": '{"paymentId": "p-1"}'}
+    beside, said = ("amendment", "refund") if decision == "amend" else ("result", '{"paymentId": "p-1"}')
+    given = {"reason": "dispute closed", "actor": "ada", "effect": "none", beside: said}
     after = changed(run, "SagaRun/degraded_parked", decision, **given)
     assert after["metadata"]["annotations"] == {
         f"amends.dev/{decision}": "dispute closed",
         "amends.dev/actor": "ada",
         "amends.dev/effect": "none",
-        "amends.dev/result": '{"paymentId": "p-1"}',
+        f"amends.dev/{beside}": said,
     }
     assert after["spec"] == load("SagaRun/degraded_parked")["spec"]
 

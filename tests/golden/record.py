@@ -124,6 +124,14 @@ def parked_and_compensated() -> ByHand:
 
 
 @scenario
+def parked_and_amended() -> ByHand:
+    """A step after the pivot is rejected; a person chooses what to do instead, which is not answered at first."""
+    run = at_pivot("g>P>g>g/k").ok("b").rejected("c").settle().resolve(Action.AMEND, amendment=4)
+    run = run.voided("void c").voided("void d").settle().unknown("e").wait().successor().settle()
+    return run.ok("e").settle()
+
+
+@scenario
 def compensation_skipped() -> ByHand:
     """A compensation is rejected; a person did it by hand."""
     run = ByHand.ready(shape("g>g")).ok("a").rejected("b").settle().ok("undo b").rejected("undo a").settle()

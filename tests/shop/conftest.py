@@ -122,11 +122,16 @@ class Shop:
         """Let the time pass until orders looks at its unfinished orders."""
         await self.database.pool.execute("UPDATE orders SET follow_up_at = now() WHERE follow_up_at IS NOT NULL")
 
-    async def resolve(self, run: run_pb2.Run, resolution: Any) -> None:
+    async def resolve(self, run: run_pb2.Run, resolution: Any, amendment: str = "") -> None:
         """Decide a run that is parked or stalled."""
         await self.runs.ResolveRun(
             run_service_pb2.ResolveRunRequest(
-                run_id=run.run_id, resolution=resolution, expected_seq=run.parked.seq, reason="r", actor="ada"
+                run_id=run.run_id,
+                resolution=resolution,
+                expected_seq=run.parked.seq,
+                reason="r",
+                actor="ada",
+                amendment=amendment,
             ),
             timeout=CALL,
         )

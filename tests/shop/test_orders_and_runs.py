@@ -109,6 +109,26 @@ async def test_an_order_whose_confirmation_a_person_skipped_is_confirmed_with_th
     assert (order.tracking_id, order.payment_id) == ("trk-1", "pay-1")
 
 
+async def test_an_order_that_cannot_be_confirmed_is_refunded_when_a_person_says_so(shop: Shop):
+    run = await parked_at_confirm(shop, "o-1")
+    assert "refund" in [choice.amendment for choice in run.parked.choices]
+    await shop.resolve(run, run_service_pb2.RESOLUTION_AMEND, amendment="refund")
+    await eventually(lambda: completed(shop, "o-1"))
+    after = await shop.run("o-1")
+    assert (after.amendment, after.message) == ("refund", "COMPLETED (amended by a person: refund)")
+    assert {step.name: step.state for step in after.steps}["confirm"] == run_pb2.STEP_STATE_SKIPPED_BY_PERSON
+
+    async def refunded():
+        await shop.make_due()
+        now = await shop.order("o-1")
+        return now if now.state == orders_pb2.ORDER_STATE_REFUNDED else None
+
+    order = await eventually(refunded)
+    assert order is not None
+    assert order.attention == "the money went back: call parcel trk-1 off, and put its stock back"
+    assert [method for method, _ in shop.neighbours["payments"].effects] == ["Charge", "Refund"]
+
+
 async def test_an_order_says_that_its_run_waits_for_a_person(shop: Shop):
     run = await parked_at_confirm(shop, "o-1")
 

@@ -31,7 +31,7 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]
 
 
 def _without_steps(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in spec.items() if name != "steps" and name not in OWN}
+    return {name: value for name, value in spec.items() if name not in ("steps", "afterPivot", *OWN)}
 
 
 def _steps(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
@@ -51,6 +51,9 @@ def _by_name(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         if isinstance(step, dict) and isinstance(step.get("name"), str):
             found[step["name"]] = {"after": above, **step}
             above = [step["name"]]
+    for step in spec.get("afterPivot") or []:
+        if isinstance(step, dict) and isinstance(step.get("name"), str):
+            found[step["name"]] = {**step, "afterPivot": True}
     return found
 
 

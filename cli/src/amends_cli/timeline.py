@@ -93,6 +93,8 @@ def command(run_id: str, choice: run_pb2.Choice) -> str:
     """Return the command line that takes a decision; `...` stands where a person has something to say."""
     program = ["amends"] if cluster.current() is None else ["kubectl", "amends"]
     words = [*program, "resolve", run_id, choice.resolution]
+    if choice.amendment:
+        words.append(choice.amendment)
     if choice.effect:
         words += ["--effect", choice.effect]
     if choice.result_example:

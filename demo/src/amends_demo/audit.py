@@ -65,8 +65,8 @@ def report(found: books.Books, console: Console) -> int:
     states = [order.state for order in found.orders.values()]
     console.print(
         f"{len(states)} orders: {states.count('confirmed')} confirmed, {states.count('rejected')} rejected,"
-        f" {states.count('pending')} pending; {len(found.payments)} payments, {len(found.shipments)} parcels,"
-        f" {len(found.runs)} runs",
+        f" {states.count('refunded')} refunded, {states.count('pending')} pending; {len(found.payments)} payments,"
+        f" {len(found.shipments)} parcels, {len(found.runs)} runs",
         soft_wrap=True,
     )
     for order_id, why in sorted(laws.waiting(found).items()):

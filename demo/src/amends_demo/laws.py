@@ -140,6 +140,17 @@ def confirmed_and_undone(books: Books) -> Broken:
             yield f"order {order_id}: its run is in state {books.runs[order_id]}"
 
 
+@law("refunded, and charged", "every refunded order got its money back, in a run that a person ended")
+def refunded_and_charged(books: Books) -> Broken:
+    """Find refunded orders whose money stayed here, or whose run did not end so."""
+    for order_id, _ in _of(books, "refunded"):
+        payment = books.payments.get(order_id)
+        if payment is None or payment.state != "refunded":
+            yield f"order {order_id}: {'there is no payment' if payment is None else f'its payment is {payment.state}'}"
+        if books.runs.get(order_id) != COMPLETED:
+            yield f"order {order_id}: its run is in state {books.runs.get(order_id)}"
+
+
 @law("undone, and an effect stands", "a compensated run has left no money, parcel or stock behind")
 def undone_and_effect(books: Books) -> Broken:
     """Find compensated runs with an effect; those of rejected orders have laws of their own."""

@@ -5,6 +5,7 @@ from datetime import timedelta
 
 import pytest
 from amends_saga.check import CheckResult
+from amends_saga.compiled import load_bundle
 
 Check = Callable[..., CheckResult]
 COUNT = '{name: %s, call: demo.v1.Stock/Count, request: "CountRequest{}", after: [%s]}'
@@ -144,3 +145,56 @@ def test_the_figures_name_the_input_that_must_be_there(demo: Check) -> None:
     result = demo('- {name: credit, call: demo.v1.Payments/Credit, request: "ChargeRequest{amount: input.total}"}')
     assert result.figures[0].required_input == ("total",)
     assert result.sagas[0].required_input == ("total",)
+
+
+AMENDED = """input: demo.v1.Input
+deadline: 5m
+steps:
+  - {name: book, call: demo.v1.Shipping/Book, request: "BookRequest{}", pivot: true}
+  - {name: count, call: demo.v1.Stock/Count, request: "CountRequest{}"}
+afterPivot:
+  - %s
+"""
+GIVE_BACK = '{name: give_back, call: demo.v1.Stock/Release, request: "ReleaseRequest{}"}'
+
+
+@pytest.mark.parametrize(
+    ("amendment", "code", "hint"),
+    [
+        (GIVE_BACK.replace("give_back", "book"), "AM040", "Rename"),
+        (GIVE_BACK.replace("Release", "Count"), "AM047", "Call a guarded"),
+        ('{name: pay, call: demo.v1.Bank/Transfer, request: "TransferRequest{}"}', "AM047", "Call a guarded"),
+        (GIVE_BACK[:-1] + ", pivot: true}", "AM006", ""),
+        (GIVE_BACK[:-1] + ", after: [book]}", "AM006", ""),
+        (GIVE_BACK[:-1] + ", when: 'true'}", "AM006", ""),
+        (GIVE_BACK[:-1] + ", compensate: {call: demo.v1.Stock/Reserve, request: 'ReserveRequest{}'}}", "AM006", ""),
+        (
+            GIVE_BACK.replace("ReleaseRequest{}", "count == count ? ReleaseRequest{} : ReleaseRequest{}"),
+            "AM064",
+            "pivot",
+        ),
+    ],
+)
+def test_what_may_not_stand_in_an_amendment_is_said(demo: Check, amendment: str, code: str, hint: str) -> None:
+    found = demo(AMENDED % amendment).findings
+    assert code in [finding.code for finding in found], found
+    assert hint in next(finding.hint for finding in found if finding.code == code)
+
+
+def test_an_amendment_waits_for_everything_behind_the_pivot_and_is_kept_in_the_bundle(
+    demo: Check,
+) -> None:
+    [saga] = demo(AMENDED % GIVE_BACK).sagas
+    plan = load_bundle(saga.bundle).plan
+    assert plan == saga.plan
+    assert plan.amendments == (2,)
+    assert (plan.steps[2].after, plan.steps[2].post, plan.steps[2].compensation) == ((0, 1), True, None)
+    assert plan.chain
+
+
+def test_a_bundle_with_amendments_cannot_be_taken_for_one_without(demo: Check) -> None:
+    [saga] = demo(AMENDED % GIVE_BACK).sagas
+    [without] = demo((AMENDED % GIVE_BACK).partition("afterPivot")[0]).sagas
+    assert b'"format":2' in saga.bundle
+    assert b'"format":1' in without.bundle
+    assert b"amendment" not in without.bundle

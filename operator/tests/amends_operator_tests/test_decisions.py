@@ -72,3 +72,11 @@ def test_a_decision_in_the_spec_that_makes_no_sense_is_none(given: Any) -> None:
 def test_what_goes_with_a_decision_must_make_sense(beside: dict[str, str], why: str) -> None:
     with pytest.raises(ValueError, match=why):
         decided({"skip": "by hand", **beside}).request("r-1")
+
+
+def test_an_amendment_is_named_beside_the_reason_and_in_the_spec() -> None:
+    said = decided({"amend": "the customer wants it", "amendment": "refund"})
+    assert (said.request("r").resolution, said.request("r").amendment) == (pb.RESOLUTION_AMEND, "refund")
+    assert said.annotations == ("amends.dev/amend", "amends.dev/amendment")
+    given = {"action": "Amend", "reason": "r", "actor": "ada", "expectedSeq": 7, "amendment": "refund"}
+    assert decided({}, {"resolution": given}).request("r").amendment == "refund"

@@ -11,6 +11,7 @@ import pytest
 from amends_testkit.answers import Answer
 from amends_testkit.waiting import eventually
 
+from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
 
 from .shop import INPUT, Client, Shop, open_shop, orchestrator, state, states
@@ -67,6 +68,43 @@ async def test_a_refused_refund_parks_and_retry_compensates_with_who_and_why_in_
     assert after.fence == 2
     [resolved] = [event for event in await client.timeline(run.run_id) if event.kind == "RESOLVED"]
     assert (resolved.actor, resolved.message) == ("ada", "retry: spoke with the bank")
+
+
+async def parked_behind(client: Client, shop: Shop) -> run_pb2.Run:
+    """A run whose confirmation, behind the pivot, is refused."""
+    shop.orders.script("Confirm", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="the order is closed"))
+    run = (await client.start("k")).run
+    assert (state(run), run.parked.step) == ("PARKED", "confirm")
+    return run
+
+
+async def test_behind_the_pivot_a_person_has_the_money_given_back_and_the_run_is_completed(client: Client, shop: Shop):
+    run = await parked_behind(client, shop)
+    assert list(run.parked.resolutions) == ["retry", "skip", "amend"]
+    assert [(choice.resolution, choice.amendment) for choice in run.parked.choices][-1] == ("amend", "refund")
+    assert "refund" not in states(run)
+    await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_AMEND, run.parked.seq, amendment="refund"))
+    after = await client.ended(run.run_id)
+    assert after.message == "COMPLETED (amended by a person: refund)"
+    assert (after.amendment, after.skipped_by_person) == ("refund", 1)
+    assert (states(after)["confirm"], states(after)["refund"]) == ("SKIPPED_BY_PERSON", "DONE")
+    assert shop.orders.calls("Confirm", "void")
+    [refund] = shop.payments.calls("Refund")
+    [charge] = shop.payments.calls("Charge")
+    assert refund.key != charge.key
+    assert shop.inventory.calls("Release") == []
+    [resolved] = [event for event in await client.timeline(run.run_id) if event.kind == "RESOLVED"]
+    assert (resolved.actor, resolved.message) == ("ada", "amend refund: spoke with the bank")
+
+
+@pytest.mark.parametrize("name", ["", "reserve", "nothing"])
+async def test_an_amendment_that_is_none_is_refused_with_those_that_there_are(client: Client, shop: Shop, name: str):
+    run = await parked_behind(client, shop)
+    wish = resolve(run.run_id, pb.RESOLUTION_AMEND, run.parked.seq, amendment=name)
+    code, message = await refusal(client.runs.ResolveRun(wish))
+    assert (code, message) == (grpc.StatusCode.FAILED_PRECONDITION, "Say which amendment: refund.")
+    other = resolve(run.run_id, pb.RESOLUTION_SKIP, run.parked.seq, amendment="refund")
+    assert (await refusal(client.runs.ResolveRun(other)))[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
 async def test_skipping_voids_the_refund_first_and_the_end_says_so(client: Client, shop: Shop):

@@ -12,6 +12,7 @@ from amends_orchestrator.journal.records import State
 from amends_orchestrator.runner.resolution import Decision, ResolutionRefused, resolve
 from amends_saga.engine import RunState, UnreadableJournalError, check_resolution, replay, resolutions
 from amends_saga.engine import events as ev
+from amends_saga.engine.resolve import amendments
 from amends_saga.journal import decode
 from amends_saga.plan import Plan
 
@@ -89,9 +90,11 @@ class Person:
             result = self._participants.response(run, plan.steps[step].name) if step is not None else None
             if effect is ev.Effect.HAPPENED and action is ev.Action.RETRY and call not in BACKWARDS:
                 continue  # it would happen twice
-            wish = ev.Resolved(action, step, call, "ann", "", effect, result)
+            offered = amendments(plan, state) if action is ev.Action.AMEND else ()
+            amendment = self._chance.choice(offered) if offered else None
+            wish = ev.Resolved(action, step, call, "ann", "", effect, result, amendment=amendment)
             if check_resolution(plan, state, wish) is None:
-                return Decision(action, state.parked_seq, "ann", "because", effect, result)
+                return Decision(action, state.parked_seq, "ann", "because", effect, result, amendment)
         return None
 
     def _truth(self, plan: Plan, run: str, step: int | None, call: ev.Call) -> ev.Effect | None:

@@ -15,6 +15,9 @@ from amends_saga.plan import Kind, Plan, StepPlan
 from amends_simulation.database import Database
 from amends_simulation.participants import Effect, Participants
 
+LEFT_OUT = (Done.SKIPPED, Done.BY_PERSON, Done.NOT_CHOSEN)
+"""Ends of a step of a completed run that leave no effect."""
+
 
 def judge(
     database: Database, participants: Participants, plan_of: Callable[[UUID], Plan], acknowledged: Mapping[str, UUID]
@@ -92,7 +95,7 @@ def _repeats(step_plan: StepPlan, done: int, undone: int) -> Iterator[str]:
 def _at_end(step_plan: StepPlan, step: StepRun, state: RunState, standing: int) -> Iterator[str]:
     """Yield what is wrong with the effects that a run left when it ended."""
     if state.phase.value == "COMPLETED":
-        wanted = 0 if step.done in (Done.SKIPPED, Done.BY_PERSON) else 1
+        wanted = 0 if step.done in LEFT_OUT else 1
         if standing != wanted:
             yield f"I5: COMPLETED, and {standing} effects of {step_plan.name} stand"
     elif standing and step.undone is not Done.BY_PERSON:

@@ -37,7 +37,7 @@ Tweak = Callable[["World"], None]
 
 
 def _plans() -> list[Plan]:
-    texts = ("g>g>P>g", "g|g>P", "g>g", "k>g>P", "g>i>O>k", "o>g|g>K", "g>P>r>g")
+    texts = ("g>g>P>g", "g|g>P", "g>g", "k>g>P", "g>i>O>k", "o>g|g>K", "g>P>r>g", "g>P>g|k>g/gk")
     plans = [shape(text, deadline=DEADLINE, service=f"test.v1.S{i}") for i, text in enumerate(texts)]
     plans.append(shape("r>g>g>P", uses={"b": "a", "c": "a"}, deadline=DEADLINE, service="test.v1.Reads"))
     own = {"uses_self": "ab", "when": "b", "uses": {"c": "b"}}

@@ -12,7 +12,7 @@ elseif obj.status ~= nil then
   offered["compensate"] = obj.status.phase == "Running"
   offered["park"] = obj.status.stalled ~= nil
 end
-local decisions = {"retry", "skip", "compensate", "park"}
+local decisions = {"retry", "skip", "compensate", "amend", "park"}
 local decided = suspended
 for _, name in ipairs(decisions) do
   decided = decided or annotations["amends.dev/" .. name] ~= nil

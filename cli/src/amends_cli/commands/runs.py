@@ -39,6 +39,7 @@ class Decision(StrEnum):
     RETRY = "retry"
     SKIP = "skip"
     COMPENSATE = "compensate"
+    AMEND = "amend"
     PARK = "park"
 
 
@@ -162,6 +163,9 @@ def resolve(
     run: RunId,
     decision: Annotated[Decision, typer.Argument(metavar="|".join(Decision), help="The decision to take.")],
     reason: Reason,
+    amendment: Annotated[
+        str, typer.Argument(metavar="[AMENDMENT]", help="For amend: which of the saga's `afterPivot` to do instead.")
+    ] = "",
     actor: Actor = "",
     effect: Annotated[
         Effect | None, typer.Option("--effect", help="For a plain call in doubt: whether it had its effect.")
@@ -193,6 +197,7 @@ def resolve(
     from amends.saga.v1 import run_service_pb2 as api
 
     request = api.ResolveRunRequest(
+        amendment=_amendment(decision, amendment),
         resolution=api.Resolution.Value(f"RESOLUTION_{decision.upper()}"),
         reason=reason,
         actor=actor or _me(),
@@ -207,6 +212,15 @@ def resolve(
         request.expected_seq = seen
         answer = server.runs.ResolveRun(request, timeout=CALL_TIMEOUT.total_seconds())
     _report_wish(answer, form)
+
+
+def _amendment(decision: Decision, name: str) -> str:
+    if bool(name) is not (decision is Decision.AMEND):
+        raise usage(
+            "amend needs the name of an amendment, and no other decision takes one",
+            "Write `amends resolve RUN amend NAME`; `amends get RUN` shows the names.",
+        )
+    return name
 
 
 def cancel(

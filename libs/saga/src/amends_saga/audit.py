@@ -244,7 +244,8 @@ def _effects(
         yield _of(facts, Invariant.ORDER, "undone without a record of its action", step.name)
     if at.by_person:
         return
-    message = _contradiction(at, ran=_ran(action), voided=action is not None and action.void, undone=_ran(compensation))
+    void = action is not None and action.void
+    message = _contradiction(at, ran=_ran(action), voided=void, undone=_ran(compensation), ended=state.ended)
     if not message and at.done is Done.OK and action is not None and action.response != at.response:
         message = "the participant remembers another response than the journal"
     if message:
@@ -267,7 +268,7 @@ def _left_at_the_end(state: RunState, index: int, action: Remembered | None, com
     return ""
 
 
-def _contradiction(at: StepRun, *, ran: bool, voided: bool, undone: bool) -> str:
+def _contradiction(at: StepRun, *, ran: bool, voided: bool, undone: bool, ended: bool) -> str:
     """Return what the journal says of a step and its participant does not; empty when they agree."""
     if at.done is Done.OK and not ran:
         return "the journal has its answer, the participant no effect"
@@ -275,6 +276,8 @@ def _contradiction(at: StepRun, *, ran: bool, voided: bool, undone: bool) -> str
         return "the journal says void, the participant does not remember it"
     if at.done is Done.SKIPPED and ran:
         return "left out by its condition, and has an effect"
+    if at.done is Done.NOT_CHOSEN and ended and ran:
+        return "no person chose it, and it has an effect"
     if at.undone is Done.OK and not undone:
         return "the journal says undone, the participant does not remember it"
     return ""

@@ -17,7 +17,9 @@ from google.protobuf.message import DecodeError
 
 from amends_saga.plan import CallPlan, Kind
 
-FORMAT = 1
+FORMAT = 2
+PLAIN_FORMAT = 1
+"""Of a bundle without amendments: older versions read it, and its digest stays what it was."""
 
 
 class BundleError(Exception):
@@ -46,6 +48,7 @@ class BundledStep:
     uses: tuple[int, ...]
     action: BundledCall
     compensation: BundledCall | None
+    amendment: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +69,7 @@ class Bundle:
         """Return the bundle as canonical bytes."""
         files = FileDescriptorSet(file=self.files)
         spec = {
-            "format": FORMAT,
+            "format": FORMAT if any(step.amendment for step in self.steps) else PLAIN_FORMAT,
             "namespace": self.namespace,
             "saga": self.saga,
             "input": self.input_type,
@@ -83,8 +86,8 @@ def read_bundle(data: bytes) -> Bundle:
     """Return the bundle of the bytes. Raises BundleError."""
     try:
         spec = json.loads(data)
-        if spec["format"] != FORMAT:
-            raise BundleError(f"The definition has format {spec['format']}, this version reads {FORMAT}.")
+        if spec["format"] not in (PLAIN_FORMAT, FORMAT):
+            raise BundleError(f"The definition has format {spec['format']}, this version reads up to {FORMAT}.")
         files = FileDescriptorSet.FromString(base64.b64decode(spec["descriptors"], validate=True))
         return Bundle(
             namespace=spec["namespace"],
@@ -134,6 +137,7 @@ def _step(step: BundledStep) -> dict[str, Any]:
         "uses": list(step.uses),
         "action": _call(step.action),
         "compensation": None if step.compensation is None else _call(step.compensation),
+        **({"amendment": True} if step.amendment else {}),
     }
 
 
@@ -161,4 +165,5 @@ def _read_step(spec: Mapping[str, Any]) -> BundledStep:
         uses=tuple(spec["uses"]),
         action=_read_call(spec["action"]),
         compensation=None if spec["compensation"] is None else _read_call(spec["compensation"]),
+        amendment=spec.get("amendment", False),
     )

@@ -136,6 +136,11 @@ PLAIN_STEP = _code(
     "A plain method cannot refuse a call that arrives after the run has decided to undo it.",
     _WARNING,
 )
+AMENDMENT_WITHOUT_PIVOT = _code(
+    "AM059",
+    "afterPivot without a pivot",
+    "What a person may choose behind the pivot could never be chosen: until the pivot a run is undone.",
+)
 
 # Expressions
 EXPRESSION_SYNTAX = _code("AM060", "The expression cannot be parsed", "The text is not valid CEL.")

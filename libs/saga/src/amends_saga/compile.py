@@ -82,14 +82,22 @@ def _step(model: Model, step: StepModel, texts: Mapping[tuple[int, ExpressionRol
     request = texts.get((step.index, ExpressionRole.REQUEST), step.step.call.request.value)
     return BundledStep(
         name=step.name,
-        after=step.after,
+        after=_after(model, step),
         pivot=model.pivot == step.index,
         post=model.is_post(step.index),
         when=step.step.when.value if step.step.when is not None else None,
         uses=tuple(sorted(used)),
         action=_call(step.action, request, False),
         compensation=compensation,
+        amendment=step.step.amendment,
     )
+
+
+def _after(model: Model, step: StepModel) -> tuple[int, ...]:
+    """Return what has to have ended before a step begins: for an amendment all that it may be run instead of."""
+    if not step.step.amendment:
+        return step.after
+    return (*step.after, *(one.index for one in model.steps if model.is_post(one.index) and not one.step.amendment))
 
 
 def _call(method: Method, request: str, uses_self: bool) -> BundledCall:

@@ -59,6 +59,7 @@ class CompiledSaga:
                 after=step.after,
                 pivot=step.pivot,
                 post=step.post,
+                amendment=step.amendment,
                 has_when=step.when is not None,
                 uses=step.uses,
             )

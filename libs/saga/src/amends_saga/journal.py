@@ -160,6 +160,7 @@ def _write_resolved(plan: Plan, record: pb.JournalRecord, event: ev.Resolved) ->
         to.result, to.has_result = event.result, True
     if event.deadline is not None:
         to.deadline.FromDatetime(event.deadline)
+    to.amendment = _name(plan, event.amendment)
 
 
 def _write_cancel(plan: Plan, record: pb.JournalRecord, event: ev.CancelRequested) -> None:
@@ -225,6 +226,7 @@ def _read_resolved(plan: Plan, of: pb.Resolved) -> ev.Event:
         ev.Effect(of.effect) if of.effect else None,
         of.result if of.has_result else None,
         _datetime(of.deadline) if of.HasField("deadline") else None,
+        _maybe_step(plan, of.amendment),
     )
 
 

@@ -67,6 +67,9 @@ class StepPlan:
     has_when: bool = False
     uses: tuple[int, ...] = ()
     """The steps whose response the request, `when` or the compensation uses; never the step itself."""
+    amendment: bool = False
+    """True for a step that never begins by itself: a person chooses it for a run that is parked behind the pivot. Such
+    steps stand behind all others, and wait for every step that is `post` and none itself."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,11 @@ class Plan:
     def pivot(self) -> int | None:
         """Return the index of the pivot, None when the saga has none."""
         return next((i for i, step in enumerate(self.steps) if step.pivot), None)
+
+    @cached_property
+    def amendments(self) -> tuple[int, ...]:
+        """Indices of the steps that only a person begins."""
+        return tuple(i for i, step in enumerate(self.steps) if step.amendment)
 
     @cached_property
     def index(self) -> Mapping[str, int]:
@@ -129,8 +137,9 @@ class Plan:
 
     @cached_property
     def chain(self) -> bool:
-        """Whether each step begins when the one above it has finished, and no sooner."""
-        return all(step.after == ((index - 1,) if index else ()) for index, step in enumerate(self.steps))
+        """Whether each step begins when the one above it has finished, and no sooner; amendments are left out."""
+        ordinary = self.steps[: len(self.steps) - len(self.amendments)]
+        return all(step.after == ((index - 1,) if index else ()) for index, step in enumerate(ordinary))
 
     @cached_property
     def order(self) -> tuple[int, ...]:

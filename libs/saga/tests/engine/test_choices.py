@@ -17,6 +17,8 @@ def rejected(text: str, *done: str, last: str, **facts: object) -> ByHand:
 PARKED = {
     "a guarded step behind the pivot": rejected("P>g>g", "a", last="b"),
     "a guarded step behind the pivot, whose response is used": rejected("P>g>g", "a", last="b", uses={"c": "b"}),
+    "a guarded step with amendments": rejected("P>g/gk", "a", last="b"),
+    "a plain step with an amendment": rejected("P>k/g", "a", last="b"),
     "a plain step behind the pivot": rejected("P>i>i", "a", last="b"),
     "a plain step behind the pivot, whose response is used": rejected("P>i>i", "a", last="b", uses={"c": "b"}),
 }
@@ -30,6 +32,7 @@ def test_each_choice_is_accepted_as_it_stands_and_every_open_decision_has_one(ru
     for choice in offered:
         result = b"" if choice.result else None
         wish = Resolved(choice.action, parked.step, parked.call, "ann", "because", choice.effect, result)
+        wish = wish._replace(amendment=choice.amendment)
         assert check_resolution(run.plan, run.state, wish) is None
     assert {choice.action for choice in offered} == set(resolutions(run.plan, run.state))
 

@@ -54,6 +54,7 @@ EVENT = st.one_of(
         MAYBE | st.sampled_from(Effect),
         MAYBE | st.binary(),
         MAYBE | AT,
+        MAYBE | STEP,
     ),
     st.builds(ev.CancelRequested, TEXT, TEXT),
     st.builds(ev.Ended, st.booleans()),

@@ -224,6 +224,6 @@ def test_the_end_says_what_a_person_did_with_steps() -> None:
     undone = ByHand.ready(shape("o>g")).settle().unknown("a").settle()
     undone = undone.resolve(Action.COMPENSATE, effect=Effect.HAPPENED).settle().ok("undo a")
     alone = ByHand.ready(shape("g")).ok("a")
-    assert decided_by_person(skipped.state) == " (1 skipped by a person)"
-    assert decided_by_person(undone.state) == " (1 decided by a person)"
-    assert decided_by_person(alone.state) == ""
+    assert decided_by_person(skipped.plan, skipped.state) == " (1 skipped by a person)"
+    assert decided_by_person(undone.plan, undone.state) == " (1 decided by a person)"
+    assert decided_by_person(alone.plan, alone.state) == ""

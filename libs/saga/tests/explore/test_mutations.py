@@ -21,11 +21,16 @@ NEEDLESS = "a person is asked although a machine can undo"
 REUSED = "KEY_REUSED although nobody reused a key"
 OTHER_DATA = "compensation built from other data than its action"
 AFTER_SKIP = "an effect after a person skipped it"
+NOBODYS = "an amendment that nobody chose"
+AFTER_AMENDMENT = "an effect behind the pivot after its amendment"
+BESIDE = "an amendment beside the effect that it replaces"
+MOVES = "called although a person has chosen an amendment"
 QUIET = Bounds(owners=1, crashes=0, resolutions=0, late=False, duplicates=False, deadline=False)
 TWO_OWNERS = Bounds(resolutions=0, duplicates=False, deadline=False)
 LATE = Bounds(owners=1, crashes=0, resolutions=0, deadline=False)
 NO_DUPLICATES = Bounds(owners=1, crashes=0, resolutions=0, duplicates=False, deadline=False)
 SMALL = replace(TWO_OWNERS, attempts=1, crashes=1, rejections=False, compensation_rejections=False)
+AMENDS = Bounds(owners=1, crashes=0, duplicates=False, deadline=False)
 READ_FIRST = shape("r>g>g", uses={"b": "a"})
 
 
@@ -348,6 +353,84 @@ MUTATIONS = [
         replace(SMALL, deadline=True),
         STANDS,
         DISORDER,
+    ),
+    of(
+        "an amendment begins before the step that it replaces is void",
+        "evolve",
+        "return state._replace(amending=event)",
+        "return _amended(plan, state, seq, event)",
+        "P>g/g",
+        AMENDS,
+        BESIDE,
+    ),
+    of(
+        "an amendment begins although the step that it replaces has succeeded",
+        "evolve",
+        "if event.outcome is Outcome.OK:\n        return state._replace(amending=None)",
+        "if event.outcome is Outcome.OK:\n        return _amended(plan, state, seq, wish)",
+        "P>g/g",
+        AMENDS,
+        BESIDE,
+    ),
+    of(
+        "an amendment begins without a void",
+        "evolve",
+        "elif kind is Kind.GUARDED and given_up:",
+        "elif kind is Kind.GUARDED and event.action is Action.AMEND:\n"
+        "        left = change(state, event.step, done=Done.BY_PERSON, by_person=True)\n"
+        "        return _amended(plan, left, entry.seq, event)\n"
+        "    elif kind is Kind.GUARDED and given_up:",
+        "P>g/g",
+        AMENDS,
+        BESIDE,
+        AFTER_AMENDMENT,
+        AFTER_SKIP,
+    ),
+    of(
+        "what has not ended beside it is left without a void",
+        "evolve",
+        "elif plan.steps[index].action.kind is Kind.GUARDED:\n            quiet",
+        "elif False:\n            quiet",
+        "P>g|g/g",
+        AMENDS,
+        AFTER_AMENDMENT,
+        AFTER_SKIP,
+    ),
+    of(
+        "other steps go on while the void is awaited",
+        "forward",
+        "if state.amending is not None:",
+        "if False:",
+        "P>g|g/g",
+        replace(AMENDS, late=False),
+        MOVES,
+    ),
+    of(
+        "an amendment is offered while a plain step beside it is in doubt",
+        "resolve",
+        "if index != parked.step and plan.steps[index].post and _plain_in_doubt(plan, step, index):",
+        "if False:",
+        "P>k|g/g",
+        AMENDS,
+        AFTER_AMENDMENT,
+    ),
+    of(
+        "every amendment begins when one is chosen",
+        "evolve",
+        "if index == wish.amendment:",
+        "if plan.steps[index].amendment:",
+        "P>g/gg",
+        replace(AMENDS, late=False),
+        NOBODYS,
+    ),
+    of(
+        "an amendment is offered before the pivot",
+        "resolve",
+        "if parked is None or parked.step is None or not plan.steps[parked.step].post:",
+        "if parked is None or parked.step is None:",
+        "k>P/g",
+        replace(AMENDS, rejections=False),
+        NOBODYS,
     ),
 ]
 

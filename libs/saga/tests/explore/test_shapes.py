@@ -57,6 +57,28 @@ def test_a_guarded_saga_holds_within_the_default_bounds(text: str) -> None:
     assert explore(shape(text), Bounds()).holds
 
 
+AMENDED = Bounds(duplicates=False, deadline=False, crashes=1, attempts=1)
+
+
+@pytest.mark.parametrize(
+    ("text", "bounds"),
+    [
+        ("g>P>g/g", AMENDED),
+        ("P>g>g/k", AMENDED),
+        ("P>k/g", replace(AMENDED, attempts=2, owners=1)),
+        ("P>g|g/g", replace(AMENDED, attempts=2, owners=1, crashes=0)),
+        ("P>g/gk", replace(AMENDED, owners=1, crashes=0, resolutions=3)),
+    ],
+)
+def test_a_saga_with_amendments_holds_whichever_a_person_chooses(text: str, bounds: Bounds) -> None:
+    plan = shape(text)
+    result = explore(plan, bounds)
+    assert result.holds
+    for index in plan.amendments:
+        assert result.ends[f"COMPLETED (amended by a person: {plan.steps[index].name})"] > 0
+    assert result.ends["COMPLETED"] > 0
+
+
 PLAIN_SHAPES = ["k>g", "g>K", "P>k", "i>g", "g>I", "P>i", "o>g", "g>O"]
 
 

@@ -35,7 +35,7 @@ _FIRST = {
                 "request",
             ),
             *("compensate", "deadline", "stalledAfter", "methods", "callers", "timeout", "attempts"),
-            *("descriptors", "steps"),
+            *("descriptors", "steps", "afterPivot"),
         )
     )
 }

@@ -1,9 +1,9 @@
 """The decision of a person about a run, read from annotations or spec.resolution. Pure.
 
-`amends.dev/retry`, `amends.dev/skip`, `amends.dev/compensate` and `amends.dev/park` have the reason as value;
-`amends.dev/actor`, `amends.dev/effect` and `amends.dev/result` go with them. The expected state is the parked record
-that the status shows, never the one that the run has now: the person has not seen that. So a decision that is sent
-twice, after a crash for example, is refused the second time.
+`amends.dev/retry`, `amends.dev/skip`, `amends.dev/compensate`, `amends.dev/amend` and `amends.dev/park` have the reason
+as value; `amends.dev/actor`, `amends.dev/effect`, `amends.dev/result` and `amends.dev/amendment` go with them. The
+expected state is the parked record that the status shows, never the one that the run has now: the person has not seen
+that. So a decision that is sent twice, after a crash for example, is refused the second time.
 """
 
 from __future__ import annotations
@@ -24,10 +24,11 @@ ACTIONS = {
     "retry": pb.RESOLUTION_RETRY,
     "skip": pb.RESOLUTION_SKIP,
     "compensate": pb.RESOLUTION_COMPENSATE,
+    "amend": pb.RESOLUTION_AMEND,
     "park": pb.RESOLUTION_PARK,
 }
 _EFFECTS = {"happened": pb.EFFECT_HAPPENED, "none": pb.EFFECT_NONE}
-_BESIDE = ("actor", "effect", "result")
+_BESIDE = ("actor", "effect", "result", "amendment")
 _LONGEST = 1000
 
 
@@ -43,6 +44,7 @@ class Decision:
     expected_seq: int
     effect: str = ""
     result: str = ""
+    amendment: str = ""
     annotations: tuple[str, ...] = ()
     """The annotations that it was read from, to be taken off when it is done."""
 
@@ -55,6 +57,7 @@ class Decision:
             reason=self.reason,
             actor=self.actor,
             effect=self._effect(),
+            amendment=self.amendment,
         )
         if self.result:
             request.result.update(self._result())
@@ -105,6 +108,7 @@ def decision_of(body: Body) -> Decision | None:
         expected_seq=given["expectedSeq"],
         effect=(given.get("effect") or "").lower(),
         result=json.dumps(given["result"]) if given.get("result") is not None else "",
+        amendment=given.get("amendment") or "",
     )
     return None if decision.id == done else decision
 
@@ -122,6 +126,7 @@ def _annotated(body: Body, annotations: Mapping[str, str], action: str) -> Decis
         expected_seq=expected,
         effect=annotations.get(f"{GROUP}/effect", "").strip().lower(),
         result=annotations.get(f"{GROUP}/result", "").strip(),
+        amendment=annotations.get(f"{GROUP}/amendment", "").strip(),
         annotations=(name, *beside),
     )
 

@@ -54,12 +54,13 @@ _SPEC: dict[str, tuple[Check, str]] = {
     "resolution": (_mapping, "a mapping"),
 }
 _RESOLUTION: dict[str, tuple[Check, str]] = {
-    "action": (_one_of("Retry", "Skip", "Compensate", "Park"), "Retry, Skip, Compensate or Park"),
+    "action": (_one_of("Retry", "Skip", "Compensate", "Amend", "Park"), "Retry, Skip, Compensate, Amend or Park"),
     "reason": (_text, "a text"),
     "actor": (_text, "a text"),
     "expectedSeq": (_seq, "a number from 0"),
     "effect": (_one_of("Happened", "None"), "Happened or None"),
     "result": (_mapping, "a mapping"),
+    "amendment": (_text, "a text"),
 }
 
 

@@ -64,6 +64,7 @@ def fields_of(run: pb.Run) -> dict[str, Any]:
         "endedAt": _time(run, "ended_at"),
         "deadline": None if has_ended(run) else _time(run, "deadline"),
         "skippedByPerson": run.skipped_by_person,
+        "amendment": run.amendment,
         "steps": [_step(step) for step in run.steps[:_MOST_STEPS]],
     }
     if run.HasField("parked"):
@@ -90,6 +91,7 @@ def _parked(parked: pb.Parked) -> dict[str, Any]:
         "operation": _OPERATIONS.get(parked.operation),
         "seq": parked.seq,
         "resolutions": list(parked.resolutions),
+        "amendments": list(dict.fromkeys(choice.amendment for choice in parked.choices if choice.amendment)),
         "since": _time(parked, "since"),
     }
     return {name: value for name, value in entry.items() if value}

@@ -44,6 +44,7 @@ STATES: Mapping[OrderState, "pb.OrderState.ValueType"] = {
     OrderState.PENDING: pb.ORDER_STATE_PENDING,
     OrderState.CONFIRMED: pb.ORDER_STATE_CONFIRMED,
     OrderState.REJECTED: pb.ORDER_STATE_REJECTED,
+    OrderState.REFUNDED: pb.ORDER_STATE_REFUNDED,
 }
 ANSWER_IN = timedelta(milliseconds=500)
 """So much of the caller's time is kept for the answer when it waits for the end of the saga."""
@@ -139,7 +140,7 @@ def _order(order: Order) -> pb.Order:
         tracking_id=order.tracking_id or "",
         payment_id=order.payment_id or "",
         reason=order.reason or "",
-        attention=(order.attention or "") if order.state is OrderState.PENDING else "",
+        attention=order.attention or "",
         placed_at=placed_at,
     )
 

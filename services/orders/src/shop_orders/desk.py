@@ -35,6 +35,8 @@ REFUSED_FOR = timedelta(minutes=1)
 
 Longer than a StartRun lives whose answer was lost, so that none is on its way any more.
 """
+REFUND = "refund"
+"""What the saga offers a person behind the point of no return."""
 UNDER_WAY = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING)
 
 
@@ -137,11 +139,20 @@ class Desk:
             await self._ask_a_person(order, None)
 
     async def _complete(self, order: Order, run: run_pb2.Run) -> None:
-        """Confirm an order whose run was completed by a person who skipped its last step.
+        """Finish an order whose run was completed by a person, who skipped its last step or gave the money back.
 
         Without a parcel and a payment there is nothing to confirm: then a person has to say what becomes of the order.
         """
         tracking_id, payment_id = _response(run, "ship", "trackingId"), _response(run, "charge", "paymentId")
+        if run.amendment == REFUND:
+            if _state(run, REFUND) != run_pb2.STEP_STATE_DONE:
+                await self._ask_a_person(order, f"the refund in the run {run.run_id} of this order was skipped")
+                return
+            to_do = f"the money went back: call parcel {tracking_id} off, and put its stock back"
+            _log.warning(NEEDS_ATTENTION, order_id=order.order_id, why=to_do)
+            async with self._database.transaction() as transaction:
+                await store.refund(transaction, order.order_id, to_do)
+            return
         if not tracking_id or not payment_id:
             missing = " and ".join(
                 what for what, known in (("tracking id", tracking_id), ("payment id", payment_id)) if not known
@@ -192,6 +203,10 @@ async def _accept(transaction: "Connection", order_id: str, content: Content) ->
     if digest != content.digest(order_id):
         raise OrderReused(f"order {order_id} was placed before, with other content")
     return False
+
+
+def _state(run: run_pb2.Run, step: str) -> run_pb2.StepState.ValueType:
+    return next((status.state for status in run.steps if status.name == step), run_pb2.STEP_STATE_UNSPECIFIED)
 
 
 def _response(run: run_pb2.Run, step: str, field: str) -> str:

@@ -1,7 +1,8 @@
 """The rules of orders, free of SQL and gRPC.
 
 `api.py` parses requests into these values, `desk.py` works with them, `store.py` loads and saves them. An order is
-PENDING until its saga has ended: CONFIRMED when every step took effect, REJECTED when everything was undone.
+PENDING until its saga has ended: CONFIRMED when every step took effect, REJECTED when everything was undone, REFUNDED
+when a person gave the money back behind the point of no return.
 """
 
 import hashlib
@@ -94,6 +95,7 @@ class OrderState(StrEnum):
     PENDING = "pending"
     CONFIRMED = "confirmed"
     REJECTED = "rejected"
+    REFUNDED = "refunded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ class Order:
     payment_id: str | None
     reason: str | None
     attention: str | None
-    """What a person has to decide before a PENDING order can go on."""
+    """What a person has to decide before a PENDING order can go on, or to do for a REFUNDED one."""
     placed_at: datetime
     card_token: str | None = field(repr=False)
 

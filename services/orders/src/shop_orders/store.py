@@ -170,6 +170,16 @@ async def reject(connection: "Connection", order_id: str, reason: str) -> None:
     )
 
 
+async def refund(connection: "Connection", order_id: str, to_do: str) -> None:
+    """Make the order REFUNDED if it is still PENDING. `to_do` says what a person has to see to."""
+    await connection.execute(
+        "UPDATE orders SET state = 'refunded', card_token = NULL, attention = $2, follow_up_at = NULL"
+        " WHERE order_id = $1 AND state = 'pending'",
+        order_id,
+        to_do,
+    )
+
+
 async def refused(connection: "Connection", order_id: str, steady: timedelta) -> bool:
     """Note that the orchestrator refuses the order and knows no run of it; True when it has for `steady` by now."""
     is_steady = await connection.fetchval(

@@ -22,6 +22,7 @@ from amends_saga.descriptors import (
     parse_set,
 )
 from amends_saga.findings import Finding, choices
+from amends_saga.plan import Kind
 
 NO_ROUTES: Mapping[tuple[str, str], Pin] = {}
 MAX_TEXT = 256 * 1024
@@ -81,7 +82,11 @@ def analyse(
         )
         for step in saga.steps
     ]
-    graph = Graph(_after(saga.steps, findings))
+    ordinary = [step for step in saga.steps if not step.amendment]
+    graph = Graph(_after(ordinary, findings))
+    pivot = _pivot(ordinary, [action for action, _ in calls], graph)
+    behind = (pivot,) if pivot is not None else ()
+    graph = Graph((*graph.after, *((behind,) * (len(saga.steps) - len(ordinary)))))
     extra = _extra_sets(saga, descriptors, cache, findings)
     contracts, input_type = gather(saga, methods, extra, findings)
     wrong = quarrels(saga, contracts, _messages(calls, input_type))
@@ -99,7 +104,7 @@ def analyse(
         saga=saga,
         steps=steps,
         graph=graph,
-        pivot=_pivot(steps, graph),
+        pivot=pivot,
         input_type=input_type,
         contracts=contracts,
         environment=environment,
@@ -111,7 +116,7 @@ def analyse(
 
 
 def _unsure(steps: Sequence[Step]) -> frozenset[int]:
-    names = {step.name for step in steps}
+    names = {step.name for step in steps if not step.amendment}
     return frozenset(i for i, s in enumerate(steps) if any(name not in names for name, _ in s.after or ()))
 
 
@@ -136,15 +141,16 @@ def _after(steps: Sequence[Step], findings: list[Finding]) -> tuple[tuple[int, .
     return tuple(found)
 
 
-def _pivot(steps: Sequence[StepModel], graph: Graph) -> int | None:
-    marked = next((step.index for step in steps if step.step.pivot), None)
+def _pivot(steps: Sequence[Step], actions: Sequence[Method | None], graph: Graph) -> int | None:
+    marked = next((index for index, step in enumerate(steps) if step.pivot), None)
     if marked is not None:
         return marked
     if len(graph.sinks) != 1:
         return None
-    last = steps[graph.sinks[0]]
-    has_effects = last.action is not None and not last.is_read
-    return last.index if has_effects and last.step.compensate_node is None else None
+    last = graph.sinks[0]
+    action = actions[last]
+    has_effects = action is not None and action.kind is not Kind.READ
+    return last if has_effects and steps[last].compensate_node is None else None
 
 
 def _messages(calls: Sequence[tuple[Method | None, Method | None]], input_type: str) -> set[str]:

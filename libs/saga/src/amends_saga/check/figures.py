@@ -25,7 +25,7 @@ class StepFigures:
     method: str
     kind: str
     position: str
-    """`before`, `pivot` or `after`."""
+    """`before`, `pivot`, `after` or `amendment`."""
     attempts: int | None
     """None when the policy is in conflict, or the method could not be resolved."""
     timeout: timedelta | None
@@ -62,7 +62,15 @@ def figures_of(model: Model, required: Sequence[str]) -> SagaFigures:
         action, undo = step.action, step.compensation
         policy = action.policy if action is not None else None
         call = step.step.call
-        position = "pivot" if step.index == model.pivot else "after" if model.is_post(step.index) else "before"
+        position = (
+            "amendment"
+            if step.step.amendment
+            else "pivot"
+            if step.index == model.pivot
+            else "after"
+            if model.is_post(step.index)
+            else "before"
+        )
         steps.append(
             StepFigures(
                 name=step.name,
@@ -118,6 +126,8 @@ def longest_path(model: Model, *, undoable_only: bool) -> tuple[timedelta, tuple
     via: dict[int, int | None] = {}
     for index in model.graph.order:
         if undoable_only and (index == model.pivot or model.is_post(index)):
+            continue
+        if model.steps[index].step.amendment:
             continue
         before = [step for step in model.graph.after[index] if step in total]
         longest = max(before, key=lambda step: total[step], default=None)

@@ -112,7 +112,11 @@ def figures_table(figures: SagaFigures) -> tuple[list[str], list[list[str]]]:
     for step in figures.steps:
         short = step.method.rpartition(".")[2]
         undo = step.compensation.rpartition(".")[2]
-        mark = {"pivot": "the point of no return", "after": "goes forward only"}.get(step.position, "")
+        mark = {
+            "pivot": "the point of no return",
+            "after": "goes forward only",
+            "amendment": "only when a person says so",
+        }.get(step.position, "")
         layers = " × ".join(str(attempts) for attempts in step.amplification)
         total = f"{layers} = {product(step.amplification)}" if len(step.amplification) > 1 else layers
         rows.append(

@@ -47,7 +47,9 @@ def not_in_scope(model: Model) -> Iterator[Finding]:
                 else:
                     message = f"`{name}` is not certain to have finished before `{step.name}` begins."
                     hint = f"Put `{name}` into the `after` of `{step.name}`, or use another value."
-                    if model.graph.precedes(step.index, used):
+                    if step.step.amendment or model.steps[used].step.amendment:
+                        hint = "Use the input, or the response of the pivot or of a step before it."
+                    elif model.graph.precedes(step.index, used):
                         hint = f"`{name}` comes after `{step.name}`: use a value of the input, or move the step."
                 yield at(expression.node, offset, len(name), codes.NOT_IN_SCOPE, message, hint)
 

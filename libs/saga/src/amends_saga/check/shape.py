@@ -104,7 +104,7 @@ def no_compensation(model: Model) -> Iterator[Finding]:
     for step in model.steps:
         if step.index not in ordered or step.action is None or step.is_read or step.step.compensate_node is not None:
             continue
-        if step.index in (model.pivot, *model.unsure) or model.is_post(step.index):
+        if step.index in (model.pivot, *model.unsure) or model.is_post(step.index) or step.step.amendment:
             continue
         declared = step.action.facts.compensated_by
         hint = f"Add `compensate` with {step.action.service}/{declared}." if declared else "Add `compensate`"
@@ -115,11 +115,15 @@ def no_compensation(model: Model) -> Iterator[Finding]:
 
 
 def post_once(model: Model) -> Iterator[Finding]:
-    """After the pivot every step can be repeated."""
+    """After the pivot every step can be repeated, and an amendment has an effect too."""
     for step in model.steps:
-        if model.is_post(step.index) and step.action is not None and step.action.kind not in _AFTER_PIVOT:
+        if step.step.amendment and step.is_read and step.action is not None:
+            message = f"`{step.name}` is to make good what went wrong, and `{step.action.name}` only reads."
+            yield step.step.name_node.finding(codes.POST_ONCE, message, "Call a guarded, KEYED or IDEMPOTENT method.")
+        elif model.is_post(step.index) and step.action is not None and step.action.kind not in _AFTER_PIVOT:
             message = f"`{step.name}` comes after the pivot, and `{step.action.name}` cannot be repeated safely."
-            hint = "Call a guarded, KEYED or IDEMPOTENT method, or move the step before the pivot."
+            hint = "Call a guarded, KEYED or IDEMPOTENT method"
+            hint += "." if step.step.amendment else ", or move the step before the pivot."
             yield step.step.name_node.finding(codes.POST_ONCE, message, hint)
 
 
@@ -129,6 +133,15 @@ def post_compensation(model: Model) -> Iterator[Finding]:
         if model.is_post(step.index) and step.step.compensate_node is not None:
             message = f"`{step.name}` comes after the pivot and is never undone."
             yield step.step.compensate_node.finding(codes.POST_COMPENSATION, message, "Leave `compensate` out.")
+
+
+def amendment_without_pivot(model: Model) -> Iterator[Finding]:
+    """Refuse amendments of a saga that has no pivot, where none could ever be chosen."""
+    first = next((step for step in model.steps if step.step.amendment), None)
+    if first is not None and model.pivot is None and model.graph.is_acyclic and not model.unsure:
+        message = f"`{first.name}` can only be chosen behind the pivot, and the saga has no pivot."
+        hint = "Mark the first step that cannot be taken back with `pivot: true`, or leave `afterPivot` out."
+        yield first.step.name_node.finding(codes.AMENDMENT_WITHOUT_PIVOT, message, hint)
 
 
 def pivot_compensation(model: Model) -> Iterator[Finding]:
@@ -274,6 +287,7 @@ RULES: tuple[Rule, ...] = (
     no_compensation,
     post_once,
     post_compensation,
+    amendment_without_pivot,
     pivot_compensation,
     pivot_when,
     pivot_read,

@@ -64,6 +64,8 @@ class Step:
     pivot_node: Node | None
     accept: frozenset[str] = frozenset()
     """Codes of warnings that are accepted for this step."""
+    amendment: bool = False
+    """True for what stands in `afterPivot`: a person may have it run instead of the steps behind the pivot."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +103,7 @@ class Saga:
     stalled_after: timedelta | None
     descriptors: Descriptors | None
     steps: tuple[Step, ...]
+    """Those of `steps`, and behind them those of `afterPivot`."""
     participants: Mapping[str, str] = field(default_factory=dict)
     """Services whose Participant the saga names: its namespace/name."""
 

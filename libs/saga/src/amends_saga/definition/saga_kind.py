@@ -37,8 +37,9 @@ SCALARS = (
 ACCEPTABLE = (codes.PIVOT_ONCE.id, codes.PLAIN_STEP.id)
 """Warnings about what a plain method cannot promise: nothing in a definition mends them."""
 _PARTICIPANT = re.compile(r"[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?/[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?")
-_SPEC = ("input", "deadline", "stalledAfter", "descriptors", "participants", "steps", "suspend")
+_SPEC = ("input", "deadline", "stalledAfter", "descriptors", "participants", "steps", "afterPivot", "suspend")
 _STEP = ("name", "call", "request", "compensate", "after", "when", "pivot", "accept")
+_AMENDMENT = ("name", "call", "request", "accept")
 
 
 def saga(metadata: Metadata, spec: Node, findings: list[Finding]) -> Saga | None:
@@ -49,11 +50,14 @@ def saga(metadata: Metadata, spec: Node, findings: list[Finding]) -> Saga | None
     deadline, stalled = fields.duration("deadline"), fields.duration("stalledAfter")
     given = descriptors(fields)
     fields.flag("suspend")
-    steps = _steps(fields, steps_node, findings) if steps_node is not None else None
+    steps = _steps(fields, "steps", steps_node, findings) if steps_node is not None else None
+    offered = fields.node_of("afterPivot")
+    amendments = _steps(fields, "afterPivot", offered, findings) if offered is not None else ()
     if inputs is None or steps is None or input_node is None:
         return None
+    every = steps + (amendments or ())
     named = _participants(fields, fields.node_of("participants"))
-    return Saga(metadata, inputs, input_node, deadline, fields.node_of("deadline"), stalled, given, steps, named)
+    return Saga(metadata, inputs, input_node, deadline, fields.node_of("deadline"), stalled, given, every, named)
 
 
 def _participants(fields: Fields, node: Node | None) -> dict[str, str]:
@@ -159,23 +163,25 @@ def _map_field(fields: Fields, key: Node, value: Node, mapped: re.Match[str]) ->
     return InlineField(key.value, mapped[2], "map", mapped[1], value)
 
 
-def _steps(fields: Fields, node: Node, findings: list[Finding]) -> tuple[Step, ...] | None:
+def _steps(fields: Fields, name: str, node: Node, findings: list[Finding]) -> tuple[Step, ...] | None:
     if node.kind is not NodeKind.SEQUENCE:
-        fields.add(codes.WRONG_TYPE, node, "`steps` must be a list.", "Write `- name: ...` for each step.")
+        fields.add(codes.WRONG_TYPE, node, f"`{name}` must be a list.", "Write `- name: ...` for each step.")
         return None
     if not node.items:
-        fields.add(codes.MISSING_FIELD, node, "The saga has no steps.", "Add a step.")
+        hint = "Add a step." if name == "steps" else "Add a step, or leave `afterPivot` out."
+        fields.add(codes.MISSING_FIELD, node, f"`{name}` has no steps.", hint)
         return None
     if len(node.items) > MAX_STEPS:
-        message = f"The saga has {len(node.items):,} steps, more than {MAX_STEPS:,}."
-        fields.add(codes.TOO_LARGE, node.items[MAX_STEPS], message, "Split it into several sagas.")
+        message = f"`{name}` has {len(node.items):,} steps, more than {MAX_STEPS:,}."
+        fields.add(codes.TOO_LARGE, node.items[MAX_STEPS], message, "Split the saga into several.")
         return None
-    steps = [_step(item, findings) for item in node.items]
+    steps = [_step(item, findings, amendment=name == "afterPivot") for item in node.items]
     return tuple(step for step in steps if step is not None)
 
 
-def _step(node: Node, findings: list[Finding]) -> Step | None:
-    fields = Fields(node, "A step", _STEP, findings, required=("name", "call", "request"))
+def _step(node: Node, findings: list[Finding], *, amendment: bool) -> Step | None:
+    what, known = ("An amendment", _AMENDMENT) if amendment else ("A step", _STEP)
+    fields = Fields(node, what, known, findings, required=("name", "call", "request"))
     if node.kind is not NodeKind.MAPPING:
         return None
     name, name_node = fields.text("name"), fields.node_of("name")
@@ -198,6 +204,7 @@ def _step(node: Node, findings: list[Finding]) -> Step | None:
         pivot=bool(fields.flag("pivot")),
         pivot_node=fields.node_of("pivot"),
         accept=_accepted(fields),
+        amendment=amendment,
     )
 
 

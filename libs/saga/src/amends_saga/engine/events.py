@@ -61,6 +61,8 @@ class Action(StrEnum):
     RETRY = "retry"
     SKIP = "skip"
     COMPENSATE = "compensate"
+    AMEND = "amend"
+    """Leave what has not ended behind the pivot, and do what the definition offers instead."""
 
 
 class Effect(StrEnum):
@@ -154,6 +156,8 @@ class Resolved(NamedTuple):
     result: bytes | None = None
     deadline: datetime | None = None
     """The new deadline: time that the run was parked does not count."""
+    amendment: int | None = None
+    """The step to run instead, for AMEND."""
 
 
 class CancelRequested(NamedTuple):

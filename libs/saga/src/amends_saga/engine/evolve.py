@@ -9,7 +9,7 @@ from typing import Any
 
 from amends_saga.engine import events as ev
 from amends_saga.engine.events import Action, Call, Effect, Outcome
-from amends_saga.engine.state import OUTCOME_TO_DONE, Done, Phase, RunState, StepRun
+from amends_saga.engine.state import OUTCOME_TO_DONE, UNTOUCHED, Done, Phase, RunState, StepRun, finished
 from amends_saga.plan import Kind, Plan
 
 _FIELD = {name: index for index, name in enumerate(StepRun._fields)}
@@ -71,7 +71,7 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
     if event.outcome is Outcome.OK and event.call in (Call.ACTION, Call.VOID):  # what most answers are, in one go
         # A void that finds the action done knows of an attempt that nobody here may have seen.
         called = event.call is Call.ACTION
-        return change(
+        state = change(
             state,
             event.step,
             since=None,
@@ -88,6 +88,7 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
             response=event.response,
             skipping=False,
         )
+        return state if state.amending is None else _amending_told(plan, state, entry.seq, event)
     common: dict[str, Any] = {"since": None, "retry_at": None, "give_up_at": None, "retries": 0}
     common |= {"reason": event.reason, "message": event.message}
     step = state.steps[event.step]
@@ -107,7 +108,8 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
         common |= {"undone": Done.BY_PERSON, "by_person": True, "skipping": False}
     else:
         common |= {"undone": OUTCOME_TO_DONE[event.outcome], "skipping": False}
-    return change(state, event.step, **common)
+    state = change(state, event.step, **common)
+    return state if state.amending is None else _amending_told(plan, state, entry.seq, event)
 
 
 def _skipped(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Skipped) -> RunState:
@@ -137,15 +139,67 @@ def _resolved(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Resolve
         return state
     step = state.steps[event.step]._replace(since=None, retry_at=None, reason="", stuck=None)
     kind = plan.steps[event.step].action.kind
+    given_up = event.action in (Action.SKIP, Action.AMEND)
     if event.action is Action.RETRY:
         step = _retried(step, event, entry.seq)
     elif event.call in (Call.COMPENSATION, Call.VOID_COMPENSATION) or state.phase is Phase.COMPENSATING:
         step = _compensation_skipped(plan, step, event)
-    elif kind is Kind.GUARDED and event.action is Action.SKIP:
+    elif kind is Kind.GUARDED and given_up:
         step = step._replace(skipping=True, assumed=event.result)
     elif kind is not Kind.GUARDED:
-        step = _said_by_person(step, event, entry.seq, skip=event.action is Action.SKIP, read=kind is Kind.READ)
-    return state._replace(steps=(*state.steps[: event.step], step, *state.steps[event.step + 1 :]))
+        step = _said_by_person(step, event, entry.seq, skip=given_up, read=kind is Kind.READ)
+    state = state._replace(steps=(*state.steps[: event.step], step, *state.steps[event.step + 1 :]))
+    return _wish_to_amend(plan, state, event, entry.seq)
+
+
+def _wish_to_amend(plan: Plan, state: RunState, event: ev.Resolved, seq: int) -> RunState:
+    if event.action is Action.AMEND:
+        if plan.steps[event.step or 0].action.kind is not Kind.GUARDED:
+            return _amended(plan, state, seq, event)
+        return state._replace(amending=event)
+    before = state.amending
+    if event.action is Action.SKIP and before is not None and before.step == event.step:
+        return state._replace(amending=None)
+    return state
+
+
+def _amending_told(plan: Plan, state: RunState, seq: int, event: ev.Answered) -> RunState:
+    """Return the state when a person waits for the void of the step that the run was parked at.
+
+    What was chosen begins when that step is void. When the step turns out to have succeeded the decision falls: it
+    rested on something that is not so, and the run goes on as if the answer had come in time.
+    """
+    wish = state.amending
+    if wish is None or event.step != wish.step or event.call is not Call.VOID:
+        return state
+    if event.outcome is Outcome.OK:
+        return state._replace(amending=None)
+    return _amended(plan, state, seq, wish) if event.outcome is Outcome.VOIDED else state
+
+
+def _amended(plan: Plan, state: RunState, seq: int, wish: ev.Resolved) -> RunState:
+    """Return the state in which what has not ended behind the pivot is left, and what a person chose begins.
+
+    Each guarded step is made void first, whether the journal knows of a call or not: an owner that was replaced may
+    have called it. A plain one was never called, or had its answer: otherwise nothing could be chosen.
+    """
+    steps = [*state.steps]
+    for index, step in enumerate(steps):
+        if index == wish.amendment:
+            steps[index] = UNTOUCHED
+        elif not plan.steps[index].post or finished(step):
+            continue
+        elif plan.steps[index].action.kind is Kind.GUARDED:
+            quiet: dict[str, Any] = {"since": None, "retry_at": None, "reason": "", "stuck": None}
+            steps[index] = step._replace(skipping=True, assumed=None, **quiet)
+        else:
+            steps[index] = _left(step, seq)
+    return state._replace(steps=tuple(steps), amending=None, amended=wish)
+
+
+def _left(step: StepRun, seq: int) -> StepRun:
+    quiet: dict[str, Any] = {"since": None, "retry_at": None, "error": None, "in_doubt": False}
+    return step._replace(done=Done.BY_PERSON, by_person=True, seq=seq, **quiet)
 
 
 def _retried(step: StepRun, event: ev.Resolved, seq: int) -> StepRun:

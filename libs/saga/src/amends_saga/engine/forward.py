@@ -26,7 +26,16 @@ from amends_saga.engine.events import (
     UndoReason,
     Wait,
 )
-from amends_saga.engine.state import FINISHED, UNTOUCHED, Done, RunState, StepRun, after_pivot_intent, finished
+from amends_saga.engine.state import (
+    FINISHED,
+    NOT_CHOSEN,
+    UNTOUCHED,
+    Done,
+    RunState,
+    StepRun,
+    after_pivot_intent,
+    finished,
+)
 from amends_saga.plan import Kind, Plan
 
 Action = Event | Prepare | Admit | Send | Wait
@@ -35,6 +44,9 @@ Action = Event | Prepare | Admit | Send | Wait
 def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
     """Return the next actions. Record events in order; an empty list means to wait for a signal."""
     notable = [index for index in range(len(state.steps)) if not _unremarkable(plan, state, index)]
+    if state.amending is not None:
+        # Until the step that the run was parked at is void, or turns out to be done, nothing else moves.
+        notable = [index for index in notable if index == state.amending.step]
     parked = _park_cause(plan, state, notable, now)
     if parked is not None:
         return [*rules.park(state, parked)]
@@ -64,6 +76,8 @@ def _unremarkable(plan: Plan, state: RunState, index: int) -> bool:
             if state.steps[before].done not in FINISHED:
                 return True
         return False
+    if step is NOT_CHOSEN:
+        return True
     return step.done is Done.OK and step.stuck is None and not step.skipping
 
 

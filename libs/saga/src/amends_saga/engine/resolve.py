@@ -4,7 +4,7 @@ Called by the API before a decision is recorded, and to tell people which decisi
 """
 
 from amends_saga.engine.events import STEP_FENCED, Action, Call, Effect, ParkReason, Resolved
-from amends_saga.engine.state import Done, Phase, RunState, after_pivot_intent, finished
+from amends_saga.engine.state import Done, Phase, RunState, StepRun, after_pivot_intent, finished
 from amends_saga.plan import Plan
 
 
@@ -17,7 +17,29 @@ def resolutions(plan: Plan, state: RunState) -> tuple[Action, ...]:
         open_.append(Action.SKIP)
     if state.phase is Phase.RUNNING and _may_compensate(plan, state):
         open_.append(Action.COMPENSATE)
+    if amendments(plan, state):
+        open_.append(Action.AMEND)
     return tuple(open_)
+
+
+def amendments(plan: Plan, state: RunState) -> tuple[int, ...]:
+    """Return the steps that a person may have run instead of what has not ended behind the pivot.
+
+    None while another plain step there may have had its effect: nobody has said what became of it.
+    """
+    parked = state.parked
+    if parked is None or parked.step is None or not plan.steps[parked.step].post:
+        return ()
+    for index, step in enumerate(state.steps):
+        if index != parked.step and plan.steps[index].post and _plain_in_doubt(plan, step, index):
+            return ()
+    return tuple(index for index in plan.amendments if state.steps[index].done is Done.NOT_CHOSEN)
+
+
+def _plain_in_doubt(plan: Plan, step: StepRun, index: int) -> bool:
+    if not plan.steps[index].action.kind.plain or finished(step):
+        return False
+    return step.intent > 0 and (step.done is None or step.in_doubt)
 
 
 def check_resolution(plan: Plan, state: RunState, wish: Resolved) -> str | None:
@@ -32,6 +54,9 @@ def check_resolution(plan: Plan, state: RunState, wish: Resolved) -> str | None:
         return "RESOLUTION_NOT_ALLOWED: the run is parked at another step or call"
     if parked.step is None:
         return None
+    if wish.action is Action.AMEND and wish.amendment not in amendments(plan, state):
+        names = ", ".join(plan.steps[index].name for index in amendments(plan, state))
+        return f"AMENDMENT_UNKNOWN: say which amendment: {names}"
     if _effect_missing(plan, state, wish, parked.step):
         return (
             "EFFECT_REQUIRED: the method is plain, so say whether its call had its effect: "
@@ -76,7 +101,7 @@ def _effect_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> b
         return False
     doubtful = state.parked is not None and state.parked.reason is ParkReason.PLAIN_IN_DOUBT
     at_pivot = plan.steps[step].pivot and state.steps[step].intent > 0
-    return wish.action is Action.SKIP or (wish.action is Action.COMPENSATE and (doubtful or at_pivot))
+    return wish.action in (Action.SKIP, Action.AMEND) or (wish.action is Action.COMPENSATE and (doubtful or at_pivot))
 
 
 def _effect_refused(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
@@ -88,7 +113,7 @@ def _effect_refused(plan: Plan, state: RunState, wish: Resolved, step: int) -> b
 def _result_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
     """Return whether an expression needs a response that neither the journal nor the person gives."""
     known = wish.result is not None or state.steps[step].response is not None
-    if wish.action is Action.RETRY or known or state.phase is not Phase.RUNNING:
+    if wish.action in (Action.RETRY, Action.AMEND) or known or state.phase is not Phase.RUNNING:
         return False
     if wish.action is Action.SKIP and any(step in later.uses for later in plan.steps):
         return True

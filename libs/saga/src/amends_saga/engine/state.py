@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from amends_saga.engine.events import Call, CancelRequested, Decided, Outcome, Parked, ParkRequested
+from amends_saga.engine.events import Call, CancelRequested, Decided, Outcome, Parked, ParkRequested, Resolved
 from amends_saga.plan import Plan
 
 
@@ -31,9 +31,11 @@ class Done(StrEnum):
     SKIPPED = "skipped"
     """`when` was false."""
     BY_PERSON = "by-person"
+    NOT_CHOSEN = "not-chosen"
+    """An amendment that no person has chosen."""
 
 
-FINISHED = frozenset({Done.OK, Done.SKIPPED, Done.BY_PERSON})
+FINISHED = frozenset({Done.OK, Done.SKIPPED, Done.BY_PERSON, Done.NOT_CHOSEN})
 """Ends of an action after which the steps that follow may begin."""
 
 
@@ -119,6 +121,10 @@ class RunState(NamedTuple):
     cancel: CancelRequested | None = None
     person_undo: bool = False
     """A person resolved the run with `compensate`."""
+    amending: Resolved | None = None
+    """A person chose an amendment, which begins as soon as the step that the run was parked at is void."""
+    amended: Resolved | None = None
+    """The last such decision that was carried out: what it chose may be called."""
     successor: bool = False
     """True when an owner before this one may have left calls that the journal does not know."""
     moved_at: datetime | None = None
@@ -146,8 +152,16 @@ class RunState(NamedTuple):
         return sum(step.by_person for step in self.steps)
 
 
-def decided_by_person(state: RunState) -> str:
-    """Return how many steps a person decided, as people read it behind the end of a run; empty for none."""
+def chosen(state: RunState) -> int | None:
+    """Return the amendment that was begun last; None for none."""
+    return state.amended.amendment if state.amended is not None else None
+
+
+def decided_by_person(plan: Plan, state: RunState) -> str:
+    """Return what a person decided, as people read it behind the end of a run; empty for nothing."""
+    amendment = chosen(state)
+    if amendment is not None:
+        return f" (amended by a person: {plan.steps[amendment].name})"
     count = state.skipped_by_person
     what = "decided" if state.person_undo else "skipped"
     return f" ({count} {what} by a person)" if count else ""
@@ -155,11 +169,15 @@ def decided_by_person(state: RunState) -> str:
 
 UNTOUCHED = StepRun()
 """What every step begins as: the same object, so that it can be told from a step with a history by identity."""
+NOT_CHOSEN = StepRun(done=Done.NOT_CHOSEN)
+"""What every amendment begins as, until a person chooses it."""
 
 
 def initial(plan: Plan, run_id: str, fence: int = 1) -> RunState:
     """Return the state before the first record."""
-    return RunState(run_id, fence, Phase.RUNNING, (UNTOUCHED,) * len(plan.steps))
+    ordinary = len(plan.steps) - len(plan.amendments)
+    steps = (UNTOUCHED,) * ordinary + (NOT_CHOSEN,) * len(plan.amendments)
+    return RunState(run_id, fence, Phase.RUNNING, steps)
 
 
 def after_pivot_intent(plan: Plan, state: RunState) -> bool:

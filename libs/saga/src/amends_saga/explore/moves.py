@@ -96,7 +96,7 @@ class Moves:
             return f"PARKED {state.parked.reason}"
         if not state.ended:
             return ""
-        return state.phase.value + decided_by_person(state)
+        return state.phase.value + decided_by_person(self._plan, state)
 
     def next(self, world: World) -> Iterator[Event]:
         """Yield every possible move, each with the invariants that it breaks."""
@@ -105,7 +105,11 @@ class Moves:
             disk = self.owners.disks[move.world.disk].state
             if move.world.participants is not world.participants or move.world.disk != world.disk:
                 bad += invariants.broken(self._plan, disk, move.world.participants)
-                bad += invariants.after_skip(self._plan, disk, world.participants, move.world.participants)
+                before, after = world.participants, move.world.participants
+                bad += invariants.after_skip(self._plan, disk, before, after)
+                bad += invariants.after_amendment(self._plan, disk, before, after)
+            if move.world.owner >= 0 and move.world.owner != world.owner:
+                bad += invariants.while_amending(self._plan, self.owners.owners[move.world.owner].state)
             yield Event(move.text, move.world, invariants.excuse(self._plan, disk, bad) if bad else ())
 
     def _all(self, world: World) -> Iterator[Move]:
@@ -339,21 +343,25 @@ class Moves:
             return
         for action in self._resolve.resolutions(self._plan, state):
             for effect in (None, Effect.HAPPENED, Effect.NONE):
-                yield from self._resolution(world, state, action, effect)
+                for amendment in self._plan.amendments if action is Action.AMEND else (None,):
+                    yield from self._resolution(world, state, action, effect, amendment)
 
-    def _resolution(self, world: World, state: RunState, action: Action, effect: Effect | None) -> Iterator[Move]:
+    def _resolution(
+        self, world: World, state: RunState, action: Action, effect: Effect | None, amendment: int | None
+    ) -> Iterator[Move]:
         parked = state.parked
         if parked is None:
             return
         check = self._resolve.check_resolution
-        wish = Resolved(action, parked.step, parked.call, "a person", "", effect, None, None)
+        wish = Resolved(action, parked.step, parked.call, "a person", "", effect, None, None, amendment)
         if check(self._plan, state, wish):
             wish = wish._replace(result=b"r")
         if check(self._plan, state, wish) or (effect and not check(self._plan, state, wish._replace(effect=None))):
             return
         fence = world.fence + 1
         disk, step = self.owners.resolve(world.disk, wish, fence)
-        text = f"a person says {action.value}" + (f", effect {effect.value}" if effect else "")
+        what = f" {self.name(amendment)}" if amendment is not None else ""
+        text = f"a person says {action.value}{what}" + (f", effect {effect.value}" if effect else "")
         moved = world._replace(disk=disk, owner=step.owner, fence=fence, resolutions=world.resolutions + 1)
         yield Move(text, moved)
 

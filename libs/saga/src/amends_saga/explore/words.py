@@ -34,5 +34,6 @@ def describe(plan: Plan, event: ev.Event) -> str:
             return "the owner lets go"
         case ev.CancelRequested():
             return "the wish to cancel"
-        case ev.Resolved(action):
-            return f"a person's {action.value}"
+        case ev.Resolved(action, amendment=amendment):
+            what = f" {plan.steps[amendment].name}" if amendment is not None else ""
+            return f"a person's {action.value}{what}"

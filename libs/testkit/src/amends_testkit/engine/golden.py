@@ -91,7 +91,7 @@ def _told(plan: Plan, command: ev.Command) -> str:
 
 
 def _value(plan: Plan, name: str, value: Any) -> str:
-    if name == "step":
+    if name in ("step", "amendment"):
         return str(plan.steps[value].name)
     if name == "undo":
         return "+".join(plan.steps[i].name for i in value)
@@ -156,6 +156,7 @@ def _plan_data(plan: Plan) -> Json:
                 "pivot": step.pivot,
                 "post": step.post,
                 "has_when": step.has_when,
+                **({"amendment": True} if step.amendment else {}),
                 "action": _call_data(step.action),
                 "compensation": _call_data(step.compensation) if step.compensation else None,
             }
@@ -185,8 +186,9 @@ def _plan(data: Json) -> Plan:
             tuple(step["after"]),
             step["pivot"],
             step["post"],
-            step["has_when"],
-            tuple(step["uses"]),
+            amendment=step.get("amendment", False),
+            has_when=step["has_when"],
+            uses=tuple(step["uses"]),
         )
         for step in data["steps"]
     )

@@ -1,7 +1,8 @@
 """Plans in one line: `g>g>P` is two guarded steps and a guarded pivot. Called by the tests and the simulation.
 
 `>` puts steps in a row, `|` side by side. `g` guarded, `k` KEYED, `i` IDEMPOTENT, `o` once, `r` a read; a capital
-letter is the pivot, where `P` is a guarded one. Steps are called a, b, c in the order of the text.
+letter is the pivot, where `P` is a guarded one. Behind `/` stand the amendments, which only a person begins: `P>g/gk`
+offers two. Steps are called a, b, c in the order of the text.
 """
 
 from collections.abc import Mapping
@@ -34,6 +35,7 @@ def shape(
     service: str = SERVICE,
 ) -> Plan:
     """Return the plan of a shape. `uses` maps a step to those whose response it uses; the others are step names."""
+    text, _, offered = text.partition("/")
     groups = [group.split("|") for group in text.split(">")]
     names = iter(ascii_lowercase)
     numbers: dict[str, int] = {}
@@ -54,6 +56,12 @@ def shape(
             steps.append(StepPlan(name, action, undo, before, pivot, passed, name in when, used))
         passed = passed or any(letter.isupper() for letter in group)
         before = tuple(here)
+    behind = tuple(index for index, step in enumerate(steps) if step.pivot or step.post)
+    for letter in offered:
+        name = next(names)
+        used = tuple(numbers[other] for other in (uses or {}).get(name, ""))
+        action = _call(service, name, KINDS[letter], retention, window)
+        steps.append(StepPlan(name, action, after=behind, post=True, amendment=True, uses=used))
     return Plan("test", "shape", "d" * 64, tuple(steps), deadline, stalled_after)
 
 

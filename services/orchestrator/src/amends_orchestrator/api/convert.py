@@ -13,7 +13,7 @@ from functools import partial
 from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import Phase, RunState, StepRun, choices, resolutions, stalled_since
 from amends_saga.engine import events as ev
-from amends_saga.engine.state import Done
+from amends_saga.engine.state import Done, chosen
 from amends_saga.example import example
 from amends_saga.journal import RULES_VERSION, timestamp
 from amends_saga.plan import Plan
@@ -61,7 +61,12 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
         run.ended_at.CopyFrom(timestamp(row.ended_at))
     if state.deadline is not None:
         run.deadline.CopyFrom(timestamp(state.deadline))
+    amendment = chosen(state)
+    if amendment is not None:
+        run.amendment = plan.steps[amendment].name
     for index, step in enumerate(state.steps):
+        if step.done is Done.NOT_CHOSEN:
+            continue
         status = run.steps.add(
             name=plan.steps[index].name,
             state=step_state(state, index, step),
@@ -176,6 +181,8 @@ def _choices(run: pb.Run, definition: CompiledSaga, state: RunState) -> None:
         return
     for choice in choices(definition.plan, state):
         shown = run.parked.choices.add(resolution=choice.action.value, effect=choice.effect or "")
+        if choice.amendment is not None:
+            shown.amendment = definition.plan.steps[choice.amendment].name
         if choice.result and parked.step is not None:
             shown.result_example = json.dumps(example(definition.response_descriptor(parked.step)))
 
@@ -234,8 +241,9 @@ def _text(plan: Plan, event: ev.Event, state: RunState) -> str:
             return f"undo {names}: {message}" if message else f"undo {names}"
         case ev.Parked(reason=parked, message=message):
             return f"{parked.value}: {message}" if message else parked.value
-        case ev.Resolved(action=action, reason=reason, effect=effect):
-            return f"{action.value}{f' (effect: {effect.value})' if effect else ''}: {reason}"
+        case ev.Resolved(action=action, reason=reason, effect=effect, amendment=amendment):
+            what = f" {plan.steps[amendment].name}" if amendment is not None else ""
+            return f"{action.value}{what}{f' (effect: {effect.value})' if effect else ''}: {reason}"
         case ev.CancelRequested(reason=reason):
             return reason
         case ev.Ended():

@@ -26,6 +26,7 @@ _ACTIONS = {
     pb.RESOLUTION_RETRY: ev.Action.RETRY,
     pb.RESOLUTION_SKIP: ev.Action.SKIP,
     pb.RESOLUTION_COMPENSATE: ev.Action.COMPENSATE,
+    pb.RESOLUTION_AMEND: ev.Action.AMEND,
 }
 _EFFECTS = {pb.EFFECT_HAPPENED: ev.Effect.HAPPENED, pb.EFFECT_NONE: ev.Effect.NONE}
 PATIENCE = timedelta(seconds=8)
@@ -51,7 +52,7 @@ class Deciding:
             return pb.ResolveRunResponse(run=await self._shown(run_id), pending=pending)
         action = _ACTIONS.get(request.resolution)
         if action is None:
-            raise InvalidArgument("RESOLUTION_MISSING", "Say what to do: retry, skip, compensate or park.")
+            raise InvalidArgument("RESOLUTION_MISSING", "Say what to do: retry, skip, compensate, amend or park.")
         decision = Decision(
             action,
             request.expected_seq,
@@ -59,6 +60,7 @@ class Deciding:
             request.reason,
             _EFFECTS.get(request.effect),
             await self._result(run_id, request),
+            await self._amendment(run_id, request),
         )
         try:
             await resolve(self._views.pool, self._fleet, self._views.registry, run_id, decision)
@@ -131,6 +133,15 @@ class Deciding:
             return definition.parse_response(state.parked.step, request.result_json or request.result)
         except InputError as error:
             raise InvalidArgument("RESULT_INVALID", f"The result does not fit: {error}", field=error.path) from None
+
+    async def _amendment(self, run_id: UUID, request: pb.ResolveRunRequest) -> int | None:
+        """Return the step that an AMEND names; None for other decisions, and for a name that the engine refuses."""
+        if request.resolution != pb.RESOLUTION_AMEND:
+            if request.amendment:
+                raise InvalidArgument("AMENDMENT_UNKNOWN", "Only AMEND takes an amendment.", field="amendment")
+            return None
+        definition, _ = await self._views.state(await self._views.row(run_id))
+        return definition.plan.index.get(request.amendment)
 
     async def _shown(self, run_id: UUID) -> run_pb2.Run:
         return await self._views.run(await self._views.row(run_id))

@@ -47,7 +47,7 @@ def saga_message(row: SagaRow, compiled: CompiledSaga | None, uses: Sequence[Use
         info.digests.add(digest=use.digest.hex(), running=use.running, parked=use.parked)
     if compiled is not None:
         plan = compiled.plan
-        info.steps.extend(step.name for step in plan.steps)
+        info.steps.extend(step.name for step in plan.steps if not step.amendment)
         info.participants.extend(sorted({step.action.service for step in plan.steps}))
     return info
 

@@ -324,7 +324,9 @@ class LiveRun:
         The values that an expression sees never change once they are known, so it gives the same result now and later.
         """
         steps = self.state.steps
-        if self.gone or self.state.phase is not Phase.RUNNING or step >= len(steps) or steps[step].prepared:
+        if self.gone or self.state.phase is not Phase.RUNNING or step >= len(steps):
+            return
+        if steps[step].prepared or steps[step].done is not None:
             return
         for used in self.definition.plan.steps[step].uses:
             if not finished(steps[used]):

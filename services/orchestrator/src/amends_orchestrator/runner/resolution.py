@@ -43,6 +43,8 @@ class Decision:
     reason: str
     effect: ev.Effect | None = None
     result: bytes | None = None
+    amendment: int | None = None
+    """For AMEND: the step to run instead."""
 
 
 async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUID, decision: Decision) -> LiveRun:
@@ -110,6 +112,7 @@ def _entry(definition: Definition, state: RunState, decision: Decision, fleet: F
         decision.effect,
         decision.result,
         deadline,
+        decision.amendment,
     )
     refused = check_resolution(definition.plan, state, wish)
     if refused is not None:

@@ -39,7 +39,7 @@ def line(plan: Plan, state: RunState) -> str:
     shown = state_of(state)
     text = shown.name
     if state.ended:
-        text += decided_by_person(state)
+        text += decided_by_person(plan, state)
     if state.parked is not None:
         step = f"{plan.steps[state.parked.step].name}: " if state.parked.step is not None else ""
         text += f": {step}{state.parked.reason}"

@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import yaml
+from amends_saga.analysis import ParticipantView
 from amends_saga.check import check
-from amends_saga.definition import Document
+from amends_saga.definition import Document, read
 
 CASES: list[dict[str, Any]] = yaml.safe_load((Path(__file__).parent / "boutique.yaml").read_text())
 HEAD = "apiVersion: amends.dev/v1alpha1\n"
@@ -70,3 +71,16 @@ def test_a_saga_is_judged_rightly(compiled: Callable[..., bytes], case: dict[str
     found = [finding.code for finding in result.findings if finding.is_error]
     assert found == case.get("wrong", []), result.findings
     assert bool(result.sagas) == (not found)
+
+
+@pytest.mark.parametrize("among", [True, False], ids=["among the texts", "in force"])
+def test_a_contract_that_is_not_known_is_told_once_a_participant_with_target_and_cause(among: bool) -> None:
+    written = Document("participants.yaml", participants())
+    views = [ParticipantView(one, None, "nothing listens there") for one in read([written]).participants]
+    ship = '- {name: ship, call: hipstershop.ShippingService/ShipOrder, request: "ShipOrderRequest{}"}\n'
+    documents = [Document("saga.yaml", saga({"steps": ship})), *([written] if among else [])]
+    found = [finding.message for finding in check(documents, participants=views).findings if finding.code == "AM025"]
+    assert found == [
+        f"The descriptors of Participant default/{name} (localhost:1) are not known: nothing listens there."
+        for name in ("cartservice", "shippingservice", "paymentservice")
+    ]

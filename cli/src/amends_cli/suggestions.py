@@ -5,6 +5,7 @@ the shell's completion alone.
 """
 
 import contextlib
+import os
 from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import Any
@@ -32,7 +33,7 @@ def runs(incomplete: str) -> list[str]:
 
 
 def resources(incomplete: str) -> list[str]:
-    """Suggest the ids of the newest runs, and saga/NAME, participant/NAME, policy/NAME."""
+    """Suggest the ids of the newest runs, and saga/NAME, participant/NAME."""
 
     def named(server: Any) -> Iterable[str]:
         yield from (f"saga/{one.name}" for one in _sagas(server))
@@ -47,7 +48,7 @@ def _asked(ask: Callable[[Any], Iterable[str]], incomplete: str) -> list[str]:
     import grpc
 
     with contextlib.suppress(Failure, grpc.RpcError, OSError):
-        with connection.connect(None, silent=True) as server:
+        with connection.connect(os.environ.get(connection.VARIABLE), silent=True) as server:
             names = [name for name in ask(server) if name.startswith(incomplete)]
         return list(dict.fromkeys(names))[:MOST]
     return []

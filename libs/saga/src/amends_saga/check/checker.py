@@ -150,13 +150,15 @@ def _views(read_: Resources, given: Sequence[ParticipantView], descriptors: byte
     views = []
     for participant in read_.participants:
         before = known.pop(participant.metadata.full_name, None)
-        same = before is not None and before.participant.service == participant.service
-        views.append(ParticipantView(participant, before.descriptors if before is not None and same else None))
+        if before is not None and before.participant.service == participant.service:
+            views.append(ParticipantView(participant, before.descriptors, before.why))
+        else:
+            views.append(ParticipantView(participant, None))
     views.extend(known.values())
     return [
         view
         if view.descriptors is not None
-        else ParticipantView(view.participant, view.participant.descriptors.inline or descriptors)
+        else ParticipantView(view.participant, view.participant.descriptors.inline or descriptors, view.why)
         for view in views
     ]
 

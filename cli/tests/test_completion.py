@@ -24,7 +24,8 @@ def complete(amends, monkeypatch: pytest.MonkeyPatch):
         shown = io.StringIO()
         with redirect_stdout(shown):
             result = await amends()
-        return (shown.getvalue() + result.out).split()
+        names: list[str] = (shown.getvalue() + result.out).split()
+        return names
 
     return suggested
 

@@ -179,6 +179,10 @@ test: setup ## All tests but the slow ones, on two cores
 test-slow: setup ## The tests that take minutes
 	@$(PY) -m pytest -m slow $(ARGS)
 
+.PHONY: test-attacks
+test-attacks: setup ## What a stranger may send, in turn, beside 20 honest sagas a second
+	@$(PY) -m pytest -q -n 0 -m "slow or not slow" tests/attacks $(ARGS)
+
 .PHONY: test-foreign
 test-foreign: setup ## Contracts, dialects and servers that nobody here wrote (with servers in Go, Java and Node where these are installed)
 	@$(PY) -m pytest -q -rs -n 0 -m "foreign or not foreign" tests/foreign cli/tests/test_foreign.py libs/saga/tests/test_contracts.py libs/saga/tests/test_presence.py $(ARGS)

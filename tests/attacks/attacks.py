@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import grpc
 import grpc.aio
+import pytest
 from amends_contracts import descriptor_set
 from amends_saga.descriptors.budget import join_files
 from amends_testkit.answers import Answer
@@ -16,6 +17,7 @@ from grpc_reflection.v1alpha import reflection_pb2
 
 from amends.saga.v1 import definition_service_pb2 as dpb
 from amends.saga.v1 import run_service_pb2 as pb
+from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
 
 from .scene import UNLIMITED, Scene
 
@@ -190,6 +192,35 @@ async def never_send(scene: Scene) -> None:
             call.cancel()
 
 
+async def many_states(scene: Scene) -> None:
+    """A list of runs in a million states, five times at once."""
+    request = pb.ListRunsRequest(states=[1] * 1_000_000)
+
+    async def ask() -> None:
+        with pytest.raises(grpc.aio.AioRpcError) as refused:
+            await scene.runs.ListRuns(request, timeout=60)
+        assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+    await asyncio.gather(*(ask() for _ in range(5)))
+
+
+async def watchers(scene: Scene) -> None:
+    """A thousand watchers of one run, none of whom reads: some are refused."""
+    scene.hanging.script("Charge", Answer.ok().after(HANGS))
+    assert (await scene.apply_participant("payments", scene.hanging.target, namespace="web")).accepted
+    await scene.apply_saga("watched", "web")
+    wanted = pb.StartRunRequest(namespace="web", saga="watched", idempotency_key=uuid4().hex, binary=b"\x0a\x01x")
+    begun = await scene.runs.StartRun(wanted, timeout=60)
+    request = pb.WatchRunRequest(run_id=begun.run.run_id)
+    options = [("grpc.use_local_subchannel_pool", 1)]
+    channels = [grpc.aio.insecure_channel(scene.address, options=options) for _ in range(10)]
+    calls: list[Any] = [RunServiceStub(channels[i % len(channels)]).WatchRun(request) for i in range(1_000)]
+    await asyncio.sleep(5)
+    for channel in channels:
+        await channel.close()
+    assert all(call.done() for call in calls)
+
+
 def _varint(size: int) -> bytes:
     written = bytearray()
     while size > 127:
@@ -220,6 +251,8 @@ ATTACKS: tuple[Attack, ...] = (
     squatter,
     large_runs,
     never_send,
+    many_states,
+    watchers,
     foreign_saga,
 )
 QUICK: tuple[Attack, ...] = (reserved_ranges, many_values, squatter)

@@ -16,6 +16,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSe
 from grpc_reflection.v1alpha import reflection_pb2
 
 from amends.saga.v1 import definition_service_pb2 as dpb
+from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
 from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
 
@@ -194,7 +195,7 @@ async def never_send(scene: Scene) -> None:
 
 async def many_states(scene: Scene) -> None:
     """A list of runs in a million states, five times at once."""
-    request = pb.ListRunsRequest(states=[1] * 1_000_000)
+    request = pb.ListRunsRequest(states=[run_pb2.RUN_STATE_RUNNING] * 1_000_000)
 
     async def ask() -> None:
         with pytest.raises(grpc.aio.AioRpcError) as refused:

@@ -82,11 +82,7 @@ def analyse(
         )
         for step in saga.steps
     ]
-    ordinary = [step for step in saga.steps if not step.amendment]
-    graph = Graph(_after(ordinary, findings))
-    pivot = _pivot(ordinary, [action for action, _ in calls], graph)
-    behind = (pivot,) if pivot is not None else ()
-    graph = Graph((*graph.after, *((behind,) * (len(saga.steps) - len(ordinary)))))
+    graph, pivot = _order(saga.steps, [action for action, _ in calls], findings)
     extra = _extra_sets(saga, descriptors, cache, findings)
     contracts, input_type = gather(saga, methods, extra, findings)
     wrong = quarrels(saga, contracts, _messages(calls, input_type))
@@ -139,6 +135,17 @@ def _after(steps: Sequence[Step], findings: list[Finding]) -> tuple[tuple[int, .
                 findings.append(node.finding(codes.UNKNOWN_STEP, f"No step is called `{name[:80]}`.", hint))
         found.append(tuple(dict.fromkeys(direct)))
     return tuple(found)
+
+
+def _order(
+    steps: Sequence[Step], actions: Sequence[Method | None], findings: list[Finding]
+) -> tuple[Graph, int | None]:
+    """Return the order of the steps and the pivot. Amendments come after the pivot, and nothing waits for them."""
+    ordinary = [step for step in steps if not step.amendment]
+    graph = Graph(_after(ordinary, findings))
+    pivot = _pivot(ordinary, actions, graph)
+    behind = (pivot,) if pivot is not None else ()
+    return Graph((*graph.after, *((behind,) * (len(steps) - len(ordinary))))), pivot
 
 
 def _pivot(steps: Sequence[Step], actions: Sequence[Method | None], graph: Graph) -> int | None:

@@ -75,13 +75,7 @@ def analyse(
     policies = [policy for policy in policies if policy.metadata.namespace == saga.metadata.namespace]
     named = [policy.named() for policy in policies]
     methods = Methods(saga, participants, named, cache, findings.append, routes)
-    calls = [
-        (
-            methods.find(step.call) if step.call is not None else None,
-            methods.find(step.compensate) if step.compensate is not None else None,
-        )
-        for step in saga.steps
-    ]
+    calls = [_methods(methods, step) for step in saga.steps]
     graph, pivot = _order(saga.steps, [action for action, _ in calls], findings)
     extra = _extra_sets(saga, descriptors, cache, findings)
     contracts, input_type = gather(saga, methods, extra, findings)
@@ -135,6 +129,14 @@ def _after(steps: Sequence[Step], findings: list[Finding]) -> tuple[tuple[int, .
                 findings.append(node.finding(codes.UNKNOWN_STEP, f"No step is called `{name[:80]}`.", hint))
         found.append(tuple(dict.fromkeys(direct)))
     return tuple(found)
+
+
+def _methods(methods: Methods, step: Step) -> tuple[Method | None, Method | None]:
+    """Return the methods of a step's action and of its compensation, as far as they are there."""
+    return (
+        methods.find(step.call) if step.call is not None else None,
+        methods.find(step.compensate) if step.compensate is not None else None,
+    )
 
 
 def _order(

@@ -39,6 +39,7 @@ def shape(
     groups = [group.split("|") for group in text.split(">")]
     names = iter(ascii_lowercase)
     numbers: dict[str, int] = {}
+    users = uses or {}
     steps: list[StepPlan] = []
     before: tuple[int, ...] = ()
     passed = False
@@ -52,14 +53,14 @@ def shape(
             action = _call(service, name, KINDS[letter.lower()], retention, window)
             own = name in uses_self
             undo = None if passed or pivot or letter == "r" else _undo(service, name, action.kind, retention, own=own)
-            used = tuple(numbers[other] for other in (uses or {}).get(name, ""))
+            used = tuple(numbers[other] for other in users.get(name, ""))
             steps.append(StepPlan(name, action, undo, before, pivot, passed, name in when, used))
         passed = passed or any(letter.isupper() for letter in group)
         before = tuple(here)
     behind = tuple(index for index, step in enumerate(steps) if step.pivot or step.post)
     for letter in offered:
         name = next(names)
-        used = tuple(numbers[other] for other in (uses or {}).get(name, ""))
+        used = tuple(numbers[other] for other in users.get(name, ""))
         action = _call(service, name, KINDS[letter], retention, window)
         steps.append(StepPlan(name, action, after=behind, post=True, amendment=True, uses=used))
     return Plan("test", "shape", "d" * 64, tuple(steps), deadline, stalled_after)

@@ -382,3 +382,41 @@ def test_a_compiled_saga_is_loaded_from_its_bytes(trip: Callable[..., CheckResul
     saga = trip(OLD, NEW).sagas[0]
     assert isinstance(load_bundle(saga.bundle), CompiledSaga)
     assert load_bundle(saga.bundle).digest == saga.digest
+
+
+def as_reflected(data: bytes, gone: str = "") -> bytes:
+    """Return a contract as servers that did not get it from protoc answer it: no imports, and relative names."""
+    files = FileDescriptorSet.FromString(data)
+    kept = [item for item in files.file if not item.package.startswith("google.") and item.package != gone]
+    for item in kept:
+        item.ClearField("dependency")
+        for field in (field for message in item.message_type for field in message.field if field.type_name):
+            field.type_name = field.type_name.removeprefix(f".{item.package}.").removeprefix(".")
+        for method in (method for service in item.service for method in service.method):
+            method.input_type = method.input_type.rpartition(".")[2]
+            method.output_type = method.output_type.rpartition(".")[2]
+    return FileDescriptorSet(file=kept).SerializeToString()
+
+
+@pytest.mark.parametrize("gone", ["", "shared.v1"])
+def test_a_contract_without_imports_works_and_one_that_lacks_a_type_is_told_at_the_participant(
+    tmp_path: Path, gone: str
+) -> None:
+    money = (
+        'import "google/protobuf/timestamp.proto"; message Money { int64 minor = 1; google.protobuf.Timestamp at = 2; }'
+    )
+    data = compile_protos(tmp_path / "h", service("hotel.v1", "Hotels", money))
+    other = compile_protos(tmp_path / "f", service("flight.v1", "Flights", money))
+    known = read([Document("p", participants())]).participants
+    views = [ParticipantView(known[0], as_reflected(data, gone)), ParticipantView(known[1], other)]
+    result = check([Document("s", SAGA % COPY)], participants=views)
+    if not gone:
+        assert errors(result) == []
+        return
+    owner = "which the descriptors of Participant shop/hotel do not define."
+    assert errors(result) == [
+        ("AM026", f"`hotel.v1.{message}.price` is of type `shared.v1.Money`, {owner}")
+        for message in ("BookRequest", "BookReply")
+    ]
+    [told, _] = [f for f in check([Document("p", participants())], participants=views).findings if f.is_error]
+    assert (told.code, told.place.source) == ("AM026", "p"), "also where the Participant is applied"

@@ -206,3 +206,14 @@ def without_refund() -> FileDescriptorSet:
 
 def port(shop: Shop) -> int:
     return int(shop.payments.target.rpartition(":")[2])
+
+
+async def test_a_service_that_nobody_serves_is_told_once_with_its_address_and_the_cause(client: Client, shop: Shop):
+    away = shop.payments.target
+    await shop.payments.stop()
+    manifests = [pb.Manifest(text=text, source=f"{n}.yaml") for n, text in enumerate([*shop.manifests(), SAGA])]
+    answer = await client.definitions.CheckSaga(pb.CheckSagaRequest(manifests=manifests))
+    [finding] = [finding for finding in answer.findings if finding.severity == pb.SEVERITY_ERROR]
+    assert finding.code == "AM025"
+    assert finding.message.startswith(f"The descriptors of Participant shop/payments ({away}) are not known: ")
+    assert "refused" in finding.message

@@ -89,9 +89,9 @@ def _not_granted(participant: Participant, namespace: str) -> Refusal:
 
 
 def _several(service: str, candidates: Sequence[Participant]) -> Refusal:
-    names = ", ".join(sorted(found.metadata.full_name for found in candidates)[:MAX_NAMES])
-    message = f"`{service}` is served by several Participants: {names}."
-    hint = "Name the one that you mean in the saga's `participants`, or leave one of them."
+    names = sorted(found.metadata.full_name for found in candidates)[:MAX_NAMES]
+    message = f"`{service}` is served by several Participants: {', '.join(names)}."
+    hint = f"Name the one that you mean in the saga, e.g. `participants: {{{service}: {names[0]}}}`, or leave one."
     return codes.PARTICIPANT_CONFLICT, message, hint
 
 
@@ -133,7 +133,7 @@ class Methods:
         self._sets, self._report = sets, report
         self._services: dict[str, tuple[Participant, ContractSet] | Refusal] = {}
         self._found: dict[tuple[str, str], tuple[Method | None, list[Refusal]]] = {}
-        self._told = set[str]()
+        self._told = set[Refusal]()
         self.complete = True
         """False when the contract of some service is missing."""
         self.sets: dict[str, tuple[str, ContractSet]] = {}
@@ -146,17 +146,23 @@ class Methods:
         service = self._services[call.service]
         if len(service) == 3:
             self.complete = False
-            if service[0] is not codes.DESCRIPTORS_UNKNOWN or call.service not in self._told:
-                self._told.add(call.service)
-                self._report(call.node.finding(*service))
+            self._tell(call, service)
             return None
         key = (call.service, call.method)
         if key not in self._found:
             self._found[key] = self._method(call, *service)
         method, refusals = self._found[key]
         for refusal in refusals:
-            self._report(call.node.finding(*refusal))
+            self._tell(call, refusal)
         return method
+
+    def _tell(self, call: CallSpec, refusal: Refusal) -> None:
+        """Report why a call cannot be made; what is wrong with a contract is told once, not for each call."""
+        if refusal[0] in (codes.DESCRIPTORS_UNKNOWN, codes.DESCRIPTORS_BROKEN):
+            if refusal in self._told:
+                return
+            self._told.add(refusal)
+        self._report(call.node.finding(*refusal))
 
     def _service(self, service: str) -> tuple[Participant, ContractSet] | Refusal:
         named, agreed = self._saga.participants.get(service), self._routes.get((self._namespace, service))

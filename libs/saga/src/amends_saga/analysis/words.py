@@ -3,6 +3,7 @@
 Called by the analysis.
 """
 
+import re
 from collections.abc import Iterable, Iterator
 
 from amends_saga import codes
@@ -10,6 +11,7 @@ from amends_saga.analysis.model import Method
 from amends_saga.cel import Environment, Problem, ProblemKind
 from amends_saga.definition import Node
 from amends_saga.definition.offsets import place_at
+from amends_saga.definition.saga_kind import STEP_NAME
 from amends_saga.findings import Code, Finding, choices, suggestion
 
 _CODES = {
@@ -24,6 +26,7 @@ _HINTS = {
     ProblemKind.TYPE: "Give it a value of the type that is wanted; convert numbers with int(), uint() or double().",
     ProblemKind.TOO_COMPLEX: "Make it simpler, or let the participant compute this.",
 }
+_WORD = re.compile(r"\w+")
 _FUNCTIONS = (
     *("size", "matches", "contains", "startsWith", "endsWith", "has", "int", "uint", "double", "string", "bytes"),
     *("bool", "timestamp", "duration", "dyn", "type", "map", "filter", "all", "exists", "exists_one", "orValue"),
@@ -39,8 +42,11 @@ def at(node: Node, offset: int, width: int, code: Code, message: str, hint: str)
 def expression_findings(
     node: Node, problems: Iterable[Problem], environment: Environment, method: Method, target: str
 ) -> Iterator[Finding]:
-    """Yield a finding for each problem of an expression."""
+    """Yield a finding for each problem of an expression, but those that follow from a step's wrong name."""
+    misnamed = {word for name in environment.variables if not STEP_NAME.fullmatch(name) for word in _WORD.findall(name)}
     for problem in problems:
+        if problem.kind is ProblemKind.UNKNOWN_NAME and problem.name.partition(".")[0] in misnamed:
+            continue
         hint = _HINTS[problem.kind]
         if problem.kind is ProblemKind.SYNTAX and problem.name:
             hint = f"A field of this name is written in backticks: `` `{problem.name}` ``."

@@ -184,7 +184,9 @@ def skipped_step(model: Model) -> Iterator[Finding]:
             told.add(use.name)
             offset, width = flow.place(use.node)
             message = f"`{use.name}` may have been skipped by its condition; its response is empty then."
-            hint = f"Guard it: `has({use.name}.field) ? ... : ...`, `{use.name}.?field`, or the same `when` here."
+            hint = f"Guard it: `has({use.name}.field) ? ... : ...`, or `{use.name}.?field`."
+            if expression.role is not ExpressionRole.WHEN and step.index != model.pivot:
+                hint = f"{hint[:-1]}, or with the same `when` here."
             yield at(expression.node, offset, width, codes.SKIPPED_STEP, message, hint)
 
 

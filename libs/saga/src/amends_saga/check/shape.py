@@ -91,7 +91,11 @@ def beside_pivot(model: Model) -> Iterator[Finding]:
         ):
             continue
         message = f"`{step.name}` may run at the same time as the pivot `{pivot.name}`."
-        hint = f"Put `{pivot.name}` into its `after`, or `{step.name}` into the pivot's."
+        before, after = (f"`{a.name}` into the `after` of `{b.name}`" for a, b in ((step, pivot), (pivot, step)))
+        if step.step.compensate_node is not None:
+            hint = f"Put {before}."
+        else:
+            hint = f"Put {after}, or {before}." if step.is_read else f"Put {after}."
         yield step.step.name_node.finding(codes.BESIDE_PIVOT, message, hint)
 
 

@@ -12,7 +12,7 @@ from amends_resilience.durations import parse_duration
 
 from amends_saga import codes
 from amends_saga.definition.nodes import Node, NodeKind, scalar
-from amends_saga.findings import Code, Finding, choices
+from amends_saga.findings import Code, Finding, choices, suggestion
 
 T = TypeVar("T")
 MAX_ITEMS = 1_000
@@ -42,6 +42,7 @@ class Fields:
 
     def _take(self, known: Sequence[str]) -> None:
         wrong = 0
+        misspelt: list[tuple[str, Node]] = []
         for key, value in self.node.pairs:
             if key.value in known and key.value not in self._values:
                 self._values[key.value] = value
@@ -50,12 +51,16 @@ class Fields:
             if wrong > MAX_WRONG:
                 message = f"{self.what} has more than {MAX_WRONG} fields that mean nothing here."
                 self.add(codes.TOO_LARGE, key, message, "Mend those above first.")
-                return
+                break
             if key.value in known:
                 self.add(codes.DUPLICATE_FIELD, key, f"`{key.value}` is given twice.", "Leave one of them out.")
             else:
                 hint = choices(key.value, known, "Leave it out.")
                 self.add(codes.UNKNOWN_FIELD, key, f"{self.what} has no field `{key.value[:80]}`.", hint)
+                misspelt.append((suggestion(key.value, known) or "", value))
+        for name, value in misspelt:  # read as what was probably meant: a mistake is told once
+            if name:
+                self._values.setdefault(name, value)
 
     def add(self, code: Code, node: Node, message: str, hint: str) -> None:
         """Add a finding to the list."""

@@ -7,17 +7,11 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
-import grpc.aio
 import pytest
-from amends_chassis.service import Runtime, running
-from amends_orchestrator.assemble import Orchestrator
-from amends_orchestrator.calls.targets import Scope
-from amends_orchestrator.settings import Settings
 from amends_saga.check import CheckResult, check
 from amends_saga.definition import Document
 from amends_saga.explore import Bounds, explore
@@ -25,14 +19,12 @@ from amends_testkit.answers import Answer
 from amends_testkit.participant import FakeParticipant
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.struct_pb2 import Struct
-from pydantic import SecretStr
 
 from amends.options.v1 import options_pb2
-from amends.saga.v1 import definition_service_pb2 as dpb
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
-from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
-from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
+
+from .orchestrator import orchestrator
 
 SAGAS = (Path(__file__).parent / "ftgo.yaml").read_text()
 PARTICIPANT = """\
@@ -174,29 +166,14 @@ class World:
 
 @asynccontextmanager
 async def world(variant: Variant, url: str) -> AsyncIterator[World]:
-    async def assemble(runtime: Runtime) -> None:
-        assert isinstance(runtime.settings, Settings)
-        await Orchestrator(runtime, runtime.settings).start()
-
-    settings = Settings(
-        database_url=SecretStr(url), targets=Scope.LOOPBACK, poll=timedelta(milliseconds=50), drain=timedelta(seconds=2)
-    )
     async with AsyncExitStack() as stack:
         parts = {
             service: await stack.enter_async_context(await FakeParticipant.start(variant.contract, [f"ftgo.{service}"]))
             for service in SERVICES
         }
-        runtime = await stack.enter_async_context(running(settings, assemble))
-        channel = await stack.enter_async_context(grpc.aio.insecure_channel(runtime.address))
-        definitions: Any = DefinitionServiceStub(channel)
-        for service, part in parts.items():
-            text = variant.participant(service, part.target)
-            applied = await definitions.ApplyParticipant(dpb.ApplyParticipantRequest(manifest=dpb.Manifest(text=text)))
-            assert applied.participant.ready, applied
-        for text in SAGAS.split("---\n"):
-            accepted = await definitions.ApplySaga(dpb.ApplySagaRequest(manifest=dpb.Manifest(text=text)))
-            assert accepted.accepted, accepted.findings
-        yield World(variant.contract, RunServiceStub(channel), parts)
+        api = await stack.enter_async_context(orchestrator(url))
+        await api.apply([variant.participant(name, part.target) for name, part in parts.items()], SAGAS.split("---\n"))
+        yield World(variant.contract, api.runs, parts)
 
 
 async def test_every_branch_ends_as_it_should_with_the_right_effects(variant: Variant, database_url: str) -> None:

@@ -136,7 +136,7 @@ def test_numbers_that_may_not_fit_are_told(demo: Check, value: str, code: str | 
         ("input.total", "AM063"),
         ("1", "AM063"),
         ("dyn(ChargeRequest{})", "AM063"),
-        ("ChargeRequest{order_id: '" + "x" * 1_100 + "'}", "AM065"),
+        ("ChargeRequest{order_id: '" + "x" * 17_000 + "'}", "AM065"),
         ("(" * 40 + "1" + ")" * 40, "AM065"),
         ("[1].map(x, [2].map(y, y))", "AM065"),
         ("[1].map(x, x).map(y, y)", "AM065"),

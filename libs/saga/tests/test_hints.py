@@ -82,6 +82,13 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     "AM056": [('\n  compensate: {call: demo.v1.Stock/Release, request: "ReleaseRequest{}"}', "")],
     "AM057": [('"TransferRequest{}"}', '"TransferRequest{}", accept: [AM057]}')],
     "AM058": [("- name: transfer\n", "- name: transfer\n  accept: [AM058]\n")],
+    "AM059": [
+        (
+            "afterPivot:",
+            '  - {name: book, call: demo.v1.Shipping/Book, request: "BookRequest{}", pivot: true}\nafterPivot:',
+        ),
+        ('afterPivot:\n  - {name: give_back, call: demo.v1.Stock/Release, request: "ReleaseRequest{}"}\n', ""),
+    ],
     "AM060": [("input.order_id", "input.order_id}")],
     "AM062": [("input.pieces", "string(input.pieces)")],
     "AM063": [("ChargeRequest", "BookRequest")],

@@ -168,6 +168,12 @@ def field_twice(model: Model) -> Iterator[Finding]:
             yield at(expression.node, offset, len(name), codes.DUPLICATE_FIELD, message, hint)
 
 
+def _guard_hint(name: str, *, may_be_skipped: bool) -> str:
+    """Return how the response of a skipped step is used; a pivot takes no `when`, and a `when` does not help itself."""
+    hint = f"Guard it: `has({name}.field) ? ... : ...`, or `{name}.?field`"
+    return f"{hint}, or with the same `when` here." if may_be_skipped else f"{hint}."
+
+
 def skipped_step(model: Model) -> Iterator[Finding]:
     """Report responses of steps that may have been skipped, if they are used without a guard."""
     conditional = {step.name: step for step in model.steps if step.step.when is not None}
@@ -184,9 +190,9 @@ def skipped_step(model: Model) -> Iterator[Finding]:
             told.add(use.name)
             offset, width = flow.place(use.node)
             message = f"`{use.name}` may have been skipped by its condition; its response is empty then."
-            hint = f"Guard it: `has({use.name}.field) ? ... : ...`, or `{use.name}.?field`."
-            if expression.role is not ExpressionRole.WHEN and step.index != model.pivot:
-                hint = f"{hint[:-1]}, or with the same `when` here."
+            hint = _guard_hint(
+                use.name, may_be_skipped=expression.role is not ExpressionRole.WHEN and step.index != model.pivot
+            )
             yield at(expression.node, offset, width, codes.SKIPPED_STEP, message, hint)
 
 

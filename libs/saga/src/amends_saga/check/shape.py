@@ -91,12 +91,17 @@ def beside_pivot(model: Model) -> Iterator[Finding]:
         ):
             continue
         message = f"`{step.name}` may run at the same time as the pivot `{pivot.name}`."
-        before, after = (f"`{a.name}` into the `after` of `{b.name}`" for a, b in ((step, pivot), (pivot, step)))
-        if step.step.compensate_node is not None:
-            hint = f"Put {before}."
-        else:
-            hint = f"Put {after}, or {before}." if step.is_read else f"Put {after}."
+        hint = _beside_hint(step, pivot)
         yield step.step.name_node.finding(codes.BESIDE_PIVOT, message, hint)
+
+
+def _beside_hint(step: StepModel, pivot: StepModel) -> str:
+    """Return on which side of the pivot a step can be put: what is undone comes before, what has effects after."""
+    before = f"`{step.name}` into the `after` of `{pivot.name}`"
+    after = f"`{pivot.name}` into the `after` of `{step.name}`"
+    if step.step.compensate_node is not None:
+        return f"Put {before}."
+    return f"Put {after}, or {before}." if step.is_read else f"Put {after}."
 
 
 def no_compensation(model: Model) -> Iterator[Finding]:

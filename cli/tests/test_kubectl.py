@@ -328,7 +328,7 @@ async def test_kubectl_knows_the_plugin_and_completes_it() -> None:
     _, words = await real_kubectl("__complete", "amends", "re")
     assert words.splitlines()[:2] == ["resolve", ":4"]
     _, words = await real_kubectl("__complete", "amends", "resolve", "some-run", "")
-    assert words.splitlines()[:5] == ["retry", "skip", "compensate", "park", ":4"]
+    assert words.splitlines()[:6] == ["retry", "skip", "compensate", "amend", "park", ":4"]
 
 
 async def test_an_api_server_is_asked_for_the_service_and_the_run(kubernetes: Kubernetes, tmp_path: Path) -> None:

@@ -209,8 +209,8 @@ class DiesAtRelease:
     def __init__(self, pool) -> None:
         self._pool = pool
 
-    def acquire(self):
-        return self._pool.acquire()
+    def acquire(self, *, timeout: float | None = None):
+        return self._pool.acquire(timeout=timeout)
 
     async def release(self, held) -> None:
         await self._pool.release(held)

@@ -132,7 +132,7 @@ async def test_a_run_whose_participant_is_gone_is_stalled_and_says_so(database_u
         await eventually(stalled, timeout=timedelta(seconds=10))
         shown = (await client.run(run.run_id)).stalled
         assert shown.step == "confirm"
-        assert "no Participant" in shown.reason
+        assert "is not there" in shown.reason
 
 
 async def test_a_call_that_is_not_answered_in_time_says_how_long_it_was_waited_for(database_url: str, shop: Shop):

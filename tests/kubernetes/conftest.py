@@ -7,7 +7,7 @@ import re
 import sys
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -32,6 +32,9 @@ EXAMPLES = ROOT / "examples" / "kubernetes"
 RULES: list[dict[str, Any]] = yaml.safe_load((ROOT / "charts/operator/values.yaml").read_text())["rbac"]["rules"]
 """What the operator's chart lets it do in a namespace that it serves."""
 PATIENCE = timedelta(seconds=30)
+PATIENT = json.dumps({"spec": {"timeout": "50s", "attempts": 20}})
+"""Attempts for as long as a service takes to start again."""
+AS_BEFORE = json.dumps({"spec": {"timeout": "2s", "attempts": 4}})
 _numbers = itertools.count(1)
 
 
@@ -258,3 +261,21 @@ async def proxy(cluster: Kubernetes) -> AsyncIterator[KubeProxy]:
     """What stands between an operator and the API server."""
     async with await KubeProxy.start(cluster) as started:
         yield started
+
+
+@pytest.fixture
+async def silent_cards(served: Namespace) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Hold every answer about tok_slow until the test calls what this yields: a run waits as long as a test needs."""
+    stack = served.platform.stack
+    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", PATIENT)
+    await served.until("retrypolicy", "charge", "Accepted")
+    stack.child("payments").kill()
+    await stack.start_one("payments", {"AMENDS_SLOW_ANSWER": "10m"})
+
+    async def answer() -> None:
+        stack.child("payments").kill()
+        await stack.start_one("payments")
+
+    yield answer
+    await answer()
+    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", AS_BEFORE)

@@ -85,7 +85,7 @@ async def test_a_saga_whose_method_does_not_exist_is_refused_in_status_and_never
     assert f"sagarun/{uid}" not in [run.idempotency_key for run in await served.platform.runs(served.name)]
 
 
-async def test_runs_in_flight_go_on_when_their_saga_is_edited_and_deleted(served) -> None:
+async def test_runs_in_flight_go_on_when_their_saga_is_edited_and_deleted(served, silent_cards) -> None:
     saga = saga_of(served, "moving")
     await served.apply(saga)
     first = await served.until("saga", "moving", "Accepted")
@@ -109,6 +109,7 @@ async def test_runs_in_flight_go_on_when_their_saga_is_edited_and_deleted(served
         return await in_force(served, "moving") is None
 
     await eventually(taken_out)
+    await silent_cards()
     ended = await served.until("sagarun", "pinned", "Completed")
     assert ended["status"]["digest"] == first["status"]["digest"] == run["status"]["digest"]
 

@@ -1,7 +1,7 @@
 """What people ask of the operator beside applying: look again, leave alone, take a grant back, decide too late."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from datetime import timedelta
 from functools import partial
 
@@ -125,29 +125,6 @@ async def test_a_decision_that_comes_too_late_is_answered(served: Namespace) -> 
     told = await served.kubectl("get", "events", "--field-selector", "involvedObject.name=late")
     assert "DecisionRefused" in told
     assert "retry by ada: once more" in told
-
-
-PATIENT = json.dumps({"spec": {"timeout": "50s", "attempts": 20}})
-"""Attempts for as long as a service takes to start again."""
-AS_BEFORE = json.dumps({"spec": {"timeout": "2s", "attempts": 4}})
-
-
-@pytest.fixture
-async def silent_cards(served: Namespace) -> AsyncIterator[Callable[[], Awaitable[None]]]:
-    """Hold every answer about tok_slow until the test calls what this yields: a run waits as long as a test needs."""
-    stack = served.platform.stack
-    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", PATIENT)
-    await served.until("retrypolicy", "charge", "Accepted")
-    stack.child("payments").kill()
-    await stack.start_one("payments", {"AMENDS_SLOW_ANSWER": "10m"})
-
-    async def answer() -> None:
-        stack.child("payments").kill()
-        await stack.start_one("payments")
-
-    yield answer
-    await answer()
-    await served.kubectl("patch", "retrypolicy", "charge", "--type=merge", "-p", AS_BEFORE)
 
 
 async def test_decisions_are_told_as_events_with_who_and_why(

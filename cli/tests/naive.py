@@ -49,7 +49,13 @@ class Flaw(StrEnum):
 LOSES_RACES = {Flaw.REFUNDS_NOTHING, Flaw.LEAVES_NO_MARK, Flaw.COMMITS_LATE}
 """Its action comes first in every race: it has one flaw, not two."""
 WORK = defaultdict(
-    lambda: 0.005, {Flaw.FORGETS_THAT_IT_ANSWERED: 0.06, Flaw.ANSWERS_ANEW: 0.06, Flaw.COMMITS_LATE: 0.06}
+    lambda: 0.005,
+    {
+        Flaw.FORGETS_THAT_IT_ANSWERED: 0.06,
+        Flaw.ANSWERS_ANEW: 0.06,
+        Flaw.COMMITS_LATE: 0.06,
+        Flaw.CHECKS_THEN_ACTS: 0.06,
+    },
 )
 """Seconds of an action; longer where all calls of a race must arrive meanwhile."""
 

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.timeout(600)  # the compiler takes minutes where the processor is busy
+
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "libs/saga/hatch_build.py"
 REPLACES_PARTS = ("test_mutations", "test_the_first_path_to_a_violation_is_a_shortest_and_its_seed_replays_it")

@@ -50,7 +50,7 @@ async def test_all_four_kinds_of_method_are_served_and_counted():
         assert (await stub.collect(words())).value == "ab"
         assert [answer.value async for answer in stub.chat(words())] == ["a", "b"]
         for method in (UNARY, WATCH, CHAT):
-            await eventually(lambda: _count(runtime, method, "OK") == 1.0)
+            await eventually(lambda method=method: _count(runtime, method, "OK") == 1.0)
         labels = {"service": "test.echo.v1.EchoService", "method": "Unary"}
         assert runtime.registry.get_sample_value("grpc_server_handling_seconds_count", labels) == 1.0
         assert runtime.registry.get_sample_value("grpc_server_in_flight", labels) == 0.0

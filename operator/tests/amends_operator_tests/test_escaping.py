@@ -59,7 +59,9 @@ def test_nothing_of_a_run_is_harmful() -> None:
     run, event = run_pb2.Run(), run_pb2.RunEvent()
     fill(run)
     fill(event)
-    run.run_id = run.digest = run.parked.reason = run.parked.step = run.stalled.step = "a"
+    run.run_id = run.digest = run.parked.reason = run.parked.step = run.stalled.step = run.amendment = "a"
+    for choice in run.parked.choices:
+        choice.amendment = "a"
     for step in run.steps:
         step.name = "a"
     assert EVIL in (run.message, run.parked.message, run.stalled.reason, run.steps[0].message, event.actor)

@@ -139,7 +139,7 @@ async def test_a_saga_that_cannot_be_compiled_any_more_is_its_own_affair(client:
 
         sagas = await eventually(all_told)
     assert sagas is not None
-    assert [saga.message for saga in sagas] == ["Its messages lead to each other further than 250 deep."] * 2
+    assert [saga.message for saga in sagas] == ["Its messages lead to each other further than 350 deep."] * 2
 
 
 async def test_a_check_that_runs_out_of_its_bounds_is_a_finding(client: Client):

@@ -16,7 +16,7 @@ from google.protobuf.descriptor_pb2 import (
 from amends_saga.descriptors.contracts import Definition, inside, nested_messages, outermost
 from amends_saga.descriptors.files import assemble
 
-MAX_CHAIN = 250
+MAX_CHAIN = 350
 """How far messages may lead to messages; Python's own limit is near 480."""
 _Index = dict[str, tuple[str, DescriptorProto | EnumDescriptorProto]]
 """Messages and enums by full name, each with the name of the outermost one that it is in."""

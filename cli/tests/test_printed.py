@@ -39,7 +39,7 @@ spec:
 apiVersion: amends.dev/v1alpha1
 kind: RetryPolicy
 metadata: {{name: quick, namespace: {namespace}}}
-spec: {{timeout: {timeout}, attempts: 2, backoff: {{initial: 10ms, max: 20ms}}}}
+spec: {{timeout: {timeout}, attempts: 2, backoff: {{initial: 10ms, max: 20ms}}, circuitBreaker: {{minimumCalls: 1000}}}}
 ---
 apiVersion: amends.dev/v1alpha1
 kind: Saga

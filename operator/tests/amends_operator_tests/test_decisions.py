@@ -60,7 +60,19 @@ def test_a_decision_in_the_spec_is_read_until_it_is_recorded() -> None:
     assert decision_of(body({}, {"resolution": given}, lastResolution={"id": found.id})) is None
 
 
-@pytest.mark.parametrize("given", ["skip", {"action": "Explode"}, {"action": "Skip", "reason": "r", "actor": "a"}])
+WHOLE = {"reason": "r", "actor": "a", "expectedSeq": 7}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        "skip",
+        {"action": "Explode"},
+        {"action": "Skip", "reason": "r", "actor": "a"},
+        {"action": "Amend", **WHOLE},
+        {"action": "Skip", **WHOLE, "amendment": "refund"},
+    ],
+)
 def test_a_decision_in_the_spec_that_makes_no_sense_is_none(given: Any) -> None:
     assert decision_of(body({}, {"resolution": given})) is None
 

@@ -75,7 +75,10 @@ def problems_of(spec: Mapping[str, Any]) -> list[str]:
 
 def resolution_problems(resolution: Mapping[str, Any]) -> list[str]:
     """Return what is wrong with a decision in the spec."""
-    return _problems("spec.resolution", resolution, _RESOLUTION, ("action", "reason", "actor", "expectedSeq"))
+    found = _problems("spec.resolution", resolution, _RESOLUTION, ("action", "reason", "actor", "expectedSeq"))
+    if (resolution.get("action") == "Amend") != (resolution.get("amendment") is not None):
+        found.append("spec.resolution: Amend needs the name of an amendment, and no other action takes one")
+    return found
 
 
 def _problems(

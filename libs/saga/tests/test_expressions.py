@@ -179,6 +179,25 @@ def test_the_caret_stands_under_the_name_and_a_name_is_suggested(demo: Check) ->
     assert finding.hint == "Did you mean `total`?"
 
 
+@pytest.mark.parametrize(
+    ("request_", "meant"),
+    [
+        ("demo.v1.ChargRequest{}", "Did you mean `demo.v1.ChargeRequest`?"),
+        ("credits.v1.Note{}", ""),
+        ("credits.Note{}", ""),
+        ("ChargeRequest{order_id: credits.payment_id}", "Did you mean `credit.payment_id`?"),
+    ],
+)
+def test_no_step_is_offered_for_a_package(demo: Check, request_: str, meant: str) -> None:
+    [finding] = demo(f'- name: credit\n  call: {CREDIT}\n  request: "{request_}"\n').findings
+    assert finding.code == "AM061"
+    assert finding.hint.startswith(meant or "Use ")
+
+
+def test_a_mistake_in_the_middle_of_a_path_is_told_once(demo: Check) -> None:
+    assert said(demo, "ChargeRequest{order_id: input.totl.currency.x}") == ["AM061"]
+
+
 def test_all_mistakes_of_an_expression_are_found_at_once(demo: Check) -> None:
     assert said(demo, "ChargeRequest{order_id: input.a, coupon: input.b}") == ["AM061", "AM061"]
 

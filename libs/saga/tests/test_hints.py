@@ -106,6 +106,7 @@ EDITS: dict[str, list[tuple[str, str]]] = {
     "AM072": [("'o-('", "'o-[(]'")],
     "AM073": [("?payload: input.extra.?payload", "?extra: input.?extra")],
     "AM074": [("note: 'fragile'", "note: 'fragile', label: 'x'")],
+    "AM076": [("duration('2 days')", way) for way in ("duration('90s')", "duration('1h30m')")],
     "AM080": [
         (
             "name: hasty, namespace: shop}\nspec: {selector: {participants: [demo.v1.Shipping]",
@@ -129,6 +130,7 @@ ADVICE = {
     "AM065": "how to make it simpler is for its author to say",
     "AM068": "whether the number fits is for its author to know",
     "AM071": "the contract has to be changed",
+    "AM075": "the contract has to be changed",
     "AM082": "the retries of other services have to be changed",
 }
 """Codes whose hint cannot be done in the text, and why."""

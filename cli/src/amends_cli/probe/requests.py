@@ -39,7 +39,7 @@ def from_file(path: Path, of: Descriptor) -> Make:
             raise usage(f"{path}:{error.lineno}:{error.colno}: not JSON: {error.msg}") from None
         except json_format.ParseError as error:
             raise usage(f"{path} is no {of.full_name}: {error}") from None
-        return bytes(message.SerializeToString(deterministic=True))
+        return type(message).SerializeToString(message, deterministic=True)
 
     make("probe")
     return make
@@ -59,7 +59,7 @@ def generated(of: Descriptor) -> Make:
     def make(unique: str, *, number: int = 1) -> bytes:
         message = GetMessageClass(of)()
         _fill(message, of, Values(unique, number), 0)
-        return bytes(message.SerializeToString(deterministic=True))
+        return type(message).SerializeToString(message, deterministic=True)
 
     if differ(make):
         return make
@@ -96,7 +96,7 @@ def _set(message: Any, field: FieldDescriptor, values: Values, depth: int) -> No
         return
     if field.message_type is not None:
         child = getattr(message, field.name).add() if field.is_repeated else getattr(message, field.name)
-        child.SetInParent() if not field.is_repeated else None
+        type(child).SetInParent(child) if not field.is_repeated else None
         _fill(child, field.message_type, values, depth + 1)
         return
     value = _scalar(field, values)

@@ -189,6 +189,12 @@ ANY_COPIED = _code(
 REQUIRED_MISSING = _code(
     "AM074", "A required field is not set", "The message could not be sent: its contract says `required`."
 )
+HIDING_FIELD = _code(
+    "AM075",
+    "A field hides what makes its message",
+    "The library that evaluates expressions makes a message with `MergeFromString`, and would find the field instead.",
+)
+ALWAYS_FAILS = _code("AM076", "A part that always fails", "Every run that comes to it would fail.")
 
 # Time and policies
 POLICY_CONFLICT = _code(

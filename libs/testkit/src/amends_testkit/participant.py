@@ -185,7 +185,7 @@ class FakeParticipant:
             self.effects.append((call.method, call.key))
         kind = message_factory.GetMessageClass(method.output_type)
         response = answer.response if answer.response is not None else kind(**answer.fields)
-        return response.SerializeToString(deterministic=True)
+        return type(response).SerializeToString(response, deterministic=True)
 
     def _next(self, method: str) -> Answer:
         script = self._script[method]

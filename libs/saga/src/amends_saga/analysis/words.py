@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from amends_saga import codes
 from amends_saga.analysis.model import Method
 from amends_saga.cel import Environment, Problem, ProblemKind
+from amends_saga.cel.environment import OWN
 from amends_saga.definition import Node
 from amends_saga.definition.offsets import place_at
 from amends_saga.definition.saga_kind import STEP_NAME
@@ -64,6 +65,10 @@ def _meant(problem: Problem, environment: Environment, method: Method, target: s
         many = "The message has many fields: look it up in the contract."
         return choices(problem.name, fields, many if fields else "The message has no fields at all.")
     root, _, rest = problem.name.partition(".")
+    types = {type_ for type_ in (target, *environment.variables.values()) if "." in type_ and type_ not in OWN}
+    if rest and rest.rpartition(".")[2][:1].isupper():  # a message or enum with its package, and no step
+        near = suggestion(problem.name, types | {type_.rpartition(".")[2] for type_ in types})
+        return f"Did you mean `{near}`?" if near is not None else ""
     messages = {target.rpartition(".")[2]} if target else set[str]()
     near = suggestion(root, {*environment.variables, *messages, *_FUNCTIONS})
     return f"Did you mean `{near}{'.' + rest if rest else ''}`?" if near is not None and near != root else ""

@@ -38,7 +38,7 @@ _FIELD = re.compile(r"undefined field '([^']*)' not found in struct '([^']*)'")
 _NAME = re.compile(r"undeclared reference to '([^']*)'")
 _FIELD_TYPE = re.compile(r"expected type of field '([^']*)' is '(.*)' but provided type is '(.*)'$")
 _OVERLOAD = re.compile(r"found no matching overload for '([^']*)' applied to '(.*)'$")
-_OWN = {"amends.definition.v1.Input": "The saga's input", "amends.definition.v1.Run": "`saga`"}
+OWN = {"amends.definition.v1.Input": "The saga's input", "amends.definition.v1.Run": "`saga`"}
 """The words for messages whose names nobody wrote."""
 _WORD = re.compile(r"\w+")
 _BRACKETS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[(){}\[\]]")
@@ -303,8 +303,9 @@ def _problems(text: str, error: str) -> list[Problem]:
     ]
     if found and found[0].kind is ProblemKind.SYNTAX:
         return found[:1]  # later errors of the parser follow from the first
-    if found:
-        return list(dict.fromkeys(found))[:MAX_PROBLEMS]
+    if found:  # a type `*error*` is that of a part that has been reported
+        own = [problem for problem in found if "*error*" not in problem.message]
+        return list(dict.fromkeys(own or found))[:MAX_PROBLEMS]
     if "recursion" in error:
         return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, "The expression is nested deeper than 32.")]
     return [Problem(ProblemKind.SYNTAX, 0, 1, f"The expression cannot be compiled: {error.splitlines()[0][:200]}.")]
@@ -327,7 +328,7 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
         return Problem(ProblemKind.SYNTAX, offset, 1, f"The expression cannot be parsed: {short}.")
     if match := _FIELD.search(message):
         at = locate(text, offset, match[1])
-        owner = _OWN.get(match[2], f"`{match[2]}`")
+        owner = OWN.get(match[2], f"`{match[2]}`")
         words = f"{owner} has no field `{match[1]}`."
         return Problem(ProblemKind.UNKNOWN_NAME, at, len(match[1]), words, match[1], match[2])
     if match := _NAME.search(message):

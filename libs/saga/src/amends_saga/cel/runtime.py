@@ -98,7 +98,7 @@ class Program:
         if self.simple is None or self._at_most(data, 0) > MAX_WORK:
             return None
         try:
-            return bytes(self.simple.value(data).SerializeToString(deterministic=True))
+            return serialized(self.simple.value(data))
         except Exception:  # CEL decides: it reports the error, or makes the message
             return None
 
@@ -109,7 +109,7 @@ class Program:
             value = to_message(plain, self.made)
             if value is None:
                 raise ExpressionError(f"{self.name} gives no message")
-            return bytes(value.SerializeToString(deterministic=True))
+            return serialized(value)
         except ExpressionError:
             raise
         except Exception as error:  # EncodeError, ValueError: its text may contain values of the run
@@ -124,7 +124,7 @@ class Program:
 
     def _evaluate(self, program: cel.Expression, data: Mapping[str, Message]) -> Any:
         try:
-            value = program.eval(data={name: data[name] for name in self.uses})
+            value = program.eval(data={name: _Given(data[name]) for name in self.uses})
             if value.type() == cel.Type.ERROR:
                 raise ExpressionError(f"{self.name} failed: {_reason(str(value.value()))}")
             return value.plain_value()
@@ -134,8 +134,31 @@ class Program:
             raise ExpressionError(f"{self.name} failed: {_reason(str(error))}") from error
 
 
+def serialized(message: Message) -> bytes:
+    """Return the deterministic bytes of a message. A field may be called like a method, so the class is asked."""
+    return type(message).SerializeToString(message, deterministic=True)
+
+
+class _Given:
+    """A message as cel-expr-python reads it: through two attributes, which may be hidden by fields of these names."""
+
+    __slots__ = ("_message",)
+
+    def __init__(self, message: Message) -> None:
+        self._message = message
+
+    @property
+    def DESCRIPTOR(self) -> Any:
+        """Return the descriptor of the message."""
+        return type(self._message).DESCRIPTOR
+
+    def SerializePartialToString(self) -> bytes:
+        """Return the bytes of the message, which may lack required fields."""
+        return type(self._message).SerializePartialToString(self._message)
+
+
 _REASONS = {
-    "index out of bounds": "an index is out of bounds",
+    "index error": "an index is out of bounds",
     "key not found": "a key is not there",
     "no such key": "a key is not there",
     "divide by zero": "a division by zero",
@@ -170,7 +193,7 @@ def _size(data: Mapping[str, Message], use: tuple[str, ...]) -> int:
             break
         value = found
     try:
-        return int(value.ByteSize()) + _SMALL
+        return int(type(value).ByteSize(value)) + _SMALL
     except EncodeError:  # a required field is not set, as in the empty response of a skipped step
         return _SMALL
 

@@ -145,3 +145,11 @@ def counting(checked: Any, iter_range: Any) -> bytes:
     copy.type_map[new].primitive = 2
     copy.reference_map[new].overload_id.append("size_map" if is_map else "size_list")
     return write_checked(copy)
+
+
+def part(checked: Any, node: Any) -> bytes:
+    """Return a program that returns the value of `node`, a part of `checked` that reads no variable."""
+    copy = _classes()["CheckedExpr"]()
+    copy.CopyFrom(checked)
+    copy.expr.CopyFrom(node)
+    return write_checked(copy)

@@ -43,7 +43,7 @@ def to_message(value: Any, made: type[Message]) -> Message | None:
     if isinstance(value, Message):
         return value
     message: Any = made()
-    name = message.DESCRIPTOR.full_name
+    name = type(message).DESCRIPTOR.full_name
     if name in _PRIMITIVES:
         message.value = value
     elif isinstance(value, datetime) and name == "google.protobuf.Timestamp":

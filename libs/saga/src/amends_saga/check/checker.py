@@ -13,7 +13,7 @@ from amends_saga.analysis import Model, ParticipantView, Pin, analyse
 from amends_saga.analysis.analyse import NO_ROUTES
 from amends_saga.analysis.resolve import SetCache
 from amends_saga.bundle import BundleError
-from amends_saga.check import dataloss, numbers, resources, scope, shape, timing, views
+from amends_saga.check import constants, dataloss, numbers, resources, scope, shape, timing, views
 from amends_saga.check.figures import SagaFigures, figures_of
 from amends_saga.check.rule import Rule
 from amends_saga.compile import compile_model
@@ -22,7 +22,15 @@ from amends_saga.definition import Document, Node, Resources, RetryPolicyResourc
 from amends_saga.findings import Finding, has_errors, ordered
 from amends_saga.jsonform import InputError
 
-RULES: tuple[Rule, ...] = (*shape.RULES, *scope.RULES, *views.RULES, *dataloss.RULES, *numbers.RULES, *timing.RULES)
+RULES: tuple[Rule, ...] = (
+    *shape.RULES,
+    *scope.RULES,
+    *views.RULES,
+    *dataloss.RULES,
+    *numbers.RULES,
+    *constants.RULES,
+    *timing.RULES,
+)
 """Every rule over a saga's model, in the order of their codes' groups."""
 
 

@@ -13,6 +13,8 @@ from amends_saga.cel.wellknown import fits
 from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding
 
+_HIDING = "MergeFromString"
+
 
 def result_type(model: Model) -> Iterator[Finding]:
     """Report requests that are not the method's input type, and conditions that are not booleans."""
@@ -54,4 +56,19 @@ def not_in_scope(model: Model) -> Iterator[Finding]:
                 yield at(expression.node, offset, len(name), codes.NOT_IN_SCOPE, message, hint)
 
 
-RULES: tuple[Rule, ...] = (result_type, not_in_scope)
+def hiding_field(model: Model) -> Iterator[Finding]:
+    """Report requests that cel-expr-python cannot make, because a field is called like the method that it uses."""
+    if model.environment is None:
+        return
+    for step in model.steps:
+        for expression in step.expressions:
+            if expression.checked is None or not expression.target:
+                continue
+            made = model.environment.pool.FindMessageTypeByName(expression.target)
+            if _HIDING in made.fields_by_name:
+                message = f"`{expression.target}` has a field `{_HIDING}`, so that no expression can make it."
+                hint = "Rename the field in the contract: its number, and its name in JSON, may stay."
+                yield expression.node.finding(codes.HIDING_FIELD, message, hint)
+
+
+RULES: tuple[Rule, ...] = (result_type, not_in_scope, hiding_field)

@@ -23,13 +23,20 @@ async def told(namespace: Namespace, name: str, reason: str) -> int:
 
 
 @pytest.fixture
-async def slow_parcels(platform: Platform) -> AsyncIterator[None]:
-    """A parcel, which is the pivot, takes four seconds."""
+async def slow_parcels(platform: Platform, served: Namespace) -> AsyncIterator[None]:
+    """A parcel, which is the pivot, takes four seconds; afterwards as long as before."""
     platform.stack.child("shipping").kill()
     await platform.stack.start_one("shipping", {"AMENDS_HANDLING_TIME": "4s"})
     yield
     platform.stack.child("shipping").kill()
     await platform.stack.start_one("shipping")
+    phase = ""
+    for number in range(10):  # the orchestrator's connection comes back up to two seconds later
+        if phase != "Completed":
+            await served.apply(served.run("completed", f"parcels-again-{number}"))
+            body = await served.until("sagarun", f"parcels-again-{number}", "Completed", "Compensated")
+            phase = body["status"]["phase"]
+    assert phase == "Completed"
 
 
 @pytest.mark.usefixtures("slow_parcels")

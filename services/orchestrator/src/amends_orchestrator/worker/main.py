@@ -11,6 +11,8 @@ import sys
 import traceback
 from typing import Any, BinaryIO
 
+from amends_saga.descriptors.wellknown import well_known_names
+
 from amends_orchestrator.worker.frames import LENGTHS, pack, unpack
 from amends_orchestrator.worker.jobs import JOBS
 
@@ -18,6 +20,7 @@ from amends_orchestrator.worker.jobs import JOBS
 def main() -> None:
     """Work until the input ends."""
     seconds, memory = float(sys.argv[1]), int(sys.argv[2])
+    well_known_names()  # Protobuf loads modules for it, and at the limit that fails as an ImportError.
     resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     answers = os.fdopen(os.dup(1), "wb")

@@ -43,9 +43,9 @@ them: the wrong one has this finding and no other, the right one is accepted.
 
 If a step copies a message of the input in every run, such as `amount: input.total`, the input must contain it: a run
 without it is refused at the start. The checker lists these fields among its figures. If a step copies a field of a
-response, such as `amount: quote.cost`, the expression fails when the field is unset; before the pivot this undoes the
-run. If both source and target record whether a scalar was set (`optional`, proto2, editions), an unset field stays
-unset. If the contract declares a default, an unset field has that value.
+response, such as `amount: quote.cost`, or a message of the input under a condition, the expression fails when the field
+is unset; before the pivot this undoes the run. If both source and target record whether a scalar was set (`optional`,
+proto2, editions), an unset field stays unset. If the contract declares a default, an unset field has that value.
 
 """
 

@@ -23,6 +23,7 @@ def said(demo: Check, request: str, *, call: str = CREDIT, when: str = "") -> li
         "ChargeRequest{?coupon: input.?coupon}",
         "ChargeRequest{?amount: input.?total}",
         "ChargeRequest{amount: input.total}",  # made certain by refusing an input without it
+        "input.order_id == '' ? ChargeRequest{amount: input.total} : ChargeRequest{}",  # fails without it
         "has(input.coupon) ? ChargeRequest{coupon: input.coupon} : ChargeRequest{}",
         "!has(input.coupon) ? ChargeRequest{} : ChargeRequest{coupon: input.coupon}",
         "has(input.coupon) && true ? ChargeRequest{coupon: input.coupon} : ChargeRequest{}",
@@ -53,7 +54,6 @@ def test_copies_that_lose_nothing_are_accepted(demo: Check, request_: str) -> No
         "has(input.total) ? ChargeRequest{order_id: input.coupon} : ChargeRequest{}",
         "has(input.coupon) || true ? ChargeRequest{order_id: input.coupon} : ChargeRequest{}",
         "has(input.coupon) ? ChargeRequest{} : ChargeRequest{order_id: input.coupon}",
-        "input.order_id == '' ? ChargeRequest{amount: input.total} : ChargeRequest{}",
         "ChargeRequest{card: input.card}",
         "ChargeRequest{?coupon: optional.of(input.coupon)}",
         "ChargeRequest{coupon: input.order_id == '' ? input.coupon : 'x'}",
@@ -238,6 +238,65 @@ def test_a_guarded_use_of_a_skipped_step_is_accepted(demo: Check, second: str) -
 )
 def test_a_bare_use_of_a_skipped_step_is_an_error(demo: Check, second: str) -> None:
     assert [finding.code for finding in demo(two_steps(second)).findings] == ["AM070"]
+
+
+@pytest.mark.parametrize(
+    ("when", "condition", "accepted"),
+    [
+        ("input.pieces > 0", "input.pieces > 0 ? charge.payment_id : ''", True),
+        ("input.pieces > 0", "(input.pieces>0) && input.order_id != '' ? charge.payment_id : ''", True),
+        ("input.pieces > 0", "input.pieces > 0 || input.order_id != '' ? charge.payment_id : ''", False),
+        ("input.pieces > 0", "input.pieces > 1 ? charge.payment_id : ''", False),
+        ("input.pieces > 0", "input.pieces > 0 ? '' : charge.payment_id", False),
+        ("input.order_id != ''", "input.order_id == '' ? '' : charge.payment_id", True),
+        ("input.order_id != ''", "input.order_id == '' || input.pieces == 0 ? '' : charge.payment_id", True),
+        ("input.order_id != ''", "input.order_id == '' ? charge.payment_id : ''", False),
+        ("!has(input.coupon)", "has(input.coupon) ? '' : charge.payment_id", True),
+        ("!has(input.coupon)", "has(input.coupon) == false ? charge.payment_id : ''", True),
+        ("!has(input.coupon)", "has(input.coupon) != true && true ? charge.payment_id : ''", True),
+        ("has(input.coupon) == false", "!has(input.coupon) ? charge.payment_id : ''", True),
+        ("!has(input.coupon)", "has(input.coupon) ? charge.payment_id : ''", False),
+        ("input.pieces > 0 && has(input.coupon)", "input.pieces > 0 ? charge.payment_id : ''", False),
+        ("input.pieces > 0 || has(input.coupon)", "input.pieces > 0 ? charge.payment_id : ''", False),
+    ],
+)
+def test_a_branch_under_the_steps_condition_may_use_its_response(
+    demo: Check, when: str, condition: str, accepted: bool
+) -> None:
+    found = [finding.code for finding in demo(two_steps(f"CountRequest{{sku: {condition}}}", when=when)).findings]
+    assert found == ([] if accepted else ["AM070"])
+
+
+@pytest.mark.parametrize(
+    ("lines", "part"),
+    [
+        ("[Line{sku: 'a'}, Line{sku: 'b'}]", ""),
+        ("[Line{sku: 'a'}, Money{}]", ""),
+        ("input.lines + [Line{}, input.lines[0]]", ""),
+        ("input.lines + [Line{}, 'x']", "x"),
+    ],
+)
+def test_elements_of_several_types_are_held_against_the_field(demo: Check, lines: str, part: str) -> None:
+    request = f"ReserveRequest{{lines: {lines}}}"
+    undo = 'compensate: {call: demo.v1.Stock/Release, request: "ReleaseRequest{}"}'
+    steps = f'- name: reserve\n  call: demo.v1.Stock/Reserve\n  request: "{request}"\n  {undo}\n'
+    wrong = "Money" in lines or bool(part)
+    assert [finding.code for finding in demo(steps).findings] == (["AM062"] if wrong else [])
+
+
+@pytest.mark.parametrize(
+    ("grams", "fits"),
+    [
+        ("int(input.weight % 1000)", True),
+        ("input.weight % 2147483648", True),
+        ("int((input.weight + 1) % 1000000000)", True),
+        ("input.weight % 4000000000", False),
+        ("input.weight % input.weight", False),
+    ],
+)
+def test_a_remainder_of_a_small_divisor_fits(demo: Check, grams: str, fits: bool) -> None:
+    found = demo(f'- {{name: book, call: demo.v1.Shipping/Book, request: "BookRequest{{grams: {grams}}}"}}\n').findings
+    assert [finding.code for finding in found] == ([] if fits else ["AM068"])
 
 
 def test_a_step_under_the_same_condition_may_use_the_response(demo: Check) -> None:

@@ -64,7 +64,10 @@ EDITS: dict[str, list[tuple[str, str]]] = {
         ("  pivot: true\n", ""),
         ('\n  compensate: {call: demo.v1.Stock/Release, request: "ReleaseRequest{}"}', ""),
     ],
-    "AM050": [(', when: "input.pieces > 0"', "")],
+    "AM050": [
+        (', when: "input.pieces > 0"', ""),
+        ('> 0"', '> 0", compensate: {call: demo.v1.Shipping/Book, request: "BookRequest{}"}'),
+    ],
     "AM051": [
         (", pivot: true}", '}\n- {name: book, call: demo.v1.Shipping/Book, request: "BookRequest{}", pivot: true}')
     ],

@@ -128,6 +128,51 @@ def test_a_message_of_a_response_is_certain_where_it_is_copied(
         sent(result.sagas[0], make_scope, **missing)
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        "input.tx == '' ? Order{cost: input.cost} : Order{}",
+        "has(input.card) ? Order{cost: input.cost, ?card: input.?card} : Order{cost: input.cost}",
+        "Order{lines: quote.lines.map(l, Line{price: input.cost})}",
+    ],
+)
+def test_a_message_of_the_input_is_certain_where_it_is_copied_under_a_condition(
+    checked: Checked, make_scope: MakeScope, request_: str
+) -> None:
+    result = checked(request_)
+    assert errors(result) == []
+    [saga] = result.sagas
+    assert saga.required_input == ()
+    answer = GetMessageClass(saga.response_descriptor(0))(lines=[{}]).SerializeToString()
+    given = GetMessageClass(saga.input_descriptor)(cost={"units": 5}).SerializeToString()
+    assert saga.request(1, make_scope(given, {0: answer}))
+    with pytest.raises(ExpressionError, match="a field that it copies is not set"):
+        saga.request(1, make_scope(b"", {0: answer}))
+
+
+@pytest.mark.parametrize(
+    ("request_", "fails"),
+    [
+        ("Order{word: quote.word}", False),
+        ("Order{?word: quote.?word}", False),
+        ("quote.card == 'x' ? Order{} : Order{word: quote.word}", False),
+        ("Order{tx: quote.word == null ? 'none' : quote.word}", False),
+        ("Order{tx: quote.word}", True),
+    ],
+)
+def test_an_unset_wrapper_is_unset_in_its_copy_or_fails(
+    checked: Checked, make_scope: MakeScope, request_: str, fails: bool
+) -> None:
+    result = checked(request_)
+    assert errors(result) == []
+    assert sent(result.sagas[0], make_scope, word={"value": "w"}).ByteSize() > 0
+    if fails:
+        with pytest.raises(ExpressionError):
+            sent(result.sagas[0], make_scope)
+    else:
+        assert not sent(result.sagas[0], make_scope).HasField("word")
+
+
 @pytest.mark.parametrize("dialect", DIALECTS)
 def test_a_scalar_keeps_whether_it_was_set(checked: Checked, make_scope: MakeScope, dialect: str) -> None:
     result = checked("Order{tx: quote.tx, n: quote.n, kind: quote.kind}", DIALECTS[dialect])
@@ -174,7 +219,6 @@ WRONG = [
     "Order{?tx: optional.of(input.tx)}",
     "Order{at: input.at}",
     "Order{cash: quote.cash}",
-    "input.card == '' ? Order{cost: input.cost} : Order{}",
     "Order{tx: input.?tx.orValue(input.card)}",
 ]
 

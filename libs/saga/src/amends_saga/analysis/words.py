@@ -48,7 +48,7 @@ def expression_findings(
     for problem in problems:
         if problem.kind is ProblemKind.UNKNOWN_NAME and problem.name.partition(".")[0] in misnamed:
             continue
-        hint = _HINTS[problem.kind]
+        hint = problem.hint or _HINTS[problem.kind]
         if problem.kind is ProblemKind.SYNTAX and problem.name:
             hint = f"A field of this name is written in backticks: `` `{problem.name}` ``."
         elif problem.name:
@@ -56,12 +56,24 @@ def expression_findings(
         yield at(node, problem.offset, problem.width, _CODES[problem.kind], problem.message, hint)
 
 
+def _values(enum: str, environment: Environment, method: Method) -> list[str]:
+    """Return the values of an enum, which an expression names as CEL resolves it: from its package outwards."""
+    package = method.package
+    while True:
+        try:
+            return list(environment.pool.FindEnumTypeByName(f"{package}.{enum}" if package else enum).values_by_name)
+        except KeyError:
+            if not package:
+                return []
+            package = package.rpartition(".")[0]
+
+
 def _meant(problem: Problem, environment: Environment, method: Method, target: str) -> str:
     if problem.struct:
         try:
             fields = environment.pool.FindMessageTypeByName(problem.struct).fields_by_name
         except KeyError:
-            return ""
+            return choices(problem.name, _values(problem.struct, environment, method))
         many = "The message has many fields: look it up in the contract."
         return choices(problem.name, fields, many if fields else "The message has no fields at all.")
     root, _, rest = problem.name.partition(".")

@@ -41,6 +41,10 @@ _OVERLOAD = re.compile(r"found no matching overload for '([^']*)' applied to '(.
 OWN = {"amends.definition.v1.Input": "The saga's input", "amends.definition.v1.Run": "`saga`"}
 """The words for messages whose names nobody wrote."""
 _WORD = re.compile(r"\w+")
+_VALUE = re.compile(r"(\w+(?:\.\w+)*)\.(\w+)")
+_NO_VALUE = "'type(*error*)' cannot be the operand"
+"""What CEL says to a name behind that of an enum, if the enum has no such value."""
+_WRAPPED = "'wrapper("
 _BRACKETS = re.compile(r"'(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\"|[(){}\[\]]")
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
 RESERVED = frozenset(
@@ -73,7 +77,9 @@ class Problem:
     name: str = ""
     """The name that is unknown, for a suggestion."""
     struct: str = ""
-    """The message that has no such field; empty for other names."""
+    """The message that has no such field, or the enum without such a value; empty for other names."""
+    hint: str = ""
+    """How to mend it, where CEL's message alone says."""
 
 
 @dataclass(frozen=True)
@@ -264,7 +270,8 @@ def _checked(text: str, proto: Any, compiled: cel.Expression) -> Checked | list[
             f"The expression has {len(survey.loops)} comprehensions (map, filter, all, exists, optMap), "
             "it may have one."
         )
-        return [Problem(ProblemKind.TOO_COMPLEX, at, 1, message)]
+        hint = "Filter and map at once with `list.map(x, condition, value)`, or let the participant compute this."
+        return [Problem(ProblemKind.TOO_COMPLEX, at, 1, message, hint=hint)]
     if survey.count > MAX_NODES:
         return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, f"The expression has more than {MAX_NODES:,} parts.")]
     costly = _patterns(proto, survey)
@@ -304,7 +311,7 @@ def _problems(text: str, error: str) -> list[Problem]:
     if found and found[0].kind is ProblemKind.SYNTAX:
         return found[:1]  # later errors of the parser follow from the first
     if found:  # a type `*error*` is that of a part that has been reported
-        own = [problem for problem in found if "*error*" not in problem.message]
+        own = [problem for problem in found if "'*error*'" not in problem.message]
         return list(dict.fromkeys(own or found))[:MAX_PROBLEMS]
     if "recursion" in error:
         return [Problem(ProblemKind.TOO_COMPLEX, 0, 1, "The expression is nested deeper than 32.")]
@@ -338,10 +345,22 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
     if match := _FIELD_TYPE.search(message):
         words = f"Field `{match[1]}` is of type {match[2]}, the value of type {match[3]}."
         return Problem(ProblemKind.TYPE, locate(text, offset, match[1]), len(match[1]), words)
+    if _WRAPPED in message:
+        words = "CEL reads a wrapper such as google.protobuf.StringValue as the value in it."
+        return Problem(ProblemKind.TYPE, offset, 1, words, hint="Leave the field out: it is the value already.")
+    if _NO_VALUE in message and (match := _around(text, offset)) is not None:
+        name = match[2]
+        words = f"`{match[1]}` has no value `{name}`."
+        return Problem(ProblemKind.UNKNOWN_NAME, match.start(2), len(name), words, name, match[1])
     if match := _OVERLOAD.search(message):
         name = _OPERATORS.get(match[1], match[1].strip("_"))
         return Problem(ProblemKind.TYPE, offset, 1, f"`{name}` cannot be applied to {match[2]}.")
     return Problem(ProblemKind.TYPE, offset, 1, f"{message[:1].upper()}{message[1:300].rstrip('.')}.")
+
+
+def _around(text: str, offset: int) -> re.Match[str] | None:
+    """Return the name with its enum around an offset."""
+    return next((match for match in _VALUE.finditer(text) if match.start() <= offset < match.end()), None)
 
 
 def _unclosed(text: str) -> str:

@@ -21,14 +21,14 @@ from amends_saga.check.flow import (
     Arms,
     Copy,
     Flow,
-    conjuncts,
     facts,
-    fingerprint,
     follow,
+    holding,
     is_redacted,
     path_of,
     prefixes,
     real_oneof,
+    written_type,
 )
 from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding
@@ -37,7 +37,7 @@ _WRAPPERS = frozenset(
     f"google.protobuf.{name}Value"
     for name in ("Bool", "Int32", "Int64", "UInt32", "UInt64", "Float", "Double", "String", "Bytes")
 )
-"""Messages that CEL reads as null when they are unset; null leaves them unset where they are copied to."""
+"""Messages that CEL reads as null when they are unset: a copy of null is unset too, and fails in any other field."""
 _ALWAYS = prefixes("saga.started_at")
 """Paths that are set in every run."""
 
@@ -75,10 +75,11 @@ class Means(Enum):
 def meaning(model: Model, flow: Flow, copy: Copy) -> Means:
     """Return what a copy of an unset field means.
 
-    If a message of the input is copied in every run, a run without it is refused at the start. If the field belongs to
-    a response, the expression fails when it is unset. If a scalar records whether it was set, and its target does too,
-    the copy keeps that. Fields that the contract calls `optional`, arms of a oneof, and well-known types of the input
-    get no meaning here: their absence means something, so the author must write what to do.
+    If a message of the input is copied in every run, a run without it is refused at the start. If it is copied under a
+    condition, or belongs to a response, the expression fails when it is unset. If a scalar records whether it was set,
+    and its target does too, the copy keeps that. Fields that the contract calls `optional`, arms of a oneof, and
+    well-known types of the input get no meaning here: their absence means something, so the author must write what to
+    do.
     """
     source, target = copy.source, copy.target
     if copy.known or not copy.direct or source is None or not _is_lost(copy) or _has_default(source):
@@ -87,7 +88,9 @@ def meaning(model: Model, flow: Flow, copy: Copy) -> Means:
         return Means.OPTIONAL
     root = (copy.path or "").partition(".")[0].partition("[")[0]
     if root == "input":
-        return Means.REQUIRED if copy.certain and _can_be_required(flow, copy.node) else Means.LOST
+        if not _can_be_required(flow, copy.node):
+            return Means.LOST
+        return Means.REQUIRED if copy.certain else Means.CERTAIN
     return Means.CERTAIN if root and source.containing_oneof is None else Means.LOST
 
 
@@ -185,7 +188,8 @@ def skipped_step(model: Model) -> Iterator[Finding]:
             skipped = conditional.get(use.name)
             if skipped is None or use.guarded or skipped.index == step.index or use.name in told:
                 continue
-            if expression.role is not ExpressionRole.WHEN and _implies(step, skipped):
+            mine = None if expression.role is ExpressionRole.WHEN else _condition(step)
+            if _implies(use.holds | (holding(mine, True) if mine is not None else frozenset()), skipped):
                 continue
             told.add(use.name)
             offset, width = flow.place(use.node)
@@ -250,7 +254,7 @@ def _is_lost(copy: Copy) -> bool:
     source = copy.source
     if source is None or source.is_repeated or not source.has_presence:
         return False
-    if source.message_type is not None and source.message_type.full_name in _WRAPPERS and copy.entry is not None:
+    if source.message_type is not None and source.message_type.full_name in _WRAPPERS:
         return False
     return not source.is_required and not copy.node.HasField("ident_expr") and _reads(copy.node)
 
@@ -341,13 +345,10 @@ def _same_oneof(flow: Flow, arms: Arms) -> bool:
     return len(seen) == 1 and None not in next(iter(seen))
 
 
-def _implies(step: StepModel, skipped: StepModel) -> bool:
-    """Return whether the step runs only if the other does: its condition contains all parts of the other's."""
-    mine, theirs = _condition(step), _condition(skipped)
-    if mine is None or theirs is None:
-        return False
-    parts = {fingerprint(part) for part in conjuncts(mine)}
-    return all(fingerprint(part) in parts for part in conjuncts(theirs))
+def _implies(holds: frozenset[tuple[bytes, bool]], skipped: StepModel) -> bool:
+    """Return whether a step has not been skipped where these conditions hold: they contain all parts of its own."""
+    theirs = _condition(skipped)
+    return theirs is not None and holding(theirs, True) <= holds
 
 
 def _is_redacted(flow: Flow, node: Any) -> bool:
@@ -378,7 +379,18 @@ def _pattern_error(pattern: str) -> str | None:
     return str(value.value()).partition("expression: ")[2].partition(" [")[0][:120] or "RE2 refuses it"
 
 
+def element_type(model: Model) -> Iterator[Finding]:
+    """Report elements of lists and maps of several types that do not fit: CEL calls such a list one of anything."""
+    for _, expression, flow in flows(model):
+        for node, field in flow.misfits:
+            offset, width = flow.place(node)
+            message = f"The element is of type {flow.checked.type_of(node)}, not {written_type(field)}."
+            hint = "Give it a value of that type; convert numbers with int(), uint(), double() or string()."
+            yield at(expression.node, offset, width, codes.EXPRESSION_TYPE, message, hint)
+
+
 RULES: tuple[Rule, ...] = (
+    element_type,
     presence_lost,
     oneof_lost,
     field_twice,

@@ -16,9 +16,22 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from amends_saga.analysis import Expression
 from amends_saga.cel import Checked
 from amends_saga.cel.environment import children, locate
+from amends_saga.cel.types import Type
 
 _PASSING = frozenset({"_+_", "string", "bytes", "value", "_[_]", "_[?_]", "or"})
 """Calls whose result still holds what they were given."""
+_SCALARS = {
+    FieldDescriptor.CPPTYPE_BOOL: "bool",
+    FieldDescriptor.CPPTYPE_DOUBLE: "double",
+    FieldDescriptor.CPPTYPE_ENUM: "int",
+    FieldDescriptor.CPPTYPE_FLOAT: "double",
+    FieldDescriptor.CPPTYPE_INT32: "int",
+    FieldDescriptor.CPPTYPE_INT64: "int",
+    FieldDescriptor.CPPTYPE_STRING: "string",
+    FieldDescriptor.CPPTYPE_UINT32: "uint",
+    FieldDescriptor.CPPTYPE_UINT64: "uint",
+}
+"""CEL's types of fields; a field of bytes has the C++ type of a string."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +63,8 @@ class Use:
     name: str
     node: Any
     guarded: bool
+    holds: frozenset[tuple[bytes, bool]] = frozenset()
+    """What is known to be true or false there, see `holding`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +81,7 @@ class _At:
     """The position of the walk: what is known there, and where the value goes."""
 
     facts: frozenset[str]
+    holds: frozenset[tuple[bytes, bool]] = frozenset()
     certain: bool = True
     copying: bool = False
     direct: bool = True
@@ -75,9 +91,13 @@ class _At:
     probing: bool = False
     bound: Mapping[str, FieldDescriptor | None] = field(default_factory=dict)
 
+    def under(self, condition: Any, holds: bool) -> _At:
+        """Return the same position where a condition is known to be true, or to be false."""
+        return replace(self, facts=self.facts | facts(condition, holds), holds=self.holds | holding(condition, holds))
+
     def aside(self) -> _At:
         """Return the same position for a value that is only read, not copied."""
-        return _At(self.facts, self.certain, direct=self.direct, hidden=self.hidden, bound=self.bound)
+        return _At(self.facts, self.holds, self.certain, direct=self.direct, hidden=self.hidden, bound=self.bound)
 
 
 @dataclass
@@ -95,6 +115,8 @@ class Flow:
     """Message literals without a field that their contract calls `required`."""
     patterns: list[Any] = field(default_factory=list)
     """Constant regular expressions."""
+    misfits: list[tuple[Any, FieldDescriptor]] = field(default_factory=list)
+    """Elements of lists and maps whose type is not that of the field, or of the map's key or value."""
     _entries: dict[int, Any] = field(default_factory=dict)
     """Entries of message literals by the node of their value."""
 
@@ -150,6 +172,8 @@ class Flow:
             self._struct(node, at)
         elif kind == "list_expr":
             for element in node.list_expr.elements:
+                if _map_value(at.target) is None and at.target is not None and at.target.is_repeated:
+                    self._element(element, at.target, at)
                 self.walk(element, at)
         elif kind == "comprehension_expr":
             self._comprehension(node.comprehension_expr, at)
@@ -176,7 +200,7 @@ class Flow:
         name = node.ident_expr.name
         if name not in at.bound and node.id not in self.checked.type_names and not name.startswith("@"):
             known = at.probing or any(fact.split(".")[0] == name for fact in at.facts)
-            self.uses.append(Use(name, node, known))
+            self.uses.append(Use(name, node, known, at.holds))
         if not name.startswith("@"):
             self._leaf(node, at)
 
@@ -193,12 +217,12 @@ class Flow:
         if name == "_?_:_" and len(call.args) == 3:
             condition, yes, no = call.args
             self.walk(condition, at.aside())
-            self.walk(yes, replace(at, facts=at.facts | facts(condition, True), certain=False))
-            self.walk(no, replace(at, facts=at.facts | facts(condition, False), certain=False))
+            for branch, taken in ((yes, True), (no, False)):
+                self.walk(branch, replace(at.under(condition, taken), certain=False))
         elif name in ("_&&_", "_||_") and len(call.args) == 2:
             one, other, sign = call.args[0], call.args[1], name == "_&&_"
-            self.walk(one, replace(at.aside(), facts=at.facts | facts(other, sign)))
-            self.walk(other, replace(at.aside(), facts=at.facts | facts(one, sign)))
+            self.walk(one, at.aside().under(other, sign))
+            self.walk(other, at.aside().under(one, sign))
         elif name in ("_?._", "_[?_]") and call.args:
             if at.flows:  # an optional that is not set sets nothing: no copy of a default, but of a redacted value
                 self._leaf(node, replace(at, copying=False))
@@ -233,6 +257,9 @@ class Flow:
         if not literal.message_name:
             value = _map_value(at.target)
             for entry in literal.entries:
+                if value is not None and value.containing_type is not None:
+                    self._element(entry.map_key, value.containing_type.fields_by_name["key"], at)
+                    self._element(entry.value, value, at)
                 self.walk(entry.map_key, at.aside())
                 self.walk(entry.value, replace(at, target=value))
             return
@@ -259,6 +286,10 @@ class Flow:
         for name, entries in grouped.items():
             if len(entries) > 1:
                 self.arms.append(Arms(node, tuple(entries), name))
+
+    def _element(self, node: Any, target: FieldDescriptor, at: _At) -> None:
+        if at.copying and at.direct and not _takes(target, self.checked.type_of(node)):
+            self.misfits.append((node, target))
 
     def _comprehension(self, loop: Any, at: _At) -> None:
         self.walk(loop.iter_range, at.aside())
@@ -326,6 +357,33 @@ def facts(condition: Any, holds: bool) -> frozenset[str]:
     return frozenset()
 
 
+def holding(condition: Any, holds: bool) -> frozenset[tuple[bytes, bool]]:
+    """Return what is known when a condition is true, or when it is false: fingerprints of its parts, true or false.
+
+    `!x`, `x == false` and `x != true` are the part `x` that is false.
+    """
+    while condition.HasField("call_expr"):
+        call = condition.call_expr
+        if call.function == "!_" and call.args:
+            condition, holds = call.args[0], not holds
+        elif call.function in ("_==_", "_!=_") and call.args[1].const_expr.HasField("bool_value"):
+            same = call.args[1].const_expr.bool_value == (call.function == "_==_")
+            condition, holds = call.args[0], holds == same
+        else:
+            break
+    if not condition.HasField("call_expr"):
+        return frozenset({(fingerprint(condition), holds)})
+    call = condition.call_expr
+    if call.function in ("_&&_", "_||_") and (call.function == "_&&_") == holds:
+        return frozenset().union(*(holding(argument, holds) for argument in call.args))
+    if call.function == "_!=_":
+        equal = type(condition)()
+        equal.CopyFrom(condition)
+        equal.call_expr.function = "_==_"
+        return frozenset({(fingerprint(equal), not holds)})
+    return frozenset({(fingerprint(condition), holds)})
+
+
 def prefixes(path: str) -> frozenset[str]:
     """Return a path and all shorter paths that lead to it."""
     return _prefixes(path)
@@ -351,6 +409,23 @@ def _map_value(target: FieldDescriptor | None) -> FieldDescriptor | None:
     return message.fields_by_name["value"] if message is not None and message.GetOptions().map_entry else None
 
 
+def written_type(target: FieldDescriptor) -> str:
+    """Return what CEL calls the type of a field's elements."""
+    if target.message_type is not None:
+        return target.message_type.full_name
+    return "bytes" if target.type == FieldDescriptor.TYPE_BYTES else _SCALARS[target.cpp_type]
+
+
+def _takes(target: FieldDescriptor, type_: Type) -> bool:
+    """Return whether an element of a type may be one of a field's; True where only a run can tell."""
+    if not type_.message and type_.name not in (*_SCALARS.values(), "bytes", "list", "map"):
+        return True
+    message = target.message_type
+    if message is not None and message.full_name.startswith("google.protobuf."):
+        return True
+    return type_.name == written_type(target)
+
+
 def _name_of(node: Any) -> str:
     if node.HasField("select_expr"):
         return str(node.select_expr.field)
@@ -359,13 +434,6 @@ def _name_of(node: Any) -> str:
     if node.HasField("call_expr") and node.call_expr.function == "_?._":
         return str(node.call_expr.args[1].const_expr.string_value)
     return ""
-
-
-def conjuncts(condition: Any) -> list[Any]:
-    """Return the parts of a condition that are joined by `&&`."""
-    if condition.HasField("call_expr") and condition.call_expr.function == "_&&_":
-        return [part for argument in condition.call_expr.args for part in conjuncts(argument)]
-    return [condition]
 
 
 def fingerprint(node: Any) -> bytes:

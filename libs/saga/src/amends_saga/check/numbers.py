@@ -5,6 +5,7 @@ CEL checks int64 to int32 only when the expression runs; double to float becomes
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 from google.protobuf.descriptor import FieldDescriptor
 
@@ -58,7 +59,11 @@ def narrowing(model: Model) -> Iterator[Finding]:
             if kind is None or _literal(copy) is not None or copy.node.id in flow.checked.type_names:
                 continue
             call = copy.node.call_expr.function if copy.node.HasField("call_expr") else ""
-            if call in _SMALL or (copy.source is not None and _kind(copy.source) in _FITTING[kind]):
+            if (
+                call in _SMALL
+                or _is_remainder(copy.node, kind)
+                or (copy.source is not None and _kind(copy.source) in _FITTING[kind])
+            ):
                 continue
             assert copy.target is not None
             offset, width = flow.place(copy.node)
@@ -83,6 +88,16 @@ def literal_range(model: Model) -> Iterator[Finding]:
             message = f"{value} does not fit `{copy.target.name}`, which holds {name}."
             hint = f"Write a number from {lowest} to {highest}."
             yield at(expression.node, offset, width, codes.LITERAL_RANGE, message, hint)
+
+
+def _is_remainder(node: Any, kind: int) -> bool:
+    """Return whether a number is less than a constant that fits: `int(nanos % 1000000000)`."""
+    while node.HasField("call_expr") and node.call_expr.function in ("int", "uint") and node.call_expr.args:
+        node = node.call_expr.args[0]
+    if not node.HasField("call_expr") or node.call_expr.function != "_%_":
+        return False
+    divisor = node.call_expr.args[1].const_expr
+    return max(divisor.int64_value, divisor.uint64_value) - 1 in range(int(_RANGES[kind][1]) + 1)
 
 
 def _kind(source: FieldDescriptor) -> int:

@@ -115,6 +115,8 @@ def no_compensation(model: Model) -> Iterator[Finding]:
             continue
         if step.index in (model.pivot, *model.unsure) or model.is_post(step.index) or step.step.amendment:
             continue
+        if model.pivot is not None and not model.graph.precedes(step.index, model.pivot):
+            continue  # it runs beside the pivot, which is a finding of its own
         declared = step.action.facts.compensated_by
         hint = f"Add `compensate` with {step.action.service}/{declared}." if declared else "Add `compensate`"
         if not declared:
@@ -169,6 +171,8 @@ def pivot_when(model: Model) -> Iterator[Finding]:
             by_shape = "" if step.step.pivot else ", for it is the last step and nothing undoes it"
             message = f"`{step.name}` is the pivot{by_shape}, and may be skipped."
             hint = "Leave `when` out, or put the condition on the steps around it."
+            if by_shape:
+                hint = "Leave `when` out, undo the step with `compensate`, or mark an earlier step as the pivot."
             yield step.step.when.finding(codes.PIVOT_WHEN, message, hint)
 
 

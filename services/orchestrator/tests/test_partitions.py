@@ -61,3 +61,25 @@ async def test_the_key_of_a_run_is_free_again_after_its_retention(journal: Journ
     second = await journal.start("key", payload=b"new")
     assert second.created
     assert second.run_id != first.run_id
+
+
+async def test_a_replaced_definition_stays_as_long_as_a_run_is_pinned_to_it(
+    journal: Journal, connection: asyncpg.Connection
+):
+    run_id = (await journal.start()).run_id  # pinned to b"d"
+    for digest, age in ((b"d", "2 hours"), (b"unpinned", "2 hours"), (b"just made", "1 minute")):
+        await connection.execute(
+            "INSERT INTO definition VALUES ($1, '', clock_timestamp() - $2::text::interval)", digest, age
+        )
+    await connection.execute("INSERT INTO definition VALUES ('in force', '', clock_timestamp() - interval '2 hours')")
+    await connection.execute("INSERT INTO saga VALUES ('default', 'saga', 'in force', '', '')")
+    await drop_old(connection, MONTH)
+    assert await definitions(connection) == {b"d", b"just made", b"in force"}
+
+    await connection.execute("DELETE FROM run WHERE id = $1", run_id)
+    await drop_old(connection, MONTH)
+    assert await definitions(connection) == {b"just made", b"in force"}
+
+
+async def definitions(connection: asyncpg.Connection) -> set[bytes]:
+    return {row[0] for row in await connection.fetch("SELECT digest FROM definition")}

@@ -58,7 +58,7 @@ class Orchestrator(run_service_pb2_grpc.RunServiceServicer):
         if self.refuses_with is not None:
             await refuse(context, self.refuses_with, "REFUSED_BY_THE_TEST")
         if self.inputs.setdefault(key, request.binary) != request.binary:
-            await context.abort(grpc.StatusCode.ALREADY_EXISTS, "other input")
+            await refuse(context, grpc.StatusCode.ALREADY_EXISTS, "KEY_REUSED")
         async with self.changed:
             if self._begin(key):
                 self.changed.notify_all()

@@ -137,6 +137,22 @@ async def test_orders_are_listed_page_by_page(shop):
     assert not own.next_page_token
 
 
+async def test_a_page_of_large_orders_ends_before_an_answer_is_too_large(shop, monkeypatch):
+    for number in range(5):
+        placed = (await shop.PlaceOrder(order(f"o-{number}"))).order
+    monkeypatch.setattr(api, "MAX_PAGE_BYTES", 2 * placed.ByteSize())
+    pages, token = [], ""
+    while not pages or token:
+        page = await shop.ListOrders(pb.ListOrdersRequest(page_size=500, page_token=token))
+        pages.append([each.order_id for each in page.orders])
+        token = page.next_page_token
+    assert pages == [["o-4", "o-3"], ["o-2", "o-1"], ["o-0"]]
+
+    monkeypatch.setattr(api, "MAX_PAGE_BYTES", 1)
+    alone = await shop.ListOrders(pb.ListOrdersRequest(page_size=500))
+    assert [each.order_id for each in alone.orders] == ["o-4"], "one order at least, else no page would ever end"
+
+
 @pytest.mark.parametrize(
     ("method", "request_", "expected"),
     [

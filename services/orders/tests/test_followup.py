@@ -181,10 +181,13 @@ async def test_an_order_is_not_rejected_because_its_saga_is_not_there_yet(shop, 
     assert (await orchestrator.started("o-1")).order_id == "o-1"
 
 
-async def test_an_order_whose_key_has_a_run_of_something_else_stays_pending(shop, orchestrator, order_once):
+async def test_an_order_whose_key_has_a_run_of_something_else_waits_for_a_person(shop, orchestrator):
     orchestrator.inputs["o-1"] = b"something else"
-    await shop.PlaceOrder(as_request("o-1", WISH))
-    assert (await order_once("o-1", pb.ORDER_STATE_PENDING)).run_id == ""
+    placed = (await shop.PlaceOrder(as_request("o-1", WISH))).order
+    assert placed.attention == "the run with the key of this order was begun with other input"
+    del orchestrator.inputs["o-1"]
+    again = (await shop.PlaceOrder(as_request("o-1", WISH))).order
+    assert (again.state, again.run_id, again.attention) == (pb.ORDER_STATE_PENDING, "run-o-1", "")
 
 
 async def test_an_order_whose_last_step_a_person_skipped_is_confirmed(shop, orchestrator, make_due, order_once):

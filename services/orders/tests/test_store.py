@@ -115,13 +115,22 @@ async def test_a_due_order_is_claimed_by_one_of_many(database):
     assert sorted(order_id for each in claims for order_id in each) == [f"o-{number}" for number in range(6)]
 
 
-@pytest.mark.parametrize(("is_started", "longest"), [(False, [60, 60, 60, 60, 60]), (True, [64, 128, 256, 300, 300])])
-async def test_an_unfinished_order_is_due_less_often_and_least_while_only_its_saga_is_awaited(
-    database, is_started, longest
+@pytest.mark.parametrize(
+    ("waits_for", "longest"),
+    [
+        ("its start", [60, 60, 60, 60, 60]),
+        ("the end of its saga", [64, 128, 256, 300, 300]),
+        ("a person", [64, 128, 256, 300, 300]),
+    ],
+)
+async def test_an_unfinished_order_is_due_less_often_and_least_while_its_saga_or_a_person_is_awaited(
+    database, waits_for, longest
 ):
     await add(database, "o-1")
-    if is_started:
+    if waits_for == "the end of its saga":
         await do(database, store.started, "o-1", "run-1")
+    elif waits_for == "a person":
+        await do(database, store.needs_attention, "o-1", "somebody has to look")
     pauses = []
     for _ in range(11):
         await make_due(database)

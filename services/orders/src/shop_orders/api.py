@@ -5,8 +5,9 @@ Assembled by `__main__.py`. Confirm is guarded: the barrier has opened its trans
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from itertools import accumulate
 from typing import Any, TypeAlias
 from uuid import uuid4
 
@@ -50,6 +51,8 @@ ANSWER_IN = timedelta(milliseconds=500)
 """So much of the caller's time is kept for the answer when it waits for the end of the saga."""
 DEFAULT_WAIT = timedelta(seconds=10)
 DEFAULT_PAGE, MAX_PAGE = 50, 500
+MAX_PAGE_BYTES = 1024 * 1024
+"""A page of large orders ends here, well before an answer is larger than a client takes."""
 
 
 class OrderService(orders_pb2_grpc.OrderServiceServicer):
@@ -82,10 +85,10 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
             size, before = _page_size(request.page_size), _page_token(request.page_token)
             async with self._database.transaction() as transaction:
                 orders = await store.page(transaction, customer_id, before, size + 1)
-        page = orders[:size]
+        page = _fitting([_order(order) for order in orders[:size]])
         return pb.ListOrdersResponse(
-            orders=[_order(order) for order in page],
-            next_page_token=_token_after(page[-1]) if len(orders) > size else "",
+            orders=page,
+            next_page_token=_token_after(orders[len(page) - 1]) if len(orders) > len(page) else "",
         )
 
     async def Confirm(self, request: pb.ConfirmRequest, context: Context) -> pb.ConfirmResponse:
@@ -143,6 +146,12 @@ def _order(order: Order) -> pb.Order:
         attention=order.attention or "",
         placed_at=placed_at,
     )
+
+
+def _fitting(orders: Sequence[pb.Order]) -> Sequence[pb.Order]:
+    """Return the first orders, as many as fit into a page."""
+    sizes = accumulate(order.ByteSize() for order in orders)
+    return orders[: max(1, sum(size <= MAX_PAGE_BYTES for size in sizes))]
 
 
 def _page_size(asked: int) -> int:

@@ -14,7 +14,7 @@ from amends_chassis.database import Database
 from amends.saga.v1 import run_pb2
 from shop_orders import domain, store
 from shop_orders.domain import Content, Order, OrderReused, OrderState
-from shop_orders.saga import OrchestratorAway, PlaceOrderSaga, RunUnknown, SagaRefused
+from shop_orders.saga import KeyReused, OrchestratorAway, PlaceOrderSaga, RunUnknown, SagaRefused
 from shop_orders.warehouse import Warehouse, WarehouseAway
 
 if TYPE_CHECKING:
@@ -112,6 +112,9 @@ class Desk:
             async with self._database.transaction() as transaction:
                 if await store.refused(transaction, order.order_id, refused_for):
                     await store.reject(transaction, order.order_id, "the order could not be processed")
+            return
+        except KeyReused:
+            await self._ask_a_person(order, "the run with the key of this order was begun with other input")
             return
         except OrchestratorAway:
             async with self._database.transaction() as transaction:

@@ -22,8 +22,9 @@ SAGA = "place-order"
 RUN_UNKNOWN = "RUN_UNKNOWN"
 INVALID = grpc.StatusCode.INVALID_ARGUMENT
 REFUSALS = (INVALID, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.FAILED_PRECONDITION)
-"""StartRun has started nothing. Not ALREADY_EXISTS: there is a run with this key, begun with other input, and it may go
-on. The order stays PENDING, and the log names it until a person has looked."""
+"""StartRun has started nothing."""
+KEY_REUSED = "KEY_REUSED"
+"""There is a run with this key, begun with other input, and it may go on: the order stays PENDING."""
 _ON_THE_WAY = timedelta(milliseconds=200)
 
 
@@ -33,6 +34,10 @@ class SagaRefused(Exception):
 
 class RunUnknown(Exception):
     """The orchestrator knows of no run for this order."""
+
+
+class KeyReused(Exception):
+    """The order's key has a run that was begun with other input, by somebody else or before a restore."""
 
 
 class OrchestratorAway(Exception):
@@ -47,14 +52,16 @@ class PlaceOrderSaga:
         self._namespace = namespace
 
     async def start(self, order: Order) -> run_pb2.Run:
-        """Start the order's saga, if it was not yet, and return its run. Raises SagaRefused, OrchestratorAway.
+        """Start the order's saga, if it was not yet, and return its run.
 
         A refusal says that this request starts nothing, and nothing about an earlier one whose answer was lost. So the
-        run is looked up before anybody is told that there is none.
+        run is looked up before anybody is told that there is none. Raises SagaRefused, KeyReused, OrchestratorAway.
         """
         try:
             return (await self._runs.StartRun(self._request(order))).run
         except (grpc.aio.AioRpcError, DeadlinePassed) as error:
+            if _reason(error) == KEY_REUSED:
+                raise KeyReused(order.order_id) from error
             if _code(error) not in REFUSALS:
                 raise _away(error) from error
             refusal = error

@@ -128,7 +128,7 @@ async def page(
 async def started(connection: "Connection", order_id: str, run_id: str) -> None:
     """Note the run of the order's saga and erase the card's token, which the orchestrator has now."""
     await connection.execute(
-        "UPDATE orders SET run_id = $2, card_token = NULL, refused_since = NULL, follow_up_tries = 0,"
+        "UPDATE orders SET run_id = $2, card_token = NULL, refused_since = NULL, attention = NULL, follow_up_tries = 0,"
         " follow_up_at = CASE state WHEN 'pending' THEN now() + $3::interval ELSE follow_up_at END"
         " WHERE order_id = $1 AND run_id IS NULL",
         order_id,
@@ -230,14 +230,15 @@ async def claim_due(
     """Claim up to `limit` orders that are due for following up, oldest first.
 
     A claim postpones the order, each time longer: whatever happens to the claimant, it will be due again. The pause
-    grows up to `at_most`, and up to `waiting_at_most` when nothing but the end of the order's saga is awaited.
+    grows up to `at_most`, and up to `waiting_at_most` when nothing but the end of the saga or a person is awaited.
     Claimants beside this one get other orders.
     """
     rows = await connection.fetch(
         "WITH due AS MATERIALIZED (SELECT order_id FROM orders WHERE follow_up_at <= now()"
         "   ORDER BY follow_up_at LIMIT $1 FOR UPDATE SKIP LOCKED)"
         " UPDATE orders o SET follow_up_tries = follow_up_tries + 1, follow_up_at = now() + least("
-        "   CASE WHEN state = 'pending' AND run_id IS NOT NULL THEN $3::interval ELSE $2::interval END,"
+        "   CASE WHEN state = 'pending' AND (run_id IS NOT NULL OR attention IS NOT NULL)"
+        "     THEN $3::interval ELSE $2::interval END,"
         "   interval '1 second' * 2 ^ least(follow_up_tries, 10))"
         " FROM due WHERE o.order_id = due.order_id RETURNING o.order_id",
         limit,

@@ -126,8 +126,9 @@ async def test_the_flags_of_kubectl_go_to_kubectl_wherever_they_stand(plugin, ku
     assert kubectl.called("config") == []
 
 
-async def test_a_namespace_that_is_given_is_taken(plugin, kubectl, orchestrator) -> None:
-    await plugin("list", "-n", "other")
+@pytest.mark.parametrize("words", [("list", "-n", "other"), ("-n", "other", "list"), ("--namespace=other", "list")])
+async def test_a_namespace_that_is_given_is_taken(plugin, kubectl, orchestrator, words: tuple[str, ...]) -> None:
+    await plugin(*words)
     assert orchestrator.calls("ListRuns")[0].request.namespace == "other"
     assert kubectl.called("config") == []
 

@@ -410,6 +410,19 @@ async def test_an_address_on_the_command_line_comes_before_what_make_up_left(run
     assert (await run("list", "--address", "nonsense")).code == 2
 
 
+async def test_an_address_may_stand_before_the_command(run, orchestrator) -> None:
+    assert (await run("--address", orchestrator.target, "-n", "shop", "list", "--state", "parked")).code == 0
+    assert (await run(f"--address={orchestrator.target}", "list")).code == 0
+    asked = [call.request for call in orchestrator.calls("ListRuns")]
+    assert [(request.namespace, list(request.states)) for request in asked] == [
+        ("shop", [run_pb2.RUN_STATE_PARKED]),
+        ("", []),
+    ]
+    without_value = await run("--address")
+    assert (without_value.code, "--address" in without_value.err) == (2, True)
+    assert (await run("--address", orchestrator.target, "nonsense")).code == 2
+
+
 async def test_a_server_that_is_no_orchestrator_is_told_from_one_that_is_away(run, orchestrator, monkeypatch) -> None:
     monkeypatch.setattr(orchestrator, "_methods", {})
     result = await run("list", "--address", orchestrator.target)

@@ -79,6 +79,8 @@ ELSEWHERE = {
     "ps": "`amends list` shows the runs.",
 }
 """Commands of other tools, and what does the same here."""
+LEADING = ("--address", "-n", "--namespace")
+"""Options with a value that may stand before the command, as other command lines have them."""
 MORE = "`amends help COMMAND` shows the options of a command, with examples."
 USAGE_ERROR: Any = typer.BadParameter.__base__
 """What typer raises for every wrong command line."""
@@ -163,6 +165,16 @@ def _check(given: list[str]) -> None:
             raise usage(f"argument {number} holds a NUL character")
 
 
+def _command_first(given: list[str]) -> list[str]:
+    """Return the command line with its command before the options that may stand before it."""
+    at = 0
+    while at < len(given) and given[at].partition("=")[0] in LEADING:
+        at += 1 if "=" in given[at] else 2
+    if given[at : at + 1] and given[at] in COMMANDS:
+        return [given[at], *given[:at], *given[at + 1 :]]
+    return given
+
+
 def complete() -> None:
     """Complete for kubectl, which calls `kubectl_complete-amends` with the words so far and wants its own format."""
     words = sys.argv[1:]
@@ -178,7 +190,7 @@ def complete() -> None:
 
 def _run(given: list[str], *, plugin: bool) -> int:
     """Run a command and return its exit code. Raises Failure."""
-    given = _habits(given)
+    given = _habits(_command_first(given))
     completing = any(name.endswith("_COMPLETE") for name in os.environ)
     names = given[:1] if given and given[0] in COMMANDS and not completing else COMMANDS
     app = build(names, epilog=f"{MORE} {cluster.HELP}" if plugin else MORE)
@@ -220,6 +232,7 @@ def _wrong(error: Any, program: str) -> Failure:
 def _in_cluster(given: list[str]) -> list[str]:
     """Make the commands speak to a cluster; return the command line without kubectl's flags. Raises Failure."""
     through, rest = cluster.take_flags(given)
+    rest = _command_first(rest)
     os.environ.pop(VARIABLE, None)  # of an orchestrator beside the cluster; --address still counts
     cluster.use(through)
     helping = not {"-h", "--help", "--version"}.isdisjoint(rest)

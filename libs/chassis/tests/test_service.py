@@ -4,11 +4,13 @@ import os
 import signal
 import socket
 import sys
+import threading
 import urllib.request
 from datetime import timedelta
 
 import grpc
 import pytest
+from amends_chassis import metrics
 from amends_chassis.service import Runtime, running
 from amends_testkit.waiting import eventually
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -140,6 +142,21 @@ async def test_the_metrics_are_served_on_their_own_port():
         url = f"http://{runtime.metrics_address}/metrics"
         text = (await asyncio.to_thread(urllib.request.urlopen, url)).read().decode()
         assert f'grpc_server_handled_total{{code="OK",method="Unary",service="{SERVICE}"}} 0.0' in text
+
+
+async def test_connections_that_say_nothing_take_neither_threads_nor_the_scrape():
+    async with serving(Echo()) as runtime:
+        host, _, port = runtime.metrics_address.rpartition(":")
+        before = threading.active_count()
+        silent = [socket.create_connection((host, int(port))) for _ in range(200)]
+        try:
+            url = f"http://{runtime.metrics_address}/healthz"
+            answer = await asyncio.to_thread(urllib.request.urlopen, url, timeout=10)
+            assert (await asyncio.to_thread(answer.read)) == b"ok\n"
+            await eventually(lambda: threading.active_count() <= before + metrics.CONNECTIONS)
+        finally:
+            for connection in silent:
+                connection.close()
 
 
 async def test_a_port_that_is_taken_is_an_error_and_not_a_shared_port():

@@ -164,8 +164,8 @@ class Both:
         self.mistakes: dict[str, str] = {}
         """Statements that Postgres gets with a mistake in them."""
 
-    async def agree(self, *asked: Statement, count: bool = False) -> None:
-        """Execute statements one after the other in both; compare each answer, and at the end all rows.
+    async def assert_agree(self, *asked: Statement, count: bool = False) -> None:
+        """Execute statements one after the other in both, and assert that each answer agrees, and at the end all rows.
 
         `count` is for statements that may choose among rows as they like: the number of rows is compared. Afterwards
         everything is as it was at the beginning.
@@ -176,18 +176,18 @@ class Both:
                 if count:
                     assert len(found) == len(expected), sql
                 elif sql in ORDERED:
-                    same(found, expected, sql)
+                    assert_same(found, expected, sql)
                 else:
-                    same(in_order(found), in_order(expected), sql)
+                    assert_same(in_order(found), in_order(expected), sql)
             if not count:
                 for table, found in self._tables().items():
-                    same(found, as_tuples(await self._connection.fetch(TABLES[table])), table)
+                    assert_same(found, as_tuples(await self._connection.fetch(TABLES[table])), table)
 
-    async def refuse(self, error: type[Exception], *asked: Statement) -> None:
+    async def assert_refuse(self, error: type[Exception], *asked: Statement) -> None:
         """Execute one statement after the other, the last of which both must refuse."""
         async with self._undone():
             for sql, values in asked[:-1]:
-                same(in_order(self._simulated(sql, values)), in_order(await self._real(sql, values)), sql)
+                assert_same(in_order(self._simulated(sql, values)), in_order(await self._real(sql, values)), sql)
             with pytest.raises(error):
                 self._simulated(*asked[-1])
             with pytest.raises(error):
@@ -226,7 +226,7 @@ def in_order(rows: Table) -> Table:
     return sorted(rows, key=lambda row: [str(value) for value in row[:2]])
 
 
-def same(found: Table, expected: Table, what: str) -> None:
+def assert_same(found: Table, expected: Table, what: str) -> None:
     """Compare rows; times are the same when they are near."""
     assert len(found) == len(expected), f"{what}: {len(found)} rows, and {len(expected)} in Postgres"
     for one, other in zip(found, expected, strict=True):
@@ -246,29 +246,29 @@ def near(one: Any, other: Any) -> bool:
 @pytest.mark.parametrize("process", [LIVE, GONE, NEWCOMER], ids=["live", "late", "new"])
 @pytest.mark.parametrize("rules", [1, 2])
 async def test_claims_take_the_same_runs(both: Both, rows: Rows, process: UUID, rules: int):
-    await both.agree((claims._CLAIM, (process, MANY, rules, ROOMY)), (claims._CLAIM, (NEWCOMER, MANY, 2, ROOMY)))
+    await both.assert_agree((claims._CLAIM, (process, MANY, rules, ROOMY)), (claims._CLAIM, (NEWCOMER, MANY, 2, ROOMY)))
     for limit, room in ((5, ROOMY), (5, 30), (5, 1), (5, 0), (3, 60)):
-        await both.agree((claims._CLAIM, (process, limit, rules, room)))
-    await both.agree(*((claims._CLAIM_ONE, (run, process, rules)) for run in (*rows.ids, NO_RUN)))
+        await both.assert_agree((claims._CLAIM, (process, limit, rules, room)))
+    await both.assert_agree(*((claims._CLAIM_ONE, (run, process, rules)) for run in (*rows.ids, NO_RUN)))
 
 
 async def test_a_claim_fills_up_with_runs_of_processes_that_are_gone(both: Both, rows: Rows):
     now = datetime.now(UTC)
     due = sum(run["owner"] is None and run["due_at"] is not None and run["due_at"] < now for run in rows.runs)
-    await both.agree((claims._CLAIM, (NEWCOMER, due + 3, 2, ROOMY)), count=True)
+    await both.assert_agree((claims._CLAIM, (NEWCOMER, due + 3, 2, ROOMY)), count=True)
 
 
 @pytest.mark.parametrize("fence", [FENCE - 1, FENCE, FENCE + 1])
 async def test_the_same_runs_are_given_back(both: Both, rows: Rows, fence: int):
     for reason in ("", "BAD_ROW"):
         given = (fence, 5 * MINUTE, reason, "a row was refused")
-        await both.agree(*((claims._GIVE_BACK, (run, *given)) for run in (*rows.ids, NO_RUN)))
+        await both.assert_agree(*((claims._GIVE_BACK, (run, *given)) for run in (*rows.ids, NO_RUN)))
 
 
 async def test_what_a_process_owns_and_when_the_next_run_is_due_are_the_same(both: Both):
-    await both.agree(*((claims._OWNED, (process,)) for process in (LIVE, GONE, FORGOTTEN, NEWCOMER)))
+    await both.assert_agree(*((claims._OWNED, (process,)) for process in (LIVE, GONE, FORGOTTEN, NEWCOMER)))
     all_that_is_due = (claims._CLAIM, (NEWCOMER, MANY, 2, ROOMY))
-    await both.agree((claims._NEXT_DUE, ()), all_that_is_due, (claims._NEXT_DUE, ()))
+    await both.assert_agree((claims._NEXT_DUE, ()), all_that_is_due, (claims._NEXT_DUE, ()))
     nothing = Rows((), {}, {})
     assert nothing.simulated(datetime.now(UTC)).execute(claims._NEXT_DUE, []) == [(None,)]
 
@@ -276,8 +276,8 @@ async def test_what_a_process_owns_and_when_the_next_run_is_due_are_the_same(bot
 async def test_leases_are_made_renewed_and_ended_alike(both: Both):
     for process in (LIVE, GONE, NEWCOMER):
         renewals = [(leases._RENEW, (process, "name", lease)) for lease in (10 * MINUTE, 20 * MINUTE)]
-        await both.agree(*renewals, (leases._END, (process,)))
-    await both.agree((leases._END, (FORGOTTEN,)))
+        await both.assert_agree(*renewals, (leases._END, (process,)))
+    await both.assert_agree((leases._END, (FORGOTTEN,)))
 
 
 # ------------------------------------------------------------------ the writer's statements
@@ -335,11 +335,11 @@ STARTS = tuple(
 async def test_batches_of_many_runs_write_the_same(both: Both, rows: Rows):
     written = rows_to_write(rows)
     starts = [a_start(*start) for start in STARTS]
-    await both.agree(statement(*written))
-    await both.agree(statement(*(Row(row.tail, row.seq, row.record, None) for row in written)))
-    await both.agree(statement(*starts))
-    await both.agree(statement(*starts, *written), statement(*(a_start(*start) for start in STARTS)))
-    await both.agree(statement(Row(tail(NO_RUN), 1, b"", CHANGES[0]), *written))
+    await both.assert_agree(statement(*written))
+    await both.assert_agree(statement(*(Row(row.tail, row.seq, row.record, None) for row in written)))
+    await both.assert_agree(statement(*starts))
+    await both.assert_agree(statement(*starts, *written), statement(*(a_start(*start) for start in STARTS)))
+    await both.assert_agree(statement(Row(tail(NO_RUN), 1, b"", CHANGES[0]), *written))
 
 
 async def test_batches_of_one_run_write_the_same(both: Both, rows: Rows):
@@ -348,24 +348,24 @@ async def test_batches_of_one_run_write_the_same(both: Both, rows: Rows):
         for number, run in enumerate(rows.ids):
             to, seq, change = tail(run, fence), rows.next_seq(run), CHANGES[number % len(CHANGES)]
             batches.append(statement(Row(to, seq, b"record", None), Row(to, seq + 1, b"next", change)))
-        await both.agree(*batches)
-    await both.agree(*(statement(a_start(*start)) for start in STARTS))
+        await both.assert_agree(*batches)
+    await both.assert_agree(*(statement(a_start(*start)) for start in STARTS))
 
 
 async def test_a_number_that_is_taken_is_refused_by_both(both: Both, rows: Rows):
     one, other = rows.ids[:2]
     taken = Row(tail(one), rows.next_seq(one) - 1, b"again", None)
     beside = Row(tail(other), rows.next_seq(other), b"beside", None)
-    await both.refuse(asyncpg.UniqueViolationError, statement(taken))
-    await both.refuse(asyncpg.UniqueViolationError, statement(beside, taken))
-    await both.agree(statement(Row(tail(one, FENCE - 1), taken.seq, b"again", None), beside))
+    await both.assert_refuse(asyncpg.UniqueViolationError, statement(taken))
+    await both.assert_refuse(asyncpg.UniqueViolationError, statement(beside, taken))
+    await both.assert_agree(statement(Row(tail(one, FENCE - 1), taken.seq, b"again", None), beside))
 
 
 async def test_what_a_writer_looks_up_after_a_failure_is_the_same(both: Both, rows: Rows):
     asked = [(run, seq) for run in (*rows.ids, NO_RUN) for seq in (0, 1, 3)]
-    await both.agree((statements.PRESENT, ([run for run, _ in asked], [seq for _, seq in asked])))
+    await both.assert_agree((statements.PRESENT, ([run for run, _ in asked], [seq for _, seq in asked])))
     names = [(namespace, key) for namespace, key, _ in STARTS]
-    await both.agree((statements.HOLDERS, ([name for name, _ in names], [key for _, key in names])))
+    await both.assert_agree((statements.HOLDERS, ([name for name, _ in names], [key for _, key in names])))
 
 
 # ------------------------------------------------------------------ reads, and decisions of people
@@ -373,9 +373,9 @@ async def test_what_a_writer_looks_up_after_a_failure_is_the_same(both: Both, ro
 
 async def test_runs_and_journals_are_read_alike(both: Both, rows: Rows):
     for run in (rows.ids[0], rows.ids[3], NO_RUN):
-        await both.agree((reader._RUN, (run,)))
-        await both.agree(*((reader._JOURNAL, (run, after, limit)) for after in (0, 1, 9) for limit in (1, 2, 9)))
-    await both.agree((reader._JOURNALS, ([*rows.ids[7::-1], NO_RUN],)))
+        await both.assert_agree((reader._RUN, (run,)))
+        await both.assert_agree(*((reader._JOURNAL, (run, after, limit)) for after in (0, 1, 9) for limit in (1, 2, 9)))
+    await both.assert_agree((reader._JOURNALS, ([*rows.ids[7::-1], NO_RUN],)))
 
 
 async def test_decisions_are_recorded_alike(both: Both, rows: Rows):
@@ -385,9 +385,9 @@ async def test_decisions_are_recorded_alike(both: Both, rows: Rows):
         made.append((decisions._CLAIM, (run, LIVE, FENCE + 1, State(1 + number % 2), "told")))
         if run is not NO_RUN:
             made.append((decisions._RECORD, (run, rows.next_seq(run), FENCE + 1, b"decided")))
-    await both.agree(*made)
+    await both.assert_agree(*made)
     again = (decisions._RECORD, (rows.ids[0], 1, FENCE + 1, b"decided"))
-    await both.refuse(asyncpg.UniqueViolationError, again)
+    await both.assert_refuse(asyncpg.UniqueViolationError, again)
 
 
 def test_every_statement_of_the_simulation_is_compared():

@@ -152,9 +152,9 @@ async def quarrelling_policies(scene: Scene) -> None:
 async def squatter(scene: Scene) -> None:
     """A second Participant for the honest service, and then the honest one is deleted and applied anew."""
     assert (await scene.apply_participant("payments", scene.hanging.target, namespace="strange")).accepted
-    await asyncio.sleep(1)
+    await scene.honest_orders(5)
     assert (await scene.apply_participant("payments", scene.honest.target, namespace="shop")).accepted
-    await asyncio.sleep(1)
+    await scene.honest_orders(5)
     assert not scene.hanging.calls("Charge")
     request = dpb.DeleteParticipantRequest(namespace="strange", name="payments")
     await scene.definitions.DeleteParticipant(request, timeout=60)
@@ -180,7 +180,7 @@ async def large_runs(scene: Scene) -> None:
         await asyncio.gather(*(start(200_000) for _ in range(6)))
         await asyncio.gather(*(start(3_900_000) for _ in range(6)))
     assert set(refused) <= {grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.RESOURCE_EXHAUSTED}
-    await asyncio.sleep(2)
+    await scene.honest_orders(40)
 
 
 async def never_send(scene: Scene) -> None:
@@ -188,7 +188,7 @@ async def never_send(scene: Scene) -> None:
     async with grpc.aio.insecure_channel(scene.address, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
         method: Any = channel.stream_unary("/amends.saga.v1.RunService/StartRun")
         calls = [method() for _ in range(2_000)]
-        await asyncio.sleep(3)
+        await scene.honest_orders(60)
         for call in calls:
             call.cancel()
 
@@ -216,7 +216,7 @@ async def watchers(scene: Scene) -> None:
     options = [("grpc.use_local_subchannel_pool", 1)]
     channels = [grpc.aio.insecure_channel(scene.address, options=options) for _ in range(10)]
     calls: list[Any] = [RunServiceStub(channels[i % len(channels)]).WatchRun(request) for i in range(1_000)]
-    await asyncio.sleep(5)
+    await scene.honest_orders(100)
     for channel in channels:
         await channel.close()
     assert all(call.done() for call in calls)

@@ -109,6 +109,11 @@ class Scene:
         answer = await self.definitions.ApplySaga(request, timeout=60)
         assert answer.accepted, answer.findings
 
+    async def honest_orders(self, count: int) -> None:
+        """Wait until this many more honest sagas have been completed: what an attack holds open, it holds meanwhile."""
+        watch, seen = self.watch, self.watch.completed
+        await eventually(lambda: watch.completed >= seen + count, timeout=timedelta(seconds=60))
+
     async def order(self) -> None:
         """One honest saga, from start to end."""
         self.started += 1

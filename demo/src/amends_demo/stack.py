@@ -1,7 +1,8 @@
 """The processes of the shop: a Postgres, two replicas of the orchestrator, and the four services.
 
-Called by the commands `demo` and `up`. Every service gets a database and a role of its own; nobody knows another's
-password. All listen on free ports of 127.0.0.1, or on AMENDS_PORT_<NAME>, and report what they got.
+Called by the commands `demo` and `up`. Every service gets a database of its own and two roles: one owns the tables and
+migrates them, the other serves; nobody knows another's password. All listen on free ports of 127.0.0.1, or on
+AMENDS_PORT_<NAME>, and report what they got.
 """
 
 import asyncio
@@ -43,8 +44,9 @@ TOLD = {
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
 READY = timedelta(seconds=60)
-CONNECTIONS = 36
-"""Of each role: five roles share the 200 of the server, and none can leave the others without."""
+CONNECTIONS, OWNERS_CONNECTIONS = 36, 3
+"""Of each role that serves, and of each that owns: five of both share the 200 of the server, and none can leave the
+others without."""
 
 
 @dataclass(slots=True)
@@ -56,6 +58,8 @@ class Stack:
     children: Children
     databases: dict[str, str] = field(default_factory=dict)
     """Database URLs by name: orchestrator, orders, inventory, payments, shipping."""
+    owners: dict[str, str] = field(default_factory=dict)
+    """The same under the roles that own the tables: only migrations use these."""
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each process reported, by name."""
 
@@ -72,7 +76,9 @@ class Stack:
         """Start everything, the orders last: they are told where the others are."""
         names = ("orchestrator", "orders", *PARTICIPANTS)
         for name in names:
-            self.databases[name] = await self.postgres.create(name, name, connections=CONNECTIONS)
+            owner = f"{name}_owner"
+            self.owners[name] = await self.postgres.create(owner, name, connections=OWNERS_CONNECTIONS)
+            self.databases[name] = await self.postgres.create(name, name, connections=CONNECTIONS, owner=owner)
         await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS)))
         await self.start_one("orders")
 
@@ -80,7 +86,9 @@ class Stack:
         """Start one process, or start it again on the port it had. Raises ChildDied, ReportTimeout."""
         environment = {"AMENDS_LOG_FORMAT": "console"}  # `make logs` is read by people
         environment |= {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
-        environment["AMENDS_DATABASE_URL"] = self.databases["orchestrator" if name in REPLICAS else name]
+        data = "orchestrator" if name in REPLICAS else name
+        environment["AMENDS_DATABASE_URL"] = self.databases[data]
+        environment["AMENDS_MIGRATIONS_DATABASE_URL"] = self.owners[data]
         environment |= TOLD.get(name, {})
         if name == "orders":
             environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator

@@ -78,6 +78,22 @@ async def test_a_role_is_no_superuser_and_makes_no_roles(server: Postgres) -> No
         await ask(url, "CREATE ROLE other")
 
 
+async def test_a_database_is_handed_over_to_another_role_with_all_that_is_in_it(server: Postgres) -> None:
+    serving = await server.create("served", "served")
+    await ask(serving, "CREATE TABLE t AS SELECT 7 AS n")
+    owning = await server.create("served_owner", "served")
+    assert await server.create("served", "served", owner="served_owner") == serving
+    assert await ask(owning, "SELECT n FROM t") == 7
+    await ask(owning, "CREATE TABLE u (n integer)")
+    for forbidden in ("SELECT n FROM t", "DROP TABLE t", "CREATE TABLE v (n integer)"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await ask(serving, forbidden)
+    owners = await ask(
+        serving, "SELECT string_agg(DISTINCT tableowner, ',') FROM pg_tables WHERE schemaname = 'public'"
+    )
+    assert owners == "served_owner"
+
+
 @pytest.mark.parametrize("name", ["", "Orders", "x; DROP ROLE y", "postgres", "a" * 64])
 async def test_a_name_that_is_no_plain_identifier_is_refused(server: Postgres, name: str) -> None:
     with pytest.raises(ValueError, match="no plain name"):

@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
+import pytest
+from amends_embedded import Postgres
 from amends_orchestrator.journal.partitions import drop_old, make_partitions
 from amends_orchestrator.journal.records import Change, State
 
+from amends.saga.v1 import run_pb2
+
 from .journal_helpers import Journal
+from .shop import Shop, open_shop, orchestrator
 
 MONTH = timedelta(days=30)
+
+
+@pytest.fixture
+async def shop() -> AsyncIterator[Shop]:
+    async with open_shop() as opened:
+        yield opened
 
 
 async def partitions(connection: asyncpg.Connection) -> set[str]:
@@ -79,6 +91,38 @@ async def test_a_replaced_definition_stays_as_long_as_a_run_is_pinned_to_it(
     await connection.execute("DELETE FROM run WHERE id = $1", run_id)
     await drop_old(connection, MONTH)
     assert await definitions(connection) == {b"just made", b"in force"}
+
+
+async def test_a_role_that_owns_nothing_serves_runs_and_keeps_the_partitions(postgres: Postgres, shop: Shop):
+    owning = await postgres.create("journal_owner", "journals")
+    serving = await postgres.create("journal_server", "journals", owner="journal_owner")
+    try:
+        async with orchestrator(serving, migrations_database_url=owning) as client:
+            await client.apply(shop)
+            started = await client.start("k-1")
+            assert (await client.ended(started.run.run_id)).state == run_pb2.RUN_STATE_COMPLETED
+        owner, connection = await asyncpg.connect(owning), await asyncpg.connect(serving)
+        today = datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        ahead = f"journal_{today + timedelta(days=7):%Y%m%d}"
+        await owner.execute(f"DROP TABLE {ahead}")
+        assert await make_partitions(connection) == 1
+        old = await make_day(owner, today - timedelta(days=40))
+        assert await drop_old(connection, MONTH) == [old]
+        assert ahead in await partitions(connection)
+        tables = await connection.fetch("SELECT DISTINCT tableowner FROM pg_tables WHERE schemaname = 'public'")
+        assert [row[0] for row in tables] == ["journal_owner"]
+        for forbidden in (
+            f"DROP TABLE {ahead}",
+            "ALTER TABLE run ADD COLUMN n integer",
+            "CREATE TABLE mine (n integer)",
+        ):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await connection.execute(forbidden)
+        await owner.close()
+        await connection.close()
+    finally:
+        await postgres.drop("journal_server", "journals")
+        await postgres.drop("journal_owner", "journals")
 
 
 async def definitions(connection: asyncpg.Connection) -> set[bytes]:

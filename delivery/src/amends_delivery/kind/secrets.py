@@ -34,12 +34,13 @@ def make_namespaces(cluster: Cluster) -> None:
 
 
 def make_databases(cluster: Cluster) -> None:
-    """Make a role's password for each service, and the URL that only it gets."""
+    """Make two roles for each service, one that serves and one that owns the tables, and the URL of each."""
     _once(cluster, DATA, "postgres-superuser", ["password"])
-    roles = _once(cluster, DATA, "postgres-roles", list(DATABASES))
+    roles = _once(cluster, DATA, "postgres-roles", [role for name in DATABASES for role in (name, f"{name}-owner")])
     for service, namespace in DATABASES.items():
-        url = f"postgresql://{service}:{roles[service]}@{POSTGRES}/{service}"
-        cluster.apply(_secret(namespace, f"{service}-database", {"url": url}))
+        for role, secret in ((service, f"{service}-database"), (f"{service}-owner", f"{service}-migrations")):
+            url = f"postgresql://{role}:{roles[role]}@{POSTGRES}/{service}"
+            cluster.apply(_secret(namespace, secret, {"url": url}))
 
 
 def make_git(cluster: Cluster) -> dict[str, str]:

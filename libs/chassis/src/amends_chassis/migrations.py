@@ -96,12 +96,13 @@ async def migrate(database: Database, package: str, *, serving: str | None = Non
 
 
 async def _let_serve(connection: "asyncpg.Connection[asyncpg.Record]", role: str) -> None:
-    """Give a role what serving takes, on the tables and sequences that there are; harmless to say again."""
+    """Give a role what serving takes, on the tables, sequences and functions that there are; harmless to say again."""
     schema = await connection.fetchval("SELECT current_schema()")
     for rights, objects in (
         ("USAGE", f'SCHEMA "{schema}"'),
         ("SELECT, INSERT, UPDATE, DELETE", f'ALL TABLES IN SCHEMA "{schema}"'),
         ("USAGE, SELECT", f'ALL SEQUENCES IN SCHEMA "{schema}"'),
+        ("EXECUTE", f'ALL FUNCTIONS IN SCHEMA "{schema}"'),
     ):
         # Utility statements take no parameters; the server quotes the role's name itself.
         grant = await connection.fetchval(f"SELECT format('GRANT {rights} ON {objects} TO %I', $1::text)", role)

@@ -103,15 +103,22 @@ class Postgres:
         return self._url("postgres", self._passwords.of("postgres"), "postgres")
 
     async def create(
-        self, role: str, database: str, password: str | None = None, *, connections: int | None = None
+        self,
+        role: str,
+        database: str,
+        password: str | None = None,
+        *,
+        connections: int | None = None,
+        owner: str | None = None,
     ) -> str:
-        """Create a role and a database of its own that no other role can enter; return its URL.
+        """Create a role and a database that no role but its own can enter; return the role's URL of it.
 
-        The role may have `connections` at once, so that it leaves some to others; None: as many as there are.
-        Both may exist: then only the password is set, and without `password` the one generated at first stays.
+        The role owns the database, unless another role does, `owner`, which was created before: that gets what the
+        role owned. The role may have `connections` at once, so that it leaves some to others; None: as many as there
+        are. Both may exist: then only the password is set, and without `password` the one generated at first stays.
         Raises ValueError for a name that is not a plain identifier.
         """
-        for name in (role, database):
+        for name in (role, database, owner or role):
             if not NAME.fullmatch(name) or name == "postgres":
                 raise ValueError(f"{name!r} is no plain name: use a-z, 0-9 and _, not postgres")
         async with self._creating:
@@ -125,11 +132,22 @@ class Postgres:
                 limit = -1 if connections is None else connections
                 await connection.execute(f"{verb} ROLE {role} LOGIN PASSWORD '{quoted}' CONNECTION LIMIT {limit:d}")
                 if not await connection.fetchval("SELECT 1 FROM pg_database WHERE datname = $1", database):
-                    await connection.execute(f"CREATE DATABASE {database} OWNER {role}")
+                    await connection.execute(f"CREATE DATABASE {database} OWNER {owner or role}")
                 await connection.execute(f"REVOKE ALL ON DATABASE {database} FROM PUBLIC")
             finally:
                 await connection.close()
+            if owner is not None:
+                await self._hand_over(role, database, owner)
         return self._url(role, password, database)
+
+    async def _hand_over(self, role: str, database: str, owner: str) -> None:
+        """Give all that `role` owns in a database to `owner`, and leave it the right to connect."""
+        connection = await asyncpg.connect(self._url("postgres", self._passwords.of("postgres"), database))
+        try:
+            await connection.execute(f"REASSIGN OWNED BY {role} TO {owner}")
+            await connection.execute(f"GRANT CONNECT ON DATABASE {database} TO {role}")
+        finally:
+            await connection.close()
 
     async def drop(self, role: str, database: str) -> None:
         """Remove a database, whoever is connected, and its role. Both may be gone already."""

@@ -53,7 +53,7 @@ async def drop_old(connection: Queries, retention: timedelta) -> list[str]:
             if day + timedelta(days=1) > now - retention:
                 continue
             if not await connection.fetchval(_OPEN, day, day + timedelta(days=1), retention):
-                await _drop(connection, name, day)
+                await _drop(connection, day)
                 dropped.append(name)
         await connection.execute(_DELETE_DEFINITIONS)
         await connection.execute(_DELETE_REQUESTS)
@@ -70,10 +70,10 @@ async def _partitions(connection: Queries) -> list[tuple[str, datetime]]:
     return [(name, datetime.strptime(match[1], "%Y%m%d").replace(tzinfo=UTC)) for name, match in found if match]
 
 
-async def _drop(connection: Queries, name: str, day: datetime) -> None:
-    """Drop a partition, then its runs: a crash in between leaves ended runs without a journal."""
+async def _drop(connection: Queries, day: datetime) -> None:
+    """Drop the partition of a day, then its runs: a crash in between leaves ended runs without a journal."""
     async with connection.transaction():
         await connection.execute("SET LOCAL lock_timeout = '2s'")
-        await connection.execute(f'DROP TABLE "{name}"')
+        await connection.execute("SELECT drop_journal_partition($1)", day.date())
     while (await connection.execute(_DELETE_RUNS, day, day + timedelta(days=1))) != "DELETE 0":
         continue

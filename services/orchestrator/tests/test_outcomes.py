@@ -66,6 +66,13 @@ def test_nobody_else_can_give_a_reason_of_the_barrier(reason: str):
     assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, "")
 
 
+@pytest.mark.parametrize("reason", ["KEY_REUSED", "ACTION_UNKNOWN", "STEP_FENCED", "NOT_GUARDED"])
+@pytest.mark.parametrize("method", PLAIN, ids=lambda method: method.kind.value)
+def test_a_reason_of_a_barrier_counts_from_a_guarded_method_alone(method: CallPlan, reason: str):
+    verdict = classify(method, Call.ACTION, answer("FAILED_PRECONDITION", reason))
+    assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, "")
+
+
 def test_a_participants_own_reason_is_kept():
     verdict = classify(GUARDED, Call.ACTION, answer("FAILED_PRECONDITION", "CARD_DECLINED", ours=False))
     assert (verdict.outcome, verdict.reason) == (Outcome.REJECTED, "CARD_DECLINED")

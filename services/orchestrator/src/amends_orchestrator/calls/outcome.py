@@ -91,8 +91,9 @@ def classify(method: CallPlan, call: Call, answer: Answer) -> Verdict:
     by_barrier = _by_barrier(call, name, ours, answer) if method.kind is Kind.GUARDED else None
     if by_barrier is not None:
         return by_barrier
-    theirs = "" if answer.domain == DOMAIN or answer.reason in _RESERVED else answer.reason
-    return Verdict(_by_code(method, name), ours or theirs, answer.response if name == "OK" else b"")
+    # A plain method may hand on what a barrier behind it said, which says nothing about the method itself.
+    reason = "" if answer.reason in _RESERVED else answer.reason
+    return Verdict(_by_code(method, name), reason, answer.response if name == "OK" else b"")
 
 
 _RESERVED = frozenset({*PARKING_REASONS, STEP_FENCED})

@@ -107,6 +107,43 @@ async def test_an_amendment_that_is_none_is_refused_with_those_that_there_are(cl
     assert (await refusal(client.runs.ResolveRun(other)))[0] is grpc.StatusCode.INVALID_ARGUMENT
 
 
+PLAIN = """
+apiVersion: amends.dev/v1alpha1
+kind: Saga
+metadata: {name: place-order, namespace: shop}
+spec:
+  input: {customer: string}
+  deadline: 60s
+  steps:
+    - name: place
+      call: shop.orders.v1.OrderService/PlaceOrder
+      request: "PlaceOrderRequest{customer_id: input.customer}"
+      compensate:
+        call: shop.payments.v1.PaymentService/Refund
+        request: "RefundRequest{order_id: place.order.order_id}"
+"""
+
+
+async def test_who_has_an_effect_undone_says_what_its_compensation_needs_to_know(client: Client, shop: Shop):
+    await client.apply_saga(PLAIN)
+    shop.orders.script("PlaceOrder", AWAY)
+    run = (await client.start("k", json={"customer": "ada"})).run
+    assert (state(run), run.parked.reason) == ("PARKED", "PLAIN_IN_DOUBT")
+    asked = resolve(run.run_id, pb.RESOLUTION_COMPENSATE, run.parked.seq, effect=pb.EFFECT_HAPPENED)
+    code, said = await refusal(client.runs.ResolveRun(asked))
+    assert (code, said) == (
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "The compensation of place uses its response, so say what it answered.",
+    )
+    assert not shop.payments.calls("Refund")
+    asked.result.update({"order": {"orderId": "o-7"}})
+    await client.runs.ResolveRun(asked)
+    assert state(await client.ended(run.run_id)) == "COMPENSATED"
+    (refund,) = shop.payments.calls("Refund")
+    assert refund.request.order_id == "o-7"
+    assert refund.metadata["amends-action-outcome"] == "ok"
+
+
 async def test_skipping_voids_the_refund_first_and_the_end_says_so(client: Client, shop: Shop):
     run = (await parked(client, shop)).run
     await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_SKIP, run.parked.seq))

@@ -119,8 +119,8 @@ spec:
       call: shop.orders.v1.OrderService/PlaceOrder
       request: "PlaceOrderRequest{customer_id: input.customer}"
       compensate:
-        call: shop.payments.v1.PaymentService/Refund
-        request: "RefundRequest{order_id: place.order.order_id}"
+        call: shop.orders.v1.OrderService/SetPrice
+        request: "SetPriceRequest{sku: place.order.order_id}"
 """
 
 
@@ -135,13 +135,13 @@ async def test_who_has_an_effect_undone_says_what_its_compensation_needs_to_know
         grpc.StatusCode.FAILED_PRECONDITION,
         "The compensation of place uses its response, so say what it answered.",
     )
-    assert not shop.payments.calls("Refund")
+    assert not shop.orders.calls("SetPrice")
     asked.result.update({"order": {"orderId": "o-7"}})
     await client.runs.ResolveRun(asked)
     assert state(await client.ended(run.run_id)) == "COMPENSATED"
-    (refund,) = shop.payments.calls("Refund")
-    assert refund.request.order_id == "o-7"
-    assert refund.metadata["amends-action-outcome"] == "ok"
+    (undo,) = shop.orders.calls("SetPrice")
+    assert undo.request.sku == "o-7"
+    assert undo.metadata["amends-action-outcome"] == "ok"
 
 
 async def test_skipping_voids_the_refund_first_and_the_end_says_so(client: Client, shop: Shop):

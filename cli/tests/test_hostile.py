@@ -229,6 +229,14 @@ def test_a_terminal_that_knows_ascii_alone_is_written_to() -> None:
     assert b"z\\xfcrich" in done.stderr
 
 
+def test_a_locale_that_knows_ascii_alone_takes_every_text() -> None:
+    ascii_only = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    done = amends_process("get", "zürich", "--address", "127.0.0.1:1", **ascii_only)
+    assert done.returncode in (2, 3)
+    assert b"no UTF-8" not in done.stderr
+    assert b"z\\xfcrich" in done.stderr
+
+
 @pytest.mark.parametrize("path", ["a-file", "/proc/nowhere"])
 async def test_dev_says_that_its_data_has_no_place(run, tmp_path: Path, path: str) -> None:
     (tmp_path / "a-file").write_text("")

@@ -204,4 +204,5 @@ def _greet(address: str, url: str, data: Path | None, orchestrator: Child) -> No
     output.line(f"database  {url}")
     output.line(f"log       {orchestrator.log}")
     output.line(f"data      {data if data else 'gone at the end; keep it with --data DIR'}")
-    output.line("Ctrl-C, or `amends dev --stop`, stops both.")
+    detached = REPORT in os.environ
+    output.line(f"{'' if detached else 'Ctrl-C, or '}`amends dev --stop`{'' if detached else ','} stops both.")

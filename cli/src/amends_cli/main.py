@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None, program: str | None = None) -> None
     plugin = Path(program or sys.argv[0]).name.startswith("kubectl-")
     try:
         output.prepare()
-        _check(given)
+        given = _texts(given)
         if plugin:
             given = _in_cluster(given)
         code = _run(given, plugin=plugin)
@@ -152,17 +152,19 @@ def _show(failure: Failure) -> int:
     return failure.code
 
 
-def _check(given: list[str]) -> None:
-    """Raise Failure (wrong use) for arguments that are not text."""
+def _texts(given: list[str]) -> list[str]:
+    """Return the arguments as texts, also where the locale knows ASCII alone. Raises Failure (wrong use)."""
+    texts = []
     for number, word in enumerate(given, 1):
         try:
-            word.encode()
-        except UnicodeEncodeError:
+            texts.append(os.fsencode(word).decode())
+        except UnicodeError:
             raise usage(
                 f"argument {number} is no UTF-8 text", "Look at its bytes; the terminal may use another encoding."
             ) from None
         if "\0" in word:
             raise usage(f"argument {number} holds a NUL character")
+    return texts
 
 
 def _command_first(given: list[str]) -> list[str]:

@@ -108,11 +108,19 @@ def test_this_machine_is_called_in_development_only(target: str, dialled: str):
 
 
 @pytest.mark.parametrize(
-    "suffix", ["", "com", ".example.com", "example.com.", "*.example.com", "10.0.0.1", "exam ple.com"]
+    "suffix", ["", ".example.com", "example.com.", "*.example.com", "10.0.0.1", "7", "exam ple.com", "my_payments"]
 )
-def test_a_suffix_that_allows_too_much_is_refused_at_start(suffix: str):
+def test_a_suffix_that_is_none_is_refused_at_start(suffix: str):
     with pytest.raises(ValueError, match="no DNS suffix"):
         TargetRules(Scope.CLUSTER, (suffix,))
+
+
+def test_a_suffix_without_a_dot_allows_that_name_alone():
+    rules = TargetRules(Scope.CLUSTER, ("payments", "com"))
+    assert rules.check("dns:///payments:50051") == "dns:///payments:50051"
+    for target in ("dns:///a.payments:50051", "dns:///evil.com:50051", "dns:///ayments:50051", "payments:50051"):
+        with pytest.raises(ConfinementError):
+            rules.check(target)
 
 
 @given(st.text(max_size=80))
@@ -128,7 +136,7 @@ def test_whatever_is_allowed_ends_in_the_cluster_or_under_a_suffix(text: str):
 
 
 def test_the_forms_that_are_named_are_those_that_are_taken() -> None:
-    for rules, count in ((CLUSTER, 2), (LOOPBACK, 4), (TargetRules(Scope.LOOPBACK, ("apps.example.com", "b.c")), 6)):
+    for rules, count in ((CLUSTER, 2), (LOOPBACK, 4), (TargetRules(Scope.LOOPBACK, ("b.c", "one")), 6)):
         assert len(rules.forms) == count
         for form in rules.forms:
             assert rules.check(form.replace(":port", ":50051")).endswith(":50051")

@@ -39,7 +39,8 @@ class Settings(ServiceSettings):
     targets: Scope = Scope.CLUSTER
     """Where participants may run: `cluster`, or `loopback` for development."""
     target_suffixes: Annotated[tuple[str, ...], NoDecode] = ()
-    """DNS suffixes that may be called beside the cluster's services, separated by commas."""
+    """DNS suffixes that may be called beside the cluster's services, separated by commas; one without a dot is a name
+    of its own, and allows nothing below it."""
     lease: PositiveDuration = timedelta(seconds=10)
     """How long a silent orchestrator keeps its runs."""
     poll: PositiveDuration = timedelta(milliseconds=500)

@@ -18,7 +18,7 @@ _PORT = r"(?P<port>[1-9][0-9]{0,4})"
 _DNS = re.compile(rf"dns:///(?P<host>{_LABEL}(?:\.{_LABEL})*):{_PORT}")
 _LOOPBACK = re.compile(rf"(?:dns:///)?(?P<host>127\.0\.0\.1|\[::1\]|localhost):{_PORT}")
 _CLUSTER = re.compile(rf"(?P<service>{_LABEL})\.(?P<namespace>{_LABEL})\.svc(?:\.cluster\.local)?")
-_SUFFIX = re.compile(rf"{_LABEL}(?:\.{_LABEL})+")
+_SUFFIX = re.compile(rf"{_LABEL}(?:\.{_LABEL})*")
 _LONGEST = 253
 
 # The name of the API server in every cluster.
@@ -43,13 +43,13 @@ class TargetRules:
 
     def __post_init__(self) -> None:
         for suffix in self.suffixes:
-            if not _SUFFIX.fullmatch(suffix) or suffix.rsplit(".", 1)[1].isdigit():
-                raise ValueError(f"{suffix!r} is no DNS suffix of at least two labels")
+            if not _SUFFIX.fullmatch(suffix) or suffix.rpartition(".")[2].isdigit():
+                raise ValueError(f"{suffix!r} is no DNS suffix")
 
     @property
     def forms(self) -> tuple[str, ...]:
         """How a target may be written here, for people."""
-        named = tuple(f"dns:///name.{suffix}:port" for suffix in self.suffixes)
+        named = tuple(f"dns:///{'name.' if '.' in suffix else ''}{suffix}:port" for suffix in self.suffixes)
         local = ("127.0.0.1:port", "[::1]:port", "localhost:port") if self.scope is Scope.LOOPBACK else ()
         return ("dns:///service.namespace.svc.cluster.local:port", *named, *local)
 
@@ -67,7 +67,7 @@ class TargetRules:
         cluster = _CLUSTER.fullmatch(host)
         if cluster is not None and (cluster["service"], cluster["namespace"]) in _FORBIDDEN_SERVICES:
             raise ConfinementError("the Kubernetes API server is no participant")
-        if cluster is None and not any(host == suffix or host.endswith(f".{suffix}") for suffix in self.suffixes):
+        if cluster is None and not any(_is_under(host, suffix) for suffix in self.suffixes):
             raise ConfinementError(
                 f"`{host}` is neither a service of this cluster nor under an allowed suffix (AMENDS_TARGET_SUFFIXES)"
             )
@@ -77,6 +77,11 @@ class TargetRules:
         if self.scope is not Scope.LOOPBACK:
             raise ConfinementError("targets on this machine are only allowed with AMENDS_TARGETS=loopback")
         return f"{'127.0.0.1' if host == 'localhost' else host}:{_port(port)}"
+
+
+def _is_under(host: str, suffix: str) -> bool:
+    """Return whether a suffix allows a host; one of a single label, such as a name of a compose file, only itself."""
+    return host == suffix or ("." in suffix and host.endswith(f".{suffix}"))
 
 
 def shown(text: str) -> str:

@@ -60,14 +60,14 @@ WORK = defaultdict(
 """Seconds of an action; longer where all calls of a race must arrive meanwhile."""
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     def __init__(self, code: grpc.StatusCode, reason: str) -> None:
         super().__init__(reason)
         self.code = code
         self.reason = reason
 
 
-FENCED = Refused(grpc.StatusCode.ABORTED, "STEP_FENCED")
+FENCED = RefusedError(grpc.StatusCode.ABORTED, "STEP_FENCED")
 
 
 def contract(*, numbers: bool = False) -> FileDescriptorSet:
@@ -113,7 +113,7 @@ class Ledger:
     answers: int = 0
 
     async def call(self, method: str, request: bytes, given: Mapping[str, str]) -> tuple[bytes, str]:
-        """The response, and what the trailer `amends-void` says. Raises Refused."""
+        """The response, and what the trailer `amends-void` says. Raises RefusedError."""
         key, operation = given.get("amends-idempotency-key", ""), given.get("amends-operation", "")
         if method == "Balance":
             return self.read(request), ""
@@ -150,7 +150,7 @@ class Ledger:
 
     async def act_now(self, key: str, request: bytes) -> bytes:
         if self.flaw is Flaw.DECLINES:
-            raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "CARD_DECLINED")
+            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "CARD_DECLINED")
         await asyncio.sleep(WORK.get(self.flaw, 0.005))
         row = self.rows[key, "action"] = Row(request, self.answer())
         self.balances[request] += 1
@@ -161,7 +161,7 @@ class Ledger:
         if row.void or (undone is not None and not undone.void):
             raise FENCED
         if row.request != request and self.flaw is not Flaw.KEY_IS_ALL:
-            raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED")
+            raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED")
         if again and self.flaw is Flaw.FORGETS_THAT_IT_ANSWERED:
             self.balances[request] += 1
         return self.answer() if again and self.flaw is Flaw.ANSWERS_ANEW else row.response
@@ -188,7 +188,7 @@ class Ledger:
                 del self.rows[key, "action"]
         else:
             if known == "ok" and self.flaw is not Flaw.BELIEVES_THE_CALLER:
-                raise Refused(grpc.StatusCode.FAILED_PRECONDITION, "ACTION_UNKNOWN")
+                raise RefusedError(grpc.StatusCode.FAILED_PRECONDITION, "ACTION_UNKNOWN")
             if self.flaw is not Flaw.LEAVES_NO_MARK:
                 self.rows[key, "action"] = Row(b"", b"", void=True)
             if self.flaw is Flaw.REFUNDS_NOTHING:
@@ -215,7 +215,7 @@ class _Handler(grpc.GenericRpcHandler):
             marked = [("amends-barrier", "1")] if "amends-idempotency-key" in given else []
             try:
                 response, void = await self._ledger.call(details.method.rpartition("/")[2], request, given)
-            except Refused as refusal:
+            except RefusedError as refusal:
                 if self._ledger.flaw is Flaw.HIDES_ERRORS:
                     marked = []
                 info = any_pb2.Any()

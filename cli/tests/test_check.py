@@ -10,7 +10,7 @@ from textwrap import indent
 import pytest
 from amends_cli import manifests
 from amends_contracts import descriptor_set
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from grpc_tools import protoc
 
 from amends.saga.v1 import definition_service_pb2 as api
@@ -222,7 +222,7 @@ async def test_without_contracts_the_orchestrator_checks(amends, orchestrator, t
     finding = api.Finding(
         code="AM001", severity=api.SEVERITY_WARNING, message="Look.", source="saga.yaml", line=3, column=1, excerpt="x"
     )
-    orchestrator.script("CheckSaga", Answer.ok(api.CheckSagaResponse(findings=[finding])))
+    orchestrator.script("CheckSaga", ScriptedAnswer.ok(api.CheckSagaResponse(findings=[finding])))
     result = await amends("check", "saga.yaml", "-n", "shop")
     (call,) = orchestrator.calls("CheckSaga")
     assert call.request.namespace == "shop"

@@ -4,7 +4,7 @@ import io
 from contextlib import redirect_stdout
 
 import pytest
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 
 from amends.saga.v1 import definition_service_pb2 as definitions
 from amends.saga.v1 import run_pb2
@@ -33,10 +33,12 @@ def complete(amends, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def known(orchestrator) -> None:
     sagas = [definitions.SagaInfo(namespace="shop", name=name) for name in ("pay", "pack", "ship")]
-    orchestrator.script("ListSagas", Answer.ok(definitions.ListSagasResponse(sagas=sagas)))
+    orchestrator.script("ListSagas", ScriptedAnswer.ok(definitions.ListSagasResponse(sagas=sagas)))
     participant = definitions.ParticipantInfo(namespace="bank", name="payments")
-    orchestrator.script("ListParticipants", Answer.ok(definitions.ListParticipantsResponse(participants=[participant])))
-    orchestrator.script("ListRuns", Answer.ok(api.ListRunsResponse(runs=[run_pb2.Run(run_id=RUN)])))
+    orchestrator.script(
+        "ListParticipants", ScriptedAnswer.ok(definitions.ListParticipantsResponse(participants=[participant]))
+    )
+    orchestrator.script("ListRuns", ScriptedAnswer.ok(api.ListRunsResponse(runs=[run_pb2.Run(run_id=RUN)])))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 from amends_contracts import descriptor_set
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 
 from amends.saga.v1 import definition_service_pb2 as api
 
@@ -36,7 +36,7 @@ ACCEPTED = {
 
 def accept(orchestrator) -> None:
     for method, response in ACCEPTED.items():
-        orchestrator.script(method, Answer.ok(response))
+        orchestrator.script(method, ScriptedAnswer.ok(response))
 
 
 async def test_what_others_need_is_applied_first_and_every_line_keeps_its_number(
@@ -78,7 +78,7 @@ async def test_a_refused_saga_is_shown_with_its_findings_and_exits_with_1(amends
         excerpt="a: [word]",
         width=4,
     )
-    orchestrator.script("ApplySaga", Answer.ok(api.ApplySagaResponse(findings=[finding])))
+    orchestrator.script("ApplySaga", ScriptedAnswer.ok(api.ApplySagaResponse(findings=[finding])))
     (tmp_path / "all.yaml").write_text(DOCUMENTS)
     result = await amends("apply", "all.yaml")
     assert result.code == 1
@@ -121,7 +121,9 @@ async def test_a_file_without_resources_and_one_with_runs_are_wrong_use(amends, 
 async def test_what_is_in_force_and_not_ready_says_why(amends, orchestrator, tmp_path: Path) -> None:
     accept(orchestrator)
     away = api.ParticipantInfo(message="its descriptors could not be read")
-    orchestrator.script("ApplyParticipant", Answer.ok(api.ApplyParticipantResponse(accepted=True, participant=away)))
+    orchestrator.script(
+        "ApplyParticipant", ScriptedAnswer.ok(api.ApplyParticipantResponse(accepted=True, participant=away))
+    )
     (tmp_path / "all.yaml").write_text(DOCUMENTS)
     result = await amends("apply", "all.yaml")
     assert "applied, not ready: its descriptors could not be read" in result.out
@@ -134,7 +136,7 @@ async def test_what_is_in_force_and_not_ready_says_why(amends, orchestrator, tmp
 )
 async def test_a_resource_is_taken_out_of_force(amends, orchestrator, name: str, method: str) -> None:
     assert (await amends("delete", name, "-n", "shop")).code == 1
-    orchestrator.script(method, Answer.ok(deleted=True))
+    orchestrator.script(method, ScriptedAnswer.ok(deleted=True))
     result = await amends("delete", name, "-n", "shop")
     assert (result.code, result.err) == (0, f"{name.replace('/', ' shop/')} deleted\n")
     assert orchestrator.calls(method)[-1].request.name == name.partition("/")[2]
@@ -150,7 +152,7 @@ async def test_sagas_are_listed_with_their_runs(amends, orchestrator) -> None:
     uses = [api.DigestUse(digest="aa", running=3, parked=1), api.DigestUse(digest="bb", running=2)]
     saga = api.SagaInfo(namespace="shop", name="pay", digest="bb" * 32, ready=True, steps=["a", "b"], digests=uses)
     broken = api.SagaInfo(namespace="shop", name="old", message="its participant is gone")
-    orchestrator.script("ListSagas", Answer.ok(api.ListSagasResponse(sagas=[saga, broken])))
+    orchestrator.script("ListSagas", ScriptedAnswer.ok(api.ListSagasResponse(sagas=[saga, broken])))
     result = await amends("list", "sagas", "-n", "shop")
     assert orchestrator.calls("ListSagas")[0].request.namespace == "shop"
     assert [line.split() for line in result.out.splitlines()] == [
@@ -166,10 +168,10 @@ async def test_participants_and_policies_are_listed(amends, orchestrator) -> Non
     participant = api.ParticipantInfo(
         name="payments", service="s.v1.S", target="127.0.0.1:1", ready=True, methods=methods
     )
-    orchestrator.script("ListParticipants", Answer.ok(api.ListParticipantsResponse(participants=[participant])))
+    orchestrator.script("ListParticipants", ScriptedAnswer.ok(api.ListParticipantsResponse(participants=[participant])))
     policy = api.RetryPolicyInfo(name="patient", attempts=4)
     policy.timeout.seconds = 2
-    orchestrator.script("ListRetryPolicies", Answer.ok(api.ListRetryPoliciesResponse(retry_policies=[policy])))
+    orchestrator.script("ListRetryPolicies", ScriptedAnswer.ok(api.ListRetryPoliciesResponse(retry_policies=[policy])))
     wide = (await amends("list", "participants", "-o", "wide")).out
     assert "Charge:guarded" in wide
     assert "Secret" not in wide
@@ -186,7 +188,7 @@ async def test_nothing_to_list_is_said_beside_the_data(amends) -> None:
 
 async def test_one_resource_is_shown_and_a_missing_one_is_a_failure(amends, orchestrator) -> None:
     saga = api.SagaInfo(namespace="default", name="pay", ready=True, manifest="kind: Saga")
-    orchestrator.script("ListSagas", Answer.ok(api.ListSagasResponse(sagas=[saga])))
+    orchestrator.script("ListSagas", ScriptedAnswer.ok(api.ListSagasResponse(sagas=[saga])))
     assert json.loads((await amends("get", "saga/pay", "-o", "json")).out)["manifest"] == "kind: Saga"
     missing = await amends("get", "saga/pya")
     assert missing.code == 1

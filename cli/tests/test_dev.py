@@ -11,7 +11,7 @@ import grpc
 import pytest
 from amends_contracts import descriptor_set
 from amends_embedded import Child
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 from amends_testkit.waiting import eventually
 
@@ -59,7 +59,9 @@ async def test_a_service_that_is_not_ours_is_driven_and_its_runs_outlive_a_resta
             good = await run("start", "pay", "--key", "k-1", "-i", '{"orderId": "o-1"}', "--watch", *at)
             assert good.code == 0, good
             assert good.out.splitlines()[-1].startswith("COMPLETED")
-            payments.script("CloseDispute", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, "NO", "not now"))
+            payments.script(
+                "CloseDispute", ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, "NO", "not now")
+            )
             bad = await run("start", "pay", "--key", "k-2", "-i", '{"orderId": "o-2"}', "--wait", "-o", "json", *at)
             assert bad.code == 4
             assert json.loads(bad.out)["state"] == "RUN_STATE_COMPENSATED"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from amends_cli.changes import changes
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 
 from amends.saga.v1 import definition_service_pb2 as api
 
@@ -44,7 +44,7 @@ def in_force(orchestrator) -> None:
     """The saga OLD, with runs on it and on the one before it."""
     uses = [api.DigestUse(digest=NOW, running=3, parked=1), api.DigestUse(digest=BEFORE, running=2)]
     saga = api.SagaInfo(namespace="shop", name="pay", digest=NOW, ready=True, manifest=OLD, digests=uses)
-    orchestrator.script("ListSagas", Answer.ok(api.ListSagasResponse(sagas=[saga])))
+    orchestrator.script("ListSagas", ScriptedAnswer.ok(api.ListSagasResponse(sagas=[saga])))
 
 
 @pytest.fixture
@@ -96,7 +96,7 @@ async def test_a_saga_that_is_not_in_force_is_new(diff) -> None:
 @pytest.mark.usefixtures("in_force")
 async def test_a_change_that_would_be_refused_says_so_and_exits_with_1(diff, orchestrator) -> None:
     finding = api.Finding(code="AM029", severity=api.SEVERITY_ERROR, message="There is no Reverse.", source="saga.yaml")
-    orchestrator.script("CheckSaga", Answer.ok(api.CheckSagaResponse(findings=[finding])))
+    orchestrator.script("CheckSaga", ScriptedAnswer.ok(api.CheckSagaResponse(findings=[finding])))
     result = await diff(NEW)
     assert result.code == 1
     assert "error AM029: There is no Reverse." in result.out
@@ -116,7 +116,7 @@ async def test_the_difference_is_data_too(diff) -> None:
 
 async def test_a_changed_policy_holds_for_runs_in_flight(diff, orchestrator) -> None:
     known = api.RetryPolicyInfo(namespace="shop", name="patient", manifest=POLICY)
-    orchestrator.script("ListRetryPolicies", Answer.ok(api.ListRetryPoliciesResponse(retry_policies=[known])))
+    orchestrator.script("ListRetryPolicies", ScriptedAnswer.ok(api.ListRetryPoliciesResponse(retry_policies=[known])))
     result = await diff(POLICY.replace("4", "5"))
     assert "RetryPolicy shop/patient: changed" in result.out
     assert "runs in flight too, from their next attempt on" in result.out

@@ -13,7 +13,7 @@ import typer
 import yaml
 from amends_chassis.text import UNSAFE
 from amends_cli.main import COMMANDS, EXAMPLES, build
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 
 from amends.saga.v1 import definition_service_pb2 as definitions
 from amends.saga.v1 import run_pb2
@@ -69,8 +69,8 @@ def script_evil(orchestrator) -> None:
         "CheckSaga": definitions.CheckSagaResponse(findings=[finding]),
         "ApplyParticipant": applied,
     }.items():
-        orchestrator.script(method, Answer.ok(answer))
-    orchestrator.script("WatchRun", Answer.streamed(runs.WatchRunResponse(event=event, run=run)))
+        orchestrator.script(method, ScriptedAnswer.ok(answer))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(runs.WatchRunResponse(event=event, run=run)))
 
 
 SHOWING = [
@@ -126,7 +126,9 @@ async def test_json_and_yaml_say_exactly_what_was_written(amends, orchestrator) 
 
 
 async def test_the_text_of_an_error_is_one_line(amends, orchestrator) -> None:
-    orchestrator.script("GetRun", Answer.refused(grpc.StatusCode.NOT_FOUND, "RUN_UNKNOWN", f"a\n{FORGED}\x1b[2J"))
+    orchestrator.script(
+        "GetRun", ScriptedAnswer.refused(grpc.StatusCode.NOT_FOUND, "RUN_UNKNOWN", f"a\n{FORGED}\x1b[2J")
+    )
     result = await amends("get", RUN)
     assert not UNSAFE.search(result.err.replace("\n", ""))
     assert FORGED not in result.err.splitlines()

@@ -18,7 +18,7 @@ import pytest
 from amends_cli import cluster
 from amends_cli.main import main
 from amends_contracts import descriptor_set
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.kubernetes import Kubernetes
 from amends_testkit.participant import FakeParticipant
 
@@ -107,7 +107,7 @@ def plugin(capsys: pytest.CaptureFixture[str]) -> Amends:
 async def test_the_clusters_orchestrator_is_found_and_reached_without_a_manual_step(
     plugin, kubectl, orchestrator
 ) -> None:
-    orchestrator.script("ListRuns", Answer.ok(api.ListRunsResponse(runs=[COMPLETED])))
+    orchestrator.script("ListRuns", ScriptedAnswer.ok(api.ListRunsResponse(runs=[COMPLETED])))
     result = await plugin("list")
     assert (result.code, result.err) == (0, "")
     assert RUN in result.out
@@ -192,8 +192,8 @@ async def test_without_kubectl_the_way_to_it_is_said(plugin, monkeypatch) -> Non
 )
 async def test_a_run_can_be_named_by_its_resource(plugin, kubectl, orchestrator, arguments: tuple[str, ...]) -> None:
     kubectl.set(objects={"sagaruns.amends.dev/order-7": {"status": {"runId": RUN}}})
-    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=COMPLETED)))
-    orchestrator.script("WatchRun", Answer.streamed(api.WatchRunResponse(run=COMPLETED)))
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=COMPLETED)))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(api.WatchRunResponse(run=COMPLETED)))
     result = await plugin(*arguments)
     assert result.code == 0, result
     assert {call.request.run_id for call in orchestrator.received} == {RUN}
@@ -213,10 +213,10 @@ async def test_watching_goes_on_through_a_new_port_when_the_pod_is_gone(
 ) -> None:
     first = api.WatchRunResponse(run=run_pb2.Run(run_id=RUN, state=run_pb2.RUN_STATE_RUNNING))
     held = asyncio.Event()
-    orchestrator.script("WatchRun", Answer.streamed(first).once(held))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(first).once(held))
     watching = asyncio.create_task(plugin("watch", RUN))
     await orchestrator.called("WatchRun")
-    orchestrator.script("WatchRun", Answer.streamed(api.WatchRunResponse(run=COMPLETED)))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(api.WatchRunResponse(run=COMPLETED)))
     for forward in _running(str(tmp_path)):
         os.kill(forward, signal.SIGKILL)  # as kubectl ends when it has lost the pod
     result = await watching
@@ -288,7 +288,7 @@ async def test_a_saga_is_explored_with_the_participants_that_are_in_force(
         namespace="other", name="payments", service=PAYMENTS, target="127.0.0.1:9", manifest="spec: {callers: [shop]}"
     )
     participants = definitions.ListParticipantsResponse(participants=[known, others])
-    orchestrator.script("ListParticipants", Answer.ok(participants))
+    orchestrator.script("ListParticipants", ScriptedAnswer.ok(participants))
     (tmp_path / "saga.yaml").write_text(SAGA)
     async with await FakeParticipant.start(descriptor_set(), [PAYMENTS]) as payments:
         kubectl.set(targets=kubectl.state["targets"] | {"service/payments": payments.target})
@@ -354,7 +354,7 @@ async def test_an_api_server_is_asked_for_the_service_and_the_run(kubernetes: Ku
     await kubernetes.kubectl("create", "-f", "-", stdin=json.dumps(made))
     await kubernetes.kubectl("create", "-f", "-", stdin=json.dumps(run))
     await kubernetes.kubectl("replace", "--subresource=status", "-f", "-", stdin=json.dumps(run))
-    reached = cluster.Cluster((f"--kubeconfig={kubernetes.kubeconfig()}",))
+    reached = cluster.KubectlCluster((f"--kubeconfig={kubernetes.kubeconfig()}",))
     try:
         assert await asyncio.to_thread(reached.namespace) == "default"
         assert await asyncio.to_thread(reached.orchestrator) == cluster.Service("default", "engine", 7400)

@@ -14,7 +14,7 @@ import pytest
 from amends_contracts import descriptor_set
 from amends_embedded import Child
 from amends_saga.engine.events import ParkReason
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 from amends_testkit.waiting import eventually
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -84,18 +84,18 @@ DEFAULT = {
 FORGETFUL = DEFAULT | {"namespace": "forgetful", "retention": "24h4100ms", "timeout": "300ms", "deadline": "4s"}
 HASTY = DEFAULT | {"namespace": "hasty", "close": "idempotency: KEYED, window: 1ms"}
 LARGEST_ANSWER = 4 * 1024 * 1024
-CHARGED = {"Charge": Answer.ok(payment_id="p")}
-NO = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no")
-AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
-PARKING: dict[ParkReason, dict[str, Answer]] = {
+CHARGED = {"Charge": ScriptedAnswer.ok(payment_id="p")}
+NO = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no")
+AWAY = ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
+PARKING: dict[ParkReason, dict[str, ScriptedAnswer]] = {
     ParkReason.REJECTED: CHARGED | {"CloseDispute": NO, "Refund": NO},
     ParkReason.PLAIN_IN_DOUBT: CHARGED | {"CloseDispute": AWAY},
-    ParkReason.KEY_REUSED: {"Charge": Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED")},
+    ParkReason.KEY_REUSED: {"Charge": ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, "KEY_REUSED")},
     ParkReason.NOT_GUARDED: CHARGED,
     ParkReason.ACTION_UNKNOWN: CHARGED
-    | {"CloseDispute": NO, "Refund": Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, "ACTION_UNKNOWN")},
-    ParkReason.ANSWER_TOO_LARGE: {"Charge": Answer.ok(payment_id="p" * LARGEST_ANSWER)},
-    ParkReason.EXPRESSION_FAILED: {"Charge": Answer.ok(), "CloseDispute": NO},
+    | {"CloseDispute": NO, "Refund": ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, "ACTION_UNKNOWN")},
+    ParkReason.ANSWER_TOO_LARGE: {"Charge": ScriptedAnswer.ok(payment_id="p" * LARGEST_ANSWER)},
+    ParkReason.EXPRESSION_FAILED: {"Charge": ScriptedAnswer.ok(), "CloseDispute": NO},
     ParkReason.RETENTION_PASSED: CHARGED | {"CloseDispute": NO, "Refund": AWAY},
     ParkReason.WINDOW_PASSED: CHARGED | {"CloseDispute": AWAY},
     ParkReason.BY_PERSON: CHARGED | {"CloseDispute": NO, "Refund": AWAY},
@@ -134,7 +134,7 @@ async def test_each_line_that_a_parked_run_prints_is_accepted_as_it_stands(run, 
 
         async def parked(reason: ParkReason, key: str) -> list[list[str]]:
             for method in ("Charge", "CloseDispute", "Refund"):
-                payments.script(method, PARKING[reason].get(method, Answer.ok()))
+                payments.script(method, PARKING[reason].get(method, ScriptedAnswer.ok()))
             payments.trailer = reason is not ParkReason.NOT_GUARDED
             space = namespaces.get(reason, DEFAULT)["namespace"]
             named = ("pay", "-n", space, "--key", key, "-i", '{"orderId": "o"}', *at)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 from amends_contracts import descriptor_set
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 
 from .naive import SERVICE, Flaw, Ledger, contract, serving
@@ -158,7 +158,7 @@ async def test_the_table_says_what_was_seen_instead(run, contracts) -> None:
 
 async def test_contracts_come_by_reflection_and_say_what_undoes(run) -> None:
     async with await FakeParticipant.start(descriptor_set(), [PAYMENTS]) as payments:
-        payments.script("Charge", Answer.ok(payment_id="p-1"))
+        payments.script("Charge", ScriptedAnswer.ok(payment_id="p-1"))
         result = await run("probe", payments.target, f"{PAYMENTS}/Charge", "-o", "json")
     assert payments.calls("Refund")
     assert {row["result"] for row in json.loads(result.out)} >= {"answers right, effects not observed"}

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from amends_contracts import descriptor_set
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 
 from amends.saga.v1 import definition_service_pb2 as api
 
@@ -37,7 +37,7 @@ REFUSED = {
 @pytest.fixture
 def commands(amends, orchestrator, tmp_path: Path):
     """Each command that takes files, over a text."""
-    orchestrator.script("ApplyRetryPolicy", Answer.ok(api.ApplyRetryPolicyResponse(accepted=True)))
+    orchestrator.script("ApplyRetryPolicy", ScriptedAnswer.ok(api.ApplyRetryPolicyResponse(accepted=True)))
     (tmp_path / "set.binpb").write_bytes(descriptor_set().SerializeToString())
 
     async def run(text: str):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import grpc
 import pytest
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 
 from amends.saga.v1 import definition_service_pb2 as definitions
 from amends.saga.v1 import run_pb2
@@ -62,7 +62,7 @@ TIMELINE = [
 
 async def test_a_started_run_is_sent_as_it_was_given(amends, orchestrator) -> None:
     started = a_run(run_pb2.RUN_STATE_RUNNING)
-    orchestrator.script("StartRun", Answer.ok(api.StartRunResponse(run=started, created=True)))
+    orchestrator.script("StartRun", ScriptedAnswer.ok(api.StartRunResponse(run=started, created=True)))
     result = await amends("start", "pay", "-n", "shop", "--key", "k-1", "--input", '{"orderId": "o-1"}')
     request = orchestrator.calls("StartRun")[0].request
     assert (request.namespace, request.saga, request.idempotency_key, request.wait) == ("shop", "pay", "k-1", False)
@@ -105,7 +105,7 @@ async def test_every_digit_of_an_input_is_sent(amends, orchestrator) -> None:
 async def test_payloads_are_shown_with_their_digits_and_in_their_order(amends, orchestrator) -> None:
     step = run_pb2.StepStatus(name="charge", state=run_pb2.STEP_STATE_DONE, response_json='{"z": 1, "a": 2}')
     run = a_run(run_pb2.RUN_STATE_COMPLETED, steps=[step], input_json='{"count": 1, "big": "9007199254740993"}')
-    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=run)))
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=run)))
     result = await amends("get", RUN, "-o", "json")
     shown = json.loads(result.out)
     assert (shown["input"], shown["steps"][0]["response"]) == (
@@ -119,7 +119,7 @@ async def test_payloads_are_shown_with_their_digits_and_in_their_order(amends, o
 
 async def test_one_payload_is_printed_as_it_arrives(amends, orchestrator) -> None:
     pieces = [api.ReadPayloadResponse(text=text) for text in ('{"note": "', "long", '"}')]
-    orchestrator.script("ReadPayload", Answer.streamed(*pieces))
+    orchestrator.script("ReadPayload", ScriptedAnswer.streamed(*pieces))
     assert (await amends("get", RUN, "--payload", "charge")).out == '{"note": "long"}\n'
     await amends("get", RUN, "--payload", "input")
     assert [call.request.step for call in orchestrator.calls("ReadPayload")] == ["charge", ""]
@@ -127,10 +127,10 @@ async def test_one_payload_is_printed_as_it_arrives(amends, orchestrator) -> Non
 
 async def test_what_is_asked_for_and_not_decided_is_not_told_as_done(amends, orchestrator) -> None:
     running = a_run(run_pb2.RUN_STATE_RUNNING, message="RUNNING")
-    orchestrator.script("CancelRun", Answer.ok(api.CancelRunResponse(run=running, pending=True)))
+    orchestrator.script("CancelRun", ScriptedAnswer.ok(api.CancelRunResponse(run=running, pending=True)))
     result = await amends("cancel", RUN, "--reason", "changed her mind")
     assert "not yet decided" in result.err
-    orchestrator.script("CancelRun", Answer.ok(api.CancelRunResponse(run=running)))
+    orchestrator.script("CancelRun", ScriptedAnswer.ok(api.CancelRunResponse(run=running)))
     assert "decided" not in (await amends("cancel", RUN, "--reason", "changed her mind")).err
 
 
@@ -139,7 +139,7 @@ async def test_what_is_asked_for_and_not_decided_is_not_told_as_done(amends, orc
     [(COMPLETED, 0), (COMPENSATED, 4), (PARKED, 5), (a_run(run_pb2.RUN_STATE_RUNNING), 6)],
 )
 async def test_waiting_exits_by_how_the_run_stands(amends, orchestrator, ended, code: int) -> None:
-    orchestrator.script("StartRun", Answer.ok(api.StartRunResponse(run=ended, created=True)))
+    orchestrator.script("StartRun", ScriptedAnswer.ok(api.StartRunResponse(run=ended, created=True)))
     assert (await amends("start", "pay", "--wait", "--timeout", "5")).code == code
     request = orchestrator.calls("StartRun")[0].request
     assert request.wait
@@ -147,12 +147,12 @@ async def test_waiting_exits_by_how_the_run_stands(amends, orchestrator, ended, 
 
 
 async def test_a_run_that_was_there_already_is_said(amends, orchestrator) -> None:
-    orchestrator.script("StartRun", Answer.ok(api.StartRunResponse(run=COMPLETED)))
+    orchestrator.script("StartRun", ScriptedAnswer.ok(api.StartRunResponse(run=COMPLETED)))
     assert "was there already" in (await amends("start", "pay", "--key", "k-1")).err
 
 
 async def test_a_timeline_tells_each_record_once_and_how_it_ended(amends, orchestrator) -> None:
-    orchestrator.script("WatchRun", Answer.streamed(*TIMELINE, api.WatchRunResponse(run=COMPENSATED)))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(*TIMELINE, api.WatchRunResponse(run=COMPENSATED)))
     result = await amends("watch", RUN)
     lines = [line.split() for line in result.out.splitlines()]
     assert lines == [
@@ -166,7 +166,7 @@ async def test_a_timeline_tells_each_record_once_and_how_it_ended(amends, orches
 
 
 async def test_a_timeline_as_json_is_one_record_a_line(amends, orchestrator) -> None:
-    orchestrator.script("WatchRun", Answer.streamed(*TIMELINE, api.WatchRunResponse(run=COMPLETED)))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(*TIMELINE, api.WatchRunResponse(run=COMPLETED)))
     result = await amends("watch", RUN, "-o", "json")
     assert [json.loads(line)["kind"] for line in result.out.splitlines()] == [
         "STARTED",
@@ -178,8 +178,8 @@ async def test_a_timeline_as_json_is_one_record_a_line(amends, orchestrator) -> 
 
 
 async def test_a_timeline_goes_on_at_another_replica_without_repeating_itself(amends, orchestrator) -> None:
-    gone = replace(Answer.streamed(*TIMELINE[:2]), code=grpc.StatusCode.UNAVAILABLE)
-    rest = Answer.streamed(*TIMELINE[2:], api.WatchRunResponse(run=COMPLETED))
+    gone = replace(ScriptedAnswer.streamed(*TIMELINE[:2]), code=grpc.StatusCode.UNAVAILABLE)
+    rest = ScriptedAnswer.streamed(*TIMELINE[2:], api.WatchRunResponse(run=COMPLETED))
     orchestrator.script("WatchRun", gone, rest)
     result = await amends("watch", RUN)
     assert [call.request.after_seq for call in orchestrator.calls("WatchRun")] == [0, 2]
@@ -188,15 +188,15 @@ async def test_a_timeline_goes_on_at_another_replica_without_repeating_itself(am
 
 
 async def test_a_run_that_takes_longer_than_one_wants_to_watch_is_a_failure(amends, orchestrator) -> None:
-    orchestrator.script("WatchRun", Answer.streamed(*TIMELINE).once(asyncio.Event()))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(*TIMELINE).once(asyncio.Event()))
     result = await amends("watch", RUN, "--timeout", "300ms")
     assert result.code == 6
     assert "has not ended within 300ms" in result.err
 
 
 async def test_a_parked_run_says_what_can_be_done(amends, orchestrator) -> None:
-    orchestrator.script("WatchRun", Answer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED)))
-    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED)))
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=PARKED)))
     result = await amends("watch", RUN, "--until-parked")
     assert "charge is stuck: the refund was refused (CHARGE_DISPUTED)" in result.out
     assert f"amends resolve {RUN} retry --reason" in result.out
@@ -204,9 +204,9 @@ async def test_a_parked_run_says_what_can_be_done(amends, orchestrator) -> None:
 
 
 async def test_a_script_that_watches_a_parked_run_does_not_wait_for_a_person(amends, orchestrator) -> None:
-    forever = Answer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED)).once(asyncio.Event())
+    forever = ScriptedAnswer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED)).once(asyncio.Event())
     orchestrator.script("WatchRun", forever)
-    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=PARKED)))
     result = await amends("watch", RUN)
     assert result.code == 5
     assert result.out.count(f"amends resolve {RUN}") == 2
@@ -214,8 +214,8 @@ async def test_a_script_that_watches_a_parked_run_does_not_wait_for_a_person(ame
 
 async def test_a_run_that_was_parked_earlier_is_watched_to_its_end(amends, orchestrator) -> None:
     rest = api.WatchRunResponse(event=an_event(5, "ENDED"), run=COMPLETED)
-    orchestrator.script("WatchRun", Answer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED), rest))
-    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=COMPLETED)))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED), rest))
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=COMPLETED)))
     result = await amends("watch", RUN)
     assert result.code == 0
     assert "amends resolve" not in result.out
@@ -224,8 +224,8 @@ async def test_a_run_that_was_parked_earlier_is_watched_to_its_end(amends, orche
 async def test_on_a_terminal_a_parked_run_is_said_to_wait_for_a_person(amends, orchestrator, monkeypatch) -> None:
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     rest = api.WatchRunResponse(event=an_event(5, "ENDED"), run=COMPLETED)
-    orchestrator.script("WatchRun", Answer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED), rest))
-    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(TIMELINE[0], api.WatchRunResponse(run=PARKED), rest))
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=PARKED)))
     result = await amends("watch", RUN)
     assert "waiting for a person's decision; Ctrl-C stops watching" in result.err
     assert result.code == 0
@@ -242,8 +242,8 @@ async def test_on_a_terminal_a_parked_run_is_said_to_wait_for_a_person(amends, o
     ],
 )
 async def test_a_timeline_goes_on_however_a_proxy_ends_it(amends, orchestrator, code) -> None:
-    gone = replace(Answer.streamed(*TIMELINE[:2]), code=code)
-    orchestrator.script("WatchRun", gone, Answer.streamed(*TIMELINE[2:], api.WatchRunResponse(run=COMPLETED)))
+    gone = replace(ScriptedAnswer.streamed(*TIMELINE[:2]), code=code)
+    orchestrator.script("WatchRun", gone, ScriptedAnswer.streamed(*TIMELINE[2:], api.WatchRunResponse(run=COMPLETED)))
     result = await amends("watch", RUN)
     assert [line.split()[1] for line in result.out.splitlines()[:4]] == ["1", "2", "3", "4"]
     assert result.err.count("reconnecting") == 1
@@ -251,7 +251,7 @@ async def test_a_timeline_goes_on_however_a_proxy_ends_it(amends, orchestrator, 
 
 
 async def test_a_refusal_in_the_middle_of_a_timeline_is_believed(amends, orchestrator) -> None:
-    refused = replace(Answer.refused(grpc.StatusCode.INTERNAL, "JOURNAL_DAMAGED"), stream=(TIMELINE[0],))
+    refused = replace(ScriptedAnswer.refused(grpc.StatusCode.INTERNAL, "JOURNAL_DAMAGED"), stream=(TIMELINE[0],))
     orchestrator.script("WatchRun", refused)
     result = await amends("watch", RUN)
     assert result.code == 1
@@ -260,9 +260,9 @@ async def test_a_refusal_in_the_middle_of_a_timeline_is_believed(amends, orchest
 
 async def test_starting_with_watch_follows_until_the_run_is_parked(amends, orchestrator) -> None:
     started = api.StartRunResponse(run=a_run(run_pb2.RUN_STATE_RUNNING), created=True)
-    orchestrator.script("StartRun", Answer.ok(started))
-    orchestrator.script("WatchRun", Answer.streamed(*TIMELINE, api.WatchRunResponse(run=PARKED)))
-    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
+    orchestrator.script("StartRun", ScriptedAnswer.ok(started))
+    orchestrator.script("WatchRun", ScriptedAnswer.streamed(*TIMELINE, api.WatchRunResponse(run=PARKED)))
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=PARKED)))
     result = await amends("start", "pay", "--watch")
     assert orchestrator.calls("WatchRun")[0].request.run_id == RUN
     assert result.out.count("PARKED") == 1
@@ -270,7 +270,7 @@ async def test_starting_with_watch_follows_until_the_run_is_parked(amends, orche
 
 
 async def test_get_shows_the_steps(amends, orchestrator) -> None:
-    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=PARKED)))
     out = (await amends("get", RUN)).out
     assert f"shop/pay {RUN}  key k-1" in out
     assert ["charge", "COMPENSATING", "2"] in [line.split() for line in out.splitlines()]
@@ -286,7 +286,9 @@ async def test_get_finds_a_run_by_its_key(amends, orchestrator) -> None:
 
 async def test_list_reads_all_pages_up_to_the_limit(amends, orchestrator) -> None:
     first = api.ListRunsResponse(runs=[COMPLETED], next_page_token="next")
-    orchestrator.script("ListRuns", Answer.ok(first), Answer.ok(api.ListRunsResponse(runs=[COMPENSATED])))
+    orchestrator.script(
+        "ListRuns", ScriptedAnswer.ok(first), ScriptedAnswer.ok(api.ListRunsResponse(runs=[COMPENSATED]))
+    )
     result = await amends("list", "--state", "completed", "--state", "parked", "--saga", "pay", "--limit", "7")
     one, two = (call.request for call in orchestrator.calls("ListRuns"))
     assert list(one.states) == [run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_PARKED]
@@ -295,8 +297,8 @@ async def test_list_reads_all_pages_up_to_the_limit(amends, orchestrator) -> Non
 
 
 async def test_a_decision_is_about_the_record_that_is_there_now(amends, orchestrator) -> None:
-    orchestrator.script("GetRun", Answer.ok(api.GetRunResponse(run=PARKED)))
-    orchestrator.script("ResolveRun", Answer.ok(api.ResolveRunResponse(run=COMPENSATED)))
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=PARKED)))
+    orchestrator.script("ResolveRun", ScriptedAnswer.ok(api.ResolveRunResponse(run=COMPENSATED)))
     result = await amends(
         *("resolve", RUN, "skip", "--reason", "closed", "--actor", "grace", "--effect", "none"),
         *("--result", '{"paymentId": "p-1"}'),
@@ -309,7 +311,7 @@ async def test_a_decision_is_about_the_record_that_is_there_now(amends, orchestr
 
 
 async def test_a_decision_to_amend_names_the_amendment(amends, orchestrator) -> None:
-    orchestrator.script("ResolveRun", Answer.ok(api.ResolveRunResponse(run=COMPENSATED)))
+    orchestrator.script("ResolveRun", ScriptedAnswer.ok(api.ResolveRunResponse(run=COMPENSATED)))
     result = await amends("resolve", RUN, "amend", "refund", "--reason", "closed", "--seq", "5")
     request = orchestrator.calls("ResolveRun")[0].request
     assert (request.resolution, request.amendment) == (api.RESOLUTION_AMEND, "refund")
@@ -339,7 +341,9 @@ async def test_a_decision_needs_a_reason(amends) -> None:
 
 
 async def test_a_cancelled_run_is_asked_with_who_and_why(amends, orchestrator) -> None:
-    orchestrator.script("CancelRun", Answer.ok(api.CancelRunResponse(run=a_run(run_pb2.RUN_STATE_COMPENSATING))))
+    orchestrator.script(
+        "CancelRun", ScriptedAnswer.ok(api.CancelRunResponse(run=a_run(run_pb2.RUN_STATE_COMPENSATING)))
+    )
     result = await amends("cancel", RUN, "--reason", "changed my mind", "--actor", "ada")
     request = orchestrator.calls("CancelRun")[0].request
     assert (request.run_id, request.reason, request.actor) == (RUN, "changed my mind", "ada")
@@ -355,7 +359,7 @@ async def test_a_cancelled_run_is_asked_with_who_and_why(amends, orchestrator) -
     ],
 )
 async def test_a_refusal_is_shown_with_its_reason_and_how_to_mend_it(amends, orchestrator, code, reason, hint) -> None:
-    orchestrator.script("GetRun", Answer.refused(code, reason, "it is not so"))
+    orchestrator.script("GetRun", ScriptedAnswer.refused(code, reason, "it is not so"))
     result = await amends("get", RUN)
     assert result.code == 1
     assert result.err.startswith(f"error: it is not so ({reason})\n")
@@ -373,9 +377,9 @@ async def test_a_refusal_is_shown_with_its_reason_and_how_to_mend_it(amends, orc
 async def test_a_saga_that_is_not_there_is_named_with_the_one_that_was_meant(
     amends, orchestrator, saga: str, namespace: str, hint: str
 ) -> None:
-    orchestrator.script("StartRun", Answer.refused(grpc.StatusCode.NOT_FOUND, "SAGA_UNKNOWN"))
+    orchestrator.script("StartRun", ScriptedAnswer.refused(grpc.StatusCode.NOT_FOUND, "SAGA_UNKNOWN"))
     known = definitions.SagaInfo(namespace="shop", name="pay", ready=True)
-    orchestrator.script("ListSagas", Answer.ok(definitions.ListSagasResponse(sagas=[known])))
+    orchestrator.script("ListSagas", ScriptedAnswer.ok(definitions.ListSagasResponse(sagas=[known])))
     result = await amends("start", saga, "-n", namespace)
     assert result.code == 1
     assert f"there is no saga {namespace}/{saga}" in result.err

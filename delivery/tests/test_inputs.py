@@ -7,7 +7,7 @@ from pathlib import Path
 import lock
 import pytest
 from amends_delivery import inputs
-from amends_delivery.running import Failure
+from amends_delivery.running import DeliveryError
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = inputs.deployables(ROOT)
@@ -77,12 +77,12 @@ def test_another_base_image_is_another_tag(repository):
 def test_a_dockerfile_that_copies_nothing_is_refused(repository):
     path = repository.root / "services/orders/Dockerfile"
     path.write_text(path.read_text().replace("libs/common libs/common", "libs/absent libs/absent"))
-    with pytest.raises(Failure, match="libs/absent"):
+    with pytest.raises(DeliveryError, match="libs/absent"):
         tag(repository)
 
 
 def test_an_unknown_deployable_is_answered_with_those_that_there_are(repository):
-    with pytest.raises(Failure, match="ordres") as failure:
+    with pytest.raises(DeliveryError, match="ordres") as failure:
         inputs.named(repository.root, ["ordres"])
     assert "orders, payments" in failure.value.hint
 
@@ -131,7 +131,7 @@ def test_a_file_that_moves_touches_whom_it_leaves_and_whom_it_joins(repository):
 
 
 def test_an_unknown_revision_is_refused_with_the_way_to_name_one(repository):
-    with pytest.raises(Failure) as failure:
+    with pytest.raises(DeliveryError) as failure:
         touched(repository, "no-such-branch")
     assert "BASE=" in failure.value.hint
 

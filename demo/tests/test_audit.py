@@ -10,9 +10,9 @@ import asyncpg
 import pytest
 import pytest_asyncio
 from amends_demo import books, laws
-from amends_demo.audit import DatabasesUnknown, audit, databases, report
+from amends_demo.audit import DatabasesUnknownError, audit, databases, report
 from amends_demo.commands import main
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 from amends_demo.playbill import prove
 from amends_demo.telling import Telling
 from amends_embedded import Postgres
@@ -284,10 +284,10 @@ async def test_books_elsewhere_are_named_in_the_environment(
     urls: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AMENDS_SHOP_DATABASES", " ".join(f"{name}={url}" for name, url in urls.items()))
-    assert databases(Place(tmp_path)) == urls
+    assert databases(ShopFolder(tmp_path)) == urls
     monkeypatch.setenv("AMENDS_SHOP_DATABASES", f"orders={urls['orders']}")
-    with pytest.raises(DatabasesUnknown, match="no URL for orchestrator, payments, inventory, shipping"):
-        databases(Place(tmp_path))
+    with pytest.raises(DatabasesUnknownError, match="no URL for orchestrator, payments, inventory, shipping"):
+        databases(ShopFolder(tmp_path))
 
 
 async def test_a_database_that_is_away_is_no_verdict() -> None:

@@ -8,13 +8,13 @@ from pathlib import Path
 import pytest
 from amends_demo import guide, logs
 from amends_demo.commands import main
-from amends_demo.place import CHECKOUT, Place, ShopRunsAlready
+from amends_demo.place import CHECKOUT, ShopFolder, ShopRunsAlreadyError
 from rich.console import Console
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path / ".amends")
+def place(tmp_path: Path) -> ShopFolder:
+    return ShopFolder(tmp_path / ".amends")
 
 
 def processes() -> dict:
@@ -23,17 +23,17 @@ def processes() -> dict:
     }
 
 
-def test_a_place_is_held_by_one_shop_at_a_time(place: Place) -> None:
+def test_a_place_is_held_by_one_shop_at_a_time(place: ShopFolder) -> None:
     assert not place.running
     with place.held():
         assert place.running
-        with pytest.raises(ShopRunsAlready), place.held():
+        with pytest.raises(ShopRunsAlreadyError), place.held():
             pytest.fail("held twice")
         assert place.running
     assert not place.running
 
 
-def test_what_runs_is_forgotten_at_the_end_even_of_a_failure(place: Place) -> None:
+def test_what_runs_is_forgotten_at_the_end_even_of_a_failure(place: ShopFolder) -> None:
     def fail() -> None:
         with place.held():
             place.write_state("up", "127.0.0.1:5000", processes())
@@ -48,7 +48,7 @@ def test_what_runs_is_forgotten_at_the_end_even_of_a_failure(place: Place) -> No
     assert place.read_state() == {}
 
 
-def test_clearing_removes_what_a_former_shop_left_but_not_the_lock(place: Place) -> None:
+def test_clearing_removes_what_a_former_shop_left_but_not_the_lock(place: ShopFolder) -> None:
     with place.held():
         (place.root / "postgres").mkdir()
         (place.root / "postgres" / "data").write_text("old")
@@ -58,7 +58,7 @@ def test_clearing_removes_what_a_former_shop_left_but_not_the_lock(place: Place)
         assert place.running
 
 
-def test_without_a_shop_every_command_says_so(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_shop_every_command_says_so(place: ShopFolder, capsys: pytest.CaptureFixture[str]) -> None:
     root = ("--place", str(place.root))
     assert main(["status", *root]) == 0
     assert main(["down", *root]) == 0
@@ -70,7 +70,7 @@ def test_without_a_shop_every_command_says_so(place: Place, capsys: pytest.Captu
 
 @pytest.mark.parametrize("command", ["demo", "up"])
 def test_a_second_start_says_what_runs_and_leaves_it_alone(
-    place: Place, capsys: pytest.CaptureFixture[str], command: str
+    place: ShopFolder, capsys: pytest.CaptureFixture[str], command: str
 ) -> None:
     with place.held():
         place.write_state("up", "127.0.0.1:5000", processes())
@@ -81,7 +81,7 @@ def test_a_second_start_says_what_runs_and_leaves_it_alone(
     assert "make down" in said
 
 
-def test_status_shows_addresses_and_no_password(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_shows_addresses_and_no_password(place: ShopFolder, capsys: pytest.CaptureFixture[str]) -> None:
     with place.held():
         place.write_state("up", "127.0.0.1:5000", processes())
         assert main(["status", "--place", str(place.root)]) == 0
@@ -90,12 +90,12 @@ def test_status_shows_addresses_and_no_password(place: Place, capsys: pytest.Cap
     assert "secret" not in said
 
 
-def show_logs(place: Place, names: list[str]) -> int:
+def show_logs(place: ShopFolder, names: list[str]) -> int:
     return logs.follow(place, names, Console(), forever=False)
 
 
 def test_logs_are_shown_by_their_time_with_the_name_of_their_process(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: ShopFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.logs.mkdir(parents=True)
     (place.logs / "orders.log").write_text(
@@ -112,7 +112,7 @@ def test_logs_are_shown_by_their_time_with_the_name_of_their_process(
         assert len(capsys.readouterr().out.splitlines()) == 1
 
 
-def test_only_the_last_lines_of_all_logs_are_shown_first(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_only_the_last_lines_of_all_logs_are_shown_first(place: ShopFolder, capsys: pytest.CaptureFixture[str]) -> None:
     place.logs.mkdir(parents=True)
     for name in ("orders", "payments"):
         lines = [f"2026-11-30 12:{number // 60:02}:{number % 60:02} {number}" for number in range(90)]
@@ -124,7 +124,7 @@ def test_only_the_last_lines_of_all_logs_are_shown_first(place: Place, capsys: p
     assert {line.split()[-1] for line in shown} == {str(number) for number in range(65, 90)}
 
 
-def test_logs_of_nothing_that_runs_are_not_followed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_nothing_that_runs_are_not_followed(place: ShopFolder, capsys: pytest.CaptureFixture[str]) -> None:
     place.logs.mkdir(parents=True)
     (place.logs / "orders.log").write_text("old\n")
     assert show_logs(place, []) == 1
@@ -136,7 +136,7 @@ def test_logs_of_nothing_that_runs_are_not_followed(place: Place, capsys: pytest
 
 @pytest.mark.parametrize("columns", [40, 60, 80, 120])
 def test_status_shows_whole_addresses_however_narrow_the_terminal_is(
-    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+    place: ShopFolder, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
 ) -> None:
     monkeypatch.setenv("COLUMNS", str(columns))
     running = processes() | {
@@ -156,7 +156,7 @@ def test_status_shows_whole_addresses_however_narrow_the_terminal_is(
 
 
 def test_status_tells_who_is_dead_also_when_nobody_has_waited_for_it(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: ShopFolder, capsys: pytest.CaptureFixture[str]
 ) -> None:
     zombie = subprocess.Popen(["true"])
     os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
@@ -172,7 +172,7 @@ def test_status_tells_who_is_dead_also_when_nobody_has_waited_for_it(
 def test_a_demo_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told: list[Path] = []
 
-    async def demo(place: Place, console: Console) -> int:
+    async def demo(place: ShopFolder, console: Console) -> int:
         told.append(place.root)
         return 0
 
@@ -182,7 +182,7 @@ def test_a_demo_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert told == [CHECKOUT / ".amends" / "demo", tmp_path]
 
 
-def test_no_line_to_copy_is_longer_than_an_address_makes_it(place: Place) -> None:
+def test_no_line_to_copy_is_longer_than_an_address_makes_it(place: ShopFolder) -> None:
     with place.held():
         place.write_state("up", "x", processes() | {"orchestrator-1": processes()["orders"]})
         assert max(len(line) for line in guide.lines(place)) <= 130

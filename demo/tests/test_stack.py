@@ -4,14 +4,14 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 from amends_demo.stack import Stack
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
     nothing = SimpleNamespace()
-    return Stack(Place(tmp_path), nothing, nothing)  # type: ignore[arg-type]
+    return Stack(ShopFolder(tmp_path), nothing, nothing)  # type: ignore[arg-type]
 
 
 def test_a_port_of_the_environment_is_taken(stack: Stack) -> None:

@@ -6,7 +6,7 @@ import re
 from datetime import UTC, datetime, timedelta
 
 from amends_demo import guide
-from amends_demo.place import CHECKOUT, Place
+from amends_demo.place import CHECKOUT, ShopFolder
 from amends_demo.telling import Telling, line
 from google.protobuf import json_format
 from rich.console import Console
@@ -45,7 +45,7 @@ def test_a_claim_that_does_not_hold_is_remembered_with_what_was_seen() -> None:
 
 
 def test_the_lines_to_copy_hold_valid_messages(tmp_path) -> None:
-    place = Place(tmp_path)
+    place = ShopFolder(tmp_path)
     with place.held():
         place.write_state("up", "a:1", {"orders": {"address": "o:1"}, "orchestrator-1": {"address": "a:1"}})
         text = "\n".join(guide.lines(place))

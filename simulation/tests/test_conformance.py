@@ -23,13 +23,13 @@ from amends_chassis.database import Database as Chassis
 from amends_chassis.migrations import migrate
 from amends_embedded import Postgres
 from amends_orchestrator.journal import claims, decisions, leases, reader, statements
-from amends_orchestrator.journal.batch import Batch, Row, Start
+from amends_orchestrator.journal.batch import Batch, JournalRow, PendingStart
 from amends_orchestrator.journal.connection import connector
 from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.partitions import make_partitions
-from amends_orchestrator.journal.records import Change, NewRun, Refusal, State
+from amends_orchestrator.journal.records import JournalRefusal, NewRun, RunChange, State
 from amends_orchestrator.journal.tail import Tail
-from amends_simulation.database import STATEMENTS, Database
+from amends_simulation.database import STATEMENTS, SimulatedDatabase
 
 MINUTE = timedelta(minutes=1)
 NEAR = timedelta(seconds=20)
@@ -68,9 +68,9 @@ class Rows:
     def next_seq(self, run: UUID) -> int:
         return len(self.journal[run]) + 1
 
-    def simulated(self, now: datetime) -> Database:
+    def simulated(self, now: datetime) -> SimulatedDatabase:
         """Return a simulated database with these rows whose clock stands at `now`."""
-        made = Database(Random(0), now=lambda: now)
+        made = SimulatedDatabase(Random(0), now=lambda: now)
         made.runs = {run["id"]: dict(run) for run in self.runs}
         made.keys = {(run["namespace"], run["idempotency_key"]): run["id"] for run in self.runs}
         made.journal = {run: list(records) for run, records in self.journal.items()}
@@ -284,7 +284,7 @@ async def test_leases_are_made_renewed_and_ended_alike(both: Both):
 
 
 CHANGES = tuple(
-    Change(state, release, due, "step", "reason", "message", 2, stalled, next_attempt)
+    RunChange(state, release, due, "step", "reason", "message", 2, stalled, next_attempt)
     for state in State
     for release in (False, True)
     for due in (None, 3 * MINUTE)
@@ -296,32 +296,32 @@ class Nobody:
     """Hears nothing."""
 
     def durable(self, seq: int) -> None: ...
-    def refused(self, refusal: Refusal) -> None: ...
+    def refused(self, refusal: JournalRefusal) -> None: ...
 
 
 def tail(run: UUID, fence: int = FENCE) -> Tail:
     return Tail(run, fence, Nobody())
 
 
-def statement(*entries: Row | Start) -> Statement:
+def statement(*entries: JournalRow | PendingStart) -> Statement:
     batch = Batch.of(entries)
     return batch.sql(), batch.parameters()
 
 
-def a_start(namespace: str, key: str, owner: UUID | None) -> Start:
+def a_start(namespace: str, key: str, owner: UUID | None) -> PendingStart:
     new = NewRun(run_ids().next(), namespace, "saga", key, b"asked", b"digest", 2, owner, "trace", b"started")
-    return Start(new, lambda _: None)
+    return PendingStart(new, lambda _: None)
 
 
-def rows_to_write(rows: Rows) -> list[Row]:
+def rows_to_write(rows: Rows) -> list[JournalRow]:
     """Rows of every run, some of which have another owner by now; with every change, and some without one."""
     written = []
     for number, run in enumerate(rows.ids):
         to = tail(run, FENCE + (0, 0, -1, 0, 1)[number % 5])
         first = rows.next_seq(run)
-        written.append(Row(to, first, b"first", None))
+        written.append(JournalRow(to, first, b"first", None))
         if number % 7:
-            written.append(Row(to, first + 1, b"second", CHANGES[number % len(CHANGES)]))
+            written.append(JournalRow(to, first + 1, b"second", CHANGES[number % len(CHANGES)]))
     return written
 
 
@@ -336,29 +336,29 @@ async def test_batches_of_many_runs_write_the_same(both: Both, rows: Rows):
     written = rows_to_write(rows)
     starts = [a_start(*start) for start in STARTS]
     await both.assert_agree(statement(*written))
-    await both.assert_agree(statement(*(Row(row.tail, row.seq, row.record, None) for row in written)))
+    await both.assert_agree(statement(*(JournalRow(row.tail, row.seq, row.record, None) for row in written)))
     await both.assert_agree(statement(*starts))
     await both.assert_agree(statement(*starts, *written), statement(*(a_start(*start) for start in STARTS)))
-    await both.assert_agree(statement(Row(tail(NO_RUN), 1, b"", CHANGES[0]), *written))
+    await both.assert_agree(statement(JournalRow(tail(NO_RUN), 1, b"", CHANGES[0]), *written))
 
 
 async def test_batches_of_one_run_write_the_same(both: Both, rows: Rows):
     for fence in (FENCE - 1, FENCE, FENCE + 1):
-        batches = [statement(Row(tail(NO_RUN, fence), 1, b"", CHANGES[0]))]
+        batches = [statement(JournalRow(tail(NO_RUN, fence), 1, b"", CHANGES[0]))]
         for number, run in enumerate(rows.ids):
             to, seq, change = tail(run, fence), rows.next_seq(run), CHANGES[number % len(CHANGES)]
-            batches.append(statement(Row(to, seq, b"record", None), Row(to, seq + 1, b"next", change)))
+            batches.append(statement(JournalRow(to, seq, b"record", None), JournalRow(to, seq + 1, b"next", change)))
         await both.assert_agree(*batches)
     await both.assert_agree(*(statement(a_start(*start)) for start in STARTS))
 
 
 async def test_a_number_that_is_taken_is_refused_by_both(both: Both, rows: Rows):
     one, other = rows.ids[:2]
-    taken = Row(tail(one), rows.next_seq(one) - 1, b"again", None)
-    beside = Row(tail(other), rows.next_seq(other), b"beside", None)
+    taken = JournalRow(tail(one), rows.next_seq(one) - 1, b"again", None)
+    beside = JournalRow(tail(other), rows.next_seq(other), b"beside", None)
     await both.assert_refuse(asyncpg.UniqueViolationError, statement(taken))
     await both.assert_refuse(asyncpg.UniqueViolationError, statement(beside, taken))
-    await both.assert_agree(statement(Row(tail(one, FENCE - 1), taken.seq, b"again", None), beside))
+    await both.assert_agree(statement(JournalRow(tail(one, FENCE - 1), taken.seq, b"again", None), beside))
 
 
 async def test_what_a_writer_looks_up_after_a_failure_is_the_same(both: Both, rows: Rows):

@@ -8,14 +8,14 @@ from datetime import timedelta
 import pytest
 from amends_simulation.seeds import replay, report
 from amends_simulation.virtual import VirtualLoop
-from amends_simulation.world import Outcome, World, simulate
+from amends_simulation.world import SeedResult, Simulation, simulate
 from amends_testkit.barrier import MemoryBarrier
 
 SEEDS = 1000
 AT_ONCE = 50
 
 
-def break_the_fence(world: World) -> None:
+def break_the_fence(world: Simulation) -> None:
     """Let the database accept every fence."""
     world.database.faults.fenced = False
 
@@ -28,11 +28,11 @@ class ForgetfulBarrier(MemoryBarrier):
         return row.response if row is not None else None
 
 
-def forget_voids(world: World) -> None:
+def forget_voids(world: Simulation) -> None:
     world.participants.barrier = ForgetfulBarrier()
 
 
-def lose_commits(world: World) -> None:
+def lose_commits(world: Simulation) -> None:
     """Let the database say that it has committed when it has not."""
     database = world.database
     honest = database._batch
@@ -44,7 +44,7 @@ def lose_commits(world: World) -> None:
     database._batch = batch  # type: ignore[method-assign]
 
 
-def set_the_clock_back(world: World) -> None:
+def set_the_clock_back(world: Simulation) -> None:
     """In the middle of the storm another machine becomes the database's, whose clock is two minutes behind."""
 
     async def later() -> None:
@@ -56,7 +56,7 @@ def set_the_clock_back(world: World) -> None:
     world._begin(later())
 
 
-def first_broken(tweak: object, seeds: range) -> Outcome | None:
+def first_broken(tweak: object, seeds: range) -> SeedResult | None:
     for seed in seeds:
         outcome = simulate(seed, tweak)  # type: ignore[arg-type]
         if outcome.findings:

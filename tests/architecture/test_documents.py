@@ -76,7 +76,7 @@ def reasons_in(source: str) -> set[str]:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Condition":
             found |= {str(arg.value) for arg in node.args[2:3] if isinstance(arg, ast.Constant)}
-        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "Tell":
+        if isinstance(node, ast.Call) and getattr(node.func, "id", "") == "WriteEvent":
             found |= {str(arg.value) for arg in node.args[:1] if isinstance(arg, ast.Constant)}
     return found
 
@@ -97,7 +97,7 @@ def test_every_reason_of_a_condition_or_event_is_explained(root):
 
 
 DOMAIN_ERRORS = "|".join(kind.__name__ for kind in DomainError.__subclasses__())
-REFUSING = re.compile(rf"{DOMAIN_ERRORS}|ResolutionRefused|Reply|Refusal|_dependency")
+REFUSING = re.compile(rf"{DOMAIN_ERRORS}|ResolutionRefusedError|RequestReply|CallRefusal|_dependency")
 REASON = re.compile(r"[A-Z]+(_[A-Z]+)*")
 
 

@@ -11,7 +11,7 @@ import grpc.aio
 import pytest
 from amends_contracts import descriptor_set
 from amends_saga.descriptors.budget import join_files
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_reflection.v1alpha import reflection_pb2
 
@@ -162,7 +162,7 @@ async def squatter(scene: Scene) -> None:
 
 async def large_runs(scene: Scene) -> None:
     """Sixty runs of 200 KB, whose participant never answers, and sixty starts of 3.9 MB."""
-    scene.hanging.script("Charge", Answer.ok().after(HANGS))
+    scene.hanging.script("Charge", ScriptedAnswer.ok().after(HANGS))
     assert (await scene.apply_participant("payments", scene.hanging.target, namespace="web")).accepted
     await scene.apply_saga("large", "web")
 
@@ -207,7 +207,7 @@ async def many_states(scene: Scene) -> None:
 
 async def watchers(scene: Scene) -> None:
     """A thousand watchers of one run, none of whom reads: some are refused."""
-    scene.hanging.script("Charge", Answer.ok().after(HANGS))
+    scene.hanging.script("Charge", ScriptedAnswer.ok().after(HANGS))
     assert (await scene.apply_participant("payments", scene.hanging.target, namespace="web")).accepted
     await scene.apply_saga("watched", "web")
     wanted = pb.StartRunRequest(namespace="web", saga="watched", idempotency_key=uuid4().hex, binary=b"\x0a\x01x")

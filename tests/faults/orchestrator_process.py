@@ -9,9 +9,9 @@ from typing import Any
 
 from amends_chassis.service import Runtime, run
 from amends_orchestrator.assemble import Orchestrator
-from amends_orchestrator.calls.metadata import Metadata
+from amends_orchestrator.calls.metadata import CallMetadata
 from amends_orchestrator.calls.ports import Answer
-from amends_orchestrator.calls.router import Way
+from amends_orchestrator.calls.router import ProtectedRoute
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.statements import ROW, START
 from amends_orchestrator.runner.fleet import Caller
@@ -89,11 +89,11 @@ class Calls:
         self._inner = inner
         self._points = points
 
-    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
+    def send(self, way: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str) -> Awaitable[Answer]:
         """One attempt."""
         return self._send(way, request, metadata, traceparent)
 
-    async def _send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Answer:
+    async def _send(self, way: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str) -> Answer:
         said = dict(metadata)
         label = f"{said['amends-step']}:{said['amends-operation']}"
         self._points.reached(f"call.sent:{label}")

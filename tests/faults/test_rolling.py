@@ -6,10 +6,10 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from amends_cli import books
+from amends_cli import audit_databases
 from amends_demo import books as shop_books
 from amends_demo import laws, manifests
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 from amends_demo.shop import NAMESPACE, Shop, visiting
 from amends_demo.stack import MODULES, REPLICAS, SERVICES, Stack, running
 from amends_testkit.waiting import eventually
@@ -47,7 +47,7 @@ async def replace_all(stack: Stack) -> None:
 @pytest.mark.faults
 @pytest.mark.timeout(300)
 async def test_every_process_of_the_shop_is_replaced_in_turn_while_customers_order(tmp_path: Path):
-    place = Place(tmp_path / "place")
+    place = ShopFolder(tmp_path / "place")
     with place.held():
         async with running(place) as stack, visiting(stack) as shop:
             targets = {service: stack.address(name) for name, service in SERVICES.items()}
@@ -63,11 +63,13 @@ async def test_every_process_of_the_shop_is_replaced_in_turn_while_customers_ord
             async def all_settled() -> Any:
                 return (await shop_books.read(stack.databases)).is_settled
 
-            await eventually(all_settled, timeout=books.CONNECT * 6, what="the last order")
+            await eventually(all_settled, timeout=audit_databases.CONNECT * 6, what="the last order")
             found = await shop_books.read(stack.databases)
             assert {law.name: broken for law in laws.LAWS if (broken := list(law.broken(found)))} == {}
             participants = {service: stack.databases[name] for name, service in SERVICES.items()}
-            report = await books.audit(books.Wanted(stack.databases["orchestrator"], participants))
+            report = await audit_databases.audit(
+                audit_databases.AuditRequest(stack.databases["orchestrator"], participants)
+            )
             assert report.found == []
             assert report.runs == placed
             assert all(stack.child(name).alive for name in REPLICAS)

@@ -20,7 +20,7 @@ from typing import Any
 
 import asyncpg
 import grpc.aio
-from amends_cli import books
+from amends_cli import audit_databases
 from amends_saga.journal import idempotency_key
 from amends_testkit.waiting import eventually
 from google.protobuf.struct_pb2 import Struct
@@ -299,7 +299,7 @@ class World:
             return row["state"] if row is not None and row["state"] in DONE else 0
 
         state: int = await eventually(look, timeout=within, what=f"{order_id} comes to rest")
-        return books.STATES[state]
+        return audit_databases.STATES[state]
 
     async def expire(self) -> None:
         """End the lease of dead orchestrators in the database, instead of waiting for it."""
@@ -320,12 +320,12 @@ class World:
         rows = await patiently(self.memory, query, order_id)
         return [f"{row['step']}:{row['operation']}" for row in rows]
 
-    async def report(self) -> books.Report:
+    async def report(self) -> audit_databases.AuditReport:
         """What `amends audit` sees."""
         participants = dict.fromkeys(SERVICES, self.participants_url)
-        return await books.audit(books.Wanted(self.journal_url, participants, lease=LEASE))
+        return await audit_databases.audit(audit_databases.AuditRequest(self.journal_url, participants, lease=LEASE))
 
-    async def audit(self) -> books.Report:
+    async def audit(self) -> audit_databases.AuditReport:
         """Checks everything, and fails with the names of the runs that break an invariant."""
         report = await self.report()
         assert report.found == [], "\n".join(f"{named.key}: {named.finding}" for named in report.found)

@@ -9,7 +9,7 @@ from typing import Any
 import grpc.aio
 from amends_chassis.service import Runtime, running
 from amends_orchestrator.assemble import Orchestrator
-from amends_orchestrator.calls.targets import Scope
+from amends_orchestrator.calls.targets import TargetScope
 from amends_orchestrator.settings import Settings
 from pydantic import SecretStr
 
@@ -47,7 +47,10 @@ async def orchestrator(url: str) -> AsyncIterator[Api]:
         await Orchestrator(runtime, runtime.settings).start()
 
     settings = Settings(
-        database_url=SecretStr(url), targets=Scope.LOOPBACK, poll=timedelta(milliseconds=50), drain=timedelta(seconds=2)
+        database_url=SecretStr(url),
+        targets=TargetScope.LOOPBACK,
+        poll=timedelta(milliseconds=50),
+        drain=timedelta(seconds=2),
     )
     async with running(settings, assemble) as runtime, grpc.aio.insecure_channel(runtime.address) as channel:
         yield Api(RunServiceStub(channel), DefinitionServiceStub(channel))

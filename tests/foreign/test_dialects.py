@@ -7,7 +7,7 @@ from typing import Any
 import grpc
 import grpc.aio
 import pytest
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -90,9 +90,9 @@ async def test_presence_defaults_and_closed_enums_are_kept_end_to_end(
         await api.apply([PARTICIPANT % (f"{package}.Till", till.target, "Give")], [saga])
         till.script(
             "Take",
-            Answer.ok(tx="t-1", size=2, serial=LARGEST),
-            Answer.ok(tx="t-2"),
-            Answer.refused(grpc.StatusCode.FAILED_PRECONDITION),
+            ScriptedAnswer.ok(tx="t-1", size=2, serial=LARGEST),
+            ScriptedAnswer.ok(tx="t-2"),
+            ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION),
         )
         run = await start(api, {"id": "t-0", "wrap": {"paper": "red"}, "gift": False})
         assert run.state == run_pb2.RUN_STATE_COMPENSATED, run
@@ -126,8 +126,8 @@ async def test_fields_may_be_called_like_what_every_message_has(
     async with await FakeParticipant.start(contract, ["zoo.odd.Odd"]) as odd, orchestrator(database_url) as api:
         saga = SAGA % {"package": "zoo.odd", "input": "Words", "steps": ODD}
         await api.apply([PARTICIPANT % ("zoo.odd.Odd", odd.target, "Undo")], [saga])
-        odd.script("Say", Answer.ok(said), Answer.refused(grpc.StatusCode.FAILED_PRECONDITION))
-        odd.script("Tell", Answer.ok(made["zoo.odd.Merged"](MergeFromString="merged", words=said)))
+        odd.script("Say", ScriptedAnswer.ok(said), ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION))
+        odd.script("Tell", ScriptedAnswer.ok(made["zoo.odd.Merged"](MergeFromString="merged", words=said)))
         run = await start(api, {name: f"given {name}" for name in names})
         assert run.state == run_pb2.RUN_STATE_COMPENSATED, run
         again = words(DESCRIPTOR="said DESCRIPTOR", SerializeToString="merged", **{"self": "said self", "class": "c"})

@@ -15,7 +15,7 @@ import pytest
 from amends_saga.check import CheckResult, check
 from amends_saga.definition import Document
 from amends_saga.explore import Bounds, explore
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.struct_pb2 import Struct
@@ -60,7 +60,7 @@ UNDOES = {
     "BeginReviseTicket": ("UndoBeginReviseTicket", {"restaurant_id": 2, "order_id": 99}),
 }
 """What undoes a method, and the request that it gets."""
-REJECTED = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, "NOT_NOW")
+REJECTED = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, "NOT_NOW")
 DONE = {run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_COMPENSATED, run_pb2.RUN_STATE_PARKED}
 
 
@@ -137,7 +137,7 @@ class World:
             part.received.clear()
             part.effects.clear()
             for method in service.method:
-                answer = Answer.ok(**ANSWERS.get(method.name, {}))
+                answer = ScriptedAnswer.ok(**ANSWERS.get(method.name, {}))
                 part.script(method.name, REJECTED if method.name == refused else answer)
 
     async def start(self, saga: str, key: str) -> run_pb2.Run:
@@ -204,7 +204,9 @@ async def test_a_lost_answer_of_a_create_is_had_again_where_it_is_guarded_and_as
 ) -> None:
     async with world(variant, database_url) as ftgo:
         ftgo.script()
-        ftgo.parts["KitchenService"].script("CreateTicket", Answer.lost(ticket_id=7), Answer.ok(ticket_id=8))
+        ftgo.parts["KitchenService"].script(
+            "CreateTicket", ScriptedAnswer.lost(ticket_id=7), ScriptedAnswer.ok(ticket_id=8)
+        )
         run = await ftgo.start("create", "lost")
         assert run_pb2.RunState.Name(run.state) == ("RUN_STATE_COMPLETED" if guarded else "RUN_STATE_PARKED")
         confirmed = [fields for name, fields in ftgo.effects("action") if name == "ConfirmCreateTicket"]

@@ -11,7 +11,7 @@ from datetime import timedelta
 from hashlib import sha256
 from pathlib import Path
 
-from amends_saga.engine.events import Action, Effect, ParkReason
+from amends_saga.engine.events import Effect, ParkReason, ResolutionAction
 from amends_testkit.engine.by_hand import ByHand
 from amends_testkit.engine.golden import dump
 from amends_testkit.engine.shapes import shape
@@ -92,7 +92,7 @@ def pivot_voided() -> ByHand:
 def pivot_done_after_all() -> ByHand:
     """The pivot is not answered; the void finds that it ran, and the run goes forward."""
     run = at_pivot("g>P>g").unknown("b", again=None).ok("void b", response=b"b-1").settle()
-    return run.rejected("c").settle().resolve(Action.RETRY).ok("c").settle()
+    return run.rejected("c").settle().resolve(ResolutionAction.RETRY).ok("c").settle()
 
 
 @scenario
@@ -106,27 +106,27 @@ def undone_by_its_own_response() -> ByHand:
 def parked_and_retried() -> ByHand:
     """A step after the pivot is rejected; a person says retry."""
     run = at_pivot("g>P>k").ok("b").settle().rejected("c").settle()
-    return run.resolve(Action.RETRY).settle().ok("c").settle()
+    return run.resolve(ResolutionAction.RETRY).settle().ok("c").settle()
 
 
 @scenario
 def parked_and_skipped() -> ByHand:
     """A step after the pivot is rejected; a person skips it and says what to assume."""
     run = at_pivot("g>P>g>g", uses={"d": "c"}).ok("b").rejected("c").settle()
-    return run.resolve(Action.SKIP, result=b"assumed").voided("void c").settle().ok("d").settle()
+    return run.resolve(ResolutionAction.SKIP, result=b"assumed").voided("void c").settle().ok("d").settle()
 
 
 @scenario
 def parked_and_compensated() -> ByHand:
     """A key was reused at the pivot; a person says compensate."""
     run = at_pivot("g>P").unknown("b", again=None, reason=ParkReason.KEY_REUSED).settle()
-    return run.resolve(Action.COMPENSATE).voided("void b").settle().ok("undo a").settle()
+    return run.resolve(ResolutionAction.COMPENSATE).voided("void b").settle().ok("undo a").settle()
 
 
 @scenario
 def parked_and_amended() -> ByHand:
     """A step after the pivot is rejected; a person chooses what to do instead, which is not answered at first."""
-    run = at_pivot("g>P>g>g/k").ok("b").rejected("c").settle().resolve(Action.AMEND, amendment=4)
+    run = at_pivot("g>P>g>g/k").ok("b").rejected("c").settle().resolve(ResolutionAction.AMEND, amendment=4)
     run = run.voided("void c").voided("void d").settle().unknown("e").wait().successor().settle()
     return run.ok("e").settle()
 
@@ -135,28 +135,28 @@ def parked_and_amended() -> ByHand:
 def compensation_skipped() -> ByHand:
     """A compensation is rejected; a person did it by hand."""
     run = ByHand.ready(shape("g>g")).ok("a").rejected("b").settle().ok("undo b").rejected("undo a").settle()
-    return run.resolve(Action.SKIP).voided("void-undo a").settle()
+    return run.resolve(ResolutionAction.SKIP).voided("void-undo a").settle()
 
 
 @scenario
 def plain_in_doubt() -> ByHand:
     """A method that promises nothing is not answered; a person says that it happened, and to undo."""
     run = ByHand.ready(shape("o>k>P")).settle().unknown("a").settle()
-    return run.resolve(Action.COMPENSATE, effect=Effect.HAPPENED).settle().ok("undo a").settle()
+    return run.resolve(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED).settle().ok("undo a").settle()
 
 
 @scenario
 def plain_pivot_in_doubt() -> ByHand:
     """A plain pivot is not answered; a person says that it never happened, and to go on without it."""
     run = at_pivot("k>K>i").unknown("b", again=None).settle()
-    return run.resolve(Action.SKIP, effect=Effect.NONE).settle().ok("c").settle()
+    return run.resolve(ResolutionAction.SKIP, effect=Effect.NONE).settle().ok("c").settle()
 
 
 @scenario
 def stalled_and_parked() -> ByHand:
     """A step after the pivot is not answered for long; a person parks the run and skips the step."""
     run = at_pivot("g>P>g").ok("b").unknown("c").wait().unknown("c").park().settle()
-    return run.resolve(Action.SKIP).ok("void c").settle()
+    return run.resolve(ResolutionAction.SKIP).ok("void c").settle()
 
 
 @scenario

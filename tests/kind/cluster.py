@@ -14,7 +14,7 @@ from typing import Any
 
 import grpc
 from amends_delivery.kind import argocd, secrets
-from amends_delivery.kind.place import Cluster
+from amends_delivery.kind.place import KindCluster
 from amends_delivery.kind.up import ADDRESSES, ORCHESTRATOR
 from amends_demo.shop import Shop, reaching
 
@@ -36,7 +36,7 @@ class Clone:
     """The clone. Commands run in it as the Makefile runs them, with the Python of the tests."""
 
     root: Path
-    cluster: Cluster
+    cluster: KindCluster
     up_after: float = 0.0
     """Seconds that `kind-up` took."""
 

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
-from amends_delivery.kind.place import PROGRAMS, Cluster
+from amends_delivery.kind.place import PROGRAMS, KindCluster
 from amends_demo.shop import Shop
 
 from .cluster import Clone, say, visiting
@@ -31,12 +31,12 @@ def fresh(tmp_path_factory: pytest.TempPathFactory) -> Clone:
     if subprocess.run(["docker", "info"], capture_output=True).returncode:
         pytest.skip("needs a container engine: `docker info` must answer")
     if REUSED:
-        return Clone(Path(REUSED), Cluster.read(Path(REUSED)))
+        return Clone(Path(REUSED), KindCluster.read(Path(REUSED)))
     root = tmp_path_factory.mktemp("kind") / "amends"
     subprocess.run(["git", "clone", "--quiet", str(ROOT), str(root)], check=True)
     if (root / ".git" / "shallow").exists():
         _make_whole(root)
-    cluster = Cluster.read(root)
+    cluster = KindCluster.read(root)
     if cluster.exists:
         pytest.exit(f"the cluster {cluster.name} is there already, and these tests begin without: make kind-down", 1)
     return Clone(root, cluster)

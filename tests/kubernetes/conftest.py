@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import pytest
 import yaml
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 from amends_demo.shop import Shop, visiting
 from amends_demo.stack import SERVICES, Stack, running
 from amends_embedded import Child
@@ -66,7 +66,7 @@ class Platform:
 @pytest.fixture(scope="session")
 async def platform(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
     """Two replicas of the orchestrator, and the shop's services, with stock."""
-    place = Place(tmp_path_factory.mktemp("shop"))
+    place = ShopFolder(tmp_path_factory.mktemp("shop"))
     async with running(place) as stack, visiting(stack) as shop:
         await shop.stock_up()
         yield Platform(stack, shop)

@@ -15,9 +15,9 @@ from amends_chassis.dial import dial
 from amends_chassis.service import Runtime, running
 from amends_contracts import descriptor_set
 from amends_orchestrator.assemble import Orchestrator
-from amends_orchestrator.calls.targets import Scope
+from amends_orchestrator.calls.targets import TargetScope
 from amends_orchestrator.settings import Settings as OrchestratorSettings
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 from amends_testkit.service import migrated
 from pydantic import SecretStr
@@ -160,8 +160,8 @@ async def shop(database_url: str, make_database: Any) -> AsyncIterator[Shop]:
         neighbours = {}
         for name, service in NEIGHBOURS.items():
             neighbours[name] = await enter(await FakeParticipant.start(descriptor_set(), [service]))
-        neighbours["payments"].script("Charge", Answer.ok(payment_id="pay-1"))
-        neighbours["shipping"].script("Book", Answer.ok(tracking_id="trk-1"))
+        neighbours["payments"].script("Charge", ScriptedAnswer.ok(payment_id="pay-1"))
+        neighbours["shipping"].script("Book", ScriptedAnswer.ok(tracking_id="trk-1"))
         channel = await enter(dial(await enter(orchestrator(await make_database()))))
         wire = Wire(RunServiceStub(channel))
         database = await enter(migrated(database_url, "shop_orders.migrations"))
@@ -195,7 +195,7 @@ async def orchestrator(url: str) -> AsyncIterator[str]:
         await Orchestrator(runtime, runtime.settings).start()
 
     settings = OrchestratorSettings(
-        database_url=SecretStr(url), targets=Scope.LOOPBACK, poll=HASTE, drain=timedelta(seconds=2)
+        database_url=SecretStr(url), targets=TargetScope.LOOPBACK, poll=HASTE, drain=timedelta(seconds=2)
     )
     async with running(settings, start) as runtime:
         yield runtime.address

@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_pb2, run_service_pb2
@@ -38,7 +38,7 @@ async def test_an_order_whose_run_began_unheard_is_not_rejected_when_the_saga_wa
     shop: Shop, is_old: bool
 ):
     booked = asyncio.Event()
-    shop.neighbours["shipping"].script("Book", Answer.ok(tracking_id="trk-1").once(booked))
+    shop.neighbours["shipping"].script("Book", ScriptedAnswer.ok(tracking_id="trk-1").once(booked))
     shop.wire.loses_answers = True
     placed = await shop.place("o-1")
     assert (placed.state, placed.run_id) == (orders_pb2.ORDER_STATE_PENDING, "")

@@ -72,20 +72,20 @@ RUNNER = _own(
     live="runs held recovery people answers",
     resolution="people answers",
     summary="people held runs",
-    wishes="answers people recovery",
+    request_server="answers people recovery",
 )
 API = _own(
     checking="start answers hostile people",
     convert="runs people answers start",
-    deciding="people answers",
+    run_decisions="people answers",
     definitions="definitions routes",
-    describing="runs people answers",
+    definition_messages="runs people answers",
     payloads="answers people",
-    reading="runs start people answers",
+    run_queries="runs start people answers",
     runs="runs start people answers hostile",
-    start="start runs keys answers hostile load",
+    start_run="start runs keys answers hostile load",
     views="runs start people answers",
-    waiting="start answers",
+    long_poll="start answers",
     watching="answers runs",
 )
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import kopf
 from amends_operator.kube.login import credentials, session_of
-from amends_operator.kube.objects import GROUP, VERSION, Kind
+from amends_operator.kube.objects import GROUP, VERSION, ResourceKind
 
 registry = kopf.OperatorRegistry()
 
 
-@kopf.on.event(GROUP, VERSION, Kind.RUN.value, registry=registry)
+@kopf.on.event(GROUP, VERSION, ResourceKind.RUN.value, registry=registry)
 async def seen(*, event: kopf.RawEvent, status: kopf.Status, patch: kopf.Patch, **_: Any) -> None:
     """Mark a run as completed, as soon as it is seen."""
     if event["type"] != "DELETED" and "phase" not in status:

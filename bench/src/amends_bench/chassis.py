@@ -11,13 +11,13 @@ from amends_embedded import Child, Children
 from rich.progress import Progress
 
 from amends_bench.generator import LoadGenerator
-from amends_bench.suite import Comparison, Options, Round, alternate
+from amends_bench.suite import Comparison, Round, SuiteOptions, alternate
 
 IN_FLIGHT = 64
 KINDS = ("chassis", "bare", "usual")
 
 
-async def chassis_vs_grpc(options: Options, progress: Progress) -> list[Comparison]:
+async def chassis_vs_grpc(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Measure calls per second of a service on the chassis and of a service on plain gRPC."""
     subject = "an empty handler on the chassis"
     against_bare = Comparison("chassis-vs-grpc bare", subject, "bare grpc.aio", "per second", 0.80)
@@ -35,7 +35,7 @@ async def chassis_vs_grpc(options: Options, progress: Progress) -> list[Comparis
     return [against_bare, against_usual]
 
 
-def _round(load: LoadGenerator, address: str, options: Options) -> Round:
+def _round(load: LoadGenerator, address: str, options: SuiteOptions) -> Round:
     async def one() -> Mapping[str, Any]:
         return await load.round("echo", [address], IN_FLIGHT, options.duration)
 

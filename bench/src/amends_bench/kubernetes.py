@@ -27,9 +27,9 @@ from amends_testkit.kubernetes import HOW_TO_GET, Kubernetes, assets
 from rich.progress import Progress
 
 from amends_bench import world
-from amends_bench.peers import BENCH, NoPeers
-from amends_bench.suite import Comparison, Options
-from amends_bench.verify import Wrong, audit
+from amends_bench.peers import BENCH, PeersMissingError
+from amends_bench.suite import Comparison, SuiteOptions
+from amends_bench.verify import WrongTotalsError, audit
 
 MANY, FEW = 5_000, 500
 ROUNDS = 3
@@ -53,7 +53,7 @@ INPUT = {
 
 
 @dataclass(slots=True)
-class Cluster:
+class BenchCluster:
     """An API server with our kinds, and a session of an administrator."""
 
     server: Kubernetes
@@ -119,11 +119,11 @@ class Cluster:
 
 
 @asynccontextmanager
-async def cluster() -> AsyncIterator[Cluster]:
-    """Yield a cluster of its own, gone afterwards. Raises NoPeers where there are no programs for it."""
+async def cluster() -> AsyncIterator[BenchCluster]:
+    """Yield a cluster of its own, gone afterwards. Raises PeersMissingError where there are no programs for it."""
     programs = assets()
     if programs is None:
-        raise NoPeers(HOW_TO_GET)
+        raise PeersMissingError(HOW_TO_GET)
     with TemporaryDirectory(prefix="amends-bench-") as scratch:
         folder = Path(scratch)
         async with await Kubernetes.start(folder / "kubernetes", programs, audited=True) as server:
@@ -135,11 +135,11 @@ async def cluster() -> AsyncIterator[Cluster]:
                 headers={"Authorization": f"Bearer {server.tokens['admin']}"},
                 timeout=aiohttp.ClientTimeout(total=None),
             ) as session:
-                yield Cluster(server, session, folder)
+                yield BenchCluster(server, session, folder)
 
 
 async def one_round(
-    where: Cluster, module: str, objects: int, told: Mapping[str, str], behind: tuple[Child, ...] = ()
+    where: BenchCluster, module: str, objects: int, told: Mapping[str, str], behind: tuple[Child, ...] = ()
 ) -> dict[str, Any]:
     """Let one process handle new objects; return what that took. `behind` are the processes that it calls."""
     await where.create(objects)
@@ -166,7 +166,7 @@ async def one_round(
     writes = where.written(since)
     await where.clear()
     if len(writes) != objects:
-        raise Wrong(f"{objects} objects have ended, {len(writes)} were written\n{child.tail()}")
+        raise WrongTotalsError(f"{objects} objects have ended, {len(writes)} were written\n{child.tail()}")
     return {
         "objects": objects,
         "seconds": took,
@@ -186,7 +186,7 @@ def _most_memory(pid: int) -> float:
     raise RuntimeError(f"process {pid} has no memory")
 
 
-async def operator_vs_kopf(options: Options, progress: Progress) -> list[Comparison]:
+async def operator_vs_kopf(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Compare the operator with the bare handler, on one API server, in rounds that alternate."""
     objects, rounds = (FEW, 2) if options.quick else (MANY, ROUNDS)
     found = _comparisons(objects)
@@ -227,7 +227,7 @@ def _comparisons(objects: int) -> list[Comparison]:
 
 
 @asynccontextmanager
-async def _stand_in(where: Cluster) -> AsyncIterator[Child]:
+async def _stand_in(where: BenchCluster) -> AsyncIterator[Child]:
     module = "amends_bench.stand_in"
     child = Child.start(
         module,
@@ -241,7 +241,7 @@ async def _stand_in(where: Cluster) -> AsyncIterator[Child]:
         await child.terminate()
 
 
-async def _whole(where: Cluster, objects: int, peer: Any, progress: Progress) -> Comparison:
+async def _whole(where: BenchCluster, objects: int, peer: Any, progress: Progress) -> Comparison:
     """One pair of rounds with everything behind the operator; the audit must find every run completed once."""
     one = Comparison(
         "operator-vs-kopf whole",
@@ -258,7 +258,7 @@ async def _whole(where: Cluster, objects: int, peer: Any, progress: Progress) ->
         progress.update(bar, advance=1)
         runs = await audit(shop)
         if runs != objects:
-            raise Wrong(f"{objects} SagaRuns have ended, there are {runs} runs")
+            raise WrongTotalsError(f"{objects} SagaRuns have ended, there are {runs} runs")
         one.subject_rounds.append(ours | {"runs_audited": runs})
         one.peer_rounds.append(await peer())
         progress.update(bar, advance=1)

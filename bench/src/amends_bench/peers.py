@@ -17,7 +17,7 @@ ENDING = 10.0
 """Seconds that a peer has to end by itself."""
 
 
-class NoPeers(RuntimeError):
+class PeersMissingError(RuntimeError):
     """The peers are not installed."""
 
 
@@ -52,9 +52,9 @@ def installed(program: str) -> bool:
 
 @asynccontextmanager
 async def running(script: str, database: str = "") -> AsyncIterator[Peer]:
-    """Yield a running peer over a database, if it takes one. Raises NoPeers."""
+    """Yield a running peer over a database, if it takes one. Raises PeersMissingError."""
     if not PYTHON.exists():
-        raise NoPeers("the peers are not installed: make bench-peers")
+        raise PeersMissingError("the peers are not installed: make bench-peers")
     process = await asyncio.create_subprocess_exec(
         str(PYTHON),
         str(BENCH / "peers" / script),

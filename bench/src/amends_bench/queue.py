@@ -14,16 +14,16 @@ from uuid import uuid4
 import asyncpg
 from amends_orchestrator.assemble import GC_THRESHOLDS
 from amends_orchestrator.journal import claims
-from amends_orchestrator.journal.batch import Batch, Row
+from amends_orchestrator.journal.batch import Batch, JournalRow
 from amends_orchestrator.journal.connection import connector
-from amends_orchestrator.journal.records import Change, Refusal, State
+from amends_orchestrator.journal.records import JournalRefusal, RunChange, State
 from amends_orchestrator.journal.tail import Tail
 from rich.progress import Progress
 
 from amends_bench import peers
 from amends_bench.database import journal_database
-from amends_bench.suite import Comparison, Options, alternate
-from amends_bench.verify import Wrong
+from amends_bench.suite import Comparison, SuiteOptions, alternate
+from amends_bench.verify import WrongTotalsError
 
 RULES = 1
 END = b"e" * 40
@@ -43,13 +43,13 @@ _ONE += " FOR UPDATE SKIP LOCKED) UPDATE run SET owner = gen_random_uuid(), fenc
 _ONE += " state = 4, ended_at = clock_timestamp() FROM due WHERE run.id = due.id RETURNING run.id"
 
 
-class Nobody:
+class IgnoredEnds:
     """The listener of runs whose end nothing waits for."""
 
     def durable(self, seq: int) -> None:
         """Ignore the row: nothing waits for it."""
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: JournalRefusal) -> None:
         """Fail: no other owner takes these runs."""
         raise AssertionError(refusal)
 
@@ -73,7 +73,8 @@ async def drain(connections: list[Any]) -> int:
         while rows := await claims.claim(connection, process, rules=RULES, limit=claims.BATCH):
             await claims.load(connection, rows)
             ends = [
-                Row(Tail(row.id, row.fence, Nobody()), 2, END, Change(State.COMPLETED, release=True)) for row in rows
+                JournalRow(Tail(row.id, row.fence, IgnoredEnds()), 2, END, RunChange(State.COMPLETED, release=True))
+                for row in rows
             ]
             batch = Batch.of(ends)
             refused = await connection.fetch(batch.sql(), *batch.parameters())
@@ -114,7 +115,7 @@ class Queue:
             await connection.close()
 
     async def round(self, runs: int, workers: int, *, singly: bool = False) -> Mapping[str, Any]:
-        """Make runs ready and measure how fast they are finished. Raises Wrong when one is left or done twice."""
+        """Make runs ready and measure how fast they end. Raises WrongTotalsError when one is left or done twice."""
         await make_ready(self.url, runs)
         held = self.connections[:workers]
         began = time.perf_counter()
@@ -122,11 +123,11 @@ class Queue:
         took = time.perf_counter() - began
         ended = await held[0].fetchval("SELECT count(*) FROM run WHERE state = 4 AND fence = 2")
         if done != runs or ended != runs:
-            raise Wrong(f"{runs} runs were ready, {done} were taken, {ended} have ended once")
+            raise WrongTotalsError(f"{runs} runs were ready, {done} were taken, {ended} have ended once")
         return {"done": done, "seconds": took, "rate": done / took}
 
 
-async def claims_vs_queue(options: Options, progress: Progress) -> list[Comparison]:
+async def claims_vs_queue(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Compare runs per second of the orchestrator's claims and of a queue."""
     rounds = min(options.rounds, 5)
     runs, few, jobs = (4_000, 500, 0) if options.quick else (10_000, 1_000, 500)

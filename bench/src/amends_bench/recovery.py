@@ -13,7 +13,7 @@ from rich.progress import Progress
 
 from amends_bench import world
 from amends_bench.generator import LoadGenerator
-from amends_bench.suite import Comparison, Options
+from amends_bench.suite import Comparison, SuiteOptions
 from amends_bench.verify import audit
 
 LEASE = timedelta(seconds=5)
@@ -21,22 +21,22 @@ GRACE = timedelta(seconds=2)
 BEFORE = timedelta(seconds=6)
 AFTER = timedelta(seconds=8)
 IN_FLIGHT = 64
-Blow = Callable[[world.World], Awaitable[None]]
+Blow = Callable[[world.BenchProcesses], Awaitable[None]]
 
 
-async def kill_one(shop: world.World) -> None:
+async def kill_one(shop: world.BenchProcesses) -> None:
     """Kill an orchestrator and start it again on its port."""
     shop.children.running["orchestrator-2"].kill()
     port = shop.addresses["orchestrator-2"].rpartition(":")[2]
     await shop.start_orchestrator("orchestrator-2", {"AMENDS_PORT": port})
 
 
-async def restart_postgres(shop: world.World) -> None:
+async def restart_postgres(shop: world.BenchProcesses) -> None:
     """Restart the database server of the world."""
     await shop.postgres.restart()
 
 
-async def _strike(shop: world.World, load: LoadGenerator, blow: Blow) -> tuple[float, float, int]:
+async def _strike(shop: world.BenchProcesses, load: LoadGenerator, blow: Blow) -> tuple[float, float, int]:
     """Return the rates before and after, and how many runs the audit saw."""
     until_well = LEASE + GRACE
     whole = BEFORE + until_well + AFTER
@@ -51,7 +51,7 @@ async def _strike(shop: world.World, load: LoadGenerator, blow: Blow) -> tuple[f
     return before, after, await audit(shop)
 
 
-async def recovery(options: Options, progress: Progress) -> list[Comparison]:
+async def recovery(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Compare the rate after a kill or a restart with the rate before."""
     blows: tuple[tuple[str, Blow], ...] = (("kill", kill_one), ("postgres", restart_postgres))
     found: list[Comparison] = []

@@ -7,7 +7,7 @@ from rich.progress import Progress
 
 from amends_bench import peers, world
 from amends_bench.generator import LoadGenerator
-from amends_bench.suite import Comparison, Options, Round, alternate
+from amends_bench.suite import Comparison, Round, SuiteOptions, alternate
 from amends_bench.verify import audit
 
 IN_FLIGHT = 64
@@ -15,7 +15,7 @@ SAGA = "a saga of three steps"
 BARE = "the same calls, not durable"
 
 
-async def sagas_vs_dbos(options: Options, progress: Progress) -> list[Comparison]:
+async def sagas_vs_dbos(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Compare sagas, 64 in flight, with DBOS on the same Postgres and, if it runs, with Temporal on its own store."""
     comparison = Comparison("sagas-vs-dbos", SAGA, "DBOS, three steps in one process", "per second", 8.0)
     worked = Comparison(
@@ -60,20 +60,20 @@ async def sagas_vs_dbos(options: Options, progress: Progress) -> list[Comparison
     return found
 
 
-async def sagas_vs_plain_calls(options: Options, progress: Progress) -> list[Comparison]:
+async def sagas_vs_plain_calls(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Compare sagas with bare calls, 64 in flight."""
     comparison = Comparison("sagas-vs-plain-calls", SAGA, BARE, "per second", 0.60)
     return await _against_bare(comparison, options, progress, barrier=False)
 
 
-async def with_barriers(options: Options, progress: Progress) -> list[Comparison]:
+async def with_barriers(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Compare sagas with plain calls, with the real barrier in the participants of both."""
     comparison = Comparison("with-barriers", f"{SAGA}, with barrier", f"{BARE}, with barrier", "per second", None)
     return await _against_bare(comparison, options, progress, barrier=True)
 
 
 async def _against_bare(
-    comparison: Comparison, options: Options, progress: Progress, *, barrier: bool
+    comparison: Comparison, options: SuiteOptions, progress: Progress, *, barrier: bool
 ) -> list[Comparison]:
     """By time, and by what the processors did: the second is the same however busy the machine is with other work."""
     worked = Comparison(f"{comparison.name} processor", SAGA, BARE, "per processor second", None, key="per_processor")
@@ -97,7 +97,7 @@ async def _against_bare(
     return [comparison, worked]
 
 
-async def latency(options: Options, progress: Progress) -> list[Comparison]:
+async def latency(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Measure how long one saga takes when nothing else is under way."""
     middle = Comparison("latency p50", SAGA, BARE, "seconds", 2.0, at_most=True, key="p50")
     slowest = Comparison("latency p99", SAGA, BARE, "seconds", 4.0, at_most=True, key="p99")
@@ -117,7 +117,7 @@ async def latency(options: Options, progress: Progress) -> list[Comparison]:
     return [middle, slowest]
 
 
-async def _warm(load: LoadGenerator, shop: world.World, options: Options, sides: tuple[str, ...]) -> None:
+async def _warm(load: LoadGenerator, shop: world.BenchProcesses, options: SuiteOptions, sides: tuple[str, ...]) -> None:
     for side in sides:
         targets = shop.orchestrators if side == "saga" else shop.fronts
         await load.round(side, targets, IN_FLIGHT, options.warm_up)

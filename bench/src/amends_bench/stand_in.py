@@ -30,7 +30,7 @@ RECORDS = (
 DIGEST = "5a" * 32
 
 
-class Runs(RunServiceServicer):
+class RunStandIn(RunServiceServicer):
     """A run service that completes every run at once."""
 
     async def StartRun(
@@ -61,7 +61,7 @@ class Runs(RunServiceServicer):
         return run_service_pb2.ListRunsResponse()
 
 
-class Definitions(DefinitionServiceServicer):
+class DefinitionStandIn(DefinitionServiceServicer):
     """A definition service that knows no definition."""
 
     async def ListSagas(self, request: Any, context: Any) -> definitions.ListSagasResponse:
@@ -80,8 +80,8 @@ class Definitions(DefinitionServiceServicer):
 async def main() -> None:
     """Serve until a signal stops the process."""
     server = grpc.aio.server()
-    add_RunServiceServicer_to_server(Runs(), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
-    add_DefinitionServiceServicer_to_server(Definitions(), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
+    add_RunServiceServicer_to_server(RunStandIn(), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
+    add_DefinitionServiceServicer_to_server(DefinitionStandIn(), server)  # type: ignore[abstract] # the rest is UNIMPLEMENTED
     await serve_until_told("stand-in", server)
 
 

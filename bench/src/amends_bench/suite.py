@@ -17,7 +17,7 @@ Round = Callable[[], Awaitable[Mapping[str, Any]]]
 """One round of one side: its figures, among them the one that is compared."""
 
 
-class Verdict(StrEnum):
+class Judgement(StrEnum):
     """The judgement of the rounds: whether they meet the target."""
 
     MET = "met"
@@ -29,7 +29,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class SuiteOptions:
     """The options of a measurement: how many rounds, and how long."""
 
     rounds: int = 9
@@ -70,14 +70,14 @@ class Comparison:
         return statistics.median(self.ratios)
 
     @property
-    def verdict(self) -> Verdict:
+    def verdict(self) -> Judgement:
         """Return MET when every round meets the target, MISSED when none does, NOT_SHOWN else; REPORTED without one."""
         if self.target is None:
-            return Verdict.REPORTED
+            return Judgement.REPORTED
         good = [ratio <= self.target if self.at_most else ratio >= self.target for ratio in self.ratios]
         if all(good):
-            return Verdict.MET
-        return Verdict.NOT_SHOWN if any(good) else Verdict.MISSED
+            return Judgement.MET
+        return Judgement.NOT_SHOWN if any(good) else Judgement.MISSED
 
     @property
     def absurd(self) -> bool:

@@ -15,7 +15,7 @@ from amends_bench.kubernetes import operator_vs_kopf
 from amends_bench.queue import claims_vs_queue
 from amends_bench.recovery import recovery
 from amends_bench.sagas import latency, sagas_vs_dbos, sagas_vs_plain_calls, with_barriers
-from amends_bench.suite import Comparison, Options
+from amends_bench.suite import Comparison, SuiteOptions
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,7 @@ class Benchmark:
     """One benchmark: what it measures, in a line, and how it is run."""
 
     measures: str
-    run: Callable[[Options, Progress], Awaitable[list[Comparison]]]
+    run: Callable[[SuiteOptions, Progress], Awaitable[list[Comparison]]]
 
 
 BENCHMARKS = {

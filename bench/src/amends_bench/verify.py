@@ -10,17 +10,20 @@ from datetime import timedelta
 import asyncpg
 
 from amends_bench.participant import SERVICES
-from amends_bench.world import World
+from amends_bench.world import BenchProcesses
 
 SETTLE = timedelta(seconds=30)
 
 
-class Wrong(RuntimeError):
+class WrongTotalsError(RuntimeError):
     """An invariant does not hold. The text is what the audit says."""
 
 
-async def audit(world: World, *, barrier: bool = False, since: str = "") -> int:
-    """Return how many runs there are, all of them ended. Raises Wrong. `since`, e.g. `5m`, leaves older ones out."""
+async def audit(world: BenchProcesses, *, barrier: bool = False, since: str = "") -> int:
+    """Return how many runs there are, all of them ended; `since`, e.g. `5m`, leaves older ones out.
+
+    Raises WrongTotalsError.
+    """
     url = world.databases["orchestrator"]
     connection = await asyncpg.connect(url)
     try:
@@ -39,7 +42,7 @@ async def audit(world: World, *, barrier: bool = False, since: str = "") -> int:
     )
     said, _ = await process.communicate()
     if process.returncode:
-        raise Wrong(said.decode())
+        raise WrongTotalsError(said.decode())
     return runs
 
 

@@ -34,12 +34,12 @@ FOLDER = Path(__file__).parent / "resources"
 NAMESPACE = "bench"
 
 
-class NotDurable(RuntimeError):
+class NotDurableError(RuntimeError):
     """The database would lose committed data in a crash: whatever is measured on it means nothing."""
 
 
 @dataclass(slots=True)
-class World:
+class BenchProcesses:
     """All processes of one measurement, with their addresses."""
 
     postgres: Postgres
@@ -154,13 +154,13 @@ def _processes() -> Iterator[tuple[int, int, float]]:
 
 
 async def check_durable(url: str) -> None:
-    """Raise NotDurable unless the server flushes what it commits."""
+    """Raise NotDurableError unless the server flushes what it commits."""
     connection = await asyncpg.connect(url)
     try:
         for setting in MUST_BE_ON:
             value = await connection.fetchval(f"SHOW {setting}")
             if value != "on":
-                raise NotDurable(f"{setting} is {value}: refusing to measure")
+                raise NotDurableError(f"{setting} is {value}: refusing to measure")
     finally:
         await connection.close()
 
@@ -183,7 +183,7 @@ async def _serving(address: str) -> None:
 
 
 @asynccontextmanager
-async def running(*, orchestrators: int = 2, barrier: bool = False) -> AsyncIterator[World]:
+async def running(*, orchestrators: int = 2, barrier: bool = False) -> AsyncIterator[BenchProcesses]:
     """Yield a world of its own, gone afterwards."""
     with TemporaryDirectory(prefix="amends-bench-") as scratch:
         folder = Path(scratch)
@@ -191,6 +191,6 @@ async def running(*, orchestrators: int = 2, barrier: bool = False) -> AsyncIter
             await Postgres.start(folder / "postgres") as postgres,
             Children(grace=timedelta(seconds=5)) as children,
         ):
-            world = World(postgres, children, folder)
+            world = BenchProcesses(postgres, children, folder)
             await world.start(orchestrators=orchestrators, barrier=barrier)
             yield world

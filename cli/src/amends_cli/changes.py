@@ -10,7 +10,7 @@ OWN = frozenset({"suspend"})
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class FieldChange:
     """One field that differs between two versions of a resource."""
 
     step: str
@@ -25,7 +25,7 @@ class Change:
         return {"step": self.step, "field": self.field, "before": self.before, "after": self.after}
 
 
-def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Change]:
+def changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> list[FieldChange]:
     """Return the differences between two specs of one kind: fields first, then steps in the order of the new one."""
     return [*_fields("", _without_steps(before), _without_steps(after)), *_steps(before, after)]
 
@@ -34,13 +34,13 @@ def _without_steps(spec: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in spec.items() if name not in ("steps", "afterPivot", *OWN)}
 
 
-def _steps(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[Change]:
+def _steps(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[FieldChange]:
     old, new = _by_name(before), _by_name(after)
     for name in (*new, *(gone for gone in old if gone not in new)):
         if name in old and name in new:
             yield from _fields(name, old[name], new[name])
         else:
-            yield Change(name, "", old.get(name), new.get(name))
+            yield FieldChange(name, "", old.get(name), new.get(name))
 
 
 def _by_name(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
@@ -57,7 +57,7 @@ def _by_name(spec: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _fields(step: str, before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> Iterator[Change]:
+def _fields(step: str, before: Mapping[str, Any], after: Mapping[str, Any], path: str = "") -> Iterator[FieldChange]:
     for name in (*after, *(gone for gone in before if gone not in after)):
         old, new = _plain(before.get(name)), _plain(after.get(name))
         if old == new:
@@ -65,7 +65,7 @@ def _fields(step: str, before: Mapping[str, Any], after: Mapping[str, Any], path
         if isinstance(old, dict) and isinstance(new, dict):
             yield from _fields(step, old, new, f"{path}{name}.")
         else:
-            yield Change(step, f"{path}{name}", old, new)
+            yield FieldChange(step, f"{path}{name}", old, new)
 
 
 def _plain(value: Any) -> Any:
@@ -73,7 +73,7 @@ def _plain(value: Any) -> Any:
     return " ".join(value.split()) if isinstance(value, str) else value
 
 
-def tell(change: Change) -> list[str]:
+def tell(change: FieldChange) -> list[str]:
     """Describe a change for people, in one to three lines."""
     if not change.field:
         if change.before is None:

@@ -19,7 +19,7 @@ from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any, Self
 
-from amends_cli.failure import Failure, usage
+from amends_cli.failure import CliError, usage
 
 FLAGS = ("--context", "--kubeconfig", "--cluster", "--user", "--as", "--as-group")
 """Flags of kubectl that are handed on to it."""
@@ -50,7 +50,7 @@ class Service:
         return f"service {self.namespace}/{self.name}"
 
 
-class Cluster:
+class KubectlCluster:
     """The cluster that kubectl reaches with the flags that were given."""
 
     def __init__(self, flags: tuple[str, ...] = (), orchestrator: str = "") -> None:
@@ -58,25 +58,25 @@ class Cluster:
         self._orchestrator = orchestrator or os.environ.get(VARIABLE, "")
 
     def kubectl(self, *arguments: str) -> str:
-        """Run kubectl and return what it prints. Raises Failure in kubectl's own words."""
+        """Run kubectl and return what it prints. Raises CliError in kubectl's own words."""
         done = subprocess.run(self.command(*arguments), capture_output=True, text=True, check=False)  # noqa: S603
         if done.returncode != 0:
             said = done.stderr.strip().removeprefix("error: ").removeprefix("Error from server ") or "it failed"
-            raise Failure(f"kubectl {arguments[0]}: {said}", "Look at --context, KUBECONFIG and your permissions.")
+            raise CliError(f"kubectl {arguments[0]}: {said}", "Look at --context, KUBECONFIG and your permissions.")
         return done.stdout
 
     def command(self, *arguments: str) -> list[str]:
-        """Return the command line of kubectl with these arguments. Raises Failure when kubectl is not installed."""
+        """Return the command line of kubectl with these arguments. Raises CliError when kubectl is not installed."""
         program = shutil.which("kubectl")
         if program is None:
-            raise Failure("there is no kubectl on PATH", "Install it: https://kubernetes.io/docs/tasks/tools")
+            raise CliError("there is no kubectl on PATH", "Install it: https://kubernetes.io/docs/tasks/tools")
         return [program, *self._flags, *arguments]
 
     def namespace(self) -> str:
-        """Return the namespace of the context; in a pod, where there is none, the default. Raises Failure."""
+        """Return the namespace of the context; in a pod, where there is none, the default. Raises CliError."""
         try:
             shown = self.kubectl("config", "view", "--minify", "--output=jsonpath={..namespace}")
-        except Failure as failure:
+        except CliError as failure:
             if "current-context must exist" not in failure.message:
                 raise
             return "default"
@@ -85,25 +85,25 @@ class Cluster:
     def run_id(self, namespace: str, name: str) -> str | None:
         """Return the run of a SagaRun; None when there is no SagaRun and the name may be the beginning of an id.
 
-        Raises Failure.
+        Raises CliError.
         """
         try:
             shown = self.kubectl("get", "sagaruns.amends.dev", name, f"--namespace={namespace}", "--output=json")
-        except Failure as failure:
+        except CliError as failure:
             if "NotFound" in failure.message and MAY_BE_AN_ID.fullmatch(name):
                 return None
             raise
         status: dict[str, Any] = json.loads(shown).get("status") or {}
         if not status.get("runId"):
             why = status.get("message") or status.get("phase", "Pending")
-            raise Failure(
+            raise CliError(
                 f"the SagaRun {namespace}/{name} has no run yet: {why}",
                 f"`kubectl describe sagarun {name} -n {namespace}` tells more.",
             )
         return str(status["runId"])
 
     def orchestrator(self) -> Service:
-        """Find the orchestrator's Service. Raises Failure when there is none, or more than one."""
+        """Find the orchestrator's Service. Raises CliError when there is none, or more than one."""
         namespace, name, port = _named(self._orchestrator) if self._orchestrator else ("", "", 0)
         scope = [f"--namespace={namespace}"] if namespace else ["--all-namespaces"]
         if name:
@@ -113,7 +113,7 @@ class Cluster:
             found = [item for item in listed["items"] if _is_orchestrator(item)]
         if len(found) != 1:
             names = ", ".join(sorted(f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in found))
-            raise Failure(
+            raise CliError(
                 f"there are several orchestrators: {names}" if found else "there is no orchestrator in this cluster",
                 f"Name the one that you mean: {ORCHESTRATOR} NAMESPACE/SERVICE.",
             )
@@ -144,7 +144,7 @@ def _port(item: dict[str, Any]) -> int:
 class Forward:
     """A forwarded port: `with Forward(cluster, service) as forward: forward.address`."""
 
-    def __init__(self, cluster: Cluster, service: Service) -> None:
+    def __init__(self, cluster: KubectlCluster, service: Service) -> None:
         self._cluster = cluster
         self._service = service
         self._port = 0
@@ -156,7 +156,7 @@ class Forward:
         return f"127.0.0.1:{self._port}"
 
     def ensure(self) -> None:
-        """Forward again, from the same port, when the pod behind it is gone. Raises Failure."""
+        """Forward again, from the same port, when the pod behind it is gone. Raises CliError."""
         if self._child is not None and self._child.poll() is None:
             return
         ports = f"{self._port or ''}:{self._service.port}"
@@ -177,7 +177,7 @@ class Forward:
             err.seek(0)
             said = err.read().decode(errors="replace").strip().removeprefix("error: ")
         self.stop()
-        raise Failure(
+        raise CliError(
             f"{self._service} cannot be reached: {said or 'kubectl port-forward says nothing'}",
             f"`kubectl get pods -n {self._service.namespace}` shows whether it runs.",
         )
@@ -204,22 +204,22 @@ def _leave(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 
-_current: Cluster | None = None
+_current: KubectlCluster | None = None
 
 
-def current() -> Cluster | None:
+def current() -> KubectlCluster | None:
     """Return the cluster that commands speak to; None when they were not called through kubectl."""
     return _current
 
 
-def use(cluster: Cluster | None) -> None:
+def use(cluster: KubectlCluster | None) -> None:
     """Make all commands speak to a cluster's orchestrator, or to none again."""
     global _current
     _current = cluster
 
 
-def take_flags(arguments: list[str]) -> tuple[Cluster, list[str]]:
-    """Take kubectl's flags out of a command line; return the cluster that they mean, and the rest. Raises Failure."""
+def take_flags(arguments: list[str]) -> tuple[KubectlCluster, list[str]]:
+    """Take kubectl's flags out of a command line; return the cluster that they mean, and the rest. Raises CliError."""
     flags, rest, orchestrator = [], [], ""
     words = iter(arguments)
     for word in words:
@@ -236,4 +236,4 @@ def take_flags(arguments: list[str]) -> tuple[Cluster, list[str]]:
                 flags.append(f"{name}={given}")
         else:
             rest.append(word)
-    return Cluster(tuple(flags), orchestrator), rest
+    return KubectlCluster(tuple(flags), orchestrator), rest

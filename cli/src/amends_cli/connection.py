@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amends_cli import cluster, output
-from amends_cli.failure import Exit, Failure, usage
+from amends_cli.failure import CliError, Exit, usage
 
 if TYPE_CHECKING:
     import grpc
@@ -57,7 +57,7 @@ HINTS = {
     "PAST_PIVOT": "The point of no return is passed: the run goes forward to its end.",
 }
 
-Address = Annotated[
+AddressOption = Annotated[
     str | None,
     typer.Option(
         "--address",
@@ -88,7 +88,7 @@ def resolve(address: str | None, start: Path | None = None) -> tuple[str, str]:
     return DEFAULT, "the default"
 
 
-class Connection:
+class OrchestratorConnection:
     """An open channel. Make it with `connect`."""
 
     def __init__(self, channel: "grpc.Channel", forward: cluster.Forward | None = None) -> None:
@@ -96,7 +96,7 @@ class Connection:
         self._forward = forward
 
     def mend(self) -> None:
-        """After a call was cut off: forwards the port again if that was why. Raises Failure."""
+        """After a call was cut off: forwards the port again if that was why. Raises CliError."""
         if self._forward is not None:
             self._forward.ensure()
 
@@ -116,8 +116,8 @@ class Connection:
 
 
 @contextmanager
-def connect(address: str | None, *, silent: bool = False) -> Iterator[Connection]:
-    """Open a channel for a block of calls. Raises Failure for every way in which a call can fail.
+def connect(address: str | None, *, silent: bool = False) -> Iterator[OrchestratorConnection]:
+    """Open a channel for a block of calls. Raises CliError for every way in which a call can fail.
 
     Where the address was found is said on stderr when nobody gave it, unless `silent`.
     """
@@ -144,7 +144,7 @@ def _say_once(text: str) -> None:
 
 
 @contextmanager
-def _open(target: str, found: str, forward: cluster.Forward | None = None) -> Iterator[Connection]:
+def _open(target: str, found: str, forward: cluster.Forward | None = None) -> Iterator[OrchestratorConnection]:
     if "://" in target and not target.startswith(("dns:", "ipv4:", "ipv6:", "unix:")):
         raise usage(f"`{target}` is no address", f"Leave out `{target.partition('://')[0]}://`: give host:port.")
     if target.count(":") > 1 and "[" not in target and "//" not in target and not target.startswith("unix:"):
@@ -158,37 +158,37 @@ def _open(target: str, found: str, forward: cluster.Forward | None = None) -> It
 
     with dial_blocking(target, CHANNEL) as channel:
         try:
-            yield Connection(channel, forward)
+            yield OrchestratorConnection(channel, forward)
         except grpc.RpcError as error:
             raise _failure(error, target, found) from None
 
 
-def _failure(error: Any, target: str, found: str) -> Failure:
+def _failure(error: Any, target: str, found: str) -> CliError:
     import grpc
 
     code, text = error.code(), error.details() or ""
     reason = reason_of(error)
     if code is grpc.StatusCode.UNAVAILABLE and not reason:
-        return Failure(
+        return CliError(
             f"no orchestrator answers at {target} ({found}): {_cause(text)}",
             "Start one with `amends dev` or `make up`, or say where it is with --address.",
             Exit.UNREACHABLE,
         )
     if code is grpc.StatusCode.DEADLINE_EXCEEDED and not reason:
-        return Failure(
+        return CliError(
             f"the orchestrator at {target} did not answer in time",
             "Try again; `amends list` shows the state.",
             Exit.UNREACHABLE,
         )
     if code is grpc.StatusCode.RESOURCE_EXHAUSTED and not reason and (sizes := TOO_LARGE.search(text)):
-        return Failure(
+        return CliError(
             f"the message is too large: {int(sizes[1]):,} bytes, {int(sizes[2]):,} at most",
             "Send a reference instead of the content; the orchestrator's limit is AMENDS_MAX_MESSAGE_BYTES.",
         )
     if code is grpc.StatusCode.UNIMPLEMENTED:
-        return Failure(f"the server at {target} is no orchestrator of this version", "Look at --address.")
+        return CliError(f"the server at {target} is no orchestrator of this version", "Look at --address.")
     label = reason or code.name
-    return Failure(f"{text or code.name} ({label})", HINTS.get(reason, ""), reason=reason)
+    return CliError(f"{text or code.name} ({label})", HINTS.get(reason, ""), reason=reason)
 
 
 def _cause(text: str) -> str:

@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from amends_cli import cluster, connection, descriptors, manifests
-from amends_cli.failure import Failure
+from amends_cli.failure import CliError
 from amends_cli.manifests import Manifest, Text
-from amends_cli.resources import Kind, fetch_all
+from amends_cli.resources import ListedKind, fetch_all
 
 if TYPE_CHECKING:
     import grpc.aio
@@ -24,30 +24,30 @@ HINT = "Give contracts with --descriptors FILE or --protos DIR."
 
 
 async def reflect(channel: "grpc.aio.Channel", service: str) -> "FileDescriptorSet":
-    """Read the contract of one service by its server's reflection. Raises Failure."""
+    """Read the contract of one service by its server's reflection. Raises CliError."""
     from amends_orchestrator.calls import reflection
     from amends_saga.descriptors import DescriptorError, parse_set
 
     try:
         return parse_set(await reflection.reflect(channel, service))
     except (reflection.ReflectionError, DescriptorError) as error:
-        raise Failure(f"the contract of {service} is not known: {error}", HINT) from None
+        raise CliError(f"the contract of {service} is not known: {error}", HINT) from None
 
 
 def in_force(documents: list[Manifest], namespace: str, address: str | None) -> "tuple[list[Text], FileDescriptorSet]":
     """Return what the sagas need and the files do not have: participants, policies and all contracts.
 
-    Raises Failure.
+    Raises CliError.
     """
     own = {(document.kind, document.namespace or namespace, document.name) for document in documents}
     called = _called(documents)
     homes = {document.namespace or namespace for document in documents if document.kind == "Saga"}
     try:
         with connection.connect(address) as server:
-            known = _meant(fetch_all(server, Kind.PARTICIPANTS, ""), called, homes)
-            policies = [policy for home in sorted(homes) for policy in fetch_all(server, Kind.POLICIES, home)]
-    except Failure as failure:
-        raise Failure(f"no contracts were given, and {failure.message}", HINT) from None
+            known = _meant(fetch_all(server, ListedKind.PARTICIPANTS, ""), called, homes)
+            policies = [policy for home in sorted(homes) for policy in fetch_all(server, ListedKind.POLICIES, home)]
+    except CliError as failure:
+        raise CliError(f"no contracts were given, and {failure.message}", HINT) from None
     texts = [
         Text(f"{kind} {one.namespace}/{one.name} in force", one.manifest)
         for kind, found in (("Participant", known), ("RetryPolicy", policies))
@@ -57,7 +57,7 @@ def in_force(documents: list[Manifest], namespace: str, address: str | None) -> 
     sources = [(f"{one.namespace}/{one.name}", asyncio.run(_contract(one))) for one in known]
     if not sources:
         services = ", ".join(sorted(called)) or "any service"
-        raise Failure(f"the orchestrator knows no participant for {services}", "Put one in force with `amends apply`.")
+        raise CliError(f"the orchestrator knows no participant for {services}", "Put one in force with `amends apply`.")
     return texts, descriptors.merge(sources)
 
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from amends_cli.failure import Failure, usage
+from amends_cli.failure import CliError, usage
 from amends_cli.output import say
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ _PASSED_BY = frozenset({"node_modules", "__pycache__"})
 _SHOWN = 6
 """Lines of the compiler that are shown."""
 
-Descriptors = Annotated[
+DescriptorsOption = Annotated[
     list[Path] | None,
     typer.Option(
         "--descriptors",
@@ -41,7 +41,7 @@ Protos = Annotated[
 
 
 def load(files: Iterable[Path] | None, folders: Iterable[Path] | None) -> "FileDescriptorSet | None":
-    """Load all of them as one set; None when none was named. Raises Failure."""
+    """Load all of them as one set; None when none was named. Raises CliError."""
     sources = [(str(file), _parse(file)) for file in files or ()]
     roots = list(folders or ())
     if roots:
@@ -50,7 +50,7 @@ def load(files: Iterable[Path] | None, folders: Iterable[Path] | None) -> "FileD
 
 
 def merge(sources: "list[tuple[str, FileDescriptorSet]]") -> "FileDescriptorSet":
-    """One set of all (source, files). Raises Failure when two sources contradict each other about one service.
+    """One set of all (source, files). Raises CliError when two sources contradict each other about one service.
 
     The name of a file means something within its source only: of two that differ the later one, and what imports it,
     gets another name.
@@ -96,7 +96,7 @@ def _new_names(source: str, contract: "FileDescriptorSet", known: dict[str, byte
 
 
 def _agree(sources: "list[tuple[str, FileDescriptorSet]]") -> None:
-    """Raise Failure when two sources say different things about what the methods of one service take and answer."""
+    """Raise CliError when two sources say different things about what the methods of one service take and answer."""
     from amends_saga.descriptors import Contracts, ContractSet
 
     if len(sources) < 2:
@@ -109,7 +109,7 @@ def _agree(sources: "list[tuple[str, FileDescriptorSet]]") -> None:
         for source, given in having.items() if len(having) > 1 else ():
             together.take(source, given.view(service))
         for conflict in together.conflicts.values():
-            raise Failure(
+            raise CliError(
                 f"{conflict.first} and {conflict.second} contradict each other about {conflict.symbol}: "
                 f"{conflict.says_first} in the first, {conflict.says_second} in the second",
                 f"Both have {service}: give the version of the server that is called.",
@@ -143,7 +143,7 @@ def _compile(folders: list[Path]) -> "FileDescriptorSet":
         if not folder.is_dir():
             raise usage(f"{folder} is no folder", "--protos takes the folder that the imports start from.")
     if find_spec("grpc_tools") is None:
-        raise Failure(
+        raise CliError(
             "--protos needs the protobuf compiler, which is not installed here",
             "`pip install grpcio-tools`, or give a FileDescriptorSet with --descriptors.",
         )
@@ -158,7 +158,7 @@ def _compile(folders: list[Path]) -> "FileDescriptorSet":
         return whole[0]
     compiled, said = _run(paths, [[source] for source in sources])
     if not compiled:
-        raise Failure(f"the contracts in {shown} do not compile\n{_few(said)}")
+        raise CliError(f"the contracts in {shown} do not compile\n{_few(said)}")
     say(f"some contracts in {shown} do not compile and are left out:\n{_few(said)}")
     together = FileDescriptorSet()
     for name in dict.fromkeys(file.name for found in compiled for file in found.file):

@@ -24,7 +24,7 @@ class Exit(IntEnum):
     """The run had not ended when the time to wait was over."""
 
 
-class Failure(Exception):
+class CliError(Exception):
     """A failure that ends the command; `main` shows it."""
 
     def __init__(self, message: str, hint: str = "", code: Exit = Exit.FAILED, *, reason: str = "") -> None:
@@ -36,6 +36,6 @@ class Failure(Exception):
         """Of the orchestrator's refusal, e.g. SAGA_UNKNOWN; empty when it was none."""
 
 
-def usage(message: str, hint: str = "") -> Failure:
+def usage(message: str, hint: str = "") -> CliError:
     """Return a failure because the command line is wrong: exit code 2."""
-    return Failure(message, hint, Exit.USAGE)
+    return CliError(message, hint, Exit.USAGE)

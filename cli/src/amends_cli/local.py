@@ -17,12 +17,12 @@ import grpc.aio
 from amends_chassis.dial import dial
 from amends_embedded import (
     Child,
-    ChildDied,
+    ChildDiedError,
     Children,
     Postgres,
-    PostgresAlreadyRunning,
+    PostgresAlreadyRunningError,
     PostgresError,
-    ReportTimeout,
+    ReportTimeoutError,
 )
 from amends_embedded.process import until
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -30,7 +30,7 @@ from grpc_health.v1.health_pb2_grpc import HealthStub
 
 from amends_cli import devs, output
 from amends_cli.connection import DEFAULT
-from amends_cli.failure import Failure, usage
+from amends_cli.failure import CliError, usage
 from amends_cli.output import Styled
 
 READY = timedelta(seconds=60)
@@ -44,7 +44,7 @@ HELP = """
 
 
 def refuse_taken(port: int) -> None:
-    """Raise Failure (wrong use) when somebody listens on the port."""
+    """Raise CliError (wrong use) when somebody listens on the port."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -55,7 +55,7 @@ def refuse_taken(port: int) -> None:
 
 
 def check_folder(data: Path) -> None:
-    """Raise Failure (wrong use) when the folder cannot hold data; make it when it does not exist."""
+    """Raise CliError (wrong use) when the folder cannot hold data; make it when it does not exist."""
     try:
         data.mkdir(parents=True, exist_ok=True)
         if not os.access(data, os.W_OK | os.X_OK):
@@ -65,7 +65,7 @@ def check_folder(data: Path) -> None:
 
 
 def run(data: Path | None, environment: dict[str, str]) -> None:
-    """Serve until Ctrl-C or SIGTERM. Without `data` everything is gone afterwards. Raises Failure."""
+    """Serve until Ctrl-C or SIGTERM. Without `data` everything is gone afterwards. Raises CliError."""
     if data is not None:
         asyncio.run(_serve(data, environment, kept=True))
         return
@@ -74,29 +74,29 @@ def run(data: Path | None, environment: dict[str, str]) -> None:
 
 
 def detach(arguments: list[str]) -> None:
-    """Start `amends dev` in the background and return when it is ready. Raises Failure."""
+    """Start `amends dev` in the background and return when it is ready. Raises CliError."""
     home = Path(tempfile.mkdtemp(prefix="amends-dev-log-"))
     command = [sys.executable, "-m", "amends_cli", "dev", *arguments]
     child = Child.start("amends dev", command, log=home / "dev.log", report=home / "ready.json", outlives_us=True)
     try:
         asyncio.run(child.ready(READY))
-    except (ChildDied, ReportTimeout) as error:
+    except (ChildDiedError, ReportTimeoutError) as error:
         child.kill()
-        raise Failure(str(error)) from None
+        raise CliError(str(error)) from None
     output.lines(child.log.read_text(encoding="utf-8", errors="replace"))
 
 
 def stop(port: int | None) -> None:
-    """Stop the `amends dev` of this user, or the one on a port, and wait for its end. Raises Failure."""
+    """Stop the `amends dev` of this user, or the one on a port, and wait for its end. Raises CliError."""
     running = [dev for dev in devs.running() if port is None or dev.address.endswith(f":{port}")]
     if not running:
-        raise Failure("no `amends dev` runs", "`amends dev` starts one.")
+        raise CliError("no `amends dev` runs", "`amends dev` starts one.")
     if len(running) > 1:
         ports = ", ".join(dev.address.rpartition(":")[2] for dev in running)
         raise usage("several `amends dev` run", f"Name one with --port: {ports}.")
     os.kill(running[0].pid, signal.SIGTERM)
     if not asyncio.run(until(lambda: running[0] not in devs.running(), STOPPED)):
-        raise Failure(f"process {running[0].pid} has not stopped within {STOPPED.total_seconds():g} s")
+        raise CliError(f"process {running[0].pid} has not stopped within {STOPPED.total_seconds():g} s")
     output.say(f"stopped the orchestrator at {running[0].address}")
 
 
@@ -107,10 +107,10 @@ async def _serve(data: Path, environment: dict[str, str], *, kept: bool) -> None
     async with AsyncExitStack() as stack:
         try:
             await _run(stack, stop, data, environment, kept=kept)
-        except PostgresAlreadyRunning as error:
-            raise Failure(str(error), "Another `amends dev` uses this folder.") from None
+        except PostgresAlreadyRunningError as error:
+            raise CliError(str(error), "Another `amends dev` uses this folder.") from None
         except PostgresError as error:
-            raise Failure(str(error)) from None
+            raise CliError(str(error)) from None
         output.say("stopping")
 
 
@@ -166,8 +166,8 @@ async def _ready(orchestrator: Child) -> str:
         address = str((await orchestrator.ready(READY))["grpc"])
         await _serving(orchestrator, address)
         return address
-    except (ChildDied, ReportTimeout) as error:
-        raise Failure(str(error), f"Its log is {orchestrator.log}.") from None
+    except (ChildDiedError, ReportTimeoutError) as error:
+        raise CliError(str(error), f"Its log is {orchestrator.log}.") from None
 
 
 async def _serving(orchestrator: Child, address: str) -> None:
@@ -181,15 +181,15 @@ async def _serving(orchestrator: Child, address: str) -> None:
                 if answer.status == HealthCheckResponse.SERVING:
                     return
             await asyncio.sleep(0.05)
-    raise ChildDied(f"the orchestrator does not become ready\n{orchestrator.tail()}")
+    raise ChildDiedError(f"the orchestrator does not become ready\n{orchestrator.tail()}")
 
 
 async def _until_stopped(stop: asyncio.Event, orchestrator: Child, postgres: Postgres) -> None:
     while not stop.is_set():
         if not orchestrator.alive:
-            raise Failure(f"the orchestrator ended with {orchestrator.exit_code}\n{orchestrator.tail()}")
+            raise CliError(f"the orchestrator ended with {orchestrator.exit_code}\n{orchestrator.tail()}")
         if not postgres.running:
-            raise Failure(f"Postgres ended; its log is {postgres.log}")
+            raise CliError(f"Postgres ended; its log is {postgres.log}")
         try:
             await asyncio.wait_for(stop.wait(), timeout=0.5)
         except TimeoutError:

@@ -17,7 +17,7 @@ import typer
 
 from amends_cli import cluster, output
 from amends_cli.connection import VARIABLE
-from amends_cli.failure import Exit, Failure, usage
+from amends_cli.failure import CliError, Exit, usage
 
 COMMANDS = {
     "check": ("check", "check"),
@@ -125,20 +125,20 @@ def main(arguments: list[str] | None = None, program: str | None = None) -> None
             given = _in_cluster(given)
         code = _run(given, plugin=plugin)
         output.finish()
-    except output.OutputGone:
+    except output.OutputGoneError:
         output.discard()
         code = Exit.OK
     except KeyboardInterrupt:
         code = 128 + 2
-    except Failure as failure:
+    except CliError as failure:
         code = _show(failure)
     except OSError as error:  # help is printed by typer itself; other files are named where they are opened
-        code = _show(Failure(f"{error.filename or 'the output'} cannot be written: {error.strerror}"))
+        code = _show(CliError(f"{error.filename or 'the output'} cannot be written: {error.strerror}"))
     sys.exit(code)
 
 
-def _show(failure: Failure) -> int:
-    with contextlib.suppress(Failure, output.OutputGone):  # nobody can be told on a full disk
+def _show(failure: CliError) -> int:
+    with contextlib.suppress(CliError, output.OutputGoneError):  # nobody can be told on a full disk
         first, *more = failure.message.split("\n")
         output.line(output.Styled("error: ", "red"), first, err=True)
         for line in more:
@@ -147,13 +147,13 @@ def _show(failure: Failure) -> int:
             output.line(f"  {failure.hint}", err=True)
     try:
         output.finish()
-    except (Failure, output.OutputGone):
+    except (CliError, output.OutputGoneError):
         output.discard()
     return failure.code
 
 
 def _texts(given: list[str]) -> list[str]:
-    """Return the arguments as texts, also where the locale knows ASCII alone. Raises Failure (wrong use)."""
+    """Return the arguments as texts, also where the locale knows ASCII alone. Raises CliError (wrong use)."""
     texts = []
     for number, word in enumerate(given, 1):
         try:
@@ -191,7 +191,7 @@ def complete() -> None:
 
 
 def _run(given: list[str], *, plugin: bool) -> int:
-    """Run a command and return its exit code. Raises Failure."""
+    """Run a command and return its exit code. Raises CliError."""
     given = _habits(_command_first(given))
     completing = any(name.endswith("_COMPLETE") for name in os.environ)
     names = given[:1] if given and given[0] in COMMANDS and not completing else COMMANDS
@@ -205,11 +205,11 @@ def _run(given: list[str], *, plugin: bool) -> int:
     except USAGE_ERROR as error:
         raise _wrong(error, name) from None
     except typer.Abort:
-        raise Failure("it was ended from the terminal") from None
+        raise CliError("it was ended from the terminal") from None
 
 
 def _habits(given: list[str]) -> list[str]:
-    """Translate what other command lines are used to: `help COMMAND` and `version`. Raises Failure for other verbs."""
+    """Translate what other command lines are used to: `help COMMAND` and `version`. Raises CliError for other verbs."""
     match given:
         case ["help"]:
             return ["--help"]
@@ -222,7 +222,7 @@ def _habits(given: list[str]) -> list[str]:
     return given
 
 
-def _wrong(error: Any, program: str) -> Failure:
+def _wrong(error: Any, program: str) -> CliError:
     """Return a failure for what typer says of the command line."""
     text = str(error.format_message()).rstrip(".")
     for phrase, instead in WORDS:
@@ -232,7 +232,7 @@ def _wrong(error: Any, program: str) -> Failure:
 
 
 def _in_cluster(given: list[str]) -> list[str]:
-    """Make the commands speak to a cluster; return the command line without kubectl's flags. Raises Failure."""
+    """Make the commands speak to a cluster; return the command line without kubectl's flags. Raises CliError."""
     through, rest = cluster.take_flags(given)
     rest = _command_first(rest)
     os.environ.pop(VARIABLE, None)  # of an orchestrator beside the cluster; --address still counts

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from amends_cli.failure import Failure, usage
+from amends_cli.failure import CliError, usage
 
 if TYPE_CHECKING:
     from amends_saga.definition import Node
@@ -23,7 +23,7 @@ ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2, "SagaRun": 3}
 """What others refer to comes first."""
 
 
-class Unreadable(Failure):
+class Unreadable(CliError):
     """A text with something other than Amends resources; `amends_saga.definition.read` says what and where."""
 
 
@@ -51,7 +51,7 @@ class Manifest:
 def read_files(paths: Iterable[str]) -> list[Text]:
     """Read files, the manifests in folders (YAML and JSON), and `-` for standard input.
 
-    Raises Failure (wrong use).
+    Raises CliError (wrong use).
     """
     texts = [text for path in paths for text in _read(path)]
     if not texts:
@@ -82,7 +82,7 @@ def _is_data(file: Path, text: str) -> bool:
 
 
 def read_text(path: Path) -> str:
-    """Return the text of a file as it is, line ends included. Raises Failure (wrong use)."""
+    """Return the text of a file as it is, line ends included. Raises CliError (wrong use)."""
     try:
         return path.read_bytes().decode("utf-8")
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def read_text(path: Path) -> str:
 
 
 def read_input(what: str) -> str:
-    """Return the text of standard input. Raises Failure (wrong use)."""
+    """Return the text of standard input. Raises CliError (wrong use)."""
     if sys.stdin is None:
         raise usage(f"{what} cannot be read: standard input is closed")
     try:

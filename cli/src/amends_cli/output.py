@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 from amends_chassis.text import UNSAFE, escape
 
-from amends_cli.failure import Exit, Failure, usage
+from amends_cli.failure import CliError, Exit, usage
 
 if TYPE_CHECKING:
     from rich.console import Console
 
-Row = Mapping[str, Any]
+OutputRow = Mapping[str, Any]
 
 
 class Format(StrEnum):
@@ -64,30 +64,30 @@ class Column:
     """One column of a table."""
 
     title: str
-    value: Callable[[Row], str]
+    value: Callable[[OutputRow], str]
     wide: bool = False
     """Shown only with -o wide."""
     cut: bool = False
     """Shortened where a terminal is too narrow; all others are always whole, so that they can be copied."""
 
 
-class OutputGone(Exception):
+class OutputGoneError(Exception):
     """The reader of the output has closed it, as in `amends list | head`."""
 
 
 def prepare() -> None:
-    """Make the streams take every character. Raises Failure when there is no standard output."""
+    """Make the streams take every character. Raises CliError when there is no standard output."""
     if sys.stderr is None:
         sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the life of the process
     if sys.stdout is None:
-        raise Failure("standard output is closed", "Redirect it to a file, or to /dev/null.")
+        raise CliError("standard output is closed", "Redirect it to a file, or to /dev/null.")
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):  # a test may have put something else there
             stream.reconfigure(errors="backslashreplace")
 
 
 def finish() -> None:
-    """Flush what was printed, so that a full disk is noticed. Raises Failure or OutputGone."""
+    """Flush what was printed, so that a full disk is noticed. Raises CliError or OutputGoneError."""
     if sys.stdout is not None:
         _guarded(sys.stdout.flush)
 
@@ -101,7 +101,7 @@ def discard() -> None:
 def line(*parts: str | Styled, err: bool = False) -> None:
     """Print one line made of parts; a line break in one of them is shown, and breaks nothing.
 
-    Raises Failure when it cannot be written.
+    Raises CliError when it cannot be written.
     """
     styled = [part if isinstance(part, Styled) else Styled(part) for part in parts]
     text = "".join(
@@ -188,12 +188,12 @@ def _guarded(write: Callable[[], None]) -> None:
     try:
         write()
     except BrokenPipeError:
-        raise OutputGone from None
+        raise OutputGoneError from None
     except OSError as error:
-        raise Failure(f"the output cannot be written: {error.strerror}", code=Exit.FAILED) from None
+        raise CliError(f"the output cannot be written: {error.strerror}", code=Exit.FAILED) from None
 
 
-def emit_rows(rows: Sequence[Row], columns: Iterable[Column], form: Format | Listing, *, empty: str) -> None:
+def emit_rows(rows: Sequence[OutputRow], columns: Iterable[Column], form: Format | Listing, *, empty: str) -> None:
     """Print rows in the form asked for; `empty` is what people read when there are none."""
     if emit(list(rows), form):
         return
@@ -232,10 +232,10 @@ def progress_console() -> "Console":
     return Console(stderr=True, highlight=False)
 
 
-def field(*path: str) -> Callable[[Row], str]:
+def field(*path: str) -> Callable[[OutputRow], str]:
     """Read a nested field as text; what is not there is empty."""
 
-    def read(row: Row) -> str:
+    def read(row: OutputRow) -> str:
         value: Any = row
         for name in path:
             value = value.get(name) if isinstance(value, Mapping) else None
@@ -247,7 +247,7 @@ def field(*path: str) -> Callable[[Row], str]:
 
 
 def unnamed(form: Listing) -> Format:
-    """Return the format; raises Failure (wrong use) for `-o name`, where nothing has a name."""
+    """Return the format; raises CliError (wrong use) for `-o name`, where nothing has a name."""
     if form is Listing.NAME:
         raise usage("-o name shows the names of runs and resources", "Use it with `amends list` and `amends get`.")
     return Format(form)

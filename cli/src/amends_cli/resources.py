@@ -11,14 +11,14 @@ import typer
 
 from amends_cli import connection, findings, manifests
 from amends_cli.connection import CALL_TIMEOUT
-from amends_cli.failure import Exit, Failure, usage
+from amends_cli.failure import CliError, Exit, usage
 from amends_cli.manifests import Manifest, Text, Unreadable
 
 if TYPE_CHECKING:
     from amends_saga.findings import Finding
 
 
-class Kind(StrEnum):
+class ListedKind(StrEnum):
     """The kinds of things that can be listed."""
 
     RUNS = "runs"
@@ -29,26 +29,31 @@ class Kind(StrEnum):
 
 _POLICIES = ("policy", "policies", "retrypolicy", "retrypolicies", "retry-policy", "retry-policies", "rp")
 ALSO = {
-    **dict.fromkeys(("run", "runs"), Kind.RUNS),
-    **dict.fromkeys(("saga", "sagas"), Kind.SAGAS),
-    **dict.fromkeys(("participant", "participants"), Kind.PARTICIPANTS),
-    **dict.fromkeys(_POLICIES, Kind.POLICIES),
+    **dict.fromkeys(("run", "runs"), ListedKind.RUNS),
+    **dict.fromkeys(("saga", "sagas"), ListedKind.SAGAS),
+    **dict.fromkeys(("participant", "participants"), ListedKind.PARTICIPANTS),
+    **dict.fromkeys(_POLICIES, ListedKind.POLICIES),
 }
 """Every way to name a kind: one, many, and short."""
-SINGULAR = {Kind.RUNS: "run", Kind.SAGAS: "saga", Kind.PARTICIPANTS: "participant", Kind.POLICIES: "policy"}
+SINGULAR = {
+    ListedKind.RUNS: "run",
+    ListedKind.SAGAS: "saga",
+    ListedKind.PARTICIPANTS: "participant",
+    ListedKind.POLICIES: "policy",
+}
 """The word for one of a kind; it stands before the name of a resource, as in `saga/place-order`."""
 
 
-def kind_of(text: str | Kind) -> Kind:
+def kind_of(text: str | ListedKind) -> ListedKind:
     """Return the kind that a person named, in singular or plural. Raises BadParameter."""
     kind = ALSO.get(text.lower())
     if kind is None:
-        raise typer.BadParameter(f"`{text}` is no kind; the kinds are {', '.join(Kind)}")
+        raise typer.BadParameter(f"`{text}` is no kind; the kinds are {', '.join(ListedKind)}")
     return kind
 
 
-def resource_of(name: str, more: str | None = None) -> tuple[Kind, str]:
-    """Return kind and name of `saga/NAME` or `saga NAME`. Raises Failure (wrong use)."""
+def resource_of(name: str, more: str | None = None) -> tuple[ListedKind, str]:
+    """Return kind and name of `saga/NAME` or `saga NAME`. Raises CliError (wrong use)."""
     kind, slash, resource = name.partition("/")
     if more is not None:
         kind, resource = name, more
@@ -80,14 +85,14 @@ def _unfold(data: dict[str, Any], name: str) -> None:
         data[name] = json.loads(text)
 
 
-def fetch_all(server: connection.Connection, kind: Kind, namespace: str) -> list[Any]:
+def fetch_all(server: connection.OrchestratorConnection, kind: ListedKind, namespace: str) -> list[Any]:
     """Read all sagas, participants or policies; an empty namespace means all. grpc errors pass through."""
     from amends.saga.v1 import definition_service_pb2 as api
 
     timeout = CALL_TIMEOUT.total_seconds()
-    if kind is Kind.SAGAS:
+    if kind is ListedKind.SAGAS:
         return list(server.definitions.ListSagas(api.ListSagasRequest(namespace=namespace), timeout=timeout).sagas)
-    if kind is Kind.PARTICIPANTS:
+    if kind is ListedKind.PARTICIPANTS:
         participants = api.ListParticipantsRequest(namespace=namespace)
         return list(server.definitions.ListParticipants(participants, timeout=timeout).participants)
     policies = api.ListRetryPoliciesRequest(namespace=namespace)
@@ -110,7 +115,7 @@ def split(texts: list[Text], namespace: str) -> list[Manifest]:
 
 
 def check_by_server(texts: list[Text], namespace: str, address: str | None) -> "list[Finding]":
-    """Return the findings of the orchestrator, which knows its participants. Raises Failure."""
+    """Return the findings of the orchestrator, which knows its participants. Raises CliError."""
     from amends.saga.v1 import definition_service_pb2 as api
 
     sent = [api.Manifest(text=text.text, source=text.source) for text in texts]
@@ -120,10 +125,10 @@ def check_by_server(texts: list[Text], namespace: str, address: str | None) -> "
     return [findings.from_message(found) for found in answer.findings]
 
 
-def absent(server: connection.Connection, kind: Kind, namespace: str, name: str) -> Failure:
+def absent(server: connection.OrchestratorConnection, kind: ListedKind, namespace: str, name: str) -> CliError:
     """Return the failure for a resource that does not exist, with a namespace that has one of that name, if any."""
     hint = f"`amends list {kind}` shows those that are there."
     elsewhere = sorted(one.namespace for one in fetch_all(server, kind, "") if one.name == name)
     if elsewhere:
         hint = f"There is one in the namespace {elsewhere[0]}: add `-n {elsewhere[0]}`."
-    return Failure(f"there is no {SINGULAR[kind]} {namespace}/{name}", hint)
+    return CliError(f"there is no {SINGULAR[kind]} {namespace}/{name}", hint)

@@ -9,18 +9,18 @@ import typer
 
 from amends_cli import cluster, connection
 from amends_cli.connection import CALL_TIMEOUT, PREFIX, RUN_ID
-from amends_cli.failure import Failure, usage
+from amends_cli.failure import CliError, usage
 
 
-def find(server: connection.Connection, context: typer.Context, name: str) -> str:
-    """Return the whole id of a run. Raises Failure when there is none, or several, or it is in another namespace."""
+def find(server: connection.OrchestratorConnection, context: typer.Context, name: str) -> str:
+    """Return the whole id of a run. Raises CliError when there is none, or several, or it is in another namespace."""
     namespace = str(context.params.get("namespace", ""))
     run_id = _whole(server, name.lower(), name, namespace)
     said = context.get_parameter_source("namespace")
     if said is not None and said.name == "COMMANDLINE":
         run = fetch(server, run_id, payloads=False)
         if run.namespace != namespace:
-            raise Failure(
+            raise CliError(
                 f"the run {run_id} is in the namespace {run.namespace}, not in {namespace}",
                 "Leave -n out: a run's id is enough.",
             )
@@ -28,7 +28,7 @@ def find(server: connection.Connection, context: typer.Context, name: str) -> st
 
 
 def fetch(
-    server: connection.Connection, run_id: str, namespace: str = "", key: str = "", *, payloads: bool = True
+    server: connection.OrchestratorConnection, run_id: str, namespace: str = "", key: str = "", *, payloads: bool = True
 ) -> Any:
     """Read one run by its id, or by namespace and key. grpc errors pass through."""
     from amends.saga.v1 import run_service_pb2
@@ -38,8 +38,8 @@ def fetch(
     return server.runs.GetRun(request, timeout=CALL_TIMEOUT.total_seconds()).run
 
 
-def find_by_key(server: connection.Connection, namespace: str, key: str) -> str:
-    """Return the id of the run with a key. Raises Failure, with the namespace that has it if another one does."""
+def find_by_key(server: connection.OrchestratorConnection, namespace: str, key: str) -> str:
+    """Return the id of the run with a key. Raises CliError, with the namespace that has it if another one does."""
     import grpc
 
     from amends.saga.v1 import definition_service_pb2 as api
@@ -58,13 +58,13 @@ def find_by_key(server: connection.Connection, namespace: str, key: str) -> str:
             if connection.reason_of(error) != "RUN_UNKNOWN":
                 raise
         else:
-            raise Failure(
+            raise CliError(
                 f"no run in the namespace {namespace} has the key {key}", f"There is one in {other}: add `-n {other}`."
             )
-    raise Failure(f"no run in the namespace {namespace} has the key {key}", "`amends list -o wide` shows the keys.")
+    raise CliError(f"no run in the namespace {namespace} has the key {key}", "`amends list -o wide` shows the keys.")
 
 
-def _whole(server: connection.Connection, name: str, given: str, namespace: str) -> str:
+def _whole(server: connection.OrchestratorConnection, name: str, given: str, namespace: str) -> str:
     if RUN_ID.fullmatch(name):
         return name
     through = cluster.current()
@@ -78,7 +78,7 @@ def _whole(server: connection.Connection, name: str, given: str, namespace: str)
     return _only(server, name)
 
 
-def _only(server: connection.Connection, prefix: str) -> str:
+def _only(server: connection.OrchestratorConnection, prefix: str) -> str:
     from amends.saga.v1 import run_service_pb2
 
     request = run_service_pb2.ListRunsRequest(run_id_prefix=prefix, page_size=4)
@@ -86,7 +86,7 @@ def _only(server: connection.Connection, prefix: str) -> str:
     # An orchestrator of an earlier version does not know the field, and answers with its newest runs.
     found = [run.run_id for run in page.runs if run.run_id.startswith(prefix)]
     if not found:
-        raise Failure(f"no run's id begins with {prefix}", "`amends list` shows the runs.", reason="RUN_UNKNOWN")
+        raise CliError(f"no run's id begins with {prefix}", "`amends list` shows the runs.", reason="RUN_UNKNOWN")
     if len(found) > 1:
         more = ", ..." if page.next_page_token else ""
         raise usage(f"several runs' ids begin with {prefix}: {', '.join(found[:3])}{more}", "Give more of the id.")

@@ -11,7 +11,7 @@ from datetime import timedelta
 from typing import Any
 
 from amends_cli import connection
-from amends_cli.failure import Failure
+from amends_cli.failure import CliError
 
 QUICKLY = timedelta(seconds=1)
 MOST = 100
@@ -47,7 +47,7 @@ def resources(incomplete: str) -> list[str]:
 def _asked(ask: Callable[[Any], Iterable[str]], incomplete: str) -> list[str]:
     import grpc
 
-    with contextlib.suppress(Failure, grpc.RpcError, OSError):
+    with contextlib.suppress(CliError, grpc.RpcError, OSError):
         with connection.connect(os.environ.get(connection.VARIABLE), silent=True) as server:
             names = [name for name in ask(server) if name.startswith(incomplete)]
         return list(dict.fromkeys(names))[:MOST]

@@ -102,7 +102,7 @@ def command(run_id: str, choice: run_pb2.Choice) -> str:
     return f"{shlex.join(words)} --reason '...'"
 
 
-class Story:
+class Timeline:
     """Follows one run and prints each record once: as a line for people, or as one record of JSON or YAML."""
 
     def __init__(self, form: Format) -> None:

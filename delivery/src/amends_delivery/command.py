@@ -8,12 +8,12 @@ from rich.console import Console
 
 from amends_delivery import images, inputs
 from amends_delivery.kind import secrets, status
-from amends_delivery.kind.place import Cluster
+from amends_delivery.kind.place import KindCluster
 from amends_delivery.kind.ship import ship
 from amends_delivery.kind.up import up
-from amends_delivery.running import Failure, run
+from amends_delivery.running import DeliveryError, run
 
-Command = Callable[[Path, argparse.Namespace, Console], int]
+CommandFunction = Callable[[Path, argparse.Namespace, Console], int]
 
 
 def main() -> int:
@@ -35,7 +35,7 @@ def main() -> int:
     try:
         root = Path(run("git", "rev-parse", "--show-toplevel").strip())
         done: int = asked.command(root, asked, console)
-    except Failure as failure:
+    except DeliveryError as failure:
         shown = Console(stderr=True)
         shown.print(failure.message, style="bold red", markup=False, highlight=False)
         if failure.hint:
@@ -70,7 +70,7 @@ def _up(root: Path, asked: argparse.Namespace, console: Console) -> int:
 
 
 def _down(root: Path, asked: argparse.Namespace, console: Console) -> int:
-    cluster = Cluster.read(root)
+    cluster = KindCluster.read(root)
     if not cluster.exists:
         console.print(f"there is no cluster {cluster.name}", highlight=False)
         return 0
@@ -80,14 +80,14 @@ def _down(root: Path, asked: argparse.Namespace, console: Console) -> int:
 
 
 def _status(root: Path, asked: argparse.Namespace, console: Console) -> int:
-    cluster = Cluster.standing(root)
+    cluster = KindCluster.standing(root)
     return 0 if status.show(cluster, console) else 1
 
 
 def _password(root: Path, asked: argparse.Namespace, console: Console) -> int:
-    held = secrets.read(Cluster.standing(root), secrets.ARGOCD, "argocd-initial-admin-secret")
+    held = secrets.read(KindCluster.standing(root), secrets.ARGOCD, "argocd-initial-admin-secret")
     if "password" not in held:
-        raise Failure("Argo CD's first password is not there any more", "Whoever changed it knows the new one.")
+        raise DeliveryError("Argo CD's first password is not there any more", "Whoever changed it knows the new one.")
     console.print(held["password"], markup=False, highlight=False)
     return 0
 
@@ -97,7 +97,7 @@ def _ship(root: Path, asked: argparse.Namespace, console: Console) -> int:
     return 0
 
 
-COMMANDS: dict[str, tuple[Command, str]] = {
+COMMANDS: dict[str, tuple[CommandFunction, str]] = {
     "images": (_images, "build the images whose inputs changed"),
     "tags": (_tags, "print the images that the working tree makes"),
     "affected": (_affected, "print the deployables that differ from a revision"),

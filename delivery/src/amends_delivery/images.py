@@ -8,7 +8,7 @@ from rich.console import Console
 
 from amends_delivery import inputs
 from amends_delivery.inputs import Deployable
-from amends_delivery.running import Failure, attempt, run
+from amends_delivery.running import DeliveryError, attempt, run
 
 NO_ENGINE = "Start Docker: on Debian `apt-get install docker.io`, elsewhere Docker Desktop; `docker info` must answer."
 
@@ -24,10 +24,10 @@ def repository(deployable: Deployable) -> str:
 
 
 def check_engine() -> None:
-    """Raise Failure when no container engine answers."""
+    """Raise DeliveryError when no container engine answers."""
     answer = attempt("docker", "info", "--format", "{{.ServerVersion}}")
     if answer.returncode != 0:
-        raise Failure(f"no container engine answers: {answer.stderr.strip()}", NO_ENGINE)
+        raise DeliveryError(f"no container engine answers: {answer.stderr.strip()}", NO_ENGINE)
 
 
 def exists(image: str) -> bool:
@@ -36,7 +36,7 @@ def exists(image: str) -> bool:
 
 
 def build(root: Path, names: Iterable[str], console: Console) -> dict[str, str]:
-    """Build what is not there yet, and return the tags by deployable. Raises Failure."""
+    """Build what is not there yet, and return the tags by deployable. Raises DeliveryError."""
     check_engine()
     tags = {}
     for deployable in inputs.named(root, tuple(names)):

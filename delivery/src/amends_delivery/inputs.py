@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from amends_delivery.running import Failure, run
+from amends_delivery.running import DeliveryError, run
 
 DOCKERFILES = ("services/*/Dockerfile", "operator/Dockerfile", "argocd/git-server/Dockerfile")
 DEFAULT_BASE = "python:3.13-slim"
@@ -54,11 +54,11 @@ def deployables(root: Path) -> dict[str, Deployable]:
 
 
 def named(root: Path, names: Iterable[str]) -> list[Deployable]:
-    """Return the deployables of these names, all when there is none. Raises Failure for one that does not exist."""
+    """Return the deployables of these names; all when there is none. Raises DeliveryError for an unknown name."""
     known = deployables(root)
     for name in names:
         if name not in known:
-            raise Failure(f"there is no deployable called {name}", f"There are: {', '.join(known)}.")
+            raise DeliveryError(f"there is no deployable called {name}", f"There are: {', '.join(known)}.")
     return [known[name] for name in names or known]
 
 
@@ -79,14 +79,14 @@ def files(root: Path, deployable: Deployable) -> list[str]:
     found = sorted({name for name in listed.split("\0") if name and not left_out(name) and (root / name).is_file()})
     for wanted in deployable.inputs:
         if not any(_below(name, wanted) for name in found):
-            raise Failure(f"{deployable.dockerfile} copies {wanted}, and there is nothing there")
+            raise DeliveryError(f"{deployable.dockerfile} copies {wanted}, and there is nothing there")
     return found
 
 
 def affected(root: Path, base: str) -> dict[str, list[str]]:
     """Return the deployables that differ between a revision and the working tree, with the files that are the reason.
 
-    A file counts when it gets into the image or is of the chart. Raises Failure for an unknown revision.
+    A file counts when it gets into the image or is of the chart. Raises DeliveryError for an unknown revision.
     """
     left_out = _left_out(root)
     changed = changes(root, base)

@@ -10,21 +10,21 @@ import asyncpg
 from rich.console import Console
 
 from amends_demo import books, laws
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 
 VARIABLE = "AMENDS_SHOP_DATABASES"
 SHOWN = 20
 """The number of breaches of one law that are named."""
 
 
-class DatabasesUnknown(RuntimeError):
+class DatabasesUnknownError(RuntimeError):
     """It is not known where the books are. The text says what to do."""
 
 
-def databases(place: Place) -> dict[str, str]:
+def databases(place: ShopFolder) -> dict[str, str]:
     """Return the URLs of the five databases: from the environment, else those of the shop that runs here.
 
-    Raises DatabasesUnknown.
+    Raises DatabasesUnknownError.
     """
     said = os.environ.get(VARIABLE, "")
     found = dict(part.partition("=")[::2] for part in said.split())
@@ -38,9 +38,11 @@ def databases(place: Place) -> dict[str, str]:
         }
     missing = [name for name in books.DATABASES if not found.get(name)]
     if missing and said:
-        raise DatabasesUnknown(f"{VARIABLE} has no URL for {', '.join(missing)}: write NAME=URL for each, with blanks")
+        raise DatabasesUnknownError(
+            f"{VARIABLE} has no URL for {', '.join(missing)}: write NAME=URL for each, with blanks"
+        )
     if missing:
-        raise DatabasesUnknown(
+        raise DatabasesUnknownError(
             f"Nothing runs here. `make up` starts the shop; for one elsewhere set {VARIABLE}"
             f" to NAME=URL for each of {', '.join(books.DATABASES)}."
         )

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import asyncpg
 
-Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+DatabaseConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Lines: TypeAlias = Mapping[str, int]
 """Pieces by article."""
 
@@ -23,7 +23,7 @@ CONNECT = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
+class OrderRow:
     """An order as the orders service keeps it."""
 
     state: str
@@ -39,7 +39,7 @@ class Order:
 
 
 @dataclass(frozen=True, slots=True)
-class Payment:
+class PaymentRow:
     """A payment with its entries in the ledger, in their order."""
 
     payment_id: str
@@ -59,7 +59,7 @@ class Reservation:
 
 
 @dataclass(frozen=True, slots=True)
-class Shipment:
+class ShipmentRow:
     """A parcel that shipping has booked for an order."""
 
     tracking_id: str
@@ -69,7 +69,7 @@ class Shipment:
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
+class StockRow:
     """All there is of one article, and what its movements sum to."""
 
     received: int
@@ -84,19 +84,19 @@ class Stock:
 class Books:
     """Everything. Orders, payments, reservations, shipments and runs are by the order's id."""
 
-    orders: Mapping[str, Order]
+    orders: Mapping[str, OrderRow]
     runs: Mapping[str, int]
     """The state of the run."""
     gaps: Sequence[str]
     """Orders whose run's journal has a gap."""
-    payments: Mapping[str, Payment]
+    payments: Mapping[str, PaymentRow]
     unbalanced: Sequence[str]
     """Ledger entries whose postings do not sum to zero."""
     balances: Mapping[tuple[str, str], int]
     """Account and currency to minor units."""
-    stock: Mapping[str, Stock]
+    stock: Mapping[str, StockRow]
     reservations: Mapping[str, Reservation]
-    shipments: Mapping[str, Shipment]
+    shipments: Mapping[str, ShipmentRow]
     slots: Mapping[tuple[str, str], int]
     """Country and carrier to parcels booked."""
 
@@ -113,13 +113,13 @@ class Books:
 
 
 @asynccontextmanager
-async def opened(databases: Mapping[str, str]) -> AsyncIterator[dict[str, Connection]]:
+async def opened(databases: Mapping[str, str]) -> AsyncIterator[dict[str, DatabaseConnection]]:
     """Open the five databases (name to URL) for reading, each as it is at its first statement.
 
     Raises OSError, asyncpg.PostgresError.
     """
     async with AsyncExitStack() as stack:
-        connections: dict[str, Connection] = {}
+        connections: dict[str, DatabaseConnection] = {}
         for name in DATABASES:
             connection = await asyncpg.connect(databases[name], timeout=CONNECT.total_seconds())
             stack.push_async_callback(connection.close)
@@ -134,7 +134,7 @@ async def read(databases: Mapping[str, str]) -> Books:
         return await read_from(connections)
 
 
-async def read_from(connections: Mapping[str, Connection]) -> Books:
+async def read_from(connections: Mapping[str, DatabaseConnection]) -> Books:
     """Read the books through open connections, by the names of `DATABASES`."""
     orders, inventory = connections["orders"], connections["inventory"]
     payments, shipping = connections["payments"], connections["shipping"]
@@ -170,7 +170,7 @@ async def read_from(connections: Mapping[str, Connection]) -> Books:
     )
 
 
-async def _orders(connection: Connection) -> dict[str, Order]:
+async def _orders(connection: DatabaseConnection) -> dict[str, OrderRow]:
     lines = await _lines(connection, "SELECT order_id AS owner, sku, quantity FROM order_line")
     rows = await connection.fetch(
         "SELECT order_id, state, currency, total_minor, coalesce(tracking_id, '') AS tracking_id,"
@@ -178,7 +178,7 @@ async def _orders(connection: Connection) -> dict[str, Order]:
         " card_token IS NOT NULL AS has_token, follow_up_at IS NULL AS is_finished FROM orders"
     )
     return {
-        row["order_id"]: Order(
+        row["order_id"]: OrderRow(
             row["state"],
             (row["currency"], row["total_minor"]),
             row["tracking_id"],
@@ -192,7 +192,7 @@ async def _orders(connection: Connection) -> dict[str, Order]:
     }
 
 
-async def _runs(connection: Connection) -> tuple[dict[str, int], list[str]]:
+async def _runs(connection: DatabaseConnection) -> tuple[dict[str, int], list[str]]:
     rows = await connection.fetch(
         "SELECT idempotency_key, state FROM run WHERE namespace = 'shop' AND saga = 'place-order'"
     )
@@ -203,7 +203,7 @@ async def _runs(connection: Connection) -> tuple[dict[str, int], list[str]]:
     return {row["idempotency_key"]: row["state"] for row in rows}, [row["idempotency_key"] for row in gaps]
 
 
-async def _payments(connection: Connection, began: Any) -> dict[str, Payment]:
+async def _payments(connection: DatabaseConnection, began: Any) -> dict[str, PaymentRow]:
     rows = await connection.fetch(
         "SELECT order_id, payment_id, state, currency, minor, charged_at >= $1 AS is_new,"
         " ARRAY(SELECT kind FROM entry e WHERE e.payment_id = p.payment_id ORDER BY at, kind) AS entries"
@@ -211,42 +211,42 @@ async def _payments(connection: Connection, began: Any) -> dict[str, Payment]:
         began,
     )
     return {
-        row["order_id"]: Payment(
+        row["order_id"]: PaymentRow(
             row["payment_id"], row["state"], (row["currency"], row["minor"]), row["entries"], row["is_new"]
         )
         for row in rows
     }
 
 
-async def _stock(connection: Connection) -> dict[str, Stock]:
+async def _stock(connection: DatabaseConnection) -> dict[str, StockRow]:
     rows = await connection.fetch(
         "SELECT sku, received, available, reserved, sold, (SELECT coalesce(sum(quantity), 0)::bigint FROM movement m"
         " WHERE m.sku = s.sku AND kind = 'receive') AS delivered FROM stock s"
     )
     return {
-        row["sku"]: Stock(row["received"], row["available"], row["reserved"], row["sold"], row["delivered"])
+        row["sku"]: StockRow(row["received"], row["available"], row["reserved"], row["sold"], row["delivered"])
         for row in rows
     }
 
 
-async def _reservations(connection: Connection) -> dict[str, Reservation]:
+async def _reservations(connection: DatabaseConnection) -> dict[str, Reservation]:
     lines = await _lines(connection, "SELECT reference AS owner, sku, quantity FROM movement WHERE kind = 'reserve'")
     rows = await connection.fetch("SELECT order_id, state FROM reservation")
     return {row["order_id"]: Reservation(row["state"], lines.get(row["order_id"], {})) for row in rows}
 
 
-async def _shipments(connection: Connection) -> dict[str, Shipment]:
+async def _shipments(connection: DatabaseConnection) -> dict[str, ShipmentRow]:
     lines = await _lines(connection, "SELECT tracking_id AS owner, sku, quantity FROM shipment_line")
     rows = await connection.fetch("SELECT order_id, tracking_id, country, carrier FROM shipment")
     return {
-        row["order_id"]: Shipment(
+        row["order_id"]: ShipmentRow(
             row["tracking_id"], (row["country"], row["carrier"]), lines.get(row["tracking_id"], {})
         )
         for row in rows
     }
 
 
-async def _lines(connection: Connection, query: str) -> dict[str, dict[str, int]]:
+async def _lines(connection: DatabaseConnection, query: str) -> dict[str, dict[str, int]]:
     """Return pieces by article for each owner; the lines of one article are added up."""
     found: dict[str, dict[str, int]] = {}
     for row in await connection.fetch(query):

@@ -11,14 +11,14 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from amends_embedded import Child, ChildDied, PostgresError, ReportTimeout
+from amends_embedded import Child, ChildDiedError, PostgresError, ReportTimeoutError
 from amends_embedded.process import is_running, until
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from amends_demo import audit, guide, logs, manifests
-from amends_demo.place import CHECKOUT, Place, ShopRunsAlready
+from amends_demo.place import CHECKOUT, ShopFolder, ShopRunsAlreadyError
 from amends_demo.stack import MODULES, SERVICES, Stack, running
 
 HOME = CHECKOUT / ".amends"
@@ -34,10 +34,10 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("names", nargs="*", help="for logs: only of these processes")
     parser.add_argument("--place", type=Path, help="folder of data, logs and ports: .amends, for demo .amends/demo")
     options = parser.parse_intermixed_args(arguments)
-    place, console = Place(options.place or HOME), Console(highlight=False)
+    place, console = ShopFolder(options.place or HOME), Console(highlight=False)
     try:
         if options.command == "demo":
-            return asyncio.run(demo(place if options.place else Place(HOME / "demo"), console))
+            return asyncio.run(demo(place if options.place else ShopFolder(HOME / "demo"), console))
         if options.command == "serve":
             return asyncio.run(serve(place))
         if options.command == "audit":
@@ -45,15 +45,15 @@ def main(arguments: list[str]) -> int:
         if options.command == "logs":
             return logs.follow(place, options.names, console)
         return {"up": up, "down": down, "status": status}[options.command](place, console)
-    except ShopRunsAlready:
+    except ShopRunsAlreadyError:
         state = place.read_state()
         console.print(f"The shop runs already: {state.get('mode', 'it is starting')}, process {state.get('pid', '?')}.")
         console.print("`make status` shows it, `make logs` follows it, `make down` stops it.")
         return 1
-    except audit.DatabasesUnknown as error:
+    except audit.DatabasesUnknownError as error:
         console.print(str(error), markup=False)
         return 2
-    except (ChildDied, ReportTimeout, PostgresError, manifests.Refused) as error:
+    except (ChildDiedError, ReportTimeoutError, PostgresError, manifests.ApplyRefusedError) as error:
         console.print("[bold red]The shop did not start.[/]")
         console.print(str(error), markup=False)
         return 1
@@ -61,7 +61,7 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-async def demo(place: Place, console: Console) -> int:
+async def demo(place: ShopFolder, console: Console) -> int:
     """Start a fresh shop, tell the stories, prove the books and stop everything. Return 1 if anything is broken.
 
     What a former demo left in the place is removed. The shop of `up` has a place of its own.
@@ -73,7 +73,7 @@ async def demo(place: Place, console: Console) -> int:
         return await playbill.play(place, console)
 
 
-async def serve(place: Place) -> int:
+async def serve(place: ShopFolder) -> int:
     """Run a shop until SIGTERM: the background process of `up`. A process that dies is started again."""
     from amends_demo.shop import NAMESPACE, visiting
 
@@ -105,17 +105,17 @@ async def _keep(stack: Stack, stop: asyncio.Event) -> None:
             if not stack.child(name).alive and not stop.is_set():
                 await asyncio.sleep(RESTART_PAUSE.total_seconds())
                 # Not ready in time, or dead again: the next round sees it.
-                with contextlib.suppress(ChildDied, ReportTimeout):
+                with contextlib.suppress(ChildDiedError, ReportTimeoutError):
                     await stack.start_one(name)
                 stack.say_what_runs("up")
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(stop.wait(), 0.5)
 
 
-def up(place: Place, console: Console) -> int:
+def up(place: ShopFolder, console: Console) -> int:
     """Start a shop in the background and print what to try."""
     if place.running:
-        raise ShopRunsAlready
+        raise ShopRunsAlreadyError
     with console.status("starting the shop"):
         child = Child.start(
             "shop",
@@ -131,7 +131,7 @@ def up(place: Place, console: Console) -> int:
     return 0
 
 
-def down(place: Place, console: Console) -> int:
+def down(place: ShopFolder, console: Console) -> int:
     """Stop the shop that `up` (or `demo`) started."""
     if not place.running:
         console.print("Nothing runs here.")
@@ -147,7 +147,7 @@ def down(place: Place, console: Console) -> int:
     return 0 if stopped else 1
 
 
-def status(place: Place, console: Console) -> int:
+def status(place: ShopFolder, console: Console) -> int:
     """Show what runs and where it listens, or that nothing does. Return 1 when a part of the shop is dead."""
     state = place.read_state()
     if not place.running or not state:

@@ -2,19 +2,19 @@
 
 from rich.console import Console
 
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 
 ORDER = "examples/place-order/place-order.json"
 START = "examples/place-order/start-run.json"
 
 
-def show(place: Place, console: Console) -> None:
+def show(place: ShopFolder, console: Console) -> None:
     """Print the commands to try on a running shop."""
     for line in lines(place):
         console.print(line, markup=False, soft_wrap=True)
 
 
-def lines(place: Place) -> list[str]:
+def lines(place: ShopFolder) -> list[str]:
     """Return the lines, with this machine's addresses; the files are in the checkout."""
     processes = place.read_state()["processes"]
     orders, orchestrator = processes["orders"]["address"], processes["orchestrator-1"]["address"]

@@ -8,9 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from amends_demo.books import COMPENSATED, COMPENSATING, COMPLETED, PARKED, Books, Order
+from amends_demo.books import COMPENSATED, COMPENSATING, COMPLETED, PARKED, Books, OrderRow
 
-Broken = Iterator[str]
+Violations = Iterator[str]
 """What breaks a law: each a few words that name the order or the account."""
 
 
@@ -22,23 +22,23 @@ class Law:
     """The breach of the law, in words for people and for programs."""
     holds: str
     """What is true of all books that keep it."""
-    broken: Callable[[Books], Broken]
+    broken: Callable[[Books], Violations]
 
 
 LAWS: list[Law] = []
 
 
-def law(name: str, holds: str) -> Callable[[Callable[[Books], Broken]], Callable[[Books], Broken]]:
+def law(name: str, holds: str) -> Callable[[Callable[[Books], Violations]], Callable[[Books], Violations]]:
     """Register a function in `LAWS` as a law that every story is checked against."""
 
-    def add(broken: Callable[[Books], Broken]) -> Callable[[Books], Broken]:
+    def add(broken: Callable[[Books], Violations]) -> Callable[[Books], Violations]:
         LAWS.append(Law(name, holds, broken))
         return broken
 
     return add
 
 
-def _of(books: Books, state: str) -> Iterator[tuple[str, Order]]:
+def _of(books: Books, state: str) -> Iterator[tuple[str, OrderRow]]:
     return ((order_id, order) for order_id, order in books.orders.items() if order.state == state)
 
 
@@ -49,7 +49,7 @@ def money(amount: tuple[str, int]) -> str:
 
 
 @law("rejected, and charged", "no rejected order was charged, or it got everything back")
-def rejected_and_charged(books: Books) -> Broken:
+def rejected_and_charged(books: Books) -> Violations:
     """Find rejected orders whose money stayed here."""
     for order_id, _ in _of(books, "rejected"):
         payment = books.payments.get(order_id)
@@ -58,7 +58,7 @@ def rejected_and_charged(books: Books) -> Broken:
 
 
 @law("rejected, and shipped", "no rejected order has a parcel")
-def rejected_and_shipped(books: Books) -> Broken:
+def rejected_and_shipped(books: Books) -> Violations:
     """Find rejected orders with a parcel."""
     for order_id, _ in _of(books, "rejected"):
         if order_id in books.shipments:
@@ -66,7 +66,7 @@ def rejected_and_shipped(books: Books) -> Broken:
 
 
 @law("rejected, and reserved", "no stock is kept or sold for a rejected order")
-def rejected_and_reserved(books: Books) -> Broken:
+def rejected_and_reserved(books: Books) -> Violations:
     """Find rejected orders that stock is kept for."""
     for order_id, _ in _of(books, "rejected"):
         reservation = books.reservations.get(order_id)
@@ -75,7 +75,7 @@ def rejected_and_reserved(books: Books) -> Broken:
 
 
 @law("rejected, and its run was not undone", "every rejected order has no run, or a compensated one")
-def rejected_and_not_undone(books: Books) -> Broken:
+def rejected_and_not_undone(books: Books) -> Violations:
     """Find rejected orders whose run goes on, waits or was completed."""
     for order_id, _ in _of(books, "rejected"):
         if books.runs.get(order_id, COMPENSATED) != COMPENSATED:
@@ -83,7 +83,7 @@ def rejected_and_not_undone(books: Books) -> Broken:
 
 
 @law("confirmed without papers", "every confirmed order has its tracking id and its payment id")
-def confirmed_without_papers(books: Books) -> Broken:
+def confirmed_without_papers(books: Books) -> Violations:
     """Find confirmed orders that do not say which parcel and which payment are theirs."""
     for order_id, order in _of(books, "confirmed"):
         if not order.tracking_id or not order.payment_id:
@@ -91,7 +91,7 @@ def confirmed_without_papers(books: Books) -> Broken:
 
 
 @law("confirmed, and not paid", "every confirmed order is paid, with its total and by the payment it names")
-def confirmed_and_not_paid(books: Books) -> Broken:
+def confirmed_and_not_paid(books: Books) -> Violations:
     """Find confirmed orders without their money."""
     for order_id, order in _of(books, "confirmed"):
         payment = books.payments.get(order_id)
@@ -104,7 +104,7 @@ def confirmed_and_not_paid(books: Books) -> Broken:
 
 
 @law("confirmed, and not shipped", "every confirmed order has a parcel with its articles, and names it")
-def confirmed_and_not_shipped(books: Books) -> Broken:
+def confirmed_and_not_shipped(books: Books) -> Violations:
     """Find confirmed orders without their parcel."""
     for order_id, order in _of(books, "confirmed"):
         parcel = books.shipments.get(order_id)
@@ -120,7 +120,7 @@ def confirmed_and_not_shipped(books: Books) -> Broken:
     "confirmed, and its stock is elsewhere",
     "every confirmed order has its stock, which has left in the end",
 )
-def confirmed_and_not_sold(books: Books) -> Broken:
+def confirmed_and_not_sold(books: Books) -> Violations:
     """Find confirmed orders whose stock was given back, was never kept, or is still there although all is done."""
     for order_id, order in _of(books, "confirmed"):
         reservation = books.reservations.get(order_id)
@@ -133,7 +133,7 @@ def confirmed_and_not_sold(books: Books) -> Broken:
 
 
 @law("confirmed, and its run was undone", "no confirmed order has a run that was undone")
-def confirmed_and_undone(books: Books) -> Broken:
+def confirmed_and_undone(books: Books) -> Violations:
     """Find confirmed orders whose run goes back."""
     for order_id, _ in _of(books, "confirmed"):
         if books.runs.get(order_id) in (COMPENSATING, COMPENSATED):
@@ -141,7 +141,7 @@ def confirmed_and_undone(books: Books) -> Broken:
 
 
 @law("refunded, and charged", "every refunded order got its money back, in a run that a person ended")
-def refunded_and_charged(books: Books) -> Broken:
+def refunded_and_charged(books: Books) -> Violations:
     """Find refunded orders whose money stayed here, or whose run did not end so."""
     for order_id, _ in _of(books, "refunded"):
         payment = books.payments.get(order_id)
@@ -152,7 +152,7 @@ def refunded_and_charged(books: Books) -> Broken:
 
 
 @law("undone, and an effect stands", "a compensated run has left no money, parcel or stock behind")
-def undone_and_effect(books: Books) -> Broken:
+def undone_and_effect(books: Books) -> Violations:
     """Find compensated runs with an effect; those of rejected orders have laws of their own."""
     for order_id, state in books.runs.items():
         order = books.orders.get(order_id)
@@ -168,7 +168,7 @@ def undone_and_effect(books: Books) -> Broken:
 
 
 @law("charged for nobody", "every payment belongs to an order or a run")
-def charged_for_nobody(books: Books) -> Broken:
+def charged_for_nobody(books: Books) -> Violations:
     """Find payments of orders that nobody knows."""
     known = books.orders.keys() | books.runs.keys()
     for order_id, payment in books.payments.items():
@@ -177,7 +177,7 @@ def charged_for_nobody(books: Books) -> Broken:
 
 
 @law("charged or refunded twice", "every payment is charged once and refunded at most once")
-def charged_twice(books: Books) -> Broken:
+def charged_twice(books: Books) -> Violations:
     """Find payments whose entries are other than their state says."""
     wanted = {"charged": ["charge"], "refunded": ["charge", "refund"]}
     for order_id, payment in books.payments.items():
@@ -186,7 +186,7 @@ def charged_twice(books: Books) -> Broken:
 
 
 @law("money out of nothing", "every ledger entry and each currency's accounts sum to zero")
-def money_from_nothing(books: Books) -> Broken:
+def money_from_nothing(books: Books) -> Violations:
     """Find entries and currencies that do not sum to zero."""
     yield from (f"entry {entry_id}" for entry_id in books.unbalanced)
     sums: Counter[str] = Counter()
@@ -196,7 +196,7 @@ def money_from_nothing(books: Books) -> Broken:
 
 
 @law("the till is wrong", "the merchant holds what was charged and not refunded, in each currency")
-def till(books: Books) -> Broken:
+def till(books: Books) -> Violations:
     """Find currencies in which the merchant's balance differs from the payments that stand."""
     due: Counter[str] = Counter()
     for payment in books.payments.values():
@@ -209,7 +209,7 @@ def till(books: Books) -> Broken:
 
 
 @law("stock out of nothing", "every article: received = available + reserved + sold, as its movements say")
-def stock_from_nothing(books: Books) -> Broken:
+def stock_from_nothing(books: Books) -> Violations:
     """Find articles whose pieces are not where the reservations and deliveries say."""
     held: Counter[str] = Counter()
     sold: Counter[str] = Counter()
@@ -224,7 +224,7 @@ def stock_from_nothing(books: Books) -> Broken:
 
 
 @law("slots do not match parcels", "the carriers' booked slots are the parcels")
-def slots(books: Books) -> Broken:
+def slots(books: Books) -> Violations:
     """Find carriers with more or fewer booked slots than parcels."""
     parcels = Counter(parcel.carrier for parcel in books.shipments.values())
     for (country, carrier), booked in books.slots.items():
@@ -233,7 +233,7 @@ def slots(books: Books) -> Broken:
 
 
 @law("a card token was kept", "no card token outlives the start of its run")
-def token_kept(books: Books) -> Broken:
+def token_kept(books: Books) -> Violations:
     """Find orders that still have a token though their run or they themselves have ended."""
     for order_id, order in books.orders.items():
         if order.has_token and (order.state != "pending" or books.runs.get(order_id) in (COMPLETED, COMPENSATED)):
@@ -241,7 +241,7 @@ def token_kept(books: Books) -> Broken:
 
 
 @law("a journal has a gap", "no journal has a gap")
-def journal_gap(books: Books) -> Broken:
+def journal_gap(books: Books) -> Violations:
     """Find runs whose journal has a gap."""
     yield from (f"run of {order_id}" for order_id in books.gaps)
 

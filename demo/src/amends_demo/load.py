@@ -22,7 +22,7 @@ COUNTRIES = ("DE", "FR")
 
 
 @dataclass(slots=True)
-class Result:
+class LoadResult:
     """The outcome of a load: how many orders ended how, and how fast."""
 
     states: Counter[int] = field(default_factory=Counter)
@@ -45,8 +45,8 @@ async def two_hundred_orders(shop: Shop, telling: Telling) -> None:
     telling.claim(f"{declined} are compensated", rejected == declined, rejected)
 
 
-async def _place_all(shop: Shop, telling: Telling) -> Result:
-    result = Result()
+async def _place_all(shop: Shop, telling: Telling) -> LoadResult:
+    result = LoadResult()
     numbers = iter(range(1, ORDERS + 1))
     columns = (TextColumn("  orders"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=telling.console) as progress:
@@ -67,7 +67,7 @@ async def _place_all(shop: Shop, telling: Telling) -> Result:
     return result
 
 
-def _table(result: Result, confirmed: int, rejected: int) -> Table:
+def _table(result: LoadResult, confirmed: int, rejected: int) -> Table:
     cuts = quantiles((taken.total_seconds() * 1000 for taken in result.times), n=100)
     table = Table(box=box.SIMPLE_HEAD)
     for title in ("completed", "compensated", "p50", "p99", "sagas per second"):

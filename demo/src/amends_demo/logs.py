@@ -8,7 +8,7 @@ from typing import BinaryIO
 
 from rich.console import Console
 
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 
 POLL_SECONDS = 0.2
 TAIL_BYTES = 16 * 1024
@@ -19,7 +19,7 @@ _STAMP = re.compile(r"\d{4}-\d\d-\d\d[ T](\d\d:\d\d:\d\d(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, slots=True)
-class Line:
+class LogLine:
     """One line of a process's log."""
 
     at: str
@@ -28,7 +28,7 @@ class Line:
     text: str
 
 
-def follow(place: Place, names: list[str], console: Console, *, forever: bool = True) -> int:
+def follow(place: ShopFolder, names: list[str], console: Console, *, forever: bool = True) -> int:
     """Print the last lines of the logs by their time, then what is added, until Ctrl-C.
 
     Return 1 when nothing runs, or when there is no process of a name.
@@ -58,23 +58,23 @@ def follow(place: Place, names: list[str], console: Console, *, forever: bool = 
             file.close()
 
 
-def _logs(place: Place, names: list[str]) -> list[Path]:
+def _logs(place: ShopFolder, names: list[str]) -> list[Path]:
     paths = [*sorted(place.logs.glob("*.log")), place.root / "postgres" / "postgres.log"]
     return [path for path in paths if path.exists() and (not names or path.stem in names)]
 
 
-def _new_lines(path: Path, opened: dict[Path, BinaryIO]) -> list[Line]:
+def _new_lines(path: Path, opened: dict[Path, BinaryIO]) -> list[LogLine]:
     if path not in opened:
         file: BinaryIO = path.open("rb")
         opened[path] = file
         if path.stat().st_size > TAIL_BYTES:
             file.seek(-TAIL_BYTES, 2)
             file.readline()  # half a line says nothing
-    lines: list[Line] = []
+    lines: list[LogLine] = []
     at = ""
     for line in opened[path].readlines():
         text = line.decode(errors="replace").rstrip()
         stamp = _STAMP.search(text)
         at = stamp[0].replace("T", " ") if stamp is not None else at
-        lines.append(Line(at, path.stem, text))
+        lines.append(LogLine(at, path.stem, text))
     return lines

@@ -20,7 +20,7 @@ ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2}
 TIMEOUT_SECONDS = 20
 
 
-class Refused(RuntimeError):
+class ApplyRefusedError(RuntimeError):
     """The orchestrator refused a resource of the example. The text has its findings."""
 
 
@@ -41,7 +41,7 @@ def rendered(targets: Mapping[str, str], folder: Path = EXAMPLE) -> Iterator[tup
 
 
 async def apply(definitions: "DefinitionServiceAsyncStub", targets: Mapping[str, str], namespace: str) -> None:
-    """Apply the example's resources to the orchestrator. Raises Refused."""
+    """Apply the example's resources to the orchestrator. Raises ApplyRefusedError."""
     for kind, source, text in rendered(targets):
         manifest = api.Manifest(text=text, source=source)
         answer: Any
@@ -59,4 +59,4 @@ async def apply(definitions: "DefinitionServiceAsyncStub", targets: Mapping[str,
             )
         if not answer.accepted:
             said = "\n".join(f"{found.source}:{found.line}: {found.message} {found.hint}" for found in answer.findings)
-            raise Refused(f"{source} was refused\n{said}")
+            raise ApplyRefusedError(f"{source} was refused\n{said}")

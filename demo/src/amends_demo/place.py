@@ -18,12 +18,12 @@ from typing import Any
 CHECKOUT = Path(__file__).resolve().parents[3]
 
 
-class ShopRunsAlready(RuntimeError):
+class ShopRunsAlreadyError(RuntimeError):
     """Another process serves this place."""
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ShopFolder:
     """A folder of one shop, `.amends` in the checkout."""
 
     root: Path
@@ -50,13 +50,13 @@ class Place:
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """Hold the place for the life of a shop. Raises ShopRunsAlready."""
+        """Hold the place for the life of a shop. Raises ShopRunsAlreadyError."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / "lock").open("a") as lock:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError:
-                raise ShopRunsAlready(str(self.root)) from None
+                raise ShopRunsAlreadyError(str(self.root)) from None
             try:
                 yield
             finally:

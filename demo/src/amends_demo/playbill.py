@@ -10,7 +10,7 @@ from rich.console import Console
 
 from amends_demo import books, laws, load, manifests
 from amends_demo.books import COMPENSATED, COMPLETED, Books
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 from amends_demo.shop import NAMESPACE, Shop, visiting
 from amends_demo.stack import SERVICES, Stack, running
 from amends_demo.stories import STORIES, Scene
@@ -19,7 +19,7 @@ from amends_demo.telling import Telling
 SETTLE_SECONDS = 20
 
 
-async def play(place: Place, console: Console) -> int:
+async def play(place: ShopFolder, console: Console) -> int:
     """Play all stories; return 0 when every claim of every story holds."""
     began = time.monotonic()
     telling = Telling(console)

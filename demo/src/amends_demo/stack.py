@@ -17,11 +17,11 @@ from typing import Any
 import grpc
 import grpc.aio
 from amends_chassis.dial import dial
-from amends_embedded import Child, ChildDied, Children, Postgres
+from amends_embedded import Child, ChildDiedError, Children, Postgres
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 
 REPLICAS = ("orchestrator-1", "orchestrator-2")
 PARTICIPANTS = ("inventory", "payments", "shipping")
@@ -53,7 +53,7 @@ others without."""
 class Stack:
     """The running shop. Make it with `running`."""
 
-    place: Place
+    place: ShopFolder
     postgres: Postgres
     children: Children
     databases: dict[str, str] = field(default_factory=dict)
@@ -83,7 +83,7 @@ class Stack:
         await self.start_one("orders")
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:
-        """Start one process, or start it again on the port it had. Raises ChildDied, ReportTimeout."""
+        """Start one process, or start it again on the port it had. Raises ChildDiedError, ReportTimeoutError."""
         environment = {"AMENDS_LOG_FORMAT": "console"}  # `make logs` is read by people
         environment |= {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
         data = "orchestrator" if name in REPLICAS else name
@@ -160,11 +160,11 @@ async def _serving(child: Child, address: str) -> None:
                 if error.code() not in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
                     raise
             await asyncio.sleep(0.05)
-    raise ChildDied(f"{child.name} does not become ready\n{child.tail()}")
+    raise ChildDiedError(f"{child.name} does not become ready\n{child.tail()}")
 
 
 @asynccontextmanager
-async def running(place: Place) -> AsyncIterator[Stack]:
+async def running(place: ShopFolder) -> AsyncIterator[Stack]:
     """Yield a started shop over a place that the caller holds, and stop everything afterwards."""
     async with (
         await Postgres.start(place.root / "postgres") as postgres,

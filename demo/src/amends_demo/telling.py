@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 import grpc
 import grpc.aio
-from amends_embedded import ChildDied, ReportTimeout
+from amends_embedded import ChildDiedError, ReportTimeoutError
 
 from amends.saga.v1 import run_pb2, run_service_pb2
 
@@ -58,7 +58,7 @@ class Telling:
         """Note a story that fails as broken, so that the other stories are still told."""
         try:
             yield
-        except (grpc.RpcError, LookupError, ChildDied, ReportTimeout, TimeoutError) as error:
+        except (grpc.RpcError, LookupError, ChildDiedError, ReportTimeoutError, TimeoutError) as error:
             why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
             self.claim(
                 f"the story `{story.replace('_', ' ')}` can be told to its end", False, why or type(error).__name__

@@ -18,7 +18,7 @@ from typing import Any
 import asyncpg
 from amends_barrier import Barrier, connection
 from amends_barrier.guard import Guard
-from amends_barrier.protocol import Call, Operation, digest
+from amends_barrier.protocol import GuardedCall, Operation, digest
 from amends_embedded import Postgres
 
 # A payment and its double entry: what the shop's payments do for a charge.
@@ -69,7 +69,7 @@ def guarded(pool: Any) -> Callable[[Any, str], Awaitable[None]]:
             return RESPONSE
 
         async def answer() -> None:
-            call = Call(order * 2, Operation.ACTION)
+            call = GuardedCall(order * 2, Operation.ACTION)
             await guard.answer(call, digest("/shop.payments.v1.PaymentService/Charge", REQUEST), work)
 
         await asyncio.shield(asyncio.create_task(answer()))

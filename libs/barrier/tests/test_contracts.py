@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from amends_barrier import Barrier, Guarded, Reason, Refusal, guarded_methods
+from amends_barrier import Barrier, BarrierError, Guarded, Reason, guarded_methods
 from amends_barrier.protocol import KEY, KEY_FORM, Operation, digest, read
 from amends_barrier.rows import Scripts
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet, MethodDescriptorProto
@@ -78,7 +78,7 @@ def test_a_key_that_could_end_a_literal_never_reaches_a_script(key) -> None:
         assert not set("'\\; \n$\0") & set(key)
         assert read([(KEY, key)]) is not None
     else:
-        with pytest.raises(Refusal) as refused:
+        with pytest.raises(BarrierError) as refused:
             read([(KEY, key)])
         assert refused.value.reason is Reason.CALL_INVALID
 
@@ -100,7 +100,7 @@ def test_a_digest_tells_methods_and_requests_apart(one: tuple[str, bytes], other
 
 def test_every_reason_has_a_status_with_itself_in_the_error_info() -> None:
     for reason in Reason:
-        refusal = Refusal(reason)
+        refusal = BarrierError(reason)
         name, value = refusal.trailer()
         assert name == "grpc-status-details-bin"
         assert reason.encode() in value

@@ -11,7 +11,7 @@ import asyncpg
 import pytest
 from amends_barrier import connection
 from amends_barrier.guard import Guard
-from amends_barrier.protocol import Call, Operation, Refusal
+from amends_barrier.protocol import BarrierError, GuardedCall, Operation
 from amends_embedded import Postgres
 from amends_testkit.waiting import eventually
 from google.protobuf.wrappers_pb2 import StringValue
@@ -275,12 +275,12 @@ class TestLostConnections:
 
     async def test_a_connection_that_dies_after_the_commit_changes_nothing_of_its_answer(self, ledger: Ledger) -> None:
         guard = Guard(DiesAtRelease(ledger.pool))  # type: ignore[arg-type]
-        stored = await guard.answer(Call("k-1", Operation.ACTION), b"digest", answering(b"charged"))
+        stored = await guard.answer(GuardedCall("k-1", Operation.ACTION), b"digest", answering(b"charged"))
         assert stored.response == b"charged"
-        again = await guard.answer(Call("k-1", Operation.ACTION), b"digest", answering(b"never"))
+        again = await guard.answer(GuardedCall("k-1", Operation.ACTION), b"digest", answering(b"never"))
         assert again.response == b"charged"
-        with pytest.raises(Refusal, match="KEY_REUSED"):
-            await guard.answer(Call("k-1", Operation.ACTION), b"another digest", answering(b"never"))
+        with pytest.raises(BarrierError, match="KEY_REUSED"):
+            await guard.answer(GuardedCall("k-1", Operation.ACTION), b"another digest", answering(b"never"))
 
     async def test_a_commit_whose_acknowledgement_is_lost_is_found_by_the_retry(self, suite_url: str) -> None:
         async with proxied(suite_url) as (url, cut), serve(url) as ledger:
@@ -334,7 +334,9 @@ async def test_a_session_that_forgot_its_statements_prepares_them_again(suite_ur
 async def test_two_barriers_may_share_a_pool(ledger: Ledger) -> None:
     guards = [Guard(ledger.pool) for _ in range(3)]
     for number, guard in enumerate(guards * 5):
-        answer = await guard.answer(Call(f"k-{number}", Operation.VOID), b"", lambda: pytest.fail("must not run"))
+        answer = await guard.answer(
+            GuardedCall(f"k-{number}", Operation.VOID), b"", lambda: pytest.fail("must not run")
+        )
         assert answer.voided == "voided"
 
 

@@ -8,7 +8,7 @@ from amends_chassis.clients import MARGIN, Channel, channel_options
 from amends_chassis.context import in_trace
 from amends_chassis.metrics import ClientMetrics
 from amends_chassis.server import server_options
-from amends_resilience import DeadlinePassed, deadline
+from amends_resilience import DeadlinePassedError, deadline
 from amends_testkit.waiting import eventually
 from prometheus_client import CollectorRegistry
 
@@ -48,9 +48,9 @@ async def test_nothing_is_sent_when_no_time_is_left():
     echo = Echo()
     async with serving(echo) as runtime, Channel(runtime.address) as channel:
         with deadline.scope(MARGIN / 2):
-            with pytest.raises(DeadlinePassed):
+            with pytest.raises(DeadlinePassedError):
                 Stub(channel).unary()
-            with pytest.raises(DeadlinePassed):
+            with pytest.raises(DeadlinePassedError):
                 Stub(channel).watch()
     assert echo.calls == 0
 

@@ -3,7 +3,7 @@ from datetime import timedelta
 
 import pytest
 from amends_chassis.context import (
-    Call,
+    IncomingCall,
     Trace,
     current_trace,
     detached,
@@ -89,5 +89,5 @@ async def test_work_that_outlives_its_call_keeps_the_trace_and_loses_the_deadlin
 
 
 def test_a_call_knows_its_metadata():
-    call = Call("/a.B/C", (("amends-step", "charge"), ("raw-bin", b"x")))
+    call = IncomingCall("/a.B/C", (("amends-step", "charge"), ("raw-bin", b"x")))
     assert (call.value("amends-step"), call.value("raw-bin"), call.value("other")) == ("charge", "x", None)

@@ -2,11 +2,11 @@
 
 import grpc
 import pytest
-from amends_chassis.domain import IdentifierInvalid, Refused, identifier
+from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
 from amends_chassis.errors import InvalidArgument, NotFound, answers
 
 
-class Sold(Refused):
+class Sold(RefusedError):
     reason = "SOLD"
 
 

@@ -6,7 +6,7 @@ import grpc
 import pytest
 from amends_chassis import errors
 from amends_chassis.errors import Blame, DomainError, refusal
-from amends_resilience import BulkheadFull, DeadlinePassed
+from amends_resilience import BulkheadFullError, DeadlinePassedError
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 
@@ -52,8 +52,8 @@ def test_a_reason_out_of_form_is_refused_where_it_is_raised(reason):
     ("error", "code", "reason"),
     [
         (TimeoutError("secret"), grpc.StatusCode.DEADLINE_EXCEEDED, "TIMED_OUT"),
-        (DeadlinePassed("secret"), grpc.StatusCode.DEADLINE_EXCEEDED, "TIMED_OUT"),
-        (BulkheadFull("secret"), grpc.StatusCode.UNAVAILABLE, "OVERLOADED"),
+        (DeadlinePassedError("secret"), grpc.StatusCode.DEADLINE_EXCEEDED, "TIMED_OUT"),
+        (BulkheadFullError("secret"), grpc.StatusCode.UNAVAILABLE, "OVERLOADED"),
         (asyncpg.SerializationError("secret"), grpc.StatusCode.UNAVAILABLE, "TRANSACTION_CONFLICT"),
         (asyncpg.DeadlockDetectedError("secret"), grpc.StatusCode.UNAVAILABLE, "TRANSACTION_CONFLICT"),
         (asyncpg.LockNotAvailableError("secret"), grpc.StatusCode.UNAVAILABLE, "TRANSACTION_CONFLICT"),

@@ -4,7 +4,7 @@ import logging
 
 import structlog
 from amends_chassis import logs
-from amends_chassis.context import Call, Trace, enter_call
+from amends_chassis.context import IncomingCall, Trace, enter_call
 from amends_chassis.settings import LogFormat, LogLevel
 
 
@@ -17,7 +17,7 @@ async def test_a_line_carries_run_step_operation_and_trace_of_the_call():
     logs.configure("payments", stream=stream)
     trace = Trace.begin(0.0)
     metadata = (("amends-run-id", "r-1"), ("amends-step", "charge"), ("amends-operation", "action"))
-    enter_call(Call("/shop.payments.v1.PaymentService/Charge", metadata), trace)
+    enter_call(IncomingCall("/shop.payments.v1.PaymentService/Charge", metadata), trace)
     structlog.get_logger("x").info("card.charged", amount=5)
     (line,) = _lines(stream)
     assert (

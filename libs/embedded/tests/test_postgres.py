@@ -13,7 +13,7 @@ from pathlib import Path
 
 import asyncpg
 import pytest
-from amends_embedded import Postgres, PostgresAlreadyRunning, PostgresError
+from amends_embedded import Postgres, PostgresAlreadyRunningError, PostgresError
 from amends_embedded import account as accounts
 from amends_embedded.postgres import _inhabitants
 from amends_embedded.process import until
@@ -145,7 +145,7 @@ async def test_a_later_start_over_the_same_directory_finds_data_and_passwords(tm
 
 
 async def test_a_second_start_over_a_served_directory_says_so_and_leaves_the_first_alone(server: Postgres) -> None:
-    with pytest.raises(PostgresAlreadyRunning, match="runs already"):
+    with pytest.raises(PostgresAlreadyRunningError, match="runs already"):
         await Postgres.start(server.home)
     assert await ask(server.admin_url, "SELECT 1") == 1
 
@@ -238,7 +238,7 @@ class TestAsRoot:
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(accounts, "_works", lambda command: False)
-        with pytest.raises(accounts.NoAccount, match="start as another user"):
+        with pytest.raises(accounts.NoAccountError, match="start as another user"):
             accounts.choose(tmp_path)
 
 

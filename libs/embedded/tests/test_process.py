@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from amends_embedded import Child, ChildDied, Children, ReportTimeout
+from amends_embedded import Child, ChildDiedError, Children, ReportTimeoutError
 from amends_embedded.process import until
 
 SERVE = """
@@ -52,7 +52,7 @@ async def test_a_report_of_a_former_start_is_not_taken_for_this_one(tmp_path: Pa
 
 async def test_a_child_that_dies_early_is_told_with_its_last_words(tmp_path: Path) -> None:
     child = serve(tmp_path, code="import sys; sys.exit('the database is missing')")
-    with pytest.raises(ChildDied, match=r"(?s)server ended with 1.*the database is missing"):
+    with pytest.raises(ChildDiedError, match=r"(?s)server ended with 1.*the database is missing"):
         await child.ready()
     assert not child.alive
     assert child.exit_code == 1
@@ -60,7 +60,7 @@ async def test_a_child_that_dies_early_is_told_with_its_last_words(tmp_path: Pat
 
 async def test_a_child_that_never_reports_is_told_after_the_timeout(tmp_path: Path) -> None:
     child = serve(tmp_path, code="import signal; signal.pause()")
-    with pytest.raises(ReportTimeout, match="did not report"):
+    with pytest.raises(ReportTimeoutError, match="did not report"):
         await child.ready(timedelta(milliseconds=50))
     assert await child.wait(timedelta(milliseconds=20)) is None
     child.kill()

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from amends_resilience import BreakerOpen, BreakerPolicy, BreakerState, CircuitBreaker, Pacer, Permit
+from amends_resilience import BreakerOpenError, BreakerPolicy, BreakerState, CircuitBreaker, Pacer, Permit
 from amends_testkit.clock import HandClock
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -65,7 +65,7 @@ def test_failures_that_left_the_window_do_not_count(breaker: CircuitBreaker, clo
 def test_while_open_it_refuses_and_says_when_to_come_back(breaker: CircuitBreaker, clock: HandClock) -> None:
     trip(breaker)
     clock.go(timedelta(seconds=2))
-    with pytest.raises(BreakerOpen) as refused:
+    with pytest.raises(BreakerOpenError) as refused:
         breaker.acquire()
     assert refused.value.retry_in == timedelta(seconds=3) == breaker.retry_in()
 
@@ -75,7 +75,7 @@ def test_half_open_it_lets_one_of_twenty_through(breaker: CircuitBreaker, clock:
     clock.go(POLICY.open_for)
     breaker.acquire()
     for _ in range(19):
-        with pytest.raises(BreakerOpen) as refused:
+        with pytest.raises(BreakerOpenError) as refused:
             breaker.acquire()
         assert refused.value.retry_in == POLICY.open_for / 10
 
@@ -116,7 +116,7 @@ def test_a_verdict_from_before_it_opened_decides_nothing(breaker: CircuitBreaker
     probe = breaker.acquire()
     (old.success if late else old.failure)()
     assert state(breaker) is BreakerState.HALF_OPEN
-    with pytest.raises(BreakerOpen):
+    with pytest.raises(BreakerOpenError):
         breaker.acquire()
     probe.success()
     assert state(breaker) is BreakerState.CLOSED
@@ -181,7 +181,7 @@ class BreakerMachine(RuleBasedStateMachine):
         before = self.breaker.state
         try:
             permit = self.breaker.acquire()
-        except BreakerOpen:
+        except BreakerOpenError:
             assert before is not BreakerState.CLOSED
             return
         assert before is not BreakerState.OPEN

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from amends_resilience import Bulkhead, BulkheadFull, BulkheadPolicy, Place
+from amends_resilience import Bulkhead, BulkheadFullError, BulkheadPolicy, BulkheadSlot
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +17,7 @@ async def turn() -> None:
         await asyncio.sleep(0)
 
 
-async def full(concurrent: int = 1, queued: int = 2) -> tuple[Bulkhead, list[Place]]:
+async def full(concurrent: int = 1, queued: int = 2) -> tuple[Bulkhead, list[BulkheadSlot]]:
     bulkhead = Bulkhead(BulkheadPolicy(concurrent, queued))
     return bulkhead, [await bulkhead.acquire(LONG) for _ in range(concurrent)]
 
@@ -41,7 +41,7 @@ async def test_a_full_queue_refuses_at_once() -> None:
     bulkhead, places = await full(queued=1)
     waiter = asyncio.create_task(bulkhead.acquire(LONG))
     await turn()
-    with pytest.raises(BulkheadFull, match="1 calls are under way and 1 wait"):
+    with pytest.raises(BulkheadFullError, match="1 calls are under way and 1 wait"):
         await bulkhead.acquire(LONG)
     places[0].release()
     (await waiter).release()
@@ -50,14 +50,14 @@ async def test_a_full_queue_refuses_at_once() -> None:
 
 async def test_whoever_waits_too_long_is_refused_and_leaves_the_queue() -> None:
     bulkhead, _ = await full()
-    with pytest.raises(BulkheadFull, match="no place became free"):
+    with pytest.raises(BulkheadFullError, match="no slot became free"):
         await bulkhead.acquire(SHORT)
     assert (bulkhead.in_flight, bulkhead.queued) == (1, 0)
 
 
 async def test_without_a_queue_there_is_no_waiting() -> None:
     bulkhead, _ = await full(queued=0)
-    with pytest.raises(BulkheadFull):
+    with pytest.raises(BulkheadFullError):
         await bulkhead.acquire(LONG)
     assert bulkhead.try_acquire() is None
 
@@ -133,8 +133,8 @@ async def test_less_room_holds_once_the_surplus_has_left() -> None:
 def test_no_sequence_of_events_loses_or_invents_a_place(events: list[str]) -> None:
     async def play() -> None:
         bulkhead = Bulkhead(BulkheadPolicy(2, 3))
-        tasks: list[asyncio.Task[Place]] = []
-        held: list[Place] = []
+        tasks: list[asyncio.Task[BulkheadSlot]] = []
+        held: list[BulkheadSlot] = []
 
         def collect() -> None:
             for task in [task for task in tasks if task.done()]:

@@ -4,7 +4,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from amends_resilience import DeadlinePassed, SystemClock, deadline
+from amends_resilience import DeadlinePassedError, SystemClock, deadline
 from amends_testkit.clock import HandClock
 
 SECOND = timedelta(seconds=1)
@@ -30,7 +30,7 @@ def test_a_call_takes_its_default_or_what_is_left(clock: HandClock) -> None:
         assert deadline.timeout(2 * SECOND) == 2 * SECOND
         assert deadline.timeout(9 * SECOND, margin=SECOND) == 4 * SECOND
         clock.go(4 * SECOND)
-        with pytest.raises(DeadlinePassed):
+        with pytest.raises(DeadlinePassedError):
             deadline.timeout(2 * SECOND, margin=SECOND)
 
 

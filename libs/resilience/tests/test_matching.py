@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 import pytest
-from amends_resilience import Conflict, NamedPolicy, RetryPolicy, Selector, match
+from amends_resilience import NamedPolicy, PolicyConflict, RetryPolicy, Selector, match
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +40,7 @@ def test_without_a_match_the_default_holds() -> None:
 def test_a_star_means_all_and_is_as_general_as_leaving_it_out() -> None:
     star = named("star", participants=("*",), methods=("*",))
     assert match([star], PAY, "Charge") == star.policy
-    assert match([star, EVERYTHING], PAY, "Charge") == Conflict(PAY, "Charge", ("a", "star"))
+    assert match([star, EVERYTHING], PAY, "Charge") == PolicyConflict(PAY, "Charge", ("a", "star"))
 
 
 def test_a_name_beside_a_star_is_still_specific() -> None:
@@ -50,7 +50,7 @@ def test_a_name_beside_a_star_is_still_specific() -> None:
 def test_a_tie_is_a_conflict_that_names_who_ties_and_nobody_else() -> None:
     rival = named("rival", participants=(PAY,), methods=("Charge",))
     found = match([rival, EVERYTHING, BOTH], PAY, "Charge")
-    assert found == Conflict(PAY, "Charge", ("abcd", "rival"))
+    assert found == PolicyConflict(PAY, "Charge", ("abcd", "rival"))
     assert str(found) == f"{PAY}/Charge is matched equally well by the retry policies abcd, rival."
 
 
@@ -77,7 +77,7 @@ def test_two_selectors_tie_exactly_when_some_method_finds_both_equally_good(
 ) -> None:
     policies = [named("one", *one), named("other", *other)]
     everything = [(service, method) for service in (PAY, SHIP, "x.Other") for method in ("Charge", "Book", "Other")]
-    ties = any(isinstance(match(policies, service, method), Conflict) for service, method in everything)
+    ties = any(isinstance(match(policies, service, method), PolicyConflict) for service, method in everything)
     assert Selector(*one).ties_with(Selector(*other)) is ties
 
 

@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from amends_saga.audit import ACTION, COMPENSATION, Invariant, Remembered, RunFacts, audit_run
 from amends_saga.engine import events as ev
-from amends_saga.engine.events import Call, Outcome
+from amends_saga.engine.events import Operation, Outcome
 from amends_saga.journal import encode, idempotency_key
 from amends_saga.plan import Plan
 from amends_testkit.builders import SERVICE, a_plan, guarded
@@ -18,15 +18,15 @@ PLAN = a_plan(guarded("a"), guarded("b", (0,)), guarded("c", (1,)))
 START = ev.Started(b"input", NOW + timedelta(minutes=1))
 
 
-def answered(step: int, call: Call = Call.ACTION, outcome: Outcome = Outcome.OK) -> ev.Answered:
+def answered(step: int, call: Operation = Operation.ACTION, outcome: Outcome = Outcome.OK) -> ev.Answered:
     return ev.Answered(step, call, outcome, response=b"r" if outcome is Outcome.OK else b"")
 
 
 def undone(step: int) -> ev.Answered:
-    return answered(step, Call.COMPENSATION)
+    return answered(step, Operation.COMPENSATION)
 
 
-REJECTED = (answered(2, outcome=Outcome.REJECTED), ev.Decided(ev.UndoReason.REJECTED, 2, (0, 1, 2)))
+REJECTED = (answered(2, outcome=Outcome.REJECTED), ev.TurnedBack(ev.UndoReason.REJECTED, 2, (0, 1, 2)))
 COMPENSATED: tuple[ev.Event, ...] = (
     START,
     answered(0),
@@ -116,14 +116,14 @@ def test_an_open_run_is_driven_due_or_visibly_stalled(run: RunFacts, after: time
 
 
 def test_a_parked_run_waits_for_a_person_as_long_as_it_takes():
-    parked = (START, answered(0), ev.Parked(ev.ParkReason.REJECTED, 1, Call.ACTION))
+    parked = (START, answered(0), ev.Parked(ev.ParkReason.REJECTED, 1, Operation.ACTION))
     assert found(facts("PARKED", owned=False), parked, memory(), NOW + timedelta(days=9)) == set()
 
 
 def test_steps_that_a_person_decided_are_excepted_and_counted():
-    skip = ev.Resolved(ev.Action.SKIP, 2, Call.ACTION, "ada", "done by hand", result=b"")
-    parked = ev.Parked(ev.ParkReason.REJECTED, 2, Call.ACTION)
-    voided = ev.Answered(2, Call.VOID, Outcome.VOIDED)
+    skip = ev.Resolved(ev.ResolutionAction.SKIP, 2, Operation.ACTION, "ada", "done by hand", result=b"")
+    parked = ev.Parked(ev.ParkReason.REJECTED, 2, Operation.ACTION)
+    voided = ev.Answered(2, Operation.VOID, Outcome.VOIDED)
     events: tuple[ev.Event, ...] = (*COMPLETED[:3], parked, skip, voided, ev.Ended(True))
     records = [(n, 1, encode(PLAN, ev.Recorded(n, 1, NOW, event))) for n, event in enumerate(events, 1)]
     rows = memory()
@@ -146,10 +146,12 @@ def test_a_plain_step_that_was_undone_with_a_response_that_nobody_knew_is_named(
         events = (
             START,
             ev.Intent(0),
-            ev.Answered(0, Call.ACTION, Outcome.UNKNOWN, in_doubt=True),
-            ev.Parked(ev.ParkReason.PLAIN_IN_DOUBT, 0, Call.ACTION),
-            ev.Resolved(ev.Action.COMPENSATE, 0, Call.ACTION, "ann", "it is there", ev.Effect.HAPPENED, result),
-            ev.Decided(ev.UndoReason.PERSON, None, (0,)),
+            ev.Answered(0, Operation.ACTION, Outcome.UNKNOWN, in_doubt=True),
+            ev.Parked(ev.ParkReason.PLAIN_IN_DOUBT, 0, Operation.ACTION),
+            ev.Resolved(
+                ev.ResolutionAction.COMPENSATE, 0, Operation.ACTION, "ann", "it is there", ev.Effect.HAPPENED, result
+            ),
+            ev.TurnedBack(ev.UndoReason.PERSON, None, (0,)),
             undone(0),
             ev.Ended(False),
         )

@@ -8,7 +8,7 @@ from amends_saga.analysis import ParticipantView
 from amends_saga.check import check
 from amends_saga.definition import Document, read
 from amends_saga.descriptors import DescriptorError, parse_set
-from amends_saga.descriptors.budget import Budget, BudgetError, imports_of, join_files
+from amends_saga.descriptors.budget import BudgetError, ContractBudget, imports_of, join_files
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 
 EMPTY_MESSAGE = b"\x22\x00"
@@ -136,7 +136,7 @@ def test_a_contract_over_a_limit_is_refused_with_the_figure(data, says: str):
 
 
 def test_a_real_contract_is_within_all_limits():
-    budget = Budget()
+    budget = ContractBudget()
     budget.take_set(descriptor_set().SerializeToString())
     assert budget.counts["google.protobuf.FileDescriptorProto"] == len(descriptor_set().file)
     assert budget.counts["google.protobuf.MethodDescriptorProto"] == sum(
@@ -149,7 +149,7 @@ def test_the_figures_are_those_of_the_parsed_set():
     for i in range(300):
         message.field.add(name=f"f{i}", number=i + 1, json_name="j" * 200)
     message.nested_type.add(name="N").enum_type.add(name="E").value.add(name="V", number=-1)
-    budget = Budget()
+    budget = ContractBudget()
     budget.take_set(one_file(file))
     assert (
         budget.counts["google.protobuf.FieldDescriptorProto"],
@@ -163,7 +163,7 @@ def test_the_figures_are_those_of_the_parsed_set():
 
 @pytest.mark.parametrize("data", [b"\xff" * 100, b"\x0a\xff\xff\xff\x7f", b"\x0a", b"\x80" * 20, b"\x0b\x0c", b"\x07"])
 def test_bytes_that_are_no_contract_end_the_count_and_are_refused_by_the_parser(data: bytes):
-    Budget().take_set(data)
+    ContractBudget().take_set(data)
     with pytest.raises(DescriptorError, match=r"no google.protobuf.FileDescriptorSet|no files|no UTF-8"):
         parse_set(data)
 
@@ -171,7 +171,7 @@ def test_bytes_that_are_no_contract_end_the_count_and_are_refused_by_the_parser(
 def test_the_worst_contract_of_four_megabytes_is_counted_in_a_moment():
     began = time.process_time()
     with pytest.raises(BudgetError):
-        Budget().take_set(join_files([EMPTY_MESSAGE * 2_000_000]))
+        ContractBudget().take_set(join_files([EMPTY_MESSAGE * 2_000_000]))
     assert time.process_time() - began < 1
 
 

@@ -10,7 +10,7 @@ from amends_saga.cel.runtime import MAX_ELEMENTS
 from amends_saga.check import CheckResult, check
 from amends_saga.compiled import CompiledSaga, InputError, load_bundle
 from amends_saga.definition import Document
-from amends_saga.plan import ExpressionError, Kind, Scope
+from amends_saga.plan import ExpressionError, MethodKind, Scope
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
 from google.protobuf.struct_pb2 import Struct
@@ -31,7 +31,7 @@ def test_the_plan_says_what_the_engine_needs(place_order: CompiledSaga) -> None:
     assert [step.name for step in plan.steps] == ["reserve", "charge", "ship", "confirm"]
     assert plan.pivot == 2
     assert [step.post for step in plan.steps] == [False, False, False, True]
-    assert all(step.action.kind is Kind.GUARDED for step in plan.steps)
+    assert all(step.action.kind is MethodKind.GUARDED for step in plan.steps)
     assert plan.steps[1].action.retention == timedelta(days=30)
     assert plan.steps[1].compensation is not None
     assert plan.steps[1].compensation.path == "/shop.payments.v1.PaymentService/Refund"

@@ -9,7 +9,7 @@ from amends_saga.analysis import ParticipantView, resolve
 from amends_saga.check import CheckResult, check, check_saga
 from amends_saga.definition import Document, MethodEntry, Node, NodeKind, Participant, SourceText, read
 from amends_saga.descriptors import DescriptorError, contract_facts, parse_set, resolve_facts
-from amends_saga.plan import Kind
+from amends_saga.plan import MethodKind
 from google.protobuf.descriptor_pb2 import (
     FileDescriptorSet,
     MethodDescriptorProto,
@@ -93,16 +93,16 @@ def method(
 @pytest.mark.parametrize(
     ("found", "kind"),
     [
-        (method(), Kind.ONCE),
-        (method(MethodOptions.IDEMPOTENT), Kind.IDEMPOTENT),
-        (method(MethodOptions.NO_SIDE_EFFECTS), Kind.READ),
-        (method(guarded=True), Kind.GUARDED),
-        (method(MethodOptions.IDEMPOTENT, guarded=True), Kind.GUARDED),
-        (method(idempotency=options_pb2.IDEMPOTENCY_KEYED), Kind.KEYED),
-        (method(MethodOptions.IDEMPOTENT, idempotency=options_pb2.IDEMPOTENCY_KEYED), Kind.KEYED),
+        (method(), MethodKind.ONCE),
+        (method(MethodOptions.IDEMPOTENT), MethodKind.IDEMPOTENT),
+        (method(MethodOptions.NO_SIDE_EFFECTS), MethodKind.READ),
+        (method(guarded=True), MethodKind.GUARDED),
+        (method(MethodOptions.IDEMPOTENT, guarded=True), MethodKind.GUARDED),
+        (method(idempotency=options_pb2.IDEMPOTENCY_KEYED), MethodKind.KEYED),
+        (method(MethodOptions.IDEMPOTENT, idempotency=options_pb2.IDEMPOTENCY_KEYED), MethodKind.KEYED),
     ],
 )
-def test_the_contract_alone_says_what_a_method_promises(found: MethodDescriptorProto, kind: Kind) -> None:
+def test_the_contract_alone_says_what_a_method_promises(found: MethodDescriptorProto, kind: MethodKind) -> None:
     facts, wrong = contract_facts(found)
     assert (facts.kind, wrong) == (kind, [])
 
@@ -123,7 +123,7 @@ def test_a_participant_says_what_the_contract_does_not() -> None:
     entry = MethodEntry("Do", NODE, idempotency="KEYED", window=timedelta(hours=1), compensated_by="Undo")
     facts, wrong = resolve_facts(method(), entry)
     assert wrong == []
-    assert (facts.kind, facts.window, facts.compensated_by) == (Kind.KEYED, timedelta(hours=1), "Undo")
+    assert (facts.kind, facts.window, facts.compensated_by) == (MethodKind.KEYED, timedelta(hours=1), "Undo")
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 import pytest
 from amends_contracts import descriptor_set
-from amends_saga.plan import Kind
+from amends_saga.plan import MethodKind
 from amends_testkit.builders import a_plan, guarded, keyed, message, read
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.json_format import ParseError
@@ -11,7 +11,7 @@ from google.protobuf.json_format import ParseError
 def test_a_plan_of_three_kinds_in_sequence_has_the_order_that_was_written() -> None:
     plan = a_plan(read("look"), keyed("pay", (0,)), guarded("ship", (1,), pivot=True))
     assert plan.order == (0, 1, 2)
-    assert [step.action.kind for step in plan.steps] == [Kind.READ, Kind.KEYED, Kind.GUARDED]
+    assert [step.action.kind for step in plan.steps] == [MethodKind.READ, MethodKind.KEYED, MethodKind.GUARDED]
     assert plan.pivot == 2
     assert plan.steps[1].compensation is not None
 

@@ -8,7 +8,7 @@ import grpc
 import grpc.aio
 import pytest
 from amends_contracts import descriptor_set
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 from google.rpc import error_details_pb2
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
@@ -49,7 +49,10 @@ CHARGE = payments_pb2.ChargeRequest(order_id="o-1", card_token="tok_visa")
 
 async def test_it_answers_in_the_scripted_order_and_repeats_the_last_answer(payments, stub) -> None:
     payments.script(
-        "Charge", Answer.refused(grpc.StatusCode.UNAVAILABLE), Answer.ok(payment_id="p-1"), Answer.ok(payment_id="p-2")
+        "Charge",
+        ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE),
+        ScriptedAnswer.ok(payment_id="p-1"),
+        ScriptedAnswer.ok(payment_id="p-2"),
     )
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stub.Charge(CHARGE)
@@ -69,11 +72,11 @@ async def test_it_remembers_request_metadata_and_deadline(payments, stub) -> Non
 
 async def test_a_script_for_a_method_that_is_not_there_is_refused(payments) -> None:
     with pytest.raises(LookupError, match="Chrage"):
-        payments.script("Chrage", Answer.ok())
+        payments.script("Chrage", ScriptedAnswer.ok())
 
 
 async def test_a_refusal_carries_its_reason_and_has_no_effect(payments, stub) -> None:
-    payments.script("Charge", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, "CARD_DECLINED"))
+    payments.script("Charge", ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, "CARD_DECLINED"))
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stub.Charge(CHARGE, metadata=told())
     assert reason(error.value) == "CARD_DECLINED"
@@ -82,7 +85,7 @@ async def test_a_refusal_carries_its_reason_and_has_no_effect(payments, stub) ->
 
 
 async def test_the_same_key_has_one_effect_and_one_response(payments, stub) -> None:
-    payments.script("Charge", Answer.lost(payment_id="p-1"), Answer.ok(payment_id="p-2"))
+    payments.script("Charge", ScriptedAnswer.lost(payment_id="p-1"), ScriptedAnswer.ok(payment_id="p-2"))
     with pytest.raises(grpc.aio.AioRpcError):
         await stub.Charge(CHARGE, metadata=told())
     assert (await stub.Charge(CHARGE, metadata=told())).payment_id == "p-1"
@@ -116,7 +119,7 @@ async def test_a_compensation_of_an_action_that_is_known_ok_but_forgotten_here_i
 
 
 async def test_a_void_returns_the_response_of_what_ran_and_fences_what_did_not(payments, stub) -> None:
-    payments.script("Charge", Answer.ok(payment_id="p-1"))
+    payments.script("Charge", ScriptedAnswer.ok(payment_id="p-1"))
     await stub.Charge(CHARGE, metadata=told("ran"))
     ran = stub.Charge(CHARGE, metadata=told("ran", "void"))
     assert (await ran).payment_id == "p-1"
@@ -132,7 +135,7 @@ async def test_a_void_returns_the_response_of_what_ran_and_fences_what_did_not(p
 
 async def test_an_answer_can_be_held_until_the_test_lets_it_go(payments, stub) -> None:
     gate = asyncio.Event()
-    payments.script("Charge", Answer.ok(payment_id="p-1").once(gate))
+    payments.script("Charge", ScriptedAnswer.ok(payment_id="p-1").once(gate))
     call = asyncio.ensure_future(stub.Charge(CHARGE))
     await payments.called("Charge")
     assert payments.effects == []
@@ -141,7 +144,9 @@ async def test_an_answer_can_be_held_until_the_test_lets_it_go(payments, stub) -
 
 
 async def test_a_late_answer_is_unknown_to_its_caller_and_has_its_effect(payments, stub) -> None:
-    payments.script("Charge", Answer.ok(payment_id="p-1").answered_after(timedelta(seconds=30)), Answer.ok())
+    payments.script(
+        "Charge", ScriptedAnswer.ok(payment_id="p-1").answered_after(timedelta(seconds=30)), ScriptedAnswer.ok()
+    )
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await stub.Charge(CHARGE, metadata=told(), timeout=0.1)
     assert error.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED

@@ -31,10 +31,10 @@ from amends_operator.health import HealthServer, Heartbeats
 from amends_operator.kube.client import ApiError, Client
 from amends_operator.kube.events import Events
 from amends_operator.kube.login import LoginError, credentials
-from amends_operator.kube.objects import GROUP, VERSION, Key, Kind, Objects
+from amends_operator.kube.objects import GROUP, VERSION, Key, Objects, ResourceKind
 from amends_operator.kube.statuses import Statuses
 from amends_operator.metrics import Metrics
-from amends_operator.orchestrator import Orchestrator
+from amends_operator.orchestrator import OrchestratorClient
 from amends_operator.peering import Turn
 from amends_operator.queue import WorkQueue
 from amends_operator.resync import Resync
@@ -62,7 +62,7 @@ class Operator:
         self._registry = registry
         self._metrics = Metrics(registry)
         self._client = Client(credentials, self._metrics.wrote)
-        self._orchestrator = Orchestrator(settings.orchestrator_target, settings.timeline)
+        self._orchestrator = OrchestratorClient(settings.orchestrator_target, settings.timeline)
         self.objects = Objects(self._changed)
         self._beats = Heartbeats(2 * settings.watch_silence)
         self._turn = Turn(self._client, settings, self._turned)
@@ -95,13 +95,13 @@ class Operator:
         pods = Pods(self._client, settings.policies_config_map) if settings.touch_pods else None
         compiled = CompiledPolicies(self._client, self.objects, settings.policies_config_map, pods)
         self._compiled = WorkQueue("compiled", compiled.reconcile, workers=1, admit=self._turn.wait)
-        self._queues: dict[Kind, WorkQueue[Key]] = {
-            Kind.SAGA: self._queue(Kind.SAGA, SagaReconciler(tools).reconcile),
-            Kind.PARTICIPANT: self._queue(Kind.PARTICIPANT, ParticipantReconciler(tools).reconcile),
-            Kind.POLICY: self._queue(Kind.POLICY, self._reconcile_policy),
-            Kind.RUN: self._queue(Kind.RUN, RunReconciler(actions, limits).reconcile, RUN_WORKERS),
+        self._queues: dict[ResourceKind, WorkQueue[Key]] = {
+            ResourceKind.SAGA: self._queue(ResourceKind.SAGA, SagaReconciler(tools).reconcile),
+            ResourceKind.PARTICIPANT: self._queue(ResourceKind.PARTICIPANT, ParticipantReconciler(tools).reconcile),
+            ResourceKind.POLICY: self._queue(ResourceKind.POLICY, self._reconcile_policy),
+            ResourceKind.RUN: self._queue(ResourceKind.RUN, RunReconciler(actions, limits).reconcile, RUN_WORKERS),
         }
-        for kind in Kind:
+        for kind in ResourceKind:
             self._watch_figures(kind)
         self._resync = Resync(
             self._client,
@@ -114,7 +114,7 @@ class Operator:
             self._metrics.orphans.set,
         )
 
-    def _queue(self, kind: Kind, reconcile: Any, workers: int = DEFINITION_WORKERS) -> WorkQueue[Key]:
+    def _queue(self, kind: ResourceKind, reconcile: Any, workers: int = DEFINITION_WORKERS) -> WorkQueue[Key]:
         observe = self._metrics.observer(kind)
         return WorkQueue(kind.value, reconcile, workers=workers, admit=self._turn.wait, observe=observe)
 
@@ -122,7 +122,7 @@ class Operator:
         self._metrics.active.set(ours)
         self._beats.rest(not ours)
 
-    def _watch_figures(self, kind: Kind) -> None:
+    def _watch_figures(self, kind: ResourceKind) -> None:
         queue = self._queues[kind]
         self._metrics.watch(
             kind,
@@ -204,7 +204,7 @@ class Operator:
         while True:
             try:
                 found = await self._client.call("GET", f"/apis/{GROUP}/{VERSION}")
-                missing = {kind.value for kind in Kind} - {entry["name"] for entry in found["resources"]}
+                missing = {kind.value for kind in ResourceKind} - {entry["name"] for entry in found["resources"]}
             except ApiError as error:
                 missing = {str(error)}
             if not missing:

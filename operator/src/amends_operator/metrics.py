@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
-from amends_operator.kube.objects import Kind
+from amends_operator.kube.objects import ResourceKind
 
 
 class Metrics:
@@ -36,11 +36,11 @@ class Metrics:
         self.active = Gauge(
             "amends_operator_active", "1 while this instance works, 0 while another one does.", registry=registry
         )
-        for kind in Kind:
+        for kind in ResourceKind:
             for outcome in ("done", "again"):
                 self._reconciled.labels(kind.value, outcome)
 
-    def observer(self, kind: Kind) -> Callable[[bool], None]:
+    def observer(self, kind: ResourceKind) -> Callable[[bool], None]:
         """Return what a work queue calls after each look."""
         done, again = (self._reconciled.labels(kind.value, outcome) for outcome in ("done", "again"))
         return lambda ok: (done if ok else again).inc()
@@ -50,7 +50,7 @@ class Metrics:
         self._writes.labels(verb, str(status)).inc()
 
     def watch(
-        self, kind: Kind, known: Callable[[], float], waiting: Callable[[], float], silence: Callable[[], float]
+        self, kind: ResourceKind, known: Callable[[], float], waiting: Callable[[], float], silence: Callable[[], float]
     ) -> None:
         """Register functions that read figures when they are scraped."""
         self._objects.labels(kind.value).set_function(known)

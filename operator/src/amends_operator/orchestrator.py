@@ -60,14 +60,14 @@ class RefusedError(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class SeenRun:
     """A run as the orchestrator shows it, with the last records of its journal."""
 
     run: run_pb2.Run
     timeline: Sequence[run_pb2.RunEvent] = ()
 
 
-class Orchestrator:
+class OrchestratorClient:
     """Calls to one orchestrator, over one channel."""
 
     def __init__(self, target: str, timeline: int) -> None:
@@ -134,7 +134,7 @@ class Orchestrator:
         request = definitions.DeleteRetryPolicyRequest(namespace=namespace, name=name)
         await _answer(self._definitions.DeleteRetryPolicy(request))
 
-    async def start(self, namespace: str, saga: str, key: str, data: dict[str, Any], wait: timedelta) -> Seen:
+    async def start(self, namespace: str, saga: str, key: str, data: dict[str, Any], wait: timedelta) -> SeenRun:
         """Start a run, or find the one of that key; return it when it rests or `wait` has passed.
 
         Raises AwayError, RefusedError.
@@ -145,20 +145,20 @@ class Orchestrator:
             request.wait = True
             request.wait_timeout.FromTimedelta(wait)
         answer = await _answer(self._runs.StartRun(request))
-        return Seen(answer.run, answer.timeline)
+        return SeenRun(answer.run, answer.timeline)
 
-    async def run(self, run_id: str) -> Seen:
+    async def run(self, run_id: str) -> SeenRun:
         """Return one run. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
         return await self._seen(runs.GetRunRequest(run_id=run_id))
 
-    async def run_of_key(self, namespace: str, key: str) -> Seen:
+    async def run_of_key(self, namespace: str, key: str) -> SeenRun:
         """Return the run that was started with a key. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
         return await self._seen(runs.GetRunRequest(namespace=namespace, idempotency_key=key))
 
-    async def _seen(self, request: runs.GetRunRequest) -> Seen:
+    async def _seen(self, request: runs.GetRunRequest) -> SeenRun:
         request.timeline, request.payloads = self._timeline, runs.PAYLOADS_NONE
         answer = await _answer(self._runs.GetRun(request))
-        return Seen(answer.run, answer.timeline)
+        return SeenRun(answer.run, answer.timeline)
 
     async def open_runs(self, most: int = 1000) -> list[run_pb2.Run]:
         """Return the newest runs that have not ended, at most `most`. Raises AwayError."""

@@ -17,8 +17,8 @@ import structlog
 from amends_operator.definitions.manifest import is_ours
 from amends_operator.health import Heartbeats
 from amends_operator.kube.client import ApiError, Client, NotFoundError
-from amends_operator.kube.objects import Key, Kind, Objects, key_of
-from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
+from amends_operator.kube.objects import Key, Objects, ResourceKind, key_of
+from amends_operator.orchestrator import AwayError, OrchestratorClient, RefusedError
 from amends_operator.peering import Turn
 from amends_operator.runs.values import UID_KEY
 from amends_operator.settings import Settings
@@ -39,7 +39,7 @@ class Resync:
         self,
         client: Client,
         objects: Objects,
-        orchestrator: Orchestrator,
+        orchestrator: OrchestratorClient,
         beats: Heartbeats,
         turn: Turn,
         settings: Settings,
@@ -78,7 +78,7 @@ class Resync:
         """List everything unless the watches just have, and compare. Raises ApiError, AwayError, RefusedError."""
         if listing:
             namespaces = [None] if self._settings.everywhere else list(self._settings.namespaces)
-            for kind in Kind:
+            for kind in ResourceKind:
                 for namespace in namespaces:
                     await self._list(kind, namespace)
         self.listed = True
@@ -86,7 +86,7 @@ class Resync:
         if listing:  # what the watches have listed may still be on its way to us
             await self._count_orphans()
 
-    async def _list(self, kind: Kind, namespace: str | None) -> None:
+    async def _list(self, kind: ResourceKind, namespace: str | None) -> None:
         known = {key for key, _ in self._objects.of(kind, namespace)}
         there: set[Key] = set()
         async for body in self._client.objects(kind, namespace):
@@ -105,9 +105,9 @@ class Resync:
         """Have what is in force without an object reconciled: its reconciler asks the API server again."""
         gone: list[Key] = []
         for kind, infos in (
-            (Kind.SAGA, await self._orchestrator.sagas()),
-            (Kind.PARTICIPANT, await self._orchestrator.participants()),
-            (Kind.POLICY, await self._orchestrator.policies()),
+            (ResourceKind.SAGA, await self._orchestrator.sagas()),
+            (ResourceKind.PARTICIPANT, await self._orchestrator.participants()),
+            (ResourceKind.POLICY, await self._orchestrator.policies()),
         ):
             for info in infos:
                 key = Key(kind, info.namespace, info.name)
@@ -116,7 +116,7 @@ class Resync:
         self._look_again(gone)
 
     async def _count_orphans(self) -> None:
-        uids = {body["metadata"]["uid"] for _, body in self._objects.of(Kind.RUN)}
+        uids = {body["metadata"]["uid"] for _, body in self._objects.of(ResourceKind.RUN)}
         left = 0
         for run in await self._orchestrator.open_runs():
             key = run.idempotency_key

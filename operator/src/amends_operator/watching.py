@@ -17,7 +17,7 @@ from amends_resilience import Backoff
 
 from amends_operator.health import Heartbeats
 from amends_operator.kube.login import credentials, session_of
-from amends_operator.kube.objects import GROUP, VERSION, Kind, Objects
+from amends_operator.kube.objects import GROUP, VERSION, Objects, ResourceKind
 from amends_operator.peering import LIFETIME
 from amends_operator.settings import Settings
 
@@ -55,7 +55,7 @@ class NothingToCompare(kopf.DiffBaseStorage):
 def registry_of(objects: Objects, beats: Heartbeats) -> kopf.OperatorRegistry:
     """Return kopf's registry: handlers that bring events to `objects`, and the login."""
     registry = kopf.OperatorRegistry()
-    for kind in Kind:
+    for kind in ResourceKind:
         kopf.on.event(GROUP, VERSION, kind.value, registry=registry, id=f"seen-{kind.value}")(_handler(kind, objects))
 
     async def login(**_: Any) -> kopf.AiohttpSession:
@@ -79,7 +79,7 @@ def registry_of(objects: Objects, beats: Heartbeats) -> kopf.OperatorRegistry:
     return registry
 
 
-def _handler(kind: Kind, objects: Objects) -> Any:
+def _handler(kind: ResourceKind, objects: Objects) -> Any:
     async def seen(event: dict[str, Any], **_: Any) -> None:
         if event["type"] == "DELETED":
             objects.vanished(kind, event["object"])
@@ -96,8 +96,8 @@ def _watched(path: str) -> str:
 def watches(settings: Settings) -> list[str]:
     """Return what is watched, by the addresses of the lists below the version."""
     if settings.everywhere:
-        return [kind.value for kind in Kind]
-    return [f"namespaces/{namespace}/{kind.value}" for namespace in settings.namespaces for kind in Kind]
+        return [kind.value for kind in ResourceKind]
+    return [f"namespaces/{namespace}/{kind.value}" for namespace in settings.namespaces for kind in ResourceKind]
 
 
 def kopf_settings(settings: Settings, priority: int) -> kopf.OperatorSettings:

@@ -7,11 +7,11 @@ import grpc.aio
 from amends_chassis.text import UNSAFE
 from amends_operator.definitions.findings import condition_message, status_entries
 from amends_operator.kube.conditions import Condition
-from amends_operator.orchestrator import RefusedError, Seen, error_of
+from amends_operator.orchestrator import RefusedError, SeenRun, error_of
 from amends_operator.runs import reports
 from amends_operator.runs.decisions import decision_of
 from amends_operator.runs.next_step import next_step
-from amends_operator.runs.observed import Answer, Missing, Refusal
+from amends_operator.runs.observed import Missing, OrchestratorAnswer, OrchestratorRefusal
 from amends_operator.runs.spec import problems_of
 from amends_operator.runs.steps import CarryOut, Do
 from amends_operator.runs.view import conditions_of, fields_of, timeline_of
@@ -89,9 +89,9 @@ def test_nothing_of_a_decision_is_harmful_and_the_journal_gets_it_as_it_was_writ
     assert decision is not None
     assert decision.request("r-1").reason == EVIL
     call = CarryOut(decision, "r-1", False)
-    answer = Answer(call, Refusal("STATE_CHANGED", "no"))
+    answer = OrchestratorAnswer(call, OrchestratorRefusal("STATE_CHANGED", "no"))
     run = run_pb2.Run(run_id="r-1", state=run_pb2.RUN_STATE_PARKED)
-    steps: list[Do] = [*next_step(but(case, run=Seen(run), answer=answer).observed())]
+    steps: list[Do] = [*next_step(but(case, run=SeenRun(run), answer=answer).observed())]
     assert [text for text in said(steps) if UNSAFE.search(text)] == []
 
 

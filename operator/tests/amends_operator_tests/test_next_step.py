@@ -8,10 +8,17 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from amends_operator.orchestrator import Seen
+from amends_operator.orchestrator import SeenRun
 from amends_operator.runs.decisions import decision_of
 from amends_operator.runs.next_step import next_step, unreachable
-from amends_operator.runs.observed import FINALIZER, Answer, Missing, Observed, Refusal, RunLimits
+from amends_operator.runs.observed import (
+    FINALIZER,
+    Missing,
+    Observed,
+    OrchestratorAnswer,
+    OrchestratorRefusal,
+    RunLimits,
+)
 from amends_operator.runs.steps import (
     Acknowledge,
     CarryOut,
@@ -21,16 +28,16 @@ from amends_operator.runs.steps import (
     Log,
     Look,
     PutFinalizer,
-    Record,
+    RecordDecision,
     RefreshSaga,
     RemoveAnnotations,
     RemoveFinalizer,
     Report,
     Rest,
-    Start,
-    Tell,
+    StartRun,
     TryAgain,
     Undo,
+    WriteEvent,
 )
 
 from amends.saga.v1 import run_pb2
@@ -48,14 +55,16 @@ COMPLETED, COMPENSATED = run_pb2.RUN_STATE_COMPLETED, run_pb2.RUN_STATE_COMPENSA
 MISSING = Missing("RUN_UNKNOWN: there is no run r-1")
 
 
-def a_run(state: run_pb2.RunState.ValueType, *resolutions: str, actor: str = "", said: str = "", seq: int = 6) -> Seen:
+def a_run(
+    state: run_pb2.RunState.ValueType, *resolutions: str, actor: str = "", said: str = "", seq: int = 6
+) -> SeenRun:
     run = run_pb2.Run(run_id="r-1", state=state, message="so it is", seq=9)
     if state == PARKED:
         run.parked.seq, run.parked.reason, run.parked.step = 5, "REJECTED", "charge"
         run.parked.resolutions.extend(resolutions or ("retry", "skip"))
     if state in (COMPLETED, COMPENSATED):
         run.ended_at.FromDatetime(NOW)
-    return Seen(run, [run_pb2.RunEvent(seq=seq, actor=actor, message=said)] if actor else [])
+    return SeenRun(run, [run_pb2.RunEvent(seq=seq, actor=actor, message=said)] if actor else [])
 
 
 @dataclass
@@ -111,8 +120,8 @@ def deleted(case: Case, since: str = "2026-01-02T09:59:00Z") -> Case:
     return but(case, metadata={"deletionTimestamp": since})
 
 
-def refused(step: Any, reason: str, *, not_found: bool = False) -> Answer:
-    return Answer(step, Refusal(reason, "no", not_found))
+def refused(step: Any, reason: str, *, not_found: bool = False) -> OrchestratorAnswer:
+    return OrchestratorAnswer(step, OrchestratorRefusal(reason, "no", not_found))
 
 
 def kinds(steps: Any) -> list[type[Do]]:
@@ -123,23 +132,23 @@ RETRY = parked(retry="the dispute is closed", actor="grace")
 DECISION = decision_of(RETRY.observed().body)
 assert DECISION is not None
 CARRIED_OUT = CarryOut(DECISION, "r-1", False)
-START = Start("place-order", "sagarun/u-1", {})
+START = StartRun("place-order", "sagarun/u-1", {})
 UNFINISHED: dict[str, Any] = {"finalizers": []}
 
 TABLE: dict[str, tuple[Case, list[type[Do]]]] = {
     # Before the start.
-    "a new object is started": (new(), [Start]),
+    "a new object is started": (new(), [StartRun]),
     "a suspended object is not started": (new(suspend=True), [Report, Rest]),
     "a spec that makes no sense is refused": (new(saga=5), [Report, Rest]),
     "a time after the end beyond a hundred years is refused": (new(ttlAfterEnd="999999999d1d"), [Report, Rest]),
     "what was refused stays so": (Case(status={"phase": "Refused", "observedGeneration": 1}), [Rest]),
     "what was refused is tried again when it has changed": (
         Case({"generation": 2}, status={"phase": "Refused", "observedGeneration": 1}),
-        [Start],
+        [StartRun],
     ),
     "what was refused is tried again when somebody asks": (
         Case({"annotations": {"amends.dev/reconcile-at": "now"}}, status={"phase": "Refused", "observedGeneration": 1}),
-        [Start],
+        [StartRun],
     ),
     "a saga that is not there yet is waited for": (
         but(new(), answer=refused(START, "SAGA_UNKNOWN", not_found=True)),
@@ -161,12 +170,15 @@ TABLE: dict[str, tuple[Case, list[type[Do]]]] = {
     ),
     # Following a run.
     "a run that ended at once is written once, and its saga has never counted it": (
-        but(new(), run=a_run(COMPLETED), answer=Answer(START)),
+        but(new(), run=a_run(COMPLETED), answer=OrchestratorAnswer(START)),
         [Report],
     ),
-    "a run that goes on is guarded first": (but(new(), run=a_run(RUNNING), answer=Answer(START)), [PutFinalizer]),
+    "a run that goes on is guarded first": (
+        but(new(), run=a_run(RUNNING), answer=OrchestratorAnswer(START)),
+        [PutFinalizer],
+    ),
     "a guarded run is shown": (
-        but(new(), metadata={"finalizers": [FINALIZER]}, run=a_run(RUNNING), answer=Answer(START)),
+        but(new(), metadata={"finalizers": [FINALIZER]}, run=a_run(RUNNING), answer=OrchestratorAnswer(START)),
         [RefreshSaga, Report, Follow],
     ),
     "a started run is looked at": (started(), [Look]),
@@ -189,12 +201,12 @@ TABLE: dict[str, tuple[Case, list[type[Do]]]] = {
     "a decision needs a look first": (RETRY, [Look]),
     "a decision is carried out": (but(RETRY, run=a_run(PARKED)), [CarryOut]),
     "a decision that was taken is recorded and told": (
-        but(RETRY, run=a_run(RUNNING), answer=Answer(CARRIED_OUT)),
-        [Record, Tell],
+        but(RETRY, run=a_run(RUNNING), answer=OrchestratorAnswer(CARRIED_OUT)),
+        [RecordDecision, WriteEvent],
     ),
     "a decision that was refused is recorded and told": (
         but(RETRY, run=a_run(PARKED), answer=refused(CARRIED_OUT, "STATE_CHANGED")),
-        [Record, Tell],
+        [RecordDecision, WriteEvent],
     ),
     "a recorded decision loses its annotations": (
         but(replace(RETRY, status=RETRY.status | {"lastResolution": {"id": DECISION.id}}), run=a_run(RUNNING)),
@@ -204,7 +216,7 @@ TABLE: dict[str, tuple[Case, list[type[Do]]]] = {
         but(
             RETRY,
             run=a_run(PARKED),
-            answer=Answer(CarryOut(replace(DECISION, reason="another"), "r-1", False)),
+            answer=OrchestratorAnswer(CarryOut(replace(DECISION, reason="another"), "r-1", False)),
         ),
         [CarryOut],
     ),
@@ -220,7 +232,7 @@ TABLE: dict[str, tuple[Case, list[type[Do]]]] = {
     "a decision after the end is looked into": (but(ended(), metadata=RETRY.metadata), [Look]),
     "a decision about an ended run that is forgotten is answered": (
         but(ended(), metadata=RETRY.metadata, run=MISSING),
-        [Record, Tell],
+        [RecordDecision, WriteEvent],
     ),
     # Deletion.
     "a deleted object has its run looked at": (deleted(started()), [Look]),
@@ -235,7 +247,7 @@ TABLE: dict[str, tuple[Case, list[type[Do]]]] = {
     ),
     "a refused undo is told, and the run is shown": (
         but(deleted(started()), run=a_run(RUNNING), answer=refused(Undo("r-1", None), "PAST_PIVOT")),
-        [Tell, Report, Rest],
+        [WriteEvent, Report, Rest],
     ),
     "a deleted object goes when its run has ended": (
         but(deleted(started()), run=a_run(COMPENSATED)),
@@ -244,11 +256,11 @@ TABLE: dict[str, tuple[Case, list[type[Do]]]] = {
     "a deleted object goes when its run is unknown": (but(deleted(started()), run=MISSING), [RemoveFinalizer, Rest]),
     "a deleted object that abandons its run goes unasked": (
         but(deleted(started()), spec={"onDeletion": "Abandon"}),
-        [Tell, RemoveFinalizer, Rest],
+        [WriteEvent, RemoveFinalizer, Rest],
     ),
     "a deleted object goes after a day": (
         but(deleted(started(), "2026-01-01T09:59:59Z"), run=a_run(RUNNING)),
-        [Tell, RemoveFinalizer, Rest],
+        [WriteEvent, RemoveFinalizer, Rest],
     ),
     "a deleted object does not go within a day": (
         but(deleted(started(), "2026-01-01T10:00:01Z"), run=a_run(RUNNING)),
@@ -271,7 +283,7 @@ TABLE: dict[str, tuple[Case, list[type[Do]]]] = {
     "a run whose object is gone is undone": (but(new(), gone=True, run=a_run(RUNNING)), [Undo]),
     "a run whose object is gone and that is past its pivot is told": (
         but(new(), gone=True, run=a_run(RUNNING), answer=refused(Undo("r-1", None), "PAST_PIVOT")),
-        [Tell, Rest],
+        [WriteEvent, Rest],
     ),
     "an object that is gone and had no run needs nothing": (but(new(), gone=True, run=MISSING), [Rest]),
     "an object that is gone with its finalizer on was released": (but(started(), gone=True), [Rest]),
@@ -309,7 +321,7 @@ def test_a_lost_run_stays_named_in_the_status_so_that_no_later_look_starts_it() 
     ("key", "wanted"), [(None, "sagarun/u-1"), ("order-7", "order-7")], ids=["by uid", "by the caller's key"]
 )
 def test_the_key_of_the_run(key: str | None, wanted: str) -> None:
-    assert only(Start, next_step(new(key=key).observed())).key == wanted
+    assert only(StartRun, next_step(new(key=key).observed())).key == wanted
     assert only(Look, next_step(but(new(key=key), gone=True).observed())).key == wanted
 
 
@@ -330,10 +342,10 @@ def test_a_restored_object_finds_its_run_under_another_uid() -> None:
     ],
     ids=["not in the journal", "recorded", "of before", "another's", "of another reason"],
 )
-def test_a_refused_decision_counts_as_taken_only_if_the_journal_has_it(events: Seen, taken: bool) -> None:
+def test_a_refused_decision_counts_as_taken_only_if_the_journal_has_it(events: SeenRun, taken: bool) -> None:
     steps = next_step(but(RETRY, run=events, answer=refused(CARRIED_OUT, "STATE_CHANGED")).observed())
-    assert only(Record, steps).resolution["accepted"] is taken
-    assert only(Tell, steps).reason == ("Decided" if taken else "DecisionRefused")
+    assert only(RecordDecision, steps).resolution["accepted"] is taken
+    assert only(WriteEvent, steps).reason == ("Decided" if taken else "DecisionRefused")
 
 
 def test_a_look_at_a_run_that_ends_within_its_time_rests_until_then() -> None:

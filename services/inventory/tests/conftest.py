@@ -7,7 +7,7 @@ import pytest
 import pytest_asyncio
 from amends_chassis.database import Database
 from amends_chassis.service import running
-from amends_testkit.service import Metadata, migrated, saga_call
+from amends_testkit.service import SentMetadata, migrated, saga_call
 from pydantic import SecretStr
 from shop_inventory.__main__ import assemble
 from shop_inventory.settings import Settings
@@ -29,6 +29,6 @@ async def service(database: Database, database_url: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-def call() -> Callable[..., Metadata]:
+def call() -> Callable[..., SentMetadata]:
     """Makes the metadata of a saga's call."""
     return saga_call

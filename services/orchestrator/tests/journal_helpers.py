@@ -11,7 +11,7 @@ from uuid import UUID
 from amends_orchestrator.journal.batch import StartAnswer
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.ids import RunIds
-from amends_orchestrator.journal.records import Change, NewRun, Refusal
+from amends_orchestrator.journal.records import JournalRefusal, NewRun, RunChange
 from amends_orchestrator.journal.tail import Tail
 from amends_orchestrator.journal.writer import JournalWriter
 from amends_resilience import Backoff
@@ -25,13 +25,13 @@ class Heard:
 
     def __init__(self) -> None:
         self.seq = 0
-        self.refusal: Refusal | None = None
+        self.refusal: JournalRefusal | None = None
 
     def durable(self, seq: int) -> None:
         assert seq > self.seq, "rows become durable in order"
         self.seq = seq
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: JournalRefusal) -> None:
         assert self.refusal is None, "a listener is refused once"
         self.refusal = refusal
 
@@ -78,14 +78,14 @@ class Journal:
         """A started run with a listener of its own."""
         return Tail((await self.start()).run_id, 1, Heard())
 
-    def append(self, tail: Tail, *seqs: int, record: bytes = b"record", change: Change | None = None) -> None:
+    def append(self, tail: Tail, *seqs: int, record: bytes = b"record", change: RunChange | None = None) -> None:
         for seq in seqs:
             self.writer.append(tail, seq, record, change)
 
     async def durable(self, tail: Tail, seq: int) -> None:
         await eventually(lambda: heard(tail).seq >= seq, what=f"record {seq} is durable")
 
-    async def refused(self, tail: Tail) -> Refusal:
+    async def refused(self, tail: Tail) -> JournalRefusal:
         await eventually(lambda: heard(tail).refusal is not None, what="the run is refused")
         refusal = heard(tail).refusal
         assert refusal is not None

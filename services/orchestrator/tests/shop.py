@@ -13,7 +13,7 @@ import grpc.aio
 from amends_chassis.service import Runtime, running
 from amends_contracts import descriptor_set
 from amends_orchestrator.assemble import Orchestrator
-from amends_orchestrator.calls.targets import Scope
+from amends_orchestrator.calls.targets import TargetScope
 from amends_orchestrator.settings import Settings
 from amends_testkit.participant import FakeParticipant
 from amends_testkit.waiting import eventually
@@ -153,7 +153,11 @@ async def orchestrator(url: str, **settings: Any) -> AsyncIterator[Client]:
         made.append(Orchestrator(runtime, runtime.settings))
         await made[0].start()
 
-    wanted = {"targets": Scope.LOOPBACK, "poll": timedelta(milliseconds=50), "drain": timedelta(seconds=2)} | settings
+    wanted = {
+        "targets": TargetScope.LOOPBACK,
+        "poll": timedelta(milliseconds=50),
+        "drain": timedelta(seconds=2),
+    } | settings
     async with (
         running(Settings(database_url=url, **wanted), assemble) as runtime,
         grpc.aio.insecure_channel(runtime.address) as channel,

@@ -16,8 +16,8 @@ from amends_chassis.errors import ResourceExhausted
 from amends_chassis.text import UNSAFE
 from amends_orchestrator.api.watching import Watching
 from amends_orchestrator.journal import requests
-from amends_orchestrator.journal.requests import Kind, Reply
-from amends_testkit.answers import Answer
+from amends_orchestrator.journal.requests import RequestKind, RequestReply
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_service_pb2 as pb
@@ -27,9 +27,11 @@ from shop.shipping.v1.shipping_pb2 import BookResponse
 from .journal_helpers import Journal
 from .shop import EXAMPLE, INPUT, POLICY, Client, Shop, open_shop, orchestrator, state
 
-AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
-DECLINED = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="CARD_DECLINED")
-REFUSED = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="REFUNDS_CLOSED", text="refunds are closed")
+AWAY = ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
+DECLINED = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="CARD_DECLINED")
+REFUSED = ScriptedAnswer.refused(
+    grpc.StatusCode.FAILED_PRECONDITION, reason="REFUNDS_CLOSED", text="refunds are closed"
+)
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def resolve(run_id: str, seq: int, **more: Any) -> pb.ResolveRunRequest:
 
 async def test_who_waits_for_a_run_that_left_the_memory_meanwhile_is_told_its_end(database_url: str, shop: Shop):
     policy = POLICY.replace("initial: 10ms, max: 50ms", "initial: 400ms, max: 400ms")
-    shop.payments.script("Charge", AWAY, Answer.ok())
+    shop.payments.script("Charge", AWAY, ScriptedAnswer.ok())
     async with orchestrator(database_url, passivate_after=timedelta(milliseconds=20)) as client:
         await client.apply(shop, policy=policy)
         answer = await client.start("k")
@@ -66,7 +68,7 @@ async def test_who_waits_for_a_run_that_left_the_memory_meanwhile_is_told_its_en
 
 async def test_a_cancel_that_its_owner_has_not_decided_is_pending_until_it_is(database_url: str, shop: Shop):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate), Answer.ok())
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate), ScriptedAnswer.ok())
     silent = uuid4()
     async with orchestrator(database_url) as client:
         await client.apply(shop)
@@ -113,14 +115,14 @@ async def test_a_cancel_of_a_run_that_parks_meanwhile_is_refused_for_good(databa
         assert refused.value.code() is grpc.StatusCode.FAILED_PRECONDITION
         [row] = await database.fetch("SELECT id, accepted, answer FROM run_request")
         assert (row["accepted"], row["answer"].partition(":")[0]) == (False, "PARKED")
-        await requests.answer(database, row["id"], Reply(True))
-        assert await requests.read_answer(database, row["id"]) == Reply.of(False, row["answer"])
+        await requests.answer(database, row["id"], RequestReply(True))
+        assert await requests.read_answer(database, row["id"]) == RequestReply.of(False, row["answer"])
         await database.close()
 
 
 async def test_a_run_that_sleeps_in_the_database_is_cancelled_at_once(database_url: str, shop: Shop):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate), Answer.ok())
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate), ScriptedAnswer.ok())
     async with orchestrator(database_url) as client:
         await client.apply(shop)
         run = (await client.start("k", wait=False)).run
@@ -143,7 +145,7 @@ async def test_more_decisions_than_connections_at_once_do_not_wait_for_each_othe
         await client.apply(shop)
         runs = [(await parked(client, shop, f"k{i}")).run for i in range(4)]
         await client.apply_saga((EXAMPLE / "saga.yaml").read_text().replace("60s", "61s"))
-    shop.payments.script("Refund", Answer.ok())
+    shop.payments.script("Refund", ScriptedAnswer.ok())
     async with orchestrator(database_url, database_pool=2) as other:  # it has not read the former definition yet
         decisions = [other.runs.ResolveRun(resolve(run.run_id, run.parked.seq), timeout=15) for run in runs]
         answers = await asyncio.gather(*decisions)
@@ -153,8 +155,8 @@ async def test_more_decisions_than_connections_at_once_do_not_wait_for_each_othe
 
 
 async def test_payloads_that_do_not_fit_are_named_and_read_one_by_one(database_url: str, shop: Shop):
-    shop.payments.script("Charge", Answer.ok(ChargeResponse(payment_id="p" * 300_000)))
-    shop.shipping.script("Book", Answer.ok(BookResponse(tracking_id="ü" * 150_000)))
+    shop.payments.script("Charge", ScriptedAnswer.ok(ChargeResponse(payment_id="p" * 300_000)))
+    shop.shipping.script("Book", ScriptedAnswer.ok(BookResponse(tracking_id="ü" * 150_000)))
     async with orchestrator(database_url) as client:
         await client.apply(shop)
         run_id = (await client.start("k")).run.run_id
@@ -212,7 +214,9 @@ async def test_json_is_taken_as_text_with_exact_integers_and_refused_in_words(da
 
 async def test_what_a_participant_says_is_kept_as_one_line_that_does_nothing(database_url: str, shop: Shop):
     said = "no slot\x1b]0;title\x07\n7 ended COMPLETED\u202e\0"
-    shop.shipping.script("Book", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="NO_SLOT", text=said))
+    shop.shipping.script(
+        "Book", ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="NO_SLOT", text=said)
+    )
     async with orchestrator(database_url) as client:
         await client.apply(shop)
         run = (await client.start("k")).run
@@ -272,13 +276,13 @@ async def test_all_watchers_of_a_run_share_one_look_and_hear_of_its_next_record(
 
 async def test_a_wish_is_kept_for_whoever_owns_the_run(connection: asyncpg.Connection):
     run = uuid4()
-    first = await requests.ask(connection, run, Kind.CANCEL, "ada", "a")
-    await requests.ask(connection, run, Kind.PARK, "bob", "b")
+    first = await requests.ask(connection, run, RequestKind.CANCEL, "ada", "a")
+    await requests.ask(connection, run, RequestKind.PARK, "bob", "b")
     assert [(asked.kind, asked.actor) for asked in await requests.open_of(connection, run)] == [
-        (Kind.CANCEL, "ada"),
-        (Kind.PARK, "bob"),
+        (RequestKind.CANCEL, "ada"),
+        (RequestKind.PARK, "bob"),
     ]
-    await requests.answer(connection, first, Reply(False, "PAST_PIVOT", "too late"))
-    await requests.answer(connection, first, Reply(True))
-    assert await requests.read_answer(connection, first) == Reply(False, "PAST_PIVOT", "too late")
+    await requests.answer(connection, first, RequestReply(False, "PAST_PIVOT", "too late"))
+    await requests.answer(connection, first, RequestReply(True))
+    assert await requests.read_answer(connection, first) == RequestReply(False, "PAST_PIVOT", "too late")
     assert [asked.actor for asked in await requests.open_of(connection, run)] == ["bob"]

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 from amends_contracts import descriptor_set
-from amends_orchestrator.calls.targets import Scope
+from amends_orchestrator.calls.targets import TargetScope
 from amends_testkit.participant import FakeParticipant
 from amends_testkit.waiting import eventually
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -77,7 +77,7 @@ async def test_a_participant_outside_the_allowed_targets_is_refused(client: Clie
 
 
 async def test_with_cluster_targets_this_machine_is_refused_at_apply(database_url: str, shop: Shop):
-    async with orchestrator(database_url, targets=Scope.CLUSTER) as client:
+    async with orchestrator(database_url, targets=TargetScope.CLUSTER) as client:
         answer = await apply_participant(client, PAYMENTS.replace("TARGET", shop.payments.target))
         assert not answer.accepted
 

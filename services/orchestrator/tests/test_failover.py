@@ -9,14 +9,14 @@ from urllib.parse import urlsplit
 import asyncpg
 import grpc
 import pytest
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_service_pb2 as pb
 
 from .shop import Shop, open_shop, orchestrator, state
 
-REFUSED = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="refunds are closed")
+REFUSED = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="refunds are closed")
 
 
 @pytest.fixture

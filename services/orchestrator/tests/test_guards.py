@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from amends_orchestrator.calls.guards import Guard, Held
+from amends_orchestrator.calls.guards import CallDelayedError, ParticipantGuard
 from amends_resilience import BreakerPolicy, BudgetPolicy, BulkheadPolicy, RetryPolicy
 
 OPEN_FOR = timedelta(milliseconds=20)
@@ -18,47 +18,47 @@ POLICY = RetryPolicy(
 
 
 @pytest.fixture
-def guard() -> Guard:
-    return Guard("test.v1.Test", POLICY)
+def guard() -> ParticipantGuard:
+    return ParticipantGuard("test.v1.Test", POLICY)
 
 
-async def half_open(guard: Guard) -> None:
-    passed = guard.try_pass(retry=False)
-    assert passed is not None
-    passed.conclude(failed=True)
-    with pytest.raises(Held, match="circuit breaker"):
-        guard.try_pass(retry=False)
+async def half_open(guard: ParticipantGuard) -> None:
+    permit = guard.try_permit(retry=False)
+    assert permit is not None
+    permit.conclude(failed=True)
+    with pytest.raises(CallDelayedError, match="circuit breaker"):
+        guard.try_permit(retry=False)
     await asyncio.sleep(OPEN_FOR.total_seconds() * 1.5)
 
 
-async def test_the_probe_of_a_half_open_breaker_is_kept_when_the_budget_is_spent(guard: Guard):
+async def test_the_probe_of_a_half_open_breaker_is_kept_when_the_budget_is_spent(guard: ParticipantGuard):
     await half_open(guard)
     for _ in range(3):
-        with pytest.raises(Held, match="budget"):
-            guard.try_pass(retry=True)
-    probe = guard.try_pass(retry=False)
+        with pytest.raises(CallDelayedError, match="budget"):
+            guard.try_permit(retry=True)
+    probe = guard.try_permit(retry=False)
     assert probe is not None
     probe.conclude(failed=False)
-    after = guard.try_pass(retry=False)
+    after = guard.try_permit(retry=False)
     assert after is not None
     after.give_back()
 
 
-async def test_a_probe_that_was_not_made_is_given_back(guard: Guard):
+async def test_a_probe_that_was_not_made_is_given_back(guard: ParticipantGuard):
     await half_open(guard)
-    probe = guard.try_pass(retry=False)
+    probe = guard.try_permit(retry=False)
     assert probe is not None
     probe.give_back()
-    again = guard.try_pass(retry=False)
+    again = guard.try_permit(retry=False)
     assert again is not None
     again.conclude(failed=False)
 
 
-async def test_a_call_that_is_held_back_leaves_its_place_to_others(guard: Guard):
-    with pytest.raises(Held, match="budget"):
-        guard.try_pass(retry=True)
-    passed = guard.try_pass(retry=False)
-    assert passed is not None
-    assert guard.try_pass(retry=False) is None  # the only place is taken
-    passed.conclude(failed=False)
-    assert guard.try_pass(retry=False) is not None
+async def test_a_call_that_is_held_back_leaves_its_place_to_others(guard: ParticipantGuard):
+    with pytest.raises(CallDelayedError, match="budget"):
+        guard.try_permit(retry=True)
+    permit = guard.try_permit(retry=False)
+    assert permit is not None
+    assert guard.try_permit(retry=False) is None  # the only place is taken
+    permit.conclude(failed=False)
+    assert guard.try_permit(retry=False) is not None

@@ -10,7 +10,7 @@ import asyncpg
 import grpc
 import pytest
 from amends_orchestrator.journal import claims
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import definition_service_pb2 as dpb
@@ -18,7 +18,7 @@ from amends.saga.v1 import run_service_pb2 as pb
 
 from .shop import EXAMPLE, Client, Shop, open_shop, orchestrator
 
-AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
+AWAY = ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
 SAGA = (EXAMPLE / "saga.yaml").read_text().replace("deadline: 60s", "deadline: 60s\n  stalledAfter: 400ms")
 BREAKS = """
 apiVersion: amends.dev/v1alpha1
@@ -88,7 +88,7 @@ async def test_runs_that_wait_for_an_open_breaker_are_stalled_owned_and_end_when
         assert {run.stalled.step for run in listed} == {"confirm"}
         assert all(run.stalled.reason in ("the circuit breaker is open", "away") for run in listed)
         assert all(run.stalled.HasField("since") for run in listed)
-        shop.orders.script("Confirm", Answer.ok())
+        shop.orders.script("Confirm", ScriptedAnswer.ok())
 
         async def all_ended() -> bool:
             return bool(await connection.fetchval("SELECT bool_and(state = 4) FROM run"))
@@ -121,7 +121,7 @@ async def test_a_run_that_waits_for_an_open_breaker_costs_no_claim_and_no_record
 
 async def test_a_run_whose_participant_is_gone_is_stalled_and_says_so(database_url: str, shop: Shop):
     gate = asyncio.Event()
-    shop.shipping.script("Book", Answer.ok().once(gate))
+    shop.shipping.script("Book", ScriptedAnswer.ok().once(gate))
     async with orchestrator(database_url) as client:
         await client.apply(shop, SAGA)
         run = (await client.start("k", wait=False)).run
@@ -140,7 +140,7 @@ async def test_a_run_whose_participant_is_gone_is_stalled_and_says_so(database_u
 
 async def test_a_call_that_is_not_answered_in_time_says_how_long_it_was_waited_for(database_url: str, shop: Shop):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate))
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     async with orchestrator(database_url) as client:
         await client.apply(shop)
         run = (await client.start("k", wait=False)).run

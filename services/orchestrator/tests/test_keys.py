@@ -13,7 +13,7 @@ import pytest
 from amends_orchestrator.journal.batch import StartAnswer
 from amends_orchestrator.runner.fleet import Limits
 from amends_saga.journal import idempotency_key
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import definition_service_pb2 as dpb
@@ -83,7 +83,7 @@ async def test_the_same_start_is_answered_with_its_run_whatever_became_of_the_sa
 
 
 async def test_a_run_under_way_is_found_and_waited_for_after_its_saga_was_deleted(client: Client, shop: Shop):
-    shop.inventory.script("Reserve", Answer.ok().after(timedelta(milliseconds=200)))
+    shop.inventory.script("Reserve", ScriptedAnswer.ok().after(timedelta(milliseconds=200)))
     first = await client.start("k", saga="stock", json=GIVEN, wait=False)
     await client.definitions.DeleteSaga(dpb.DeleteSagaRequest(namespace="shop", name="stock"))
     again = await client.start("k", saga="stock", json=GIVEN)
@@ -143,8 +143,10 @@ async def test_the_key_of_a_step_cannot_be_worked_out_from_the_runs_id_and_stays
     client: Client, shop: Shop, database_url: str, connection: asyncpg.Connection
 ):
     await client.apply_saga((EXAMPLE / "saga.yaml").read_text())
-    shop.shipping.script("Book", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="NO_SLOT"))
-    shop.payments.script("Refund", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="CLOSED"), Answer.ok())
+    shop.shipping.script("Book", ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="NO_SLOT"))
+    shop.payments.script(
+        "Refund", ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, reason="CLOSED"), ScriptedAnswer.ok()
+    )
     run = (await client.start("k")).run
     assert state(run) == "PARKED"
     [charge, *_] = shop.payments.calls("Charge")
@@ -163,10 +165,10 @@ async def test_the_key_of_a_step_cannot_be_worked_out_from_the_runs_id_and_stays
 async def test_a_run_of_the_time_before_the_secret_keeps_its_keys(
     client: Client, shop: Shop, connection: asyncpg.Connection
 ):
-    shop.inventory.script("Reserve", Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away"))
+    shop.inventory.script("Reserve", ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE, text="away"))
     run = (await client.start("k", saga="stock", json=GIVEN, wait=False)).run
     await shop.inventory.called("Reserve")
-    shop.inventory.script("Reserve", Answer.ok())
+    shop.inventory.script("Reserve", ScriptedAnswer.ok())
     # As an orchestrator before this version has left it.
     await connection.execute("UPDATE run SET rules = 1, fence = fence + 1, owner = NULL, due_at = now()")
     assert state(await client.ended(run.run_id)) == "COMPLETED"

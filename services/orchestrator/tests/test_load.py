@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 from amends_testkit.waiting import eventually
 
@@ -16,7 +16,7 @@ from amends.saga.v1 import definition_service_pb2 as dpb
 
 from .shop import Client, Shop, open_shop, orchestrator, state
 
-AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
+AWAY = ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
 
 
 def policy(**spec: str) -> str:
@@ -59,7 +59,7 @@ class Busy:
 
 async def test_no_more_calls_are_under_way_than_the_bulkhead_has_places(client: Client, shop: Shop):
     busy = {name: Busy(part) for name, part in shop.parts.items()}
-    shop.payments.script("Charge", Answer.ok().after(timedelta(milliseconds=20)))
+    shop.payments.script("Charge", ScriptedAnswer.ok().after(timedelta(milliseconds=20)))
     await client.apply(shop, policy=policy(bulkhead="{maxConcurrent: 3, maxQueued: 4}"))
     answers = await asyncio.gather(*(client.start(f"k{n}") for n in range(40)))
     assert {state(answer.run) for answer in answers} == {"COMPLETED"}
@@ -77,7 +77,7 @@ async def test_an_open_breaker_costs_no_attempts_and_all_runs_go_on_when_it_clos
     await eventually(lambda: held(client) > 20, what="most runs are held back")
     sent = len(shop.payments.calls("Charge"))
     assert sent < 40, "thirty runs with retries would have sent hundreds"
-    shop.payments.script("Charge", Answer.ok())
+    shop.payments.script("Charge", ScriptedAnswer.ok())
     runs = [await client.ended(answer.run.run_id) for answer in started]
     assert {state(run) for run in runs} == {"COMPLETED"}
 
@@ -99,14 +99,14 @@ async def test_retries_stay_within_their_budget(client: Client, shop: Shop):
     await eventually(lambda: len(shop.payments.calls("Charge")) >= 40, what="the budget is spent")
     await asyncio.sleep(0.15)
     assert len(shop.payments.calls("Charge")) <= 30 + 10 + 2, "ten seconds' worth of one retry a second"
-    shop.payments.script("Charge", Answer.ok())
+    shop.payments.script("Charge", ScriptedAnswer.ok())
     assert len(started) == 30
 
 
 async def test_a_participant_that_is_deleted_stalls_its_runs_and_they_go_on_when_it_is_back(client: Client, shop: Shop):
     await client.apply(shop)
     gate = asyncio.Event()
-    shop.inventory.script("Reserve", Answer.ok().once(gate))
+    shop.inventory.script("Reserve", ScriptedAnswer.ok().once(gate))
     run = (await client.start("k", wait=False)).run
     await shop.inventory.called("Reserve")
     await client.definitions.DeleteParticipant(dpb.DeleteParticipantRequest(namespace="shop", name="payments"))

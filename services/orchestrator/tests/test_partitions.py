@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from amends_embedded import Postgres
 from amends_orchestrator.journal.partitions import drop_old, make_partitions
-from amends_orchestrator.journal.records import Change, State
+from amends_orchestrator.journal.records import RunChange, State
 
 from amends.saga.v1 import run_pb2
 
@@ -52,7 +52,7 @@ async def test_a_partition_goes_when_all_its_runs_ended_before_the_retention(
     tail = await journal.run()
     assert await drop_old(connection, MONTH) == [], "its run has not ended"
 
-    journal.append(tail, 2, change=Change(State.COMPLETED, release=True))
+    journal.append(tail, 2, change=RunChange(State.COMPLETED, release=True))
     await journal.durable(tail, 2)
     assert await drop_old(connection, MONTH) == [], "its run has only just ended"
 

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_pb2
@@ -16,9 +16,9 @@ from amends.saga.v1 import run_service_pb2 as pb
 
 from .shop import INPUT, Client, Shop, open_shop, orchestrator, state, states
 
-REFUSED = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="refunds are closed")
-DECLINED = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no slot")
-AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
+REFUSED = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="refunds are closed")
+DECLINED = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no slot")
+AWAY = ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
 
 
 @pytest.fixture
@@ -61,7 +61,7 @@ async def test_a_refused_refund_parks_and_retry_compensates_with_who_and_why_in_
     assert set(run.parked.resolutions) == {"retry", "skip"}
     assert [(choice.resolution, choice.effect) for choice in run.parked.choices] == [("retry", ""), ("skip", "")]
     assert run.message == "PARKED: charge: REJECTED: refunds are closed"
-    shop.payments.script("Refund", Answer.ok())
+    shop.payments.script("Refund", ScriptedAnswer.ok())
     await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, run.parked.seq))
     after = await client.ended(run.run_id)
     assert state(after) == "COMPENSATED"
@@ -72,7 +72,9 @@ async def test_a_refused_refund_parks_and_retry_compensates_with_who_and_why_in_
 
 async def parked_behind(client: Client, shop: Shop) -> run_pb2.Run:
     """A run whose confirmation, behind the pivot, is refused."""
-    shop.orders.script("Confirm", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="the order is closed"))
+    shop.orders.script(
+        "Confirm", ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="the order is closed")
+    )
     run = (await client.start("k")).run
     assert (state(run), run.parked.step) == ("PARKED", "confirm")
     return run
@@ -167,7 +169,7 @@ async def test_a_decision_about_a_state_that_is_gone_is_refused(client: Client, 
 
 async def test_two_people_who_decide_at_once_cannot_both_win(client: Client, shop: Shop):
     run = (await parked(client, shop)).run
-    shop.payments.script("Refund", Answer.ok())
+    shop.payments.script("Refund", ScriptedAnswer.ok())
     request = resolve(run.run_id, pb.RESOLUTION_RETRY, run.parked.seq)
     answers = await asyncio.gather(*(client.runs.ResolveRun(request) for _ in range(5)), return_exceptions=True)
     assert sum(isinstance(answer, pb.ResolveRunResponse) for answer in answers) == 1
@@ -176,7 +178,7 @@ async def test_two_people_who_decide_at_once_cannot_both_win(client: Client, sho
 
 async def test_a_run_is_cancelled_while_it_waits_for_an_answer(client: Client, shop: Shop):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate))
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     run = (await client.start("k", wait=False)).run
     await shop.payments.called("Charge")
     await client.runs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, actor="ada", reason="wrong address"))
@@ -188,7 +190,7 @@ async def test_a_run_is_cancelled_while_it_waits_for_an_answer(client: Client, s
 
 async def test_a_cancel_after_the_pivots_intent_is_refused(client: Client, shop: Shop):
     gate = asyncio.Event()
-    shop.orders.script("Confirm", Answer.ok().once(gate))
+    shop.orders.script("Confirm", ScriptedAnswer.ok().once(gate))
     run = (await client.start("k", wait=False)).run
     await shop.orders.called("Confirm")
     code, _ = await refusal(client.runs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, actor="a", reason="b")))
@@ -205,7 +207,7 @@ async def test_who_decides_about_a_run_that_waits_and_is_not_parked_is_told_what
     client: Client, shop: Shop
 ):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate))
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     run = (await client.start("k", wait=False)).run
     await shop.payments.called("Charge")
     code, text = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, 0)))
@@ -236,7 +238,7 @@ async def test_the_time_for_which_a_run_was_parked_is_added_to_its_deadline(
 
 async def test_another_replica_passes_a_cancel_on_to_the_owner(client: Client, shop: Shop, database_url: str):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate))
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     run = (await client.start("k", wait=False)).run
     await shop.payments.called("Charge")
     async with orchestrator(database_url) as other:
@@ -283,14 +285,14 @@ async def test_a_stalled_run_says_why_and_can_be_parked_and_resolved(database_ur
         await eventually(listed)
         answer = await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_PARK, 0), timeout=15)
         assert state(answer.run) == "PARKED"
-        shop.inventory.script("Release", Answer.ok())
+        shop.inventory.script("Release", ScriptedAnswer.ok())
         await client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, answer.run.parked.seq))
         assert state(await client.ended(run.run_id)) == "COMPENSATED"
 
 
 async def test_a_run_that_is_not_stalled_cannot_be_parked(client: Client, shop: Shop):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate))
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     run = (await client.start("k", wait=False)).run
     await shop.payments.called("Charge")
     code, _ = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_PARK, 0)))

@@ -15,14 +15,14 @@ from amends_embedded import Child, Postgres
 from amends_orchestrator.journal.reader import read_journal, read_run
 from amends_orchestrator.journal.records import Claimed
 from amends_orchestrator.runner import live as live_runs
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_service_pb2 as pb
 
 from .shop import INPUT, Client, Shop, open_shop, orchestrator, state
 
-AWAY = Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
+AWAY = ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
 SLOW_POLICY = """
 apiVersion: amends.dev/v1alpha1
 kind: RetryPolicy
@@ -59,7 +59,7 @@ async def test_a_killed_replica_is_taken_over_and_every_run_ends_with_one_effect
     database_url: str, shop: Shop, tmp_path: Path
 ):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate))
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     child = replica(database_url, tmp_path, "first")
     report = await child.ready()
     async with orchestrator(database_url, lease=timedelta(seconds=1)) as survivor:
@@ -81,7 +81,7 @@ async def test_a_killed_replica_is_taken_over_and_every_run_ends_with_one_effect
 
 async def test_a_drained_replica_hands_its_runs_over_cleanly(database_url: str, shop: Shop):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate))
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     async with orchestrator(database_url) as second:
         async with orchestrator(database_url) as first:
             await first.apply(shop)
@@ -97,7 +97,7 @@ async def test_a_drained_replica_hands_its_runs_over_cleanly(database_url: str, 
 
 async def test_a_run_that_is_claimed_while_its_new_owner_drains_is_handed_over_too(database_url: str, shop: Shop):
     gate = asyncio.Event()
-    shop.payments.script("Charge", Answer.ok().once(gate))
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     async with orchestrator(database_url) as client:
         await client.apply(shop)
         await client.start("k", wait=False)
@@ -152,7 +152,7 @@ async def test_runs_that_wait_for_long_leave_the_memory_and_come_back(database_u
             return count >= 20 and len(client.parts.fleet.runs) <= 30 - count
 
         await eventually(waiting)
-        shop.payments.script("Charge", Answer.ok())
+        shop.payments.script("Charge", ScriptedAnswer.ok())
 
         async def all_ended() -> bool:  # some are let go only now
             await connection.execute(f"UPDATE run SET due_at = clock_timestamp() WHERE {unowned}")
@@ -173,7 +173,7 @@ async def test_when_the_database_goes_away_runs_pause_and_go_on(shop: Shop, tmp_
         async with orchestrator(url, lease=timedelta(seconds=5)) as client:
             await client.apply(shop)
             gate = asyncio.Event()
-            shop.payments.script("Charge", Answer.ok().once(gate))
+            shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
             started = await asyncio.gather(*(client.start(f"k{n}", wait=False) for n in range(10)))
             await shop.payments.called("Charge", 10)
             server.kill()
@@ -198,7 +198,7 @@ async def test_starts_beyond_what_fits_into_memory_wait_in_the_database_and_all_
 
 async def test_bytes_beyond_what_fits_into_memory_wait_in_the_database_and_all_end(database_url: str, shop: Shop):
     """Each input has 30 KB. One more run may come while there is room: no run is too large to be run at all."""
-    shop.payments.script("Charge", Answer.ok().after(timedelta(milliseconds=100)))
+    shop.payments.script("Charge", ScriptedAnswer.ok().after(timedelta(milliseconds=100)))
     async with orchestrator(database_url, hot_bytes=100_000) as client:
         await client.apply(shop)
         fleet = client.parts.fleet
@@ -221,7 +221,7 @@ async def test_bytes_beyond_what_fits_into_memory_wait_in_the_database_and_all_e
 
 async def test_an_heir_takes_what_it_can_hold(database_url: str, shop: Shop):
     """Every run hangs in a call, so that none leaves the memory while it waits."""
-    shop.payments.script("Charge", Answer.ok().after(timedelta(seconds=20)))
+    shop.payments.script("Charge", ScriptedAnswer.ok().after(timedelta(seconds=20)))
     hanging = SLOW_POLICY.replace("{initial: 60s, max: 60s}", "{initial: 10ms, max: 50ms}")
     large = INPUT | {"cardToken": "tok_" + "x" * 30_000}
     async with orchestrator(database_url, drain=timedelta(milliseconds=100)) as first:
@@ -231,7 +231,7 @@ async def test_an_heir_takes_what_it_can_hold(database_url: str, shop: Shop):
     async with orchestrator(database_url, hot_bytes=200_000) as heir:
         await eventually(lambda: heir.parts.fleet.room_bytes <= 0)
         assert len(heir.parts.fleet.runs) < 10
-        shop.payments.script("Charge", Answer.ok())
+        shop.payments.script("Charge", ScriptedAnswer.ok())
         for run_id in started:
             assert state(await heir.ended(run_id, timedelta(seconds=60))) == "COMPLETED"
 
@@ -245,7 +245,7 @@ async def test_a_run_of_a_newer_release_is_left_alone_visibly_and_never_misread(
         await shop.payments.called("Charge")
     connection = await asyncpg.connect(database_url)
     await connection.execute("UPDATE run SET rules = 3, due_at = clock_timestamp()")
-    shop.payments.script("Charge", Answer.ok())
+    shop.payments.script("Charge", ScriptedAnswer.ok())
     calls = len(shop.payments.calls("Charge"))
     async with orchestrator(database_url) as older:
         found = await older.runs.GetRun(pb.GetRunRequest(run_id=run_id, timeline=10))

@@ -9,7 +9,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 from amends_testkit.waiting import eventually
 from google.protobuf.descriptor_pb2 import FileDescriptorSet
@@ -75,7 +75,7 @@ class Trip:
             port = int(former.target.rpartition(":")[2])
         contract = self._compiled(package, SERVICE % {"package": package, "service": name}, MONEY % (minor, more))
         part = self.parts[package] = await FakeParticipant.start(contract, [f"{package}.v1.{name}"], port=port)
-        part.script("Book", Answer.ok(id=f"{package}-1", price=PRICE))
+        part.script("Book", ScriptedAnswer.ok(id=f"{package}-1", price=PRICE))
         if former is None:
             text = PARTICIPANT % (package, f"{package}.v1.{name}", part.target)
             applied = await self.client.definitions.ApplyParticipant(
@@ -135,11 +135,11 @@ async def trip(database_url: str, tmp_path: Path) -> AsyncIterator[Trip]:
 async def test_a_field_that_one_service_gets_first_stops_no_run(trip: Trip):
     before = (await trip.saga()).digest
     held = asyncio.Event()
-    trip.parts["flights"].script("Book", Answer.ok(id="late").once(held), Answer.ok())
+    trip.parts["flights"].script("Book", ScriptedAnswer.ok(id="late").once(held), ScriptedAnswer.ok())
     under_way = await trip.start("under-way", wait=False)
     await trip.parts["flights"].called("Book")
     hotels = await trip.deploy("hotels", more="string note = 3;")
-    hotels.script("Book", Answer.ok(price=PRICE | {"note": "with breakfast"}))
+    hotels.script("Book", ScriptedAnswer.ok(price=PRICE | {"note": "with breakfast"}))
     await trip.start("before-the-refresh")
     after = await trip.refreshed(ready=True, former=before)
     await trip.start("after-the-refresh")
@@ -156,11 +156,11 @@ async def test_a_field_that_one_service_gets_first_stops_no_run(trip: Trip):
 
 async def test_a_contradiction_names_both_services_the_message_and_the_field_and_stops_new_runs_alone(trip: Trip):
     held = asyncio.Event()
-    trip.parts["hotels"].script("Book", Answer.ok(price=PRICE).once(held))
+    trip.parts["hotels"].script("Book", ScriptedAnswer.ok(price=PRICE).once(held))
     under_way = await trip.start("under-way", wait=False)
     await trip.parts["hotels"].called("Book")
     flights = await trip.deploy("flights", minor="string")
-    flights.script("Book", Answer.ok())
+    flights.script("Book", ScriptedAnswer.ok())
     saga = await trip.refreshed(ready=False)
     for word in ("default/hotels", "default/flights", "shared.v1.Money", "minor", "int64", "string"):
         assert word in saga.message

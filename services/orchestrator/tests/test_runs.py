@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import grpc
 import pytest
 from amends_orchestrator.runner.live import LiveRun
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
 from .shop import Client, Shop, open_shop, orchestrator, state, states
@@ -60,7 +60,9 @@ async def test_a_run_that_ended_leaves_the_memory_at_once_and_not_with_the_next_
 
 
 async def test_a_declined_card_releases_the_reservation(client: Client, shop: Shop):
-    shop.payments.script("Charge", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="the card was declined"))
+    shop.payments.script(
+        "Charge", ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="the card was declined")
+    )
     run = (await client.start("k")).run
     assert state(run) == "COMPENSATED"
     assert run.message == "COMPENSATED: charge was rejected: the card was declined"
@@ -71,7 +73,7 @@ async def test_a_declined_card_releases_the_reservation(client: Client, shop: Sh
 
 
 async def test_a_rejected_pivot_is_voided_before_anything_is_undone(client: Client, shop: Shop):
-    shop.shipping.script("Book", Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no slot"))
+    shop.shipping.script("Book", ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no slot"))
     run = (await client.start("k")).run
     assert state(run) == "COMPENSATED"
     assert [call.operation for call in shop.shipping.calls("Book")] == ["action", "void"]
@@ -84,7 +86,7 @@ async def test_a_rejected_pivot_is_voided_before_anything_is_undone(client: Clie
 async def test_a_pivot_that_never_answered_is_not_said_to_be_rejected_and_each_of_its_calls_is_counted(
     client: Client, shop: Shop
 ):
-    shop.shipping.script("Book", Answer.refused(grpc.StatusCode.UNAVAILABLE, text="away"))
+    shop.shipping.script("Book", ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE, text="away"))
     run = (await client.start("k")).run
     assert run.message == "COMPENSATED: ship did not answer: away"
     [ship] = [step for step in run.steps if step.name == "ship"]
@@ -96,7 +98,7 @@ async def test_a_pivot_that_never_answered_is_not_said_to_be_rejected_and_each_o
 @pytest.mark.parametrize("code", [grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED])
 async def test_a_lost_answer_is_asked_for_again_with_the_same_key(client: Client, shop: Shop, code: grpc.StatusCode):
     """CANCELLED comes of a server that stops: it is no reason to give up."""
-    shop.payments.script("Charge", Answer.lost(code), Answer.ok())
+    shop.payments.script("Charge", ScriptedAnswer.lost(code), ScriptedAnswer.ok())
     run = (await client.start("k")).run
     assert state(run) == "COMPLETED"
     calls = shop.payments.calls("Charge")

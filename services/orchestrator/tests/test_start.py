@@ -9,7 +9,7 @@ from typing import Any
 import asyncpg
 import grpc
 import pytest
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import definition_service_pb2 as dpb
@@ -75,7 +75,7 @@ async def test_one_trace_follows_a_start_into_every_participant(client: Client, 
 
 
 async def test_a_wait_that_is_too_short_answers_with_the_run_as_it_stands(client: Client, shop: Shop):
-    shop.payments.script("Charge", Answer.ok().after(timedelta(milliseconds=300)))
+    shop.payments.script("Charge", ScriptedAnswer.ok().after(timedelta(milliseconds=300)))
     request = start(wait=True)
     request.wait_timeout.FromTimedelta(timedelta(milliseconds=20))
     answer = await client.runs.StartRun(request, timeout=10)
@@ -84,7 +84,7 @@ async def test_a_wait_that_is_too_short_answers_with_the_run_as_it_stands(client
 
 
 async def test_a_run_of_another_replica_is_waited_for(client: Client, shop: Shop, database_url: str):
-    shop.payments.script("Charge", Answer.ok().after(timedelta(milliseconds=200)))
+    shop.payments.script("Charge", ScriptedAnswer.ok().after(timedelta(milliseconds=200)))
     await client.runs.StartRun(start())
     async with orchestrator(database_url) as other:
         answer = await other.runs.StartRun(start(wait=True), timeout=10)
@@ -146,7 +146,7 @@ async def test_a_request_over_the_size_limit_is_never_sent_and_never_retried(cli
 
 
 async def test_a_run_that_is_ours_by_the_database_alone_is_not_forgotten(client: Client, shop: Shop, database_url: str):
-    shop.payments.script("Charge", Answer.ok().after(timedelta(milliseconds=300)))
+    shop.payments.script("Charge", ScriptedAnswer.ok().after(timedelta(milliseconds=300)))
     run = (await client.start("k", wait=False)).run
     await shop.payments.called("Charge")
     live = next(iter(client.parts.fleet.runs.values()))
@@ -156,7 +156,7 @@ async def test_a_run_that_is_ours_by_the_database_alone_is_not_forgotten(client:
 
 
 async def test_a_journal_with_a_gap_is_never_run_and_visibly_stalled(client: Client, shop: Shop, database_url: str):
-    shop.payments.script("Charge", Answer.ok().after(timedelta(milliseconds=300)))
+    shop.payments.script("Charge", ScriptedAnswer.ok().after(timedelta(milliseconds=300)))
     run = (await client.start("k", wait=False)).run
     await shop.payments.called("Charge")
     live = next(iter(client.parts.fleet.runs.values()))

@@ -9,10 +9,10 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from amends_orchestrator.journal import claims, leases
-from amends_orchestrator.journal.batch import Batch, Row
+from amends_orchestrator.journal.batch import Batch, JournalRow
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.reader import read_journal, read_run
-from amends_orchestrator.journal.records import Change, State
+from amends_orchestrator.journal.records import RunChange, State
 from amends_testkit.waiting import eventually
 
 from .journal_helpers import Journal
@@ -28,8 +28,8 @@ shapes = pytest.mark.parametrize("alone", [True, False], ids=["alone", "beside a
 """A statement about one run takes plain values, one about several takes arrays."""
 
 
-async def beside(journal: Journal, alone: bool) -> list[Row]:
-    return [] if alone else [Row(await journal.run(), 2, b"beside", None)]
+async def beside(journal: Journal, alone: bool) -> list[JournalRow]:
+    return [] if alone else [JournalRow(await journal.run(), 2, b"beside", None)]
 
 
 @shapes
@@ -38,7 +38,7 @@ async def test_a_takeover_waits_for_the_open_commit_of_the_old_owner_and_reads_i
 ):
     tail = await journal.run()
     old, new = await connect(), await connect()
-    batch = Batch.of([Row(tail, 2, b"intent", None), *await beside(journal, alone)])
+    batch = Batch.of([JournalRow(tail, 2, b"intent", None), *await beside(journal, alone)])
     assert batch.single is alone
     transaction = old.transaction()
     await transaction.start()
@@ -66,7 +66,7 @@ async def test_a_row_of_the_old_owner_waits_for_the_open_claim_and_is_refused(
     tail = await journal.run()
     old, new = await connect(), await connect()
     others = await beside(journal, alone)
-    batch = Batch.of([Row(tail, 2, b"late", Change(State.COMPLETED, release=True)), *others])
+    batch = Batch.of([JournalRow(tail, 2, b"late", RunChange(State.COMPLETED, release=True)), *others])
     await leases.end(connection, journal.process)
     transaction = new.transaction()
     await transaction.start()
@@ -196,7 +196,7 @@ async def test_a_released_run_is_due_again_after_its_delay_and_not_before(
     journal: Journal, connection: asyncpg.Connection
 ):
     tail = await journal.run()
-    journal.append(tail, 2, change=Change(State.RUNNING, release=True, due=timedelta(hours=1)))
+    journal.append(tail, 2, change=RunChange(State.RUNNING, release=True, due=timedelta(hours=1)))
     await journal.durable(tail, 2)
     assert await claims.claim(connection, uuid4(), rules=RULES) == []
     due = await claims.next_due(connection)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 from amends_orchestrator.calls.ports import ConfinementError
-from amends_orchestrator.calls.targets import Scope, TargetRules
+from amends_orchestrator.calls.targets import TargetRules, TargetScope
 from hypothesis import given
 from hypothesis import strategies as st
 
-CLUSTER = TargetRules(Scope.CLUSTER, ("apps.example.com",))
-LOOPBACK = TargetRules(Scope.LOOPBACK)
+CLUSTER = TargetRules(TargetScope.CLUSTER, ("apps.example.com",))
+LOOPBACK = TargetRules(TargetScope.LOOPBACK)
 
 HOSTILE = [
     "",
@@ -112,11 +112,11 @@ def test_this_machine_is_called_in_development_only(target: str, dialled: str):
 )
 def test_a_suffix_that_is_none_is_refused_at_start(suffix: str):
     with pytest.raises(ValueError, match="no DNS suffix"):
-        TargetRules(Scope.CLUSTER, (suffix,))
+        TargetRules(TargetScope.CLUSTER, (suffix,))
 
 
 def test_a_suffix_without_a_dot_allows_that_name_alone():
-    rules = TargetRules(Scope.CLUSTER, ("payments", "com"))
+    rules = TargetRules(TargetScope.CLUSTER, ("payments", "com"))
     assert rules.check("dns:///payments:50051") == "dns:///payments:50051"
     for target in ("dns:///a.payments:50051", "dns:///evil.com:50051", "dns:///ayments:50051", "payments:50051"):
         with pytest.raises(ConfinementError):
@@ -136,7 +136,7 @@ def test_whatever_is_allowed_ends_in_the_cluster_or_under_a_suffix(text: str):
 
 
 def test_the_forms_that_are_named_are_those_that_are_taken() -> None:
-    for rules, count in ((CLUSTER, 2), (LOOPBACK, 4), (TargetRules(Scope.LOOPBACK, ("b.c", "one")), 6)):
+    for rules, count in ((CLUSTER, 2), (LOOPBACK, 4), (TargetRules(TargetScope.LOOPBACK, ("b.c", "one")), 6)):
         assert len(rules.forms) == count
         for form in rules.forms:
             assert rules.check(form.replace(":port", ":50051")).endswith(":50051")

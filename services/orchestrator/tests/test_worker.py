@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import uvloop
 from amends_orchestrator.calls.targets import TargetRules
-from amends_orchestrator.worker.client import Checker, InForce
+from amends_orchestrator.worker.client import InForce, WorkerClient
 from amends_orchestrator.worker.frames import FrameError, pack, unpack
 from amends_orchestrator.worker.limits import WorkLimits
 from amends_orchestrator.worker.process import BusyError, WorkerProcess, WorkError, _converse
@@ -34,8 +34,8 @@ async def a_worker(**limits: object) -> AsyncIterator[WorkerProcess]:
         await worker.close()
 
 
-def checker(worker: WorkerProcess) -> Checker:
-    return Checker(worker, TargetRules())
+def checker(worker: WorkerProcess) -> WorkerClient:
+    return WorkerClient(worker, TargetRules())
 
 
 async def works(worker: WorkerProcess) -> bool:

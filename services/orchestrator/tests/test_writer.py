@@ -16,7 +16,7 @@ from amends_orchestrator.journal import writer as writer_module
 from amends_orchestrator.journal.batch import StartAnswer
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.reader import read_journal, read_run
-from amends_orchestrator.journal.records import Change, Refusal, State
+from amends_orchestrator.journal.records import JournalRefusal, RunChange, State
 from amends_orchestrator.journal.tail import Tail
 from amends_orchestrator.journal.writer import JournalWriter
 from amends_testkit.waiting import eventually
@@ -59,7 +59,7 @@ async def test_a_row_may_be_queued_before_the_start_of_its_run_is_durable(
 
 async def test_a_change_of_the_run_row_comes_with_the_record(journal: Journal, connection: asyncpg.Connection):
     tail = await journal.run()
-    journal.append(tail, 2, change=Change(State.COMPLETED, release=True, message="done"))
+    journal.append(tail, 2, change=RunChange(State.COMPLETED, release=True, message="done"))
     await journal.durable(tail, 2)
     run = await read_run(connection, tail.id)
     assert run is not None
@@ -72,9 +72,9 @@ async def test_rows_under_an_old_fence_are_refused_and_so_is_every_later_row(
 ):
     lost, kept = await journal.run(), await journal.run()
     await connection.execute("UPDATE run SET fence = 2 WHERE id = $1", lost.id)
-    journal.append(lost, 2, change=Change(State.COMPLETED, release=True))
+    journal.append(lost, 2, change=RunChange(State.COMPLETED, release=True))
     journal.append(kept, 2)
-    assert await journal.refused(lost) is Refusal.FENCED
+    assert await journal.refused(lost) is JournalRefusal.FENCED
     await journal.durable(kept, 2)
     journal.append(lost, 3)
     await journal.writer.flushed()
@@ -94,7 +94,7 @@ async def test_rows_that_an_earlier_owner_left_in_the_queue_cost_the_next_owner_
     journal.append(before, 2, 3, record=b"of the earlier owner")
     journal.append(now, 2, 3, record=b"of the owner")
     await journal.durable(now, 3)
-    assert await journal.refused(before) is Refusal.FENCED
+    assert await journal.refused(before) is JournalRefusal.FENCED
     records = await read_journal(connection, before.id)
     assert [(record.seq, record.fence, record.record) for record in records[1:]] == [
         (2, 2, b"of the owner"),
@@ -107,10 +107,10 @@ async def test_a_bad_row_among_128_runs_fails_its_run_alone(journal: Journal, co
     bad = tails[77]
     for tail in tails:
         message = "no\x00text" if tail is bad else "text"
-        journal.append(tail, 2, change=Change(State.RUNNING, message=message))
+        journal.append(tail, 2, change=RunChange(State.RUNNING, message=message))
     for tail in tails:
         journal.append(tail, 3)
-    assert await journal.refused(bad) is Refusal.BAD_ROW
+    assert await journal.refused(bad) is JournalRefusal.BAD_ROW
     for tail in tails:
         if tail is not bad:
             await journal.durable(tail, 3)
@@ -131,7 +131,7 @@ async def test_a_row_of_somebody_else_under_our_number_drops_the_run_and_no_othe
     await connection.execute("INSERT INTO journal VALUES ($1, 2, 1, 'somebody else')", theirs.id)
     journal.append(theirs, 2, 3)
     journal.append(ours, 2, 3)
-    assert await journal.refused(theirs) is Refusal.COLLISION
+    assert await journal.refused(theirs) is JournalRefusal.COLLISION
     await journal.durable(ours, 3)
     assert [record.seq for record in await read_journal(connection, theirs.id)] == [1, 2]
 
@@ -171,7 +171,7 @@ async def test_a_commit_whose_answer_is_lost_is_neither_lost_nor_doubled(
     async with Journal.over(losing, process) as journal:
         tail = await journal.run()
         remaining.extend(plan)
-        journal.append(tail, 2, 3, 4, change=Change(State.COMPENSATING, message="kept"))
+        journal.append(tail, 2, 3, 4, change=RunChange(State.COMPENSATING, message="kept"))
         answer = await journal.start("key")
         await journal.durable(tail, 4)
         assert answer.created
@@ -208,9 +208,9 @@ async def test_when_the_database_is_gone_rows_wait_and_the_journal_says_so(
 async def test_a_closed_tail_takes_nothing_and_tells_its_listener_once():
     listener = Heard()
     tail = Tail(asyncio, 1, listener)  # type: ignore[arg-type]
-    tail.close(Refusal.FENCED)
-    tail.close(Refusal.BAD_ROW)
-    assert listener.refusal is Refusal.FENCED
+    tail.close(JournalRefusal.FENCED)
+    tail.close(JournalRefusal.BAD_ROW)
+    assert listener.refusal is JournalRefusal.FENCED
 
 
 async def test_a_start_whose_key_became_free_meanwhile_is_written_without_waiting_for_other_rows(
@@ -239,10 +239,10 @@ async def test_no_row_that_was_queued_behind_a_refused_one_is_written(
     """They are in later statements than the bad one, and their fence still fits: only their tail says no."""
     monkeypatch.setattr(writer_module, "MAXIMUM_ROWS", 2)
     bad, kept = await journal.run(), await journal.run()
-    journal.append(bad, 2, change=Change(State.RUNNING, message="no\x00text"))
+    journal.append(bad, 2, change=RunChange(State.RUNNING, message="no\x00text"))
     journal.append(bad, 3, 4, 5, 6, 7)
     journal.append(kept, 2, 3, 4)
-    assert await journal.refused(bad) is Refusal.BAD_ROW
+    assert await journal.refused(bad) is JournalRefusal.BAD_ROW
     await journal.durable(kept, 4)
     await journal.writer.flushed()
     assert [record.seq for record in await read_journal(connection, bad.id)] == [1]

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from amends_chassis.database import Database
 from amends_chassis.service import running
-from amends_testkit.service import Metadata, migrated, saga_call
+from amends_testkit.service import SentMetadata, migrated, saga_call
 from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
@@ -175,6 +175,6 @@ async def service(database: Database, database_url: str, neighbours: str) -> Asy
 
 
 @pytest.fixture
-def call() -> Callable[..., Metadata]:
+def call() -> Callable[..., SentMetadata]:
     """Makes the metadata of a saga's call."""
     return saga_call

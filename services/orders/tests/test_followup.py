@@ -5,7 +5,7 @@ from functools import partial
 import grpc
 import pytest
 from amends_testkit.waiting import eventually
-from shop_orders import desk, domain, store
+from shop_orders import domain, order_process, store
 from shop_orders.domain import Address, Content, Line, Money
 
 from amends.saga.v1 import run_pb2
@@ -165,7 +165,7 @@ async def test_an_order_that_was_asked_for_before_is_rejected_only_when_every_qu
     await make_due()
     await eventually(lambda: database.pool.fetchval("SELECT refused_since IS NOT NULL FROM orders"))
     assert (await order_once("o-1", pb.ORDER_STATE_PENDING)).reason == ""
-    await database.pool.execute("UPDATE orders SET refused_since = now() - $1::interval", desk.REFUSED_FOR)
+    await database.pool.execute("UPDATE orders SET refused_since = now() - $1::interval", order_process.REFUSED_FOR)
     await make_due()
     assert (await order_once("o-1", pb.ORDER_STATE_REJECTED)).reason == "the order could not be processed"
 

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from amends_chassis.database import Database
 from amends_chassis.service import running
-from amends_testkit.service import Metadata, migrated, saga_call
+from amends_testkit.service import SentMetadata, migrated, saga_call
 from pydantic import SecretStr
 from shop_payments.__main__ import assemble
 from shop_payments.settings import Settings
@@ -32,6 +32,6 @@ async def service(database: Database, database_url: str) -> AsyncIterator[Any]:
 
 
 @pytest.fixture
-def call() -> Callable[..., Metadata]:
+def call() -> Callable[..., SentMetadata]:
     """Makes the metadata of a saga's call."""
     return saga_call

@@ -20,12 +20,12 @@ from amends_orchestrator.journal import claims, decisions, leases, reader, state
 from amends_simulation.carried import carried, is_batch
 from amends_simulation.virtual import database_now
 
-Row = dict[str, Any]
-Gate = Callable[[], Any]
+TableRow = dict[str, Any]
+StatementGate = Callable[[], Any]
 
 
 @dataclass
-class Faults:
+class DatabaseFaults:
     """The faults of the database, each as a chance. With all off it answers at once and always."""
 
     lost: float = 0.0
@@ -39,12 +39,12 @@ class Faults:
 
 
 @dataclass
-class Database:
+class SimulatedDatabase:
     """Tables run, journal and process."""
 
     chance: Random
-    faults: Faults = field(default_factory=Faults)
-    runs: dict[UUID, Row] = field(default_factory=dict)
+    faults: DatabaseFaults = field(default_factory=DatabaseFaults)
+    runs: dict[UUID, TableRow] = field(default_factory=dict)
     keys: dict[tuple[str, str], UUID] = field(default_factory=dict)
     journal: dict[UUID, list[tuple[int, int, bytes]]] = field(default_factory=dict)
     """Sequence number, fence and record, in the order of commits."""
@@ -145,7 +145,7 @@ class Database:
         if release:
             row["owner"] = None
 
-    def _claim(self, process: UUID, limit: int, rules: int, room: int) -> list[Row]:
+    def _claim(self, process: UUID, limit: int, rules: int, room: int) -> list[TableRow]:
         now = self.now()
         known = [row for row in self.runs.values() if row["rules"] <= rules]
         due = [row for row in known if row["owner"] is None and row["due_at"] is not None and row["due_at"] <= now]
@@ -156,10 +156,10 @@ class Database:
         mine = [row for at, row in enumerate(mine) if sum(map(self._size, mine[:at])) < room]
         return [self._take(row, process) for row in mine]
 
-    def _size(self, row: Row) -> int:
+    def _size(self, row: TableRow) -> int:
         return sum(len(record) for _, _, record in self.journal[row["id"]])
 
-    def _claim_one(self, run: UUID, process: UUID, rules: int) -> list[Row]:
+    def _claim_one(self, run: UUID, process: UUID, rules: int) -> list[TableRow]:
         row = self.runs.get(run)
         if row is None or row["state"] >= 3 or row["rules"] > rules:
             return []
@@ -167,7 +167,7 @@ class Database:
         free = owner is None or (owner in self.leases and self.leases[owner] < now)
         return [self._take(row, process)] if free else []
 
-    def _take(self, row: Row, process: UUID) -> Row:
+    def _take(self, row: TableRow, process: UUID) -> TableRow:
         row.update(owner=process, fence=row["fence"] + 1, due_at=None)
         return dict(row)
 
@@ -187,7 +187,7 @@ class Database:
     def _owned(self, process: UUID) -> list[Any]:
         return [(row["id"], row["fence"]) for row in self.runs.values() if row["owner"] == process]
 
-    def _present(self, runs: list[UUID], seqs: list[int]) -> list[Row]:
+    def _present(self, runs: list[UUID], seqs: list[int]) -> list[TableRow]:
         found = []
         for run, seq in zip(runs, seqs, strict=True):
             for number, fence, record in self.journal.get(run, ()):
@@ -195,7 +195,7 @@ class Database:
                     found.append({"run_id": run, "seq": seq, "fence": fence, "record": record})
         return found
 
-    def _holders(self, namespaces: list[str], keys: list[str]) -> list[Row]:
+    def _holders(self, namespaces: list[str], keys: list[str]) -> list[TableRow]:
         held = [self.keys.get(pair) for pair in zip(namespaces, keys, strict=True)]
         columns = "id", "namespace", "idempotency_key", "payload"
         return [{column: self.runs[run][column] for column in columns} for run in held if run is not None]
@@ -211,7 +211,7 @@ class Database:
             self.leases[process] = self.now() - timedelta(milliseconds=1)
         return []
 
-    def _run(self, run: UUID) -> list[Row]:
+    def _run(self, run: UUID) -> list[TableRow]:
         return [dict(self.runs[run])] if run in self.runs else []
 
     def _journal_of(self, run: UUID, after: int, limit: int) -> list[Any]:
@@ -241,28 +241,28 @@ def _taken() -> Exception:
 
 
 STATEMENTS: dict[str, Callable[..., list[Any]]] = {
-    claims._CLAIM: Database._claim,
-    claims._CLAIM_ONE: Database._claim_one,
-    claims._NEXT_DUE: Database._next_due,
-    claims._GIVE_BACK: Database._give_back,
-    claims._OWNED: Database._owned,
-    statements.PRESENT: Database._present,
-    statements.HOLDERS: Database._holders,
-    leases._RENEW: Database._renew,
-    leases._END: Database._end_lease,
-    reader._RUN: Database._run,
-    reader._JOURNAL: Database._journal_of,
-    reader._JOURNALS: Database._journals,
-    decisions._LOCK: Database._locked,
-    decisions._RECORD: Database._record,
-    decisions._CLAIM: Database._resolved,
+    claims._CLAIM: SimulatedDatabase._claim,
+    claims._CLAIM_ONE: SimulatedDatabase._claim_one,
+    claims._NEXT_DUE: SimulatedDatabase._next_due,
+    claims._GIVE_BACK: SimulatedDatabase._give_back,
+    claims._OWNED: SimulatedDatabase._owned,
+    statements.PRESENT: SimulatedDatabase._present,
+    statements.HOLDERS: SimulatedDatabase._holders,
+    leases._RENEW: SimulatedDatabase._renew,
+    leases._END: SimulatedDatabase._end_lease,
+    reader._RUN: SimulatedDatabase._run,
+    reader._JOURNAL: SimulatedDatabase._journal_of,
+    reader._JOURNALS: SimulatedDatabase._journals,
+    decisions._LOCK: SimulatedDatabase._locked,
+    decisions._RECORD: SimulatedDatabase._record,
+    decisions._CLAIM: SimulatedDatabase._resolved,
 }
 
 
-class Connection:
+class SimulatedConnection:
     """One connection of one process; what asyncpg's would do for the statements above."""
 
-    def __init__(self, database: Database, gate: Gate) -> None:
+    def __init__(self, database: SimulatedDatabase, gate: StatementGate) -> None:
         self._database = database
         self._gate = gate
         self._closed = False
@@ -361,14 +361,14 @@ class Connection:
         return found
 
 
-class Pool:
+class SimulatedPool:
     """A pool that lends simulated connections."""
 
-    def __init__(self, database: Database, gate: Gate) -> None:
+    def __init__(self, database: SimulatedDatabase, gate: StatementGate) -> None:
         self._database = database
         self._gate = gate
 
     @asynccontextmanager
-    async def acquire(self) -> AsyncIterator[Connection]:
+    async def acquire(self) -> AsyncIterator[SimulatedConnection]:
         """Lend one connection for a block."""
-        yield Connection(self._database, self._gate)
+        yield SimulatedConnection(self._database, self._gate)

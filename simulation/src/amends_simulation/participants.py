@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import NamedTuple
 
-from amends_saga.plan import ExpressionError, Kind, Plan, Scope
-from amends_testkit.barrier import MemoryBarrier, Refusal
+from amends_saga.plan import ExpressionError, MethodKind, Plan, Scope
+from amends_testkit.barrier import MemoryBarrier, ModelRefusedError
 
 from amends_simulation.virtual import seconds
 
@@ -18,7 +18,7 @@ REASONS = {"STEP_FENCED": ABORTED, "KEY_REUSED": FAILED_PRECONDITION, "ACTION_UN
 BARRIER = ("amends-barrier", "1")
 
 
-class Effect(NamedTuple):
+class RealEffect(NamedTuple):
     """One thing that really happened."""
 
     at: float
@@ -37,31 +37,31 @@ class Said(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Definition:
+class SimulatedDefinition:
     """A saga whose expressions are texts: the input says which steps are left out and which cannot be built."""
 
     plan: Plan
 
-    def when(self, step: int, scope: Scope) -> bool:
+    def when(self, index: int, scope: Scope) -> bool:
         """Return whether the input does not leave the step out."""
-        return b"without " + self.plan.steps[step].name.encode() not in scope.input
+        return b"without " + self.plan.steps[index].name.encode() not in scope.input
 
-    def request(self, step: int, scope: Scope) -> bytes:
+    def request(self, index: int, scope: Scope) -> bytes:
         """Return the step's request, made of the input and the responses that it uses."""
-        name = self.plan.steps[step].name.encode()
+        name = self.plan.steps[index].name.encode()
         if b"broken " + name in scope.input:
             raise ExpressionError("index out of range")
-        return self._text(b"do", step, scope)
+        return self._text(b"do", index, scope)
 
-    def compensation(self, step: int, scope: Scope) -> bytes:
+    def compensation(self, index: int, scope: Scope) -> bytes:
         """Return the compensation's request; with its own response when it uses it."""
-        compensation = self.plan.steps[step].compensation
-        own = scope.responses.get(step, b"nothing") if compensation is not None and compensation.uses_self else b""
-        return self._text(b"undo", step, scope) + own
+        compensation = self.plan.steps[index].compensation
+        own = scope.responses.get(index, b"nothing") if compensation is not None and compensation.uses_self else b""
+        return self._text(b"undo", index, scope) + own
 
-    def _text(self, verb: bytes, step: int, scope: Scope) -> bytes:
-        used = b",".join(scope.responses.get(u, b"-") for u in self.plan.steps[step].uses)
-        return b" ".join((verb, self.plan.steps[step].name.encode(), scope.run_id.encode(), used))
+    def _text(self, verb: bytes, index: int, scope: Scope) -> bytes:
+        used = b",".join(scope.responses.get(u, b"-") for u in self.plan.steps[index].uses)
+        return b" ".join((verb, self.plan.steps[index].name.encode(), scope.run_id.encode(), used))
 
 
 @dataclass
@@ -75,13 +75,13 @@ class Habits:
 
 
 @dataclass
-class Participants:
+class SimulatedParticipants:
     """All of them. `plans` maps services to the one saga that calls them, which tells the kinds of their methods."""
 
     chance: Random
     plans: Mapping[str, Plan]
     barrier: MemoryBarrier = field(default_factory=MemoryBarrier)
-    effects: list[Effect] = field(default_factory=list)
+    effects: list[RealEffect] = field(default_factory=list)
     unkind: float = 0.0
     """How often an answer is an error although all is well."""
     down: bool = False
@@ -98,7 +98,7 @@ class Participants:
         """Return what a step answers, or would: it says nothing new when it is called again."""
         return f"r-{run[:8]}-{step}".encode()
 
-    def kind(self, path: str, step: str) -> Kind:
+    def kind(self, path: str, step: str) -> MethodKind:
         """Return what the method of a step promises."""
         plan = self.plans[path.split("/")[1]]
         return plan.steps[plan.index[step]].action.kind
@@ -109,10 +109,10 @@ class Participants:
             return Said(UNAVAILABLE)
         run, step, operation = said["amends-run-id"], said["amends-step"], said["amends-operation"]
         kind = self.kind(path, step)
-        if kind is Kind.READ:
+        if kind is MethodKind.READ:
             self._numbers += 1
             return Said(OK, b"%d" % self._numbers)
-        if kind is Kind.GUARDED:
+        if kind is MethodKind.GUARDED:
             return self._guarded(request, said, run, step, operation)
         return self._plain(kind, said["amends-idempotency-key"], run, step, operation)
 
@@ -124,7 +124,7 @@ class Participants:
             return Said(OK, stored or b"", trailers=(BARRIER, trailer))
         try:
             stored = self.barrier.before(key, operation, said.get("amends-action-outcome", ""), request)
-        except Refusal as refusal:
+        except ModelRefusedError as refusal:
             reason = str(refusal)
             return Said(REASONS[reason], reason=reason, trailers=(BARRIER,))
         if stored is None:
@@ -135,7 +135,7 @@ class Participants:
             self.barrier.after(key, operation, request, stored)
         return self._answer(stored, BARRIER)
 
-    def _plain(self, kind: Kind, key: str, run: str, step: str, operation: str) -> Said:
+    def _plain(self, kind: MethodKind, key: str, run: str, step: str, operation: str) -> Said:
         response, standing = self.response(run, step), self.standing(run, step)
         if operation == "compensation":
             if standing and self._declines(run, step, operation):
@@ -143,7 +143,7 @@ class Participants:
             for _ in range(standing):
                 self._effect(run, step, operation)
             return self._answer(response)
-        if not (kind is Kind.KEYED and key in self._seen) and not (kind is Kind.IDEMPOTENT and standing):
+        if not (kind is MethodKind.KEYED and key in self._seen) and not (kind is MethodKind.IDEMPOTENT and standing):
             if self._declines(run, step, operation):
                 return Said(FAILED_PRECONDITION)
             self._seen[key] = response
@@ -151,7 +151,7 @@ class Participants:
         return self._answer(response)
 
     def _effect(self, run: str, step: str, operation: str) -> None:
-        self.effects.append(Effect(seconds(), run, step, operation == "compensation"))
+        self.effects.append(RealEffect(seconds(), run, step, operation == "compensation"))
 
     def _declines(self, run: str, step: str, operation: str) -> bool:
         habits = self._habits.get((run, step))

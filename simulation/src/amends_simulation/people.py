@@ -9,22 +9,22 @@ from random import Random
 from uuid import UUID
 
 from amends_orchestrator.journal.records import State
-from amends_orchestrator.runner.resolution import Decision, ResolutionRefused, resolve
+from amends_orchestrator.runner.resolution import PersonDecision, ResolutionRefusedError, resolve
 from amends_saga.engine import RunState, UnreadableJournalError, check_resolution, replay, resolutions
 from amends_saga.engine import events as ev
 from amends_saga.engine.resolve import amendments
 from amends_saga.journal import decode
 from amends_saga.plan import Plan
 
-from amends_simulation.database import Database
-from amends_simulation.participants import Participants
-from amends_simulation.process import AWAY, Definitions, Process
+from amends_simulation.database import SimulatedDatabase
+from amends_simulation.participants import SimulatedParticipants
+from amends_simulation.process import AWAY, Process, SimulatedDefinitions
 from amends_simulation.virtual import database_now
 
 EVERY = 3.0
 QUIET = 20.0
 """Seconds after which no call that was under way can arrive any more, those of a paused process included."""
-BACKWARDS = (ev.Call.COMPENSATION, ev.Call.VOID_COMPENSATION)
+BACKWARDS = (ev.Operation.COMPENSATION, ev.Operation.VOID_COMPENSATION)
 
 
 class Person:
@@ -33,10 +33,10 @@ class Person:
     def __init__(
         self,
         chance: Random,
-        database: Database,
-        participants: Participants,
+        database: SimulatedDatabase,
+        participants: SimulatedParticipants,
         plan_of: Callable[[UUID], Plan],
-        definitions: Definitions,
+        definitions: SimulatedDefinitions,
         tell: Callable[[str], None],
     ) -> None:
         self._chance = chance
@@ -71,7 +71,7 @@ class Person:
         try:
             async with asyncio.timeout(10):
                 await resolve(process.pool, process.fleet, self._definitions, run, decision)
-        except (ResolutionRefused, *AWAY) as error:
+        except (ResolutionRefusedError, *AWAY) as error:
             self._tell(f"the decision was not taken: {type(error).__name__} {error}")
 
     def _state(self, run: UUID) -> RunState:
@@ -79,7 +79,7 @@ class Person:
         entries = [decode(plan, seq, fence, record) for seq, fence, record in sorted(journal)]
         return replay(plan, str(run), journal[-1][1] + 1, entries)
 
-    def _decide(self, plan: Plan, state: RunState, run: str) -> Decision | None:
+    def _decide(self, plan: Plan, state: RunState, run: str) -> PersonDecision | None:
         """Return one of the decisions that are open and not foolish."""
         assert state.parked is not None
         step, call = state.parked.step, state.parked.call
@@ -88,19 +88,19 @@ class Person:
         for action in actions:
             effect = self._truth(plan, run, step, call)
             result = self._participants.response(run, plan.steps[step].name) if step is not None else None
-            if effect is ev.Effect.HAPPENED and action is ev.Action.RETRY and call not in BACKWARDS:
+            if effect is ev.Effect.HAPPENED and action is ev.ResolutionAction.RETRY and call not in BACKWARDS:
                 continue  # it would happen twice
-            offered = amendments(plan, state) if action is ev.Action.AMEND else ()
+            offered = amendments(plan, state) if action is ev.ResolutionAction.AMEND else ()
             amendment = self._chance.choice(offered) if offered else None
-            wish = ev.Resolved(action, step, call, "ann", "", effect, result, amendment=amendment)
-            if check_resolution(plan, state, wish) is None:
-                return Decision(action, state.parked_seq, "ann", "because", effect, result, amendment)
+            decision = ev.Resolved(action, step, call, "ann", "", effect, result, amendment=amendment)
+            if check_resolution(plan, state, decision) is None:
+                return PersonDecision(action, state.parked_seq, "ann", "because", effect, result, amendment)
         return None
 
-    def _truth(self, plan: Plan, run: str, step: int | None, call: ev.Call) -> ev.Effect | None:
-        if step is None:
+    def _truth(self, plan: Plan, run: str, index: int | None, call: ev.Operation) -> ev.Effect | None:
+        if index is None:
             return None
-        plain = plan.steps[step].action.kind.plain
-        stands = self._participants.standing(run, plan.steps[step].name) > 0
+        plain = plan.steps[index].action.kind.plain
+        stands = self._participants.standing(run, plan.steps[index].name) > 0
         happened = not stands if call in BACKWARDS else stands
         return (ev.Effect.HAPPENED if happened else ev.Effect.NONE) if plain else None

@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from amends_orchestrator.calls.guards import RETURN_EVERY, Guard, Guards
+from amends_orchestrator.calls.guards import RETURN_EVERY, Guards, ParticipantGuard
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.calls.sender import Sender
 from amends_orchestrator.journal import claims
@@ -25,10 +25,10 @@ from amends_resilience import Bulkhead, CircuitBreaker, NamedPolicy, Pacer, Retr
 from amends_saga.definition import Document, read
 from amends_saga.definition.resources import Participant
 
-from amends_simulation.database import Connection, Database, Pool
-from amends_simulation.participants import Definition
+from amends_simulation.database import SimulatedConnection, SimulatedDatabase, SimulatedPool
+from amends_simulation.participants import SimulatedDefinition
 from amends_simulation.virtual import VirtualClock, WrongClock
-from amends_simulation.wire import Wire
+from amends_simulation.wire import SimulatedChannels
 
 LEASE = timedelta(seconds=3)
 PATIENCE = timedelta(seconds=1)
@@ -46,7 +46,7 @@ spec: {{service: {service}, target: "127.0.0.1:1", methods: ["*"], callers: [tes
 """
 
 
-class VirtualGuard(Guard):
+class VirtualGuard(ParticipantGuard):
     """The real breaker, bulkhead and budget, on virtual time."""
 
     chance: Random
@@ -67,11 +67,11 @@ class Process:
         self,
         name: str,
         chance: Random,
-        database: Database,
-        definitions: "Definitions",
+        database: SimulatedDatabase,
+        definitions: "SimulatedDefinitions",
         participants: Sequence[Participant],
         policy: RetryPolicy,
-        wire: Callable[["Process"], Wire],
+        wire: Callable[["Process"], SimulatedChannels],
         tell: Callable[[str], None],
     ) -> None:
         self.name = name
@@ -83,7 +83,7 @@ class Process:
         self._open.set()
         self._tasks: list[asyncio.Task[None]] = []
         self._database = database
-        self.pool = Pool(database, self.gate)
+        self.pool = SimulatedPool(database, self.gate)
         ids = WrongClock(chance)
         router = Router(self.wire, Guards(type("SeededGuard", (VirtualGuard,), {"chance": chance})))
         router.put(participants, [("test", NamedPolicy("policy", Selector(), policy))])
@@ -94,7 +94,7 @@ class Process:
         self.fleet = Fleet(self.id, self.writer, router, sender, ids, self._give_back, limits)
         self.fleet.hold_secret(b"the same for every process")
         self.heartbeat = Heartbeat(self.id, name, LEASE, self.connect, ids)
-        self.claimer = Claimer(self.fleet, definitions, self.connect, Nobody(), POLL)
+        self.claimer = Claimer(self.fleet, definitions, self.connect, NoRequests(), POLL)
 
     async def gate(self) -> None:
         """Wait while the process is paused."""
@@ -106,7 +106,7 @@ class Process:
         if self._database.faults.away:
             await asyncio.sleep(0.05)
             raise ConnectionRefusedError("the database is away")
-        return Connection(self._database, self.gate)
+        return SimulatedConnection(self._database, self.gate)
 
     async def start(self) -> None:
         """Begin to work as the orchestrator does: with a lease, and the database's time, before anything else."""
@@ -144,13 +144,13 @@ class Process:
             await claims.give_back(connection, run_id, fence, after, reason, message)
 
 
-class Definitions:
+class SimulatedDefinitions:
     """Definitions by their digest."""
 
-    def __init__(self, by_digest: dict[bytes, Definition]) -> None:
+    def __init__(self, by_digest: dict[bytes, SimulatedDefinition]) -> None:
         self._by_digest = by_digest
 
-    async def pinned(self, digest: bytes) -> Definition:
+    async def pinned(self, digest: bytes) -> SimulatedDefinition:
         """Return the definition with that digest."""
         return self._by_digest[digest]
 
@@ -167,7 +167,7 @@ def _no_spans(name: str, traceparent: str, attributes: dict[str, str]) -> Abstra
     return nullcontext()
 
 
-class Nobody:
+class NoRequests:
     """Asks nothing of runs through the database."""
 
     async def asked(self, connection: Any, runs: list[UUID]) -> dict[UUID, Any]:

@@ -11,7 +11,7 @@ from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
-from amends_simulation.world import Outcome, simulate
+from amends_simulation.world import SeedResult, simulate
 
 MODULE = "amends_simulation"
 CHUNK = 100
@@ -32,7 +32,7 @@ def main() -> int:
     return _many(range(asked.first, asked.first + asked.seeds), asked.jobs)
 
 
-def report(outcome: Outcome) -> str:
+def report(outcome: SeedResult) -> str:
     """Return what broke in a seed, and how to see it again; empty when nothing did."""
     found = [f"seed {outcome.seed}: {finding}" for finding in outcome.findings]
     return "\n".join([*found, f"  replay it: {replay(outcome.seed)}"]) if found else ""

@@ -8,19 +8,22 @@ from uuid import UUID
 
 from amends_orchestrator.journal.records import State
 from amends_saga.engine import RunState, UnreadableJournalError, replay
-from amends_saga.engine.state import Done, StepRun
+from amends_saga.engine.state import Ending, StepRun
 from amends_saga.journal import decode, encode
-from amends_saga.plan import Kind, Plan, StepPlan
+from amends_saga.plan import MethodKind, Plan, StepPlan
 
-from amends_simulation.database import Database
-from amends_simulation.participants import Effect, Participants
+from amends_simulation.database import SimulatedDatabase
+from amends_simulation.participants import RealEffect, SimulatedParticipants
 
-LEFT_OUT = (Done.SKIPPED, Done.BY_PERSON, Done.NOT_CHOSEN)
+LEFT_OUT = (Ending.SKIPPED, Ending.BY_PERSON, Ending.NOT_CHOSEN)
 """Ends of a step of a completed run that leave no effect."""
 
 
 def judge(
-    database: Database, participants: Participants, plan_of: Callable[[UUID], Plan], acknowledged: Mapping[str, UUID]
+    database: SimulatedDatabase,
+    participants: SimulatedParticipants,
+    plan_of: Callable[[UUID], Plan],
+    acknowledged: Mapping[str, UUID],
 ) -> list[str]:
     """Return everything that is wrong. `acknowledged` maps callers' keys to the runs that they were promised."""
     found: list[str] = [f"I7: {text}" for text in database.outdated]
@@ -38,7 +41,7 @@ def judge(
     return found
 
 
-def _run(plan: Plan, database: Database, state: int, run: UUID, effects: list[Effect]) -> Iterator[str]:
+def _run(plan: Plan, database: SimulatedDatabase, state: int, run: UUID, effects: list[RealEffect]) -> Iterator[str]:
     journal = database.journal[run]
     yield from _journal(journal)
     entries = [decode(plan, seq, fence, record) for seq, fence, record in sorted(journal)]
@@ -69,9 +72,9 @@ def _journal(journal: list[tuple[int, int, bytes]]) -> Iterator[str]:
         yield f"I7: a record under an older fence: {fences}"
 
 
-def _step(plan: Plan, state: RunState, index: int, effects: list[Effect]) -> Iterator[str]:
+def _step(plan: Plan, state: RunState, index: int, effects: list[RealEffect]) -> Iterator[str]:
     step_plan = plan.steps[index]
-    if step_plan.action.kind is Kind.READ:
+    if step_plan.action.kind is MethodKind.READ:
         return
     undone = sum(effect.undo for effect in effects)
     done = len(effects) - undone
@@ -84,10 +87,10 @@ def _step(plan: Plan, state: RunState, index: int, effects: list[Effect]) -> Ite
 
 def _repeats(step_plan: StepPlan, done: int, undone: int) -> Iterator[str]:
     """Yield effects that are there more often than once, and undone ones that were never done."""
-    may_repeat = step_plan.action.kind is Kind.IDEMPOTENT and done - undone <= 1
+    may_repeat = step_plan.action.kind is MethodKind.IDEMPOTENT and done - undone <= 1
     if done > 1 and not may_repeat:
         yield f"I4: {step_plan.name} had its effect {done} times"
-    undone_twice = step_plan.action.kind is Kind.GUARDED and undone > 1
+    undone_twice = step_plan.action.kind is MethodKind.GUARDED and undone > 1
     if undone > done or undone_twice:
         yield f"I4: {step_plan.name} was undone {undone} times and done {done} times"
 
@@ -98,17 +101,17 @@ def _at_end(step_plan: StepPlan, step: StepRun, state: RunState, standing: int) 
         wanted = 0 if step.done in LEFT_OUT else 1
         if standing != wanted:
             yield f"I5: COMPLETED, and {standing} effects of {step_plan.name} stand"
-    elif standing and step.undone is not Done.BY_PERSON:
+    elif standing and step.undone is not Ending.BY_PERSON:
         yield f"I2: COMPENSATED, and {standing} effects of {step_plan.name} stand"
 
 
-def _order(plan: Plan, state: RunState, effects: list[Effect]) -> Iterator[str]:
+def _order(plan: Plan, state: RunState, effects: list[RealEffect]) -> Iterator[str]:
     """Yield what was undone before what came after it in the graph."""
     undone = {e.step: e.at for e in effects if e.undo}
     for step, at in undone.items():
         for later in plan.descendants[plan.index[step]]:
             name = plan.steps[later].name
-            if state.steps[later].undone is not Done.BY_PERSON and undone.get(name, at) > at:
+            if state.steps[later].undone is not Ending.BY_PERSON and undone.get(name, at) > at:
                 yield f"I3: {step} was undone before {name}"
             if plan.steps[later].pivot and any(e.step == name for e in effects):
                 yield f"I3: {step} was undone although the pivot {name} took effect"

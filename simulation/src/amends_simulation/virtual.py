@@ -18,7 +18,7 @@ EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 T = TypeVar("T")
 
 
-class Deadlock(Exception):
+class DeadlockError(Exception):
     """Everybody waits, and nothing will ever happen."""
 
 
@@ -32,7 +32,7 @@ class _Jump(selectors.SelectSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """Return nothing, at once and later."""
         if timeout is None:
-            raise Deadlock("every task waits, and no timer is set: the simulation cannot go on")
+            raise DeadlockError("every task waits, and no timer is set: the simulation cannot go on")
         self.now += max(timeout, 0.0)
         return []
 
@@ -52,7 +52,7 @@ class VirtualLoop(asyncio.SelectorEventLoop):
 
 
 def run_virtually(work: Coroutine[Any, Any, T]) -> T:
-    """Run `work` to its end in a loop of its own. Raises Deadlock, and what it raises."""
+    """Run `work` to its end in a loop of its own. Raises DeadlockError, and what it raises."""
     loop = VirtualLoop()
     try:
         return loop.run_until_complete(work)

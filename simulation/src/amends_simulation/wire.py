@@ -19,11 +19,11 @@ from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
-from amends_simulation.participants import Participants, Said
+from amends_simulation.participants import Said, SimulatedParticipants
 from amends_simulation.virtual import seconds
 
-Gate = Callable[[], Awaitable[None]]
-Tell = Callable[[str], None]
+CallGate = Callable[[], Awaitable[None]]
+Trace = Callable[[str], None]
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 DETAILS = "grpc-status-details-bin"
 LONGEST = 8.0
@@ -45,10 +45,12 @@ class Weather:
         self.lost = self.late = self.twice = self.unheard = 0.0
 
 
-class Wire(Channels):
+class SimulatedChannels(Channels):
     """The channels of one process."""
 
-    def __init__(self, participants: Participants, weather: Weather, chance: Random, gate: Gate, tell: Tell) -> None:
+    def __init__(
+        self, participants: SimulatedParticipants, weather: Weather, chance: Random, gate: CallGate, tell: Trace
+    ) -> None:
         self.max_message_bytes = 4 * 1024 * 1024
         self.participants = participants
         self.weather = weather
@@ -107,7 +109,9 @@ class Wire(Channels):
 class _Call:
     """A call under way, as grpc.aio would return it."""
 
-    def __init__(self, wire: Wire, path: str, request: bytes, timeout: float, said: dict[str, str]) -> None:
+    def __init__(
+        self, wire: SimulatedChannels, path: str, request: bytes, timeout: float, said: dict[str, str]
+    ) -> None:
         self._work = wire.send(path, request, timeout, said)
         self._trailers: tuple[tuple[str, str], ...] = ()
 

@@ -13,27 +13,27 @@ from hashlib import sha256
 from typing import Any
 from uuid import UUID
 
-from amends_orchestrator.journal.requests import Kind as Wish
-from amends_orchestrator.runner import wishes
+from amends_orchestrator.journal.requests import RequestKind
+from amends_orchestrator.runner import request_server
 from amends_resilience import Backoff, BreakerPolicy, BulkheadPolicy, RetryPolicy
 from amends_saga.plan import Plan
 from amends_testkit.engine.shapes import shape
 from structlog.testing import capture_logs
 
 from amends_simulation import verdict
-from amends_simulation.database import Database
-from amends_simulation.participants import Definition, Participants
+from amends_simulation.database import SimulatedDatabase
+from amends_simulation.participants import SimulatedDefinition, SimulatedParticipants
 from amends_simulation.people import Person
-from amends_simulation.process import AWAY, Definitions, Process, participants_of
-from amends_simulation.virtual import Deadlock, run_virtually, seconds
-from amends_simulation.wire import Weather, Wire
+from amends_simulation.process import AWAY, Process, SimulatedDefinitions, participants_of
+from amends_simulation.virtual import DeadlockError, run_virtually, seconds
+from amends_simulation.wire import SimulatedChannels, Weather
 
 STORM = 30.0
 """Seconds for which things go wrong."""
 PATIENCE = 600.0
 """Seconds after which, with everything well, every run must have ended."""
 DEADLINE = timedelta(seconds=15)
-Tweak = Callable[["World"], None]
+Tweak = Callable[["Simulation"], None]
 
 
 def _plans() -> list[Plan]:
@@ -51,7 +51,7 @@ PARTICIPANTS = participants_of(SERVICES)
 
 
 @dataclass
-class Outcome:
+class SeedResult:
     """The result of one seed: findings, trace and counts."""
 
     seed: int
@@ -69,22 +69,22 @@ class Outcome:
         return sha256("\n".join(self.trace).encode()).hexdigest()
 
 
-def simulate(seed: int, tweak: Tweak | None = None) -> Outcome:
+def simulate(seed: int, tweak: Tweak | None = None) -> SeedResult:
     """Live through one seed. `tweak` may break the world before it begins."""
     before = random.getstate()
     random.seed(seed)  # the runner draws its jitter there
-    world = World(seed)
+    world = Simulation(seed)
     try:
         with capture_logs():
             run_virtually(world.live(tweak))
-    except Deadlock as deadlock:
+    except DeadlockError as deadlock:
         world.findings.append(f"I1: {deadlock}")
     finally:
         random.setstate(before)
     return world.outcome()
 
 
-class World:
+class Simulation:
     """Everything that one seed simulates: processes, database, network, participants and people."""
 
     def __init__(self, seed: int) -> None:
@@ -92,14 +92,14 @@ class World:
         self.chance = random.Random(seed)  # noqa: S311 - a simulation
         self.findings: list[str] = []
         self.trace: list[str] = []
-        self.database = Database(self.chance)
-        self.participants = Participants(self.chance, SERVICES)
+        self.database = SimulatedDatabase(self.chance)
+        self.participants = SimulatedParticipants(self.chance, SERVICES)
         self.weather = Weather()
         self.processes: list[Process] = []
         self.acknowledged: dict[str, UUID] = {}
-        self.wires: list[Wire] = []
-        self.sagas = {bytes([i]) * 32: Definition(plan) for i, plan in enumerate(PLANS)}
-        self.definitions = Definitions(self.sagas)
+        self.wires: list[SimulatedChannels] = []
+        self.sagas = {bytes([i]) * 32: SimulatedDefinition(plan) for i, plan in enumerate(PLANS)}
+        self.definitions = SimulatedDefinitions(self.sagas)
         self.policy = RetryPolicy(
             timeout=timedelta(seconds=1),
             attempts=self.chance.choice((1, 3)),
@@ -159,8 +159,8 @@ class World:
         self.processes.append(process)
         self.tell(f"{name} starts")
 
-    def _wire(self, process: Process) -> Wire:
-        wire = Wire(self.participants, self.weather, self.chance, process.gate, self.tell)
+    def _wire(self, process: Process) -> SimulatedChannels:
+        wire = SimulatedChannels(self.participants, self.weather, self.chance, process.gate, self.tell)
         self.wires.append(wire)
         return wire
 
@@ -232,9 +232,11 @@ class World:
         process = self.chance.choice(self.processes)
         if process.fleet.runs:
             run = self.chance.choice(list(process.fleet.runs.values()))
-            kind = self.chance.choice((Wish.CANCEL, Wish.PARK))
+            kind = self.chance.choice((RequestKind.CANCEL, RequestKind.PARK))
             self.tell(f"somebody wants to {kind} {run.info.name[:8]}")
-            self._begin(wishes.wish(process.fleet, run, kind, "somebody", "because", wishes.ANSWER_WITHIN))
+            self._begin(
+                request_server.ask_run(process.fleet, run, kind, "somebody", "because", request_server.ANSWER_WITHIN)
+            )
 
     async def _calm(self) -> None:
         """From now on nothing goes wrong any more."""
@@ -260,7 +262,7 @@ class World:
         most = max(wire.most_in_flight for wire in self.wires)
         return [f"I10: {most} calls in flight, {allowed} are allowed"] if most > allowed else []
 
-    def outcome(self) -> Outcome:
+    def outcome(self) -> SeedResult:
         """Return the result of the seed."""
         rows = self.database.runs.values()
         ends: dict[str, int] = {}
@@ -269,4 +271,4 @@ class World:
         takeovers = sum(len({fence for _, fence, _ in journal}) - 1 for journal in self.database.journal.values())
         calls = sum(" of " in line for line in self.trace)
         decisions = sum("a person says" in line for line in self.trace)
-        return Outcome(self.seed, self.findings, self.trace, ends, len(rows), calls, decisions, takeovers)
+        return SeedResult(self.seed, self.findings, self.trace, ends, len(rows), calls, decisions, takeovers)

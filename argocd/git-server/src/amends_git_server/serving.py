@@ -31,7 +31,7 @@ from amends_git_server.telling import Hooks
 
 _log = logging.getLogger(__name__)
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 HEALTH = "/healthz"
 PUSH, FETCH = "git-receive-pack", "git-upload-pack"
 REMEMBERED = 256
@@ -66,7 +66,7 @@ class _OneRepository(Backend):
         return repository
 
 
-def application(settings: Settings) -> Application:
+def application(settings: Settings) -> WsgiApplication:
     """Return the WSGI application."""
     turns = Turns()
     former: deque[bytes] = deque(maxlen=REMEMBERED)

@@ -22,11 +22,11 @@ COLUMNS = [
 
 def apply(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files, folders of them, or -.")],
-    descriptor_files: descriptors.Descriptors = None,
+    descriptor_files: descriptors.DescriptorsOption = None,
     protos: descriptors.Protos = None,
     namespace: options.Namespace = "default",
     form: output.Output = Format.TABLE,
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """Check resources and put them in force.
 
@@ -54,7 +54,7 @@ def apply(
 
 
 def _apply(
-    server: connection.Connection, document: Manifest, namespace: str, contracts: "FileDescriptorSet | None"
+    server: connection.OrchestratorConnection, document: Manifest, namespace: str, contracts: "FileDescriptorSet | None"
 ) -> dict[str, Any]:
     from amends.saga.v1 import definition_service_pb2 as api
 

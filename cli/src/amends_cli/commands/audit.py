@@ -10,7 +10,7 @@ import typer
 
 from amends_cli import output
 from amends_cli.durations import duration
-from amends_cli.failure import Exit, Failure, usage
+from amends_cli.failure import CliError, Exit, usage
 from amends_cli.output import Column, Format, field
 
 LEFT_BY_UP = Path(".amends") / "state.json"
@@ -69,14 +69,14 @@ def audit(
 
     Checks the invariants over the databases of a running installation, and names each run that breaks one.
     """
-    from amends_cli import books  # a database driver, which no other command needs
+    from amends_cli import audit_databases  # a database driver, which no other command needs
 
     url, services = (database, _pairs(participants or ())) if database else _left_by_up(participants or ())
-    wanted = books.Wanted(url, services, since, lease, strangers)
+    wanted = audit_databases.AuditRequest(url, services, since, lease, strangers)
     try:
-        report = asyncio.run(books.audit(wanted))
-    except books.UnreadableError as error:
-        raise Failure(str(error)) from None
+        report = asyncio.run(audit_databases.audit(wanted))
+    except audit_databases.UnreadableError as error:
+        raise CliError(str(error)) from None
     _show(report, form)
     if report.found:
         raise typer.Exit(Exit.FAILED)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 
-class Report(StrEnum):
+class ReportFormat(StrEnum):
     """The form in which `check` prints its findings."""
 
     TABLE = "table"
@@ -33,12 +33,14 @@ class Report(StrEnum):
 
 def check(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files, folders of them, or -.")],
-    descriptor_files: descriptors.Descriptors = None,
+    descriptor_files: descriptors.DescriptorsOption = None,
     protos: descriptors.Protos = None,
     namespace: options.Namespace = "default",
     strict: Annotated[bool, typer.Option("--strict", help="Exit code 1 for warnings too.")] = False,
-    form: Annotated[Report, typer.Option("-o", "--output", help="How to print; wide adds figures.")] = Report.TABLE,
-    address: connection.Address = None,
+    form: Annotated[
+        ReportFormat, typer.Option("-o", "--output", help="How to print; wide adds figures.")
+    ] = ReportFormat.TABLE,
+    address: connection.AddressOption = None,
 ) -> None:
     """Say what is wrong with definitions, and how to mend it.
 
@@ -68,21 +70,21 @@ def _locally(texts: list[Text], contracts: "FileDescriptorSet", namespace: str) 
     return result
 
 
-def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: Report, summary: str) -> None:
+def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: ReportFormat, summary: str) -> None:
     from amends_saga.check import render
 
-    if form is Report.SARIF:
+    if form is ReportFormat.SARIF:
         output.emit(render.sarif(found), Format.JSON)
-    elif form in (Report.JSON, Report.YAML):
+    elif form in (ReportFormat.JSON, ReportFormat.YAML):
         data = {"findings": [findings.as_data(finding) for finding in found]}
         output.emit(data | {"figures": render.as_json([], figures)["figures"]}, Format(form))
     else:
-        for saga in figures if form is Report.WIDE else ():
+        for saga in figures if form is ReportFormat.WIDE else ():
             output.line(Styled(f"{saga.namespace}/{saga.saga}", bold=True))
             headings, rows = render.figures_table(saga)
             output.emit_table(headings, rows)
             output.lines("\n".join(render.figures_lines(saga)) + "\n\n")
-        if form is Report.TABLE and not any(finding.is_error for finding in found):
+        if form is ReportFormat.TABLE and not any(finding.is_error for finding in found):
             for saga in figures:
                 output.line(render.figures_line(saga))
         findings.show(found, summary=summary)

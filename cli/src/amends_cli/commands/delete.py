@@ -7,7 +7,7 @@ import typer
 from amends_cli import connection, options, output, suggestions
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import usage
-from amends_cli.resources import SINGULAR, Kind, absent, resource_of
+from amends_cli.resources import SINGULAR, ListedKind, absent, resource_of
 
 
 def delete(
@@ -21,7 +21,7 @@ def delete(
     ],
     resource: Annotated[str | None, typer.Argument(metavar="NAME", help="The resource's name, after its kind.")] = None,
     namespace: options.Namespace = "default",
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """Take one resource out of force.
 
@@ -30,13 +30,13 @@ def delete(
     from amends.saga.v1 import definition_service_pb2 as api
 
     kind, called = resource_of(name, resource)
-    if kind is Kind.RUNS:
+    if kind is ListedKind.RUNS:
         raise usage("a run cannot be deleted", "`amends cancel RUN` undoes what it did.")
     with connection.connect(address) as server:
-        asked: dict[Kind, tuple[Any, Any]] = {
-            Kind.SAGAS: (server.definitions.DeleteSaga, api.DeleteSagaRequest),
-            Kind.PARTICIPANTS: (server.definitions.DeleteParticipant, api.DeleteParticipantRequest),
-            Kind.POLICIES: (server.definitions.DeleteRetryPolicy, api.DeleteRetryPolicyRequest),
+        asked: dict[ListedKind, tuple[Any, Any]] = {
+            ListedKind.SAGAS: (server.definitions.DeleteSaga, api.DeleteSagaRequest),
+            ListedKind.PARTICIPANTS: (server.definitions.DeleteParticipant, api.DeleteParticipantRequest),
+            ListedKind.POLICIES: (server.definitions.DeleteRetryPolicy, api.DeleteRetryPolicyRequest),
         }
         method, request = asked[kind]
         answer = method(request(namespace=namespace, name=called), timeout=CALL_TIMEOUT.total_seconds())

@@ -8,9 +8,9 @@ from amends_cli import changes, connection, findings, manifests, options, output
 from amends_cli.failure import Exit, usage
 from amends_cli.manifests import Manifest
 from amends_cli.output import Format, Styled
-from amends_cli.resources import Kind, check_by_server, fetch_all, split
+from amends_cli.resources import ListedKind, check_by_server, fetch_all, split
 
-KINDS = {"Saga": Kind.SAGAS, "Participant": Kind.PARTICIPANTS, "RetryPolicy": Kind.POLICIES}
+KINDS = {"Saga": ListedKind.SAGAS, "Participant": ListedKind.PARTICIPANTS, "RetryPolicy": ListedKind.POLICIES}
 LIVE = {
     "Participant": "address and grants hold for runs in flight too, from their next call on; "
     "what it says of its methods holds for runs that start from now on",
@@ -22,7 +22,7 @@ def diff(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files, folders of them, or -.")],
     namespace: options.Namespace = "default",
     form: output.Output = Format.TABLE,
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """Show what applying files would change, and for which runs.
 
@@ -46,7 +46,7 @@ def diff(
         raise typer.Exit(Exit.FAILED)
 
 
-def _compare(server: connection.Connection, document: Manifest, namespace: str) -> dict[str, Any]:
+def _compare(server: connection.OrchestratorConnection, document: Manifest, namespace: str) -> dict[str, Any]:
     where = document.namespace or namespace
     known = fetch_all(server, KINDS[document.kind], where)
     current = next((one for one in known if one.name == document.name), None)
@@ -72,7 +72,7 @@ def _show(row: dict[str, Any]) -> None:
     colour = {"new": "green", "changed": "yellow"}.get(row["state"])
     output.line(Styled(f"{row['kind']} {row['namespace']}/{row['name']}: {row['state']}", bold=True, fg=colour))
     for change in row["changes"]:
-        for line in changes.tell(changes.Change(**change)):
+        for line in changes.tell(changes.FieldChange(**change)):
             output.line(f"  {line}")
     if row["kind"] == "Saga":
         _show_runs(row)

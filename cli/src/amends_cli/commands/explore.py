@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amends_cli import connection, descriptors, findings, manifests, options, output, resources
-from amends_cli.failure import Exit, Failure, usage
+from amends_cli.failure import CliError, Exit, usage
 from amends_cli.output import Column, Format, Styled, field
 
 if TYPE_CHECKING:
     from amends_saga.compiled import CompiledSaga
-    from amends_saga.explore import Bounds, Result, Violation
+    from amends_saga.explore import Bounds, ExplorationResult, Violation
     from amends_saga.plan import Plan
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
@@ -41,11 +41,11 @@ LIMITS = [Column("STEP", field("step")), Column("KIND", field("kind")), Column("
 
 
 @dataclass(frozen=True)
-class Seen:
+class ExploredSaga:
     """The result of exploring one saga."""
 
     plan: "Plan"
-    result: "Result"
+    result: "ExplorationResult"
     took: timedelta
     limits: "list[Violation]"
     """What plain steps suffer from a wire that duplicates, and from calls that are late by more than a window."""
@@ -53,14 +53,14 @@ class Seen:
 
 def explore(
     files: Annotated[list[str], typer.Argument(metavar="FILE...", help="YAML or JSON files, folders of them, or -.")],
-    descriptor_files: descriptors.Descriptors = None,
+    descriptor_files: descriptors.DescriptorsOption = None,
     protos: descriptors.Protos = None,
     bound: Bound = None,
     seed: Seed = None,
     saga: Only = None,
     namespace: options.Namespace = "default",
     form: output.Output = Format.TABLE,
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """Walk every interleaving of a saga within bounds.
 
@@ -116,17 +116,17 @@ def _compile(
 # ---------------------------------------------------------------- exploring
 
 
-def _explore(plan: "Plan", bounds: "Bounds") -> Seen:
+def _explore(plan: "Plan", bounds: "Bounds") -> ExploredSaga:
     from amends_saga import explore as explorer
 
     begun = time.monotonic()
     with _progress(f"{plan.namespace}/{plan.saga}", bounds) as progress:
         result = explorer.explore(plan, bounds, progress=progress)
         limits = _limits(plan, bounds, result, progress)
-    return Seen(plan, result, timedelta(seconds=time.monotonic() - begun), limits)
+    return ExploredSaga(plan, result, timedelta(seconds=time.monotonic() - begun), limits)
 
 
-def _limits(plan: "Plan", bounds: "Bounds", result: "Result", progress: Progress) -> "list[Violation]":
+def _limits(plan: "Plan", bounds: "Bounds", result: "ExplorationResult", progress: Progress) -> "list[Violation]":
     """Return what shows only when the wire misbehaves towards plain steps: no rule can prevent it."""
     from dataclasses import replace
 
@@ -176,7 +176,7 @@ def _progress(title: str, bounds: "Bounds") -> Iterator[Progress]:
 # ---------------------------------------------------------------- telling
 
 
-def _show(seen: Seen) -> None:
+def _show(seen: ExploredSaga) -> None:
     plan, result = seen.plan, seen.result
     output.line(Styled(f"{plan.namespace}/{plan.saga}", bold=True))
     output.line(f"{result.states:,} states, {result.depth} moves deep, {seen.took.total_seconds():.1f} s")
@@ -237,7 +237,7 @@ def _show_limits(plan: "Plan", limits: "list[Violation]") -> None:
         output.emit_rows(rows, LIMITS, Format.TABLE, empty="none")
 
 
-def _as_data(seen: Seen) -> dict[str, Any]:
+def _as_data(seen: ExploredSaga) -> dict[str, Any]:
     result = seen.result
     return {
         "namespace": seen.plan.namespace,
@@ -271,4 +271,4 @@ def _replay(plans: "list[Plan]", seed: str, bounds: "Bounds", form: Format) -> N
     if not output.emit(list(path), form):
         _show_path(path)
     if any(move.startswith("!! ") for move in path):
-        raise Failure("the path breaks an invariant")
+        raise CliError("the path breaks an invariant")

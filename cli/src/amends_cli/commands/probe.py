@@ -9,7 +9,7 @@ import typer
 
 from amends_cli import contracts, descriptors, output
 from amends_cli.durations import duration
-from amends_cli.failure import Exit, Failure, usage
+from amends_cli.failure import CliError, Exit, usage
 from amends_cli.output import Column, Format, field
 
 if TYPE_CHECKING:
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from google.protobuf.descriptor_pool import DescriptorPool
 
     from amends_cli.probe.requests import Make
-    from amends_cli.probe.verdict import Verdict
-    from amends_cli.probe.wire import Wire
+    from amends_cli.probe.verdict import QuestionResult
+    from amends_cli.probe.wire import ProbeChannel
 
 COLUMNS = [
     Column("PROMISE", field("promise")),
@@ -28,7 +28,7 @@ COLUMNS = [
     Column("WHAT WAS SEEN", field("detail")),
 ]
 LONGEST = timedelta(hours=1)
-Request = Annotated[
+RequestOption = Annotated[
     Path | None,
     typer.Option(
         "--request",
@@ -41,7 +41,7 @@ Request = Annotated[
 def probe(
     target: Annotated[str, typer.Argument(metavar="TARGET", help="The running service, host:port.")],
     method: Annotated[str, typer.Argument(metavar="SERVICE/METHOD", help="The method to test, the action.")],
-    request: Request = None,
+    request: RequestOption = None,
     compensated_by: Annotated[
         str | None,
         typer.Option(
@@ -69,7 +69,7 @@ def probe(
             "--timeout", metavar="DURATION", parser=duration, show_default="10s", help="How long one call may take."
         ),
     ] = timedelta(seconds=10),
-    descriptor_files: descriptors.Descriptors = None,
+    descriptor_files: descriptors.DescriptorsOption = None,
     protos: descriptors.Protos = None,
     form: output.Output = Format.TABLE,
 ) -> None:
@@ -90,7 +90,7 @@ def probe(
 
 
 def _refuse_silence(target: str, timeout: timedelta) -> None:
-    """Raise Failure when nothing listens at host:port; later it would look like a fault of the contract."""
+    """Raise CliError when nothing listens at host:port; later it would look like a fault of the contract."""
     import socket
 
     host, colon, port = target.rpartition(":")
@@ -99,13 +99,13 @@ def _refuse_silence(target: str, timeout: timedelta) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), min(timeout.total_seconds(), 5)).close()
     except ConnectionRefusedError:
-        raise Failure(f"nothing listens at {target}", "Start the service.", Exit.UNREACHABLE) from None
+        raise CliError(f"nothing listens at {target}", "Start the service.", Exit.UNREACHABLE) from None
     except (OSError, UnicodeError) as error:
         said = getattr(error, "strerror", None) or "no answer"
-        raise Failure(f"{target} cannot be reached: {said}", "Look at the address.", Exit.UNREACHABLE) from None
+        raise CliError(f"{target} cannot be reached: {said}", "Look at the address.", Exit.UNREACHABLE) from None
 
 
-def _show(verdicts: "list[Verdict]", form: Format) -> None:
+def _show(verdicts: "list[QuestionResult]", form: Format) -> None:
     rows = [
         {
             "promise": str(v.promise) if v.promise else "all",
@@ -144,12 +144,12 @@ class _Given:
         self._observe = observe
         self._observe_request = observe_request
 
-    async def run(self, known: "FileDescriptorSet | None", timeout: timedelta) -> "list[Verdict]":
+    async def run(self, known: "FileDescriptorSet | None", timeout: timedelta) -> "list[QuestionResult]":
         """Find the contracts, then ask every question."""
         from amends_cli.probe import cases, requests
-        from amends_cli.probe.wire import Wire
+        from amends_cli.probe.wire import ProbeChannel
 
-        wire = Wire(self._target, timeout)
+        wire = ProbeChannel(self._target, timeout)
         try:
             pool = await _pool(
                 known, wire, [_service(self._method)] + ([_service(self._observe)] if self._observe else [])
@@ -188,7 +188,7 @@ class _Given:
         return _find(pool, f"{own}/{name.rpartition('/')[2]}")
 
 
-async def _pool(known: "FileDescriptorSet | None", wire: "Wire", services: list[str]) -> "DescriptorPool":
+async def _pool(known: "FileDescriptorSet | None", wire: "ProbeChannel", services: list[str]) -> "DescriptorPool":
     """Return all contracts: the given ones, else those that the service's reflection has."""
     from amends_saga.descriptors import DescriptorError, build_pool
 

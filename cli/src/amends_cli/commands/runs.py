@@ -18,9 +18,9 @@ import typer
 from amends_cli import connection, manifests, options, output, runids, suggestions
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.durations import duration
-from amends_cli.failure import Exit, Failure, usage
+from amends_cli.failure import CliError, Exit, usage
 from amends_cli.output import Format, Styled
-from amends_cli.resources import Kind, fetch_all, plain_run
+from amends_cli.resources import ListedKind, fetch_all, plain_run
 
 if TYPE_CHECKING:
     from amends.saga.v1.run_service_pb2 import WatchRunResponse
@@ -33,7 +33,7 @@ FOREVER = timedelta(days=1)
 """How long to wait for the end of a run when nothing was said."""
 
 
-class Decision(StrEnum):
+class DecisionChoice(StrEnum):
     """The decisions that a person can take about a parked run."""
 
     RETRY = "retry"
@@ -43,7 +43,7 @@ class Decision(StrEnum):
     PARK = "park"
 
 
-class Effect(StrEnum):
+class EffectChoice(StrEnum):
     """What a person knows about the effect of a plain call."""
 
     HAPPENED = "happened"
@@ -58,7 +58,7 @@ RunId = Annotated[
         autocompletion=suggestions.runs,
     ),
 ]
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the journal for ever.")]
+ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the journal for ever.")]
 Actor = Annotated[str, typer.Option("--actor", metavar="NAME", help="Who decides; left out: user@host.")]
 
 
@@ -85,7 +85,7 @@ def start(
     ] = timedelta(minutes=1),
     namespace: options.SagaNamespace = "default",
     form: output.Output = Format.TABLE,
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """Start a run of a saga.
 
@@ -120,17 +120,17 @@ def _naming(saga: str, namespace: str, address: str | None) -> Iterator[None]:
 
     try:
         yield
-    except Failure as failure:
+    except CliError as failure:
         if failure.reason != "SAGA_UNKNOWN":
             raise
         with connection.connect(address) as server:
-            known = fetch_all(server, Kind.SAGAS, "")
+            known = fetch_all(server, ListedKind.SAGAS, "")
         elsewhere = sorted(other.namespace for other in known if other.name == saga)
         near = get_close_matches(saga, [other.name for other in known if other.namespace == namespace], n=1)
         hint = f"Did you mean `{near[0]}`?" if near else failure.hint
         if elsewhere:
             hint = f"There is one in the namespace {elsewhere[0]}: add `-n {elsewhere[0]}`."
-        raise Failure(f"there is no saga {namespace}/{saga}", hint) from None
+        raise CliError(f"there is no saga {namespace}/{saga}", hint) from None
 
 
 def watch(
@@ -145,7 +145,7 @@ def watch(
     ] = FOREVER,
     namespace: options.RunNamespace = "default",
     form: output.Output = Format.TABLE,
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """Show the timeline of a run live, until it has ended.
 
@@ -161,14 +161,14 @@ def watch(
 def resolve(
     context: typer.Context,
     run: RunId,
-    decision: Annotated[Decision, typer.Argument(metavar="|".join(Decision), help="The decision to take.")],
-    reason: Reason,
+    decision: Annotated[DecisionChoice, typer.Argument(metavar="|".join(DecisionChoice), help="The decision to take.")],
+    reason: ReasonOption,
     amendment: Annotated[
         str, typer.Argument(metavar="[AMENDMENT]", help="For amend: which of the saga's `afterPivot` to do instead.")
     ] = "",
     actor: Actor = "",
     effect: Annotated[
-        Effect | None, typer.Option("--effect", help="For a plain call in doubt: whether it had its effect.")
+        EffectChoice | None, typer.Option("--effect", help="For a plain call in doubt: whether it had its effect.")
     ] = None,
     result: Annotated[
         str,
@@ -188,7 +188,7 @@ def resolve(
     ] = None,
     namespace: options.RunNamespace = "default",
     form: output.Output = Format.TABLE,
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """Decide what a parked run does next.
 
@@ -214,8 +214,8 @@ def resolve(
     _report_wish(answer, form)
 
 
-def _amendment(decision: Decision, name: str) -> str:
-    if bool(name) is not (decision is Decision.AMEND):
+def _amendment(decision: DecisionChoice, name: str) -> str:
+    if bool(name) is not (decision is DecisionChoice.AMEND):
         raise usage(
             "amend needs the name of an amendment, and no other decision takes one",
             "Write `amends resolve RUN amend NAME`; `amends get RUN` shows the names.",
@@ -226,11 +226,11 @@ def _amendment(decision: Decision, name: str) -> str:
 def cancel(
     context: typer.Context,
     run: RunId,
-    reason: Reason,
+    reason: ReasonOption,
     actor: Actor = "",
     namespace: options.RunNamespace = "default",
     form: output.Output = Format.TABLE,
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """Ask a run to undo what it did, up to its pivot."""
     from amends.saga.v1 import run_service_pb2
@@ -242,11 +242,13 @@ def cancel(
     _report_wish(answer, form)
 
 
-def _follow(server: connection.Connection, run_id: str, limit: timedelta, form: Format, *, until_parked: bool) -> Any:
-    """Show the records of a run to its end; return the run as it stood last. Raises Failure when it takes too long."""
+def _follow(
+    server: connection.OrchestratorConnection, run_id: str, limit: timedelta, form: Format, *, until_parked: bool
+) -> Any:
+    """Show the records of a run to its end; return the run as it stood last. Raises CliError when it takes too long."""
     from amends_cli import timeline
 
-    story = timeline.Story(form)
+    story = timeline.Timeline(form)
     was_parked = False
     for answer in _records(server, run_id, limit):
         story.tell(answer)
@@ -260,13 +262,13 @@ def _follow(server: connection.Connection, run_id: str, limit: timedelta, form: 
     return story.run
 
 
-def _parked_now(server: connection.Connection, run: Any) -> bool:
+def _parked_now(server: connection.OrchestratorConnection, run: Any) -> bool:
     """Return whether a run is still parked where it was when the record was written: the record may be an old one."""
     current = runids.fetch(server, run.run_id, payloads=False)
     return bool(current.state == run.state and current.parked.seq == run.parked.seq)
 
 
-def _records(server: connection.Connection, run_id: str, limit: timedelta) -> Iterator["WatchRunResponse"]:
+def _records(server: connection.OrchestratorConnection, run_id: str, limit: timedelta) -> Iterator["WatchRunResponse"]:
     """Yield the records of a run, each once; go on where it was when the connection, or the replica, is gone."""
     import grpc
 
@@ -286,7 +288,7 @@ def _records(server: connection.Connection, run_id: str, limit: timedelta) -> It
         except grpc.RpcError as error:
             if time.monotonic() >= end and error.code() is grpc.StatusCode.DEADLINE_EXCEEDED:
                 hint = f"`amends watch {run_id}` goes on watching."
-                raise Failure(f"the run has not ended within {_in_words(limit)}", hint, Exit.RUNNING) from None
+                raise CliError(f"the run has not ended within {_in_words(limit)}", hint, Exit.RUNNING) from None
             in_vain += 1
             away = error.code() is grpc.StatusCode.UNAVAILABLE  # it may take long to come back
             if not seen or not _cut_off(error) or (in_vain > IN_VAIN and not away):
@@ -354,7 +356,7 @@ def _exit_by(run: Any) -> None:
 def _json(option: str, text: str) -> str:
     """Read the JSON object given on the command line, in a file (@FILE) or on standard input (-); return its text.
 
-    The text is sent as it is, so that every digit arrives. Raises Failure (wrong use).
+    The text is sent as it is, so that every digit arrives. Raises CliError (wrong use).
     """
     from amends_saga.jsonform import InputError, read_object
 

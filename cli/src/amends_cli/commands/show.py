@@ -10,8 +10,8 @@ from amends_cli import connection, options, output, runids, suggestions
 from amends_cli.cluster import NAMESPACE_VARIABLE
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import usage
-from amends_cli.output import Column, Format, Listing, Row, Styled, field
-from amends_cli.resources import ALSO, SINGULAR, Kind, absent, fetch_all, kind_of, plain, plain_run, resource_of
+from amends_cli.output import Column, Format, Listing, OutputRow, Styled, field
+from amends_cli.resources import ALSO, SINGULAR, ListedKind, absent, fetch_all, kind_of, plain, plain_run, resource_of
 
 EVERY_NAMESPACE = Annotated[
     str,
@@ -29,7 +29,7 @@ EVERY_NAMESPACE = Annotated[
 PAYLOAD_TIMEOUT = timedelta(minutes=1)
 
 
-class State(StrEnum):
+class StateChoice(StrEnum):
     """States of runs, as people write them."""
 
     RUNNING = "running"
@@ -40,18 +40,18 @@ class State(StrEnum):
 
 
 def _count(*path: str) -> Any:
-    def read(row: Row) -> str:
+    def read(row: OutputRow) -> str:
         digests = row.get("digests", [])
         return str(sum(int(use.get(path[0], 0)) for use in digests))
 
     return read
 
 
-def _ready(row: Row) -> str:
+def _ready(row: OutputRow) -> str:
     return "yes" if row.get("ready") else f"no: {row.get('message', '')}"
 
 
-def _age(row: Row) -> str:
+def _age(row: OutputRow) -> str:
     if "startedAt" not in row:
         return ""
     return in_words(datetime.now(UTC) - datetime.fromisoformat(row["startedAt"]))
@@ -66,17 +66,17 @@ def in_words(age: timedelta) -> str:
     return f"{seconds // 86_400}d"
 
 
-def _message(row: Row) -> str:
+def _message(row: OutputRow) -> str:
     """Return what a row's state does not say."""
     return str(row.get("message", "")).removeprefix(_state(row)).lstrip(": ")
 
 
-def _state(row: Row) -> str:
+def _state(row: OutputRow) -> str:
     return str(row.get("state", "")).removeprefix("RUN_STATE_")
 
 
 COLUMNS = {
-    Kind.RUNS: [
+    ListedKind.RUNS: [
         Column("RUN", field("runId")),
         Column("NAMESPACE", field("namespace")),
         Column("SAGA", field("saga")),
@@ -89,7 +89,7 @@ COLUMNS = {
         Column("SEQ", field("seq"), wide=True),
         Column("DIGEST", lambda row: row.get("digest", "")[:12], wide=True),
     ],
-    Kind.SAGAS: [
+    ListedKind.SAGAS: [
         Column("NAMESPACE", field("namespace")),
         Column("NAME", field("name")),
         Column("READY", _ready),
@@ -100,7 +100,7 @@ COLUMNS = {
         Column("APPLIED", field("appliedAt"), wide=True),
         Column("PARTICIPANTS", lambda row: " ".join(row.get("participants", [])), wide=True),
     ],
-    Kind.PARTICIPANTS: [
+    ListedKind.PARTICIPANTS: [
         Column("NAMESPACE", field("namespace")),
         Column("NAME", field("name")),
         Column("SERVICE", field("service")),
@@ -115,7 +115,7 @@ COLUMNS = {
             wide=True,
         ),
     ],
-    Kind.POLICIES: [
+    ListedKind.POLICIES: [
         Column("NAMESPACE", field("namespace")),
         Column("NAME", field("name")),
         Column("ATTEMPTS", field("attempts")),
@@ -129,23 +129,25 @@ COLUMNS = {
 
 def list_(
     kind: Annotated[
-        Kind,
+        ListedKind,
         typer.Argument(
             metavar="KIND",
             help="runs, sagas, participants or policies.",
             parser=kind_of,
-            autocompletion=lambda: list(Kind),
+            autocompletion=lambda: list(ListedKind),
         ),
-    ] = Kind.RUNS,
+    ] = ListedKind.RUNS,
     namespace: EVERY_NAMESPACE = "",
     everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of all namespaces.")] = False,
     saga: Annotated[
         str, typer.Option("--saga", metavar="NAME", help="Only runs of this saga.", autocompletion=suggestions.sagas)
     ] = "",
     state: Annotated[
-        list[State] | None,
+        list[StateChoice] | None,
         typer.Option(
-            "--state", metavar="STATE", help=f"Only runs in this state; may be repeated. One of {', '.join(State)}."
+            "--state",
+            metavar="STATE",
+            help=f"Only runs in this state; may be repeated. One of {', '.join(StateChoice)}.",
         ),
     ] = None,
     stalled: Annotated[bool, typer.Option("--stalled", help="Only runs in which a step has waited too long.")] = False,
@@ -153,14 +155,14 @@ def list_(
         int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most this many runs, up to 100000.")
     ] = 50,
     form: output.NamedOutput = Listing.TABLE,
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """List runs (newest first), sagas, participants or policies."""
     namespace = "" if everywhere else namespace
-    if kind is not Kind.RUNS and (saga or state or stalled):
+    if kind is not ListedKind.RUNS and (saga or state or stalled):
         raise usage("--saga, --state and --stalled select runs", f"`amends list {kind}` takes --namespace.")
     with connection.connect(address) as server:
-        if kind is Kind.RUNS:
+        if kind is ListedKind.RUNS:
             messages = _runs(server, namespace, saga, state or [], stalled, limit)
         else:
             messages = fetch_all(server, kind, namespace)
@@ -171,13 +173,18 @@ def list_(
     output.emit_rows([plain(message) for message in messages], COLUMNS[kind], form, empty=f"no {kind}")
 
 
-def _name(kind: Kind, message: Any) -> str:
+def _name(kind: ListedKind, message: Any) -> str:
     """Return the name by which `amends get` finds a resource."""
-    return str(message.run_id) if kind is Kind.RUNS else f"{SINGULAR[kind]}/{message.name}"
+    return str(message.run_id) if kind is ListedKind.RUNS else f"{SINGULAR[kind]}/{message.name}"
 
 
 def _runs(
-    server: connection.Connection, namespace: str, saga: str, states: list[State], stalled: bool, limit: int
+    server: connection.OrchestratorConnection,
+    namespace: str,
+    saga: str,
+    states: list[StateChoice],
+    stalled: bool,
+    limit: int,
 ) -> list[Any]:
     from amends.saga.v1 import run_pb2, run_service_pb2
 
@@ -219,19 +226,19 @@ def get(
     ] = "",
     namespace: options.RunNamespace = "default",
     form: output.NamedOutput = Listing.TABLE,
-    address: connection.Address = None,
+    address: connection.AddressOption = None,
 ) -> None:
     """Show one run with its steps, or one resource."""
     if bool(name) == bool(key):
         raise usage("name one run", "Give its id, or --key with --namespace.")
-    kind = Kind.RUNS
+    kind = ListedKind.RUNS
     if not key and (resource is not None or "/" in name):
         kind, name = resource_of(name, resource)
     elif name.lower() in ALSO:
         hint = f"Give its name: `amends get {name} NAME`; `amends list {ALSO[name.lower()]}` shows all."
         raise usage(f"which {name}?", hint)
     with connection.connect(address) as server:
-        if kind is not Kind.RUNS:
+        if kind is not ListedKind.RUNS:
             _show_resource(server, kind, name, namespace, form)
             return
         run_id = runids.find_by_key(server, namespace, key) if key else runids.find(server, context, name)
@@ -245,7 +252,7 @@ def get(
         _show_run(run, Format(form))
 
 
-def _print_payload(server: connection.Connection, run_id: str, payload: str) -> None:
+def _print_payload(server: connection.OrchestratorConnection, run_id: str, payload: str) -> None:
     """Print one payload as it arrives. grpc errors pass through."""
     from amends.saga.v1 import run_service_pb2
 
@@ -256,7 +263,9 @@ def _print_payload(server: connection.Connection, run_id: str, payload: str) -> 
     output.line()
 
 
-def _show_resource(server: connection.Connection, kind: Kind, name: str, namespace: str, form: Listing) -> None:
+def _show_resource(
+    server: connection.OrchestratorConnection, kind: ListedKind, name: str, namespace: str, form: Listing
+) -> None:
     for message in fetch_all(server, kind, namespace):
         if message.name == name:
             row = plain(message)
@@ -275,8 +284,8 @@ def _show_run(run: Any, form: Format) -> None:
     output.line(*timeline.final_line(run))
     for line in timeline.parked_lines(run):
         output.line(Styled(line, "magenta"))
-    for wish in run.wishes:
-        said = f"{wish.kind} asked for by {wish.actor}: {wish.reason}; not yet decided"
+    for request in run.wishes:
+        said = f"{request.kind} asked for by {request.actor}: {request.reason}; not yet decided"
         output.line(Styled(said, "yellow"))
     if run.HasField("stalled"):
         output.line(Styled(f"stalled: {run.stalled.step} waits: {run.stalled.reason}", "yellow"))

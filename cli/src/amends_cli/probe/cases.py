@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from amends_cli.probe.requests import Make, differ
-from amends_cli.probe.verdict import Broken, NotShown, State, Verdict
-from amends_cli.probe.wire import Answer, Wire
+from amends_cli.probe.verdict import NotShownError, PromiseBrokenError, QuestionResult, QuestionState
+from amends_cli.probe.wire import ProbeAnswer, ProbeChannel
 
 TOGETHER = 8
 """Calls at once."""
@@ -23,7 +23,7 @@ ROUNDS = 10
 class Subject:
     """The methods under test, with what fills their requests."""
 
-    wire: Wire
+    wire: ProbeChannel
     action: str
     compensation: str
     """Paths, e.g. `/shop.payments.v1.PaymentService/Charge`."""
@@ -32,9 +32,9 @@ class Subject:
     observe: str | None = None
     make_observe: Make | None = None
 
-    def operation(self) -> "Operation":
+    def operation(self) -> "ProbedOperation":
         """Return a fresh operation with a key that nobody has used."""
-        return Operation(self, f"probe-{uuid4().hex}")
+        return ProbedOperation(self, f"probe-{uuid4().hex}")
 
     @property
     def sees_everything(self) -> bool:
@@ -42,7 +42,7 @@ class Subject:
         return self.make_observe is not None and not differ(self.make_observe)
 
 
-class Operation:
+class ProbedOperation:
     """One action with its compensation, under one key."""
 
     def __init__(self, subject: Subject, unique: str) -> None:
@@ -50,25 +50,25 @@ class Operation:
         self.unique = unique
         self.key = f"{unique}/key"
 
-    async def act(self, *, unique: str | None = None) -> Answer:
+    async def act(self, *, unique: str | None = None) -> ProbeAnswer:
         """Send the action, with the request of another operation if `unique` is given."""
         request = self._subject.make_action(unique or self.unique)
         return await self._subject.wire.ask(self._subject.action, request, self.key, "action")
 
-    async def must_act(self) -> Answer:
-        """Send the action, which must answer OK for anything to be shown. Raises NotShown."""
+    async def must_act(self) -> ProbeAnswer:
+        """Send the action, which must answer OK for anything to be shown. Raises NotShownError."""
         answer = await self.act()
         if not answer.ok:
-            raise NotShown(f"the action never answered OK: {answer}: {answer.message}")
+            raise NotShownError(f"the action never answered OK: {answer}: {answer.message}")
         return answer
 
-    async def undo(self, known: str = "unknown") -> Answer:
+    async def undo(self, known: str = "unknown") -> ProbeAnswer:
         """Send the compensation, saying what the saga knows of the action."""
         request = self._subject.make_compensation(self.unique)
         path = self._subject.compensation
         return await self._subject.wire.ask(path, request, self.key, "compensation", amends_action_outcome=known)
 
-    async def void(self, of: str = "action") -> Answer:
+    async def void(self, of: str = "action") -> ProbeAnswer:
         """Send a void: an order that the action, or its compensation, never runs."""
         path = self._subject.action if of == "action" else self._subject.compensation
         return await self._subject.wire.ask(path, b"", self.key, "void", amends_void_of=of)
@@ -88,17 +88,17 @@ class Operation:
 Case = Callable[[Subject], Awaitable[None]]
 
 
-def expect(answer: Answer, code: str, reason: str, what: str) -> None:
-    """Raise Broken unless the answer has this status and reason."""
+def expect(answer: ProbeAnswer, code: str, reason: str, what: str) -> None:
+    """Raise PromiseBrokenError unless the answer has this status and reason."""
     if answer.code.name != code or (reason and answer.reason != reason):
         wanted = f"{code} {reason}".strip()
-        raise Broken(f"{what} answered {answer}, not {wanted}")
+        raise PromiseBrokenError(f"{what} answered {answer}, not {wanted}")
 
 
 def same(before: object, after: object, what: str) -> None:
-    """Raise Broken unless the effects are the same as before."""
+    """Raise PromiseBrokenError unless the effects are the same as before."""
     if before != after:
-        raise Broken(f"{what}: the effects changed")
+        raise PromiseBrokenError(f"{what}: the effects changed")
 
 
 async def repeated(subject: Subject) -> None:
@@ -109,7 +109,7 @@ async def repeated(subject: Subject) -> None:
     again = await one.act()
     expect(again, "OK", "", "the action again")
     if again.body != first.body:
-        raise Broken("the action again answered other bytes")
+        raise PromiseBrokenError("the action again answered other bytes")
     same(after, await one.see(), "the action again")
 
 
@@ -122,7 +122,7 @@ async def at_once(subject: Subject) -> None:
     for answer in answers:
         expect(answer, "OK", "", f"one of {TOGETHER} actions at once")
     if len({answer.body for answer in answers}) != 1:
-        raise Broken(f"{TOGETHER} actions at once answered different bytes")
+        raise PromiseBrokenError(f"{TOGETHER} actions at once answered different bytes")
     if single is not None:
         same(single, one.general(await one.see()), f"{TOGETHER} actions at once against a single one")
     expect(await one.undo("ok"), "OK", "", "the compensation")
@@ -143,7 +143,7 @@ async def _single(subject: Subject) -> tuple[str, bytes] | None:
 async def reused(subject: Subject) -> None:
     """Another request under the same key: refused."""
     if not differ(subject.make_action):
-        raise NotShown("the requests of two operations are the same: give one with ${unique} in it")
+        raise NotShownError("the requests of two operations are the same: give one with ${unique} in it")
     one = subject.operation()
     await one.must_act()
     after = await one.see()
@@ -212,7 +212,7 @@ async def void_unused(subject: Subject) -> None:
     answer = await one.void()
     expect(answer, "OK", "", "the void")
     if answer.void != "voided":
-        raise Broken(f"the void of an action that never ran said {answer.void or 'nothing'}, not voided")
+        raise PromiseBrokenError(f"the void of an action that never ran said {answer.void or 'nothing'}, not voided")
     expect(await one.act(), "ABORTED", "STEP_FENCED", "the action after its void")
     same(before, await one.see(), "the action after its void")
 
@@ -225,7 +225,7 @@ async def void_used(subject: Subject) -> None:
     answer = await one.void()
     expect(answer, "OK", "", "the void")
     if answer.void != "already-done" or answer.body != first.body:
-        raise Broken("the void of an action that ran did not return its stored response")
+        raise PromiseBrokenError("the void of an action that ran did not return its stored response")
     same(after, await one.see(), "the void of an action that ran")
 
 
@@ -237,7 +237,9 @@ async def void_of_compensation(subject: Subject) -> None:
     answer = await one.void("compensation")
     expect(answer, "OK", "", "the void of the compensation")
     if answer.void != "voided":
-        raise Broken(f"the void of a compensation that never ran said {answer.void or 'nothing'}, not voided")
+        raise PromiseBrokenError(
+            f"the void of a compensation that never ran said {answer.void or 'nothing'}, not voided"
+        )
     expect(await one.undo("ok"), "ABORTED", "STEP_FENCED", "the compensation after its void")
     same(after, await one.see(), "the compensation after its void")
 
@@ -257,12 +259,14 @@ CASES: tuple[tuple[int, str, Case], ...] = (
 )
 
 
-async def ask_all(subject: Subject) -> list[Verdict]:
+async def ask_all(subject: Subject) -> list[QuestionResult]:
     """Ask every question, in order, and say what each answer proves."""
     try:
         doubt = await _doubt(subject)
-    except NotShown as reason:
-        nothing = [Verdict(promise, question, State.NOT_SHOWN, str(reason)) for promise, question, _ in CASES]
+    except NotShownError as reason:
+        nothing = [
+            QuestionResult(promise, question, QuestionState.NOT_SHOWN, str(reason)) for promise, question, _ in CASES
+        ]
         return [*nothing, _marked(subject.wire)]
     return [*[await _ask(subject, doubt, *case) for case in CASES], _marked(subject.wire)]
 
@@ -270,7 +274,7 @@ async def ask_all(subject: Subject) -> list[Verdict]:
 async def _doubt(subject: Subject) -> str:
     """Return why the observed read tells nothing of effects; empty when it does, or none was given.
 
-    Raises NotShown when the action does not even answer OK: then no refusal proves anything.
+    Raises NotShownError when the action does not even answer OK: then no refusal proves anything.
     """
     one = subject.operation()
     before = await one.see()
@@ -286,27 +290,27 @@ async def _doubt(subject: Subject) -> str:
     return f"the observed read does not change when the action has its effect: it answered {after[0]}"
 
 
-async def _ask(subject: Subject, doubt: str, promise: int, question: str, case: Case) -> Verdict:
+async def _ask(subject: Subject, doubt: str, promise: int, question: str, case: Case) -> QuestionResult:
     try:
         await case(subject)
-    except Broken as broken:
-        return Verdict(promise, question, State.BROKEN, str(broken))
-    except NotShown as reason:
-        return Verdict(promise, question, State.NOT_SHOWN, str(reason))
+    except PromiseBrokenError as broken:
+        return QuestionResult(promise, question, QuestionState.BROKEN, str(broken))
+    except NotShownError as reason:
+        return QuestionResult(promise, question, QuestionState.NOT_SHOWN, str(reason))
     if doubt:
-        return Verdict(promise, question, State.NOT_SHOWN, doubt)
+        return QuestionResult(promise, question, QuestionState.NOT_SHOWN, doubt)
     if subject.observe is None:
-        return Verdict(promise, question, State.UNOBSERVED)
-    return Verdict(promise, question, State.HELD)
+        return QuestionResult(promise, question, QuestionState.UNOBSERVED)
+    return QuestionResult(promise, question, QuestionState.HELD)
 
 
-def _marked(wire: Wire) -> Verdict:
+def _marked(wire: ProbeChannel) -> QuestionResult:
     """Judge whether every answer of the service said that a barrier was passed."""
     question = "every answer carries amends-barrier: 1"
     if not wire.answers:
-        return Verdict(0, question, State.NOT_SHOWN, "the service answered nothing")
+        return QuestionResult(0, question, QuestionState.NOT_SHOWN, "the service answered nothing")
     missing = wire.unmarked
     if not missing:
-        return Verdict(0, question, State.HELD)
+        return QuestionResult(0, question, QuestionState.HELD)
     more = f", and {len(missing) - 1} more" if missing[1:] else ""
-    return Verdict(0, question, State.BROKEN, f"without it: {missing[0]}{more}")
+    return QuestionResult(0, question, QuestionState.BROKEN, f"without it: {missing[0]}{more}")

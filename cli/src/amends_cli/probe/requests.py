@@ -25,7 +25,7 @@ Make = Callable[[str], bytes]
 
 
 def from_file(path: Path, of: Descriptor) -> Make:
-    """Make requests from canonical protobuf JSON. Raises Failure, also for one without `${unique}`."""
+    """Make requests from canonical protobuf JSON. Raises CliError, also for one without `${unique}`."""
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class State(StrEnum):
+class QuestionState(StrEnum):
     """The results that a question can have. Only HELD proves the promise."""
 
     HELD = "held"
@@ -16,20 +16,20 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class QuestionResult:
     """One row of the table: a question and its result."""
 
     promise: int
     """1 to 5 as in docs/explanation/guarantees.md; 0 for the trailer that all answers carry."""
     question: str
-    state: State
+    state: QuestionState
     detail: str = ""
     """What was seen instead; empty when it held."""
 
 
-class Broken(Exception):
+class PromiseBrokenError(Exception):
     """A promise does not hold. The text says what was seen."""
 
 
-class NotShown(Exception):
+class NotShownError(Exception):
     """The situation that a promise is about could not be brought about. The text says why."""

@@ -21,7 +21,7 @@ PAUSE = timedelta(milliseconds=100)
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeAnswer:
     """The service's answer to one call."""
 
     code: grpc.StatusCode
@@ -44,7 +44,7 @@ class Answer:
         return f"{self.code.name}{reason}"
 
 
-class Wire:
+class ProbeChannel:
     """One channel to the service under test."""
 
     def __init__(self, target: str, timeout: timedelta) -> None:
@@ -69,7 +69,7 @@ class Wire:
         answer = await self._call(path, request, ())
         return str(answer), answer.body
 
-    async def ask(self, path: str, request: bytes, key: str, operation: str, **more: str) -> Answer:
+    async def ask(self, path: str, request: bytes, key: str, operation: str, **more: str) -> ProbeAnswer:
         """Make a saga's call; what is UNAVAILABLE is tried again with the same key, as a saga does."""
         metadata = [("amends-idempotency-key", key), ("amends-operation", operation), ("amends-run-id", "probe")]
         metadata += [(name.replace("_", "-"), value) for name, value in more.items()]
@@ -84,7 +84,7 @@ class Wire:
                 self.unmarked.append(f"{operation} answered {answer}")
         return answer
 
-    async def _call(self, path: str, request: bytes, metadata: Sequence[tuple[str, str]]) -> Answer:
+    async def _call(self, path: str, request: bytes, metadata: Sequence[tuple[str, str]]) -> ProbeAnswer:
         method: Any = self._channel.unary_unary(path)
         call = method(request, metadata=metadata, timeout=self._timeout)
         try:
@@ -94,11 +94,11 @@ class Wire:
             return _answer(error.code(), b"", error.details() or "", error.trailing_metadata())
 
 
-def _answer(code: grpc.StatusCode, body: bytes, message: str, trailers: Any) -> Answer:
+def _answer(code: grpc.StatusCode, body: bytes, message: str, trailers: Any) -> ProbeAnswer:
     found = dict(trailers or ())
     reason = _reason(found[STATUS_DETAILS]) if STATUS_DETAILS in found else ""
     guarded = str(found.get("amends-barrier", "")) == "1"
-    return Answer(code, body, reason, message, guarded, str(found.get("amends-void", "")))
+    return ProbeAnswer(code, body, reason, message, guarded, str(found.get("amends-void", "")))
 
 
 def _reason(details: Any) -> str:

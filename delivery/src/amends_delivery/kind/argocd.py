@@ -16,8 +16,8 @@ import yaml
 
 from amends_delivery.inputs import LIBRARY_CHART
 from amends_delivery.kind import secrets
-from amends_delivery.kind.place import APPLY, Cluster
-from amends_delivery.running import Failure, attempt
+from amends_delivery.kind.place import APPLY, KindCluster
+from amends_delivery.running import DeliveryError, attempt
 
 VERSION = "v3.2.11"
 MANIFEST = f"https://raw.githubusercontent.com/argoproj/argo-cd/{VERSION}/manifests/install.yaml"
@@ -44,18 +44,18 @@ class Application:
 
 
 def manifest() -> bytes:
-    """Return the release's manifest, from ARGOCD_MANIFEST: a file or a URL. Raises Failure."""
+    """Return the release's manifest, from ARGOCD_MANIFEST: a file or a URL. Raises DeliveryError."""
     source = os.environ.get("ARGOCD_MANIFEST") or MANIFEST
     if "://" not in source:
         try:
             return Path(source).read_bytes()
         except OSError as error:
-            raise Failure(f"ARGOCD_MANIFEST: {error}", f"Unset it, and {MANIFEST} is fetched.") from None
+            raise DeliveryError(f"ARGOCD_MANIFEST: {error}", f"Unset it, and {MANIFEST} is fetched.") from None
     try:
         with urllib.request.urlopen(source, timeout=60) as answer:  # noqa: S310 - what the user or this file names
             return bytes(answer.read())
     except OSError as error:
-        raise Failure(
+        raise DeliveryError(
             f"Argo CD's manifest cannot be fetched from {source}: {error}",
             "Fetch it, and name the file: ARGOCD_MANIFEST",
         ) from None
@@ -67,7 +67,7 @@ def images(release: bytes) -> list[str]:
     return sorted(image for image in found if "dex" not in image)
 
 
-def install(cluster: Cluster, release: bytes) -> None:
+def install(cluster: KindCluster, release: bytes) -> None:
     """Apply Argo CD with our settings. `finish` waits for it."""
     with TemporaryDirectory() as folder:
         copy = Path(folder, "argocd")
@@ -77,7 +77,7 @@ def install(cluster: Cluster, release: bytes) -> None:
         cluster.kubectl(*APPLY, "-k", str(copy / "bootstrap"))
 
 
-def finish(cluster: Cluster, webhook_secret: str) -> None:
+def finish(cluster: KindCluster, webhook_secret: str) -> None:
     """Give Argo CD its webhook secrets and the environment's rules, and wait until it works."""
     patch = yaml.safe_dump({"stringData": secrets.webhook_settings(webhook_secret)})
     cluster.kubectl("-n", "argocd", "patch", "secret", "argocd-secret", "--type=merge", "-p", patch)
@@ -87,7 +87,7 @@ def finish(cluster: Cluster, webhook_secret: str) -> None:
     cluster.kubectl(*APPLY, "-k", str(cluster.root / ENVIRONMENT / "environment"))
 
 
-def _let_webhooks_in(cluster: Cluster) -> None:
+def _let_webhooks_in(cluster: KindCluster) -> None:
     """At the first installation the ApplicationSet controller starts before argocd-server has made the key it needs.
 
     It then never listens for webhooks, and says so once in its log.
@@ -105,7 +105,7 @@ def expected(root: Path) -> list[str]:
     return sorted(path.stem for path in (root / ENVIRONMENT).glob("*.yaml"))
 
 
-def applications(cluster: Cluster) -> dict[str, Application]:
+def applications(cluster: KindCluster) -> dict[str, Application]:
     """Return what Argo CD says of each Application."""
     found = cluster.get("applications.argoproj.io", "-n", "argocd") or {"items": []}
     return {item["metadata"]["name"]: _application(item) for item in found["items"]}
@@ -132,13 +132,13 @@ def _messages(status: dict[str, Any]) -> Iterator[str]:
 
 
 def wait_for(
-    cluster: Cluster,
+    cluster: KindCluster,
     names: list[str],
     revision: str,
     within: timedelta,
     told: Callable[[list[str]], None],
 ) -> None:
-    """Wait until Applications are deployed as a revision says, and healthy. Raises Failure.
+    """Wait until Applications are deployed as a revision says, and healthy. Raises DeliveryError.
 
     `told` hears of each look: which Applications are as they should be.
     """
@@ -153,7 +153,7 @@ def wait_for(
             missing = Application("", "Missing", "Missing", "", _why_missing(cluster))
             late = (name for name in names if name not in done)
             said = "\n".join(f"  {name}: {_say(found.get(name, missing))}" for name in late)
-            raise Failure(
+            raise DeliveryError(
                 f"after {within.total_seconds():.0f} s these are not deployed and healthy:\n{said}",
                 "`make kind-status` shows what they say now.",
             )
@@ -170,7 +170,7 @@ def _is_at(root: Path, state: Application, revision: str) -> bool:
     return attempt("git", "diff", "--quiet", state.revision, revision, "--", *concerns, cwd=root).returncode == 0
 
 
-def _why_missing(cluster: Cluster) -> str:
+def _why_missing(cluster: KindCluster) -> str:
     """Return what keeps the ApplicationSet from making Applications."""
     found = cluster.get("applicationset", "deployables", "-n", "argocd") or {}
     conditions = found.get("status", {}).get("conditions", ())

@@ -6,7 +6,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from amends_delivery.kind.argocd import ENVIRONMENT
-from amends_delivery.running import Failure, attempt, run
+from amends_delivery.running import DeliveryError, attempt, run
 
 REMOTE = "kind"
 PORT = 7430
@@ -46,21 +46,21 @@ def set_tags(root: Path, tags: dict[str, str], message: str) -> bool:
 
 
 def with_tag(text: str, tag: str) -> str:
-    """Return the text of an environment's file with another image tag. Raises Failure when it names none."""
+    """Return the text of an environment's file with another image tag. Raises DeliveryError when it names none."""
     new, count = _TAG.subn(rf"\g<1>{tag}", text, count=1)
     if count == 0:
-        raise Failure("the file has no line `image: {tag: ...}`", "Write one: `make ship` puts the tag there.")
+        raise DeliveryError("the file has no line `image: {tag: ...}`", "Write one: `make ship` puts the tag there.")
     return new
 
 
 def check_whole(root: Path) -> None:
-    """Raise Failure in a shallow clone: the cluster's repository would lack commits, and could not be cloned."""
+    """Raise DeliveryError in a shallow clone: the cluster's repository would lack commits, and could not be cloned."""
     if run("git", "rev-parse", "--is-shallow-repository", cwd=root).strip() == "true":
-        raise Failure("this clone is shallow, and has no history to push", "git fetch --unshallow")
+        raise DeliveryError("this clone is shallow, and has no history to push", "git fetch --unshallow")
 
 
 def push(root: Path) -> str:
-    """Push what is checked out as main, and return its revision. Raises Failure."""
+    """Push what is checked out as main, and return its revision. Raises DeliveryError."""
     check_whole(root)
     end = time.monotonic() + PATIENCE.total_seconds()
     while True:
@@ -68,7 +68,7 @@ def push(root: Path) -> str:
         if pushed.returncode == 0:
             return run("git", "rev-parse", "HEAD", cwd=root).strip()
         if "rejected" in pushed.stderr or time.monotonic() > end:
-            raise Failure(
+            raise DeliveryError(
                 f"the push to the cluster was refused:\n{pushed.stderr.strip()}",
                 f"If its main is ahead of yours: git pull --rebase {REMOTE} main",
             )

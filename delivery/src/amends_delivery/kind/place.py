@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from amends_delivery.running import Failure, attempt, run
+from amends_delivery.running import DeliveryError, attempt, run
 
 CONFIG = "kind-config.yaml"
 LEAST_MEMORY = 5 * 1024**3
@@ -25,7 +25,7 @@ PROGRAMS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
+class KindCluster:
     """A kind cluster, by its configuration."""
 
     root: Path
@@ -34,7 +34,7 @@ class Cluster:
     """What it publishes on 127.0.0.1."""
 
     @classmethod
-    def read(cls, root: Path) -> "Cluster":
+    def read(cls, root: Path) -> "KindCluster":
         """Read kind-config.yaml. AMENDS_KIND_NAME gives the cluster another name."""
         config = yaml.safe_load((root / CONFIG).read_text())
         mappings = (mapping for node in config["nodes"] for mapping in node.get("extraPortMappings", ()))
@@ -42,11 +42,11 @@ class Cluster:
         return cls(root, name, tuple(mapping["hostPort"] for mapping in mappings))
 
     @classmethod
-    def standing(cls, root: Path) -> "Cluster":
-        """Return the cluster. Raises Failure when it is not there, or does not answer."""
+    def standing(cls, root: Path) -> "KindCluster":
+        """Return the cluster. Raises DeliveryError when it is not there, or does not answer."""
         cluster = cls.read(root)
         if not cluster.exists:
-            raise Failure(f"there is no cluster {cluster.name}", "make kind-up")
+            raise DeliveryError(f"there is no cluster {cluster.name}", "make kind-up")
         cluster.check()
         return cluster
 
@@ -56,7 +56,7 @@ class Cluster:
         return self.name in run("kind", "get", "clusters").split()
 
     def create(self) -> None:
-        """Make the cluster. Raises Failure with what is in the way."""
+        """Make the cluster. Raises DeliveryError with what is in the way."""
         check_memory()
         for port in self.ports:
             check_port(port)
@@ -69,10 +69,10 @@ class Cluster:
         )
 
     def check(self) -> None:
-        """Raise Failure when the cluster does not answer."""
+        """Raise DeliveryError when the cluster does not answer."""
         answer = attempt(*self.command("get", "--raw", "/readyz", "--request-timeout=10s"))
         if answer.returncode != 0:
-            raise Failure(
+            raise DeliveryError(
                 f"the cluster {self.name} is there and does not answer: {answer.stderr.strip()}",
                 "After a restart of the engine it needs a minute. If it stays so: make kind-down kind-up",
             )
@@ -86,7 +86,7 @@ class Cluster:
         return ("kubectl", "--context", f"kind-{self.name}", *arguments)
 
     def kubectl(self, *arguments: str, stdin: str | None = None, hint: str = "") -> str:
-        """Run kubectl on this cluster, and return what it prints. Raises Failure."""
+        """Run kubectl on this cluster, and return what it prints. Raises DeliveryError."""
         return run(*self.command(*arguments), stdin=stdin, hint=hint)
 
     def apply(self, *objects: dict[str, Any]) -> None:
@@ -113,36 +113,36 @@ APPLY = ("apply", "--server-side", "--force-conflicts", "--field-manager=amends-
 
 
 def check_programs() -> None:
-    """Raise Failure for the first program that is missing."""
+    """Raise DeliveryError for the first program that is missing."""
     for name, page in PROGRAMS.items():
         if shutil.which(name) is None:
-            raise Failure(f"there is no program called {name}", f"How to get it: {page}")
+            raise DeliveryError(f"there is no program called {name}", f"How to get it: {page}")
 
 
 def check_port(port: int) -> None:
-    """Raise Failure when somebody listens on a port that the cluster wants to publish."""
+    """Raise DeliveryError when somebody listens on a port that the cluster wants to publish."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))
         except OSError as error:
-            raise Failure(
+            raise DeliveryError(
                 f"port {port} of 127.0.0.1 is taken",
                 f"`ss -ltnp 'sport = :{port}'` shows by whom: stop it, or change hostPort in {CONFIG}.",
             ) from error
 
 
 def check_memory() -> None:
-    """Raise Failure when the engine has too little memory for the installation."""
+    """Raise DeliveryError when the engine has too little memory for the installation."""
     total = int(run("docker", "info", "--format", "{{.MemTotal}}"))
     free = _available()
     if total < LEAST_MEMORY:
-        raise Failure(
+        raise DeliveryError(
             f"the engine has {total / 1024**3:.1f} GiB of memory, and the shop needs {LEAST_MEMORY / 1024**3:.0f}",
             "Give it more (Docker Desktop: Settings, Resources).",
         )
     if free is not None and free < LEAST_FREE:
-        raise Failure(
+        raise DeliveryError(
             f"{free / 1024**3:.1f} GiB of memory are free, and the shop needs {LEAST_FREE / 1024**3:.0f}",
             "Stop something that is large: `ps aux --sort=-rss | head` shows what is.",
         )

@@ -7,7 +7,7 @@ import base64
 import secrets
 from typing import Any
 
-from amends_delivery.kind.place import Cluster
+from amends_delivery.kind.place import KindCluster
 
 DATA = "data"
 GITOPS = "gitops"
@@ -27,13 +27,13 @@ POSTGRES = "postgres.data.svc.cluster.local:5432"
 REPOSITORY = "http://git.gitops.svc.cluster.local/amends.git"
 
 
-def make_namespaces(cluster: Cluster) -> None:
+def make_namespaces(cluster: KindCluster) -> None:
     """Make the namespaces, in which nothing runs but restricted pods."""
     made = ({"name": name, "labels": RESTRICTED} for name in NAMESPACES)
     cluster.apply(*({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata} for metadata in made))
 
 
-def make_databases(cluster: Cluster) -> None:
+def make_databases(cluster: KindCluster) -> None:
     """Make two roles for each service, one that serves and one that owns the tables, and the URL of each."""
     _once(cluster, DATA, "postgres-superuser", ["password"])
     roles = _once(cluster, DATA, "postgres-roles", [role for name in DATABASES for role in (name, f"{name}-owner")])
@@ -43,7 +43,7 @@ def make_databases(cluster: Cluster) -> None:
             cluster.apply(_secret(namespace, secret, {"url": url}))
 
 
-def make_git(cluster: Cluster) -> dict[str, str]:
+def make_git(cluster: KindCluster) -> dict[str, str]:
     """Make the git server's tokens, and let Argo CD read with one of them."""
     tokens = _once(cluster, GITOPS, "git-server", ["push", "read", "webhook"])
     repository = {"type": "git", "url": REPOSITORY, "username": "argocd", "password": tokens["read"]}
@@ -62,14 +62,14 @@ def webhook_settings(secret: str) -> dict[str, str]:
     }
 
 
-def read(cluster: Cluster, namespace: str, name: str) -> dict[str, str]:
+def read(cluster: KindCluster, namespace: str, name: str) -> dict[str, str]:
     """Return a Secret's texts; empty when there is none."""
     found = cluster.get("secret", name, "-n", namespace)
     data = found.get("data") or {} if found else {}
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
-def _once(cluster: Cluster, namespace: str, name: str, keys: list[str]) -> dict[str, str]:
+def _once(cluster: KindCluster, namespace: str, name: str, keys: list[str]) -> dict[str, str]:
     """Return a Secret's texts, after making those that are missing."""
     held = read(cluster, namespace, name)
     texts = {key: held.get(key) or secrets.token_urlsafe(24) for key in keys}

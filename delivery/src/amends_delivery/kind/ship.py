@@ -8,21 +8,21 @@ from rich.console import Console
 
 from amends_delivery import images, inputs
 from amends_delivery.kind import argocd, git
-from amends_delivery.kind.place import Cluster
-from amends_delivery.running import Failure
+from amends_delivery.kind.place import KindCluster
+from amends_delivery.running import DeliveryError
 
 WITHIN = timedelta(minutes=3)
 
 
 def ship(root: Path, service: str, console: Console) -> None:
-    """Build, load, write the tag, commit, push, and wait until the service runs as pushed. Raises Failure."""
+    """Build, load, write the tag, commit, push, and wait until the service runs as pushed. Raises DeliveryError."""
     if not (root / argocd.ENVIRONMENT / f"{service}.yaml").exists():
-        raise Failure(
+        raise DeliveryError(
             f"{argocd.ENVIRONMENT} has no {service}.yaml: nothing of that name is deployed",
             f"There are: {', '.join(argocd.expected(root))}.",
         )
     began = time.monotonic()
-    cluster = Cluster.standing(root)
+    cluster = KindCluster.standing(root)
     (deployable,) = inputs.named(root, [service])
     tag = images.build(root, [service], console)[service]
     image = f"{images.repository(deployable)}:{tag}"

@@ -8,11 +8,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from amends_delivery.kind import argocd
-from amends_delivery.kind.place import Cluster
+from amends_delivery.kind.place import KindCluster
 from amends_delivery.kind.secrets import NAMESPACES
 
 
-def show(cluster: Cluster, console: Console) -> bool:
+def show(cluster: KindCluster, console: Console) -> bool:
     """Print the Applications, and pods that are not ready; whether all is well."""
     found = argocd.applications(cluster)
     table = Table("application", "sync", "health", "revision", "", box=box.SIMPLE_HEAD)
@@ -35,7 +35,7 @@ def show(cluster: Cluster, console: Console) -> bool:
     return not waiting and all(name in found and found[name].well for name in names)
 
 
-def _waiting(cluster: Cluster, namespace: str) -> list[str]:
+def _waiting(cluster: KindCluster, namespace: str) -> list[str]:
     pods = cluster.get("pods", "-n", namespace) or {"items": []}
     return [said for pod in pods["items"] if (said := _not_ready(pod))]
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from amends_delivery import images, inputs
 from amends_delivery.kind import argocd, git, place, secrets
-from amends_delivery.kind.place import Cluster
+from amends_delivery.kind.place import KindCluster
 from amends_delivery.running import run
 
 HEALTHY_WITHIN = timedelta(minutes=8)
@@ -45,12 +45,12 @@ Deploy: `make ship SERVICE=payments` builds and pushes a service, `git push kind
 
 
 def up(root: Path, console: Console) -> None:
-    """Bring the cluster, the images, Argo CD and the shop up. Raises Failure."""
+    """Bring the cluster, the images, Argo CD and the shop up. Raises DeliveryError."""
     began = time.monotonic()
     place.check_programs()
     images.check_engine()
     git.check_whole(root)
-    cluster = Cluster.read(root)
+    cluster = KindCluster.read(root)
     console.print("[bold]Images[/]")
     tags = images.build(root, (), console)
     with _step(console, f"the cluster {cluster.name}"):
@@ -100,7 +100,7 @@ def wanted(root: Path, tags: dict[str, str], release: bytes) -> list[str]:
     return ours + others
 
 
-def load(cluster: Cluster, wanted_images: list[str]) -> None:
+def load(cluster: KindCluster, wanted_images: list[str]) -> None:
     """Copy into the node what it lacks and the engine has; what the engine lacks too, the node pulls."""
     held = cluster.images()
     missing = [image for image in wanted_images if image not in held and images.exists(image)]
@@ -108,7 +108,7 @@ def load(cluster: Cluster, wanted_images: list[str]) -> None:
         cluster.load(missing)
 
 
-def install_git_server(cluster: Cluster, tag: str) -> None:
+def install_git_server(cluster: KindCluster, tag: str) -> None:
     """Install the git server by helm, because Argo CD has nothing to deploy from before it."""
     run(
         *("helm", "upgrade", "--install", "git-server", str(cluster.root / "charts" / GIT_SERVER)),
@@ -117,7 +117,7 @@ def install_git_server(cluster: Cluster, tag: str) -> None:
     )
 
 
-def wait_for_all(cluster: Cluster, revision: str, console: Console) -> None:
+def wait_for_all(cluster: KindCluster, revision: str, console: Console) -> None:
     """Wait until every Application of the environment is deployed from this revision, and healthy."""
     names = argocd.expected(cluster.root)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())

@@ -4,15 +4,15 @@ from amends_barrier.barrier import Barrier
 from amends_barrier.before import before
 from amends_barrier.methods import Guarded, guarded_methods
 from amends_barrier.postgres import BROKEN, conflict, database_away
-from amends_barrier.protocol import Reason, Refusal
+from amends_barrier.protocol import BarrierError, Reason
 from amends_barrier.transaction import connection, savepoint
 
 __all__ = [
     "BROKEN",
     "Barrier",
+    "BarrierError",
     "Guarded",
     "Reason",
-    "Refusal",
     "before",
     "conflict",
     "connection",

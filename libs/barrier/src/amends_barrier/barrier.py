@@ -54,7 +54,7 @@ class Barrier:
 
         Call it again until it returns 0. Retention is a promise to callers (`barrierRetention` of the Participant), not
         housekeeping: a key that is forgotten while its run lives can have its effect a second time.
-        Raises Refusal when the database is not available.
+        Raises BarrierError when the database is not available.
         """
         async with self._guard.transaction() as own:
             return await own.expire(retention, limit)

@@ -7,16 +7,16 @@ the transaction. For authors of handlers; the interceptor runs what is marked he
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
-Prepare = Callable[[Any, Any], Awaitable[None]]
+PrepareFunction = Callable[[Any, Any], Awaitable[None]]
 """Takes the servicer (None for a handler that is no method) and the request. What it raises is the call's answer, and
 the handler does not run."""
 
-Handler = TypeVar("Handler", bound=Callable[..., Awaitable[Any]])
+HandlerT = TypeVar("HandlerT", bound=Callable[..., Awaitable[Any]])
 
 _MARK = "__amends_before__"
 
 
-def before(prepare: Prepare) -> Callable[[Handler], Handler]:
+def before(prepare: PrepareFunction) -> Callable[[HandlerT], HandlerT]:
     """Mark a guarded handler: `prepare(servicer, request)` is awaited first, with no connection held.
 
     It runs at each attempt of an action, also at one that is answered from memory or fenced afterwards. So it must be
@@ -24,7 +24,7 @@ def before(prepare: Prepare) -> Callable[[Handler], Handler]:
     does not run for a void.
     """
 
-    def mark(handler: Handler) -> Handler:
+    def mark(handler: HandlerT) -> HandlerT:
         setattr(handler, _MARK, prepare)
         return handler
 
@@ -33,7 +33,7 @@ def before(prepare: Prepare) -> Callable[[Handler], Handler]:
 
 def prepare_of(handler: Any) -> Callable[[Any], Awaitable[None]] | None:
     """Return what is to be awaited with the request before the handler; None for a handler that is not marked."""
-    prepare: Prepare | None = getattr(handler, _MARK, None)
+    prepare: PrepareFunction | None = getattr(handler, _MARK, None)
     if prepare is None:
         return None
     servicer = getattr(handler, "__self__", None)

@@ -10,7 +10,7 @@ import grpc
 Metadata = tuple[tuple[str, str | bytes], ...]
 
 
-class Aborted(grpc.aio.AbortError):
+class HandlerAbortedError(grpc.aio.AbortError):
     """The handler has aborted the call; the interceptor does it once the transaction is rolled back."""
 
 
@@ -36,7 +36,7 @@ class GuardedContext:
         """Have the transaction rolled back and the call ended with this status. Always raises."""
         trailers = (*self._trailers, *trailing_metadata) if trailing_metadata else self._real.trailing_metadata()
         self.aborted = (code, details, tuple(trailers or ()))
-        raise Aborted
+        raise HandlerAbortedError
 
     async def abort_with_status(self, status: grpc.Status) -> NoReturn:
         """Like `abort`, with code, details and trailers of a status."""

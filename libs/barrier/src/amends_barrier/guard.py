@@ -6,10 +6,10 @@ Called by the interceptor, for every call of a guarded method.
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
-from amends_barrier.protocol import Call, Operation, Reason, Refusal, Voided
-from amends_barrier.transaction import Pool, Prepared, Row, Transaction
+from amends_barrier.protocol import BarrierError, GuardedCall, Operation, Reason, Voided
+from amends_barrier.transaction import BarrierRow, Pool, PreparedScripts, Transaction
 
-Work = Callable[[], Awaitable[bytes]]
+HandlerWork = Callable[[], Awaitable[bytes]]
 """Runs the handler inside the transaction and returns its serialised response; raises to have it rolled back."""
 
 TRIES = 5
@@ -17,7 +17,7 @@ TRIES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GuardAnswer:
     """A response, and for a void what became of it."""
 
     response: bytes
@@ -29,15 +29,15 @@ class Guard:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._prepared = Prepared()
+        self._prepared = PreparedScripts()
         self._scripts = self._prepared.scripts
 
     def transaction(self) -> Transaction:
         """Return a transaction to enter."""
         return Transaction(self._pool, self._prepared)
 
-    async def answer(self, call: Call, digest: bytes, work: Work) -> Answer:
-        """Answer a call that has a key, with or without its handler. Raises Refusal, and the errors of `work`."""
+    async def answer(self, call: GuardedCall, digest: bytes, work: HandlerWork) -> GuardAnswer:
+        """Answer a call that has a key, with or without its handler. Raises BarrierError, and the errors of `work`."""
         match call.operation:
             case Operation.ACTION:
                 return await self._action(call.key, digest, work)
@@ -46,7 +46,7 @@ class Guard:
             case Operation.VOID:
                 return await self._void(call.key, call.void_of)
 
-    async def unkeyed(self, work: Work) -> bytes:
+    async def unkeyed(self, work: HandlerWork) -> bytes:
         """Run the handler in a transaction of its own that leaves no row: a call that is no part of a saga."""
         async with self.transaction() as own:
             await own.begin()
@@ -54,7 +54,7 @@ class Guard:
             await own.commit()
             return response
 
-    async def _action(self, key: str, digest: bytes, work: Work) -> Answer:
+    async def _action(self, key: str, digest: bytes, work: HandlerWork) -> GuardAnswer:
         for _ in range(TRIES):
             async with self.transaction() as own:
                 # Waits here for another call that holds the key's row.
@@ -65,11 +65,11 @@ class Guard:
             if action is None:
                 continue  # expired meanwhile
             if action.is_void or (compensation is not None and not compensation.is_void):
-                raise Refusal(Reason.STEP_FENCED)
+                raise BarrierError(Reason.STEP_FENCED)
             return _again(action, digest)
-        raise Refusal(Reason.TRANSACTION_CONFLICT)
+        raise BarrierError(Reason.TRANSACTION_CONFLICT)
 
-    async def _compensation(self, call: Call, digest: bytes, work: Work) -> Answer:
+    async def _compensation(self, call: GuardedCall, digest: bytes, work: HandlerWork) -> GuardAnswer:
         key = call.key
         for _ in range(TRIES):
             async with self.transaction() as own:
@@ -79,35 +79,37 @@ class Guard:
                 compensation, action = found.get(Operation.COMPENSATION), found.get(Operation.ACTION)
                 if compensation is not None:
                     if compensation.is_void:
-                        raise Refusal(Reason.STEP_FENCED)
+                        raise BarrierError(Reason.STEP_FENCED)
                     return _again(compensation, digest)
                 if action is None or not action.is_void:
                     continue  # changed between the statements
                 if call.action_known_ok:
-                    raise Refusal(Reason.ACTION_UNKNOWN)  # the void row of this attempt is rolled back
+                    raise BarrierError(Reason.ACTION_UNKNOWN)  # the void row of this attempt is rolled back
                 if await own.record_null_compensation(key, digest):
                     await own.commit()
-                    return Answer(b"")
-        raise Refusal(Reason.TRANSACTION_CONFLICT)
+                    return GuardAnswer(b"")
+        raise BarrierError(Reason.TRANSACTION_CONFLICT)
 
-    async def _void(self, key: str, operation: Operation) -> Answer:
+    async def _void(self, key: str, operation: Operation) -> GuardAnswer:
         for _ in range(TRIES):
             async with self.transaction() as own:
                 if await own.insert(self._scripts.void(key, operation)):
-                    return Answer(b"", Voided.VOIDED)
+                    return GuardAnswer(b"", Voided.VOIDED)
                 row = (await own.read(key)).get(operation)
             if row is not None:
-                return Answer(b"", Voided.VOIDED) if row.is_void else Answer(row.stored(), Voided.ALREADY_DONE)
-        raise Refusal(Reason.TRANSACTION_CONFLICT)
+                return (
+                    GuardAnswer(b"", Voided.VOIDED) if row.is_void else GuardAnswer(row.stored(), Voided.ALREADY_DONE)
+                )
+        raise BarrierError(Reason.TRANSACTION_CONFLICT)
 
-    async def _once(self, own: Transaction, key: str, operation: Operation, work: Work) -> Answer:
+    async def _once(self, own: Transaction, key: str, operation: Operation, work: HandlerWork) -> GuardAnswer:
         """Run the handler, whose row is ours, and commit its effect and its response together."""
         response = await work()
         await own.commit(self._scripts.finish(key, operation, response))
-        return Answer(response)
+        return GuardAnswer(response)
 
 
-def _again(row: Row, digest: bytes) -> Answer:
+def _again(row: BarrierRow, digest: bytes) -> GuardAnswer:
     if row.digest != digest:
-        raise Refusal(Reason.KEY_REUSED)
-    return Answer(row.stored())
+        raise BarrierError(Reason.KEY_REUSED)
+    return GuardAnswer(row.stored())

@@ -13,10 +13,20 @@ from typing import Any, NoReturn, TypeAlias, cast
 import grpc
 
 from amends_barrier.before import prepare_of
-from amends_barrier.context import Aborted, GuardedContext
-from amends_barrier.guard import Answer, Guard
+from amends_barrier.context import GuardedContext, HandlerAbortedError
+from amends_barrier.guard import Guard, GuardAnswer
 from amends_barrier.methods import Guarded
-from amends_barrier.protocol import BARRIER_TRAILER, KEY, VOID_TRAILER, Call, Operation, Reason, Refusal, digest, read
+from amends_barrier.protocol import (
+    BARRIER_TRAILER,
+    KEY,
+    VOID_TRAILER,
+    BarrierError,
+    GuardedCall,
+    Operation,
+    Reason,
+    digest,
+    read,
+)
 
 _log = logging.getLogger(__name__)
 
@@ -36,7 +46,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         self._guard = guard
         self._methods = methods
         self._finish = finish
-        self._orphans: set[asyncio.Task[Answer]] = set()
+        self._orphans: set[asyncio.Task[GuardAnswer]] = set()
 
     async def intercept_service(
         self, continuation: Continuation, handler_call_details: grpc.HandlerCallDetails
@@ -69,9 +79,9 @@ class Interceptor(grpc.aio.ServerInterceptor):
                 if prepare is not None and (call is None or call.operation is not Operation.VOID):
                     await prepare(_message(handler, request))
                 answer = await self._shielded(method, handler, request, guarded, call)
-            except Refusal as refusal:
+            except BarrierError as refusal:
                 await context.abort(refusal.code, refusal.message, (*trailers, refusal.trailer()))
-            except Aborted:
+            except HandlerAbortedError:
                 await _abort(context, guarded)
             if answer.voided is not None:
                 context.set_trailing_metadata((*trailers, (VOID_TRAILER, answer.voided.value)))
@@ -80,8 +90,8 @@ class Interceptor(grpc.aio.ServerInterceptor):
         return serve
 
     async def _shielded(
-        self, method: str, handler: Handler, request: bytes, context: GuardedContext, call: Call | None
-    ) -> Answer:
+        self, method: str, handler: Handler, request: bytes, context: GuardedContext, call: GuardedCall | None
+    ) -> GuardAnswer:
         began = False
 
         async def work() -> bytes:
@@ -98,13 +108,13 @@ class Interceptor(grpc.aio.ServerInterceptor):
             raise
 
     async def _answer(
-        self, method: str, request: bytes, call: Call | None, work: Callable[[], Coroutine[Any, Any, bytes]]
-    ) -> Answer:
+        self, method: str, request: bytes, call: GuardedCall | None, work: Callable[[], Coroutine[Any, Any, bytes]]
+    ) -> GuardAnswer:
         if call is None:
-            return Answer(await self._guard.unkeyed(work))
+            return GuardAnswer(await self._guard.unkeyed(work))
         return await self._guard.answer(call, digest(method, request), work)
 
-    def _leave_behind(self, task: asyncio.Task[Answer], method: str, began: bool) -> None:
+    def _leave_behind(self, task: asyncio.Task[GuardAnswer], method: str, began: bool) -> None:
         """Let a handler that began finish within its bound after its caller has left; cancel one that has not begun."""
         self._orphans.add(task)
         if began:
@@ -113,7 +123,7 @@ class Interceptor(grpc.aio.ServerInterceptor):
         else:
             task.cancel()
 
-        def ended(done: asyncio.Task[Answer]) -> None:
+        def ended(done: asyncio.Task[GuardAnswer]) -> None:
             self._orphans.discard(done)
             if done.cancelled():
                 if began:
@@ -127,11 +137,14 @@ class Interceptor(grpc.aio.ServerInterceptor):
 
 
 async def _handle(handler: Handler, request: bytes, context: GuardedContext) -> bytes:
-    """Run the service's handler; its response as bytes. Raises Aborted for an error that was not raised, too."""
+    """Run the service's handler; return its response as bytes.
+
+    Raises HandlerAbortedError if the handler aborted the call, even if it went on afterwards.
+    """
     behavior = cast("Any", handler.unary_unary)
     response = await behavior(_message(handler, request), context)
     if context.failed:
-        raise Aborted
+        raise HandlerAbortedError
     if handler.response_serializer is None:
         return cast("bytes", response)
     return handler.response_serializer(response)
@@ -143,7 +156,7 @@ def _message(handler: Handler, request: bytes) -> Any:
     try:
         return handler.request_deserializer(request)
     except Exception as error:
-        raise Refusal(Reason.REQUEST_UNREADABLE) from error
+        raise BarrierError(Reason.REQUEST_UNREADABLE) from error
 
 
 async def _abort(context: Any, guarded: GuardedContext) -> NoReturn:

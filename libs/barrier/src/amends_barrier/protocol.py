@@ -79,7 +79,7 @@ _STATUS: dict[Reason, tuple[grpc.StatusCode, str]] = {
 }
 
 
-class Refusal(Exception):
+class BarrierError(Exception):
     """The barrier's own answer instead of the handler's."""
 
     def __init__(self, reason: Reason, detail: str = "") -> None:
@@ -98,7 +98,7 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class GuardedCall:
     """The request of one call to the barrier, read from its metadata."""
 
     key: str
@@ -107,27 +107,27 @@ class Call:
     action_known_ok: bool = False
 
 
-def read(metadata: Iterable[tuple[str, Any]]) -> Call | None:
+def read(metadata: Iterable[tuple[str, Any]]) -> GuardedCall | None:
     """Return what a call asks for; None if it says nothing of a key, nor of an operation.
 
-    Raises Refusal(CALL_INVALID) for metadata that make no sense: a guess could cost an effect.
+    Raises BarrierError(CALL_INVALID) for metadata that make no sense: a guess could cost an effect.
     """
     said = dict(metadata)
     key = said.get(KEY)
     if key is None:
         if OPERATION in said:
-            raise Refusal(Reason.CALL_INVALID, f"{OPERATION} needs {KEY}.")
+            raise BarrierError(Reason.CALL_INVALID, f"{OPERATION} needs {KEY}.")
         return None
     if not isinstance(key, str) or not KEY_FORM.fullmatch(key):
-        raise Refusal(Reason.CALL_INVALID, f"{KEY} takes 1 to 255 of the characters A-Z a-z 0-9 _ . : / + = ~ -")
+        raise BarrierError(Reason.CALL_INVALID, f"{KEY} takes 1 to 255 of the characters A-Z a-z 0-9 _ . : / + = ~ -")
     operation = _one_of(said, OPERATION, tuple(Operation))
     if operation == Operation.VOID:
         void_of = _one_of(said, VOID_OF, (Operation.ACTION, Operation.COMPENSATION))
-        return Call(key, Operation.VOID, void_of=Operation(void_of))
+        return GuardedCall(key, Operation.VOID, void_of=Operation(void_of))
     if operation == Operation.COMPENSATION:
         outcome = _one_of(said, ACTION_OUTCOME, ("unknown", "ok"))
-        return Call(key, Operation.COMPENSATION, action_known_ok=outcome == "ok")
-    return Call(key, Operation.ACTION)
+        return GuardedCall(key, Operation.COMPENSATION, action_known_ok=outcome == "ok")
+    return GuardedCall(key, Operation.ACTION)
 
 
 def digest(method: str, request: bytes) -> bytes:
@@ -139,5 +139,5 @@ def _one_of(said: dict[str, Any], name: str, values: tuple[str, ...]) -> str:
     """Return a metadatum that has one of `values`; the first of them when it is missing."""
     value: str = said.get(name, values[0])
     if value not in values:
-        raise Refusal(Reason.CALL_INVALID, f"{name} is one of {', '.join(values)}.")
+        raise BarrierError(Reason.CALL_INVALID, f"{name} is one of {', '.join(values)}.")
     return value

@@ -18,7 +18,7 @@ import asyncpg
 
 from amends_barrier import rows
 from amends_barrier.postgres import BROKEN, conflict, database_away, session_over
-from amends_barrier.protocol import Operation, Reason, Refusal
+from amends_barrier.protocol import BarrierError, Operation, Reason
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Pool: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
@@ -57,25 +57,26 @@ async def savepoint() -> AsyncIterator[Connection]:
     await lent.execute(f"RELEASE SAVEPOINT {name}")
 
 
-def refusal_for(error: Exception) -> Refusal | None:
+def refusal_for(error: Exception) -> BarrierError | None:
     """Return the refusal that asks for another try, if that can help; None for an error that is the handler's own."""
     if conflict(error):
-        return Refusal(Reason.TRANSACTION_CONFLICT)
-    return Refusal(Reason.DATABASE_UNAVAILABLE) if database_away(error) else None
+        return BarrierError(Reason.TRANSACTION_CONFLICT)
+    return BarrierError(Reason.DATABASE_UNAVAILABLE) if database_away(error) else None
 
 
 class Transaction:
     """A connection of the pool for a block, on which transactions are opened and ended by script.
 
     What is still open at the block's end is rolled back. Instead of its error the block raises
-    Refusal(DATABASE_UNAVAILABLE) when there is no connection in time, when it was lost, and when the server gave up;
-    Refusal(TRANSACTION_CONFLICT) for a serialisation failure or a deadlock. A session of a server that is read-only by
-    now, or shuts down, does not go back to the pool, and the pool's other sessions are replaced before their next use.
+    BarrierError(DATABASE_UNAVAILABLE) when there is no connection in time, when it was lost, and when the server gave
+    up; BarrierError(TRANSACTION_CONFLICT) for a serialisation failure or a deadlock. A session of a server that is
+    read-only by now, or shuts down, does not go back to the pool, and the pool's other sessions are replaced before
+    their next use.
     """
 
     __slots__ = ("_held", "_open", "_pool", "_prepared", "_token")
 
-    def __init__(self, pool: Pool, prepared: "Prepared") -> None:
+    def __init__(self, pool: Pool, prepared: "PreparedScripts") -> None:
         self._pool = pool
         self._prepared = prepared
         self._open = False
@@ -84,7 +85,7 @@ class Transaction:
         try:
             self._held = cast("Connection", await self._pool.acquire(timeout=ACQUIRE_TIMEOUT.total_seconds()))
         except (TimeoutError, *BROKEN) as error:
-            raise Refusal(Reason.DATABASE_UNAVAILABLE) from error
+            raise BarrierError(Reason.DATABASE_UNAVAILABLE) from error
         self._token = _lent.set(self._held)
         return self
 
@@ -103,12 +104,12 @@ class Transaction:
         if refusal is not None:
             raise refusal from error
 
-    def _refusal_for(self, error: BaseException | None) -> Refusal | None:
+    def _refusal_for(self, error: BaseException | None) -> BarrierError | None:
         """Return the refusal that asks for another try if that can help; None for an error that is the handler's."""
-        if not isinstance(error, Exception) or isinstance(error, Refusal):
+        if not isinstance(error, Exception) or isinstance(error, BarrierError):
             return None
         if self.lost:
-            return Refusal(Reason.DATABASE_UNAVAILABLE)
+            return BarrierError(Reason.DATABASE_UNAVAILABLE)
         return refusal_for(error)
 
     @property
@@ -189,10 +190,10 @@ class Transaction:
         except BROKEN as error:  # the pool has dropped it
             _log.info(DROPPED, extra={"error": type(error).__name__})
 
-    async def read(self, key: str) -> "dict[Operation, Row]":
+    async def read(self, key: str) -> "dict[Operation, BarrierRow]":
         """Return what is recorded under a key."""
         found = await self._held.fetch(rows.READ, key)
-        return {Operation(row["operation"]): Row(row["request_digest"], row["response"]) for row in found}
+        return {Operation(row["operation"]): BarrierRow(row["request_digest"], row["response"]) for row in found}
 
     async def expire(self, retention: timedelta, limit: int) -> int:
         """Remove at most `limit` keys that are older than `retention`; return how many rows that were."""
@@ -200,7 +201,7 @@ class Transaction:
         return int(tag.rpartition(" ")[2])
 
 
-class Prepared:
+class PreparedScripts:
     """The scripts of one barrier, and the server processes that have its statements prepared."""
 
     __slots__ = ("backends", "scripts")
@@ -210,7 +211,7 @@ class Prepared:
         self.backends: set[int] = set()
 
 
-class Row:
+class BarrierRow:
     """The record of one operation in the barrier's table."""
 
     __slots__ = ("digest", "response")

@@ -153,7 +153,7 @@ class _Callable:
         metadata: Iterable[tuple[str, str | bytes]] | None = None,
         **kwargs: Any,
     ) -> Any:
-        """Send `request` (a message, or an iterator of them). Raises DeadlinePassed when no time is left."""
+        """Send `request` (a message, or an iterator of them). Raises DeadlinePassedError when no time is left."""
         arguments = () if request is None else (request,)
         seconds = self._seconds(timeout)
         trace = current_trace()

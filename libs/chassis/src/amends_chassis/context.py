@@ -57,7 +57,7 @@ class Trace:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class IncomingCall:
     """The call in hand: its full method ("/package.Service/Method") and the metadata it came with."""
 
     method: str
@@ -71,11 +71,11 @@ class Call:
         return None
 
 
-_call: ContextVar[Call | None] = ContextVar("amends_call", default=None)
+_call: ContextVar[IncomingCall | None] = ContextVar("amends_call", default=None)
 _trace: ContextVar[Trace | None] = ContextVar("amends_trace", default=None)
 
 
-def current_call() -> Call | None:
+def current_call() -> IncomingCall | None:
     """Return the call being served, None outside one."""
     return _call.get()
 
@@ -108,7 +108,7 @@ def trace_from(metadata: Iterable[Metadatum], ratio: float) -> Trace:
     return (header and Trace.parse(header, state)) or Trace.begin(ratio)
 
 
-def enter_call(call: Call, trace: Trace) -> None:
+def enter_call(call: IncomingCall, trace: Trace) -> None:
     """Make this the call and trace of the running task. gRPC serves each call in a task of its own: no way back."""
     _call.set(call)
     _trace.set(trace)

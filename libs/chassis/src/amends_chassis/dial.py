@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import grpc
 import grpc.aio
 
-Options = Sequence[tuple[str, str | int]]
+ChannelOptions = Sequence[tuple[str, str | int]]
 NO_PROXY = ("grpc.enable_http_proxy", 0)
 CAUSES = (
     ("connection refused", "nothing listens there (connection refused)"),
@@ -28,7 +28,7 @@ _METADATA = (("grpc.max_metadata_size", MAX_METADATA_BYTES), ("grpc.absolute_max
 
 
 def dial(
-    target: str, options: Options = (), *, interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None
+    target: str, options: ChannelOptions = (), *, interceptors: Sequence[grpc.aio.ClientInterceptor] | None = None
 ) -> grpc.aio.Channel:
     """Return a channel to `target`, which connects when it is first used."""
     return grpc.aio.insecure_channel(target, [*_METADATA, *options, NO_PROXY], interceptors=interceptors)
@@ -39,6 +39,6 @@ def cause(details: str) -> str:
     return next((words for sign, words in CAUSES if sign in details.lower()), "")
 
 
-def dial_blocking(target: str, options: Options = ()) -> grpc.Channel:
+def dial_blocking(target: str, options: ChannelOptions = ()) -> grpc.Channel:
     """Return a channel to `target` for callers without an event loop; it connects when it is first used."""
     return grpc.insecure_channel(target, [*_METADATA, *options, NO_PROXY])

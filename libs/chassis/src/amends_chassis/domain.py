@@ -9,13 +9,13 @@ from typing import ClassVar
 _IDENTIFIER = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,99}")
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The rules say no. `reason` is stable, for programs; the text is for people."""
 
     reason: ClassVar[str]
 
 
-class IdentifierInvalid(Refused):
+class IdentifierInvalid(RefusedError):
     """A name has a form that people cannot repeat."""
 
     reason = "IDENTIFIER_INVALID"

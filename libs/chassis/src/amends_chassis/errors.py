@@ -15,12 +15,12 @@ from typing import ClassVar
 
 import grpc
 from amends_barrier import conflict, database_away
-from amends_resilience import BreakerOpen, BulkheadFull, DeadlinePassed
+from amends_resilience import BreakerOpenError, BulkheadFullError, DeadlinePassedError
 from google.protobuf.any_pb2 import Any as AnyMessage
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from google.rpc.status_pb2 import Status  # type: ignore[import-untyped]
 
-from amends_chassis.domain import Refused
+from amends_chassis.domain import RefusedError
 from amends_chassis.types import DETAILS_KEY
 
 MESSAGE_BYTES = 2048
@@ -113,14 +113,14 @@ class DeadlineExceeded(DomainError):
 
 
 @contextmanager
-def answers(errors: Mapping[type[Refused], type[DomainError]]) -> Iterator[None]:
+def answers(errors: Mapping[type[RefusedError], type[DomainError]]) -> Iterator[None]:
     """Raise what a gRPC caller is told for what the domain refuses in the block: the class of error that `errors` has.
 
     Raises LookupError for a refusal that `errors` has no class for.
     """
     try:
         yield
-    except Refused as refused:
+    except RefusedError as refused:
         raise errors[type(refused)](refused.reason, str(refused)) from refused
 
 
@@ -133,7 +133,7 @@ class Blame(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class CallRefusal:
     """A refusal in two parts: the status for the caller, and the cause for the log."""
 
     code: grpc.StatusCode
@@ -183,13 +183,13 @@ _DEPENDENCY_AWAY = {
 }
 
 
-def refusal(error: BaseException) -> Refusal:
+def refusal(error: BaseException) -> CallRefusal:
     """Map any exception of a handler. The text of anything but a DomainError is dropped here, a long one is cut."""
     if isinstance(error, DomainError):
-        return Refusal(error.code, error.reason, cut(error.message), error.metadata)
-    if isinstance(error, DeadlinePassed | TimeoutError):
+        return CallRefusal(error.code, error.reason, cut(error.message), error.metadata)
+    if isinstance(error, DeadlinePassedError | TimeoutError):
         return _dependency(grpc.StatusCode.DEADLINE_EXCEEDED, "TIMED_OUT", "The time for this call has passed.")
-    if isinstance(error, BreakerOpen | BulkheadFull):
+    if isinstance(error, BreakerOpenError | BulkheadFullError):
         return _dependency(grpc.StatusCode.UNAVAILABLE, "OVERLOADED", "A dependency takes no more calls now.")
     if isinstance(error, grpc.aio.AioRpcError) and error.code() in _DEPENDENCY_AWAY:
         timed_out = error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
@@ -200,7 +200,7 @@ def refusal(error: BaseException) -> Refusal:
     if database_away(error) or isinstance(error, ConnectionError | socket.gaierror):
         return _dependency(grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE", "The database cannot be reached now.")
     correlation = secrets.token_hex(8)
-    return Refusal(
+    return CallRefusal(
         grpc.StatusCode.INTERNAL,
         "INTERNAL",
         f"Internal error; its log entry has correlation id {correlation}.",
@@ -209,5 +209,5 @@ def refusal(error: BaseException) -> Refusal:
     )
 
 
-def _dependency(code: grpc.StatusCode, reason: str, message: str) -> Refusal:
-    return Refusal(code, reason, message, blame=Blame.DEPENDENCY)
+def _dependency(code: grpc.StatusCode, reason: str, message: str) -> CallRefusal:
+    return CallRefusal(code, reason, message, blame=Blame.DEPENDENCY)

@@ -17,7 +17,7 @@ import structlog
 from amends_resilience import deadline
 
 from amends_chassis.admission import INFRASTRUCTURE, Admission, decoder
-from amends_chassis.context import Call, enter_call, sampled, trace_from
+from amends_chassis.context import IncomingCall, enter_call, sampled, trace_from
 from amends_chassis.errors import Blame, DomainError, Unavailable, refusal
 from amends_chassis.metrics import MethodSeries, ServerMetrics, split
 from amends_chassis.types import Context, Continuation, Handler, Stream, Unary, behavior
@@ -74,7 +74,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         # The handler runs in this same task, and decoding the metadata a second time there would cost as much as all
         # the rest of this interceptor.
         metadata = handler_call_details.invocation_metadata or ()
-        enter_call(Call(method, metadata), trace_from(metadata, self._trace_ratio))
+        enter_call(IncomingCall(method, metadata), trace_from(metadata, self._trace_ratio))
         wrapped = self._wrapped.get(method)
         if wrapped is not None:
             return wrapped

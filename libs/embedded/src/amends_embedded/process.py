@@ -23,11 +23,11 @@ POLL = timedelta(milliseconds=20)
 TAIL_BYTES = 8192
 
 
-class ChildDied(RuntimeError):
+class ChildDiedError(RuntimeError):
     """A child ended before it was ready. The text says how, with the last lines of its log."""
 
 
-class ReportTimeout(RuntimeError):
+class ReportTimeoutError(RuntimeError):
     """A child did not report in time. The text has the last lines of its log."""
 
 
@@ -129,15 +129,15 @@ class Child:
         return self.process.poll()
 
     async def ready(self, timeout: timedelta = timedelta(seconds=30)) -> dict[str, Any]:
-        """Wait for the report and return it. Raises ChildDied or ReportTimeout."""
+        """Wait for the report and return it. Raises ChildDiedError or ReportTimeoutError."""
         report = self.report
         if report is None:
             raise ValueError(f"{self.name} was started without a report file")
         await until(lambda: report.exists() or not self.alive, timeout)
         if not self.alive:
-            raise ChildDied(f"{self.name} ended with {self.exit_code} before it was ready\n{self.tail()}")
+            raise ChildDiedError(f"{self.name} ended with {self.exit_code} before it was ready\n{self.tail()}")
         if not report.exists():
-            raise ReportTimeout(f"{self.name} did not report within {timeout.total_seconds():g} s\n{self.tail()}")
+            raise ReportTimeoutError(f"{self.name} did not report within {timeout.total_seconds():g} s\n{self.tail()}")
         said: dict[str, Any] = json.loads(report.read_text())
         return said
 

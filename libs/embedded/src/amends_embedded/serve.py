@@ -8,7 +8,7 @@ import signal
 import sys
 from pathlib import Path
 
-from amends_embedded.postgres import Postgres, PostgresAlreadyRunning, PostgresError
+from amends_embedded.postgres import Postgres, PostgresAlreadyRunningError, PostgresError
 
 
 async def _serve(folder: Path, database: str) -> None:
@@ -30,7 +30,7 @@ def main() -> int:
         return 2
     try:
         asyncio.run(_serve(Path(sys.argv[1]), (*sys.argv[2:], "service")[0]))
-    except (PostgresAlreadyRunning, PostgresError) as error:
+    except (PostgresAlreadyRunningError, PostgresError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0

@@ -1,11 +1,11 @@
 """Retry policy, back-off, budget, deadline, circuit breaker and bulkhead, on the standard library alone."""
 
 from amends_resilience import deadline
-from amends_resilience.breaker import BreakerOpen, BreakerState, CircuitBreaker, Permit
+from amends_resilience.breaker import BreakerOpenError, BreakerState, CircuitBreaker, Permit
 from amends_resilience.budget import RetryBudget
-from amends_resilience.bulkhead import Bulkhead, BulkheadFull, Place
-from amends_resilience.deadline import Deadline, DeadlinePassed
-from amends_resilience.matching import Conflict, NamedPolicy, Selector, match
+from amends_resilience.bulkhead import Bulkhead, BulkheadFullError, BulkheadSlot
+from amends_resilience.deadline import Deadline, DeadlinePassedError
+from amends_resilience.matching import NamedPolicy, PolicyConflict, Selector, match
 from amends_resilience.pacer import Pacer
 from amends_resilience.policy import (
     RETRY_ON,
@@ -22,22 +22,22 @@ __all__ = [
     "RETRY_ON",
     "STATUS_NAMES",
     "Backoff",
-    "BreakerOpen",
+    "BreakerOpenError",
     "BreakerPolicy",
     "BreakerState",
     "BudgetPolicy",
     "Bulkhead",
-    "BulkheadFull",
+    "BulkheadFullError",
     "BulkheadPolicy",
+    "BulkheadSlot",
     "CircuitBreaker",
     "Clock",
-    "Conflict",
     "Deadline",
-    "DeadlinePassed",
+    "DeadlinePassedError",
     "NamedPolicy",
     "Pacer",
     "Permit",
-    "Place",
+    "PolicyConflict",
     "Random",
     "RetryBudget",
     "RetryPolicy",

@@ -24,7 +24,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half-open"
 
 
-class BreakerOpen(Exception):
+class BreakerOpenError(Exception):
     """Refused by the breaker; nothing was sent. Come back after `retry_in`, with jitter."""
 
     def __init__(self, retry_in: timedelta) -> None:
@@ -112,10 +112,10 @@ class CircuitBreaker:
         return self._state
 
     def acquire(self) -> Permit:
-        """Return the leave to make one call. Raises BreakerOpen while open, and while another call is the probe."""
+        """Return the permit for one call. Raises BreakerOpenError while open, and while another call is the probe."""
         state = self.state
         if state is BreakerState.OPEN or self._probing:
-            raise BreakerOpen(self.retry_in())
+            raise BreakerOpenError(self.retry_in())
         self._probing = state is BreakerState.HALF_OPEN
         return Permit(self, self._epoch)
 

@@ -2,7 +2,7 @@
 
 One per participant and process. Called by the orchestrator's call path and the chassis' clients; a
 refused call is no attempt. Written out instead of using asyncio.Semaphore because the queue must be
-bounded, first in first out, and loss of a place by cancellation impossible.
+bounded, first in first out, and loss of a slot by cancellation impossible.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     import asyncio
 
 
-class BulkheadFull(Exception):
+class BulkheadFullError(Exception):
     """Refused by the bulkhead: the queue is full, or the wait was too long. Nothing was sent."""
 
 
-class Place:
+class BulkheadSlot:
     """The right to have one call under way. Give it back with `release`, or use it as a context manager."""
 
     __slots__ = ("_bulkhead",)
@@ -31,7 +31,7 @@ class Place:
         self._bulkhead: Bulkhead | None = bulkhead
 
     def release(self) -> None:
-        """Give the place back; a second time does nothing."""
+        """Give the slot back; a second time does nothing."""
         bulkhead, self._bulkhead = self._bulkhead, None
         if bulkhead is not None:
             bulkhead._leave()
@@ -61,7 +61,7 @@ class Bulkhead:
 
     @property
     def queued(self) -> int:
-        """Return how many calls wait for a place."""
+        """Return how many calls wait for a slot."""
         return len(self._queue)
 
     @property
@@ -74,20 +74,20 @@ class Bulkhead:
         self._policy = policy
         self._admit()
 
-    def try_acquire(self) -> Place | None:
-        """Return a place if there is one at once, else None."""
+    def try_acquire(self) -> BulkheadSlot | None:
+        """Return a slot if there is one at once, else None."""
         if self._queue or self._taken >= self._policy.max_concurrent:
             return None
         self._taken += 1
-        return Place(self)
+        return BulkheadSlot(self)
 
-    async def acquire(self, wait: timedelta) -> Place:
-        """Return a place, after waiting for at most `wait`. Raises BulkheadFull if the queue is full or time is up."""
-        place = self.try_acquire()
-        if place is not None:
-            return place
+    async def acquire(self, wait: timedelta) -> BulkheadSlot:
+        """Return a slot, after at most `wait`. Raises BulkheadFullError if the queue is full or time is up."""
+        slot = self.try_acquire()
+        if slot is not None:
+            return slot
         if len(self._queue) >= self._policy.max_queued:
-            raise BulkheadFull(f"{self._taken} calls are under way and {len(self._queue)} wait")
+            raise BulkheadFullError(f"{self._taken} calls are under way and {len(self._queue)} wait")
         import asyncio  # here only: it is slow to load, and `amends check` needs the policies of this package alone
 
         turn = asyncio.get_running_loop().create_future()
@@ -97,15 +97,15 @@ class Bulkhead:
                 await turn
         except TimeoutError:
             if not self._admitted(turn):
-                raise BulkheadFull(f"no place became free within {wait}") from None
+                raise BulkheadFullError(f"no slot became free within {wait}") from None
         except BaseException:
             if self._admitted(turn):
                 self._leave()
             raise
-        return Place(self)
+        return BulkheadSlot(self)
 
     def _admitted(self, turn: asyncio.Future[None]) -> bool:
-        """Return whether a waiter that was cancelled had its place already; else take it out of the queue."""
+        """Return whether a waiter that was cancelled had its slot already; else take it out of the queue."""
         if turn.done() and not turn.cancelled():
             return True
         if turn in self._queue:

@@ -17,7 +17,7 @@ from amends_resilience.ports import Clock, SystemClock
 _SYSTEM = SystemClock()
 
 
-class DeadlinePassed(Exception):
+class DeadlinePassedError(Exception):
     """There is no time left for another call; nothing was sent."""
 
 
@@ -50,13 +50,13 @@ def remaining(margin: timedelta = ZERO) -> timedelta | None:
 def timeout(default: timedelta, margin: timedelta = ZERO) -> timedelta:
     """Return how long a call made now may take: `default`, or what is left less `margin` if that is shorter.
 
-    Raises DeadlinePassed when nothing is left.
+    Raises DeadlinePassedError when nothing is left.
     """
     left = remaining(margin)
     if left is None:
         return default
     if left <= ZERO:
-        raise DeadlinePassed("the deadline has passed")
+        raise DeadlinePassedError("the deadline has passed")
     return min(default, left)
 
 

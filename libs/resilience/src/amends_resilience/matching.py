@@ -44,7 +44,7 @@ class NamedPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class PolicyConflict:
     """Several policies match equally well: which one holds is for a person to say."""
 
     service: str
@@ -55,11 +55,11 @@ class Conflict:
         return f"{self.service}/{self.method} is matched equally well by the retry policies {', '.join(self.names)}."
 
 
-def match(policies: Iterable[NamedPolicy], service: str, method: str) -> RetryPolicy | Conflict:
+def match(policies: Iterable[NamedPolicy], service: str, method: str) -> RetryPolicy | PolicyConflict:
     """Return the policy for a method, by full service name and bare method name.
 
     The result does not depend on the order of `policies`. Without any match it is the default RetryPolicy; of several
-    of the same, highest rank it is the Conflict that names them, sorted, even if they say the same.
+    of the same, highest rank it is the PolicyConflict that names them, sorted, even if they say the same.
     """
     best: list[NamedPolicy] = []
     highest = -1
@@ -71,7 +71,7 @@ def match(policies: Iterable[NamedPolicy], service: str, method: str) -> RetryPo
             best, highest = [], rank
         best.append(candidate)
     if len(best) > 1:
-        return Conflict(service, method, tuple(sorted(candidate.name for candidate in best)))
+        return PolicyConflict(service, method, tuple(sorted(candidate.name for candidate in best)))
     return best[0].policy if best else RetryPolicy()
 
 

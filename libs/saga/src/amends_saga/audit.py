@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from amends_saga.engine.events import Answered, Call, Ended, Outcome, Recorded
+from amends_saga.engine.events import Answered, Ended, Operation, Outcome, Recorded
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append
 from amends_saga.engine.state import (
-    Done,
+    Ending,
     Phase,
     RunState,
     StepRun,
@@ -22,7 +22,7 @@ from amends_saga.engine.state import (
     stalled_since,
 )
 from amends_saga.journal import decode, idempotency_key
-from amends_saga.plan import Kind, Plan
+from amends_saga.plan import MethodKind, Plan
 
 ACTION, COMPENSATION = "action", "compensation"
 
@@ -40,7 +40,7 @@ class Invariant(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class AuditFinding:
     """One broken invariant of one run. `step` is empty when the whole run is affected."""
 
     invariant: Invariant
@@ -74,7 +74,7 @@ class Remembered:
     response: bytes | None
 
 
-Memory = Mapping[str, Mapping[tuple[str, str], Remembered]]
+BarrierMemory = Mapping[str, Mapping[tuple[str, str], Remembered]]
 """By service: its barrier rows by (idempotency key, operation). A service that is missing was not read."""
 
 
@@ -82,7 +82,7 @@ Memory = Mapping[str, Mapping[tuple[str, str], Remembered]]
 class Audited:
     """The result of checking one run."""
 
-    findings: tuple[Finding, ...]
+    findings: tuple[AuditFinding, ...]
     keys: Mapping[str, str]
     """The run's idempotency keys, to the service that may remember each."""
     by_person: int = 0
@@ -95,7 +95,7 @@ def audit_run(
     plan: Plan,
     facts: RunFacts,
     records: Sequence[tuple[int, int, bytes]],
-    memory: Memory,
+    memory: BarrierMemory,
     now: datetime,
     patience: timedelta,
 ) -> Audited:
@@ -119,7 +119,7 @@ def audit_run(
     found += _order(plan, facts, state, entries)
     unread = 0
     for index, step in enumerate(plan.steps):
-        if step.action.kind is not Kind.GUARDED:
+        if step.action.kind is not MethodKind.GUARDED:
             continue
         rows = memory.get(step.action.service)
         if rows is None:
@@ -132,15 +132,15 @@ def audit_run(
 
 def run_keys(plan: Plan, run_id: str, secret: bytes | None) -> dict[str, str]:
     """Return the idempotency keys of a run's guarded steps, each with the service that it is for."""
-    guarded = (step for step in plan.steps if step.action.kind is Kind.GUARDED)
+    guarded = (step for step in plan.steps if step.action.kind is MethodKind.GUARDED)
     return {idempotency_key(run_id, step.name, secret): step.action.service for step in guarded}
 
 
-def _of(facts: RunFacts, invariant: Invariant, message: str, step: str = "") -> Finding:
-    return Finding(invariant, facts.run_id, step, message)
+def _of(facts: RunFacts, invariant: Invariant, message: str, step: str = "") -> AuditFinding:
+    return AuditFinding(invariant, facts.run_id, step, message)
 
 
-def _fences(facts: RunFacts, records: Iterable[tuple[int, int, bytes]]) -> Iterable[Finding]:
+def _fences(facts: RunFacts, records: Iterable[tuple[int, int, bytes]]) -> Iterable[AuditFinding]:
     highest = 0
     for seq, fence, _ in records:
         if fence < highest:
@@ -151,7 +151,7 @@ def _fences(facts: RunFacts, records: Iterable[tuple[int, int, bytes]]) -> Itera
         yield _of(facts, Invariant.FENCING, f"a record has fence {highest}, the run only {facts.fence}")
 
 
-def _journal(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded]) -> Iterable[Finding]:
+def _journal(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded]) -> Iterable[AuditFinding]:
     """Report where row and journal disagree, and an end that is missing, repeated or not last."""
     said = "PARKED" if state.parked is not None else state.phase.value
     if said != facts.state:
@@ -171,7 +171,7 @@ def _journal(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Rec
 
 def _liveness(
     plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded], now: datetime, patience: timedelta
-) -> Iterable[Finding]:
+) -> Iterable[AuditFinding]:
     """Report an open run that nobody will drive, although it does not show as stalled."""
     if state.ended or state.parked is not None:
         return
@@ -198,7 +198,7 @@ def _horizon(plan: Plan, state: RunState, entries: Sequence[Recorded]) -> dateti
     return last + allowed if allowed is not None else datetime.max.replace(tzinfo=last.tzinfo) - timedelta(days=1)
 
 
-def _order(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded]) -> Iterable[Finding]:
+def _order(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recorded]) -> Iterable[AuditFinding]:
     """Report steps that were undone out of order or twice, and actions done after an undo.
 
     Also reports compensations that were built without a response that they need. This includes plain steps, which no
@@ -209,19 +209,19 @@ def _order(plan: Plan, facts: RunFacts, state: RunState, entries: Sequence[Recor
         event = entry.event
         if not isinstance(event, Answered) or event.outcome is not Outcome.OK:
             continue
-        step = plan.steps[event.step]
-        if event.call is Call.COMPENSATION:
-            compensation, known = step.compensation, answer_known(state.steps[event.step])
+        step_plan = plan.steps[event.step]
+        if event.call is Operation.COMPENSATION:
+            compensation, known = step_plan.compensation, answer_known(state.steps[event.step])
             if compensation is not None and compensation.uses_self and not known:
-                yield _of(facts, Invariant.COMPLETENESS, "undone with a response that nobody knew", step.name)
+                yield _of(facts, Invariant.COMPLETENESS, "undone with a response that nobody knew", step_plan.name)
             if event.step in undone:
-                yield _of(facts, Invariant.ONE_EFFECT, "undone twice, says the journal", step.name)
+                yield _of(facts, Invariant.ONE_EFFECT, "undone twice, says the journal", step_plan.name)
             undone.add(event.step)
             early = [plan.steps[before].name for before in plan.ancestors[event.step] if before in undone]
             if early:
-                yield _of(facts, Invariant.ORDER, f"undone after {', '.join(early)}, which it follows", step.name)
-        elif event.call is Call.ACTION and undone:
-            yield _of(facts, Invariant.ORDER, "done after something was undone", step.name)
+                yield _of(facts, Invariant.ORDER, f"undone after {', '.join(early)}, which it follows", step_plan.name)
+        elif event.call is Operation.ACTION and undone:
+            yield _of(facts, Invariant.ORDER, "done after something was undone", step_plan.name)
 
 
 def _effects(
@@ -231,29 +231,29 @@ def _effects(
     index: int,
     action: Remembered | None,
     compensation: Remembered | None,
-) -> Iterable[Finding]:
+) -> Iterable[AuditFinding]:
     """Report where a guarded step's barrier rows contradict the journal.
 
     Participants are read after the journal, so only facts that stay true later are checked for an open run.
     """
-    step, at = plan.steps[index], state.steps[index]
+    step_plan, step = plan.steps[index], state.steps[index]
     for what, row in ((ACTION, action), (COMPENSATION, compensation)):
         if row is not None and not row.void and row.response is None:
-            yield _of(facts, Invariant.ONE_EFFECT, f"the {what} was committed without its response", step.name)
+            yield _of(facts, Invariant.ONE_EFFECT, f"the {what} was committed without its response", step_plan.name)
     if compensation is not None and action is None:
-        yield _of(facts, Invariant.ORDER, "undone without a record of its action", step.name)
-    if at.by_person:
+        yield _of(facts, Invariant.ORDER, "undone without a record of its action", step_plan.name)
+    if step.by_person:
         return
     void = action is not None and action.void
-    message = _contradiction(at, ran=_ran(action), voided=void, undone=_ran(compensation), ended=state.ended)
-    if not message and at.done is Done.OK and action is not None and action.response != at.response:
+    message = _contradiction(step, ran=_ran(action), voided=void, undone=_ran(compensation), ended=state.ended)
+    if not message and step.done is Ending.OK and action is not None and action.response != step.response:
         message = "the participant remembers another response than the journal"
     if message:
-        yield _of(facts, Invariant.COMPLETENESS, message, step.name)
+        yield _of(facts, Invariant.COMPLETENESS, message, step_plan.name)
         return
     left = _left_at_the_end(state, index, action, compensation)
     if left:
-        yield _of(facts, Invariant.COMPLETENESS, left, step.name)
+        yield _of(facts, Invariant.COMPLETENESS, left, step_plan.name)
 
 
 def _left_at_the_end(state: RunState, index: int, action: Remembered | None, compensation: Remembered | None) -> str:
@@ -268,17 +268,17 @@ def _left_at_the_end(state: RunState, index: int, action: Remembered | None, com
     return ""
 
 
-def _contradiction(at: StepRun, *, ran: bool, voided: bool, undone: bool, ended: bool) -> str:
+def _contradiction(step: StepRun, *, ran: bool, voided: bool, undone: bool, ended: bool) -> str:
     """Return what the journal says of a step and its participant does not; empty when they agree."""
-    if at.done is Done.OK and not ran:
+    if step.done is Ending.OK and not ran:
         return "the journal has its answer, the participant no effect"
-    if at.done is Done.VOIDED and not voided:
+    if step.done is Ending.VOIDED and not voided:
         return "the journal says void, the participant does not remember it"
-    if at.done is Done.SKIPPED and ran:
+    if step.done is Ending.SKIPPED and ran:
         return "left out by its condition, and has an effect"
-    if at.done is Done.NOT_CHOSEN and ended and ran:
+    if step.done is Ending.NOT_CHOSEN and ended and ran:
         return "no person chose it, and it has an effect"
-    if at.undone is Done.OK and not undone:
+    if step.undone is Ending.OK and not undone:
         return "the journal says undone, the participant does not remember it"
     return ""
 

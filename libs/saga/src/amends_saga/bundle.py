@@ -15,7 +15,7 @@ from typing import Any
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import DecodeError
 
-from amends_saga.plan import CallPlan, Kind
+from amends_saga.plan import CallPlan, MethodKind
 
 FORMAT = 2
 PLAIN_FORMAT = 1
@@ -145,7 +145,7 @@ def _read_call(spec: Mapping[str, Any]) -> BundledCall:
     plan = CallPlan(
         service=spec["service"],
         method=spec["method"],
-        kind=Kind(spec["kind"]),
+        kind=MethodKind(spec["kind"]),
         window=_duration(spec["window"]),
         retention=_duration(spec["retention"]),
         outcomes=dict(spec["outcomes"]),

@@ -10,7 +10,7 @@ from amends_saga.compiled import CompiledSaga, load_bundle
 from amends_saga.descriptors import RUN_MESSAGE, reachable_files
 from amends_saga.descriptors.contracts import messages
 from amends_saga.descriptors.reach import MAX_CHAIN, is_deep
-from amends_saga.plan import CallPlan, Kind
+from amends_saga.plan import CallPlan, MethodKind
 
 MAX_REACHED = 20_000
 """The most messages, fields and enum values that a saga may reach: its owner keeps them all in memory."""
@@ -101,7 +101,7 @@ def _after(model: Model, step: StepModel) -> tuple[int, ...]:
 
 
 def _call(method: Method, request: str, uses_self: bool) -> BundledCall:
-    retention = method.participant.barrier_retention if method.kind is Kind.GUARDED else None
+    retention = method.participant.barrier_retention if method.kind is MethodKind.GUARDED else None
     plan = CallPlan(
         service=method.service,
         method=method.name,

@@ -17,7 +17,7 @@ from amends_saga.cel import Checked, Environment, Program
 from amends_saga.descriptors import RUN_MESSAGE, DescriptorError, build_pool, with_well_known
 from amends_saga.descriptors.attributes import renamed
 from amends_saga.descriptors.wellknown import ALWAYS
-from amends_saga.jsonform import InputError, Json, check_depth, parse_json, recursive, require, show_json
+from amends_saga.jsonform import InputError, JsonInput, check_depth, parse_json, recursive, require, show_json
 from amends_saga.plan import ExpressionError, Plan, Scope, StepPlan
 
 __all__ = ["CompiledSaga", "InputError", "load_bundle"]
@@ -87,36 +87,36 @@ class CompiledSaga:
         """Return paths of input fields that must be set, because a step copies them in every run."""
         return self._bundle.required
 
-    def request_descriptor(self, step: int) -> Descriptor:
+    def request_descriptor(self, index: int) -> Descriptor:
         """Return the descriptor of the message that a step's action takes."""
-        return self._descriptor(self._bundle.steps[step].action.input_type)
+        return self._descriptor(self._bundle.steps[index].action.input_type)
 
-    def response_descriptor(self, step: int) -> Descriptor:
+    def response_descriptor(self, index: int) -> Descriptor:
         """Return the descriptor of the message that a step's action answers with."""
-        return self._descriptor(self._bundle.steps[step].action.output_type)
+        return self._descriptor(self._bundle.steps[index].action.output_type)
 
-    def compensation_request_descriptor(self, step: int) -> Descriptor:
+    def compensation_request_descriptor(self, index: int) -> Descriptor:
         """Return the descriptor of a compensation's request. Raises LookupError without a compensation."""
-        return self._descriptor(self._compensation(step).input_type)
+        return self._descriptor(self._compensation(index).input_type)
 
-    def when(self, step: int, scope: Scope) -> bool:
+    def when(self, index: int, scope: Scope) -> bool:
         """Return whether the step runs at all; True when it has no condition. Raises ExpressionError."""
-        if self._bundle.steps[step].when is None:
+        if self._bundle.steps[index].when is None:
             return True
-        program = self._program(step, "when")
+        program = self._program(index, "when")
         return program.condition(self._data(program, scope))
 
-    def request(self, step: int, scope: Scope) -> bytes:
+    def request(self, index: int, scope: Scope) -> bytes:
         """Return the action's request, serialised deterministically. Raises ExpressionError."""
-        program = self._program(step, "request")
+        program = self._program(index, "request")
         return program.message(self._data(program, scope))
 
-    def compensation(self, step: int, scope: Scope) -> bytes:
+    def compensation(self, index: int, scope: Scope) -> bytes:
         """Return the compensation's request, serialised deterministically. Raises ExpressionError, LookupError."""
-        program = self._program(step, "compensation")
+        program = self._program(index, "compensation")
         return program.message(self._data(program, scope))
 
-    def parse_input(self, json: Json) -> bytes:
+    def parse_input(self, json: JsonInput) -> bytes:
         """Return the input of canonical protobuf JSON, serialised deterministically.
 
         Raises InputError with the path of the field that is wrong.
@@ -137,12 +137,12 @@ class CompiledSaga:
     def _input_recursive(self) -> bool:
         return recursive(self.input_descriptor)
 
-    def parse_response(self, step: int, json: Json) -> bytes:
+    def parse_response(self, index: int, json: JsonInput) -> bytes:
         """Return a step's response of canonical protobuf JSON: a person gives it for a step that is skipped.
 
         Raises InputError with the path of the field that is wrong.
         """
-        message = parse_json(json, self._form(self._bundle.steps[step].action.output_type), self._forms)
+        message = parse_json(json, self._form(self._bundle.steps[index].action.output_type), self._forms)
         require(message, ())
         return message.SerializeToString(deterministic=True)
 
@@ -150,15 +150,15 @@ class CompiledSaga:
         """Return an input as canonical protobuf JSON; fields marked `debug_redact` are hidden unless asked for."""
         return self._show(self._bundle.input_type, data, redact)
 
-    def to_json(self, step: int, data: bytes, *, redact: bool = True) -> dict[str, Any]:
+    def to_json(self, index: int, data: bytes, *, redact: bool = True) -> dict[str, Any]:
         """Return a step's response as canonical protobuf JSON; fields marked `debug_redact` are hidden."""
-        return self._show(self._bundle.steps[step].action.output_type, data, redact)
+        return self._show(self._bundle.steps[index].action.output_type, data, redact)
 
     def request_json(
-        self, step: int, data: bytes, *, compensation: bool = False, redact: bool = True
+        self, index: int, data: bytes, *, compensation: bool = False, redact: bool = True
     ) -> dict[str, Any]:
         """Return a request, of the action or the compensation, as canonical protobuf JSON, redacted."""
-        call = self._compensation(step) if compensation else self._bundle.steps[step].action
+        call = self._compensation(index) if compensation else self._bundle.steps[index].action
         return self._show(call.input_type, data, redact)
 
     def _show(self, name: str, data: bytes, redact: bool) -> dict[str, Any]:
@@ -168,10 +168,10 @@ class CompiledSaga:
         require(message, self._bundle.required)
         return message.SerializeToString(deterministic=True)
 
-    def _compensation(self, step: int) -> Any:
-        call = self._bundle.steps[step].compensation
+    def _compensation(self, index: int) -> Any:
+        call = self._bundle.steps[index].compensation
         if call is None:
-            raise LookupError(f"step {self._bundle.steps[step].name} has no compensation")
+            raise LookupError(f"step {self._bundle.steps[index].name} has no compensation")
         return call
 
     def _descriptor(self, name: str) -> Descriptor:

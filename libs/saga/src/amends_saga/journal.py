@@ -5,7 +5,7 @@ journal can be read beside its definition.
 """
 
 import hmac
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from hashlib import sha256
 from typing import Any
@@ -27,10 +27,10 @@ SECRET_KEYS = 2
 """From this version of the rules on keys are made with the secret."""
 
 _CALLS = {
-    ev.Call.ACTION: pb.CALL_ACTION,
-    ev.Call.COMPENSATION: pb.CALL_COMPENSATION,
-    ev.Call.VOID: pb.CALL_VOID,
-    ev.Call.VOID_COMPENSATION: pb.CALL_VOID_COMPENSATION,
+    ev.Operation.ACTION: pb.CALL_ACTION,
+    ev.Operation.COMPENSATION: pb.CALL_COMPENSATION,
+    ev.Operation.VOID: pb.CALL_VOID,
+    ev.Operation.VOID_COMPENSATION: pb.CALL_VOID_COMPENSATION,
 }
 _OUTCOMES = {
     ev.Outcome.OK: pb.OUTCOME_OK,
@@ -99,8 +99,8 @@ def _datetime(stamp: Timestamp) -> datetime:
     return stamp.ToDatetime(UTC)
 
 
-def _name(plan: Plan, step: int | None) -> str:
-    return "" if step is None else plan.steps[step].name
+def _name(plan: Plan, index: int | None) -> str:
+    return "" if index is None else plan.steps[index].name
 
 
 def _step(plan: Plan, name: str) -> int:
@@ -141,7 +141,7 @@ def _write_skipped(plan: Plan, record: pb.JournalRecord, event: ev.Skipped) -> N
     record.skipped.step = _name(plan, event.step)
 
 
-def _write_decided(plan: Plan, record: pb.JournalRecord, event: ev.Decided) -> None:
+def _write_decided(plan: Plan, record: pb.JournalRecord, event: ev.TurnedBack) -> None:
     to = record.decided
     to.reason, to.step, to.message = _REASONS[event.reason], _name(plan, event.step), event.message
     to.undo.extend(_name(plan, step) for step in event.undo)
@@ -182,13 +182,27 @@ _WRITE: dict[type, Callable[[Plan, pb.JournalRecord, Any], None]] = {
     ev.AttemptFailed: _write_attempt_failed,
     ev.Answered: _write_answered,
     ev.Skipped: _write_skipped,
-    ev.Decided: _write_decided,
+    ev.TurnedBack: _write_decided,
     ev.Parked: _write_parked,
     ev.Resolved: _write_resolved,
     ev.CancelRequested: _write_cancel,
     ev.Ended: _write_ended,
     ev.Released: _write_released,
 }
+KINDS: Mapping[type, str] = {
+    ev.Started: "started",
+    ev.Intent: "intent",
+    ev.AttemptFailed: "attempt_failed",
+    ev.Answered: "answered",
+    ev.Skipped: "skipped",
+    ev.TurnedBack: "decided",
+    ev.Parked: "parked",
+    ev.Resolved: "resolved",
+    ev.CancelRequested: "cancel_requested",
+    ev.Ended: "ended",
+    ev.Released: "released",
+}
+"""The field of JournalRecord that holds each kind of event."""
 
 
 # ---------------------------------------------------------------- reading
@@ -209,7 +223,7 @@ def _read_answered(plan: Plan, of: pb.Answered) -> ev.Event:
 
 def _read_decided(plan: Plan, of: pb.Decided) -> ev.Event:
     undo = tuple(_step(plan, name) for name in of.undo)
-    return ev.Decided(_REASON_OF[of.reason], _maybe_step(plan, of.step), undo, of.message)
+    return ev.TurnedBack(_REASON_OF[of.reason], _maybe_step(plan, of.step), undo, of.message)
 
 
 def _read_parked(plan: Plan, of: pb.ParkedRecord) -> ev.Event:
@@ -218,7 +232,7 @@ def _read_parked(plan: Plan, of: pb.ParkedRecord) -> ev.Event:
 
 def _read_resolved(plan: Plan, of: pb.Resolved) -> ev.Event:
     return ev.Resolved(
-        ev.Action(of.resolution),
+        ev.ResolutionAction(of.resolution),
         _maybe_step(plan, of.step),
         _CALL_OF[of.call],
         of.actor,

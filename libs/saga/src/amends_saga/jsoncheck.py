@@ -113,7 +113,7 @@ def map_value(field: FieldDescriptor) -> FieldDescriptor | None:
     return message.fields_by_name["value"] if message is not None and message.GetOptions().map_entry else None
 
 
-class Checker:
+class JsonChecker:
     """Compares JSON with the descriptor of the message that it should become. Every method raises InputError."""
 
     def __init__(self, pool: DescriptorPool) -> None:

@@ -13,12 +13,12 @@ from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError, Message
 from google.protobuf.struct_pb2 import ListValue, Struct, Value
 
-from amends_saga.jsoncheck import MAX_DEPTH, Checker, InputError, Object, check_plain, join, map_value, too_deep
+from amends_saga.jsoncheck import MAX_DEPTH, InputError, JsonChecker, Object, check_plain, join, map_value, too_deep
 
 __all__ = [
     "REDACTED",
     "InputError",
-    "Json",
+    "JsonInput",
     "check_depth",
     "parse_json",
     "read_object",
@@ -28,12 +28,12 @@ __all__ = [
 ]
 
 M = TypeVar("M", bound=Message)
-Json = Mapping[str, Any] | Struct | str
+JsonInput = Mapping[str, Any] | Struct | str
 """A JSON object: as Python has it, as protobuf carries it, or as its text."""
 REDACTED = "[REDACTED]"
 
 
-def parse_json(json: Json, made: type[M], pool: DescriptorPool) -> M:
+def parse_json(json: JsonInput, made: type[M], pool: DescriptorPool) -> M:
     """Return the message of the JSON. Raises InputError with the path of the first field that is wrong.
 
     Every field occurs once, under one of its two names; integers are exact; nothing is nested deeper than MAX_DEPTH.
@@ -41,7 +41,7 @@ def parse_json(json: Json, made: type[M], pool: DescriptorPool) -> M:
     descriptor = cast(Descriptor, made.DESCRIPTOR)
     data = _read(json)
     check_plain(data)
-    Checker(pool).message(data, descriptor, "")
+    JsonChecker(pool).message(data, descriptor, "")
     message = made()
     try:
         json_format.ParseDict(data, message, descriptor_pool=pool, max_recursion_depth=MAX_DEPTH + 10)
@@ -61,7 +61,7 @@ def read_object(text: str) -> dict[str, Any]:
     return data
 
 
-def _read(json: Json) -> Any:
+def _read(json: JsonInput) -> Any:
     """Return JSON as Python values. Raises InputError."""
     if isinstance(json, Struct):
         return _struct(json, "", 0)

@@ -13,7 +13,7 @@ from heapq import heappop, heappush
 from typing import Protocol
 
 
-class Kind(StrEnum):
+class MethodKind(StrEnum):
     """The promise of a method about repeated calls, see the table in docs/explanation/guarantees.md."""
 
     GUARDED = "guarded"
@@ -25,7 +25,7 @@ class Kind(StrEnum):
     @property
     def plain(self) -> bool:
         """Return whether the method has effects that no barrier guards."""
-        return self in (Kind.KEYED, Kind.IDEMPOTENT, Kind.ONCE)
+        return self in (MethodKind.KEYED, MethodKind.IDEMPOTENT, MethodKind.ONCE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class CallPlan:
     """Full protobuf name, e.g. `shop.payments.v1.PaymentService`."""
     method: str
     """Name in the service, e.g. `Charge`."""
-    kind: Kind
+    kind: MethodKind
     window: timedelta | None = None
     """For KEYED methods, how long a key is remembered; None: for ever."""
     retention: timedelta | None = None
@@ -185,14 +185,14 @@ class ExpressionError(Exception):
 class Expressions(Protocol):
     """Evaluates a saga's expressions; every method is deterministic and raises only ExpressionError."""
 
-    def when(self, step: int, scope: Scope) -> bool:
+    def when(self, index: int, scope: Scope) -> bool:
         """Return whether the step runs at all."""
         ...
 
-    def request(self, step: int, scope: Scope) -> bytes:
+    def request(self, index: int, scope: Scope) -> bytes:
         """Return the action's request, serialised deterministically."""
         ...
 
-    def compensation(self, step: int, scope: Scope) -> bytes:
+    def compensation(self, index: int, scope: Scope) -> bytes:
         """Return the compensation's request, serialised deterministically."""
         ...

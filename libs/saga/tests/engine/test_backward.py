@@ -5,28 +5,28 @@ from amends_saga.engine import Phase
 from amends_saga.engine.events import (
     Answered,
     AttemptFailed,
-    Call,
-    Decided,
     Ended,
+    Operation,
     Outcome,
     Parked,
     ParkReason,
     Replied,
     Reply,
+    TurnedBack,
     UndoReason,
 )
 from amends_testkit.engine.by_hand import ByHand
 from amends_testkit.engine.shapes import shape
 
 
-def decided(run: ByHand) -> Decided:
+def decided(run: ByHand) -> TurnedBack:
     assert run.state.decided is not None
     return run.state.decided
 
 
 def test_a_rejection_undoes_every_step_that_was_attempted_the_rejected_one_included() -> None:
     run = ByHand.ready(shape("g>g>g")).ok("a").rejected("b")
-    assert decided(run) == Decided(UndoReason.REJECTED, 1, (0, 1), "no")
+    assert decided(run) == TurnedBack(UndoReason.REJECTED, 1, (0, 1), "no")
 
 
 def test_nothing_is_undone_before_the_decision_is_on_disk() -> None:
@@ -59,7 +59,7 @@ def test_a_guarded_call_under_way_beside_a_rejection_is_not_awaited() -> None:
 def test_an_answer_to_an_action_that_comes_after_the_decision_is_not_recorded() -> None:
     run = ByHand.ready(shape("g|g")).rejected("b").settle()
     before = len(run.journal)
-    run.tell(Replied(0, Call.ACTION, Reply(Outcome.OK, b"r")))
+    run.tell(Replied(0, Operation.ACTION, Reply(Outcome.OK, b"r")))
     assert len(run.journal) == before
     assert run.flying == ("undo a", "undo b")
 
@@ -94,7 +94,7 @@ def test_an_intent_of_the_pivot_that_is_in_the_journal_comes_before_the_deadline
 
 def test_a_cancel_undoes_and_says_who_asked() -> None:
     run = ByHand.ready(shape("g>g")).cancel()
-    assert decided(run) == Decided(UndoReason.CANCELLED, None, (0,), "ann: not needed")
+    assert decided(run) == TurnedBack(UndoReason.CANCELLED, None, (0,), "ann: not needed")
 
 
 def test_a_cancel_after_the_intent_of_the_pivot_is_not_recorded() -> None:
@@ -179,4 +179,4 @@ def test_a_rejected_step_whose_compensation_uses_its_response_is_voided() -> Non
 def test_the_decision_and_the_answer_before_it_are_in_order() -> None:
     run = ByHand.ready(shape("g>g")).ok("a").rejected("b")
     kinds = [type(entry.event) for entry in run.journal]
-    assert kinds[-2:] == [Answered, Decided]
+    assert kinds[-2:] == [Answered, TurnedBack]

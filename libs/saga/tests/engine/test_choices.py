@@ -2,7 +2,7 @@
 
 import pytest
 from amends_saga.engine import Choice, check_resolution, choices, resolutions
-from amends_saga.engine.events import Action, Effect, Resolved
+from amends_saga.engine.events import Effect, ResolutionAction, Resolved
 from amends_testkit.engine.by_hand import ByHand
 from amends_testkit.engine.shapes import shape
 
@@ -31,23 +31,26 @@ def test_each_choice_is_accepted_as_it_stands_and_every_open_decision_has_one(ru
     offered = choices(run.plan, run.state)
     for choice in offered:
         result = b"" if choice.result else None
-        wish = Resolved(choice.action, parked.step, parked.call, "ann", "because", choice.effect, result)
-        wish = wish._replace(amendment=choice.amendment)
-        assert check_resolution(run.plan, run.state, wish) is None
+        decision = Resolved(choice.action, parked.step, parked.call, "ann", "because", choice.effect, result)
+        decision = decision._replace(amendment=choice.amendment)
+        assert check_resolution(run.plan, run.state, decision) is None
     assert {choice.action for choice in offered} == set(resolutions(run.plan, run.state))
 
 
 def test_nothing_is_asked_for_that_is_not_needed() -> None:
     run = PARKED["a guarded step behind the pivot"]
-    assert choices(run.plan, run.state) == (Choice(Action.RETRY, None, False), Choice(Action.SKIP, None, False))
+    assert choices(run.plan, run.state) == (
+        Choice(ResolutionAction.RETRY, None, False),
+        Choice(ResolutionAction.SKIP, None, False),
+    )
 
 
 def test_a_plain_step_is_skipped_with_what_is_known_of_its_call_and_with_a_response_where_it_is_used() -> None:
     run = PARKED["a plain step behind the pivot, whose response is used"]
     assert choices(run.plan, run.state) == (
-        Choice(Action.RETRY, None, False),
-        Choice(Action.SKIP, Effect.HAPPENED, True),
-        Choice(Action.SKIP, Effect.NONE, True),
+        Choice(ResolutionAction.RETRY, None, False),
+        Choice(ResolutionAction.SKIP, Effect.HAPPENED, True),
+        Choice(ResolutionAction.SKIP, Effect.NONE, True),
     )
 
 

@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 from amends_saga.engine import UnreadableJournalError, initial, replay, stalled_since
-from amends_saga.engine.events import Action, ParkReason, Recorded, Released
+from amends_saga.engine.events import ParkReason, Recorded, Released, ResolutionAction
 from amends_testkit.engine.by_hand import EPOCH, ByHand
 from amends_testkit.engine.shapes import shape
 
@@ -49,7 +49,7 @@ def test_after_a_takeover_a_step_that_uses_one_that_was_left_out_is_undone_too()
 
 def test_after_a_takeover_a_step_that_uses_one_that_a_person_skipped_is_undone_too() -> None:
     first = ByHand.ready(shape("g>r>g", uses={"c": "b"})).ok("a").rejected("b", ParkReason.NOT_GUARDED).settle()
-    second = first.resolve(Action.SKIP, result=b"7").settle()
+    second = first.resolve(ResolutionAction.SKIP, result=b"7").settle()
     assert second.flying == ("c",)
     assert undo(second.successor().wait(timedelta(hours=1))) == (0, 2)
 
@@ -144,7 +144,7 @@ def test_a_released_once_method_whose_call_was_never_made_is_called_by_the_next_
 
 
 def test_a_person_who_resolves_hands_over_cleanly() -> None:
-    run = ByHand.ready(shape("P>g")).settle().ok("a").rejected("b").settle().resolve(Action.RETRY)
+    run = ByHand.ready(shape("P>g")).settle().ok("a").rejected("b").settle().resolve(ResolutionAction.RETRY)
     assert not run.state.successor
 
 

@@ -9,9 +9,9 @@ from hashlib import sha256
 import pytest
 from amends_saga.engine import UnreadableJournalError, replay, resolutions
 from amends_saga.engine import events as ev
-from amends_saga.engine.events import Action, Call, Effect, Outcome, ParkReason, UndoReason
-from amends_saga.journal import decode, encode, idempotency_key, secret_for
-from amends_saga.plan import Kind, Plan
+from amends_saga.engine.events import Effect, Operation, Outcome, ParkReason, ResolutionAction, UndoReason
+from amends_saga.journal import KINDS, decode, encode, idempotency_key, secret_for
+from amends_saga.plan import MethodKind, Plan
 from amends_testkit.engine.by_hand import ByHand
 from amends_testkit.engine.shapes import shape
 from hypothesis import given, settings
@@ -22,7 +22,7 @@ from amends.saga.v1 import journal_pb2 as pb
 PLAN = shape("g>g>P>g")
 SHAPES = ("g>g>P>g", "g|g>P", "k>g>O", "o>i>P>k", "g>g|k>g", "r>g>g", "g>P>r>g")
 STEP = st.integers(0, 3)
-CALL = st.sampled_from(Call)
+CALL = st.sampled_from(Operation)
 TEXT = st.text(max_size=20)
 AT = st.datetimes(datetime(2000, 1, 1), datetime(2200, 1, 1)).map(lambda at: at.replace(tzinfo=UTC))
 MAYBE = st.none()
@@ -42,11 +42,11 @@ EVENT = st.one_of(
         TEXT,
     ),
     st.builds(ev.Skipped, STEP),
-    st.builds(ev.Decided, st.sampled_from(UndoReason), MAYBE | STEP, st.lists(STEP, unique=True).map(tuple), TEXT),
+    st.builds(ev.TurnedBack, st.sampled_from(UndoReason), MAYBE | STEP, st.lists(STEP, unique=True).map(tuple), TEXT),
     st.builds(ev.Parked, st.sampled_from(ParkReason), MAYBE | STEP, CALL, TEXT),
     st.builds(
         ev.Resolved,
-        st.sampled_from(Action),
+        st.sampled_from(ResolutionAction),
         MAYBE | STEP,
         CALL,
         TEXT,
@@ -65,7 +65,9 @@ EVENT = st.one_of(
 @given(EVENT, AT, st.integers(1, 2**40), st.integers(1, 2**40))
 def test_a_record_is_read_as_it_was_written(event: ev.Event, at: datetime, seq: int, fence: int) -> None:
     entry = ev.Recorded(seq, fence, at, event)
-    assert decode(PLAN, seq, fence, encode(PLAN, entry)) == entry
+    data = encode(PLAN, entry)
+    assert decode(PLAN, seq, fence, data) == entry
+    assert pb.JournalRecord.FromString(data).WhichOneof("event") == KINDS[type(event)]
 
 
 @given(st.binary(min_size=1))
@@ -163,7 +165,7 @@ class Chance:
             run.unknown(call, again=None if bounded and dice > 0.9 else timedelta(seconds=1))
 
     def _person(self, run: ByHand) -> ByHand:
-        for action in (Action.COMPENSATE, Action.SKIP, Action.RETRY):
+        for action in (ResolutionAction.COMPENSATE, ResolutionAction.SKIP, ResolutionAction.RETRY):
             if action not in resolutions(run.plan, run.state):
                 continue
             for effect in (None, Effect.NONE, Effect.HAPPENED):
@@ -213,5 +215,5 @@ def test_a_guarded_step_that_was_ever_called_is_undone_or_never_acts(text: str, 
     called = {call for call in run.made if " " not in call}
     for index, step in enumerate(run.plan.steps):
         undone = index in run.state.decided.undo
-        if step.action.kind is Kind.GUARDED and not step.pivot and not step.post:
+        if step.action.kind is MethodKind.GUARDED and not step.pivot and not step.post:
             assert undone == (step.name in called)

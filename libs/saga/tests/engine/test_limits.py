@@ -1,7 +1,7 @@
 from datetime import timedelta
 
 import pytest
-from amends_saga.engine.events import Action, Decided, Intent, ParkReason, UndoReason
+from amends_saga.engine.events import Intent, ParkReason, ResolutionAction, TurnedBack, UndoReason
 from amends_testkit.engine.by_hand import ByHand
 from amends_testkit.engine.shapes import shape
 
@@ -33,7 +33,7 @@ def test_a_void_is_not_called_when_the_barrier_may_have_forgotten_its_action() -
 
 def test_a_person_may_let_it_be_called_all_the_same() -> None:
     run = ByHand.ready(shape("P>g", retention=3 * DAYS)).settle().ok("a").unknown("b").wait(2 * DAYS).settle()
-    assert run.resolve(Action.RETRY).flying == ("b",)
+    assert run.resolve(ResolutionAction.RETRY).flying == ("b",)
 
 
 def test_a_keyed_method_is_not_called_again_after_its_window() -> None:
@@ -73,7 +73,7 @@ def test_an_expression_that_fails_undoes_what_came_before() -> None:
 @pytest.mark.parametrize("text", ["g>P", "g>K", "g>I", "g>O"])
 def test_a_pivot_whose_request_cannot_be_built_was_never_called_and_undoes(text: str) -> None:
     run = ByHand.ready(shape(text), errors={"b": "index out of range"}).ok("a").settle()
-    assert run.state.decided == Decided(UndoReason.EXPRESSION, 1, (0,), "index out of range")
+    assert run.state.decided == TurnedBack(UndoReason.EXPRESSION, 1, (0,), "index out of range")
     assert run.events(Intent) == []
     assert run.ok("undo a").made == ["a", "undo a"]
 
@@ -95,7 +95,7 @@ def test_behind_the_pivot_an_expression_that_fails_parks() -> None:
 def test_an_expression_is_evaluated_again_when_a_person_says_retry() -> None:
     run = ByHand.ready(shape("P>g"), errors={"b": "index out of range"}).settle().ok("a").settle()
     run.errors = {}
-    assert run.resolve(Action.RETRY).settle().flying == ("b",)
+    assert run.resolve(ResolutionAction.RETRY).settle().flying == ("b",)
 
 
 def test_a_compensation_that_uses_its_own_response_and_fails_parks() -> None:

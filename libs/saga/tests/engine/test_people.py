@@ -2,7 +2,7 @@ from datetime import timedelta
 
 import pytest
 from amends_saga.engine import Phase, resolutions, stalled_since
-from amends_saga.engine.events import STEP_FENCED, Action, Call, Effect, Parked, ParkReason
+from amends_saga.engine.events import STEP_FENCED, Effect, Operation, Parked, ParkReason, ResolutionAction
 from amends_saga.engine.state import decided_by_person
 from amends_testkit.engine.by_hand import EPOCH, ByHand
 from amends_testkit.engine.shapes import shape
@@ -40,43 +40,43 @@ def test_a_run_that_is_not_parked_can_not_be_resolved() -> None:
 
 def test_after_the_pivot_a_run_can_be_retried_or_skipped_and_not_undone() -> None:
     run = refused_after_pivot()
-    assert resolutions(run.plan, run.state) == (Action.RETRY, Action.SKIP)
-    assert (run.refusal(Action.COMPENSATE) or "").startswith("RESOLUTION_NOT_ALLOWED")
+    assert resolutions(run.plan, run.state) == (ResolutionAction.RETRY, ResolutionAction.SKIP)
+    assert (run.refusal(ResolutionAction.COMPENSATE) or "").startswith("RESOLUTION_NOT_ALLOWED")
 
 
 def test_a_compensation_can_be_retried_or_skipped() -> None:
     run = refused_compensation()
-    assert resolutions(run.plan, run.state) == (Action.RETRY, Action.SKIP)
+    assert resolutions(run.plan, run.state) == (ResolutionAction.RETRY, ResolutionAction.SKIP)
 
 
 def test_a_retry_calls_again_what_was_rejected() -> None:
-    run = refused_after_pivot().resolve(Action.RETRY)
+    run = refused_after_pivot().resolve(ResolutionAction.RETRY)
     assert run.flying == ("b",)
     assert run.ok("b").flying == ("c",)
 
 
 def test_a_retried_compensation_is_called_again() -> None:
-    run = refused_compensation().resolve(Action.RETRY)
+    run = refused_compensation().resolve(ResolutionAction.RETRY)
     assert run.flying == ("undo a",)
     assert run.ok("undo a").state.phase is Phase.COMPENSATED
 
 
 def test_a_skip_of_a_guarded_action_voids_it_first() -> None:
-    run = refused_after_pivot().resolve(Action.SKIP)
+    run = refused_after_pivot().resolve(ResolutionAction.SKIP)
     assert run.flying == ("void b",)
     assert run.voided("void b").flying == ("c",)
     assert run.state.skipped_by_person == 1
 
 
 def test_a_skipped_action_that_ran_after_all_counts_with_its_stored_response() -> None:
-    run = refused_after_pivot().resolve(Action.SKIP).ok("void b", response=b"stored")
+    run = refused_after_pivot().resolve(ResolutionAction.SKIP).ok("void b", response=b"stored")
     assert run.state.steps[1].response == b"stored"
     assert run.state.skipped_by_person == 0
     assert run.flying == ("c",)
 
 
 def test_a_skip_of_a_guarded_compensation_voids_it_first() -> None:
-    run = refused_compensation().resolve(Action.SKIP)
+    run = refused_compensation().resolve(ResolutionAction.SKIP)
     assert run.flying == ("void-undo a",)
     run.voided("void-undo a")
     assert run.state.phase is Phase.COMPENSATED
@@ -84,61 +84,61 @@ def test_a_skip_of_a_guarded_compensation_voids_it_first() -> None:
 
 
 def test_a_skipped_compensation_that_ran_after_all_is_not_counted_as_skipped() -> None:
-    run = refused_compensation().resolve(Action.SKIP).ok("void-undo a")
+    run = refused_compensation().resolve(ResolutionAction.SKIP).ok("void-undo a")
     assert run.state.phase is Phase.COMPENSATED
     assert run.state.skipped_by_person == 0
 
 
 def test_a_skip_survives_the_owner_that_was_to_do_it() -> None:
-    run = refused_compensation().resolve(Action.SKIP).successor()
+    run = refused_compensation().resolve(ResolutionAction.SKIP).successor()
     assert run.flying == ("void-undo a",)
 
 
 def test_a_skip_of_a_plain_compensation_asks_what_happened() -> None:
     run = refused_compensation("k>g")
-    assert (run.refusal(Action.SKIP) or "").startswith("EFFECT_REQUIRED")
-    assert run.resolve(Action.SKIP, effect=Effect.NONE).state.phase is Phase.COMPENSATED
+    assert (run.refusal(ResolutionAction.SKIP) or "").startswith("EFFECT_REQUIRED")
+    assert run.resolve(ResolutionAction.SKIP, effect=Effect.NONE).state.phase is Phase.COMPENSATED
 
 
 def test_a_skip_of_a_plain_action_asks_what_happened() -> None:
     run = refused_after_pivot("P>k>g")
-    assert (run.refusal(Action.SKIP) or "").startswith("EFFECT_REQUIRED")
-    run = run.resolve(Action.SKIP, effect=Effect.HAPPENED)
+    assert (run.refusal(ResolutionAction.SKIP) or "").startswith("EFFECT_REQUIRED")
+    run = run.resolve(ResolutionAction.SKIP, effect=Effect.HAPPENED)
     assert run.flying == ("c",)
 
 
 def test_a_skip_asks_for_the_response_that_later_steps_use() -> None:
     run = refused_after_pivot("P>g>g", uses={"c": "b"})
-    assert (run.refusal(Action.SKIP) or "").startswith("RESULT_REQUIRED")
-    run = run.resolve(Action.SKIP, result=b"assumed").voided("void b").settle()
+    assert (run.refusal(ResolutionAction.SKIP) or "").startswith("RESULT_REQUIRED")
+    run = run.resolve(ResolutionAction.SKIP, result=b"assumed").voided("void b").settle()
     assert run.flying == ("c",)
     assert run.state.steps[2].request == b"do assumed"
 
 
 def test_the_response_that_a_skipped_step_had_is_preferred_to_the_assumed_one() -> None:
-    run = refused_after_pivot("P>g>g", uses={"c": "b"}).resolve(Action.SKIP, result=b"assumed")
+    run = refused_after_pivot("P>g>g", uses={"c": "b"}).resolve(ResolutionAction.SKIP, result=b"assumed")
     run.ok("void b", response=b"real").settle()
     assert run.state.steps[2].request == b"do real"
 
 
 def test_a_resolution_of_another_step_or_call_is_refused() -> None:
     run = refused_after_pivot()
-    assert (run.refusal(Action.RETRY, step=2) or "").startswith("RESOLUTION_NOT_ALLOWED")
-    assert (run.refusal(Action.RETRY, call=Call.VOID) or "").startswith("RESOLUTION_NOT_ALLOWED")
+    assert (run.refusal(ResolutionAction.RETRY, step=2) or "").startswith("RESOLUTION_NOT_ALLOWED")
+    assert (run.refusal(ResolutionAction.RETRY, call=Operation.VOID) or "").startswith("RESOLUTION_NOT_ALLOWED")
 
 
 def test_a_key_that_was_fenced_is_never_retried() -> None:
     run = refused_after_pivot()
     fenced = ByHand.ready(shape("P>g")).settle().ok("a").rejected("b", STEP_FENCED).settle()
-    assert Action.RETRY in resolutions(run.plan, run.state)
-    assert Action.RETRY not in resolutions(fenced.plan, fenced.state)
+    assert ResolutionAction.RETRY in resolutions(run.plan, run.state)
+    assert ResolutionAction.RETRY not in resolutions(fenced.plan, fenced.state)
 
 
 @pytest.mark.parametrize("reason", [ParkReason.KEY_REUSED, ParkReason.NOT_GUARDED])
 def test_an_answer_that_no_retry_mends_parks_and_may_be_compensated(reason: ParkReason) -> None:
     run = ByHand.ready(shape("g>g")).unknown("a", reason=reason).settle()
     assert parked(run).reason is reason
-    run = run.resolve(Action.COMPENSATE)
+    run = run.resolve(ResolutionAction.COMPENSATE)
     assert run.state.decided is not None
     assert run.state.decided.undo == (0,)
 
@@ -176,27 +176,27 @@ def test_a_step_that_was_answered_does_not_wait_any_more() -> None:
 
 def test_a_stalled_run_can_be_parked_by_a_person() -> None:
     run = ByHand.ready(shape("P>g")).settle().ok("a").unknown("b").wait(timedelta(milliseconds=1)).park()
-    assert parked(run) == Parked(ParkReason.BY_PERSON, 1, Call.ACTION, "ann: too long")
-    assert run.settle().resolve(Action.RETRY).flying == ("b",)
+    assert parked(run) == Parked(ParkReason.BY_PERSON, 1, Operation.ACTION, "ann: too long")
+    assert run.settle().resolve(ResolutionAction.RETRY).flying == ("b",)
 
 
 def test_a_compensation_that_stalls_can_be_parked_and_skipped() -> None:
     run = ByHand.ready(shape("g")).rejected("a").settle().unknown("undo a").park().settle()
-    assert parked(run).call is Call.COMPENSATION
-    assert run.resolve(Action.SKIP).flying == ("void-undo a",)
+    assert parked(run).call is Operation.COMPENSATION
+    assert run.resolve(ResolutionAction.SKIP).flying == ("void-undo a",)
 
 
 def test_time_that_a_run_was_parked_does_not_count_against_its_deadline() -> None:
     run = ByHand.ready(shape("o>g")).settle().unknown("a").settle()
     run.now += HOUR
-    run = run.resolve(Action.SKIP, effect=Effect.HAPPENED, deadline=run.now + HOUR)
+    run = run.resolve(ResolutionAction.SKIP, effect=Effect.HAPPENED, deadline=run.now + HOUR)
     assert run.state.decided is None
     assert run.state.deadline == EPOCH + 2 * HOUR
 
 
 def test_a_step_whose_skip_is_under_way_when_the_run_turns_back_is_undone_like_all_others() -> None:
     run = ByHand.ready(shape("g>g")).unknown("a", reason=ParkReason.KEY_REUSED).settle()
-    run = run.resolve(Action.SKIP)
+    run = run.resolve(ResolutionAction.SKIP)
     assert run.flying == ("void a",)
     run.wait(HOUR).settle()
     assert run.state.decided is not None
@@ -207,22 +207,22 @@ def test_a_step_whose_skip_is_under_way_when_the_run_turns_back_is_undone_like_a
 def test_a_skipped_step_that_a_predecessor_had_called_is_undone_later() -> None:
     first = ByHand.ready(shape("g>g"))
     second = first.successor().refused("a", HOUR).park().settle()
-    third = second.resolve(Action.SKIP).ok("void a", response=b"r").rejected("b")
+    third = second.resolve(ResolutionAction.SKIP).ok("void a", response=b"r").rejected("b")
     assert third.state.decided is not None
     assert third.state.decided.undo == (0, 1)
 
 
 def test_a_read_that_is_skipped_takes_the_response_that_was_said() -> None:
     run = ByHand.ready(shape("P>r>g", uses={"c": "b"})).settle().ok("a").settle().rejected("b").settle()
-    run = run.resolve(Action.SKIP, result=b"7").settle()
+    run = run.resolve(ResolutionAction.SKIP, result=b"7").settle()
     assert run.flying == ("c",)
     assert run.state.steps[2].request == b"do 7"
 
 
 def test_the_end_says_what_a_person_did_with_steps() -> None:
-    skipped = refused_compensation().resolve(Action.SKIP).voided("void-undo a")
+    skipped = refused_compensation().resolve(ResolutionAction.SKIP).voided("void-undo a")
     undone = ByHand.ready(shape("o>g")).settle().unknown("a").settle()
-    undone = undone.resolve(Action.COMPENSATE, effect=Effect.HAPPENED).settle().ok("undo a")
+    undone = undone.resolve(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED).settle().ok("undo a")
     alone = ByHand.ready(shape("g")).ok("a")
     assert decided_by_person(skipped.plan, skipped.state) == " (1 skipped by a person)"
     assert decided_by_person(undone.plan, undone.state) == " (1 decided by a person)"

@@ -4,12 +4,12 @@ import pytest
 from amends_saga.engine import Phase
 from amends_saga.engine.events import (
     STEP_FENCED,
-    Action,
     Answered,
-    Decided,
     Effect,
     Parked,
     ParkReason,
+    ResolutionAction,
+    TurnedBack,
     UndoReason,
 )
 from amends_testkit.engine.by_hand import ByHand
@@ -33,20 +33,20 @@ def test_a_guarded_pivot_that_is_rejected_is_voided_before_anything_is_undone() 
     assert run.flying == ("void b",)
     assert run.state.decided is None
     run.voided("void b")
-    assert run.state.decided == Decided(UndoReason.REJECTED, 1, (0,), "no")
+    assert run.state.decided == TurnedBack(UndoReason.REJECTED, 1, (0,), "no")
     assert run.settle().flying == ("undo a",)
 
 
 @pytest.mark.parametrize("text", ["g>P", "g>P>g"])
 def test_a_pivot_that_never_answered_is_not_called_rejected(text: str) -> None:
     run = at_pivot(text).unknown("b").wait().unknown("b", again=None).settle().voided("void b")
-    assert run.state.decided == Decided(UndoReason.EXHAUSTED, 1, (0,), "no answer")
+    assert run.state.decided == TurnedBack(UndoReason.EXHAUSTED, 1, (0,), "no answer")
     assert run.state.steps[1].calls == 2
 
 
 def test_a_pivot_that_was_rejected_after_an_attempt_without_an_answer_is_called_rejected() -> None:
     run = at_pivot("g>P").unknown("b").wait().rejected("b").settle().voided("void b")
-    assert run.state.decided == Decided(UndoReason.REJECTED, 1, (0,), "no")
+    assert run.state.decided == TurnedBack(UndoReason.REJECTED, 1, (0,), "no")
     assert run.state.steps[1].calls == 2
 
 
@@ -59,7 +59,7 @@ def test_a_read_as_pivot_that_never_answered_is_not_called_rejected() -> None:
 
 def test_all_calls_of_an_action_are_counted_whoever_made_them_and_whoever_said_to() -> None:
     run = at_pivot("g>K").unknown("b").wait().unknown("b", again=None).settle()
-    run = run.resolve(Action.RETRY).settle().unknown("b").successor().wait().ok("b")
+    run = run.resolve(ResolutionAction.RETRY).settle().unknown("b").successor().wait().ok("b")
     assert run.state.steps[1].calls == 4
     assert run.state.steps[1].attempts == 1
 
@@ -102,7 +102,7 @@ def test_a_void_is_repeated_without_end() -> None:
 def test_a_void_that_is_refused_parks_and_can_be_retried() -> None:
     run = at_pivot("g>P").rejected("b").rejected("void b")
     assert parked(run).reason is ParkReason.REJECTED
-    assert run.settle().resolve(Action.RETRY).flying == ("void b",)
+    assert run.settle().resolve(ResolutionAction.RETRY).flying == ("void b",)
 
 
 def test_a_void_that_a_server_without_the_barrier_answers_proves_nothing() -> None:
@@ -162,23 +162,23 @@ def test_a_rejection_after_the_pivot_parks() -> None:
 
 def test_compensate_at_a_guarded_pivot_goes_through_void() -> None:
     run = at_pivot("g>P").unknown("b", again=None, reason=ParkReason.KEY_REUSED).settle()
-    run = run.resolve(Action.COMPENSATE)
+    run = run.resolve(ResolutionAction.COMPENSATE)
     assert run.flying == ("void b",)
     assert run.voided("void b").state.decided is not None
 
 
 def test_compensate_at_a_pivot_that_had_its_effect_goes_forward() -> None:
     run = at_pivot("g>P>g").unknown("b", again=None, reason=ParkReason.KEY_REUSED).settle()
-    run = run.resolve(Action.COMPENSATE).ok("void b")
+    run = run.resolve(ResolutionAction.COMPENSATE).ok("void b")
     assert run.state.decided is None
     assert run.flying == ("c",)
 
 
 def test_compensate_at_a_plain_pivot_needs_to_know_that_nothing_happened() -> None:
     run = at_pivot("g>K").unknown("b", again=None).settle()
-    assert (run.refusal(Action.COMPENSATE) or "").startswith("EFFECT_REQUIRED")
-    assert (run.refusal(Action.COMPENSATE, effect=Effect.HAPPENED) or "").startswith("EFFECT_REQUIRED")
-    run = run.resolve(Action.COMPENSATE, effect=Effect.NONE)
+    assert (run.refusal(ResolutionAction.COMPENSATE) or "").startswith("EFFECT_REQUIRED")
+    assert (run.refusal(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED) or "").startswith("EFFECT_REQUIRED")
+    run = run.resolve(ResolutionAction.COMPENSATE, effect=Effect.NONE)
     assert run.state.decided is not None
     assert run.flying == ()
     assert run.settle().flying == ("undo a",)
@@ -186,7 +186,7 @@ def test_compensate_at_a_plain_pivot_needs_to_know_that_nothing_happened() -> No
 
 def test_a_pivot_that_a_person_skips_before_its_intent_is_passed_all_the_same() -> None:
     run = ByHand.ready(shape("g>P>g"), holds_admission=True).ok("a").refused("b", timedelta(hours=1))
-    run = run.park().settle().resolve(Action.SKIP, result=b"assumed")
+    run = run.park().settle().resolve(ResolutionAction.SKIP, result=b"assumed")
     assert run.flying == ("void b",)
     run.voided("void b")
     assert run.flying == ("c",)
@@ -199,8 +199,8 @@ def test_a_pivot_that_a_person_skips_before_its_intent_is_passed_all_the_same() 
 
 def test_after_a_pivot_that_a_person_skipped_compensate_is_not_possible() -> None:
     run = at_pivot("g>K>g").unknown("b", again=None).settle()
-    run = run.resolve(Action.SKIP, effect=Effect.NONE, result=b"x").rejected("c").settle()
-    assert (run.refusal(Action.COMPENSATE) or "").startswith("RESOLUTION_NOT_ALLOWED")
+    run = run.resolve(ResolutionAction.SKIP, effect=Effect.NONE, result=b"x").rejected("c").settle()
+    assert (run.refusal(ResolutionAction.COMPENSATE) or "").startswith("RESOLUTION_NOT_ALLOWED")
 
 
 def test_a_second_owner_sends_the_pivot_again_when_its_intent_is_in_the_journal() -> None:

@@ -1,5 +1,5 @@
 import pytest
-from amends_saga.engine.events import Action, Answered, Effect, Intent, ParkReason
+from amends_saga.engine.events import Answered, Effect, Intent, ParkReason, ResolutionAction
 from amends_saga.engine.state import answer_known
 from amends_testkit.engine.by_hand import ByHand
 from amends_testkit.engine.shapes import shape
@@ -113,8 +113,8 @@ def test_a_plain_step_in_flight_that_times_out_parks_the_run(kind: str) -> None:
 
 def test_a_plain_step_in_doubt_that_a_person_says_happened_is_undone() -> None:
     run = ByHand.ready(shape("o>g")).settle().unknown("a").settle()
-    assert (run.refusal(Action.COMPENSATE) or "").startswith("EFFECT_REQUIRED")
-    run = run.resolve(Action.COMPENSATE, effect=Effect.HAPPENED)
+    assert (run.refusal(ResolutionAction.COMPENSATE) or "").startswith("EFFECT_REQUIRED")
+    run = run.resolve(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED)
     assert undo(run) == (0,)
     assert run.settle().flying == ("undo a",)
 
@@ -122,10 +122,10 @@ def test_a_plain_step_in_doubt_that_a_person_says_happened_is_undone() -> None:
 @pytest.mark.parametrize("kind", PLAIN)
 def test_who_says_that_a_step_happened_and_is_to_be_undone_says_what_its_compensation_needs(kind: str) -> None:
     run = ByHand.ready(shape(f"{kind}>g", uses_self="a")).settle().unknown("a", again=None).settle()
-    refused = run.refusal(Action.COMPENSATE, effect=Effect.HAPPENED) or ""
+    refused = run.refusal(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED) or ""
     assert refused == "RESULT_REQUIRED: the compensation of a uses its response, so say what it answered"
-    assert run.refusal(Action.COMPENSATE, effect=Effect.NONE) is None
-    run = run.resolve(Action.COMPENSATE, effect=Effect.HAPPENED, result=b"t-1").settle()
+    assert run.refusal(ResolutionAction.COMPENSATE, effect=Effect.NONE) is None
+    run = run.resolve(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED, result=b"t-1").settle()
     assert run.flying == ("undo a",)
     assert run.state.steps[0].compensation == b"undo t-1"
     assert answer_known(run.state.steps[0])
@@ -136,13 +136,13 @@ def test_a_response_that_the_journal_has_is_not_asked_for(kind: str) -> None:
     plan = shape(f"{kind}>g", uses_self="a", uses={"b": "a"})
     run = ByHand.ready(plan).settle().unknown("a").wait().ok("a", response=b"t-1").settle().rejected("b")
     assert reason(run) is ParkReason.PLAIN_IN_DOUBT
-    run = run.resolve(Action.COMPENSATE, effect=Effect.HAPPENED).settle().ok("undo b").settle()
+    run = run.resolve(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED).settle().ok("undo b").settle()
     assert run.state.steps[0].compensation == b"undo t-1"
 
 
 def test_the_answer_of_a_step_that_a_person_says_happened_is_not_known_unless_it_was_said() -> None:
     run = ByHand.ready(shape("o>g")).settle().unknown("a").settle()
-    run = run.resolve(Action.COMPENSATE, effect=Effect.HAPPENED).settle()
+    run = run.resolve(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED).settle()
     assert run.flying == ("undo a",)
     assert not answer_known(run.state.steps[0])
 
@@ -150,7 +150,7 @@ def test_the_answer_of_a_step_that_a_person_says_happened_is_not_known_unless_it
 @pytest.mark.parametrize("kind", ["k", "o"])
 def test_what_a_person_retries_after_a_call_without_an_answer_stays_in_doubt(kind: str) -> None:
     run = ByHand.ready(shape(f"{kind}>g")).settle().unknown("a", again=None).settle()
-    run = run.resolve(Action.RETRY).settle().rejected("a").settle()
+    run = run.resolve(ResolutionAction.RETRY).settle().rejected("a").settle()
     assert reason(run) is ParkReason.PLAIN_IN_DOUBT
     assert run.state.decided is None
 
@@ -158,17 +158,17 @@ def test_what_a_person_retries_after_a_call_without_an_answer_stays_in_doubt(kin
 @pytest.mark.parametrize("kind", ["k", "i"])
 def test_what_a_person_retries_after_attempts_without_an_answer_stays_in_doubt(kind: str) -> None:
     run = ByHand.ready(shape(f"{kind}>g")).settle().unknown("a").park().settle()
-    run = run.resolve(Action.RETRY).settle().rejected("a").settle()
+    run = run.resolve(ResolutionAction.RETRY).settle().rejected("a").settle()
     assert reason(run) is ParkReason.PLAIN_IN_DOUBT
 
 
 def test_a_plain_step_in_doubt_that_a_person_says_never_happened_is_left_alone() -> None:
     run = ByHand.ready(shape("o>g")).settle().unknown("a").settle()
-    assert undo(run.resolve(Action.COMPENSATE, effect=Effect.NONE)) == ()
+    assert undo(run.resolve(ResolutionAction.COMPENSATE, effect=Effect.NONE)) == ()
 
 
 def test_a_person_may_let_a_once_method_be_called_again_and_its_intent_is_written_again() -> None:
-    run = ByHand.ready(shape("o>g")).settle().unknown("a").settle().resolve(Action.RETRY)
+    run = ByHand.ready(shape("o>g")).settle().unknown("a").settle().resolve(ResolutionAction.RETRY)
     assert run.flying == ()
     assert run.settle().flying == ("a",)
     assert reason(run.successor()) is ParkReason.PLAIN_IN_DOUBT

@@ -56,7 +56,7 @@ MUTATIONS = [
         "intent of the pivot not awaited",
         "forward",
         "if step.intent > state.durable:",
-        "if step.intent > state.durable and sp.action.kind.plain:",
+        "if step.intent > state.durable and step_plan.action.kind.plain:",
         "g>P",
         TWO_OWNERS,
         AFTER_PIVOT,
@@ -65,8 +65,8 @@ MUTATIONS = [
     of(
         "intent of the pivot not written",
         "forward",
-        "if not sp.pivot and not sp.action.kind.plain:",
-        "if not sp.action.kind.plain:",
+        "if not step_plan.pivot and not step_plan.action.kind.plain:",
+        "if not step_plan.action.kind.plain:",
         "g>P",
         Bounds(resolutions=0, duplicates=False),
         AFTER_PIVOT,
@@ -107,7 +107,7 @@ MUTATIONS = [
         "rejected step not voided",
         "forward",
         "return rules.attempted(step)",
-        "return rules.attempted(step) and step.done is not Done.REJECTED",
+        "return rules.attempted(step) and step.done is not Ending.REJECTED",
         "g>g",
         LATE,
         STANDS,
@@ -116,8 +116,8 @@ MUTATIONS = [
     of(
         "rejected pivot compensates at once",
         "forward",
-        "clean = pivot.done is Done.REJECTED and not pivot.in_doubt and kind.plain",
-        "clean = pivot.done is Done.REJECTED",
+        "clean = pivot.done is Ending.REJECTED and not pivot.in_doubt and kind.plain",
+        "clean = pivot.done is Ending.REJECTED",
         "g>P",
         NO_DUPLICATES,
         AFTER_PIVOT,
@@ -126,8 +126,8 @@ MUTATIONS = [
     of(
         "rejected pivot compensates when it was the only attempt",
         "forward",
-        "clean = pivot.done is Done.REJECTED and not pivot.in_doubt and kind.plain",
-        "clean = pivot.done is Done.REJECTED and not pivot.in_doubt",
+        "clean = pivot.done is Ending.REJECTED and not pivot.in_doubt and kind.plain",
+        "clean = pivot.done is Ending.REJECTED and not pivot.in_doubt",
         "g>P",
         LATE,
         AFTER_PIVOT,
@@ -146,7 +146,7 @@ MUTATIONS = [
     of(
         "plain step in flight not awaited",
         "forward",
-        "if any(state.steps[i].flight is Call.ACTION or state.steps[i].admitting for i in plain):",
+        "if any(state.steps[i].flight is Operation.ACTION or state.steps[i].admitting for i in plain):",
         "if any(state.steps[i].admitting for i in plain):",
         "k|g",
         NO_DUPLICATES,
@@ -195,7 +195,7 @@ MUTATIONS = [
     of(
         "once is tried again by the same owner",
         "answers",
-        "once = plan.steps[index].action.kind is Kind.ONCE",
+        "once = plan.steps[index].action.kind is MethodKind.ONCE",
         "once = False",
         "o>g",
         NO_DUPLICATES,
@@ -213,8 +213,8 @@ MUTATIONS = [
     of(
         "intent of a plain step not written",
         "forward",
-        "if not sp.pivot and not sp.action.kind.plain:",
-        "if not sp.pivot:",
+        "if not step_plan.pivot and not step_plan.action.kind.plain:",
+        "if not step_plan.pivot:",
         "o>g",
         TWO_OWNERS,
         TWICE,
@@ -252,7 +252,7 @@ MUTATIONS = [
         "skip without void",
         "evolve",
         "return step._replace(undone=None, skipping=True, error=None)",
-        "return step._replace(undone=Done.BY_PERSON, by_person=True, error=None)",
+        "return step._replace(undone=Ending.BY_PERSON, by_person=True, error=None)",
         "g",
         Bounds(owners=1, crashes=0, deadline=False),
         AFTER_SKIP,
@@ -261,7 +261,7 @@ MUTATIONS = [
         "skip of an action without void",
         "evolve",
         "step = step._replace(skipping=True, assumed=event.result)",
-        "step = step._replace(done=Done.BY_PERSON, by_person=True, response=event.result)",
+        "step = step._replace(done=Ending.BY_PERSON, by_person=True, response=event.result)",
         "P>g",
         Bounds(owners=1, crashes=0, deadline=False),
         AFTER_SKIP,
@@ -296,7 +296,7 @@ MUTATIONS = [
     of(
         "compensation that needs its own response sent in doubt",
         "backward",
-        "if guarded and compensation is not None and compensation.uses_self and step.done is not Done.OK:",
+        "if guarded and compensation is not None and compensation.uses_self and step.done is not Ending.OK:",
         "if False:",
         shape("g>g", uses_self="a"),
         NO_DUPLICATES,
@@ -306,7 +306,8 @@ MUTATIONS = [
         of(
             f"a person need not say what was answered ({kind})",
             "resolve",
-            "return wish.effect is Effect.HAPPENED and _plain(plan, wish, step) and own is not None and own.uses_self",
+            "return decision.effect is Effect.HAPPENED and _plain(plan, decision, index) and own is not None"
+            " and own.uses_self",
             "return False",
             shape(f"{kind}>g", uses_self="a"),
             replace(NO_DUPLICATES, attempts=1, resolutions=1, compensation_rejections=False),
@@ -327,8 +328,8 @@ MUTATIONS = [
         of(
             f"a pivot that cannot be built asks a person ({kind})",
             "forward",
-            "(sp.post or (sp.pivot and step.intent > 0))",
-            "(sp.post or sp.pivot)",
+            "(step_plan.post or (step_plan.pivot and step.intent > 0))",
+            "(step_plan.post or step_plan.pivot)",
             f"g>{kind}",
             replace(QUIET, failures=True),
             NEEDLESS,
@@ -347,8 +348,8 @@ MUTATIONS = [
     of(
         "a step that uses one that was left out is not suspected of a call that nobody saw",
         "forward",
-        "and all(finished(steps[u]) for u in sp.uses)",
-        "and all(steps[u].done is Done.OK for u in sp.uses)",
+        "and all(finished(steps[u]) for u in step_plan.uses)",
+        "and all(steps[u].done is Ending.OK for u in step_plan.uses)",
         shape("g>g>g", uses={"c": "b"}, when="b"),
         replace(SMALL, deadline=True),
         STANDS,
@@ -367,7 +368,7 @@ MUTATIONS = [
         "an amendment begins although the step that it replaces has succeeded",
         "evolve",
         "if event.outcome is Outcome.OK:\n        return state._replace(amending=None)",
-        "if event.outcome is Outcome.OK:\n        return _amended(plan, state, seq, wish)",
+        "if event.outcome is Outcome.OK:\n        return _amended(plan, state, seq, decision)",
         "P>g/g",
         AMENDS,
         BESIDE,
@@ -375,11 +376,11 @@ MUTATIONS = [
     of(
         "an amendment begins without a void",
         "evolve",
-        "elif kind is Kind.GUARDED and given_up:",
-        "elif kind is Kind.GUARDED and event.action is Action.AMEND:\n"
-        "        left = change(state, event.step, done=Done.BY_PERSON, by_person=True)\n"
+        "elif kind is MethodKind.GUARDED and given_up:",
+        "elif kind is MethodKind.GUARDED and event.action is ResolutionAction.AMEND:\n"
+        "        left = change(state, event.step, done=Ending.BY_PERSON, by_person=True)\n"
         "        return _amended(plan, left, entry.seq, event)\n"
-        "    elif kind is Kind.GUARDED and given_up:",
+        "    elif kind is MethodKind.GUARDED and given_up:",
         "P>g/g",
         AMENDS,
         BESIDE,
@@ -389,7 +390,7 @@ MUTATIONS = [
     of(
         "what has not ended beside it is left without a void",
         "evolve",
-        "elif plan.steps[index].action.kind is Kind.GUARDED:\n            quiet",
+        "elif plan.steps[index].action.kind is MethodKind.GUARDED:\n            quiet",
         "elif False:\n            quiet",
         "P>g|g/g",
         AMENDS,
@@ -417,7 +418,7 @@ MUTATIONS = [
     of(
         "every amendment begins when one is chosen",
         "evolve",
-        "if index == wish.amendment:",
+        "if index == decision.amendment:",
         "if plan.steps[index].amendment:",
         "P>g/gg",
         replace(AMENDS, late=False),

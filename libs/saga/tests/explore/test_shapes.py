@@ -4,7 +4,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
-from amends_saga.explore import Bounds, Result, explore
+from amends_saga.explore import Bounds, ExplorationResult, explore
 from amends_saga.plan import Plan
 from amends_testkit.engine.shapes import shape
 
@@ -90,7 +90,7 @@ def test_a_plain_saga_holds_when_the_wire_duplicates_nothing(text: str) -> None:
 ONE_OWNER_LATE = Bounds(owners=1, crashes=0)
 
 
-def limits(result: Result, step: str) -> set[str]:
+def limits(result: ExplorationResult, step: str) -> set[str]:
     return {violation.text for violation in result.violations if violation.step == step}
 
 

@@ -10,7 +10,7 @@ from google.protobuf.message import Message
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ScriptedAnswer:
     """One scripted answer. Make it with the class methods; they read as sentences in a test."""
 
     fields: dict[str, Any] = field(default_factory=dict)

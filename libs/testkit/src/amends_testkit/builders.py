@@ -3,7 +3,7 @@
 from datetime import timedelta
 from typing import Any
 
-from amends_saga.plan import CallPlan, Kind, Plan, StepPlan
+from amends_saga.plan import CallPlan, MethodKind, Plan, StepPlan
 from google.protobuf import json_format, message_factory
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import Message
@@ -11,28 +11,28 @@ from google.protobuf.message import Message
 SERVICE = "test.v1.TestService"
 
 
-def a_call(method: str, kind: Kind = Kind.GUARDED, **facts: Any) -> CallPlan:
+def a_call(method: str, kind: MethodKind = MethodKind.GUARDED, **facts: Any) -> CallPlan:
     """One method of the test service."""
     return CallPlan(SERVICE, method, kind, **facts)
 
 
 def guarded(name: str, after: tuple[int, ...] = (), **facts: Any) -> StepPlan:
     """Build a guarded step with its compensation."""
-    return a_step(name, Kind.GUARDED, after, compensation=a_call(f"Undo{name.title()}"), **facts)
+    return a_step(name, MethodKind.GUARDED, after, compensation=a_call(f"Undo{name.title()}"), **facts)
 
 
 def keyed(name: str, after: tuple[int, ...] = (), window: timedelta | None = None, **facts: Any) -> StepPlan:
     """Build a plain step that dedupes on our key, with its compensation."""
-    action = a_call(name.title(), Kind.KEYED, window=window)
-    return a_step(name, Kind.KEYED, after, action=action, compensation=a_call(f"Undo{name.title()}"), **facts)
+    action = a_call(name.title(), MethodKind.KEYED, window=window)
+    return a_step(name, MethodKind.KEYED, after, action=action, compensation=a_call(f"Undo{name.title()}"), **facts)
 
 
 def read(name: str, after: tuple[int, ...] = (), **facts: Any) -> StepPlan:
     """Build a step without side effects."""
-    return a_step(name, Kind.READ, after, **facts)
+    return a_step(name, MethodKind.READ, after, **facts)
 
 
-def a_step(name: str, kind: Kind = Kind.GUARDED, after: tuple[int, ...] = (), **facts: Any) -> StepPlan:
+def a_step(name: str, kind: MethodKind = MethodKind.GUARDED, after: tuple[int, ...] = (), **facts: Any) -> StepPlan:
     """One step; without `action` it calls the method of its own name."""
     action = facts.pop("action", None) or a_call(name.title(), kind)
     return StepPlan(name=name, action=action, after=after, **facts)

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from amends_testkit.kubernetes import Kubernetes
 
-Event = dict[str, Any]
+WatchEvent = dict[str, Any]
 _HOP = ("Host", "Connection", "Content-Length", "Transfer-Encoding", "Accept-Encoding")
 
 
@@ -44,7 +44,7 @@ class Passing:
 
 
 @dataclass(slots=True)
-class Faults:
+class ProxyFaults:
     """The faults that the proxy makes. Each is looked at for every call; the defaults do nothing."""
 
     away: bool = False
@@ -53,13 +53,13 @@ class Faults:
     """An answer in place of the server's."""
     answered: Callable[[Passing, int], Awaitable[None]] | None = None
     """Called with the status when the server has answered a write, before the client gets the answer."""
-    events: Callable[[Passing, Event], Iterable[Event]] = lambda passing, event: (event,)
+    events: Callable[[Passing, WatchEvent], Iterable[WatchEvent]] = lambda passing, event: (event,)
     """What is passed on of one event of a watch."""
     silent: bool = False
     """Watches stay open, and no event of them is passed on."""
     unanswered: bool = False
     """Watches are not even answered."""
-    lists: Callable[[Passing, Event], Event] = lambda passing, body: body
+    lists: Callable[[Passing, WatchEvent], WatchEvent] = lambda passing, body: body
     """What is passed on of an answer to a list or a read."""
 
 
@@ -68,7 +68,7 @@ class KubeProxy:
     """A running proxy: `async with await KubeProxy.start(kubernetes) as proxy`."""
 
     server: Kubernetes
-    faults: Faults = field(default_factory=Faults)
+    faults: ProxyFaults = field(default_factory=ProxyFaults)
     passed: list[tuple[Passing, int]] = field(default_factory=list)
     """Every call but watches with the status it got, in order."""
     watches: list[Passing] = field(default_factory=list)

@@ -24,8 +24,8 @@ from grpc_reflection.v1alpha import reflection
 from grpc_status import rpc_status
 
 from amends.options.v1 import options_pb2
-from amends_testkit.answers import Answer
-from amends_testkit.barrier import FENCED, MemoryBarrier, Refusal
+from amends_testkit.answers import ScriptedAnswer
+from amends_testkit.barrier import FENCED, MemoryBarrier, ModelRefusedError
 from amends_testkit.waiting import eventually
 
 DOMAIN = "amends.dev"
@@ -68,7 +68,7 @@ class FakeParticipant:
         """Whether guarded methods answer with `amends-barrier`; False plays a replica without the interceptor."""
         self.barrier = MemoryBarrier()
         self._methods = _methods(pool, services)
-        self._script: defaultdict[str, deque[Answer]] = defaultdict(deque)
+        self._script: defaultdict[str, deque[ScriptedAnswer]] = defaultdict(deque)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._server: grpc.aio.Server | None = None
         self._pool = pool
@@ -111,7 +111,7 @@ class FakeParticipant:
     ) -> None:
         await self.stop()
 
-    def script(self, method: str, *answers: Answer) -> None:
+    def script(self, method: str, *answers: ScriptedAnswer) -> None:
         """Set the answers of a method, in order; the last one repeats. Replaces what was scripted before."""
         if not any(known.name == method for known in self._methods.values()):
             raise LookupError(f"{method} is no method of {', '.join(self._services)}")
@@ -162,7 +162,7 @@ class FakeParticipant:
                 outcome = call.metadata.get("amends-action-outcome", "unknown")
                 try:
                     stored = self.barrier.before(call.key, call.operation, outcome, request)
-                except Refusal as refusal:
+                except ModelRefusedError as refusal:
                     code = grpc.StatusCode.ABORTED if str(refusal) == FENCED else grpc.StatusCode.FAILED_PRECONDITION
                     await _abort(context, code, str(refusal), "the barrier refused", trailers)
                     raise
@@ -177,7 +177,7 @@ class FakeParticipant:
             await _abort(context, answer.code, answer.reason, answer.text, trailers, answer.pause)
         return response
 
-    async def _act(self, call: Received, answer: Answer, method: MethodDescriptor) -> bytes:
+    async def _act(self, call: Received, answer: ScriptedAnswer, method: MethodDescriptor) -> bytes:
         await asyncio.sleep(answer.delay.total_seconds())
         if answer.until is not None:
             await answer.until.wait()
@@ -187,10 +187,10 @@ class FakeParticipant:
         response = answer.response if answer.response is not None else kind(**answer.fields)
         return type(response).SerializeToString(response, deterministic=True)
 
-    def _next(self, method: str) -> Answer:
+    def _next(self, method: str) -> ScriptedAnswer:
         script = self._script[method]
         if not script:
-            return Answer()
+            return ScriptedAnswer()
         return script.popleft() if len(script) > 1 else script[0]
 
 

@@ -8,14 +8,14 @@ from typing import Any
 
 import grpc.aio
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, Refused
+from amends_chassis.domain import IdentifierInvalid, RefusedError
 from amends_chassis.migrations import migrate
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
 from amends_testkit.waiting import eventually
 
-Metadata = Sequence[tuple[str, str]]
+SentMetadata = Sequence[tuple[str, str]]
 
 
 @asynccontextmanager
@@ -30,7 +30,7 @@ async def migrated(url: str, package: str) -> AsyncIterator[Database]:
         await database.close()
 
 
-def saga_call(key: str, operation: str = "action", outcome: str | None = None) -> Metadata:
+def saga_call(key: str, operation: str = "action", outcome: str | None = None) -> SentMetadata:
     """Return the metadata of a saga's call; `outcome` is that of a compensation's action, `ok` or `unknown`."""
     metadata = [("amends-idempotency-key", key), ("amends-operation", operation)]
     return metadata if outcome is None else [*metadata, ("amends-action-outcome", outcome)]
@@ -46,9 +46,9 @@ def refusal_of(error: BaseException) -> tuple[str, str]:
     return error.code().name, str(info.reason)
 
 
-def refusals_of(domain: ModuleType) -> set[type[Refused]]:
+def refusals_of(domain: ModuleType) -> set[type[RefusedError]]:
     """Return every refusal that the rules of a domain raise, those of the chassis too."""
-    own = {one for one in Refused.__subclasses__() if one.__module__ == domain.__name__}
+    own = {one for one in RefusedError.__subclasses__() if one.__module__ == domain.__name__}
     return own | {IdentifierInvalid}
 
 

@@ -24,7 +24,7 @@ from amends_operator.kube.client import ApiError, Client, NotFoundError
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import HANDLED, Body, Key, Objects, asked_of, generation_of
 from amends_operator.kube.statuses import AWAY, Statuses, carried
-from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError
+from amends_operator.orchestrator import AwayError, OrchestratorClient, RefusedError
 from amends_operator.queue import RetryLaterError
 
 TAKEN_OUT = "definitions.taken_out"
@@ -48,7 +48,7 @@ class Tools:
     client: Client
     objects: Objects
     statuses: Statuses
-    orchestrator: Orchestrator
+    orchestrator: OrchestratorClient
     resync: timedelta
     """How often what is in force is compared again."""
     look_again: Callable[[Iterable[Key]], None]

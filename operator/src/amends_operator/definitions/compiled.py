@@ -14,7 +14,7 @@ import structlog
 
 from amends_operator.definitions.mounting import Pods
 from amends_operator.kube.client import APPLY, ApiError, Client, NotFoundError
-from amends_operator.kube.objects import Body, Kind, Objects
+from amends_operator.kube.objects import Body, Objects, ResourceKind
 from amends_operator.queue import RetryLaterError
 
 KEY = "policies.json"
@@ -42,7 +42,7 @@ class CompiledPolicies:
         Raises RetryLaterError when the API server is away.
         """
         path = f"/api/v1/namespaces/{namespace}/configmaps/{self._name}"
-        policies = list(self._objects.of(Kind.POLICY, namespace))
+        policies = list(self._objects.of(ResourceKind.POLICY, namespace))
         try:
             found = await self._found(path)
             if found is None and not policies:

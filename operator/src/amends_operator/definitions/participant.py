@@ -16,7 +16,7 @@ from amends_operator.definitions.base import DefinitionReconciler, MissingDescri
 from amends_operator.definitions.findings import status_entries
 from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
-from amends_operator.kube.objects import Body, Key, Kind, asks_again
+from amends_operator.kube.objects import Body, Key, ResourceKind, asks_again
 from amends_operator.kube.statuses import carried
 from amends_operator.orchestrator import RefusedError
 from amends_operator.queue import RetryLaterError
@@ -105,7 +105,7 @@ class ParticipantReconciler(DefinitionReconciler):
         await self._say(key, body, fields, wanted)
         generation = body["metadata"]["generation"]
         if before != {"phase": fields["phase"], "methods": methods, "observedGeneration": generation}:
-            self._look_again(saga for saga, _ in self._objects.of(Kind.SAGA))
+            self._look_again(saga for saga, _ in self._objects.of(ResourceKind.SAGA))
         if not info.ready:
             raise RetryLaterError(info.message)
         return self._resync
@@ -117,7 +117,7 @@ class ParticipantReconciler(DefinitionReconciler):
     async def _take_out(self, key: Key) -> None:
         await self._orchestrator.delete_participant(key.namespace, key.name)
         self._given.pop(key, None)
-        self._look_again(saga for saga, _ in self._objects.of(Kind.SAGA))
+        self._look_again(saga for saga, _ in self._objects.of(ResourceKind.SAGA))
 
 
 def _method(method: pb.MethodInfo) -> dict[str, Any]:

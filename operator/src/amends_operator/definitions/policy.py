@@ -10,7 +10,7 @@ from amends_operator.definitions.base import DefinitionReconciler, refusal, refu
 from amends_operator.definitions.findings import status_entries
 from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
-from amends_operator.kube.objects import Body, Key, Kind, asks_again
+from amends_operator.kube.objects import Body, Key, ResourceKind, asks_again
 from amends_operator.kube.statuses import carried
 from amends_operator.orchestrator import RefusedError
 
@@ -63,8 +63,8 @@ class PolicyReconciler(DefinitionReconciler):
 
     def _look_at_others(self, key: Key) -> None:
         """Have other policies and sagas looked at: conflicts show on both sides, and deadlines may no longer fit."""
-        others = [other for other, _ in self._objects.of(Kind.POLICY, key.namespace) if other != key]
-        self._look_again([*others, *(saga for saga, _ in self._objects.of(Kind.SAGA, key.namespace))])
+        others = [other for other, _ in self._objects.of(ResourceKind.POLICY, key.namespace) if other != key]
+        self._look_again([*others, *(saga for saga, _ in self._objects.of(ResourceKind.SAGA, key.namespace))])
 
     async def _used_by(self, key: Key, body: Body) -> list[str]:
         selected = set((body["spec"].get("selector") or {}).get("participants") or [])

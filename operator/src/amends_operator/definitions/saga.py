@@ -13,7 +13,7 @@ from amends_operator.definitions.base import STAYS, DefinitionReconciler, Missin
 from amends_operator.definitions.findings import condition_message, errors_of, reason_of, status_entries, unresolved
 from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
-from amends_operator.kube.objects import Body, Key, Kind, asks_again, generation_of
+from amends_operator.kube.objects import Body, Key, ResourceKind, asks_again, generation_of
 from amends_operator.kube.statuses import carried
 from amends_operator.orchestrator import RefusedError
 
@@ -65,7 +65,7 @@ class SagaReconciler(DefinitionReconciler):
 
     def _around(self, namespace: str) -> int:
         """Return a number that changes with the Participants, and the namespace's RetryPolicies, in force."""
-        others = [*self._objects.of(Kind.PARTICIPANT), *self._objects.of(Kind.POLICY, namespace)]
+        others = [*self._objects.of(ResourceKind.PARTICIPANT), *self._objects.of(ResourceKind.POLICY, namespace)]
         statuses = [(key, body.get("status") or {}) for key, body in others]
         return hash(frozenset((key, *map(status.get, _IN_FORCE)) for key, status in statuses))
 
@@ -137,7 +137,7 @@ class SagaReconciler(DefinitionReconciler):
         if was.get("digest") != info.digest or was.get("phase") != "Accepted":
             waiting = (
                 run
-                for run, seen in self._objects.of(Kind.RUN, key.namespace)
+                for run, seen in self._objects.of(ResourceKind.RUN, key.namespace)
                 if "endedAt" not in (seen.get("status") or {}) and (seen.get("spec") or {}).get("saga") == key.name
             )
             self._look_again([*waiting, *(other for kind in _USED for other, _ in self._objects.of(kind))])
@@ -152,7 +152,7 @@ class SagaReconciler(DefinitionReconciler):
         self._checked.pop(key, None)
 
 
-_USED = (Kind.PARTICIPANT, Kind.POLICY)
+_USED = (ResourceKind.PARTICIPANT, ResourceKind.POLICY)
 
 
 def _refs(outside: list[pb.Finding]) -> Condition:

@@ -19,7 +19,7 @@ import structlog
 from amends_resilience import Backoff
 
 from amends_operator.kube.login import session_of
-from amends_operator.kube.objects import GROUP, VERSION, Body, Key, Kind
+from amends_operator.kube.objects import GROUP, VERSION, Body, Key, ResourceKind
 
 _log = structlog.get_logger(__name__)
 API_RETRIED = "kubernetes.call_again"
@@ -94,7 +94,7 @@ class Client:
         """Delete the object with that UID and no other. Raises NotFoundError, ConflictError, ApiError."""
         await self.call("DELETE", path_of(key), {"preconditions": {"uid": uid}})
 
-    async def objects(self, kind: Kind, namespace: str | None) -> AsyncIterator[Body]:
+    async def objects(self, kind: ResourceKind, namespace: str | None) -> AsyncIterator[Body]:
         """List the objects of a kind, of one namespace or all, as the API server has them now. Raises ApiError."""
         where = f"/namespaces/{namespace}" if namespace is not None else ""
         async for body in self.pages(f"/apis/{GROUP}/{VERSION}{where}/{kind.value}"):

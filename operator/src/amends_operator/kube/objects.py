@@ -21,7 +21,7 @@ _LONGEST_ASKED = 100
 _NOISE = ("kubectl.kubernetes.io/last-applied-configuration",)
 
 
-class Kind(StrEnum):
+class ResourceKind(StrEnum):
     """Our kinds, by the plural that addresses have."""
 
     SAGA = "sagas"
@@ -30,14 +30,19 @@ class Kind(StrEnum):
     PARTICIPANT = "participants"
 
 
-NAMES = {Kind.SAGA: "Saga", Kind.RUN: "SagaRun", Kind.POLICY: "RetryPolicy", Kind.PARTICIPANT: "Participant"}
+NAMES = {
+    ResourceKind.SAGA: "Saga",
+    ResourceKind.RUN: "SagaRun",
+    ResourceKind.POLICY: "RetryPolicy",
+    ResourceKind.PARTICIPANT: "Participant",
+}
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
     """The kind, namespace and name of one of our objects."""
 
-    kind: Kind
+    kind: ResourceKind
     namespace: str
     name: str
 
@@ -47,7 +52,7 @@ class Key:
         return f"{self.namespace}/{self.name}"
 
 
-def key_of(kind: Kind, body: Body) -> Key:
+def key_of(kind: ResourceKind, body: Body) -> Key:
     """Return the key of an object."""
     metadata = body["metadata"]
     return Key(kind, metadata["namespace"], metadata["name"])
@@ -79,7 +84,7 @@ class Objects:
     def __init__(self, changed: Callable[[Key], None]) -> None:
         """Take the listener that is called for every object that came, changed or went, but not for our own writes."""
         self._changed = changed
-        self._known: dict[Kind, dict[Key, Body]] = {kind: {} for kind in Kind}
+        self._known: dict[ResourceKind, dict[Key, Body]] = {kind: {} for kind in ResourceKind}
         self._gone: dict[str, int] = {}
         self.deleted: dict[Key, list[Body]] = {}
         """The last form of runs that vanished, until their reconciler has looked at them."""
@@ -88,23 +93,23 @@ class Objects:
         """Return the object, None when there is none."""
         return self._known[key.kind].get(key)
 
-    def of(self, kind: Kind, namespace: str | None = None) -> Iterator[tuple[Key, Body]]:
+    def of(self, kind: ResourceKind, namespace: str | None = None) -> Iterator[tuple[Key, Body]]:
         """Iterate over the objects of a kind, of one namespace or all."""
         for key, body in list(self._known[kind].items()):
             if namespace in (None, key.namespace):
                 yield key, body
 
-    def seen(self, kind: Kind, body: Body) -> None:
+    def seen(self, kind: ResourceKind, body: Body) -> None:
         """Take in an object as the API server shows it now, or showed it a while ago."""
         if self._put(key_of(kind, body), body):
             self._changed(key_of(kind, body))
 
-    def written(self, kind: Kind, body: Body) -> Body:
+    def written(self, kind: ResourceKind, body: Body) -> Body:
         """Take in an object as it is after a write of ours, so that its echo in the watch changes nothing."""
         self._put(key_of(kind, body), body)
         return body
 
-    def vanished(self, kind: Kind, body: Body) -> None:
+    def vanished(self, kind: ResourceKind, body: Body) -> None:
         """Note that an object was deleted."""
         key = key_of(kind, body)
         known = self._known[kind].get(key)
@@ -119,7 +124,7 @@ class Objects:
         self._gone[body["metadata"]["uid"]] = version_of(body)
         while len(self._gone) > 10_000:
             del self._gone[next(iter(self._gone))]
-        if key.kind is Kind.RUN:
+        if key.kind is ResourceKind.RUN:
             self.deleted.setdefault(key, []).append(body)
 
     def _put(self, key: Key, body: Body) -> bool:
@@ -130,7 +135,7 @@ class Objects:
             return False
         if known is not None and known["metadata"]["uid"] != body["metadata"]["uid"]:
             self._note_gone(key, known)  # deleted and made again before anybody said so
-        self._known[key.kind][key] = trimmed(body) if key.kind is not Kind.RUN else _trimmed_run(body)
+        self._known[key.kind][key] = trimmed(body) if key.kind is not ResourceKind.RUN else _trimmed_run(body)
         return True
 
 

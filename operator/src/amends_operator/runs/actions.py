@@ -12,27 +12,27 @@ import structlog
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_operator.kube.client import Client, NotFoundError
 from amends_operator.kube.events import Events
-from amends_operator.kube.objects import Body, Key, Kind, Objects
+from amends_operator.kube.objects import Body, Key, Objects, ResourceKind
 from amends_operator.kube.statuses import Statuses
-from amends_operator.orchestrator import Orchestrator, RefusedError, Seen
-from amends_operator.runs.observed import FINALIZER, Answer, Missing, Observed, Refusal
+from amends_operator.orchestrator import OrchestratorClient, RefusedError, SeenRun
+from amends_operator.runs.observed import FINALIZER, Missing, Observed, OrchestratorAnswer, OrchestratorRefusal
 from amends_operator.runs.steps import (
     Acknowledge,
-    Call,
     CarryOut,
     Delete,
     Do,
     Log,
     Look,
+    OrchestratorCall,
     PutFinalizer,
-    Record,
+    RecordDecision,
     RefreshSaga,
     RemoveAnnotations,
     RemoveFinalizer,
     Report,
-    Start,
-    Tell,
+    StartRun,
     Undo,
+    WriteEvent,
 )
 
 REASON = "the SagaRun was deleted"
@@ -47,30 +47,30 @@ class RunActions:
     client: Client
     objects: Objects
     statuses: Statuses
-    orchestrator: Orchestrator
+    orchestrator: OrchestratorClient
     events: Events
     refresh_saga: Callable[[Key], None]
 
-    async def ask(self, key: Key, seen: Observed, step: Look | Call) -> Observed:
+    async def ask(self, key: Key, seen: Observed, step: Look | OrchestratorCall) -> Observed:
         """Ask the orchestrator, and return the look with what it said."""
         if isinstance(step, Look):
             return replace(seen, run=await self._look(key, step))
-        if isinstance(step, Start):
+        if isinstance(step, StartRun):
             return await self._start(key, seen, step)
         refusal = await self._refusal(step)
         run = await self.orchestrator.run(step.run_id)
-        return replace(seen, run=run, answer=Answer(step, refusal))
+        return replace(seen, run=run, answer=OrchestratorAnswer(step, refusal))
 
     async def write(self, key: Key, body: Body, step: Do) -> bool:
         """Carry out a step that asks the orchestrator nothing; return whether it wrote a status that is new."""
         match step:
             case Report(fields, conditions, tell):
                 return await self.statuses.put(key, body, fields, conditions, tell)
-            case Record(resolution):
+            case RecordDecision(resolution):
                 await self.statuses.note(key, body, "lastResolution", resolution)
             case Acknowledge():
                 await self.statuses.observed(key, body)
-            case Tell(reason, message, warning, once):
+            case WriteEvent(reason, message, warning, once):
                 await self.events.tell(key, body, reason, message, warning=warning, once=once)
             case PutFinalizer():
                 finalizers = [*(body["metadata"].get("finalizers") or []), FINALIZER]
@@ -82,12 +82,12 @@ class RunActions:
             case Delete():
                 await self.client.delete(key, body["metadata"]["uid"])
             case RefreshSaga(name):
-                self.refresh_saga(Key(Kind.SAGA, key.namespace, name))
+                self.refresh_saga(Key(ResourceKind.SAGA, key.namespace, name))
             case Log(event, facts, warning):
                 (_log.warning if warning else _log.info)(event, run=key.full_name, **facts)
         return False
 
-    async def _look(self, key: Key, step: Look) -> Seen | Missing:
+    async def _look(self, key: Key, step: Look) -> SeenRun | Missing:
         try:
             if step.run_id:
                 return await self.orchestrator.run(step.run_id)
@@ -97,14 +97,14 @@ class RunActions:
                 return Missing(f"{error.reason}: {error}")
             raise
 
-    async def _start(self, key: Key, seen: Observed, step: Start) -> Observed:
+    async def _start(self, key: Key, seen: Observed, step: StartRun) -> Observed:
         try:
             run = await self.orchestrator.start(key.namespace, step.saga, step.key, dict(step.data), seen.limits.quick)
         except RefusedError as error:
-            return replace(seen, answer=Answer(step, _refusal_of(error)))
-        return replace(seen, run=run, answer=Answer(step))
+            return replace(seen, answer=OrchestratorAnswer(step, _refusal_of(error)))
+        return replace(seen, run=run, answer=OrchestratorAnswer(step))
 
-    async def _refusal(self, step: CarryOut | Undo) -> Refusal | None:
+    async def _refusal(self, step: CarryOut | Undo) -> OrchestratorRefusal | None:
         """Carry a decision or an undo out; return the orchestrator's no, None when it said yes."""
         try:
             match step:
@@ -125,7 +125,7 @@ class RunActions:
                         )
                     )
         except ValueError as error:
-            return Refusal("", str(error))
+            return OrchestratorRefusal("", str(error))
         except RefusedError as error:
             return _refusal_of(error)
         return None
@@ -141,8 +141,8 @@ class RunActions:
         """Change metadata of the object, if it is still what was read."""
         version = body["metadata"]["resourceVersion"]
         patch = {"metadata": {**metadata, "resourceVersion": version}}
-        self.objects.written(Kind.RUN, await self.client.patch(key, patch))
+        self.objects.written(ResourceKind.RUN, await self.client.patch(key, patch))
 
 
-def _refusal_of(error: RefusedError) -> Refusal:
-    return Refusal(error.reason, str(error), not_found=error.code is grpc.StatusCode.NOT_FOUND)
+def _refusal_of(error: RefusedError) -> OrchestratorRefusal:
+    return OrchestratorRefusal(error.reason, str(error), not_found=error.code is grpc.StatusCode.NOT_FOUND)

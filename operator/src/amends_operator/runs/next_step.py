@@ -13,7 +13,7 @@ from amends_chassis.text import escape
 
 from amends.saga.v1 import run_pb2
 from amends_operator.kube.statuses import AWAY
-from amends_operator.orchestrator import Seen
+from amends_operator.orchestrator import SeenRun
 from amends_operator.runs import reports
 from amends_operator.runs.decisions import Decision, decision_of
 from amends_operator.runs.observed import Missing, Observed
@@ -27,16 +27,16 @@ from amends_operator.runs.steps import (
     Log,
     Look,
     PutFinalizer,
-    Record,
+    RecordDecision,
     RefreshSaga,
     RemoveAnnotations,
     RemoveFinalizer,
     Report,
     Rest,
-    Start,
-    Tell,
+    StartRun,
     TryAgain,
     Undo,
+    WriteEvent,
 )
 from amends_operator.runs.values import exact
 from amends_operator.runs.view import has_ended
@@ -59,7 +59,7 @@ def next_step(seen: Observed) -> Sequence[Do]:
         return _deleted(seen) if seen.guarded else _gone(seen)
     if seen.suspended:
         return [reports.suspended(seen), Rest()]
-    if not seen.run_id and not isinstance(seen.run, Seen):
+    if not seen.run_id and not isinstance(seen.run, SeenRun):
         return _start(seen)
     return _follow(seen)
 
@@ -113,19 +113,19 @@ def _undo(run: run_pb2.Run) -> Sequence[Undo]:
     return []
 
 
-def _undo_refused(seen: Observed) -> Sequence[Tell]:
+def _undo_refused(seen: Observed) -> Sequence[WriteEvent]:
     refusal = seen.answer.refusal if seen.answer is not None else None
     if refusal is None:
         return []
     message = f"it cannot be undone now ({refusal.text}); the resource goes when the run has ended"
-    return [Tell("CompensationRefused", message, warning=True, once=True)]
+    return [WriteEvent("CompensationRefused", message, warning=True, once=True)]
 
 
 def _abandon(seen: Observed, why: str) -> Sequence[Do]:
     message = f"let go without waiting for run {seen.run_id}: {why}; the orchestrator goes on with it"
     return [
         Log(ABANDONED, {"run_id": seen.run_id, "why": why}, warning=True),
-        Tell("Abandoned", message, warning=True),
+        WriteEvent("Abandoned", message, warning=True),
         RemoveFinalizer(),
         Rest(),
     ]
@@ -142,7 +142,7 @@ def _start(seen: Observed) -> Sequence[Do]:
         return [TryAgain(seen.run.why)]
     refusal = seen.answer.refusal if seen.answer is not None else None
     if refusal is None:
-        return [Start(seen.spec["saga"], seen.run_key, exact(seen.spec.get("input") or {}))]
+        return [StartRun(seen.spec["saga"], seen.run_key, exact(seen.spec.get("input") or {}))]
     if refusal.reason == "KEY_REUSED" and not seen.names_its_key:
         return [_look(seen)]  # the key is ours alone: the input was changed before the start was recorded
     if refusal.reason in _NOT_YET or refusal.not_found:
@@ -171,13 +171,13 @@ def _follow(seen: Observed) -> Sequence[Do]:
     return [*_report(seen, seen.run), Follow()]
 
 
-def _report(seen: Observed, run: Seen) -> Sequence[Do]:
+def _report(seen: Observed, run: SeenRun) -> Sequence[Do]:
     report = reports.followed(seen, run)
     refresh = [RefreshSaga(str(seen.spec.get("saga")))] if reports.phase_is_news(seen, report) else []
     return [*refresh, report]
 
 
-def _decide(seen: Observed, run: Seen, decision: Decision) -> Sequence[Do]:
+def _decide(seen: Observed, run: SeenRun, decision: Decision) -> Sequence[Do]:
     """Carry a decision out, record what became of it, and take its annotations off: each once, in this order."""
     if _is_recorded(seen, decision):
         return [RemoveAnnotations(decision.annotations)]
@@ -197,8 +197,10 @@ def _is_recorded(seen: Observed, decision: Decision) -> bool:
 def _record(seen: Observed, decision: Decision, refusal: str) -> Sequence[Do]:
     facts = {"run_id": seen.run_id, "action": decision.action, "actor": decision.actor, "accepted": not refusal}
     told = escape(f"{decision.action} by {decision.actor}: {decision.reason}")
-    event = Tell("DecisionRefused", f"{told}: {refusal}", warning=True) if refusal else Tell("Decided", told)
-    return [Log(DECIDED, facts), Record(reports.resolution(seen, decision, refusal)), event]
+    event = (
+        WriteEvent("DecisionRefused", f"{told}: {refusal}", warning=True) if refusal else WriteEvent("Decided", told)
+    )
+    return [Log(DECIDED, facts), RecordDecision(reports.resolution(seen, decision, refusal)), event]
 
 
 def _ended(seen: Observed) -> Sequence[Do]:

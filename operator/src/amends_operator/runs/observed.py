@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from amends_operator.kube.objects import GROUP, Body, asked_of, asks_again, generation_of
-from amends_operator.orchestrator import Seen
-from amends_operator.runs.steps import Call
+from amends_operator.orchestrator import SeenRun
+from amends_operator.runs.steps import OrchestratorCall
 from amends_operator.runs.values import key_of_run, positive_duration
 from amends_operator.runs.view import ENDED
 
@@ -38,7 +38,7 @@ class Missing:
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class OrchestratorRefusal:
     """The orchestrator's no, with the reason of its ErrorInfo; empty for what was not even sent."""
 
     reason: str
@@ -52,11 +52,11 @@ class Refusal:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class OrchestratorAnswer:
     """The orchestrator's answer to the last call of this look; without a refusal it agreed."""
 
-    to: Call
-    refusal: Refusal | None = None
+    to: OrchestratorCall
+    refusal: OrchestratorRefusal | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +66,9 @@ class Observed:
     body: Body
     now: datetime
     limits: RunLimits
-    run: Seen | Missing | None = None
+    run: SeenRun | Missing | None = None
     """None: the orchestrator was not asked yet."""
-    answer: Answer | None = None
+    answer: OrchestratorAnswer | None = None
     gone: bool = False
     """The object was deleted; `body` is its last known form."""
     shared: bool = False

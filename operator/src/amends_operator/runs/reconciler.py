@@ -13,13 +13,13 @@ import structlog
 from amends_resilience import Backoff
 
 from amends_operator.kube.client import ApiError, ConflictError, NotFoundError
-from amends_operator.kube.objects import Body, Key, Kind
+from amends_operator.kube.objects import Body, Key, ResourceKind
 from amends_operator.orchestrator import AwayError, RefusedError
 from amends_operator.queue import RetryLaterError
 from amends_operator.runs.actions import RunActions
 from amends_operator.runs.next_step import next_step, unreachable
 from amends_operator.runs.observed import Observed, RunLimits
-from amends_operator.runs.steps import CarryOut, Follow, Look, Rest, Start, TryAgain, Undo
+from amends_operator.runs.steps import CarryOut, Follow, Look, Rest, StartRun, TryAgain, Undo
 from amends_operator.runs.values import key_of_run
 
 POSTPONED = "runs.status_postponed"
@@ -55,7 +55,7 @@ class RunReconciler:
             raise RetryLaterError(str(error)) from None
         except NotFoundError:
             if body is not None:
-                self._objects.vanished(Kind.RUN, body)
+                self._objects.vanished(ResourceKind.RUN, body)
             return None
         except ConflictError as error:
             await self._read_again(key, body)
@@ -83,7 +83,7 @@ class RunReconciler:
                         return self._pause(key, changed)
                     case TryAgain(why):
                         raise RetryLaterError(why)
-                    case Look() | Start() | CarryOut() | Undo():
+                    case Look() | StartRun() | CarryOut() | Undo():
                         seen = await self._actions.ask(key, seen, step)
                     case _:
                         changed |= await self._actions.write(key, seen.body, step)
@@ -106,7 +106,7 @@ class RunReconciler:
             key_of_run(other) == seen.run_key
             and other["metadata"]["uid"] != seen.metadata["uid"]
             and "deletionTimestamp" not in other["metadata"]
-            for _, other in self._objects.of(Kind.RUN, key.namespace)
+            for _, other in self._objects.of(ResourceKind.RUN, key.namespace)
         )
 
     def _pause(self, key: Key, changed: bool) -> timedelta:
@@ -128,9 +128,9 @@ class RunReconciler:
 
     async def _read_again(self, key: Key, body: Body | None) -> None:
         try:
-            self._objects.written(Kind.RUN, await self._actions.client.read(key))
+            self._objects.written(ResourceKind.RUN, await self._actions.client.read(key))
         except NotFoundError:
             if body is not None:
-                self._objects.vanished(Kind.RUN, body)
+                self._objects.vanished(ResourceKind.RUN, body)
         except ApiError as error:
             raise RetryLaterError(str(error)) from None

@@ -9,7 +9,7 @@ from amends_chassis.text import escape
 from amends_operator.kube.conditions import Condition, condition_of, stamp
 from amends_operator.kube.objects import HANDLED
 from amends_operator.kube.statuses import AWAY, carried
-from amends_operator.orchestrator import Seen
+from amends_operator.orchestrator import SeenRun
 from amends_operator.runs.decisions import Decision
 from amends_operator.runs.observed import Observed
 from amends_operator.runs.spec import problems_of
@@ -22,7 +22,7 @@ _KEPT = ("runId", "digest", "startedAt", "steps", "timeline", "inputDigest", "la
 _LONGEST_PENDING = 300
 
 
-def followed(seen: Observed, run: Seen) -> Report:
+def followed(seen: Observed, run: SeenRun) -> Report:
     """Return the status that shows a run as it is."""
     fields = fields_of(run.run)
     fields["timeline"] = timeline_of(run.timeline)

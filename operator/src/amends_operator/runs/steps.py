@@ -23,7 +23,7 @@ class Look:
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class StartRun:
     """Start the run, or find the one that has this key already."""
 
     saga: str
@@ -50,7 +50,7 @@ class Undo:
     """What is resolved when the run is parked; None cancels a run that goes forward."""
 
 
-Call = Start | CarryOut | Undo
+OrchestratorCall = StartRun | CarryOut | Undo
 """What the orchestrator answers with yes or no."""
 
 
@@ -72,7 +72,7 @@ class RemoveAnnotations:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class RecordDecision:
     """Write what became of a decision into status.lastResolution, and nothing else."""
 
     resolution: Mapping[str, Any]
@@ -93,7 +93,7 @@ class Acknowledge:
 
 
 @dataclass(frozen=True, slots=True)
-class Tell:
+class WriteEvent:
     """Write an event; one that is told `once` is written once for an object, however often it is found."""
 
     reason: str
@@ -144,14 +144,14 @@ class TryAgain:
 
 Do = (
     Look
-    | Call
+    | OrchestratorCall
     | PutFinalizer
     | RemoveFinalizer
     | RemoveAnnotations
-    | Record
+    | RecordDecision
     | Report
     | Acknowledge
-    | Tell
+    | WriteEvent
     | Log
     | RefreshSaga
     | Delete

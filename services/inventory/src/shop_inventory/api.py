@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from amends_barrier import connection
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, Refused, identifier
+from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
 from grpc.aio import ServicerContext
 
@@ -19,7 +19,7 @@ from shop_inventory import domain, store
 from shop_inventory.domain import Line
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
-ERRORS: Mapping[type[Refused], type[DomainError]] = {
+ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     IdentifierInvalid: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
     domain.SkuUnknown: NotFound,

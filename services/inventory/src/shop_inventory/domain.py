@@ -9,43 +9,43 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from amends_chassis.domain import Refused, identifier
+from amends_chassis.domain import RefusedError, identifier
 
 MAX_LINES = 100
 MAX_QUANTITY = 1_000_000
 
 
-class LinesInvalid(Refused):
+class LinesInvalid(RefusedError):
     """No lines, too many, or a quantity that is none."""
 
     reason = "LINES_INVALID"
 
 
-class SkuUnknown(Refused):
+class SkuUnknown(RefusedError):
     """Nothing of this article was ever received."""
 
     reason = "SKU_UNKNOWN"
 
 
-class OutOfStock(Refused):
+class OutOfStock(RefusedError):
     """Less is available than was asked for."""
 
     reason = "OUT_OF_STOCK"
 
 
-class AlreadyReserved(Refused):
+class AlreadyReserved(RefusedError):
     """The order has a reservation already; an order is reserved once."""
 
     reason = "ALREADY_RESERVED"
 
 
-class NotReserved(Refused):
+class NotReserved(RefusedError):
     """Nothing is kept for the order (any more)."""
 
     reason = "NOT_RESERVED"
 
 
-class DeliveryReused(Refused):
+class DeliveryReused(RefusedError):
     """The delivery was received before, with other lines."""
 
     reason = "DELIVERY_REUSED"

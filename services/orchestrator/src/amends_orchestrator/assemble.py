@@ -16,15 +16,15 @@ from amends.saga.v1.definition_service_pb2_grpc import add_DefinitionServiceServ
 from amends_orchestrator import retention
 from amends_orchestrator.api import definitions as definition_api
 from amends_orchestrator.api import runs as run_api
-from amends_orchestrator.api.deciding import Deciding
-from amends_orchestrator.api.start import Starting
+from amends_orchestrator.api.run_decisions import RunDecisions
+from amends_orchestrator.api.start_run import Starting
 from amends_orchestrator.api.views import Views
 from amends_orchestrator.api.watching import Watching
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.calls.guards import Guards
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.calls.sender import Sender
-from amends_orchestrator.definitions.apply import Definitions
+from amends_orchestrator.definitions.changes import DefinitionChanges
 from amends_orchestrator.definitions.refresh import Refresher
 from amends_orchestrator.definitions.registry import Registry
 from amends_orchestrator.journal import claims
@@ -36,9 +36,9 @@ from amends_orchestrator.journal.writer import JournalWriter
 from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet, Limits
 from amends_orchestrator.runner.heartbeat import Heartbeat
-from amends_orchestrator.runner.wishes import Wishes
+from amends_orchestrator.runner.request_server import RequestServer
 from amends_orchestrator.settings import Settings
-from amends_orchestrator.worker.client import Checker
+from amends_orchestrator.worker.client import WorkerClient
 from amends_orchestrator.worker.process import WorkerProcess
 
 DRAINED = "runs.drained"
@@ -77,12 +77,12 @@ class Orchestrator:
         name = f"{settings.name}@{socket.gethostname()}"
         self.heartbeat = Heartbeat(self.process, name, settings.lease, connect, ids)
         self.worker = WorkerProcess()
-        checker = Checker(self.worker, rules)
+        checker = WorkerClient(self.worker, rules)
         self.registry = Registry(self._pool, router, self.channels, checker)
-        self.definitions = Definitions(self._pool, self.registry, self.channels, checker)
+        self.definitions = DefinitionChanges(self._pool, self.registry, self.channels, checker)
         self.refresher = Refresher(connect, self.registry, self.channels, self.definitions)
-        self._wishes = Wishes(self.fleet, connect, self._resources_changed)
-        self._claimer = Claimer(self.fleet, self.registry, connect, self._wishes, settings.poll)
+        self._requests = RequestServer(self.fleet, connect, self._resources_changed)
+        self._claimer = Claimer(self.fleet, self.registry, connect, self._requests, settings.poll)
         self._reloads = asyncio.Event()
 
     async def start(self) -> None:
@@ -96,7 +96,7 @@ class Orchestrator:
         runtime, most = self._runtime, self._settings.max_input_bytes
         views = Views(self._pool, self.registry, self.fleet, self._settings.max_message_bytes)
         watching = Watching(self._pool, self._settings.watchers)
-        starting, deciding = Starting(self.fleet, views), Deciding(self.fleet, views, self._claimer, most)
+        starting, deciding = Starting(self.fleet, views), RunDecisions(self.fleet, views, self._claimer, most)
         api = run_api.RunApi(views, starting, deciding, watching)
         runtime.add(run_api.registrar(most), api, run_api.SERVICE)
         runtime.add(
@@ -107,7 +107,7 @@ class Orchestrator:
         runtime.background("runs", self._run)
         runtime.background("watches", watching.run)
         runtime.background("resources", self._reload)
-        runtime.background("requests", self._wishes.run)
+        runtime.background("requests", self._requests.run)
         runtime.background("contracts", self.refresher.run)
         runtime.background("journal.readiness", self._report_journal)
         runtime.background("counting", lambda: retention.counting(self._pool))

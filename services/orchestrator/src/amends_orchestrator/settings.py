@@ -11,7 +11,7 @@ from amends_chassis.settings import Duration, PositiveDuration, ServiceSettings
 from pydantic import Field, field_validator
 from pydantic_settings import NoDecode
 
-from amends_orchestrator.calls.targets import Scope, TargetRules
+from amends_orchestrator.calls.targets import TargetRules, TargetScope
 
 MOST_HOT_BYTES = 64 * 1024 * 1024
 SHARE = 8
@@ -36,7 +36,7 @@ class Settings(ServiceSettings):
     """The orchestrator's settings: `AMENDS_<FIELD>`."""
 
     name: str = "orchestrator"
-    targets: Scope = Scope.CLUSTER
+    targets: TargetScope = TargetScope.CLUSTER
     """Where participants may run: `cluster`, or `loopback` for development."""
     target_suffixes: Annotated[tuple[str, ...], NoDecode] = ()
     """DNS suffixes that may be called beside the cluster's services, separated by commas; one without a dot is a name

@@ -6,8 +6,8 @@ from amends_chassis.service import Runtime, run
 
 from shop.orders.v1.orders_pb2_grpc import add_OrderServiceServicer_to_server
 from shop_orders.api import OrderService
-from shop_orders.desk import Desk
 from shop_orders.followup import FollowUp
+from shop_orders.order_process import OrderProcess
 from shop_orders.saga import PlaceOrderSaga
 from shop_orders.settings import Settings
 from shop_orders.warehouse import Warehouse
@@ -16,9 +16,10 @@ from shop_orders.warehouse import Warehouse
 async def assemble(settings: Settings, runtime: Runtime) -> None:
     """Put the service's parts together."""
     saga = PlaceOrderSaga(runtime.channel(settings.orchestrator_target), settings.saga_namespace)
-    desk = Desk(runtime.database, saga, Warehouse(runtime.channel(settings.inventory_target)))
-    runtime.add(add_OrderServiceServicer_to_server, OrderService(runtime.database, desk), "shop.orders.v1.OrderService")
-    runtime.background("follow-up", FollowUp(runtime.database, desk, settings).run)
+    orders = OrderProcess(runtime.database, saga, Warehouse(runtime.channel(settings.inventory_target)))
+    api = OrderService(runtime.database, orders)
+    runtime.add(add_OrderServiceServicer_to_server, api, "shop.orders.v1.OrderService")
+    runtime.background("follow-up", FollowUp(runtime.database, orders, settings).run)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from amends_barrier import connection
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, Refused, identifier
+from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
 from amends_resilience import deadline
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -23,11 +23,11 @@ from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1 import orders_pb2_grpc
 from shop.types.v1 import types_pb2
 from shop_orders import domain, store
-from shop_orders.desk import Desk
 from shop_orders.domain import Address, Line, Money, Order, OrderState, PageInvalid
+from shop_orders.order_process import OrderProcess
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
-ERRORS: Mapping[type[Refused], type[DomainError]] = {
+ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     IdentifierInvalid: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
     domain.CardInvalid: InvalidArgument,
@@ -58,25 +58,25 @@ MAX_PAGE_BYTES = 1024 * 1024
 class OrderService(orders_pb2_grpc.OrderServiceServicer):
     """Takes orders and keeps their life cycle."""
 
-    def __init__(self, database: Database, desk: Desk) -> None:
+    def __init__(self, database: Database, orders: OrderProcess) -> None:
         self._database = database
-        self._desk = desk
+        self._orders = orders
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> pb.PlaceOrderResponse:
         """Accept an order, start its saga and, if asked to, wait for its end."""
         with answers(ERRORS):
             order_id = identifier(request.order_id or f"ord_{uuid4().hex}", "order_id")
             content = _content(request)
-            order = await self._desk.place(order_id, content)
+            order = await self._orders.place(order_id, content)
             if request.wait:
                 left = deadline.remaining(ANSWER_IN)
-                order = await self._desk.wait(order, content.card_token, DEFAULT_WAIT if left is None else left)
+                order = await self._orders.wait(order, content.card_token, DEFAULT_WAIT if left is None else left)
             return pb.PlaceOrderResponse(order=_order(order))
 
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         """Read an order by its id."""
         with answers(ERRORS):
-            return pb.GetOrderResponse(order=_order(await self._desk.read(identifier(request.order_id, "order_id"))))
+            return pb.GetOrderResponse(order=_order(await self._orders.read(identifier(request.order_id, "order_id"))))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         """Read a page of orders, newest first."""

@@ -1,8 +1,8 @@
 """The rules of orders, free of SQL and gRPC.
 
-`api.py` parses requests into these values, `desk.py` works with them, `store.py` loads and saves them. An order is
-PENDING until its saga has ended: CONFIRMED when every step took effect, REJECTED when everything was undone, REFUNDED
-when a person gave the money back behind the point of no return.
+`api.py` parses requests into these values, `order_process.py` works with them, `store.py` loads and saves them. An
+order is PENDING until its saga has ended: CONFIRMED when every step took effect, REJECTED when everything was undone,
+REFUNDED when a person gave the money back behind the point of no return.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from enum import StrEnum
 
-from amends_chassis.domain import Refused, identifier
+from amends_chassis.domain import RefusedError, identifier
 
 MAX_LINES = 100
 MAX_QUANTITY = 1_000_000
@@ -23,67 +23,67 @@ MAX_MINOR = 1_000_000_000_000  # ten billion of a currency with cents
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
-class LinesInvalid(Refused):
+class LinesInvalid(RefusedError):
     """No lines, too many, or a quantity that is none."""
 
     reason = "LINES_INVALID"
 
 
-class CardInvalid(Refused):
+class CardInvalid(RefusedError):
     """Something that cannot be a provider's token."""
 
     reason = "CARD_INVALID"
 
 
-class AddressInvalid(Refused):
+class AddressInvalid(RefusedError):
     """An address that cannot be written on a parcel. Shipping says whether it is served."""
 
     reason = "ADDRESS_INVALID"
 
 
-class PriceInvalid(Refused):
+class PriceInvalid(RefusedError):
     """The price has no currency, is nothing, or is more than an order may cost."""
 
     reason = "PRICE_INVALID"
 
 
-class PriceUnknown(Refused):
+class PriceUnknown(RefusedError):
     """The article is not for sale."""
 
     reason = "PRICE_UNKNOWN"
 
 
-class CurrenciesMixed(Refused):
+class CurrenciesMixed(RefusedError):
     """One order has one total, in one currency."""
 
     reason = "CURRENCIES_MIXED"
 
 
-class TotalTooLarge(Refused):
+class TotalTooLarge(RefusedError):
     """The total is more than an order may cost."""
 
     reason = "TOTAL_TOO_LARGE"
 
 
-class OrderReused(Refused):
+class OrderReused(RefusedError):
     """The order was placed before, with other content."""
 
     reason = "ORDER_REUSED"
 
 
-class OrderUnknown(Refused):
+class OrderUnknown(RefusedError):
     """There is no order with this id."""
 
     reason = "ORDER_UNKNOWN"
 
 
-class OrderClosed(Refused):
+class OrderClosed(RefusedError):
     """The order was rejected, or confirmed with other papers."""
 
     reason = "ORDER_CLOSED"
 
 
-class PageInvalid(Refused):
+class PageInvalid(RefusedError):
     """The page token was never given out."""
 
     reason = "PAGE_INVALID"

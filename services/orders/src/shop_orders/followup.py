@@ -16,7 +16,7 @@ from shop_orders.settings import Settings
 BATCH = 16
 
 
-class Clerk(Protocol):
+class AdvancesOrder(Protocol):
     """Takes the next step of an order."""
 
     async def follow_up(self, order: Order) -> None:
@@ -27,9 +27,9 @@ class Clerk(Protocol):
 class FollowUp:
     """Follows up on unfinished orders."""
 
-    def __init__(self, database: Database, clerk: Clerk, settings: Settings) -> None:
+    def __init__(self, database: Database, orders: AdvancesOrder, settings: Settings) -> None:
         self._database = database
-        self._clerk = clerk
+        self._orders = orders
         self._every = settings.follow_up_every
         self._at_most = settings.follow_up_at_most
         self._waiting_at_most = settings.follow_up_waiting_at_most
@@ -46,5 +46,5 @@ class FollowUp:
             orders = await store.claim_due(transaction, BATCH, self._at_most, self._waiting_at_most)
         async with asyncio.TaskGroup() as group:
             for order in orders:
-                group.create_task(self._clerk.follow_up(order))
+                group.create_task(self._orders.follow_up(order))
         return len(orders)

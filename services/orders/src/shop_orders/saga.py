@@ -1,13 +1,14 @@
 """The saga `place-order` at the orchestrator: how an order is fulfilled, seen from the orders service.
 
-`desk.py` starts it and asks for its end. The order's id is the run's key, so starting it again starts nothing twice.
+`order_process.py` starts it and asks for its end. The order's id is the run's key, so starting it again starts nothing
+twice.
 """
 
 from datetime import timedelta
 from typing import Any, cast
 
 import grpc
-from amends_resilience import DeadlinePassed
+from amends_resilience import DeadlinePassedError
 from google.protobuf.duration_pb2 import Duration
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from grpc_status import rpc_status
@@ -59,7 +60,7 @@ class PlaceOrderSaga:
         """
         try:
             return (await self._runs.StartRun(self._request(order))).run
-        except (grpc.aio.AioRpcError, DeadlinePassed) as error:
+        except (grpc.aio.AioRpcError, DeadlinePassedError) as error:
             if _reason(error) == KEY_REUSED:
                 raise KeyReused(order.order_id) from error
             if _code(error) not in REFUSALS:
@@ -81,7 +82,7 @@ class PlaceOrderSaga:
         request.wait_timeout.CopyFrom(_duration(within))
         try:
             await self._runs.StartRun(request, timeout=(within + _ON_THE_WAY).total_seconds())
-        except (grpc.aio.AioRpcError, DeadlinePassed) as error:
+        except (grpc.aio.AioRpcError, DeadlinePassedError) as error:
             raise _away(error) from error
 
     async def find(self, order_id: str) -> run_pb2.Run:
@@ -89,7 +90,7 @@ class PlaceOrderSaga:
         request = run_service_pb2.GetRunRequest(namespace=self._namespace, idempotency_key=order_id)
         try:
             return (await self._runs.GetRun(request)).run
-        except (grpc.aio.AioRpcError, DeadlinePassed) as error:
+        except (grpc.aio.AioRpcError, DeadlinePassedError) as error:
             if _reason(error) == RUN_UNKNOWN:
                 raise RunUnknown(order_id) from error
             raise _away(error) from error

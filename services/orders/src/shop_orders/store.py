@@ -1,6 +1,6 @@
 """Orders and prices in Postgres: every function is one change inside a transaction that its caller owns.
 
-`api.py` and `desk.py` call it. Every change touches one order's row, so nothing here can deadlock. The column
+`api.py` and `order_process.py` call it. Every change touches one order's row, so nothing here can deadlock. The column
 `follow_up_at` is the service's to-do list: `followup.py` claims what is due, and whoever leaves work behind sets it.
 """
 

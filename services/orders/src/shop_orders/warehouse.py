@@ -1,4 +1,4 @@
-"""The inventory service, seen from the orders service: stock of a confirmed order leaves. `desk.py` calls it."""
+"""The inventory service, seen from the orders service: stock of a confirmed order leaves."""
 
 import grpc
 

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 from amends_barrier import before, connection
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, Refused, identifier
+from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
 from amends_chassis.errors import (
     AlreadyExists,
     DomainError,
@@ -31,7 +31,7 @@ from shop_payments.domain import Money, PaymentState
 from shop_payments.network import Network
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
-ERRORS: Mapping[type[Refused], type[DomainError]] = {
+ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     IdentifierInvalid: InvalidArgument,
     domain.AmountInvalid: InvalidArgument,
     domain.CardUnknown: InvalidArgument,

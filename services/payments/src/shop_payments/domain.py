@@ -9,62 +9,62 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 
-from amends_chassis.domain import Refused
+from amends_chassis.domain import RefusedError
 
 MAX_MINOR = 1_000_000_000_000  # ten billion of a currency with cents: sums of a whole ledger stay far inside 64 bits
 
 _CURRENCY = re.compile(r"[A-Z]{3}")
 
 
-class AmountInvalid(Refused):
+class AmountInvalid(RefusedError):
     """The amount has no currency, is nothing, or is more than a payment may be."""
 
     reason = "AMOUNT_INVALID"
 
 
-class CardUnknown(Refused):
+class CardUnknown(RefusedError):
     """The token belongs to no card."""
 
     reason = "CARD_UNKNOWN"
 
 
-class CardDeclined(Refused):
+class CardDeclined(RefusedError):
     """The bank declines the card."""
 
     reason = "CARD_DECLINED"
 
 
-class InsufficientFunds(Refused):
+class InsufficientFunds(RefusedError):
     """The bank says no, and why."""
 
     reason = "INSUFFICIENT_FUNDS"
 
 
-class CardBusy(Refused):
+class CardBusy(RefusedError):
     """Too many charges of one card are under way; the charge may be tried again."""
 
     reason = "CARD_BUSY"
 
 
-class ProcessingError(Refused):
+class ProcessingError(RefusedError):
     """The card network had a problem; the charge may be tried again."""
 
     reason = "PROCESSING_ERROR"
 
 
-class AlreadyCharged(Refused):
+class AlreadyCharged(RefusedError):
     """The order has a payment already; an order is paid once."""
 
     reason = "ALREADY_CHARGED"
 
 
-class ChargeDisputed(Refused):
+class ChargeDisputed(RefusedError):
     """The customer disputes the charge; until that is over the money cannot go back."""
 
     reason = "CHARGE_DISPUTED"
 
 
-class PaymentUnknown(Refused):
+class PaymentUnknown(RefusedError):
     """The order has no payment."""
 
     reason = "PAYMENT_UNKNOWN"

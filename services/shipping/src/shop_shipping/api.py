@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 
 from amends_barrier import before, connection
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, Refused, identifier
+from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc.aio import ServicerContext
@@ -22,7 +22,7 @@ from shop_shipping import domain, store
 from shop_shipping.domain import Address, Line
 
 Context: TypeAlias = "ServicerContext[Any, Any]"
-ERRORS: Mapping[type[Refused], type[DomainError]] = {
+ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     IdentifierInvalid: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
     domain.AddressInvalid: InvalidArgument,

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import islice
 
-from amends_chassis.domain import IdentifierInvalid, Refused, identifier
+from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
 
 MAX_LINES = 100
 MAX_SLOTS = 1_000_000_000
@@ -32,43 +32,43 @@ _POSTAL_CODES = {
 }
 
 
-class LinesInvalid(Refused):
+class LinesInvalid(RefusedError):
     """A parcel with nothing in it, or too much."""
 
     reason = "LINES_INVALID"
 
 
-class AddressInvalid(Refused):
+class AddressInvalid(RefusedError):
     """No parcel could arrive there."""
 
     reason = "ADDRESS_INVALID"
 
 
-class SlotsInvalid(Refused):
+class SlotsInvalid(RefusedError):
     """Capacity that no carrier can have."""
 
     reason = "SLOTS_INVALID"
 
 
-class NotServed(Refused):
+class NotServed(RefusedError):
     """No carrier goes to the country."""
 
     reason = "NOT_SERVED"
 
 
-class NoSlot(Refused):
+class NoSlot(RefusedError):
     """Every carrier to the country is full."""
 
     reason = "NO_SLOT"
 
 
-class AlreadyBooked(Refused):
+class AlreadyBooked(RefusedError):
     """The order has a parcel already; an order is shipped once."""
 
     reason = "ALREADY_BOOKED"
 
 
-class ShipmentUnknown(Refused):
+class ShipmentUnknown(RefusedError):
     """The order has no parcel."""
 
     reason = "SHIPMENT_UNKNOWN"

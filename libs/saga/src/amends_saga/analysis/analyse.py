@@ -22,7 +22,7 @@ from amends_saga.descriptors import (
     parse_set,
 )
 from amends_saga.findings import Finding, choices
-from amends_saga.plan import Kind
+from amends_saga.plan import MethodKind
 
 NO_ROUTES: Mapping[tuple[str, str], Pin] = {}
 MAX_TEXT = 256 * 1024
@@ -36,7 +36,7 @@ PARTS_A_PROBLEM = 20
 
 
 @dataclass
-class Budget:
+class CheckBudget:
     """The work that the checks of one saga may still do."""
 
     text: int = MAX_TEXT
@@ -82,7 +82,7 @@ def analyse(
     wrong = quarrels(saga, contracts, _messages(calls, input_type))
     findings += wrong
     environment = _environment(saga, contracts, calls, input_type, findings) if not wrong else None
-    budget = Budget()
+    budget = CheckBudget()
     steps = tuple(
         StepModel(i, step, graph.after[i], *calls[i], _expressions(i, step, calls[i], environment, budget, findings))
         for i, step in enumerate(saga.steps)
@@ -158,7 +158,7 @@ def _pivot(steps: Sequence[Step], actions: Sequence[Method | None], graph: Graph
         return None
     last = graph.sinks[0]
     action = actions[last]
-    has_effects = action is not None and action.kind is not Kind.READ
+    has_effects = action is not None and action.kind is not MethodKind.READ
     return last if has_effects and steps[last].compensate_node is None else None
 
 
@@ -219,7 +219,7 @@ def _expressions(
     step: Step,
     calls: tuple[Method | None, Method | None],
     environment: Environment | None,
-    budget: Budget,
+    budget: CheckBudget,
     findings: list[Finding],
 ) -> tuple[Expression, ...]:
     action, compensation = calls

@@ -17,7 +17,7 @@ from amends_saga.cel import Checked, Environment
 from amends_saga.definition import Node, Participant, RetryPolicyResource, Saga, Step
 from amends_saga.descriptors import Contracts, Facts
 from amends_saga.findings import Finding
-from amends_saga.plan import Kind
+from amends_saga.plan import MethodKind
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Method:
         return self.participant.service
 
     @property
-    def kind(self) -> Kind:
+    def kind(self) -> MethodKind:
         """Return what the method promises about repeated calls."""
         return self.facts.kind
 
@@ -105,7 +105,7 @@ class StepModel:
     @property
     def is_read(self) -> bool:
         """Return whether the action is known to have no side effects."""
-        return self.action is not None and self.action.kind is Kind.READ
+        return self.action is not None and self.action.kind is MethodKind.READ
 
     def expression(self, role: ExpressionRole) -> Expression | None:
         """Return the expression of that role, None when there is none or it has no type."""
@@ -184,6 +184,6 @@ class Model:
         """Return step names to indices; if two steps have the same name, the first counts."""
         return {step.name: step.index for step in reversed(self.steps) if step.name}
 
-    def is_post(self, step: int) -> bool:
+    def is_post(self, index: int) -> bool:
         """Return whether a step comes after the pivot."""
-        return self.pivot is not None and self.graph.precedes(self.pivot, step)
+        return self.pivot is not None and self.graph.precedes(self.pivot, index)

@@ -7,8 +7,8 @@ Called by the analysis and by the orchestrator.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from amends_resilience import Conflict as PolicyConflict
 from amends_resilience import NamedPolicy, match
+from amends_resilience import PolicyConflict as PolicyConflict
 from google.protobuf.descriptor_pb2 import MethodDescriptorProto
 
 from amends_saga import codes
@@ -22,7 +22,7 @@ NEAR = 0.75
 """The similarity, from 0 to 1, from which a service's name counts as another one misspelt."""
 MAX_NAMES = 5
 """The most Participants that a finding about a conflict names."""
-Refusal = tuple[Code, str, str]
+ResolveRefusal = tuple[Code, str, str]
 """A code, what is wrong, and how to mend it."""
 
 
@@ -45,7 +45,7 @@ def pin_of(saga: Saga, service: str, routes: Mapping[tuple[str, str], Pin]) -> P
 
 def resolve(
     service: str, namespace: str, participants: Iterable[Participant], pin: Pin | None = None
-) -> Participant | Refusal:
+) -> Participant | ResolveRefusal:
     """Return the Participant that sagas of `namespace` reach `service` through, or why there is none.
 
     A pinned Participant is never replaced by one of another namespace. It is replaced by a Participant of the saga's
@@ -76,19 +76,19 @@ def _granting(serving: Sequence[Participant], namespace: str) -> list[Participan
     return [found for found in serving if found.grants(namespace)]
 
 
-def _unserved(service: str, known: Sequence[Participant]) -> Refusal:
+def _unserved(service: str, known: Sequence[Participant]) -> ResolveRefusal:
     near = next((participant.service for participant in known if _is_near(service, participant.service)), None)
     hint = f"Did you mean `{near}`?" if near else "Write a Participant that has this `service`."
     return codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint
 
 
-def _not_granted(participant: Participant, namespace: str) -> Refusal:
+def _not_granted(participant: Participant, namespace: str) -> ResolveRefusal:
     name = participant.metadata.full_name
     message = f"Participant {name} does not list the namespace `{namespace}` among its callers."
     return codes.NOT_GRANTED, message, f"Have its owner add `{namespace}` to `callers`."
 
 
-def _several(service: str, candidates: Sequence[Participant]) -> Refusal:
+def _several(service: str, candidates: Sequence[Participant]) -> ResolveRefusal:
     names = sorted(found.metadata.full_name for found in candidates)[:MAX_NAMES]
     message = f"`{service}` is served by several Participants: {', '.join(names)}."
     hint = f"Name the one that you mean in the saga, e.g. `participants: {{{service}: {names[0]}}}`, or leave one."
@@ -110,7 +110,7 @@ def _stays(pinned: Sequence[Participant], own: Sequence[Participant], pin: Pin |
     return bool(pin.named_by) or not own or pinned[0] in own
 
 
-def _away(service: str, namespace: str, pin: Pin) -> Refusal:
+def _away(service: str, namespace: str, pin: Pin) -> ResolveRefusal:
     message = f"Participant {pin.participant}, which `{namespace}` reaches `{service}` through, is not there."
     hint = "Have it applied again, or name another one in the saga's `participants`."
     return codes.UNKNOWN_PARTICIPANT, message, hint
@@ -131,9 +131,9 @@ class Methods:
         self._saga, self._namespace, self._routes = saga, saga.metadata.namespace, routes
         self._views, self._policies = views, policies
         self._sets, self._report = sets, report
-        self._services: dict[str, tuple[Participant, ContractSet] | Refusal] = {}
-        self._found: dict[tuple[str, str], tuple[Method | None, list[Refusal]]] = {}
-        self._told = set[Refusal]()
+        self._services: dict[str, tuple[Participant, ContractSet] | ResolveRefusal] = {}
+        self._found: dict[tuple[str, str], tuple[Method | None, list[ResolveRefusal]]] = {}
+        self._told = set[ResolveRefusal]()
         self.complete = True
         """False when the contract of some service is missing."""
         self.sets: dict[str, tuple[str, ContractSet]] = {}
@@ -156,7 +156,7 @@ class Methods:
             self._tell(call, refusal)
         return method
 
-    def _tell(self, call: CallSpec, refusal: Refusal) -> None:
+    def _tell(self, call: CallSpec, refusal: ResolveRefusal) -> None:
         """Report why a call cannot be made; what is wrong with a contract is told once, not for each call."""
         if refusal[0] in (codes.DESCRIPTORS_UNKNOWN, codes.DESCRIPTORS_BROKEN):
             if refusal in self._told:
@@ -164,7 +164,7 @@ class Methods:
             self._told.add(refusal)
         self._report(call.node.finding(*refusal))
 
-    def _service(self, service: str) -> tuple[Participant, ContractSet] | Refusal:
+    def _service(self, service: str) -> tuple[Participant, ContractSet] | ResolveRefusal:
         named, agreed = self._saga.participants.get(service), self._routes.get((self._namespace, service))
         others = agreed is not None and agreed.named_by not in ("", self._saga.metadata.name)
         if agreed is not None and others and named not in (None, agreed.participant):
@@ -199,7 +199,7 @@ class Methods:
 
     def _method(
         self, call: CallSpec, participant: Participant, contract: ContractSet
-    ) -> tuple[Method | None, list[Refusal]]:
+    ) -> tuple[Method | None, list[ResolveRefusal]]:
         method = contract.method(call.service, call.method)
         names = {found.name for found in contract.methods(call.service)}
         if method is None:
@@ -246,7 +246,9 @@ class Methods:
         return facts
 
 
-def missing_types(participant: Participant, contract: ContractSet, method: MethodDescriptorProto) -> Iterator[Refusal]:
+def missing_types(
+    participant: Participant, contract: ContractSet, method: MethodDescriptorProto
+) -> Iterator[ResolveRefusal]:
     """Yield why a method cannot be called: the types of its messages or fields that are not defined."""
     owner = f"the descriptors of Participant {participant.metadata.full_name}"
     hint = "Give a FileDescriptorSet made by buf or `protoc --include_imports`."

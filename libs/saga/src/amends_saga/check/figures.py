@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
-from amends_resilience import Conflict, match
+from amends_resilience import PolicyConflict, match
 
 from amends_saga.analysis import Method, Model
 
@@ -100,11 +100,11 @@ def figures_of(model: Model, required: Sequence[str]) -> SagaFigures:
 
 def attempts_of(method: Method) -> int | None:
     """Return how often a method is attempted at most before the pivot: once if repeating it is not safe."""
-    from amends_saga.plan import Kind
+    from amends_saga.plan import MethodKind
 
     if method.policy is None:
         return None
-    return 1 if method.kind is Kind.ONCE else method.policy.attempts
+    return 1 if method.kind is MethodKind.ONCE else method.policy.attempts
 
 
 def worst_case_of(method: Method | None) -> timedelta:
@@ -180,7 +180,7 @@ class Layers:
 
     def _of(self, service: str) -> int:
         policy = match(self._policies, service, "*")
-        return 1 if isinstance(policy, Conflict) else policy.attempts
+        return 1 if isinstance(policy, PolicyConflict) else policy.attempts
 
     def _worst(self, chain: tuple[str, ...]) -> tuple[int, ...]:
         worst: tuple[int, ...] = ()

@@ -57,7 +57,7 @@ class Copy:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class VariableUse:
     """A variable that is read, and whether its value is known to be meaningful there."""
 
     name: str
@@ -107,7 +107,7 @@ class Flow:
     checked: Checked
     pool: DescriptorPool
     copies: list[Copy] = field(default_factory=list)
-    uses: list[Use] = field(default_factory=list)
+    uses: list[VariableUse] = field(default_factory=list)
     arms: list[Arms] = field(default_factory=list)
     doubled: list[Any] = field(default_factory=list)
     """Entries of message literals that set a field for the second time."""
@@ -200,7 +200,7 @@ class Flow:
         name = node.ident_expr.name
         if name not in at.bound and node.id not in self.checked.type_names and not name.startswith("@"):
             known = at.probing or any(fact.split(".")[0] == name for fact in at.facts)
-            self.uses.append(Use(name, node, known, at.holds))
+            self.uses.append(VariableUse(name, node, known, at.holds))
         if not name.startswith("@"):
             self._leaf(node, at)
 

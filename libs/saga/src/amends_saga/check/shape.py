@@ -12,7 +12,7 @@ from amends_saga.analysis import Method, Model, StepModel
 from amends_saga.cel.environment import RESERVED
 from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding
-from amends_saga.plan import Kind
+from amends_saga.plan import MethodKind
 
 BUILT_IN = frozenset(
     (
@@ -20,8 +20,8 @@ BUILT_IN = frozenset(
         *("optional", "optional_type", "timestamp", "duration"),
     )
 )
-_AFTER_PIVOT = (Kind.GUARDED, Kind.KEYED, Kind.IDEMPOTENT, Kind.READ)
-_REPEATABLE = (Kind.GUARDED, Kind.KEYED, Kind.IDEMPOTENT)
+_AFTER_PIVOT = (MethodKind.GUARDED, MethodKind.KEYED, MethodKind.IDEMPOTENT, MethodKind.READ)
+_REPEATABLE = (MethodKind.GUARDED, MethodKind.KEYED, MethodKind.IDEMPOTENT)
 
 
 def duplicate_step(model: Model) -> Iterator[Finding]:
@@ -190,7 +190,7 @@ def pivot_once(model: Model) -> Iterator[Finding]:
     step = model.steps[model.pivot] if model.pivot is not None else None
     if step is None or codes.PIVOT_ONCE.id in step.step.accept:
         return
-    if step.action is not None and step.action.kind is Kind.ONCE:
+    if step.action is not None and step.action.kind is MethodKind.ONCE:
         message = f"`{step.action.name}` is attempted once; if its effect is in doubt, a person must decide."
         hint = "Call a guarded or idempotent method, or write `accept: [AM057]` into the step."
         yield step.step.name_node.finding(codes.PIVOT_ONCE, message, hint)
@@ -200,7 +200,7 @@ def compensation_once(model: Model) -> Iterator[Finding]:
     """Report compensations that cannot be repeated, or have no effect."""
     for step, undo in _compensated(model):
         if undo.kind not in _REPEATABLE and step.step.compensate is not None:
-            what = "only reads" if undo.kind is Kind.READ else "cannot be repeated safely"
+            what = "only reads" if undo.kind is MethodKind.READ else "cannot be repeated safely"
             message = f"`{undo.name}` is to undo `{step.name}`, and {what}."
             hint = "Call a guarded or idempotent method, or say in contract or Participant that it is one."
             yield step.step.compensate.node.finding(codes.COMPENSATION_ONCE, message, hint)
@@ -210,7 +210,7 @@ def compensation_elsewhere(model: Model) -> Iterator[Finding]:
     """Report compensations of guarded actions that belong to another service."""
     for step, undo in _compensated(model):
         action = step.action
-        if action is not None and action.kind is Kind.GUARDED and undo.service != action.service:
+        if action is not None and action.kind is MethodKind.GUARDED and undo.service != action.service:
             assert step.step.compensate is not None
             message = f"`{action.name}` is guarded by {action.service}, `{undo.name}` belongs to {undo.service}."
             hint = f"Compensate with a method of {action.service}."
@@ -223,9 +223,11 @@ def pair_not_guarded(model: Model) -> Iterator[Finding]:
         action = step.action
         if action is None or undo.service != action.service or undo.kind not in _REPEATABLE:
             continue
-        if (action.kind is Kind.GUARDED) != (undo.kind is Kind.GUARDED) and action.kind is not Kind.READ:
+        if (action.kind is MethodKind.GUARDED) != (
+            undo.kind is MethodKind.GUARDED
+        ) and action.kind is not MethodKind.READ:
             assert step.step.compensate is not None
-            guarded, other = (action, undo) if action.kind is Kind.GUARDED else (undo, action)
+            guarded, other = (action, undo) if action.kind is MethodKind.GUARDED else (undo, action)
             message = f"`{guarded.name}` is guarded and `{other.name}` is not."
             hint = "Guard both, in one barrier table, or neither."
             yield step.step.compensate.node.finding(codes.PAIR_NOT_GUARDED, message, hint)
@@ -257,9 +259,9 @@ def read_compensated(model: Model) -> Iterator[Finding]:
 
 
 _LIMITS = {
-    Kind.KEYED: "has one effect while its keys are remembered{window}",
-    Kind.IDEMPOTENT: "has one effect while that effect stands",
-    Kind.ONCE: "is attempted once",
+    MethodKind.KEYED: "has one effect while its keys are remembered{window}",
+    MethodKind.IDEMPOTENT: "has one effect while that effect stands",
+    MethodKind.ONCE: "is attempted once",
 }
 
 
@@ -269,7 +271,7 @@ def plain_step(model: Model) -> Iterator[Finding]:
         action = step.action
         if action is None or not action.kind.plain or codes.PLAIN_STEP.id in step.step.accept:
             continue
-        if step.index == model.pivot and action.kind is Kind.ONCE:
+        if step.index == model.pivot and action.kind is MethodKind.ONCE:
             continue
         window = f", for {_days(action)}" if action.facts.window is not None else ""
         limit = _LIMITS[action.kind].format(window=window)

@@ -13,7 +13,7 @@ from amends_saga.analysis import Model
 from amends_saga.check.figures import layers, longest_path, product, worst_case_of
 from amends_saga.check.rule import Rule
 from amends_saga.findings import Finding, suggestion
-from amends_saga.plan import Kind
+from amends_saga.plan import MethodKind
 
 _SHOWN = ("deadline", "stalledAfter")
 MARGIN = timedelta(days=1)
@@ -60,7 +60,7 @@ def window_too_short(model: Model) -> Iterator[Finding]:
     """Report KEYED methods that forget their keys before the last attempt."""
     for step in model.steps:
         for method, call in ((step.action, step.step.call), (step.compensation, step.step.compensate)):
-            if method is None or call is None or method.kind is not Kind.KEYED or method.facts.window is None:
+            if method is None or call is None or method.kind is not MethodKind.KEYED or method.facts.window is None:
                 continue
             worst = max(worst_case_of(method), model.saga.deadline or timedelta(0))
             if method.facts.window < worst:
@@ -78,7 +78,7 @@ def retention_too_short(model: Model) -> Iterator[Finding]:
     told = set()
     for step in model.steps:
         method, call = step.action, step.step.call
-        if method is None or call is None or method.kind is not Kind.GUARDED or method.service in told:
+        if method is None or call is None or method.kind is not MethodKind.GUARDED or method.service in told:
             continue
         retention = method.participant.barrier_retention
         needed = MARGIN + (model.saga.deadline or timedelta(0))

@@ -14,8 +14,8 @@ from amends_saga.definition.nodes import Count, Node, NodeKind, compose
 from amends_saga.definition.readers import odd_values
 from amends_saga.definition.resources import (
     API_VERSION,
-    Metadata,
     Participant,
+    ResourceMetadata,
     RetryPolicyResource,
     Saga,
     SagaRun,
@@ -68,7 +68,7 @@ class Resources:
 def read(documents: Sequence[Document], *, namespace: str = "default") -> Resources:
     """Return the resources of all documents; those that name no namespace are in `namespace`."""
     resources = Resources()
-    seen: dict[tuple[str, str, str], Metadata] = {}
+    seen: dict[tuple[str, str, str], ResourceMetadata] = {}
     count = Count()
     for document in documents:
         roots, findings = compose(document.source, document.text, count)
@@ -108,7 +108,9 @@ def is_foreign(root: Node) -> bool:
     return group != ours and suggestion(group, [ours]) is None and suggestion(kind.value, KINDS) is None
 
 
-def _resource(root: Node, namespace: str, resources: Resources, seen: dict[tuple[str, str, str], Metadata]) -> None:
+def _resource(
+    root: Node, namespace: str, resources: Resources, seen: dict[tuple[str, str, str], ResourceMetadata]
+) -> None:
     found = resources.findings
     top = Fields(root, "The document", _TOP, found)
     if root.kind is not NodeKind.MAPPING:
@@ -131,7 +133,7 @@ def _resource(root: Node, namespace: str, resources: Resources, seen: dict[tuple
             return
         seen[key] = metadata
     else:
-        metadata = Metadata(kind, namespace, "unnamed", root)
+        metadata = ResourceMetadata(kind, namespace, "unnamed", root)
     readers: dict[str, Callable[[], None]] = {
         "Saga": lambda: _keep(resources.sagas, saga_kind.saga(metadata, spec, found)),
         "Participant": lambda: _keep(resources.participants, kinds.participant(metadata, spec, found)),
@@ -169,7 +171,7 @@ def _kind(top: Fields) -> str | None:
     return kind
 
 
-def _metadata(top: Fields, kind: str, namespace: str) -> Metadata | None:
+def _metadata(top: Fields, kind: str, namespace: str) -> ResourceMetadata | None:
     part = top.part("metadata", _METADATA)
     if part is None:
         top.add(codes.MISSING_FIELD, top.node, "The document has no `metadata`.", "Add `metadata: {name: ...}`.")
@@ -185,4 +187,4 @@ def _metadata(top: Fields, kind: str, namespace: str) -> Metadata | None:
             return None
     if name is None:
         return None
-    return Metadata(kind, given or namespace, name, top.node)
+    return ResourceMetadata(kind, given or namespace, name, top.node)

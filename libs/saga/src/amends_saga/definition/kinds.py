@@ -23,9 +23,9 @@ from amends_saga.definition.fields import Fields, is_name
 from amends_saga.definition.nodes import Node, NodeKind, to_json
 from amends_saga.definition.resources import (
     Descriptors,
-    Metadata,
     MethodEntry,
     Participant,
+    ResourceMetadata,
     RetryPolicyResource,
     SagaRun,
 )
@@ -57,7 +57,7 @@ _RUN = ("saga", "key", "input", "suspend", "ttlAfterEnd", "onDeletion", "resolut
 _POLICY = ("selector", "timeout", "attempts", "backoff", "retryOn", "budget", "circuitBreaker", "bulkhead", "suspend")
 
 
-def participant(metadata: Metadata, spec: Node, findings: list[Finding]) -> Participant | None:
+def participant(metadata: ResourceMetadata, spec: Node, findings: list[Finding]) -> Participant | None:
     """Return the Participant, None when it has no service or target."""
     fields = Fields(spec, "The spec of a Participant", _PARTICIPANT, findings, required=("service", "target"))
     service, target = fields.text("service"), fields.text("target")
@@ -163,7 +163,7 @@ def _outcomes(fields: Fields) -> Mapping[str, str]:
     return {name: outcome for name, outcome in found.items() if outcome is not None}
 
 
-def retry_policy(metadata: Metadata, spec: Node, findings: list[Finding]) -> RetryPolicyResource | None:
+def retry_policy(metadata: ResourceMetadata, spec: Node, findings: list[Finding]) -> RetryPolicyResource | None:
     """Return the RetryPolicy, None when one of its values is invalid."""
     before = sum(finding.is_error for finding in findings)
     fields = Fields(spec, "The spec of a RetryPolicy", _POLICY, findings)
@@ -274,7 +274,7 @@ def _run_key(fields: Fields) -> None:
         fields.add(codes.BAD_VALUE, node, "`key` must not begin with sagarun/.", hint)
 
 
-def saga_run(metadata: Metadata, spec: Node, findings: list[Finding]) -> SagaRun | None:
+def saga_run(metadata: ResourceMetadata, spec: Node, findings: list[Finding]) -> SagaRun | None:
     """Return the SagaRun, None when it names no saga."""
     fields = Fields(spec, "The spec of a SagaRun", _RUN, findings, required=("saga",))
     _operators_own(fields)

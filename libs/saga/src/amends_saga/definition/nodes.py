@@ -98,7 +98,7 @@ class Node:
         return Finding(code.id, code.severity, message, hint, self.place())
 
 
-class _Refused(Exception):
+class _RefusedError(Exception):
     """The text contains something that definitions must not contain."""
 
     def __init__(self, code: Code, message: str, hint: str, at: int) -> None:
@@ -114,18 +114,18 @@ class Count:
     nodes: int = 0
 
     def take_text(self, text: str) -> None:
-        """Count a text. Raises _Refused when it, or all texts together, are too long."""
+        """Count a text. Raises _RefusedError when it, or all texts together, are too long."""
         self.characters += len(text)
         if self.characters > MAX_ALL_CHARACTERS:
             message = f"All texts together have {self.characters:,} characters, more than {MAX_ALL_CHARACTERS:,}."
-            raise _Refused(codes.TOO_LARGE, message, "Send fewer at once.", 0)
+            raise _RefusedError(codes.TOO_LARGE, message, "Send fewer at once.", 0)
 
     def take_node(self, at: int) -> None:
-        """Count a value. Raises _Refused when there are too many."""
+        """Count a value. Raises _RefusedError when there are too many."""
         self.nodes += 1
         if self.nodes > MAX_ALL_NODES:
             message = f"All texts together have more than {MAX_ALL_NODES:,} values."
-            raise _Refused(codes.TOO_LARGE, message, "Send fewer at once.", at)
+            raise _RefusedError(codes.TOO_LARGE, message, "Send fewer at once.", at)
 
 
 def compose(name: str, text: str, count: Count | None = None) -> tuple[list[Node], list[Finding]]:
@@ -139,7 +139,7 @@ def compose(name: str, text: str, count: Count | None = None) -> tuple[list[Node
     try:
         count.take_text(source.text)
         if len(source.text) > MAX_CHARACTERS:
-            raise _Refused(
+            raise _RefusedError(
                 codes.TOO_LARGE,
                 f"The text has {len(source.text):,} characters, more than {MAX_CHARACTERS:,}.",
                 "Split it into several files.",
@@ -147,14 +147,14 @@ def compose(name: str, text: str, count: Count | None = None) -> tuple[list[Node
             )
         for root in _documents(source, count):
             if len(roots) == MAX_DOCUMENTS:
-                raise _Refused(
+                raise _RefusedError(
                     codes.TOO_LARGE,
                     f"The text has more than {MAX_DOCUMENTS} documents.",
                     "Split it into several files.",
                     root.start,
                 )
             roots.append(root)
-    except _Refused as refused:
+    except _RefusedError as refused:
         place = source.place(refused.at)
         return roots, [Finding(refused.code.id, refused.code.severity, refused.message, refused.hint, place)]
     except yaml.MarkedYAMLError as error:
@@ -186,7 +186,7 @@ def _documents(source: SourceText, total: Count) -> Iterator[Node]:
             total.take_node(_at(event))
             node = _node(source, event, count, len(stack))
         elif isinstance(event, yaml.AliasEvent):
-            raise _Refused(
+            raise _RefusedError(
                 codes.YAML_FEATURE, f"The alias `*{event.anchor}` is not allowed.", "Write the value out.", _at(event)
             )
         elif isinstance(event, yaml.CollectionEndEvent):
@@ -214,7 +214,7 @@ def _attach(parent: Node, keys: list[Node | None], node: Node) -> None:
     key = keys[-1]
     if key is None:
         if node.kind is not NodeKind.SCALAR:
-            raise _Refused(codes.YAML_FEATURE, "A key must be a name.", "Write the key as plain text.", node.start)
+            raise _RefusedError(codes.YAML_FEATURE, "A key must be a name.", "Write the key as plain text.", node.start)
         keys[-1] = node
         return
     parent.pairs.append((key, node))
@@ -231,19 +231,19 @@ def _end(event: Any) -> int:
 
 def _node(source: SourceText, event: Any, count: int, depth: int) -> Node:
     if count > MAX_NODES:
-        raise _Refused(
+        raise _RefusedError(
             codes.TOO_LARGE, f"The text has more than {MAX_NODES:,} values.", "Split it into several files.", _at(event)
         )
     if depth >= MAX_DEPTH:
-        raise _Refused(
+        raise _RefusedError(
             codes.TOO_LARGE, f"Values are nested deeper than {MAX_DEPTH}.", "Flatten the document.", _at(event)
         )
     if event.anchor is not None:
-        raise _Refused(
+        raise _RefusedError(
             codes.YAML_FEATURE, f"The anchor `&{event.anchor}` is not allowed.", "Write the value out.", _at(event)
         )
     if event.tag not in _TAGS:
-        raise _Refused(
+        raise _RefusedError(
             codes.YAML_FEATURE, f"The tag `{event.tag[:60]}` is not allowed.", "Leave the tag out.", _at(event)
         )
     start, end = _at(event), _end(event)

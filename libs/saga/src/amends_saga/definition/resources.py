@@ -18,7 +18,7 @@ API_VERSION = "amends.dev/v1alpha1"
 
 
 @dataclass(frozen=True, slots=True)
-class Metadata:
+class ResourceMetadata:
     """The identity of a resource: kind, namespace and name."""
 
     kind: str
@@ -95,7 +95,7 @@ class Descriptors:
 class Saga:
     """A Saga as written."""
 
-    metadata: Metadata
+    metadata: ResourceMetadata
     input: str | tuple[InlineField, ...]
     input_node: Node
     deadline: timedelta | None
@@ -125,7 +125,7 @@ class MethodEntry:
 class Participant:
     """The address of a service, the methods that may be called, and the allowed callers."""
 
-    metadata: Metadata
+    metadata: ResourceMetadata
     service: str
     target: str
     service_node: Node
@@ -151,7 +151,7 @@ class Participant:
 class RetryPolicyResource:
     """A RetryPolicy with what it selects."""
 
-    metadata: Metadata
+    metadata: ResourceMetadata
     selector: Selector
     policy: RetryPolicy
     participants: tuple[tuple[str, Node], ...] = ()
@@ -166,7 +166,7 @@ class RetryPolicyResource:
 class SagaRun:
     """A run that is requested as a resource; `input` is canonical protobuf JSON."""
 
-    metadata: Metadata
+    metadata: ResourceMetadata
     saga: str
     input: Mapping[str, Any]
     input_node: Node | None

@@ -10,7 +10,7 @@ import re
 from amends_saga import codes
 from amends_saga.definition.fields import MAX_ITEMS, Fields
 from amends_saga.definition.nodes import Node, NodeKind
-from amends_saga.definition.resources import CallSpec, Descriptors, InlineField, Metadata, Saga, Step
+from amends_saga.definition.resources import CallSpec, Descriptors, InlineField, ResourceMetadata, Saga, Step
 from amends_saga.findings import Finding, choices
 
 MAX_STEPS = 1_000
@@ -42,7 +42,7 @@ _STEP = ("name", "call", "request", "compensate", "after", "when", "pivot", "acc
 _AMENDMENT = ("name", "call", "request", "accept")
 
 
-def saga(metadata: Metadata, spec: Node, findings: list[Finding]) -> Saga | None:
+def saga(metadata: ResourceMetadata, spec: Node, findings: list[Finding]) -> Saga | None:
     """Return the Saga, None when too little of it could be read."""
     fields = Fields(spec, "The spec of a Saga", _SPEC, findings, required=("input", "steps"))
     input_node, steps_node = fields.node_of("input"), fields.node_of("steps")

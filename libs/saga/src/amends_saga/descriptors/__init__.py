@@ -1,7 +1,7 @@
 """Contracts: descriptor sets merged by message name, the promises of methods, and the part that a saga reaches."""
 
 from amends_saga.descriptors.budget import DescriptorError
-from amends_saga.descriptors.contracts import ContractSet, Definition, parse_set
+from amends_saga.descriptors.contracts import ContractSet, TypeDefinition, parse_set
 from amends_saga.descriptors.facts import Facts, contract_facts, resolve_facts
 from amends_saga.descriptors.files import build_pool, with_well_known
 from amends_saga.descriptors.inline import DEFINITION_PACKAGE, RUN_MESSAGE, own_definitions
@@ -13,9 +13,9 @@ __all__ = [
     "RUN_MESSAGE",
     "ContractSet",
     "Contracts",
-    "Definition",
     "DescriptorError",
     "Facts",
+    "TypeDefinition",
     "build_pool",
     "contract_facts",
     "own_definitions",

@@ -77,7 +77,7 @@ class BudgetError(DescriptorError):
 
 
 @dataclass(slots=True)
-class Budget:
+class ContractBudget:
     """The counts of one contract, over all of its files."""
 
     entries: int = 0
@@ -132,7 +132,7 @@ def within_bytes(size: int) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
+class _FieldCount:
     """The way in which a field is counted."""
 
     name: str
@@ -151,14 +151,14 @@ def _within(count: int, limit: tuple[int, str], who: str) -> None:
 
 
 @cache
-def _fields(kind: Descriptor) -> dict[int, _Field]:
+def _fields(kind: Descriptor) -> dict[int, _FieldCount]:
     """Return how a message's fields are counted, by their numbers."""
     found = {}
     for item in kind.fields:
         names = (item.full_name, item.message_type.full_name if item.message_type is not None else "")
         counted = tuple(name for name in names if name in TOTALS)
         message = item.message_type if item.message_type is not None and names[1] not in _LEAVES else None
-        found[item.number] = _Field(names[0], message, counted, EACH.get(names[0]), names[0] in _NAMES)
+        found[item.number] = _FieldCount(names[0], message, counted, EACH.get(names[0]), names[0] in _NAMES)
     return found
 
 

@@ -18,7 +18,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.message import DecodeError
 
-from amends_saga.descriptors.budget import Budget, DescriptorError
+from amends_saga.descriptors.budget import ContractBudget, DescriptorError
 from amends_saga.descriptors.wellknown import ENUM, MESSAGE, SERVICE, symbols_of, well_known_file, well_known_names
 
 _TYPES = {MESSAGE: FieldDescriptorProto.TYPE_MESSAGE, ENUM: FieldDescriptorProto.TYPE_ENUM}
@@ -26,7 +26,7 @@ _TYPES = {MESSAGE: FieldDescriptorProto.TYPE_MESSAGE, ENUM: FieldDescriptorProto
 
 def parse_set(data: bytes) -> FileDescriptorSet:
     """Return the FileDescriptorSet of the bytes. Raises DescriptorError when they are not one, or too large."""
-    Budget().take_set(data)
+    ContractBudget().take_set(data)
     try:
         parsed = FileDescriptorSet.FromString(data)
     except DecodeError:
@@ -66,7 +66,7 @@ class Dialect:
 
 
 @dataclass(frozen=True, slots=True)
-class Definition:
+class TypeDefinition:
     """An outermost message or enum with everything inside it. All types in it are full names."""
 
     name: str
@@ -110,11 +110,11 @@ class ContractSet:
         return found
 
     @cached_property
-    def _definitions(self) -> dict[tuple[str, str], Definition]:
+    def _definitions(self) -> dict[tuple[str, str], TypeDefinition]:
         return {}
 
     @cached_property
-    def _views(self) -> dict[str, Mapping[str, Definition]]:
+    def _views(self) -> dict[str, Mapping[str, TypeDefinition]]:
         return {}
 
     @cached_property
@@ -153,7 +153,7 @@ class ContractSet:
                 yield from view[name].dangling
                 waiting.extend(view[name].uses)
 
-    def view(self, symbol: str) -> Mapping[str, Definition]:
+    def view(self, symbol: str) -> Mapping[str, TypeDefinition]:
         """Return all definitions that the file of a symbol sees, by name.
 
         These are its own, those of its imports, and those they refer to, even where an import is missing. Well-known
@@ -161,7 +161,7 @@ class ContractSet:
         """
         home = self.symbols[symbol][0][1]
         if home not in self._views:
-            view: dict[str, Definition] = {}
+            view: dict[str, TypeDefinition] = {}
             for name in self._closure(home):
                 file = self._by_name[name]
                 for item in outermost(file):
@@ -195,16 +195,16 @@ class ContractSet:
             self._imports[home] = tuple(seen)
         return self._imports[home]
 
-    def _definition(self, file: FileDescriptorProto, item: DescriptorProto | EnumDescriptorProto) -> Definition:
+    def _definition(self, file: FileDescriptorProto, item: DescriptorProto | EnumDescriptorProto) -> TypeDefinition:
         name = _prefix(file) + item.name
         key = (file.name, name)
         if key not in self._definitions:
             if isinstance(item, EnumDescriptorProto):
-                made = Definition(name, file.package, Dialect.of(file), item)
+                made = TypeDefinition(name, file.package, Dialect.of(file), item)
             else:
                 reader = _Names(self)
                 proto = reader.read(name, item)
-                made = Definition(
+                made = TypeDefinition(
                     name, file.package, Dialect.of(file), proto, frozenset(reader.uses), tuple(reader.dangling)
                 )
             self._definitions[key] = made

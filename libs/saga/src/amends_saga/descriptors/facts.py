@@ -12,20 +12,20 @@ from google.protobuf.descriptor_pb2 import MethodDescriptorProto, MethodOptions
 
 from amends.options.v1 import options_pb2
 from amends_saga.definition.resources import MethodEntry
-from amends_saga.plan import Kind
+from amends_saga.plan import MethodKind
 
 _DECLARED = {
-    options_pb2.IDEMPOTENCY_ONCE: Kind.ONCE,
-    options_pb2.IDEMPOTENCY_IDEMPOTENT: Kind.IDEMPOTENT,
-    options_pb2.IDEMPOTENCY_KEYED: Kind.KEYED,
-    options_pb2.IDEMPOTENCY_NO_SIDE_EFFECTS: Kind.READ,
+    options_pb2.IDEMPOTENCY_ONCE: MethodKind.ONCE,
+    options_pb2.IDEMPOTENCY_IDEMPOTENT: MethodKind.IDEMPOTENT,
+    options_pb2.IDEMPOTENCY_KEYED: MethodKind.KEYED,
+    options_pb2.IDEMPOTENCY_NO_SIDE_EFFECTS: MethodKind.READ,
 }
-_LEVELS = {MethodOptions.IDEMPOTENT: Kind.IDEMPOTENT, MethodOptions.NO_SIDE_EFFECTS: Kind.READ}
+_LEVELS = {MethodOptions.IDEMPOTENT: MethodKind.IDEMPOTENT, MethodOptions.NO_SIDE_EFFECTS: MethodKind.READ}
 _WORDS = {
-    "ONCE": Kind.ONCE,
-    "IDEMPOTENT": Kind.IDEMPOTENT,
-    "KEYED": Kind.KEYED,
-    "NO_SIDE_EFFECTS": Kind.READ,
+    "ONCE": MethodKind.ONCE,
+    "IDEMPOTENT": MethodKind.IDEMPOTENT,
+    "KEYED": MethodKind.KEYED,
+    "NO_SIDE_EFFECTS": MethodKind.READ,
 }
 
 
@@ -33,7 +33,7 @@ _WORDS = {
 class Facts:
     """The known promises of one method."""
 
-    kind: Kind = Kind.ONCE
+    kind: MethodKind = MethodKind.ONCE
     compensated_by: str = ""
     """Name of the method of the same service that undoes it; empty when neither contract nor Participant names one."""
     window: timedelta | None = None
@@ -43,7 +43,7 @@ class Facts:
 @dataclass(frozen=True, slots=True)
 class _Said:
     guarded: bool = False
-    repeated: Kind | None = None
+    repeated: MethodKind | None = None
     compensated_by: str = ""
     window: timedelta | None = None
 
@@ -71,12 +71,14 @@ def resolve_facts(method: MethodDescriptorProto, entry: MethodEntry | None) -> t
     return replace(_facts(together), outcomes=dict(entry.outcomes)), wrong
 
 
-def _disagreements_about_repeating(name: str, said: _Said, entry: MethodEntry, repeated: Kind | None) -> Iterator[str]:
+def _disagreements_about_repeating(
+    name: str, said: _Said, entry: MethodEntry, repeated: MethodKind | None
+) -> Iterator[str]:
     if entry.guarded is False and said.guarded:
         yield f"the contract says that {name} is guarded, the Participant says that it is not"
     if repeated is not None and said.repeated is not None and not _agree(repeated, said.repeated):
         yield f"the contract says that {name} is {said.repeated.name}, the Participant says {repeated.name}"
-    if repeated is Kind.READ and (said.guarded or entry.guarded):
+    if repeated is MethodKind.READ and (said.guarded or entry.guarded):
         yield f"{name} cannot be guarded and without side effects"
 
 
@@ -98,17 +100,17 @@ def _contract(method: MethodDescriptorProto) -> tuple[_Said, list[str]]:
     if level is not None and declared is not None and not _agree(declared, level):
         wrong.append(f"the contract says of {method.name} both {level.name} and {declared.name}")
     repeated = declared or level
-    if promise.guarded and repeated is Kind.READ:
+    if promise.guarded and repeated is MethodKind.READ:
         wrong.append(f"the contract says that {method.name} is guarded and without side effects")
     window = promise.window.ToTimedelta() if promise.HasField("window") else None
     return _Said(promise.guarded, repeated, promise.compensated_by, window), wrong
 
 
-def _agree(narrow: Kind, wide: Kind) -> bool:
+def _agree(narrow: MethodKind, wide: MethodKind) -> bool:
     """Return whether two promises fit: KEYED is one way of being idempotent, and the more exact word."""
-    return narrow is wide or (narrow is Kind.KEYED and wide is Kind.IDEMPOTENT)
+    return narrow is wide or (narrow is MethodKind.KEYED and wide is MethodKind.IDEMPOTENT)
 
 
 def _facts(said: _Said) -> Facts:
-    kind = Kind.GUARDED if said.guarded else said.repeated or Kind.ONCE
-    return Facts(kind, said.compensated_by, said.window if kind is Kind.KEYED else None)
+    kind = MethodKind.GUARDED if said.guarded else said.repeated or MethodKind.ONCE
+    return Facts(kind, said.compensated_by, said.window if kind is MethodKind.KEYED else None)

@@ -12,13 +12,13 @@ from google.protobuf.descriptor_pb2 import EnumDescriptorProto, FileDescriptorPr
 from google.protobuf.descriptor_pool import DescriptorPool
 
 from amends_saga.descriptors.budget import DescriptorError
-from amends_saga.descriptors.contracts import Definition
+from amends_saga.descriptors.contracts import TypeDefinition
 from amends_saga.descriptors.wellknown import well_known_file, well_known_names
 
 T = TypeVar("T", bound=Hashable)
 
 
-def assemble(definitions: Mapping[str, Definition]) -> list[FileDescriptorProto]:
+def assemble(definitions: Mapping[str, TypeDefinition]) -> list[FileDescriptorProto]:
     """Return the definitions as files, sorted by name, one for each package and dialect.
 
     Packages that need each other are split into smaller files. Raises DescriptorError when two definitions of different
@@ -91,12 +91,14 @@ def in_order(files: dict[str, FileDescriptorProto]) -> Iterator[str]:
             waiting.extend(reversed(needed))
 
 
-def _home(definition: Definition) -> tuple[str, str, int, bytes]:
+def _home(definition: TypeDefinition) -> tuple[str, str, int, bytes]:
     dialect = definition.dialect
     return definition.package, dialect.syntax, dialect.edition, dialect.features
 
 
-def _file(names: list[str], definitions: Mapping[str, Definition], file_of: Mapping[str, str]) -> FileDescriptorProto:
+def _file(
+    names: list[str], definitions: Mapping[str, TypeDefinition], file_of: Mapping[str, str]
+) -> FileDescriptorProto:
     first = definitions[names[0]]
     if any(_home(definitions[name]) != _home(first) for name in names):
         listed = " and ".join(f"`{name}`" for name in names[:2])

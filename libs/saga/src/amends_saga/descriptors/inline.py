@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto
 
 from amends_saga.definition.resources import InlineField
-from amends_saga.descriptors.contracts import Definition, Dialect
+from amends_saga.descriptors.contracts import Dialect, TypeDefinition
 
 DEFINITION_PACKAGE = "amends.definition.v1"
 RUN_MESSAGE = f"{DEFINITION_PACKAGE}.Run"
@@ -24,7 +24,9 @@ _TYPES = {
 }
 
 
-def own_definitions(fields: Sequence[InlineField] | None, named: Mapping[str, tuple[str, bool]]) -> list[Definition]:
+def own_definitions(
+    fields: Sequence[InlineField] | None, named: Mapping[str, tuple[str, bool]]
+) -> list[TypeDefinition]:
     """Return the message `Run`, and `Input` when there are fields (None: the input is a contract's message).
 
     `named` returns the definition that contains a field's type, and whether that is an enum.
@@ -33,7 +35,7 @@ def own_definitions(fields: Sequence[InlineField] | None, named: Mapping[str, tu
     for number, name in ((1, "run_id"), (2, "name"), (4, "idempotency_key")):
         run.field.add(name=name, number=number, label=1, type=_TYPES["string"])
     run.field.add(name="started_at", number=3, label=1, type=11, type_name=".google.protobuf.Timestamp")
-    made = [Definition(RUN_MESSAGE, DEFINITION_PACKAGE, _DIALECT, run, frozenset({"google.protobuf.Timestamp"}))]
+    made = [TypeDefinition(RUN_MESSAGE, DEFINITION_PACKAGE, _DIALECT, run, frozenset({"google.protobuf.Timestamp"}))]
     if fields is not None:
         enums = frozenset(name for name, (_, is_enum) in named.items() if is_enum)
         message = DescriptorProto(name="Input")
@@ -42,7 +44,7 @@ def own_definitions(fields: Sequence[InlineField] | None, named: Mapping[str, tu
         uses = {named[item.type][0] for item in fields if item.type in named}
         if any(item.label == "map" for item in fields):
             uses.add(INPUT_MESSAGE)
-        made.append(Definition(INPUT_MESSAGE, DEFINITION_PACKAGE, _DIALECT, message, frozenset(uses)))
+        made.append(TypeDefinition(INPUT_MESSAGE, DEFINITION_PACKAGE, _DIALECT, message, frozenset(uses)))
     return made
 
 

@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 )
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from amends_saga.descriptors.contracts import Definition, Dialect, inside
+from amends_saga.descriptors.contracts import Dialect, TypeDefinition, inside
 from amends_saga.descriptors.files import assemble, build_pool, with_well_known
 from amends_saga.descriptors.wellknown import ALWAYS
 
@@ -31,7 +31,7 @@ WIDER = {
 
 
 @dataclass(frozen=True, slots=True)
-class Conflict:
+class NameConflict:
     """Two owners that mean different things by one name."""
 
     symbol: str
@@ -47,12 +47,12 @@ class Conflict:
 class Contracts:
     """The messages and enums that a saga may use, merged from several participants' contracts."""
 
-    definitions: dict[str, Definition] = field(default_factory=dict)
-    conflicts: dict[str, Conflict] = field(default_factory=dict)
+    definitions: dict[str, TypeDefinition] = field(default_factory=dict)
+    conflicts: dict[str, NameConflict] = field(default_factory=dict)
     """By name of the definition; of two that contradict each other the first is in `definitions`."""
-    _views: dict[str, dict[str, Definition]] = field(default_factory=dict)
+    _views: dict[str, dict[str, TypeDefinition]] = field(default_factory=dict)
 
-    def take(self, owner: str, view: Mapping[str, Definition]) -> None:
+    def take(self, owner: str, view: Mapping[str, TypeDefinition]) -> None:
         """Add the definitions of one owner."""
         for name, given in view.items():
             views = self._views.setdefault(name, {})
@@ -63,7 +63,9 @@ class Contracts:
                 self._merge(owner, views, there, given)
             views.setdefault(owner, given)
 
-    def _merge(self, owner: str, views: Mapping[str, Definition], there: Definition, given: Definition) -> None:
+    def _merge(
+        self, owner: str, views: Mapping[str, TypeDefinition], there: TypeDefinition, given: TypeDefinition
+    ) -> None:
         name = given.name
         if given.dialect == there.dialect and given.proto == there.proto:
             return
@@ -71,7 +73,7 @@ class Contracts:
             wrong = next(contradictions(known, given), None)
             if wrong is not None:
                 symbol, first, second = wrong
-                self.conflicts.setdefault(name, Conflict(symbol, other, owner, first, second))
+                self.conflicts.setdefault(name, NameConflict(symbol, other, owner, first, second))
                 return
         self.definitions[name] = _union(there, given)
 
@@ -90,9 +92,9 @@ class Contracts:
             if len(views) > 1 and any(view != self.definitions[name] for view in views.values())
         )
 
-    def reached(self, roots: Iterable[str]) -> dict[str, Definition]:
+    def reached(self, roots: Iterable[str]) -> dict[str, TypeDefinition]:
         """Return the definitions that messages or enums need; a nested one counts as its outermost one."""
-        found: dict[str, Definition] = {}
+        found: dict[str, TypeDefinition] = {}
         waiting = list(roots)
         while waiting:
             name = waiting.pop()
@@ -103,7 +105,7 @@ class Contracts:
                 waiting.extend(found[name].uses)
         return found
 
-    def find(self, name: str) -> tuple[Definition, DescriptorProto | EnumDescriptorProto] | None:
+    def find(self, name: str) -> tuple[TypeDefinition, DescriptorProto | EnumDescriptorProto] | None:
         """Return the definition that contains a message or enum, and the message itself; None without one."""
         outer = name
         while outer and outer not in self.definitions:
@@ -118,7 +120,7 @@ class Contracts:
         return build_pool(with_well_known(assemble(self.definitions), ALWAYS).values())
 
 
-def _inner(definition: Definition, name: str) -> DescriptorProto | EnumDescriptorProto | None:
+def _inner(definition: TypeDefinition, name: str) -> DescriptorProto | EnumDescriptorProto | None:
     """Return a message or enum within a definition, by its full name."""
     found: DescriptorProto | EnumDescriptorProto | None = definition.proto
     for part in name[len(definition.name) :].split(".")[1:]:
@@ -126,7 +128,7 @@ def _inner(definition: Definition, name: str) -> DescriptorProto | EnumDescripto
     return found
 
 
-def contradictions(one: Definition, other: Definition) -> Iterator[tuple[str, str, str]]:
+def contradictions(one: TypeDefinition, other: TypeDefinition) -> Iterator[tuple[str, str, str]]:
     """Yield the contradictions between two definitions: the symbol, and what each says about it."""
     if one.proto == other.proto and one.dialect == other.dialect:
         return
@@ -162,11 +164,11 @@ def _messages(
                 yield from _contradictions(f"{name}.{item.name}", item, one_dialect, inner, other_dialect)
 
 
-def _fields_of(message: DescriptorProto, dialect: Dialect) -> dict[int, "_Field"]:
-    return {item.number: _Field(item, message, dialect) for item in message.field}
+def _fields_of(message: DescriptorProto, dialect: Dialect) -> dict[int, "_FieldIdentity"]:
+    return {item.number: _FieldIdentity(item, message, dialect) for item in message.field}
 
 
-def _fields(mine: Mapping[int, "_Field"], theirs: Mapping[int, "_Field"]) -> Iterator[tuple[str, str]]:
+def _fields(mine: Mapping[int, "_FieldIdentity"], theirs: Mapping[int, "_FieldIdentity"]) -> Iterator[tuple[str, str]]:
     """Yield what each side says about a field that contradicts the other side's; fields come by their numbers."""
     my_names = {one.proto.name: one for one in mine.values()}
     their_names = {one.proto.name: one for one in theirs.values()}
@@ -188,7 +190,7 @@ def _fields(mine: Mapping[int, "_Field"], theirs: Mapping[int, "_Field"]) -> Ite
 
 
 @dataclass(frozen=True, slots=True)
-class _Field:
+class _FieldIdentity:
     """A field with the parts of its message and file that decide its meaning."""
 
     proto: FieldDescriptorProto
@@ -237,7 +239,7 @@ class _Field:
         where = f" in the oneof {self.oneof}" if self.oneof else ""
         return f"`{label}{kind} {self.proto.name} = {self.proto.number}`{where}"
 
-    def agrees(self, other: "_Field") -> bool:
+    def agrees(self, other: "_FieldIdentity") -> bool:
         """Return whether each side can read what the other writes, with the same meaning."""
         mine, theirs = self.proto, other.proto
         same = mine.number == theirs.number and mine.name == theirs.name and self.oneof == other.oneof
@@ -286,7 +288,7 @@ def _is_closed(enum: EnumDescriptorProto, dialect: Dialect) -> bool:
     return (own if own.HasField("enum_type") else _features(dialect)).enum_type == FeatureSet.CLOSED
 
 
-def _union(one: Definition, other: Definition) -> Definition:
+def _union(one: TypeDefinition, other: TypeDefinition) -> TypeDefinition:
     """Return a definition with the fields of both, which must agree."""
     proto: DescriptorProto | EnumDescriptorProto
     if isinstance(one.proto, EnumDescriptorProto) or isinstance(other.proto, EnumDescriptorProto):
@@ -314,8 +316,8 @@ def _union_message(
 ) -> DescriptorProto:
     made = DescriptorProto()
     made.CopyFrom(one)
-    theirs = {item.number: _Field(item, other, other_dialect) for item in other.field}
-    mine = {item.number: _Field(item, one, one_dialect) for item in one.field}
+    theirs = {item.number: _FieldIdentity(item, other, other_dialect) for item in other.field}
+    mine = {item.number: _FieldIdentity(item, one, one_dialect) for item in one.field}
     for kind in ("field", "oneof_decl", "extension_range", "reserved_range", "reserved_name", "extension"):
         made.ClearField(kind)
     oneofs: dict[str, int] = {}
@@ -346,7 +348,11 @@ def _union_message(
 
 
 def _add_field(
-    made: DescriptorProto, mine: _Field | None, theirs: _Field | None, dialect: Dialect, oneofs: Mapping[str, int]
+    made: DescriptorProto,
+    mine: _FieldIdentity | None,
+    theirs: _FieldIdentity | None,
+    dialect: Dialect,
+    oneofs: Mapping[str, int],
 ) -> None:
     """Add a field that either side has, in the dialect of the first."""
     sides = [side for side in (mine, theirs) if side is not None]
@@ -372,7 +378,7 @@ def _add_field(
         added.options.features.field_presence = FeatureSet.EXPLICIT
 
 
-def _translate(added: FieldDescriptorProto, given: _Field, dialect: Dialect) -> None:
+def _translate(added: FieldDescriptorProto, given: _FieldIdentity, dialect: Dialect) -> None:
     """Write a field of another dialect so that it has the same meaning in this one."""
     added.options.ClearField("features")
     if dialect.syntax == "proto3":

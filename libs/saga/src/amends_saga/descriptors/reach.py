@@ -13,7 +13,7 @@ from google.protobuf.descriptor_pb2 import (
     FileDescriptorProto,
 )
 
-from amends_saga.descriptors.contracts import Definition, inside, nested_messages, outermost
+from amends_saga.descriptors.contracts import TypeDefinition, inside, nested_messages, outermost
 from amends_saga.descriptors.files import assemble
 
 MAX_CHAIN = 350
@@ -22,7 +22,7 @@ _Index = dict[str, tuple[str, DescriptorProto | EnumDescriptorProto]]
 """Messages and enums by full name, each with the name of the outermost one that it is in."""
 
 
-def reachable_files(definitions: Mapping[str, Definition], roots: Iterable[str]) -> list[FileDescriptorProto]:
+def reachable_files(definitions: Mapping[str, TypeDefinition], roots: Iterable[str]) -> list[FileDescriptorProto]:
     """Return files with only the messages and enums that the messages `roots` need, sorted by name.
 
     Well-known files are left out: `load_bundle` takes them from its own runtime. Services and comments are left out,
@@ -92,7 +92,7 @@ def _closure(index: _Index, roots: Iterable[str]) -> set[str]:
     return wanted
 
 
-def _cut(definition: Definition, wanted: set[str]) -> Definition:
+def _cut(definition: TypeDefinition, wanted: set[str]) -> TypeDefinition:
     proto: DescriptorProto | EnumDescriptorProto | None
     if isinstance(definition.proto, EnumDescriptorProto):
         return replace(definition, proto=_enum(definition.proto))

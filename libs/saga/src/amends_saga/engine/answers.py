@@ -9,18 +9,18 @@ from amends_saga.engine.events import (
     STEP_FENCED,
     Answered,
     AttemptFailed,
-    Call,
+    Operation,
     Outcome,
     Replied,
     Reply,
 )
 from amends_saga.engine.state import Phase, RunState
-from amends_saga.plan import Kind, Plan
+from amends_saga.plan import MethodKind, Plan
 
 
-def bounded(plan: Plan, step: int, call: Call) -> bool:
+def bounded(plan: Plan, index: int, call: Operation) -> bool:
     """Return whether the retry policy limits the attempts of a call; otherwise it is repeated without end."""
-    return call is Call.ACTION and not plan.steps[step].post
+    return call is Operation.ACTION and not plan.steps[index].post
 
 
 def to_record(plan: Plan, state: RunState, replied: Replied) -> Answered | AttemptFailed | None:
@@ -28,10 +28,10 @@ def to_record(plan: Plan, state: RunState, replied: Replied) -> Answered | Attem
     step = state.steps[replied.step]
     if step.flight is not replied.call:
         return None
-    if replied.call is Call.ACTION and (state.phase is not Phase.RUNNING or step.done is not None):
+    if replied.call is Operation.ACTION and (state.phase is not Phase.RUNNING or step.done is not None):
         return None
     reply = replied.reply
-    if replied.call is Call.ACTION:
+    if replied.call is Operation.ACTION:
         return _action(plan, state, replied.step, reply)
     if reply.outcome is Outcome.UNKNOWN and reply.reason not in PARKING_REASONS:
         return AttemptFailed(replied.step, replied.call, reply.code, reply.message, step.retries + 1)
@@ -40,15 +40,15 @@ def to_record(plan: Plan, state: RunState, replied: Replied) -> Answered | Attem
 
 def _action(plan: Plan, state: RunState, index: int, reply: Reply) -> Answered | AttemptFailed:
     step = state.steps[index]
-    replied = Replied(index, Call.ACTION, reply)
+    replied = Replied(index, Operation.ACTION, reply)
     if reply.reason in PARKING_REASONS:
         return _answered(replied, reply._replace(outcome=Outcome.UNKNOWN), in_doubt=True)
     if reply.outcome is not Outcome.UNKNOWN:
         fenced = reply.reason == STEP_FENCED
         return _answered(replied, reply, in_doubt=fenced or step.in_doubt or step.attempts > 0)
-    once = plan.steps[index].action.kind is Kind.ONCE
-    if not once and (reply.retry_at is not None or not bounded(plan, index, Call.ACTION)):
-        return AttemptFailed(index, Call.ACTION, reply.code, reply.message, step.attempts + 1)
+    once = plan.steps[index].action.kind is MethodKind.ONCE
+    if not once and (reply.retry_at is not None or not bounded(plan, index, Operation.ACTION)):
+        return AttemptFailed(index, Operation.ACTION, reply.code, reply.message, step.attempts + 1)
     return _answered(replied, reply, in_doubt=True)
 
 

@@ -8,22 +8,22 @@ from datetime import datetime
 
 from amends_saga.engine import rules
 from amends_saga.engine.events import (
-    Call,
     Ended,
     Event,
+    Operation,
     Parked,
     ParkReason,
     Prepare,
     Send,
     Wait,
 )
-from amends_saga.engine.state import Done, RunState, StepRun
-from amends_saga.plan import Kind, Plan
+from amends_saga.engine.state import Ending, RunState, StepRun
+from amends_saga.plan import MethodKind, Plan
 
-Action = Event | Prepare | Send | Wait
+BackwardAction = Event | Prepare | Send | Wait
 
 
-def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
+def decide(plan: Plan, state: RunState, now: datetime) -> list[BackwardAction]:
     """Return the next actions. Record events in order; an empty list means to wait for a signal."""
     if state.decided is None or state.durable < state.decided_seq:
         return []
@@ -33,7 +33,7 @@ def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
         return [*rules.park(state, parked)]
     if all(_undone(state.steps[i]) for i in undo):
         return [Ended(completed=False)]
-    actions: list[Action] = []
+    actions: list[BackwardAction] = []
     for index in undo:
         actions += _next(plan, state, undo, index, now)
     if state.releasing and not actions:
@@ -42,7 +42,7 @@ def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
 
 
 def _undone(step: StepRun) -> bool:
-    return step.undone in (Done.OK, Done.BY_PERSON) or step.done is Done.VOIDED
+    return step.undone in (Ending.OK, Ending.BY_PERSON) or step.done is Ending.VOIDED
 
 
 def _park_cause(plan: Plan, state: RunState, undo: tuple[int, ...], now: datetime) -> Parked | None:
@@ -50,17 +50,17 @@ def _park_cause(plan: Plan, state: RunState, undo: tuple[int, ...], now: datetim
         step = state.steps[index]
         if step.stuck is not None:
             return Parked(rules.park_reason(step), index, step.stuck, step.message)
-        if step.undone in (Done.REJECTED, Done.EXHAUSTED):
-            return Parked(rules.park_reason(step), index, Call.COMPENSATION, step.message)
+        if step.undone in (Ending.REJECTED, Ending.EXHAUSTED):
+            return Parked(rules.park_reason(step), index, Operation.COMPENSATION, step.message)
         if step.error is not None and not _undone(step) and not step.skipping:
-            return Parked(ParkReason.EXPRESSION_FAILED, index, Call.COMPENSATION, step.error)
-        late = None if _undone(step) else rules.forgotten(plan, state, index, Call.COMPENSATION, now)
+            return Parked(ParkReason.EXPRESSION_FAILED, index, Operation.COMPENSATION, step.error)
+        late = None if _undone(step) else rules.forgotten(plan, state, index, Operation.COMPENSATION, now)
         if late is not None:
-            return Parked(late, index, Call.COMPENSATION, step.message)
+            return Parked(late, index, Operation.COMPENSATION, step.message)
     return rules.requested_park(state)
 
 
-def _next(plan: Plan, state: RunState, undo: tuple[int, ...], index: int, now: datetime) -> list[Action]:
+def _next(plan: Plan, state: RunState, undo: tuple[int, ...], index: int, now: datetime) -> list[BackwardAction]:
     step = state.steps[index]
     if _undone(step) or step.flight is not None or step.preparing is not None or state.releasing:
         return []
@@ -70,12 +70,12 @@ def _next(plan: Plan, state: RunState, undo: tuple[int, ...], index: int, now: d
     if until is not None:
         return [Wait(until)]
     if step.skipping:
-        return [Send(index, Call.VOID_COMPENSATION)]
+        return [Send(index, Operation.VOID_COMPENSATION)]
     compensation = plan.steps[index].compensation
-    guarded = plan.steps[index].action.kind is Kind.GUARDED
-    if guarded and compensation is not None and compensation.uses_self and step.done is not Done.OK:
+    guarded = plan.steps[index].action.kind is MethodKind.GUARDED
+    if guarded and compensation is not None and compensation.uses_self and step.done is not Ending.OK:
         # Its request needs the action's response: the void tells it, or that there is none.
-        return [Send(index, Call.VOID)]
+        return [Send(index, Operation.VOID)]
     if step.compensation is None:
-        return [Prepare(index, Call.COMPENSATION)]
-    return [Send(index, Call.COMPENSATION)]
+        return [Prepare(index, Operation.COMPENSATION)]
+    return [Send(index, Operation.COMPENSATION)]

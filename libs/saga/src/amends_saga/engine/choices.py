@@ -6,7 +6,7 @@ Asks the rule that judges decisions, and has no rules of its own. Called by the 
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from amends_saga.engine.events import Action, Effect, Resolved
+from amends_saga.engine.events import Effect, ResolutionAction, Resolved
 from amends_saga.engine.resolve import amendments, check_resolution, resolutions
 from amends_saga.engine.state import RunState
 from amends_saga.plan import Plan
@@ -15,7 +15,7 @@ from amends_saga.plan import Plan
 class Choice(NamedTuple):
     """A decision that will be accepted, with the least that it needs."""
 
-    action: Action
+    action: ResolutionAction
     effect: Effect | None
     """What has to be said of the call; None when nothing has to be said."""
     result: bool
@@ -29,12 +29,12 @@ def choices(plan: Plan, state: RunState) -> tuple[Choice, ...]:
     return tuple(
         choice
         for action in resolutions(plan, state)
-        for amendment in (amendments(plan, state) if action is Action.AMEND else (None,))
+        for amendment in (amendments(plan, state) if action is ResolutionAction.AMEND else (None,))
         for choice in _ways(plan, state, action, amendment)
     )
 
 
-def _ways(plan: Plan, state: RunState, action: Action, amendment: int | None) -> Iterator[Choice]:
+def _ways(plan: Plan, state: RunState, action: ResolutionAction, amendment: int | None) -> Iterator[Choice]:
     silent = _accepted(plan, state, action, None, amendment)
     if silent is not None:
         yield silent
@@ -46,13 +46,13 @@ def _ways(plan: Plan, state: RunState, action: Action, amendment: int | None) ->
 
 
 def _accepted(
-    plan: Plan, state: RunState, action: Action, effect: Effect | None, amendment: int | None
+    plan: Plan, state: RunState, action: ResolutionAction, effect: Effect | None, amendment: int | None
 ) -> Choice | None:
     parked = state.parked
     if parked is None:
         return None
     for result in (None, b""):
-        wish = Resolved(action, parked.step, parked.call, "", "", effect, result, amendment=amendment)
-        if check_resolution(plan, state, wish) is None:
+        decision = Resolved(action, parked.step, parked.call, "", "", effect, result, amendment=amendment)
+        if check_resolution(plan, state, decision) is None:
             return Choice(action, effect, result is not None, amendment)
     return None

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Call(StrEnum):
+class Operation(StrEnum):
     """The operation of a step that a call performs."""
 
     ACTION = "action"
@@ -55,7 +55,7 @@ class ParkReason(StrEnum):
     BY_PERSON = "BY_PERSON"
 
 
-class Action(StrEnum):
+class ResolutionAction(StrEnum):
     """A person's possible decisions about a parked run."""
 
     RETRY = "retry"
@@ -101,7 +101,7 @@ class AttemptFailed(NamedTuple):
     """An attempt ended without a definite answer and will be repeated."""
 
     step: int
-    call: Call
+    call: Operation
     code: int
     message: str
     attempt: int
@@ -111,7 +111,7 @@ class Answered(NamedTuple):
     """An operation has its final answer."""
 
     step: int
-    call: Call
+    call: Operation
     outcome: Outcome
     in_doubt: bool = False
     response: bytes = b""
@@ -126,7 +126,7 @@ class Skipped(NamedTuple):
     step: int
 
 
-class Decided(NamedTuple):
+class TurnedBack(NamedTuple):
     """The run decided to undo its effects."""
 
     reason: UndoReason
@@ -140,16 +140,16 @@ class Parked(NamedTuple):
 
     reason: ParkReason
     step: int | None
-    call: Call
+    call: Operation
     message: str = ""
 
 
 class Resolved(NamedTuple):
     """A person decided about the parked run."""
 
-    action: Action
+    action: ResolutionAction
     step: int | None
-    call: Call
+    call: Operation
     actor: str
     reason: str
     effect: Effect | None = None
@@ -185,7 +185,7 @@ Event = (
     | AttemptFailed
     | Answered
     | Skipped
-    | Decided
+    | TurnedBack
     | Parked
     | Resolved
     | CancelRequested
@@ -231,7 +231,7 @@ class Prepared(NamedTuple):
     """Expressions of a step were evaluated."""
 
     step: int
-    call: Call
+    call: Operation
     runs: bool = True
     """False when `when` is false."""
     request: bytes | None = None
@@ -250,7 +250,7 @@ class Refused(NamedTuple):
     """Breaker, bulkhead or budget refused a call. It is not an attempt."""
 
     step: int
-    call: Call
+    call: Operation
     retry_at: datetime
     message: str = ""
 
@@ -259,7 +259,7 @@ class Replied(NamedTuple):
     """A call was answered or timed out."""
 
     step: int
-    call: Call
+    call: Operation
     reply: Reply
 
 
@@ -297,7 +297,7 @@ class Prepare(NamedTuple):
     """Evaluate expressions: for ACTION `when`, request and compensation; for COMPENSATION its request alone."""
 
     step: int
-    call: Call
+    call: Operation
 
 
 class Admit(NamedTuple):
@@ -310,7 +310,7 @@ class Send(NamedTuple):
     """Make the call. The request is in the state."""
 
     step: int
-    call: Call
+    call: Operation
 
 
 class Wait(NamedTuple):

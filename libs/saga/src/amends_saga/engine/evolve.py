@@ -8,9 +8,9 @@ from datetime import datetime
 from typing import Any
 
 from amends_saga.engine import events as ev
-from amends_saga.engine.events import Action, Call, Effect, Outcome
-from amends_saga.engine.state import OUTCOME_TO_DONE, UNTOUCHED, Done, Phase, RunState, StepRun, finished
-from amends_saga.plan import Kind, Plan
+from amends_saga.engine.events import Effect, Operation, Outcome, ResolutionAction
+from amends_saga.engine.state import OUTCOME_TO_DONE, UNTOUCHED, Ending, Phase, RunState, StepRun, finished
+from amends_saga.plan import MethodKind, Plan
 
 _FIELD = {name: index for index, name in enumerate(StepRun._fields)}
 _STEPS, _SEQ, _DURABLE, _MOVED = map(RunState._fields.index, ("steps", "seq", "durable", "moved_at"))
@@ -60,7 +60,7 @@ def _intent(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Intent) -
 def _attempt_failed(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.AttemptFailed) -> RunState:
     step = state.steps[event.step]
     since = step.since or state.moved_at or entry.at
-    if event.call is Call.ACTION:
+    if event.call is Operation.ACTION:
         attempts, calls = step.attempts + 1, step.calls + 1
         known = {"attempts": attempts, "calls": calls, "tried": True}
         return change(state, event.step, since=since, message=event.message, **known)
@@ -68,9 +68,12 @@ def _attempt_failed(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.A
 
 
 def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answered) -> RunState:
-    if event.outcome is Outcome.OK and event.call in (Call.ACTION, Call.VOID):  # what most answers are, in one go
+    if event.outcome is Outcome.OK and event.call in (
+        Operation.ACTION,
+        Operation.VOID,
+    ):  # what most answers are, in one go
         # A void that finds the action done knows of an attempt that nobody here may have seen.
-        called = event.call is Call.ACTION
+        called = event.call is Operation.ACTION
         state = change(
             state,
             event.step,
@@ -82,7 +85,7 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
             message=event.message,
             tried=True,
             calls=max(state.steps[event.step].calls + called, 1),
-            done=Done.OK,
+            done=Ending.OK,
             seq=entry.seq,
             in_doubt=event.in_doubt,
             response=event.response,
@@ -92,20 +95,20 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
     common: dict[str, Any] = {"since": None, "retry_at": None, "give_up_at": None, "retries": 0}
     common |= {"reason": event.reason, "message": event.message}
     step = state.steps[event.step]
-    if event.call is Call.ACTION:
+    if event.call is Operation.ACTION:
         common |= {"tried": True, "calls": step.calls + 1, "refused": event.outcome is Outcome.REJECTED}
         common |= {"done": OUTCOME_TO_DONE[event.outcome], "seq": entry.seq, "in_doubt": event.in_doubt}
-    elif event.call is not Call.COMPENSATION and event.outcome not in (Outcome.OK, Outcome.VOIDED):
+    elif event.call is not Operation.COMPENSATION and event.outcome not in (Outcome.OK, Outcome.VOIDED):
         # Refused, or answered by a server without the barrier: nothing was made void.
         common |= {"stuck": event.call}
-    elif event.call is Call.VOID and step.skipping:
-        common |= {"done": Done.BY_PERSON, "response": step.assumed, "seq": entry.seq}
+    elif event.call is Operation.VOID and step.skipping:
+        common |= {"done": Ending.BY_PERSON, "response": step.assumed, "seq": entry.seq}
         common |= {"by_person": True, "skipping": False, "in_doubt": False}
-    elif event.call is Call.VOID:
+    elif event.call is Operation.VOID:
         # Why the step was voided is what people want to read.
-        common |= {"done": Done.VOIDED, "seq": entry.seq, "in_doubt": False, "message": step.message}
+        common |= {"done": Ending.VOIDED, "seq": entry.seq, "in_doubt": False, "message": step.message}
     elif event.outcome is Outcome.VOIDED:
-        common |= {"undone": Done.BY_PERSON, "by_person": True, "skipping": False}
+        common |= {"undone": Ending.BY_PERSON, "by_person": True, "skipping": False}
     else:
         common |= {"undone": OUTCOME_TO_DONE[event.outcome], "skipping": False}
     state = change(state, event.step, **common)
@@ -113,10 +116,10 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
 
 
 def _skipped(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Skipped) -> RunState:
-    return change(state, event.step, done=Done.SKIPPED, seq=entry.seq)
+    return change(state, event.step, done=Ending.SKIPPED, seq=entry.seq)
 
 
-def _decided(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Decided) -> RunState:
+def _decided(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.TurnedBack) -> RunState:
     # Calls of guarded actions that are still under way are left alone: their compensation fences them off.
     # A skip whose void was not answered yet is forgotten: whatever the step did is undone like all others.
     quiet: dict[str, Any] = {"flight": None, "admitting": False, "admitted": False, "retry_at": None, "since": None}
@@ -133,32 +136,32 @@ def _parked(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Parked) -
 def _resolved(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Resolved) -> RunState:
     deadline = event.deadline or state.deadline
     state = state._replace(parked=None, parked_seq=0, parked_at=None, deadline=deadline)
-    if event.action is Action.COMPENSATE:
+    if event.action is ResolutionAction.COMPENSATE:
         state = state._replace(person_undo=True)
     if event.step is None:
         return state
     step = state.steps[event.step]._replace(since=None, retry_at=None, reason="", stuck=None)
     kind = plan.steps[event.step].action.kind
-    given_up = event.action in (Action.SKIP, Action.AMEND)
-    if event.action is Action.RETRY:
+    given_up = event.action in (ResolutionAction.SKIP, ResolutionAction.AMEND)
+    if event.action is ResolutionAction.RETRY:
         step = _retried(step, event, entry.seq)
-    elif event.call in (Call.COMPENSATION, Call.VOID_COMPENSATION) or state.phase is Phase.COMPENSATING:
+    elif event.call in (Operation.COMPENSATION, Operation.VOID_COMPENSATION) or state.phase is Phase.COMPENSATING:
         step = _compensation_skipped(plan, step, event)
-    elif kind is Kind.GUARDED and given_up:
+    elif kind is MethodKind.GUARDED and given_up:
         step = step._replace(skipping=True, assumed=event.result)
-    elif kind is not Kind.GUARDED:
-        step = _said_by_person(step, event, entry.seq, skip=given_up, read=kind is Kind.READ)
+    elif kind is not MethodKind.GUARDED:
+        step = _said_by_person(step, event, entry.seq, skip=given_up, read=kind is MethodKind.READ)
     state = state._replace(steps=(*state.steps[: event.step], step, *state.steps[event.step + 1 :]))
     return _wish_to_amend(plan, state, event, entry.seq)
 
 
 def _wish_to_amend(plan: Plan, state: RunState, event: ev.Resolved, seq: int) -> RunState:
-    if event.action is Action.AMEND:
-        if plan.steps[event.step or 0].action.kind is not Kind.GUARDED:
+    if event.action is ResolutionAction.AMEND:
+        if plan.steps[event.step or 0].action.kind is not MethodKind.GUARDED:
             return _amended(plan, state, seq, event)
         return state._replace(amending=event)
     before = state.amending
-    if event.action is Action.SKIP and before is not None and before.step == event.step:
+    if event.action is ResolutionAction.SKIP and before is not None and before.step == event.step:
         return state._replace(amending=None)
     return state
 
@@ -169,15 +172,15 @@ def _amending_told(plan: Plan, state: RunState, seq: int, event: ev.Answered) ->
     What was chosen begins when that step is void. When the step turns out to have succeeded the decision falls: it
     rested on something that is not so, and the run goes on as if the answer had come in time.
     """
-    wish = state.amending
-    if wish is None or event.step != wish.step or event.call is not Call.VOID:
+    decision = state.amending
+    if decision is None or event.step != decision.step or event.call is not Operation.VOID:
         return state
     if event.outcome is Outcome.OK:
         return state._replace(amending=None)
-    return _amended(plan, state, seq, wish) if event.outcome is Outcome.VOIDED else state
+    return _amended(plan, state, seq, decision) if event.outcome is Outcome.VOIDED else state
 
 
-def _amended(plan: Plan, state: RunState, seq: int, wish: ev.Resolved) -> RunState:
+def _amended(plan: Plan, state: RunState, seq: int, decision: ev.Resolved) -> RunState:
     """Return the state in which what has not ended behind the pivot is left, and what a person chose begins.
 
     Each guarded step is made void first, whether the journal knows of a call or not: an owner that was replaced may
@@ -185,37 +188,37 @@ def _amended(plan: Plan, state: RunState, seq: int, wish: ev.Resolved) -> RunSta
     """
     steps = [*state.steps]
     for index, step in enumerate(steps):
-        if index == wish.amendment:
+        if index == decision.amendment:
             steps[index] = UNTOUCHED
         elif not plan.steps[index].post or finished(step):
             continue
-        elif plan.steps[index].action.kind is Kind.GUARDED:
+        elif plan.steps[index].action.kind is MethodKind.GUARDED:
             quiet: dict[str, Any] = {"since": None, "retry_at": None, "reason": "", "stuck": None}
             steps[index] = step._replace(skipping=True, assumed=None, **quiet)
         else:
             steps[index] = _left(step, seq)
-    return state._replace(steps=tuple(steps), amending=None, amended=wish)
+    return state._replace(steps=tuple(steps), amending=None, amended=decision)
 
 
 def _left(step: StepRun, seq: int) -> StepRun:
     quiet: dict[str, Any] = {"since": None, "retry_at": None, "error": None, "in_doubt": False}
-    return step._replace(done=Done.BY_PERSON, by_person=True, seq=seq, **quiet)
+    return step._replace(done=Ending.BY_PERSON, by_person=True, seq=seq, **quiet)
 
 
 def _retried(step: StepRun, event: ev.Resolved, seq: int) -> StepRun:
-    if event.call is Call.ACTION and step.done is not Done.OK:
+    if event.call is Operation.ACTION and step.done is not Ending.OK:
         doubt = step.in_doubt or step.attempts > 0
         return step._replace(done=None, attempts=0, error=None, prepared=False, forced=seq, in_doubt=doubt)
-    if event.call is Call.COMPENSATION:
+    if event.call is Operation.COMPENSATION:
         return step._replace(undone=None, retries=0, error=None, forced=seq)
     return step._replace(forced=seq)
 
 
 def _compensation_skipped(plan: Plan, step: StepRun, event: ev.Resolved) -> StepRun:
     compensation = plan.steps[event.step or 0].compensation
-    if compensation is None or compensation.kind is Kind.GUARDED:
+    if compensation is None or compensation.kind is MethodKind.GUARDED:
         return step._replace(undone=None, skipping=True, error=None)
-    undone = Done.OK if event.effect is Effect.HAPPENED else Done.BY_PERSON
+    undone = Ending.OK if event.effect is Effect.HAPPENED else Ending.BY_PERSON
     return step._replace(undone=undone, by_person=True, error=None)
 
 
@@ -223,7 +226,7 @@ def _said_by_person(step: StepRun, event: ev.Resolved, seq: int, *, skip: bool, 
     """Return the state after a person says that a plain step or read happened, or never will."""
     if event.effect is None and not (skip and read):
         return step
-    done = Done.OK if event.effect is Effect.HAPPENED else Done.BY_PERSON
+    done = Ending.OK if event.effect is Effect.HAPPENED else Ending.BY_PERSON
     response = event.result if event.result is not None else step.response
     return step._replace(done=done, response=response, by_person=True, in_doubt=False, seq=seq, error=None)
 
@@ -246,7 +249,7 @@ _FOLD: dict[type, Callable[[Plan, RunState, ev.Recorded, Any], RunState]] = {
     ev.AttemptFailed: _attempt_failed,
     ev.Answered: _answered,
     ev.Skipped: _skipped,
-    ev.Decided: _decided,
+    ev.TurnedBack: _decided,
     ev.Parked: _parked,
     ev.Resolved: _resolved,
     ev.CancelRequested: _cancelled,
@@ -279,26 +282,26 @@ def hear(plan: Plan, state: RunState, signal: ev.Signal, now: datetime) -> RunSt
             return state
 
 
-def _refused(state: RunState, step: int, call: Call, retry_at: datetime, message: str, now: datetime) -> RunState:
-    before = state.steps[step]
-    if not before.admitting and before.flight is not call:
+def _refused(state: RunState, index: int, call: Operation, retry_at: datetime, message: str, now: datetime) -> RunState:
+    step = state.steps[index]
+    if not step.admitting and step.flight is not call:
         return state
     # Not an attempt: a call refused before it was sent leaves no doubt.
     # Earlier attempts of this owner are in the journal already.
     # What went before says since when it waits: an owner that let go of the run has told nobody of its own refusals.
-    since = before.since or state.moved_at or now
+    since = step.since or state.moved_at or now
     fields = {"admitting": False, "retry_at": retry_at, "message": message, "since": since}
-    if before.flight is call:
+    if step.flight is call:
         fields |= {"flight": None, "sent": False}
-    return change(state, step, **fields)
+    return change(state, index, **fields)
 
 
-def _prepared(state: RunState, signal: ev.Prepared, step: int, call: Call) -> RunState:
-    if signal.call is Call.COMPENSATION:
-        return change(state, step, preparing=None, compensation=signal.compensation, error=signal.error)
+def _prepared(state: RunState, signal: ev.Prepared, index: int, call: Operation) -> RunState:
+    if signal.call is Operation.COMPENSATION:
+        return change(state, index, preparing=None, compensation=signal.compensation, error=signal.error)
     return change(
         state,
-        step,
+        index,
         preparing=None,
         prepared=True,
         runs=signal.runs,

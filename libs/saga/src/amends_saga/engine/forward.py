@@ -12,17 +12,17 @@ from amends_saga.engine.events import (
     STEP_FENCED,
     Admit,
     Answered,
-    Call,
-    Decided,
     Ended,
     Event,
     Intent,
+    Operation,
     Outcome,
     Parked,
     ParkReason,
     Prepare,
     Send,
     Skipped,
+    TurnedBack,
     UndoReason,
     Wait,
 )
@@ -30,18 +30,18 @@ from amends_saga.engine.state import (
     FINISHED,
     NOT_CHOSEN,
     UNTOUCHED,
-    Done,
+    Ending,
     RunState,
     StepRun,
     after_pivot_intent,
     finished,
 )
-from amends_saga.plan import Kind, Plan
+from amends_saga.plan import MethodKind, Plan
 
-Action = Event | Prepare | Admit | Send | Wait
+ForwardAction = Event | Prepare | Admit | Send | Wait
 
 
-def decide(plan: Plan, state: RunState, now: datetime) -> list[Action]:
+def decide(plan: Plan, state: RunState, now: datetime) -> list[ForwardAction]:
     """Return the next actions. Record events in order; an empty list means to wait for a signal."""
     notable = [index for index in range(len(state.steps)) if not _unremarkable(plan, state, index)]
     if state.amending is not None:
@@ -78,7 +78,7 @@ def _unremarkable(plan: Plan, state: RunState, index: int) -> bool:
         return False
     if step is NOT_CHOSEN:
         return True
-    return step.done is Done.OK and step.stuck is None and not step.skipping
+    return step.done is Ending.OK and step.stuck is None and not step.skipping
 
 
 # ---------------------------------------------------------------- resting for a person
@@ -89,8 +89,8 @@ def _park_cause(plan: Plan, state: RunState, notable: list[int], now: datetime) 
         step = state.steps[index]
         if step.stuck is not None:
             return Parked(rules.park_reason(step), index, step.stuck, step.message)
-        if step.done in (Done.REJECTED, Done.EXHAUSTED) and step.reason in PARKING_REASONS:
-            return Parked(rules.park_reason(step), index, Call.ACTION, step.message)
+        if step.done in (Ending.REJECTED, Ending.EXHAUSTED) and step.reason in PARKING_REASONS:
+            return Parked(rules.park_reason(step), index, Operation.ACTION, step.message)
         parked = _park_step(plan, state, index, now)
         if parked is not None:
             return parked
@@ -98,37 +98,37 @@ def _park_cause(plan: Plan, state: RunState, notable: list[int], now: datetime) 
 
 
 def _park_step(plan: Plan, state: RunState, index: int, now: datetime) -> Parked | None:
-    step, sp = state.steps[index], plan.steps[index]
+    step, step_plan = state.steps[index], plan.steps[index]
     if step.skipping:
         return None
     if step.done is None:
         return _park_unfinished(plan, state, index, now)
-    if _pivot_needs_void(plan, state, index) and rules.forgotten(plan, state, index, Call.VOID, now):
-        return Parked(ParkReason.RETENTION_PASSED, index, Call.VOID, step.message)
-    if sp.pivot and sp.action.kind.plain:
-        doubt = step.done is Done.EXHAUSTED or (step.done is Done.REJECTED and step.in_doubt)
-        return Parked(ParkReason.PLAIN_IN_DOUBT, index, Call.ACTION, step.message) if doubt else None
-    if sp.post and step.done in (Done.REJECTED, Done.EXHAUSTED):
-        return Parked(ParkReason.REJECTED, index, Call.ACTION, step.message)
+    if _pivot_needs_void(plan, state, index) and rules.forgotten(plan, state, index, Operation.VOID, now):
+        return Parked(ParkReason.RETENTION_PASSED, index, Operation.VOID, step.message)
+    if step_plan.pivot and step_plan.action.kind.plain:
+        doubt = step.done is Ending.EXHAUSTED or (step.done is Ending.REJECTED and step.in_doubt)
+        return Parked(ParkReason.PLAIN_IN_DOUBT, index, Operation.ACTION, step.message) if doubt else None
+    if step_plan.post and step.done in (Ending.REJECTED, Ending.EXHAUSTED):
+        return Parked(ParkReason.REJECTED, index, Operation.ACTION, step.message)
     return None
 
 
 def _park_unfinished(plan: Plan, state: RunState, index: int, now: datetime) -> Parked | None:
-    step, sp = state.steps[index], plan.steps[index]
-    if step.error is not None and (sp.post or (sp.pivot and step.intent > 0)):
-        return Parked(ParkReason.EXPRESSION_FAILED, index, Call.ACTION, step.error)
-    if sp.pivot and rules.once_spent(plan, step, index):
-        return Parked(ParkReason.PLAIN_IN_DOUBT, index, Call.ACTION, step.message)
+    step, step_plan = state.steps[index], plan.steps[index]
+    if step.error is not None and (step_plan.post or (step_plan.pivot and step.intent > 0)):
+        return Parked(ParkReason.EXPRESSION_FAILED, index, Operation.ACTION, step.error)
+    if step_plan.pivot and rules.once_spent(plan, step, index):
+        return Parked(ParkReason.PLAIN_IN_DOUBT, index, Operation.ACTION, step.message)
     if _ready(plan, state, index):
-        reason = rules.forgotten(plan, state, index, Call.ACTION, now)
-        return Parked(reason, index, Call.ACTION, step.message) if reason else None
+        reason = rules.forgotten(plan, state, index, Operation.ACTION, now)
+        return Parked(reason, index, Operation.ACTION, step.message) if reason else None
     return None
 
 
 # ---------------------------------------------------------------- undoing
 
 
-def _undo_cause(plan: Plan, state: RunState, notable: list[int], now: datetime) -> Decided | None:
+def _undo_cause(plan: Plan, state: RunState, notable: list[int], now: datetime) -> TurnedBack | None:
     """Return why the run turns back, without the list of steps to undo; None when it goes on."""
     if after_pivot_intent(plan, state):
         return _undo_at_pivot(plan, state)
@@ -136,18 +136,18 @@ def _undo_cause(plan: Plan, state: RunState, notable: list[int], now: datetime) 
         step = state.steps[index]
         if step.skipping:
             continue
-        if step.done is Done.REJECTED:
-            return Decided(UndoReason.REJECTED, index, (), step.message)
-        if step.done is Done.EXHAUSTED or (step.done is None and rules.once_spent(plan, step, index)):
-            return Decided(UndoReason.EXHAUSTED, index, (), step.message)
+        if step.done is Ending.REJECTED:
+            return TurnedBack(UndoReason.REJECTED, index, (), step.message)
+        if step.done is Ending.EXHAUSTED or (step.done is None and rules.once_spent(plan, step, index)):
+            return TurnedBack(UndoReason.EXHAUSTED, index, (), step.message)
         if step.error is not None and _ready(plan, state, index):
-            return Decided(UndoReason.EXPRESSION, index, (), step.error)
+            return TurnedBack(UndoReason.EXPRESSION, index, (), step.error)
     if state.person_undo:
-        return Decided(UndoReason.PERSON, None, (), "a person asked for it")
+        return TurnedBack(UndoReason.PERSON, None, (), "a person asked for it")
     if state.cancel is not None:
-        return Decided(UndoReason.CANCELLED, None, (), f"{state.cancel.actor}: {state.cancel.reason}")
+        return TurnedBack(UndoReason.CANCELLED, None, (), f"{state.cancel.actor}: {state.cancel.reason}")
     if _past_deadline(plan, state, now):
-        return Decided(UndoReason.DEADLINE, None, (), "the deadline has passed")
+        return TurnedBack(UndoReason.DEADLINE, None, (), "the deadline has passed")
     return None
 
 
@@ -157,33 +157,33 @@ def _past_deadline(plan: Plan, state: RunState, now: datetime) -> bool:
     return not _all_finished(state)
 
 
-def _undo_at_pivot(plan: Plan, state: RunState) -> Decided | None:
+def _undo_at_pivot(plan: Plan, state: RunState) -> TurnedBack | None:
     """Return the decision to undo if it is certain that the pivot never took effect."""
     index = plan.pivot or 0
     pivot, kind = state.steps[index], plan.steps[index].action.kind
-    if state.person_undo and pivot.done is Done.BY_PERSON:
-        return Decided(UndoReason.PERSON, index, (), "a person asked for it")
-    fenced = pivot.done is Done.REJECTED and pivot.reason == STEP_FENCED
-    if pivot.done is Done.VOIDED or fenced:
+    if state.person_undo and pivot.done is Ending.BY_PERSON:
+        return TurnedBack(UndoReason.PERSON, index, (), "a person asked for it")
+    fenced = pivot.done is Ending.REJECTED and pivot.reason == STEP_FENCED
+    if pivot.done is Ending.VOIDED or fenced:
         reason = UndoReason.REJECTED if pivot.refused else UndoReason.EXHAUSTED
-        return Decided(UndoReason.PERSON if state.person_undo else reason, index, (), pivot.message)
-    clean = pivot.done is Done.REJECTED and not pivot.in_doubt and kind.plain
-    if clean or (kind is Kind.READ and pivot.done in (Done.REJECTED, Done.EXHAUSTED)):
-        return Decided(UndoReason.REJECTED if pivot.refused else UndoReason.EXHAUSTED, index, (), pivot.message)
+        return TurnedBack(UndoReason.PERSON if state.person_undo else reason, index, (), pivot.message)
+    clean = pivot.done is Ending.REJECTED and not pivot.in_doubt and kind.plain
+    if clean or (kind is MethodKind.READ and pivot.done in (Ending.REJECTED, Ending.EXHAUSTED)):
+        return TurnedBack(UndoReason.REJECTED if pivot.refused else UndoReason.EXHAUSTED, index, (), pivot.message)
     return None
 
 
-def _undo(plan: Plan, state: RunState, cause: Decided) -> list[Action]:
+def _undo(plan: Plan, state: RunState, cause: TurnedBack) -> list[ForwardAction]:
     plain = [i for i in range(len(plan.steps)) if plan.steps[i].action.kind.plain]
-    if any(state.steps[i].flight is Call.ACTION or state.steps[i].admitting for i in plain):
+    if any(state.steps[i].flight is Operation.ACTION or state.steps[i].admitting for i in plain):
         return []
     doubtful = next((i for i in plain if rules.plain_in_doubt(plan, state, i)), None)
     if doubtful is not None:
         text = state.steps[doubtful].message
-        return [*rules.park(state, Parked(ParkReason.PLAIN_IN_DOUBT, doubtful, Call.ACTION, text))]
+        return [*rules.park(state, Parked(ParkReason.PLAIN_IN_DOUBT, doubtful, Operation.ACTION, text))]
     unprepared = [i for i in _could_have_been_attempted(plan, state) if not state.steps[i].prepared]
     if unprepared:
-        return [Prepare(i, Call.ACTION) for i in unprepared if state.steps[i].preparing is None]
+        return [Prepare(i, Operation.ACTION) for i in unprepared if state.steps[i].preparing is None]
     if any(step.preparing is not None for step in state.steps):
         return []
     return [cause._replace(undo=_undo_list(plan, state))]
@@ -196,12 +196,12 @@ def _could_have_been_attempted(plan: Plan, state: RunState) -> list[int]:
     steps = state.steps
     return [
         i
-        for i, sp in enumerate(plan.steps)
+        for i, step_plan in enumerate(plan.steps)
         if rules.undoable(plan, i)
-        and sp.action.kind is Kind.GUARDED
+        and step_plan.action.kind is MethodKind.GUARDED
         and steps[i].done is None
         and not rules.attempted(steps[i])
-        and all(finished(steps[u]) for u in sp.uses)
+        and all(finished(steps[u]) for u in step_plan.uses)
     ]
 
 
@@ -211,19 +211,19 @@ def _undo_list(plan: Plan, state: RunState) -> tuple[int, ...]:
 
 
 def _must_undo(plan: Plan, step: StepRun, index: int) -> bool:
-    if not rules.undoable(plan, index) or step.done in (Done.VOIDED, Done.SKIPPED, Done.BY_PERSON):
+    if not rules.undoable(plan, index) or step.done in (Ending.VOIDED, Ending.SKIPPED, Ending.BY_PERSON):
         return False
-    if plan.steps[index].action.kind is Kind.GUARDED:
+    if plan.steps[index].action.kind is MethodKind.GUARDED:
         # The rejected one included: its compensation leaves the record that stops a late copy.
         return rules.attempted(step)
-    return step.done is Done.OK
+    return step.done is Ending.OK
 
 
 # ---------------------------------------------------------------- going on
 
 
-def _go_on(plan: Plan, state: RunState, notable: list[int], now: datetime) -> list[Action]:
-    actions: list[Action] = []
+def _go_on(plan: Plan, state: RunState, notable: list[int], now: datetime) -> list[ForwardAction]:
+    actions: list[ForwardAction] = []
     for index in notable if plan.in_order else sorted(notable, key=plan.order.index):
         actions += _next(plan, state, index, now)
     if state.releasing and not actions:
@@ -243,17 +243,17 @@ def _ready(plan: Plan, state: RunState, index: int) -> bool:
     return True
 
 
-def _next(plan: Plan, state: RunState, index: int, now: datetime) -> list[Action]:
+def _next(plan: Plan, state: RunState, index: int, now: datetime) -> list[ForwardAction]:
     step = state.steps[index]
     if _gave_up(plan, step, index, now):
         text = step.message or "its retry policy allows no more time"
-        return [Answered(index, Call.ACTION, Outcome.UNKNOWN, in_doubt=True, message=text)]
+        return [Answered(index, Operation.ACTION, Outcome.UNKNOWN, in_doubt=True, message=text)]
     if step.skipping or _pivot_needs_void(plan, state, index):
         return _void(state, index, now)
     if not _ready(plan, state, index):
         return []
     if not step.prepared:
-        return [] if state.releasing else [Prepare(index, Call.ACTION)]
+        return [] if state.releasing else [Prepare(index, Operation.ACTION)]
     if not step.runs:
         return [Skipped(index)]
     until = rules.waits(step, now)
@@ -276,20 +276,20 @@ def _gave_up(plan: Plan, step: StepRun, index: int, now: datetime) -> bool:
 
 
 def _pivot_needs_void(plan: Plan, state: RunState, index: int) -> bool:
-    step, sp = state.steps[index], plan.steps[index]
-    if not sp.pivot or sp.action.kind is not Kind.GUARDED or step.intent == 0:
+    step, step_plan = state.steps[index], plan.steps[index]
+    if not step_plan.pivot or step_plan.action.kind is not MethodKind.GUARDED or step.intent == 0:
         return False
     if step.done is None:
         return step.flight is None and state.person_undo
-    return step.done in (Done.REJECTED, Done.EXHAUSTED) and step.reason != STEP_FENCED
+    return step.done in (Ending.REJECTED, Ending.EXHAUSTED) and step.reason != STEP_FENCED
 
 
-def _void(state: RunState, index: int, now: datetime) -> list[Action]:
+def _void(state: RunState, index: int, now: datetime) -> list[ForwardAction]:
     step = state.steps[index]
     if step.flight is not None or state.releasing:
         return []
     until = rules.waits(step, now)
-    return [Wait(until)] if until is not None else [Send(index, Call.VOID)]
+    return [Wait(until)] if until is not None else [Send(index, Operation.VOID)]
 
 
 def _durable(plan: Plan, state: RunState, index: int) -> bool:
@@ -306,10 +306,10 @@ def _durable(plan: Plan, state: RunState, index: int) -> bool:
     return True
 
 
-def _call(plan: Plan, state: RunState, index: int) -> list[Action]:
-    step, sp = state.steps[index], plan.steps[index]
-    if not sp.pivot and not sp.action.kind.plain:
-        return [] if state.releasing else [Send(index, Call.ACTION)]
+def _call(plan: Plan, state: RunState, index: int) -> list[ForwardAction]:
+    step, step_plan = state.steps[index], plan.steps[index]
+    if not step_plan.pivot and not step_plan.action.kind.plain:
+        return [] if state.releasing else [Send(index, Operation.ACTION)]
     if step.intent <= step.forced:
         if state.releasing:
             return []
@@ -317,4 +317,4 @@ def _call(plan: Plan, state: RunState, index: int) -> list[Action]:
     if step.intent > state.durable:
         return []
     # A run that is let go still makes the call whose intent it wrote: otherwise the next owner must doubt it.
-    return [] if state.releasing and not step.admitted else [Send(index, Call.ACTION)]
+    return [] if state.releasing and not step.admitted else [Send(index, Operation.ACTION)]

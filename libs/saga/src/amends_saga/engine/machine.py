@@ -9,12 +9,12 @@ from datetime import datetime
 from amends_saga.engine import answers, backward, forward
 from amends_saga.engine.events import (
     Admit,
-    Call,
     CancelAsked,
     CancelRequested,
     Command,
     Event,
     Intent,
+    Operation,
     Prepare,
     Record,
     Recorded,
@@ -100,6 +100,6 @@ def _pass(plan: Plan, state: RunState, now: datetime, commands: list[Command]) -
     return state, again
 
 
-def _sent(state: RunState, step: int, call: Call) -> RunState:
-    sent = state.steps[step].sent or call is Call.ACTION
-    return change(state, step, flight=call, sent=sent, admitted=False, retry_at=None)
+def _sent(state: RunState, index: int, call: Operation) -> RunState:
+    sent = state.steps[index].sent or call is Operation.ACTION
+    return change(state, index, flight=call, sent=sent, admitted=False, retry_at=None)

@@ -3,22 +3,22 @@
 Called by the API before a decision is recorded, and to tell people which decisions are possible.
 """
 
-from amends_saga.engine.events import STEP_FENCED, Action, Call, Effect, ParkReason, Resolved
-from amends_saga.engine.state import Done, Phase, RunState, StepRun, after_pivot_intent, finished
+from amends_saga.engine.events import STEP_FENCED, Effect, Operation, ParkReason, ResolutionAction, Resolved
+from amends_saga.engine.state import Ending, Phase, RunState, StepRun, after_pivot_intent, finished
 from amends_saga.plan import Plan
 
 
-def resolutions(plan: Plan, state: RunState) -> tuple[Action, ...]:
+def resolutions(plan: Plan, state: RunState) -> tuple[ResolutionAction, ...]:
     """Return the possible decisions: none unless the run is parked."""
     if state.parked is None:
         return ()
-    open_ = [Action.RETRY] if _may_retry(state) else []
+    open_ = [ResolutionAction.RETRY] if _may_retry(state) else []
     if state.parked.step is not None:
-        open_.append(Action.SKIP)
+        open_.append(ResolutionAction.SKIP)
     if state.phase is Phase.RUNNING and _may_compensate(plan, state):
-        open_.append(Action.COMPENSATE)
+        open_.append(ResolutionAction.COMPENSATE)
     if amendments(plan, state):
-        open_.append(Action.AMEND)
+        open_.append(ResolutionAction.AMEND)
     return tuple(open_)
 
 
@@ -33,7 +33,7 @@ def amendments(plan: Plan, state: RunState) -> tuple[int, ...]:
     for index, step in enumerate(state.steps):
         if index != parked.step and plan.steps[index].post and _plain_in_doubt(plan, step, index):
             return ()
-    return tuple(index for index in plan.amendments if state.steps[index].done is Done.NOT_CHOSEN)
+    return tuple(index for index in plan.amendments if state.steps[index].done is Ending.NOT_CHOSEN)
 
 
 def _plain_in_doubt(plan: Plan, step: StepRun, index: int) -> bool:
@@ -42,31 +42,31 @@ def _plain_in_doubt(plan: Plan, step: StepRun, index: int) -> bool:
     return step.intent > 0 and (step.done is None or step.in_doubt)
 
 
-def check_resolution(plan: Plan, state: RunState, wish: Resolved) -> str | None:
+def check_resolution(plan: Plan, state: RunState, decision: Resolved) -> str | None:
     """Return why a decision cannot be taken, as `REASON: sentence`; None when it can."""
     parked = state.parked
     if parked is None:
         return "RESOLUTION_NOT_ALLOWED: the run is not parked"
-    if wish.action not in resolutions(plan, state):
+    if decision.action not in resolutions(plan, state):
         allowed = ", ".join(resolutions(plan, state))
-        return f"RESOLUTION_NOT_ALLOWED: {wish.action} is not possible here, only {allowed}"
-    if wish.step != parked.step or wish.call is not parked.call:
+        return f"RESOLUTION_NOT_ALLOWED: {decision.action} is not possible here, only {allowed}"
+    if decision.step != parked.step or decision.call is not parked.call:
         return "RESOLUTION_NOT_ALLOWED: the run is parked at another step or call"
     if parked.step is None:
         return None
-    if wish.action is Action.AMEND and wish.amendment not in amendments(plan, state):
+    if decision.action is ResolutionAction.AMEND and decision.amendment not in amendments(plan, state):
         names = ", ".join(plan.steps[index].name for index in amendments(plan, state))
         return f"AMENDMENT_UNKNOWN: say which amendment: {names}"
-    if _effect_missing(plan, state, wish, parked.step):
+    if _effect_missing(plan, state, decision, parked.step):
         return (
             "EFFECT_REQUIRED: the method is plain, so say whether its call had its effect: "
             "--effect=happened or --effect=none"
         )
-    if _effect_refused(plan, state, wish, parked.step):
+    if _effect_refused(plan, state, decision, parked.step):
         return "EFFECT_REQUIRED: a plain pivot can only be compensated when its call had no effect: --effect=none"
-    if _result_missing(plan, state, wish, parked.step):
+    if _result_missing(plan, state, decision, parked.step):
         name = plan.steps[parked.step].name
-        if wish.action is Action.COMPENSATE:
+        if decision.action is ResolutionAction.COMPENSATE:
             return f"RESULT_REQUIRED: the compensation of {name} uses its response, so say what it answered"
         return f"RESULT_REQUIRED: later steps use the response of {name}, so say what to assume"
     return None
@@ -77,9 +77,9 @@ def _may_retry(state: RunState) -> bool:
     if parked is None or parked.step is None:
         return True
     step = state.steps[parked.step]
-    if parked.call is Call.ACTION:
+    if parked.call is Operation.ACTION:
         # A voided key can never act again; a step that is done needs no other call.
-        return step.done not in (Done.OK, Done.VOIDED) and step.reason != STEP_FENCED
+        return step.done not in (Ending.OK, Ending.VOIDED) and step.reason != STEP_FENCED
     return True
 
 
@@ -89,33 +89,39 @@ def _may_compensate(plan: Plan, state: RunState) -> bool:
     return not finished(state.steps[plan.pivot or 0])
 
 
-def _plain(plan: Plan, wish: Resolved, step: int) -> bool:
-    plan_of = plan.steps[step]
-    backwards = wish.call in (Call.COMPENSATION, Call.VOID_COMPENSATION)
-    call = plan_of.compensation if backwards and plan_of.compensation else plan_of.action
+def _plain(plan: Plan, decision: Resolved, index: int) -> bool:
+    step_plan = plan.steps[index]
+    backwards = decision.call in (Operation.COMPENSATION, Operation.VOID_COMPENSATION)
+    call = step_plan.compensation if backwards and step_plan.compensation else step_plan.action
     return call.kind.plain
 
 
-def _effect_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
-    if wish.effect is not None or not _plain(plan, wish, step):
+def _effect_missing(plan: Plan, state: RunState, decision: Resolved, index: int) -> bool:
+    if decision.effect is not None or not _plain(plan, decision, index):
         return False
     doubtful = state.parked is not None and state.parked.reason is ParkReason.PLAIN_IN_DOUBT
-    at_pivot = plan.steps[step].pivot and state.steps[step].intent > 0
-    return wish.action in (Action.SKIP, Action.AMEND) or (wish.action is Action.COMPENSATE and (doubtful or at_pivot))
+    at_pivot = plan.steps[index].pivot and state.steps[index].intent > 0
+    return decision.action in (ResolutionAction.SKIP, ResolutionAction.AMEND) or (
+        decision.action is ResolutionAction.COMPENSATE and (doubtful or at_pivot)
+    )
 
 
-def _effect_refused(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
-    if wish.action is not Action.COMPENSATE or not plan.steps[step].pivot or not _plain(plan, wish, step):
+def _effect_refused(plan: Plan, state: RunState, decision: Resolved, index: int) -> bool:
+    if (
+        decision.action is not ResolutionAction.COMPENSATE
+        or not plan.steps[index].pivot
+        or not _plain(plan, decision, index)
+    ):
         return False
-    return wish.effect is Effect.HAPPENED or (state.steps[step].intent > 0 and wish.effect is not Effect.NONE)
+    return decision.effect is Effect.HAPPENED or (state.steps[index].intent > 0 and decision.effect is not Effect.NONE)
 
 
-def _result_missing(plan: Plan, state: RunState, wish: Resolved, step: int) -> bool:
+def _result_missing(plan: Plan, state: RunState, decision: Resolved, index: int) -> bool:
     """Return whether an expression needs a response that neither the journal nor the person gives."""
-    known = wish.result is not None or state.steps[step].response is not None
-    if wish.action in (Action.RETRY, Action.AMEND) or known or state.phase is not Phase.RUNNING:
+    known = decision.result is not None or state.steps[index].response is not None
+    if decision.action in (ResolutionAction.RETRY, ResolutionAction.AMEND) or known or state.phase is not Phase.RUNNING:
         return False
-    if wish.action is Action.SKIP and any(step in later.uses for later in plan.steps):
+    if decision.action is ResolutionAction.SKIP and any(index in later.uses for later in plan.steps):
         return True
-    own = plan.steps[step].compensation
-    return wish.effect is Effect.HAPPENED and _plain(plan, wish, step) and own is not None and own.uses_self
+    own = plan.steps[index].compensation
+    return decision.effect is Effect.HAPPENED and _plain(plan, decision, index) and own is not None and own.uses_self

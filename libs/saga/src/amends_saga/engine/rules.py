@@ -9,15 +9,15 @@ from amends_saga.engine.events import (
     PARKING_REASONS,
     Answered,
     AttemptFailed,
-    Call,
     Event,
+    Operation,
     Parked,
     ParkReason,
     Released,
     Skipped,
 )
-from amends_saga.engine.state import Done, Phase, RunState, StepRun
-from amends_saga.plan import CallPlan, Kind, Plan
+from amends_saga.engine.state import Ending, Phase, RunState, StepRun
+from amends_saga.plan import CallPlan, MethodKind, Plan
 
 RETENTION_MARGIN = timedelta(days=1)
 """A run is parked this long before a guarded participant may forget it."""
@@ -30,37 +30,42 @@ def attempted(step: StepRun) -> bool:
 
 def undoable(plan: Plan, index: int) -> bool:
     """Return whether the step belongs to the part that is undone: before the pivot, with a compensation."""
-    step = plan.steps[index]
-    return not step.pivot and not step.post and step.compensation is not None and step.action.kind is not Kind.READ
+    step_plan = plan.steps[index]
+    return (
+        not step_plan.pivot
+        and not step_plan.post
+        and step_plan.compensation is not None
+        and step_plan.action.kind is not MethodKind.READ
+    )
 
 
 def plain_in_doubt(plan: Plan, state: RunState, index: int) -> bool:
     """Return whether a plain step before the pivot may have an effect that nobody has confirmed."""
-    step, sp = state.steps[index], plan.steps[index]
-    if not sp.action.kind.plain or sp.pivot or sp.post or step.by_person:
+    step, step_plan = state.steps[index], plan.steps[index]
+    if not step_plan.action.kind.plain or step_plan.pivot or step_plan.post or step.by_person:
         return False
     if step.done is None:
         return step.in_doubt or step.attempts > 0
-    return step.done is Done.EXHAUSTED or (step.done in (Done.OK, Done.REJECTED) and step.in_doubt)
+    return step.done is Ending.EXHAUSTED or (step.done in (Ending.OK, Ending.REJECTED) and step.in_doubt)
 
 
 def once_spent(plan: Plan, step: StepRun, index: int) -> bool:
     """Return whether a method that promises nothing was attempted by an owner before this one."""
-    return plan.steps[index].action.kind is Kind.ONCE and step.inherited and not step.sent
+    return plan.steps[index].action.kind is MethodKind.ONCE and step.inherited and not step.sent
 
 
-def forgotten(plan: Plan, state: RunState, index: int, call: Call, now: datetime) -> ParkReason | None:
+def forgotten(plan: Plan, state: RunState, index: int, call: Operation, now: datetime) -> ParkReason | None:
     """Return why the participant may no longer remember the key of this call; None while it does."""
-    step, sp = state.steps[index], plan.steps[index]
-    target: CallPlan | None = sp.compensation if call is Call.COMPENSATION else sp.action
+    step, step_plan = state.steps[index], plan.steps[index]
+    target: CallPlan | None = step_plan.compensation if call is Operation.COMPENSATION else step_plan.action
     if target is None or step.forced or state.started_at is None:
         return None
-    if target.kind is Kind.GUARDED and target.retention is not None:
+    if target.kind is MethodKind.GUARDED and target.retention is not None:
         late = now >= state.started_at + target.retention - RETENTION_MARGIN
         return ParkReason.RETENTION_PASSED if late else None
-    if target.kind is Kind.KEYED and target.window is not None:
-        first = step.intent_at if call is Call.ACTION else step.since
-        again = (step.attempts > 0 or step.in_doubt) if call is Call.ACTION else step.retries > 0
+    if target.kind is MethodKind.KEYED and target.window is not None:
+        first = step.intent_at if call is Operation.ACTION else step.since
+        again = (step.attempts > 0 or step.in_doubt) if call is Operation.ACTION else step.retries > 0
         late = again and first is not None and now >= first + target.window
         return ParkReason.WINDOW_PASSED if late else None
     return None
@@ -71,7 +76,7 @@ def awaited(plan: Plan, event: Event) -> bool:
     match event:
         case AttemptFailed():
             return False
-        case Answered(step, Call.ACTION | Call.VOID) | Skipped(step):
+        case Answered(step, Operation.ACTION | Operation.VOID) | Skipped(step):
             return step in plan.awaited
         case Answered():
             return False
@@ -105,7 +110,7 @@ def requested_park(state: RunState) -> Parked | None:
         return None
     waiting = [(step.since, i) for i, step in enumerate(state.steps) if step.since is not None]
     index = min(waiting)[1] if waiting else None
-    call = Call.COMPENSATION if state.phase is Phase.COMPENSATING else Call.ACTION
+    call = Operation.COMPENSATION if state.phase is Phase.COMPENSATING else Operation.ACTION
     text = f"{state.park_request.actor}: {state.park_request.reason}"
     return Parked(ParkReason.BY_PERSON, index, call, text)
 

@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
-from amends_saga.engine.events import Call, CancelRequested, Decided, Outcome, Parked, ParkRequested, Resolved
+from amends_saga.engine.events import CancelRequested, Operation, Outcome, Parked, ParkRequested, Resolved, TurnedBack
 from amends_saga.plan import Plan
 
 
@@ -20,7 +20,7 @@ class Phase(StrEnum):
     COMPENSATED = "COMPENSATED"
 
 
-class Done(StrEnum):
+class Ending(StrEnum):
     """The way in which a step's action or compensation ended."""
 
     OK = "ok"
@@ -35,7 +35,7 @@ class Done(StrEnum):
     """An amendment that no person has chosen."""
 
 
-FINISHED = frozenset({Done.OK, Done.SKIPPED, Done.BY_PERSON, Done.NOT_CHOSEN})
+FINISHED = frozenset({Ending.OK, Ending.SKIPPED, Ending.BY_PERSON, Ending.NOT_CHOSEN})
 """Ends of an action after which the steps that follow may begin."""
 
 
@@ -45,14 +45,14 @@ class StepRun(NamedTuple):
     intent: int = 0
     """Sequence number of the last intent; 0: none."""
     intent_at: datetime | None = None
-    done: Done | None = None
+    done: Ending | None = None
     """How the action ended; None while it has not."""
     seq: int = 0
     """Sequence number of the action's final answer."""
     response: bytes | None = None
     in_doubt: bool = False
     """Whether any attempt, by any owner, may still be under way or have had its effect unseen."""
-    undone: Done | None = None
+    undone: Ending | None = None
     """How the compensation ended; None while it has not."""
     attempts: int = 0
     """Attempts of the action that ended without a definite answer."""
@@ -75,7 +75,7 @@ class StepRun(NamedTuple):
     """The response that a person said to assume."""
     forced: int = 0
     """Sequence number of the record in which a person said to call it again, whatever the rules of doubt; 0: nobody."""
-    stuck: Call | None = None
+    stuck: Operation | None = None
     """A void that the participant refused."""
     by_person: bool = False
     """A person decided how it ended."""
@@ -84,13 +84,13 @@ class StepRun(NamedTuple):
     """An owner before this one wrote the intent, and may have made the call; nobody has said to call it again."""
     sent: bool = False
     """This owner sent the action and has not been answered."""
-    flight: Call | None = None
+    flight: Operation | None = None
     """The call that is under way."""
     admitting: bool = False
     admitted: bool = False
     retry_at: datetime | None = None
     give_up_at: datetime | None = None
-    preparing: Call | None = None
+    preparing: Operation | None = None
     prepared: bool = False
     runs: bool = True
     request: bytes | None = None
@@ -113,7 +113,7 @@ class RunState(NamedTuple):
     """The last record, durable or not."""
     durable: int = 0
     """The last record known to be on disk."""
-    decided: Decided | None = None
+    decided: TurnedBack | None = None
     decided_seq: int = 0
     parked: Parked | None = None
     parked_seq: int = 0
@@ -169,7 +169,7 @@ def decided_by_person(plan: Plan, state: RunState) -> str:
 
 UNTOUCHED = StepRun()
 """What every step begins as: the same object, so that it can be told from a step with a history by identity."""
-NOT_CHOSEN = StepRun(done=Done.NOT_CHOSEN)
+NOT_CHOSEN = StepRun(done=Ending.NOT_CHOSEN)
 """What every amendment begins as, until a person chooses it."""
 
 
@@ -208,12 +208,12 @@ def finished(step: StepRun) -> bool:
 
 def answer_known(step: StepRun) -> bool:
     """Return whether it is known that the action succeeded and with which response; compensations are told so."""
-    return step.done is Done.OK and step.response is not None
+    return step.done is Ending.OK and step.response is not None
 
 
 OUTCOME_TO_DONE = {
-    Outcome.OK: Done.OK,
-    Outcome.REJECTED: Done.REJECTED,
-    Outcome.UNKNOWN: Done.EXHAUSTED,
-    Outcome.VOIDED: Done.VOIDED,
+    Outcome.OK: Ending.OK,
+    Outcome.REJECTED: Ending.REJECTED,
+    Outcome.UNKNOWN: Ending.EXHAUSTED,
+    Outcome.VOIDED: Ending.VOIDED,
 }

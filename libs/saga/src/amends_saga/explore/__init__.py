@@ -5,6 +5,6 @@ shortest path. Called by `amends explore` and by the tests that break the engine
 """
 
 from amends_saga.explore.bounds import Bounds
-from amends_saga.explore.search import Result, Violation, explore, replay_seed
+from amends_saga.explore.search import ExplorationResult, Violation, explore, replay_seed
 
-__all__ = ["Bounds", "Result", "Violation", "explore", "replay_seed"]
+__all__ = ["Bounds", "ExplorationResult", "Violation", "explore", "replay_seed"]

@@ -9,14 +9,21 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from amends_saga.engine.events import Action, Call, Effect, Outcome, Reply, Resolved
+from amends_saga.engine.events import Effect, Operation, Outcome, Reply, ResolutionAction, Resolved
 from amends_saga.engine.state import Phase, RunState, after_pivot_intent, decided_by_person
 from amends_saga.explore import invariants
 from amends_saga.explore.bounds import Bounds
-from amends_saga.explore.owners import NOW, Engine, Expressions, Owners, Step
-from amends_saga.explore.participants import BarrierRules, Broken, Delivery, Message, Participant, Participants
+from amends_saga.explore.owners import NOW, Engine, ExpressionResults, Owners, Transition
+from amends_saga.explore.participants import (
+    BarrierRules,
+    BrokenInvariant,
+    Delivery,
+    Message,
+    ParticipantModel,
+    ParticipantState,
+)
 from amends_saga.explore.words import call_of, describe
-from amends_saga.plan import Kind, Plan
+from amends_saga.plan import MethodKind, Plan
 
 
 class World(NamedTuple):
@@ -29,7 +36,7 @@ class World(NamedTuple):
     """Owners that were replaced and may still act."""
     wire: tuple[Message, ...]
     """Calls whose caller waits no more, and copies."""
-    participants: tuple[Participant, ...]
+    participants: tuple[ParticipantState, ...]
     fence: int = 1
     owners: int = 1
     crashes: int = 0
@@ -42,7 +49,7 @@ class Move(NamedTuple):
 
     text: str
     world: World
-    violations: tuple[Broken, ...] = ()
+    violations: tuple[BrokenInvariant, ...] = ()
 
 
 class Event(NamedTuple):
@@ -50,7 +57,7 @@ class Event(NamedTuple):
 
     text: str
     world: World
-    violations: tuple[Broken, ...] = ()
+    violations: tuple[BrokenInvariant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,13 +74,15 @@ class Rules:
 class Moves:
     """The moves of one exploration."""
 
-    def __init__(self, plan: Plan, bounds: Bounds, engine: Engine, rules: Rules, expressions: Expressions) -> None:
+    def __init__(
+        self, plan: Plan, bounds: Bounds, engine: Engine, rules: Rules, expressions: ExpressionResults
+    ) -> None:
         self._plan = plan
         self._bounds = bounds
         self._rules = rules
         self._resolve = engine.resolve
         self.owners = Owners(plan, engine, expressions)
-        self._participants = Participants(
+        self._participants = ParticipantModel(
             plan,
             rules.barrier,
             rejections=bounds.rejections,
@@ -83,11 +92,11 @@ class Moves:
     def first(self) -> World:
         """Return the world in which a run was just requested."""
         disk, owner = self.owners.begin()
-        return World(disk, owner, (), (), (Participant(),) * len(self._plan.steps))
+        return World(disk, owner, (), (), (ParticipantState(),) * len(self._plan.steps))
 
-    def name(self, step: int) -> str:
+    def name(self, index: int) -> str:
         """Return the name of a step; empty for -1."""
-        return self._plan.steps[step].name if step >= 0 else ""
+        return self._plan.steps[index].name if index >= 0 else ""
 
     def phase(self, world: World) -> str:
         """Return what the journal says about the run: an end, PARKED with its reason, or empty."""
@@ -128,15 +137,15 @@ class Moves:
         state = self.owners.owners[world.owner].state
         name = f"owner {world.fence}"
         for message in self.owners.live(world.owner):
-            for text, step, wire, after, bad in self._answers(world, world.owner, state, message):
-                moved = self._stepped(world._replace(participants=after, wire=wire), step)
+            for text, transition, wire, after, bad in self._answers(world, world.owner, state, message):
+                moved = self._stepped(world._replace(participants=after, wire=wire), transition)
                 yield Move(f"{name}: {text}", moved, bad)
         count = self.owners.awaited(world.owner)
         if count:
             yield self._flush(world, name, count)
         if self._may_pass_deadline(world):
-            step = self.owners.pass_deadline(world.owner)
-            yield Move(f"{name}: the deadline passes", self._stepped(world, step))
+            transition = self.owners.pass_deadline(world.owner)
+            yield Move(f"{name}: the deadline passes", self._stepped(world, transition))
         if self._bounds.releases and not (state.releasing or state.ended or state.parked):
             yield Move(f"{name}: lets go of the run", self._stepped(world, self.owners.release(world.owner)))
         if self._bounds.holds:
@@ -146,19 +155,19 @@ class Moves:
 
     def _holds(self, world: World, name: str) -> Iterator[Move]:
         for message in self.owners.live(world.owner):
-            step = self.owners.hold(world.owner, message)
-            yield Move(f"{name}: {self._call(message)} is held back", self._stepped(world, step))
+            transition = self.owners.hold(world.owner, message)
+            yield Move(f"{name}: {self._call(message)} is held back", self._stepped(world, transition))
         if self.owners.held(world.owner):
             yield Move(f"{name}: calls may pass again", self._stepped(world, self.owners.let_pass(world.owner)))
 
     def _flush(self, world: World, name: str, count: int) -> Move:
         disk = self.owners.write(world.disk, world.owner, count, world.fence)
         queue = self.owners.owners[world.owner].queue[:count]
-        step = self.owners.durable(world.owner, count)
-        after = self._stepped(world._replace(disk=disk), step)
-        if self.owners.owners[step.owner].state.settled:
+        transition = self.owners.durable(world.owner, count)
+        after = self._stepped(world._replace(disk=disk), transition)
+        if self.owners.owners[transition.owner].state.settled:
             # Whatever is still under way will be answered to nobody.
-            wire = self._with(after.wire, self.owners.live(step.owner), after.participants)
+            wire = self._with(after.wire, self.owners.live(transition.owner), after.participants)
             after = after._replace(owner=-1, wire=wire)
         return Move(f"{name}: on disk: {', '.join(describe(self._plan, event) for event in queue)}", after)
 
@@ -180,60 +189,70 @@ class Moves:
 
     def _answers(
         self, world: World, owner: int, state: RunState, message: Message
-    ) -> Iterator[tuple[str, Step, tuple[Message, ...], tuple[Participant, ...], tuple[Broken, ...]]]:
+    ) -> Iterator[
+        tuple[str, Transition, tuple[Message, ...], tuple[ParticipantState, ...], tuple[BrokenInvariant, ...]]
+    ]:
         """Yield the possible results of a call whose caller waits."""
         name = self._call(message)
         for delivery in self._participants.deliver(world.participants, message):
             after = _put(world.participants, message.step, delivery.after)
             copy = (message,) if self._duplicates(message) else ()
             wire = self._with(world.wire, copy, after)
-            step = self.owners.reply(owner, message, delivery.reply)
-            yield f"{name}: {delivery.text}", step, wire, after, delivery.violations
+            transition = self.owners.reply(owner, message, delivery.reply)
+            yield f"{name}: {delivery.text}", transition, wire, after, delivery.violations
         if self._may_time_out(state, message):
             more = state.steps[message.step].attempts + 1 < self._bounds.attempts
-            bounded = message.call is Call.ACTION and not self._plan.steps[message.step].post
+            bounded = message.call is Operation.ACTION and not self._plan.steps[message.step].post
             reply = Reply(Outcome.UNKNOWN, retry_at=NOW if more or not bounded else None)
-            step = self.owners.reply(owner, message, reply)
+            transition = self.owners.reply(owner, message, reply)
             wire = self._with(world.wire, (message,) if self._bounds.late else (), world.participants)
-            yield f"{name}: no answer", step, wire, world.participants, ()
+            yield f"{name}: no answer", transition, wire, world.participants, ()
             if not self._bounds.late:
-                yield from self._unheard(world, message, step)
+                yield from self._unheard(world, message, transition)
 
     def _unheard(
-        self, world: World, message: Message, step: Step
-    ) -> Iterator[tuple[str, Step, tuple[Message, ...], tuple[Participant, ...], tuple[Broken, ...]]]:
+        self, world: World, message: Message, transition: Transition
+    ) -> Iterator[
+        tuple[str, Transition, tuple[Message, ...], tuple[ParticipantState, ...], tuple[BrokenInvariant, ...]]
+    ]:
         """Yield the effects of a call whose answer is lost. With late calls, it is one that arrives at once."""
         for delivery in self._participants.deliver(world.participants, message):
             after = _put(world.participants, message.step, delivery.after)
             if after != world.participants:
                 wire = self._with(world.wire, (), after)
-                yield f"{self._call(message)}: {delivery.text}, answer lost", step, wire, after, delivery.violations
+                yield (
+                    f"{self._call(message)}: {delivery.text}, answer lost",
+                    transition,
+                    wire,
+                    after,
+                    delivery.violations,
+                )
 
     def _may_time_out(self, state: RunState, message: Message) -> bool:
         step = state.steps[message.step]
         if not self._bounds.unanswered:
             return False
-        if message.call is Call.ACTION and not self._plan.steps[message.step].post:
+        if message.call is Operation.ACTION and not self._plan.steps[message.step].post:
             return True
-        failed = step.attempts if message.call is Call.ACTION else step.retries
+        failed = step.attempts if message.call is Operation.ACTION else step.retries
         return failed + 1 < self._bounds.attempts
 
     def _duplicates(self, message: Message) -> bool:
-        guarded = self._plan.steps[message.step].action.kind is Kind.GUARDED
+        guarded = self._plan.steps[message.step].action.kind is MethodKind.GUARDED
         return self._bounds.duplicates if guarded else self._bounds.plain_duplicates
 
     def _call(self, message: Message) -> str:
         return call_of(self._plan, message.step, message.call)
 
     def _with(
-        self, wire: tuple[Message, ...], more: tuple[Message, ...], after: tuple[Participant, ...]
+        self, wire: tuple[Message, ...], more: tuple[Message, ...], after: tuple[ParticipantState, ...]
     ) -> tuple[Message, ...]:
         """Return the calls on the wire that can still change something."""
         return tuple(sorted(m for m in {*wire, *more} if not self._participants.inert(after, m)))
 
-    def _stepped(self, world: World, step: Step) -> World:
-        wire = self._with(world.wire, step.abandoned, world.participants)
-        return world._replace(owner=step.owner, wire=wire)
+    def _stepped(self, world: World, transition: Transition) -> World:
+        wire = self._with(world.wire, transition.abandoned, world.participants)
+        return world._replace(owner=transition.owner, wire=wire)
 
     # ------------------------------------------------------------ zombies and the wire
 
@@ -241,15 +260,15 @@ class Moves:
         zombie = world.zombies[index]
         state = self.owners.owners[zombie].state
         for message in self.owners.live(zombie):
-            for text, step, wire, after, bad in self._answers(world, zombie, state, message):
-                left = self._with(wire, step.abandoned, after)
-                zombies = self._zombies(world.zombies, index, self._replaced(step.owner))
+            for text, transition, wire, after, bad in self._answers(world, zombie, state, message):
+                left = self._with(wire, transition.abandoned, after)
+                zombies = self._zombies(world.zombies, index, self._replaced(transition.owner))
                 moved = world._replace(participants=after, wire=left, zombies=zombies)
                 yield Move(f"replaced owner: {text}", moved, bad)
         if not self._rules.fence and self.owners.owners[zombie].queue:
             disk = self.owners.write(world.disk, zombie, 1, world.fence)
-            step = self.owners.durable(zombie, 1)
-            zombies = self._zombies(world.zombies, index, step.owner)
+            transition = self.owners.durable(zombie, 1)
+            zombies = self._zombies(world.zombies, index, transition.owner)
             yield Move("replaced owner: on disk, unfenced", world._replace(disk=disk, zombies=zombies))
 
     def _replaced(self, owner: int, written: int = 0) -> int:
@@ -276,7 +295,7 @@ class Moves:
     def _late(self, world: World, message: Message, delivery: Delivery, how: str) -> Move:
         after = _put(world.participants, message.step, delivery.after)
         # A plain method is delivered twice at the most: it would never come to an end.
-        again = self._plan.steps[message.step].action.kind is Kind.GUARDED and self._bounds.duplicates
+        again = self._plan.steps[message.step].action.kind is MethodKind.GUARDED and self._bounds.duplicates
         rest = tuple(m for m in world.wire if m != message or again)
         moved = world._replace(participants=after, wire=self._with(rest, (), after))
         return Move(f"{how} {self._call(message)}: {delivery.text}", moved, delivery.violations)
@@ -285,7 +304,7 @@ class Moves:
         if not self._rules.forgets or world.forgotten:
             return
         for index, here in enumerate(world.participants):
-            guarded = self._plan.steps[index].action.kind is Kind.GUARDED
+            guarded = self._plan.steps[index].action.kind is MethodKind.GUARDED
             if guarded and here.action == "d" and here.compensation == "-":
                 lost = _put(world.participants, index, here._replace(action="-", payload=None))
                 name = self._plan.steps[index].name
@@ -318,10 +337,10 @@ class Moves:
         if world.owner >= 0:
             old = self._replaced(world.owner, len(self.owners.owners[world.owner].queue) - lost)
             zombies = self._zombies((*zombies, old), len(zombies), old)
-        step = self.owners.take_over(disk, fence, late=late)
+        transition = self.owners.take_over(disk, fence, late=late)
         after = World(
             disk,
-            step.owner,
+            transition.owner,
             zombies,
             world.wire,
             world.participants,
@@ -343,26 +362,28 @@ class Moves:
             return
         for action in self._resolve.resolutions(self._plan, state):
             for effect in (None, Effect.HAPPENED, Effect.NONE):
-                for amendment in self._plan.amendments if action is Action.AMEND else (None,):
+                for amendment in self._plan.amendments if action is ResolutionAction.AMEND else (None,):
                     yield from self._resolution(world, state, action, effect, amendment)
 
     def _resolution(
-        self, world: World, state: RunState, action: Action, effect: Effect | None, amendment: int | None
+        self, world: World, state: RunState, action: ResolutionAction, effect: Effect | None, amendment: int | None
     ) -> Iterator[Move]:
         parked = state.parked
         if parked is None:
             return
         check = self._resolve.check_resolution
-        wish = Resolved(action, parked.step, parked.call, "a person", "", effect, None, None, amendment)
-        if check(self._plan, state, wish):
-            wish = wish._replace(result=b"r")
-        if check(self._plan, state, wish) or (effect and not check(self._plan, state, wish._replace(effect=None))):
+        decision = Resolved(action, parked.step, parked.call, "a person", "", effect, None, None, amendment)
+        if check(self._plan, state, decision):
+            decision = decision._replace(result=b"r")
+        if check(self._plan, state, decision) or (
+            effect and not check(self._plan, state, decision._replace(effect=None))
+        ):
             return
         fence = world.fence + 1
-        disk, step = self.owners.resolve(world.disk, wish, fence)
+        disk, transition = self.owners.resolve(world.disk, decision, fence)
         what = f" {self.name(amendment)}" if amendment is not None else ""
         text = f"a person says {action.value}{what}" + (f", effect {effect.value}" if effect else "")
-        moved = world._replace(disk=disk, owner=step.owner, fence=fence, resolutions=world.resolutions + 1)
+        moved = world._replace(disk=disk, owner=transition.owner, fence=fence, resolutions=world.resolutions + 1)
         yield Move(text, moved)
 
     def stuck(self, world: World) -> bool:
@@ -374,5 +395,5 @@ class Moves:
         return not (calls or waits or self._may_pass_deadline(world))
 
 
-def _put(all_: tuple[Participant, ...], index: int, one: Participant) -> tuple[Participant, ...]:
+def _put(all_: tuple[ParticipantState, ...], index: int, one: ParticipantState) -> tuple[ParticipantState, ...]:
     return (*all_[:index], one, *all_[index + 1 :])

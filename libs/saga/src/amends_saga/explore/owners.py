@@ -16,11 +16,10 @@ from amends_saga.engine.events import (
     Admitted,
     Answered,
     AttemptFailed,
-    Call,
     Command,
-    Decided,
     Durable,
     Event,
+    Operation,
     Parked,
     ParkRequested,
     Prepare,
@@ -34,6 +33,7 @@ from amends_saga.engine.events import (
     Resolved,
     Send,
     Started,
+    TurnedBack,
 )
 from amends_saga.engine.ledger import Ledger
 from amends_saga.engine.state import RunState, StepRun, answer_known, initial
@@ -47,7 +47,7 @@ AFTER = NOW + timedelta(days=1)
 HELD = NOW + timedelta(days=2)
 """Until when a call that is held back may not be made: until a move says that it may."""
 UNTOUCHED = StepRun()
-Expressions = tuple[bool | None, ...]
+ExpressionResults = tuple[bool | None, ...]
 """For each step whether its `when` is true; None: its request cannot be built."""
 
 
@@ -73,7 +73,7 @@ class Owner(NamedTuple):
         return AFTER if self.late else NOW
 
 
-class Step(NamedTuple):
+class Transition(NamedTuple):
     """The result of an owner's transition."""
 
     owner: int
@@ -85,7 +85,7 @@ class Step(NamedTuple):
 class Owners:
     """All owners and journals that an exploration has met, by number."""
 
-    def __init__(self, plan: Plan, engine: Engine, expressions: Expressions) -> None:
+    def __init__(self, plan: Plan, engine: Engine, expressions: ExpressionResults) -> None:
         self._plan = plan
         self._engine = engine
         self._expressions = expressions
@@ -120,14 +120,14 @@ class Owners:
         empty = initial(self._plan, "run")
         event = Started(b"input", DEADLINE if self._plan.deadline else None)
         state, commands = self._engine.machine.start(event, NOW, empty, self._plan)
-        step = self._after(Owner(empty), state, commands, NOW)
-        return self._disk_id(Ledger(empty)), step.owner
+        transition = self._after(Owner(empty), state, commands, NOW)
+        return self._disk_id(Ledger(empty)), transition.owner
 
-    def reply(self, owner: int, message: Message, reply: Reply) -> Step:
+    def reply(self, owner: int, message: Message, reply: Reply) -> Transition:
         """Return the owner's reaction to an answer."""
         return self._do(owner, Replied(message.step, message.call, reply))
 
-    def pass_deadline(self, owner: int) -> Step:
+    def pass_deadline(self, owner: int) -> Transition:
         """Return the owner's reaction when it sees that the deadline has passed."""
         key = (owner, "deadline")
         if key not in self._memo:
@@ -136,11 +136,11 @@ class Owners:
             self._memo[key] = self._after(before, state, commands, AFTER)
         return self._memo[key]  # type: ignore[no-any-return]
 
-    def release(self, owner: int) -> Step:
+    def release(self, owner: int) -> Transition:
         """Return the owner's reaction when it must give the run up."""
         return self._do(owner, ReleaseRequested())
 
-    def hold(self, owner: int, message: Message) -> Step:
+    def hold(self, owner: int, message: Message) -> Transition:
         """Return the owner's reaction when a breaker, bulkhead or budget holds a call back."""
         return self._do(owner, Refused(message.step, message.call, HELD))
 
@@ -149,7 +149,7 @@ class Owners:
         state = self.owners[owner].state
         return not _released(state) and any(step.retry_at == HELD for step in state.steps)
 
-    def let_pass(self, owner: int) -> Step:
+    def let_pass(self, owner: int) -> Transition:
         """Return the owner's reaction when calls may pass again."""
         key = (owner, "pass")
         if key not in self._memo:
@@ -161,11 +161,11 @@ class Owners:
             self._memo[key] = self._after(before, state, commands, before.now)
         return self._memo[key]  # type: ignore[no-any-return]
 
-    def park(self, owner: int) -> Step:
+    def park(self, owner: int) -> Transition:
         """Return the owner's reaction when a person wants the stalled run to stop."""
         return self._do(owner, ParkRequested("a person", "it has stalled"))
 
-    def durable(self, owner: int, count: int) -> Step:
+    def durable(self, owner: int, count: int) -> Transition:
         """Return the owner's reaction when the first `count` records of its queue are on disk."""
         key = (owner, "durable", count)
         if key not in self._memo:
@@ -204,7 +204,7 @@ class Owners:
             self._memo[key] = self._disk_id(ledger)
         return self._memo[key]  # type: ignore[no-any-return]
 
-    def take_over(self, disk: int, fence: int, *, late: bool = False) -> Step:
+    def take_over(self, disk: int, fence: int, *, late: bool = False) -> Transition:
         """Return the next owner as it begins with the journal on disk; `late`: after the deadline."""
         key = (disk, "take over", fence, late)
         if key not in self._memo:
@@ -214,12 +214,12 @@ class Owners:
             self._memo[key] = self._after(before, state, commands, before.now)
         return self._memo[key]  # type: ignore[no-any-return]
 
-    def resolve(self, disk: int, wish: Resolved, fence: int) -> tuple[int, Step]:
+    def resolve(self, disk: int, decision: Resolved, fence: int) -> tuple[int, Transition]:
         """Return the journal with a person's decision, and the owner that continues."""
-        key = (disk, wish, fence)
+        key = (disk, decision, fence)
         if key not in self._memo:
             ledger = self.disks[disk]
-            entry = Recorded(ledger.state.seq + 1, fence, NOW, wish)
+            entry = Recorded(ledger.state.seq + 1, fence, NOW, decision)
             self._memo[key] = self._disk_id(self._engine.ledger.append(self._plan, ledger, entry))
         after: int = self._memo[key]
         return after, self.take_over(after, fence)
@@ -240,7 +240,7 @@ class Owners:
             self._memo[key] = tuple(_live(self.owners[owner].state))
         return self._memo[key]  # type: ignore[no-any-return]
 
-    def _do(self, owner: int, signal: Any) -> Step:
+    def _do(self, owner: int, signal: Any) -> Transition:
         key = (owner, signal)
         if key not in self._memo:
             before = self.owners[owner]
@@ -253,7 +253,7 @@ class Owners:
 
     def _after(
         self, before: Owner, state: RunState, commands: list[Command], now: datetime, answered: int | None = None
-    ) -> Step:
+    ) -> Transition:
         """Carry out commands, answering at once those that need no world: expressions and admission."""
         queue = list(before.queue)
         sent: list[Message] = []
@@ -276,17 +276,17 @@ class Owners:
             for i, step in enumerate(before.state.steps)
             if step.flight is not None and i != answered and state.decided and not before.state.decided
         )
-        return Step(self._owner_id(Owner(state, tuple(queue), before.late)), tuple(sent), abandoned)
+        return Transition(self._owner_id(Owner(state, tuple(queue), before.late)), tuple(sent), abandoned)
 
     def _evaluate(self, state: RunState, command: Prepare) -> Prepared:
-        plan = self._plan.steps[command.step]
-        if command.call is Call.ACTION and self._expressions[command.step] is None:
+        step_plan = self._plan.steps[command.step]
+        if command.call is Operation.ACTION and self._expressions[command.step] is None:
             return Prepared(command.step, command.call, error="it fails")
-        used = b",".join(b"%d=%s" % (u, state.steps[u].response or b"") for u in plan.uses)
-        runs = not plan.has_when or (self._expressions[command.step] is True and b"=0" not in used)
-        own = plan.compensation is not None and plan.compensation.uses_self
-        undo = used if plan.compensation is not None and not own else None
-        if command.call is Call.COMPENSATION:
+        used = b",".join(b"%d=%s" % (u, state.steps[u].response or b"") for u in step_plan.uses)
+        runs = not step_plan.has_when or (self._expressions[command.step] is True and b"=0" not in used)
+        own = step_plan.compensation is not None and step_plan.compensation.uses_self
+        undo = used if step_plan.compensation is not None and not own else None
+        if command.call is Operation.COMPENSATION:
             answer = b"|" + (state.steps[command.step].response or b"nothing") if own else b""
             return Prepared(command.step, command.call, compensation=used + answer)
         return Prepared(command.step, command.call, runs, used, undo)
@@ -294,8 +294,8 @@ class Owners:
 
 def _message(state: RunState, command: Send) -> Message:
     step = state.steps[command.step]
-    payload = {Call.ACTION: step.request, Call.COMPENSATION: step.compensation}.get(command.call) or b""
-    known = command.call is Call.COMPENSATION and answer_known(step)
+    payload = {Operation.ACTION: step.request, Operation.COMPENSATION: step.compensation}.get(command.call) or b""
+    known = command.call is Operation.COMPENSATION and answer_known(step)
     return Message(command.step, command.call, payload, known)
 
 
@@ -311,7 +311,7 @@ def _released(state: RunState) -> bool:
 
 def _plain(event: Event) -> Event:
     """Return the event without its text for people."""
-    return event._replace(message="") if isinstance(event, (AttemptFailed, Answered, Decided, Parked)) else event
+    return event._replace(message="") if isinstance(event, (AttemptFailed, Answered, TurnedBack, Parked)) else event
 
 
 ON_DISK = 2

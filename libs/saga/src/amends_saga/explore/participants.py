@@ -6,11 +6,11 @@ Called by `moves` whenever a call is delivered. A participant's state is a tuple
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from amends_saga.engine.events import STEP_FENCED, Call, Outcome, ParkReason, Reply
-from amends_saga.plan import Kind, Plan
+from amends_saga.engine.events import STEP_FENCED, Operation, Outcome, ParkReason, Reply
+from amends_saga.plan import MethodKind, Plan
 
 
-class Broken(NamedTuple):
+class BrokenInvariant(NamedTuple):
     """A broken invariant, and the step whose effect breaks it."""
 
     step: int
@@ -21,13 +21,13 @@ class Message(NamedTuple):
     """A call on the wire."""
 
     step: int
-    call: Call
+    call: Operation
     payload: bytes
     known: bool
     """For compensations: the run knows that its action answered OK."""
 
 
-class Participant(NamedTuple):
+class ParticipantState(NamedTuple):
     """The memory of one step's participant, and what really happened there."""
 
     action: str = "-"
@@ -44,8 +44,8 @@ class Delivery(NamedTuple):
 
     text: str
     reply: Reply
-    after: Participant
-    violations: tuple[Broken, ...] = ()
+    after: ParticipantState
+    violations: tuple[BrokenInvariant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +74,7 @@ OTHER_DATA = "compensation built from other data than its action"
 TOO_LATE = "action effect after its compensation"
 
 
-class Participants:
+class ParticipantModel:
     """All participants of one plan."""
 
     def __init__(self, plan: Plan, rules: BarrierRules, *, rejections: bool, compensation_rejections: bool) -> None:
@@ -84,49 +84,49 @@ class Participants:
         self._compensation_rejections = compensation_rejections
         self._sound = rules == BarrierRules()
 
-    def deliver(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
+    def deliver(self, all_: tuple[ParticipantState, ...], message: Message) -> list[Delivery]:
         """Return all possible results of delivering the call."""
         kind = self._plan.steps[message.step].action.kind
-        if kind is Kind.READ:
+        if kind is MethodKind.READ:
             used = any(message.step in step.uses for step in self._plan.steps)
             here = all_[message.step]
             return [Delivery(f"answers {v}", Reply(Outcome.OK, b"%d" % v), here) for v in ((0, 1) if used else (1,))]
-        handle = self._guarded if kind is Kind.GUARDED else self._plain
+        handle = self._guarded if kind is MethodKind.GUARDED else self._plain
         return handle(all_, message)
 
-    def inert(self, all_: tuple[Participant, ...], message: Message) -> bool:
+    def inert(self, all_: tuple[ParticipantState, ...], message: Message) -> bool:
         """Return whether delivering the call, now or ever, changes only what its caller hears."""
         kind = self._plan.steps[message.step].action.kind
         here = all_[message.step]
-        if kind is Kind.READ:
+        if kind is MethodKind.READ:
             return True
-        if kind is not Kind.GUARDED or not self._sound:
+        if kind is not MethodKind.GUARDED or not self._sound:
             return False
-        if message.call in (Call.ACTION, Call.VOID):
+        if message.call in (Operation.ACTION, Operation.VOID):
             return here.action != "-"
         return here.compensation != "-"
 
     # ------------------------------------------------------------ guarded
 
-    def _guarded(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
+    def _guarded(self, all_: tuple[ParticipantState, ...], message: Message) -> list[Delivery]:
         here = all_[message.step]
         match message.call:
-            case Call.ACTION:
+            case Operation.ACTION:
                 return self._guarded_action(here, message)
-            case Call.COMPENSATION:
+            case Operation.COMPENSATION:
                 return self._guarded_compensation(all_, here, message)
-            case Call.VOID:
+            case Operation.VOID:
                 if here.action == "d":
                     return [Delivery("cannot void: it ran", OK, here)]
                 after = here._replace(action="v") if self._rules.void_record else here
                 return [Delivery("voided", VOIDED, after)]
-            case Call.VOID_COMPENSATION:
+            case Operation.VOID_COMPENSATION:
                 if here.compensation == "d":
                     return [Delivery("cannot void: it ran", OK, here)]
                 action = "v" if here.action == "-" else here.action
                 return [Delivery("compensation voided", VOIDED, here._replace(action=action, compensation="v"))]
 
-    def _guarded_action(self, here: Participant, message: Message) -> list[Delivery]:
+    def _guarded_action(self, here: ParticipantState, message: Message) -> list[Delivery]:
         rules = self._rules
         if (here.action == "v" or here.compensation == "d") and rules.fences:
             return [Delivery("STEP_FENCED", FENCED, here)]
@@ -134,11 +134,14 @@ class Participants:
             if message.payload != here.payload:
                 return [
                     Delivery(
-                        "KEY_REUSED", REUSED, here, (Broken(message.step, "KEY_REUSED although nobody reused a key"),)
+                        "KEY_REUSED",
+                        REUSED,
+                        here,
+                        (BrokenInvariant(message.step, "KEY_REUSED although nobody reused a key"),),
                     )
                 ]
             return [Delivery("stored answer", OK, here)]
-        bad = (Broken(message.step, TOO_LATE),) if here.compensation != "-" or here.undone else ()
+        bad = (BrokenInvariant(message.step, TOO_LATE),) if here.compensation != "-" or here.undone else ()
         after = here._replace(action="d", effects=here.effects + 1, payload=message.payload)
         found = [Delivery("has its effect, ok", OK, after, bad)]
         if self._rejections:
@@ -146,7 +149,7 @@ class Participants:
         return found
 
     def _guarded_compensation(
-        self, all_: tuple[Participant, ...], here: Participant, message: Message
+        self, all_: tuple[ParticipantState, ...], here: ParticipantState, message: Message
     ) -> list[Delivery]:
         if here.action == "-" and message.known and self._rules.refuses_unknown:
             return [Delivery("ACTION_UNKNOWN", UNKNOWN_ACTION, here)]
@@ -165,24 +168,24 @@ class Participants:
             found.append(Delivery("compensation rejected", REJECTED, here))
         return found
 
-    def _undoes(self, step: int, here: Participant) -> bytes:
+    def _undoes(self, index: int, here: ParticipantState) -> bytes:
         """Return what a compensation must say about the effect that it undoes."""
-        compensation = self._plan.steps[step].compensation
+        compensation = self._plan.steps[index].compensation
         own = compensation is not None and compensation.uses_self
         return (here.payload or b"") + (b"|r" if own else b"")
 
     # ------------------------------------------------------------ plain
 
-    def after_window(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
+    def after_window(self, all_: tuple[ParticipantState, ...], message: Message) -> list[Delivery]:
         """Return the result of a KEYED call that arrives after its key was forgotten."""
         action, here = self._plan.steps[message.step].action, all_[message.step]
-        if message.call is not Call.ACTION or action.kind is not Kind.KEYED or action.window is None:
+        if message.call is not Operation.ACTION or action.kind is not MethodKind.KEYED or action.window is None:
             return []
         return self._effect(here, message) if here.effects else []
 
-    def _plain(self, all_: tuple[Participant, ...], message: Message) -> list[Delivery]:
+    def _plain(self, all_: tuple[ParticipantState, ...], message: Message) -> list[Delivery]:
         here = all_[message.step]
-        if message.call is Call.ACTION:
+        if message.call is Operation.ACTION:
             return self._plain_action(here, message)
         if here.effects > here.undone:
             after = here._replace(compensation="d", undone=here.effects)
@@ -192,35 +195,35 @@ class Participants:
             return found
         return [Delivery("nothing to undo, ok", OK, here._replace(compensation="d"))]
 
-    def _plain_action(self, here: Participant, message: Message) -> list[Delivery]:
+    def _plain_action(self, here: ParticipantState, message: Message) -> list[Delivery]:
         kind = self._plan.steps[message.step].action.kind
         stands = here.effects > here.undone
-        if (kind is Kind.KEYED and here.effects) or (kind is Kind.IDEMPOTENT and stands):
+        if (kind is MethodKind.KEYED and here.effects) or (kind is MethodKind.IDEMPOTENT and stands):
             return [Delivery("ok, nothing to do", OK, here)]
         return self._effect(here, message)
 
-    def _effect(self, here: Participant, message: Message) -> list[Delivery]:
-        bad = (Broken(message.step, TOO_LATE),) if here.compensation != "-" else ()
+    def _effect(self, here: ParticipantState, message: Message) -> list[Delivery]:
+        bad = (BrokenInvariant(message.step, TOO_LATE),) if here.compensation != "-" else ()
         after = here._replace(action="d", effects=here.effects + 1, payload=message.payload)
         found = [Delivery("has its effect, ok", OK, after, bad)]
         if self._rejections:
             found.append(Delivery("rejected", REJECTED, here))
         return found
 
-    def _undoing(self, all_: tuple[Participant, ...], message: Message) -> list[Broken]:
+    def _undoing(self, all_: tuple[ParticipantState, ...], message: Message) -> list[BrokenInvariant]:
         """Return the invariants that a compensation breaks if it takes effect now."""
         bad = self._order(all_, message.step)
         if message.payload != self._undoes(message.step, all_[message.step]):
-            bad.append(Broken(message.step, OTHER_DATA))
+            bad.append(BrokenInvariant(message.step, OTHER_DATA))
         return bad
 
-    def _order(self, all_: tuple[Participant, ...], step: int) -> list[Broken]:
+    def _order(self, all_: tuple[ParticipantState, ...], index: int) -> list[BrokenInvariant]:
         bad = []
         pivot = self._plan.pivot
-        for later in self._plan.descendants[step]:
+        for later in self._plan.descendants[index]:
             before_pivot = later != pivot and not self._plan.steps[later].post
             if before_pivot and all_[later].effects > all_[later].undone:
-                bad.append(Broken(later, DISORDER))
+                bad.append(BrokenInvariant(later, DISORDER))
         if pivot is not None and all_[pivot].effects:
-            bad.append(Broken(pivot, "compensated although the pivot took effect"))
+            bad.append(BrokenInvariant(pivot, "compensated although the pivot took effect"))
         return bad

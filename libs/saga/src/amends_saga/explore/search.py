@@ -14,8 +14,8 @@ from itertools import product
 
 from amends_saga.explore.bounds import Bounds
 from amends_saga.explore.moves import Moves, Rules, World
-from amends_saga.explore.owners import Engine, Expressions
-from amends_saga.explore.participants import Broken
+from amends_saga.explore.owners import Engine, ExpressionResults
+from amends_saga.explore.participants import BrokenInvariant
 from amends_saga.plan import Plan
 
 STUCK = "the run waits for something that never comes"
@@ -36,7 +36,7 @@ class Violation:
 
 
 @dataclass
-class Result:
+class ExplorationResult:
     """The result of an exploration."""
 
     bounds: Bounds
@@ -63,14 +63,14 @@ def explore(
     rules: Rules | None = None,
     progress: Callable[[int, int], None] | None = None,
     first_only: bool = False,
-) -> Result:
+) -> ExplorationResult:
     """Walk every world within the bounds.
 
     `progress` is called with the number of states and the depth now and then. `first_only` stops at the first
     violation.
     """
     bounds = bounds or Bounds()
-    result = Result(bounds)
+    result = ExplorationResult(bounds)
     with _no_collection():
         for expressions in _expressions(plan, bounds):
             moves = Moves(plan, bounds, engine or Engine(), rules or Rules(), expressions)
@@ -118,7 +118,7 @@ _LETTERS: dict[bool | None, str] = {True: "1", False: "0", None: "x"}
 """How a seed writes what the expressions of a step say."""
 
 
-def _expressions(plan: Plan, bounds: Bounds) -> Iterator[Expressions]:
+def _expressions(plan: Plan, bounds: Bounds) -> Iterator[ExpressionResults]:
     """Yield the results of expressions: a step without `when` always runs, and at most one request fails."""
     whens = list(product(*((True, False) if step.has_when else (True,) for step in plan.steps)))
     yield from whens
@@ -149,8 +149,8 @@ class _Trail:
 
 def _search(
     moves: Moves,
-    expressions: Expressions,
-    result: Result,
+    expressions: ExpressionResults,
+    result: ExplorationResult,
     progress: Callable[[int, int], None] | None,
     first_only: bool,
 ) -> None:
@@ -166,7 +166,7 @@ def _search(
         if end:
             result.ends[end] += 1
         elif moves.stuck(world):
-            _found(result, moves, expressions, trail.numbers(node), (Broken(-1, STUCK),))
+            _found(result, moves, expressions, trail.numbers(node), (BrokenInvariant(-1, STUCK),))
         for number, move in enumerate(moves.next(world)):
             result.transitions += 1
             if move.violations:
@@ -188,7 +188,11 @@ def _search(
 
 
 def _found(
-    result: Result, moves: Moves, expressions: Expressions, numbers: list[int], broken: tuple[Broken, ...]
+    result: ExplorationResult,
+    moves: Moves,
+    expressions: ExpressionResults,
+    numbers: list[int],
+    broken: tuple[BrokenInvariant, ...],
 ) -> None:
     """Keep the first, and so a shortest, path to each invariant and step."""
     known = {(violation.step, violation.text) for violation in result.violations}

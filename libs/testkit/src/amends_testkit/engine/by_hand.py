@@ -9,12 +9,17 @@ from datetime import UTC, datetime, timedelta
 
 from amends_saga.engine import RunState, advance, check_resolution, initial, replay, start
 from amends_saga.engine import events as ev
-from amends_saga.engine.events import Call, Outcome
+from amends_saga.engine.events import Operation, Outcome
 from amends_saga.plan import Plan
 
 EPOCH = datetime(2030, 1, 1, tzinfo=UTC)
 RETRY = timedelta(seconds=1)
-CALLS = {"": Call.ACTION, "undo": Call.COMPENSATION, "void": Call.VOID, "void-undo": Call.VOID_COMPENSATION}
+CALLS = {
+    "": Operation.ACTION,
+    "undo": Operation.COMPENSATION,
+    "void": Operation.VOID,
+    "void-undo": Operation.VOID_COMPENSATION,
+}
 NAMES = {call: f"{name} " if name else "" for name, call in CALLS.items()}
 
 
@@ -72,9 +77,9 @@ class ByHand:
         """Return all records of one kind."""
         return [entry.event for entry in self.journal if isinstance(entry.event, kind)]
 
-    def name(self, step: int, call: Call) -> str:
+    def name(self, index: int, call: Operation) -> str:
         """Return the name of a call, as tests write it."""
-        return f"{NAMES[call]}{self.plan.steps[step].name}"
+        return f"{NAMES[call]}{self.plan.steps[index].name}"
 
     def step(self, name: str) -> int:
         """Return the index of a step."""
@@ -154,25 +159,25 @@ class ByHand:
         """Return the next owner, which reads the journal without its last `lost` records."""
         return self._next(self.journal[: len(self.journal) - lost])
 
-    def refusal(self, action: ev.Action, **facts: object) -> str | None:
+    def refusal(self, action: ev.ResolutionAction, **facts: object) -> str | None:
         """Return why a person may not take this decision; None when it is allowed."""
         return check_resolution(self.plan, self.state, self._wish(action, facts))
 
-    def resolve(self, action: ev.Action, **facts: object) -> "ByHand":
+    def resolve(self, action: ev.ResolutionAction, **facts: object) -> "ByHand":
         """Take a decision as a person; return the owner that goes on."""
-        wish = self._wish(action, facts)
-        refused = check_resolution(self.plan, self.state, wish)
+        decision = self._wish(action, facts)
+        refused = check_resolution(self.plan, self.state, decision)
         assert refused is None, refused
-        entry = ev.Recorded(len(self.journal) + 1, self.fence + 1, self.now, wish)
+        entry = ev.Recorded(len(self.journal) + 1, self.fence + 1, self.now, decision)
         return self._next([*self.journal, entry])
 
     # ------------------------------------------------------------ inside
 
-    def _wish(self, action: ev.Action, facts: dict[str, object]) -> ev.Resolved:
+    def _wish(self, action: ev.ResolutionAction, facts: dict[str, object]) -> ev.Resolved:
         parked = self.state.parked
         assert parked is not None, "the run is not parked"
-        wish = ev.Resolved(action, parked.step, parked.call, "ann", "because")
-        return wish._replace(**facts)  # type: ignore[arg-type]
+        decision = ev.Resolved(action, parked.step, parked.call, "ann", "because")
+        return decision._replace(**facts)  # type: ignore[arg-type]
 
     def _next(self, journal: list[ev.Recorded]) -> "ByHand":
         after = object.__new__(ByHand)
@@ -208,18 +213,20 @@ class ByHand:
         self.state, commands = advance(self.plan, self.state, signal, self.now)
         return commands
 
-    def _prepared(self, step: int, call: Call) -> ev.Prepared:
-        plan = self.plan.steps[step]
-        used = [self.state.steps[u].response or b"" for u in plan.uses]
-        error = self.errors.get(self.name(step, call)) or (call is Call.ACTION and self.errors.get(f"undo {plan.name}"))
-        own = plan.compensation is not None and plan.compensation.uses_self
-        if call is Call.COMPENSATION:
-            error = self.errors.get(f"undo {plan.name}")
-            undo = b"undo " + b",".join([*used, self.state.steps[step].response or b""])
-            return ev.Prepared(step, call, error=error) if error else ev.Prepared(step, call, compensation=undo)
-        if error and not (own and self.errors.get(plan.name) is None):
-            return ev.Prepared(step, call, error=error)
-        if plan.name in self.left_out:
-            return ev.Prepared(step, call, runs=False)
-        undo_now = b"undo " + b",".join(used) if plan.compensation is not None and not own else None
-        return ev.Prepared(step, call, request=b"do " + b",".join(used), compensation=undo_now)
+    def _prepared(self, index: int, call: Operation) -> ev.Prepared:
+        step_plan = self.plan.steps[index]
+        used = [self.state.steps[u].response or b"" for u in step_plan.uses]
+        error = self.errors.get(self.name(index, call)) or (
+            call is Operation.ACTION and self.errors.get(f"undo {step_plan.name}")
+        )
+        own = step_plan.compensation is not None and step_plan.compensation.uses_self
+        if call is Operation.COMPENSATION:
+            error = self.errors.get(f"undo {step_plan.name}")
+            undo = b"undo " + b",".join([*used, self.state.steps[index].response or b""])
+            return ev.Prepared(index, call, error=error) if error else ev.Prepared(index, call, compensation=undo)
+        if error and not (own and self.errors.get(step_plan.name) is None):
+            return ev.Prepared(index, call, error=error)
+        if step_plan.name in self.left_out:
+            return ev.Prepared(index, call, runs=False)
+        undo_now = b"undo " + b",".join(used) if step_plan.compensation is not None and not own else None
+        return ev.Prepared(index, call, request=b"do " + b",".join(used), compensation=undo_now)

@@ -11,24 +11,30 @@ from typing import Any
 from amends_saga.engine import RunState, advance, cancellable, replay, resolutions
 from amends_saga.engine import events as ev
 from amends_saga.engine.ledger import UnreadableJournalError
-from amends_saga.journal import RULES_VERSION, decode, encode
-from amends_saga.plan import CallPlan, Kind, Plan, StepPlan
+from amends_saga.journal import KINDS, RULES_VERSION, decode, encode
+from amends_saga.plan import CallPlan, MethodKind, Plan, StepPlan
 
 RUN = "golden"
 ROUNDS = 20
 
-Json = dict[str, Any]
+JsonObject = dict[str, Any]
 
 
-def dump(name: str, about: str, plan: Plan, journal: list[ev.Recorded]) -> Json:
+def dump(name: str, about: str, plan: Plan, journal: list[ev.Recorded]) -> JsonObject:
     """Return a journal as data, with what is made of each beginning of it."""
     records = [{"seq": e.seq, "fence": e.fence, "record": base64.b64encode(encode(plan, e)).decode()} for e in journal]
-    data: Json = {"name": name, "about": about, "rules": RULES_VERSION, "plan": _plan_data(plan), "records": records}
+    data: JsonObject = {
+        "name": name,
+        "about": about,
+        "rules": RULES_VERSION,
+        "plan": _plan_data(plan),
+        "records": records,
+    }
     data["expected"] = [expected(data, length) for length in range(1, len(records) + 1)]
     return data
 
 
-def expected(data: Json, length: int) -> Json:
+def expected(data: JsonObject, length: int) -> JsonObject:
     """Return what an owner that finds the first `length` records sees, and what it does.
 
     Raises UnreadableJournalError.
@@ -65,14 +71,14 @@ def _commands(plan: Plan, state: RunState, now: datetime) -> list[str]:
     raise AssertionError("the owner comes to no rest")
 
 
-def _prepared(plan: Plan, state: RunState, step: int, call: ev.Call) -> ev.Prepared:
-    sp = plan.steps[step]
-    used = b",".join(state.steps[u].response or b"" for u in sp.uses)
-    own = sp.compensation is not None and sp.compensation.uses_self
-    if call is ev.Call.COMPENSATION:
-        return ev.Prepared(step, call, compensation=used + (state.steps[step].response or b""))
-    undo = used if sp.compensation is not None and not own else None
-    return ev.Prepared(step, call, request=used, compensation=undo)
+def _prepared(plan: Plan, state: RunState, index: int, call: ev.Operation) -> ev.Prepared:
+    step_plan = plan.steps[index]
+    used = b",".join(state.steps[u].response or b"" for u in step_plan.uses)
+    own = step_plan.compensation is not None and step_plan.compensation.uses_self
+    if call is ev.Operation.COMPENSATION:
+        return ev.Prepared(index, call, compensation=used + (state.steps[index].response or b""))
+    undo = used if step_plan.compensation is not None and not own else None
+    return ev.Prepared(index, call, request=used, compensation=undo)
 
 
 def _told(plan: Plan, command: ev.Command) -> str:
@@ -81,7 +87,8 @@ def _told(plan: Plan, command: ev.Command) -> str:
             # Texts for people may be reworded.
             fields = {name: value for name, value in entry.event._asdict().items() if value and name != "message"}
             shown = ", ".join(f"{name}={_value(plan, name, value)}" for name, value in fields.items())
-            return f"record {entry.seq} {type(entry.event).__name__}({shown})"
+            name = "".join(word.capitalize() for word in KINDS[type(entry.event)].split("_"))
+            return f"record {entry.seq} {name}({shown})"
         case ev.Wait(until):
             return f"wait until {until.isoformat()}"
         case ev.Admit(step):
@@ -101,7 +108,7 @@ def _value(plan: Plan, name: str, value: Any) -> str:
 # ---------------------------------------------------------------- what an owner sees
 
 
-def _state(plan: Plan, state: RunState) -> Json:
+def _state(plan: Plan, state: RunState) -> JsonObject:
     parked, decided = state.parked, state.decided
     return {
         "phase": state.phase.value,
@@ -116,11 +123,11 @@ def _state(plan: Plan, state: RunState) -> Json:
         "resolutions": [action.value for action in resolutions(plan, state)],
         "undo": [plan.steps[i].name for i in decided.undo] if decided else None,
         "skipped_by_person": state.skipped_by_person,
-        "steps": {sp.name: _step(state, index) for index, sp in enumerate(plan.steps)},
+        "steps": {step_plan.name: _step(state, index) for index, step_plan in enumerate(plan.steps)},
     }
 
 
-def _step(state: RunState, index: int) -> Json:
+def _step(state: RunState, index: int) -> JsonObject:
     step = state.steps[index]
     shown = {
         "done": step.done.value if step.done else None,
@@ -141,7 +148,7 @@ def _step(state: RunState, index: int) -> Json:
 # ---------------------------------------------------------------- plans as data
 
 
-def _plan_data(plan: Plan) -> Json:
+def _plan_data(plan: Plan) -> JsonObject:
     return {
         "namespace": plan.namespace,
         "saga": plan.saga,
@@ -165,7 +172,7 @@ def _plan_data(plan: Plan) -> Json:
     }
 
 
-def _call_data(call: CallPlan) -> Json:
+def _call_data(call: CallPlan) -> JsonObject:
     return {
         "service": call.service,
         "method": call.method,
@@ -177,7 +184,7 @@ def _call_data(call: CallPlan) -> Json:
     }
 
 
-def _plan(data: Json) -> Plan:
+def _plan(data: JsonObject) -> Plan:
     steps = tuple(
         StepPlan(
             step["name"],
@@ -196,11 +203,11 @@ def _plan(data: Json) -> Plan:
     return Plan(data["namespace"], data["saga"], data["digest"], steps, deadline, stalled)
 
 
-def _call(data: Json) -> CallPlan:
+def _call(data: JsonObject) -> CallPlan:
     return CallPlan(
         data["service"],
         data["method"],
-        Kind(data["kind"]),
+        MethodKind(data["kind"]),
         _duration(data["window"]),
         _duration(data["retention"]),
         data["outcomes"],

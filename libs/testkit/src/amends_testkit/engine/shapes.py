@@ -9,16 +9,16 @@ from collections.abc import Mapping
 from datetime import timedelta
 from string import ascii_lowercase
 
-from amends_saga.plan import CallPlan, Kind, Plan, StepPlan
+from amends_saga.plan import CallPlan, MethodKind, Plan, StepPlan
 
 SERVICE = "test.v1.TestService"
 KINDS = {
-    "g": Kind.GUARDED,
-    "p": Kind.GUARDED,
-    "k": Kind.KEYED,
-    "i": Kind.IDEMPOTENT,
-    "o": Kind.ONCE,
-    "r": Kind.READ,
+    "g": MethodKind.GUARDED,
+    "p": MethodKind.GUARDED,
+    "k": MethodKind.KEYED,
+    "i": MethodKind.IDEMPOTENT,
+    "o": MethodKind.ONCE,
+    "r": MethodKind.READ,
 }
 
 
@@ -66,8 +66,8 @@ def shape(
     return Plan("test", "shape", "d" * 64, tuple(steps), deadline, stalled_after)
 
 
-def _call(service: str, name: str, kind: Kind, retention: timedelta | None, window: timedelta | None) -> CallPlan:
-    guarded, keyed = kind is Kind.GUARDED, kind is Kind.KEYED
+def _call(service: str, name: str, kind: MethodKind, retention: timedelta | None, window: timedelta | None) -> CallPlan:
+    guarded, keyed = kind is MethodKind.GUARDED, kind is MethodKind.KEYED
     return CallPlan(
         service,
         f"Do{name.upper()}",
@@ -77,8 +77,8 @@ def _call(service: str, name: str, kind: Kind, retention: timedelta | None, wind
     )
 
 
-def _undo(service: str, name: str, kind: Kind, retention: timedelta | None, *, own: bool) -> CallPlan:
+def _undo(service: str, name: str, kind: MethodKind, retention: timedelta | None, *, own: bool) -> CallPlan:
     """Build a compensation: guarded with its action, or idempotent by state, as the checker asks."""
-    guarded = kind is Kind.GUARDED
-    of = Kind.GUARDED if guarded else Kind.IDEMPOTENT
+    guarded = kind is MethodKind.GUARDED
+    of = MethodKind.GUARDED if guarded else MethodKind.IDEMPOTENT
     return CallPlan(service, f"Undo{name.upper()}", of, retention=retention if guarded else None, uses_self=own)

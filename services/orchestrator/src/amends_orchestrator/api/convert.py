@@ -13,9 +13,9 @@ from functools import partial
 from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import Phase, RunState, StepRun, choices, resolutions, stalled_since
 from amends_saga.engine import events as ev
-from amends_saga.engine.state import Done, chosen
+from amends_saga.engine.state import Ending, chosen
 from amends_saga.example import example
-from amends_saga.journal import RULES_VERSION, timestamp
+from amends_saga.journal import KINDS, RULES_VERSION, timestamp
 from amends_saga.plan import Plan
 
 from amends.saga.v1 import run_pb2 as pb
@@ -26,18 +26,18 @@ from amends_orchestrator.journal.requests import Asked
 from amends_orchestrator.runner.summary import line, state_of
 
 _DONE = {
-    Done.OK: pb.STEP_STATE_DONE,
-    Done.REJECTED: pb.STEP_STATE_REJECTED,
-    Done.EXHAUSTED: pb.STEP_STATE_IN_DOUBT,
-    Done.VOIDED: pb.STEP_STATE_REJECTED,
-    Done.SKIPPED: pb.STEP_STATE_SKIPPED,
-    Done.BY_PERSON: pb.STEP_STATE_SKIPPED_BY_PERSON,
+    Ending.OK: pb.STEP_STATE_DONE,
+    Ending.REJECTED: pb.STEP_STATE_REJECTED,
+    Ending.EXHAUSTED: pb.STEP_STATE_IN_DOUBT,
+    Ending.VOIDED: pb.STEP_STATE_REJECTED,
+    Ending.SKIPPED: pb.STEP_STATE_SKIPPED,
+    Ending.BY_PERSON: pb.STEP_STATE_SKIPPED_BY_PERSON,
 }
 _OPERATIONS = {
-    ev.Call.ACTION: pb.OPERATION_ACTION,
-    ev.Call.COMPENSATION: pb.OPERATION_COMPENSATION,
-    ev.Call.VOID: pb.OPERATION_VOID,
-    ev.Call.VOID_COMPENSATION: pb.OPERATION_VOID,
+    ev.Operation.ACTION: pb.OPERATION_ACTION,
+    ev.Operation.COMPENSATION: pb.OPERATION_COMPENSATION,
+    ev.Operation.VOID: pb.OPERATION_VOID,
+    ev.Operation.VOID_COMPENSATION: pb.OPERATION_VOID,
 }
 
 
@@ -65,7 +65,7 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
     if amendment is not None:
         run.amendment = plan.steps[amendment].name
     for index, step in enumerate(state.steps):
-        if step.done is Done.NOT_CHOSEN:
+        if step.done is Ending.NOT_CHOSEN:
             continue
         status = run.steps.add(
             name=plan.steps[index].name,
@@ -73,7 +73,7 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
             attempts=step.calls,
             message=step.message,
         )
-        if payloads.form is not Form.NONE and step.response is not None and step.done is Done.OK:
+        if payloads.form is not Form.NONE and step.response is not None and step.done is Ending.OK:
             payloads.show_response(status, step.response, partial(definition.to_json, index, step.response))
     if payloads.form is not Form.NONE:
         payloads.show_input(run, state.input, partial(definition.input_json, state.input))
@@ -82,11 +82,11 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
     return run
 
 
-def add_wishes(run: pb.Run, asked: Sequence[Asked]) -> None:
+def add_requests(run: pb.Run, asked: Sequence[Asked]) -> None:
     """Add the cancel and park requests that the run's owner has not answered yet."""
-    for wish in asked:
-        shown = run.wishes.add(kind=wish.kind.value, actor=wish.actor, reason=wish.reason)
-        shown.asked_at.FromDatetime(wish.at)
+    for request in asked:
+        shown = run.wishes.add(kind=request.kind.value, actor=request.actor, reason=request.reason)
+        shown.asked_at.FromDatetime(request.at)
 
 
 def bare_message(row: RunRow, message: str = "") -> pb.Run:
@@ -127,14 +127,14 @@ def newer_message(row: RunRow) -> pb.Run:
 
 def step_state(state: RunState, index: int, step: StepRun) -> pb.StepState.ValueType:
     """Return the state of one step as people see it."""
-    if step.undone is Done.OK:
-        return pb.STEP_STATE_COMPENSATED if step.done is not Done.REJECTED else pb.STEP_STATE_REJECTED
-    if step.undone is Done.BY_PERSON or (step.by_person and step.done is not None):
+    if step.undone is Ending.OK:
+        return pb.STEP_STATE_COMPENSATED if step.done is not Ending.REJECTED else pb.STEP_STATE_REJECTED
+    if step.undone is Ending.BY_PERSON or (step.by_person and step.done is not None):
         return pb.STEP_STATE_SKIPPED_BY_PERSON
     undoing = state.phase is Phase.COMPENSATING and state.decided is not None and index in state.decided.undo
-    if undoing and step.done is not Done.VOIDED:
+    if undoing and step.done is not Ending.VOIDED:
         return pb.STEP_STATE_COMPENSATING
-    if step.done is Done.VOIDED and not step.refused:
+    if step.done is Ending.VOIDED and not step.refused:
         return pb.STEP_STATE_VOIDED
     if step.done is not None:
         return _DONE[step.done]
@@ -206,7 +206,7 @@ def event_message(plan: Plan, run_id: str, entry: ev.Recorded, state: RunState) 
         run_id=run_id,
         seq=entry.seq,
         fence=entry.fence,
-        kind=_kind(event),
+        kind=KINDS[type(event)].upper(),
         state=int(state_of(state)),  # type: ignore[arg-type]
     )
     shown.at.FromDatetime(entry.at)
@@ -225,18 +225,13 @@ def event_message(plan: Plan, run_id: str, entry: ev.Recorded, state: RunState) 
     return shown
 
 
-def _kind(event: ev.Event) -> str:
-    name = type(event).__name__
-    return "".join(f"_{letter}" if letter.isupper() and at else letter for at, letter in enumerate(name)).upper()
-
-
 def _text(plan: Plan, event: ev.Event, state: RunState) -> str:
     match event:
         case ev.AttemptFailed(attempt=attempt, message=message):
             return f"attempt {attempt}: {message}"
         case ev.Answered(reason=reason, message=message):
             return f"{reason}: {message}" if reason and message else reason or message
-        case ev.Decided(undo=undo, message=message):
+        case ev.TurnedBack(undo=undo, message=message):
             names = ", ".join(plan.steps[step].name for step in undo) or "nothing"
             return f"undo {names}: {message}" if message else f"undo {names}"
         case ev.Parked(reason=parked, message=message):

@@ -11,14 +11,14 @@ from amends_saga.definition import Document
 from amends.saga.v1 import definition_service_pb2 as pb
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceServicer
 from amends_orchestrator.api.checking import check_request
-from amends_orchestrator.api.describing import (
+from amends_orchestrator.api.definition_messages import (
     finding_messages,
     participant_message,
     policy_message,
     saga_message,
 )
 from amends_orchestrator.definitions import store
-from amends_orchestrator.definitions.apply import Definitions
+from amends_orchestrator.definitions.changes import DefinitionChanges
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
 from amends_orchestrator.definitions.store import SagaRow
 from amends_orchestrator.runner.claimer import DefinitionError
@@ -30,7 +30,7 @@ MOST_MANIFESTS = 200
 class DefinitionApi(DefinitionServiceServicer):
     """Serves Sagas, Participants and RetryPolicies to people, the CLI and the operator."""
 
-    def __init__(self, pool: Any, registry: Registry, definitions: Definitions) -> None:
+    def __init__(self, pool: Any, registry: Registry, definitions: DefinitionChanges) -> None:
         self._pool = pool
         self._registry = registry
         self._definitions = definitions

@@ -11,9 +11,9 @@ from amends_chassis.errors import InvalidArgument
 from amends.saga.v1 import run_service_pb2 as pb
 from amends.saga.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
 from amends_orchestrator.api.checking import check_request
-from amends_orchestrator.api.deciding import Deciding
-from amends_orchestrator.api.reading import get_run, list_page, read_payload, watch_run
-from amends_orchestrator.api.start import Starting
+from amends_orchestrator.api.run_decisions import RunDecisions
+from amends_orchestrator.api.run_queries import get_run, list_page, read_payload, watch_run
+from amends_orchestrator.api.start_run import Starting
 from amends_orchestrator.api.views import Views
 from amends_orchestrator.api.watching import Watching
 
@@ -64,7 +64,7 @@ class _Bounded:
 class RunApi(RunServiceServicer):
     """Serves runs to callers."""
 
-    def __init__(self, views: Views, starting: Starting, deciding: Deciding, watching: Watching) -> None:
+    def __init__(self, views: Views, starting: Starting, deciding: RunDecisions, watching: Watching) -> None:
         self._views = views
         self._starting = starting
         self._deciding = deciding

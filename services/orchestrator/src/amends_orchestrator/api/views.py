@@ -20,7 +20,7 @@ from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append, ow
 from amends_saga.journal import RULES_VERSION, decode
 
 from amends.saga.v1 import run_pb2 as pb
-from amends_orchestrator.api.convert import add_wishes, bare_message, event_message, newer_message, run_message
+from amends_orchestrator.api.convert import add_requests, bare_message, event_message, newer_message, run_message
 from amends_orchestrator.api.payloads import ROOM, Form, Payloads
 from amends_orchestrator.definitions.registry import Registry
 from amends_orchestrator.journal import requests
@@ -113,7 +113,7 @@ class Views:
         """Return one durable run and the last `length` records of its journal."""
         run, timeline = await self._shown(row, await read_journal(self.pool, row.id), length, form)
         if not row.state.ended:
-            add_wishes(run, await requests.open_of(self.pool, row.id))
+            add_requests(run, await requests.open_of(self.pool, row.id))
         return run, timeline
 
     async def state(self, row: RunRow) -> tuple[CompiledSaga, RunState]:

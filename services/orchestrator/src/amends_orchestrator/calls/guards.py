@@ -11,14 +11,14 @@ from collections.abc import Callable
 from datetime import timedelta
 
 from amends_resilience import (
-    BreakerOpen,
+    BreakerOpenError,
     BreakerState,
     Bulkhead,
-    BulkheadFull,
+    BulkheadFullError,
+    BulkheadSlot,
     CircuitBreaker,
     Pacer,
     Permit,
-    Place,
     RetryBudget,
     RetryPolicy,
     SystemClock,
@@ -33,7 +33,7 @@ BUDGET_PAUSE = timedelta(seconds=1)
 _GAUGE = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
 
 
-class Held(Exception):
+class CallDelayedError(Exception):
     """The call may not be made now; try again after `retry_in`. The text is for people."""
 
     def __init__(self, retry_in: timedelta, message: str) -> None:
@@ -42,19 +42,19 @@ class Held(Exception):
         self.message = message
 
 
-class Pass:
-    """Permission to make one call: a place in the bulkhead and a permit of the breaker. Conclude it exactly once."""
+class CallPermit:
+    """Permission to make one call: a slot in the bulkhead and a permit of the breaker. Conclude it exactly once."""
 
-    __slots__ = ("_guard", "_permit", "_place")
+    __slots__ = ("_guard", "_permit", "_slot")
 
-    def __init__(self, guard: Guard, place: Place, permit: Permit) -> None:
+    def __init__(self, guard: ParticipantGuard, slot: BulkheadSlot, permit: Permit) -> None:
         self._guard = guard
-        self._place = place
+        self._slot = slot
         self._permit = permit
 
     def conclude(self, *, failed: bool) -> None:
-        """Report how the call ended to the breaker, and free its place."""
-        self._place.release()
+        """Report how the call ended to the breaker, and free its slot."""
+        self._slot.release()
         if failed:
             self._permit.failure()
         else:
@@ -62,13 +62,13 @@ class Pass:
         self._guard.in_flight.dec()
 
     def give_back(self) -> None:
-        """Free the place without a report: the call was not made, or says nothing about the service."""
-        self._place.release()
+        """Free the slot without a report: the call was not made, or says nothing about the service."""
+        self._slot.release()
         self._permit.release()
         self._guard.in_flight.dec()
 
 
-class Guard:
+class ParticipantGuard:
     """The protection of one participant under one policy."""
 
     def __init__(self, service: str, policy: RetryPolicy) -> None:
@@ -90,49 +90,49 @@ class Guard:
             self._bulkhead.apply(policy.bulkhead)
             self._budget.policy = policy.budget
 
-    def try_pass(self, *, retry: bool) -> Pass | None:
-        """Return a pass, or None when the bulkhead is full. Raises Held."""
-        place = self._bulkhead.try_acquire()
-        if place is None:
+    def try_permit(self, *, retry: bool) -> CallPermit | None:
+        """Return a permit, or None when the bulkhead is full. Raises CallDelayedError."""
+        slot = self._bulkhead.try_acquire()
+        if slot is None:
             return None
-        return self._through(place, retry=retry)
+        return self._through(slot, retry=retry)
 
-    async def wait_pass(self, *, retry: bool) -> Pass:
-        """Return a pass, after at most one timeout of the policy in the bulkhead's queue. Raises Held."""
+    async def wait_permit(self, *, retry: bool) -> CallPermit:
+        """Return a permit, after at most one timeout of the policy in the bulkhead's queue. Raises CallDelayedError."""
         try:
-            place = await self._bulkhead.acquire(self.policy.timeout)
-        except BulkheadFull as full:
-            raise self._held("bulkhead", timedelta(), f"too many calls are under way: {full}") from None
-        return self._through(place, retry=retry)
+            slot = await self._bulkhead.acquire(self.policy.timeout)
+        except BulkheadFullError as full:
+            raise self._delayed("bulkhead", timedelta(), f"too many calls are under way: {full}") from None
+        return self._through(slot, retry=retry)
 
-    def _through(self, place: Place, *, retry: bool) -> Pass:
+    def _through(self, slot: BulkheadSlot, *, retry: bool) -> CallPermit:
         try:
             permit = self._breaker.acquire()
-        except BreakerOpen as refused:
-            place.release()
-            raise self._held("breaker", refused.retry_in, "the circuit breaker is open") from None
+        except BreakerOpenError as refused:
+            slot.release()
+            raise self._delayed("breaker", refused.retry_in, "the circuit breaker is open") from None
         if retry and not self._budget.withdraw():
             permit.release()
-            place.release()
-            raise self._held("budget", BUDGET_PAUSE, "the retry budget is spent")
+            slot.release()
+            raise self._delayed("budget", BUDGET_PAUSE, "the retry budget is spent")
         if not retry:
             self._budget.deposit()
         self.in_flight.inc()
-        return Pass(self, place, permit)
+        return CallPermit(self, slot, permit)
 
-    def _held(self, by: str, at_least: timedelta, message: str) -> Held:
+    def _delayed(self, by: str, at_least: timedelta, message: str) -> CallDelayedError:
         NOT_ADMITTED.labels(service=self.service, by=by).inc()
-        return Held(self._pacer.delay(at_least), message)
+        return CallDelayedError(self._pacer.delay(at_least), message)
 
 
 class Guards:
     """All guards of this process."""
 
-    def __init__(self, made: Callable[[str, RetryPolicy], Guard] = Guard) -> None:
+    def __init__(self, made: Callable[[str, RetryPolicy], ParticipantGuard] = ParticipantGuard) -> None:
         self._made = made
-        self._guards: dict[tuple[str, str], Guard] = {}
+        self._guards: dict[tuple[str, str], ParticipantGuard] = {}
 
-    def of(self, participant: str, service: str, policy_name: str, policy: RetryPolicy) -> Guard:
+    def of(self, participant: str, service: str, policy_name: str, policy: RetryPolicy) -> ParticipantGuard:
         """Return the guard of a participant under the policy of that name (empty: the default policy)."""
         guard = self._guards.get((participant, policy_name))
         if guard is None:

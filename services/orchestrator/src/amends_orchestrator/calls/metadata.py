@@ -5,29 +5,29 @@ Called by the runner for each attempt. `amends-fence` is for diagnosis only: no 
 
 from __future__ import annotations
 
-from amends_saga.engine.events import Call
+from amends_saga.engine.events import Operation
 
-Metadata = tuple[tuple[str, str], ...]
+CallMetadata = tuple[tuple[str, str], ...]
 
 _OPERATION = {
-    Call.ACTION: "action",
-    Call.COMPENSATION: "compensation",
-    Call.VOID: "void",
-    Call.VOID_COMPENSATION: "void",
+    Operation.ACTION: "action",
+    Operation.COMPENSATION: "compensation",
+    Operation.VOID: "void",
+    Operation.VOID_COMPENSATION: "void",
 }
-_EXTRA: dict[tuple[Call, bool], Metadata] = {
-    (Call.ACTION, False): (),
-    (Call.ACTION, True): (),
-    (Call.COMPENSATION, False): (("amends-action-outcome", "unknown"),),
-    (Call.COMPENSATION, True): (("amends-action-outcome", "ok"),),
-    (Call.VOID, False): (("amends-void-of", "action"),),
-    (Call.VOID, True): (("amends-void-of", "action"),),
-    (Call.VOID_COMPENSATION, False): (("amends-void-of", "compensation"),),
-    (Call.VOID_COMPENSATION, True): (("amends-void-of", "compensation"),),
+_EXTRA: dict[tuple[Operation, bool], CallMetadata] = {
+    (Operation.ACTION, False): (),
+    (Operation.ACTION, True): (),
+    (Operation.COMPENSATION, False): (("amends-action-outcome", "unknown"),),
+    (Operation.COMPENSATION, True): (("amends-action-outcome", "ok"),),
+    (Operation.VOID, False): (("amends-void-of", "action"),),
+    (Operation.VOID, True): (("amends-void-of", "action"),),
+    (Operation.VOID_COMPENSATION, False): (("amends-void-of", "compensation"),),
+    (Operation.VOID_COMPENSATION, True): (("amends-void-of", "compensation"),),
 }
 
 
-def call_metadata(run_id: str, step: str, call: Call, key: str, fence: int, *, action_ok: bool) -> Metadata:
+def call_metadata(run_id: str, step: str, call: Operation, key: str, fence: int, *, action_ok: bool) -> CallMetadata:
     """Return the metadata of one attempt. `action_ok` tells whether the run knows that the action took effect."""
     common = (
         ("amends-run-id", run_id),

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from amends_saga.engine.events import PARKING_REASONS, STEP_FENCED, Call, Outcome, ParkReason
-from amends_saga.plan import CallPlan, Kind
+from amends_saga.engine.events import PARKING_REASONS, STEP_FENCED, Operation, Outcome, ParkReason
+from amends_saga.plan import CallPlan, MethodKind
 
 from amends_orchestrator.calls.ports import Answer
 
@@ -77,18 +77,18 @@ def is_failure(answer: Answer) -> bool:
     return answer.sent and not answer.too_large and code_name(answer.code) in _FAILURES
 
 
-def classify(method: CallPlan, call: Call, answer: Answer) -> Verdict:
+def classify(method: CallPlan, call: Operation, answer: Answer) -> Verdict:
     """Return what `answer` to `call` means. `method` is the action or compensation that was called or voided."""
     if not answer.sent:
         return Verdict(Outcome.REJECTED, answer.reason)
     if answer.too_large:
         # It was answered, so it most likely took effect; another attempt would get the same answer.
-        if method.kind is Kind.READ:
+        if method.kind is MethodKind.READ:
             return Verdict(Outcome.REJECTED, "TOO_LARGE")
         return Verdict(Outcome.UNKNOWN, ParkReason.ANSWER_TOO_LARGE)
     name = code_name(answer.code)
     ours = answer.reason if answer.domain == DOMAIN else ""
-    by_barrier = _by_barrier(call, name, ours, answer) if method.kind is Kind.GUARDED else None
+    by_barrier = _by_barrier(call, name, ours, answer) if method.kind is MethodKind.GUARDED else None
     if by_barrier is not None:
         return by_barrier
     # A plain method may hand on what a barrier behind it said, which says nothing about the method itself.
@@ -99,13 +99,13 @@ def classify(method: CallPlan, call: Call, answer: Answer) -> Verdict:
 _RESERVED = frozenset({*PARKING_REASONS, STEP_FENCED})
 
 
-def _by_barrier(call: Call, name: str, reason: str, answer: Answer) -> Verdict | None:
+def _by_barrier(call: Operation, name: str, reason: str, answer: Answer) -> Verdict | None:
     """Return the verdict of a guarded method's barrier, None when the status decides; `reason` is the barrier's."""
     if reason in PARKING_REASONS:
         return Verdict(Outcome.UNKNOWN, reason)
     if _lacks_barrier(name, answer):
         return Verdict(Outcome.UNKNOWN, ParkReason.NOT_GUARDED)
-    voiding = call in (Call.VOID, Call.VOID_COMPENSATION)
+    voiding = call in (Operation.VOID, Operation.VOID_COMPENSATION)
     if reason == STEP_FENCED:
         return Verdict(Outcome.VOIDED if voiding else Outcome.REJECTED, STEP_FENCED)
     if name == "OK" and voiding:

@@ -8,24 +8,24 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from amends_resilience import Conflict, NamedPolicy, RetryPolicy, match
+from amends_resilience import NamedPolicy, PolicyConflict, RetryPolicy, match
 from amends_saga.analysis import Pin, resolve
 from amends_saga.definition.resources import Participant
 from prometheus_client import Counter
 
 from amends_orchestrator.calls.channels import Channels
-from amends_orchestrator.calls.guards import Guard, Guards
+from amends_orchestrator.calls.guards import Guards, ParticipantGuard
 from amends_orchestrator.calls.outcome import code_name
 from amends_orchestrator.calls.ports import ConfinementError, Route, RouteError
 from amends_orchestrator.observe import CALL_SECONDS, CALLS, RETRIES
 
 
-class Way:
+class ProtectedRoute:
     """A route with the guard that protects it and the counters that count it."""
 
     __slots__ = ("_counted", "guard", "retries", "route", "seconds")
 
-    def __init__(self, route: Route, guard: Guard) -> None:
+    def __init__(self, route: Route, guard: ParticipantGuard) -> None:
         self.route = route
         self.guard = guard
         self.seconds = CALL_SECONDS.labels(service=route.service, method=route.method)
@@ -51,7 +51,7 @@ class Router:
         self._participants: dict[str, list[Participant]] = {}
         self._policies: dict[str, list[NamedPolicy]] = {}
         self._pins: Mapping[tuple[str, str], Pin] = {}
-        self._ways: dict[tuple[str, str, str], Way] = {}
+        self._routes: dict[tuple[str, str, str], ProtectedRoute] = {}
 
     def put(
         self,
@@ -67,14 +67,14 @@ class Router:
         self._policies = {}
         for namespace, policy in policies:
             self._policies.setdefault(namespace, []).append(policy)
-        self._ways = {}
+        self._routes = {}
 
-    def way(self, namespace: str, service: str, method: str) -> Way:
+    def route(self, namespace: str, service: str, method: str) -> ProtectedRoute:
         """Return the route by which sagas of `namespace` call a method now. Raises RouteError."""
-        way = self._ways.get((namespace, service, method))
-        if way is None:
-            way = self._ways[namespace, service, method] = self._find(namespace, service, method)
-        return way
+        protected = self._routes.get((namespace, service, method))
+        if protected is None:
+            protected = self._routes[namespace, service, method] = self._find(namespace, service, method)
+        return protected
 
     def participant(self, namespace: str, service: str) -> Participant:
         """Return the Participant that serves a service for a namespace. Raises RouteError."""
@@ -84,13 +84,13 @@ class Router:
             raise RouteError(found[1])
         return found
 
-    def _find(self, namespace: str, service: str, method: str) -> Way:
+    def _find(self, namespace: str, service: str, method: str) -> ProtectedRoute:
         participant = self.participant(namespace, service)
         if not participant.allows(method):
             raise RouteError(f"Participant {participant.metadata.full_name} does not allow {method}")
         policies = self._policies.get(namespace, [])
         policy = match(policies, service, method)
-        if isinstance(policy, Conflict):
+        if isinstance(policy, PolicyConflict):
             raise RouteError(str(policy))
         try:
             invoke = self._channels.invoke(participant.target, f"/{service}/{method}")
@@ -99,7 +99,7 @@ class Router:
         name = participant.metadata.full_name
         guard = self._guards.of(name, service, _policy_name(policies, policy), policy)
         route = Route(service, method, name, policy, invoke, self._channels.max_message_bytes)
-        return Way(route, guard)
+        return ProtectedRoute(route, guard)
 
 
 def _policy_name(policies: Iterable[NamedPolicy], policy: RetryPolicy) -> str:

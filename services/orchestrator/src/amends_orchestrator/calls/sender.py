@@ -14,9 +14,9 @@ from amends_chassis.context import traceparent as current_traceparent
 from amends_resilience.durations import format_duration
 
 from amends_orchestrator.calls.channels import attempt
-from amends_orchestrator.calls.metadata import Metadata
+from amends_orchestrator.calls.metadata import CallMetadata
 from amends_orchestrator.calls.ports import Answer
-from amends_orchestrator.calls.router import Way
+from amends_orchestrator.calls.router import ProtectedRoute
 
 # Opens a span called by the first argument in the trace of the second, with attributes; sets the current trace.
 Spans = Callable[[str, str, dict[str, str]], AbstractContextManager[None]]
@@ -30,16 +30,20 @@ class Sender:
     def __init__(self, spans: Spans) -> None:
         self._spans = spans
 
-    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
+    def send(
+        self, protected: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str
+    ) -> Awaitable[Answer]:
         """Make one attempt within its policy's timeout. Raises only CancelledError."""
         if not traceparent:
-            return measured(way, request, metadata)
+            return measured(protected, request, metadata)
         if not traceparent.endswith(_SAMPLED):
-            return measured(way, request, (*metadata, ("traceparent", traceparent)))
-        return self._spanned(way, request, metadata, traceparent)
+            return measured(protected, request, (*metadata, ("traceparent", traceparent)))
+        return self._spanned(protected, request, metadata, traceparent)
 
-    async def _spanned(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Answer:
-        route, said = way.route, dict(metadata)
+    async def _spanned(
+        self, protected: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str
+    ) -> Answer:
+        route, said = protected.route, dict(metadata)
         attributes = {
             "amends.run_id": said["amends-run-id"],
             "amends.step": said["amends-step"],
@@ -48,18 +52,20 @@ class Sender:
             "rpc.method": route.method,
         }
         with self._spans(f"{route.service}/{route.method}", traceparent, attributes):
-            return await measured(way, request, (*metadata, ("traceparent", current_traceparent() or traceparent)))
+            return await measured(
+                protected, request, (*metadata, ("traceparent", current_traceparent() or traceparent))
+            )
 
 
-async def measured(way: Way, request: bytes, metadata: Metadata) -> Answer:
+async def measured(protected: ProtectedRoute, request: bytes, metadata: CallMetadata) -> Answer:
     """Make one attempt; count and time it. Raises only CancelledError."""
-    route = way.route
+    route = protected.route
     began = time.perf_counter()
     allowed = route.policy.timeout
     answer = await attempt(route.invoke, request, metadata, allowed.total_seconds())
     took = time.perf_counter() - began
-    way.seconds.observe(took)
-    way.count(answer.code)
+    protected.seconds.observe(took)
+    protected.count(answer.code)
     if answer.code == DEADLINE_EXCEEDED and took >= allowed.total_seconds():
         # gRPC's own message differs from version to version, and never contains the time.
         return replace(answer, message=f"no answer within {format_duration(allowed)}")

@@ -25,7 +25,7 @@ _LONGEST = 253
 _FORBIDDEN_SERVICES = frozenset({("kubernetes", "default")})
 
 
-class Scope(StrEnum):
+class TargetScope(StrEnum):
     """Where participants may be."""
 
     CLUSTER = "cluster"
@@ -38,7 +38,7 @@ class Scope(StrEnum):
 class TargetRules:
     """The rules of AMENDS_TARGETS and AMENDS_TARGET_SUFFIXES. Raises ValueError for a suffix that is no DNS name."""
 
-    scope: Scope = Scope.CLUSTER
+    scope: TargetScope = TargetScope.CLUSTER
     suffixes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -50,7 +50,7 @@ class TargetRules:
     def forms(self) -> tuple[str, ...]:
         """How a target may be written here, for people."""
         named = tuple(f"dns:///{'name.' if '.' in suffix else ''}{suffix}:port" for suffix in self.suffixes)
-        local = ("127.0.0.1:port", "[::1]:port", "localhost:port") if self.scope is Scope.LOOPBACK else ()
+        local = ("127.0.0.1:port", "[::1]:port", "localhost:port") if self.scope is TargetScope.LOOPBACK else ()
         return ("dns:///service.namespace.svc.cluster.local:port", *named, *local)
 
     def check(self, target: str) -> str:
@@ -74,7 +74,7 @@ class TargetRules:
         return f"dns:///{host}:{port}"
 
     def _local(self, host: str, port: str) -> str:
-        if self.scope is not Scope.LOOPBACK:
+        if self.scope is not TargetScope.LOOPBACK:
             raise ConfinementError("targets on this machine are only allowed with AMENDS_TARGETS=loopback")
         return f"{'127.0.0.1' if host == 'localhost' else host}:{_port(port)}"
 

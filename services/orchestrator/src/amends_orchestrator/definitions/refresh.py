@@ -21,7 +21,7 @@ from amends_saga.findings import Finding
 
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.definitions import store
-from amends_orchestrator.definitions.apply import Definitions
+from amends_orchestrator.definitions.changes import DefinitionChanges
 from amends_orchestrator.definitions.contracts import contract_of
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
 from amends_orchestrator.definitions.store import SagaRow
@@ -42,7 +42,9 @@ _log = structlog.get_logger(__name__)
 class Refresher:
     """Keeps the contracts in use up to date."""
 
-    def __init__(self, connect: Connect, registry: Registry, channels: Channels, definitions: Definitions) -> None:
+    def __init__(
+        self, connect: Connect, registry: Registry, channels: Channels, definitions: DefinitionChanges
+    ) -> None:
         self._connect = connect
         self._registry = registry
         self._channels = channels

@@ -20,9 +20,9 @@ from amends_saga.definition import Participant, RetryPolicyResource
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.definitions import store
-from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, Route, SagaRow
+from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, SagaRow, StoredRoute
 from amends_orchestrator.runner.claimer import DefinitionError
-from amends_orchestrator.worker.client import Checker, Manifest
+from amends_orchestrator.worker.client import ManifestText, WorkerClient
 from amends_orchestrator.worker.process import WorkError
 from amends_orchestrator.worker.resources import participant_of, policy_of
 
@@ -57,7 +57,7 @@ class KnownPolicy:
 class Registry:
     """The resources in force. There is one registry for each process."""
 
-    def __init__(self, pool: Any, router: Router, channels: Channels, checker: Checker) -> None:
+    def __init__(self, pool: Any, router: Router, channels: Channels, checker: WorkerClient) -> None:
         self._pool = pool
         self._router = router
         self._channels = channels
@@ -69,7 +69,7 @@ class Registry:
         self.sagas: dict[tuple[str, str], SagaRow] = {}
         self.participants: list[KnownParticipant] = []
         self.policies: list[KnownPolicy] = []
-        self.routes: dict[tuple[str, str], Route] = {}
+        self.routes: dict[tuple[str, str], StoredRoute] = {}
         """By namespace and service."""
 
     async def reload(self, *, force: bool = False) -> None:
@@ -133,9 +133,9 @@ class Registry:
         Resources may have changed since the saga was checked. Each call checks the same again.
         """
         for step in compiled.plan.steps:
-            self._router.way(namespace, step.action.service, step.action.method)
+            self._router.route(namespace, step.action.service, step.action.method)
             if step.compensation is not None:
-                self._router.way(namespace, step.compensation.service, step.compensation.method)
+                self._router.route(namespace, step.compensation.service, step.compensation.method)
 
     async def pinned(self, digest: bytes) -> CompiledSaga:
         """Return the definition that a run is pinned to. Raises DefinitionError."""
@@ -190,17 +190,17 @@ class Registry:
         keys = (key for key in self.routes if key[0] in namespaces)
         return {key: pin for key in keys if (pin := self.pin(*key)) is not None}
 
-    def manifests(self) -> list[Manifest]:
+    def manifests(self) -> list[ManifestText]:
         """Return the Participants in force, for the checker."""
         return [_text(entry.row) for entry in self.participants if entry.resource is not None]
 
-    def policy_manifests(self, namespaces: set[str]) -> list[Manifest]:
+    def policy_manifests(self, namespaces: set[str]) -> list[ManifestText]:
         """Return the RetryPolicies in force in some namespaces, for the checker."""
         known = [entry.row for entry in self.policies if entry.resource is not None]
         return [_text(row) for row in known if row.namespace in namespaces]
 
 
-def _text(row: ParticipantRow | PolicyRow) -> Manifest:
+def _text(row: ParticipantRow | PolicyRow) -> ManifestText:
     return row.source, row.manifest, row.namespace
 
 

@@ -101,7 +101,7 @@ class ParticipantRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
+class StoredRoute:
     """The Participant (namespace/name) through which the sagas of a namespace reach a service."""
 
     namespace: str
@@ -122,7 +122,7 @@ class PolicyRow:
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class VersionUse:
     """The number of open runs that are pinned to one version of a saga."""
 
     digest: bytes
@@ -138,7 +138,7 @@ class Stored:
     sagas: list[SagaRow]
     participants: list[ParticipantRow]
     policies: list[PolicyRow]
-    routes: list[Route]
+    routes: list[StoredRoute]
 
 
 async def version(database: Queries) -> int:
@@ -170,7 +170,7 @@ async def read_all(connection: Any) -> Stored:
             [SagaRow(*row) for row in sagas],
             [_participant_row(row) for row in participants],
             [PolicyRow(*row) for row in policies],
-            [Route(*row) for row in routes],
+            [StoredRoute(*row) for row in routes],
         )
 
 
@@ -200,7 +200,7 @@ async def read_definition(database: Queries, digest: bytes) -> bytes | None:
     return value
 
 
-async def put_saga(connection: Any, row: SagaRow, bundle: bytes, routes: Iterable[Route]) -> None:
+async def put_saga(connection: Any, row: SagaRow, bundle: bytes, routes: Iterable[StoredRoute]) -> None:
     """Put a saga in force for new runs, and pin the routes with which it was checked."""
     async with connection.transaction():
         await put_definition(connection, row.digest, bundle)
@@ -209,14 +209,14 @@ async def put_saga(connection: Any, row: SagaRow, bundle: bytes, routes: Iterabl
         await connection.execute(_CHANGED)
 
 
-async def put_routes(connection: Any, routes: Iterable[Route]) -> None:
+async def put_routes(connection: Any, routes: Iterable[StoredRoute]) -> None:
     """Pin routes: later checks of the namespace's sagas use the same Participants."""
     async with connection.transaction():
         await _put_routes(connection, routes)
         await connection.execute(_CHANGED)
 
 
-async def _put_routes(connection: Any, routes: Iterable[Route]) -> None:
+async def _put_routes(connection: Any, routes: Iterable[StoredRoute]) -> None:
     rows = [(route.namespace, route.service, route.participant, route.named_by) for route in routes]
     await connection.executemany(_ROUTE, sorted(rows))
 
@@ -268,9 +268,9 @@ async def delete(connection: Any, table: str, namespace: str, name: str) -> bool
     return tag != "DELETE 0"
 
 
-async def uses(database: Queries) -> dict[tuple[str, str], list[Use]]:
+async def uses(database: Queries) -> dict[tuple[str, str], list[VersionUse]]:
     """Return how many open runs are pinned to each version, by namespace and name of the saga."""
-    found: dict[tuple[str, str], list[Use]] = {}
+    found: dict[tuple[str, str], list[VersionUse]] = {}
     for row in await database.fetch(_USES):
-        found.setdefault((row[0], row[1]), []).append(Use(row[2], row[3], row[4]))
+        found.setdefault((row[0], row[1]), []).append(VersionUse(row[2], row[3], row[4]))
     return found

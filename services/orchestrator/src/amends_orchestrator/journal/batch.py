@@ -8,19 +8,19 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from amends_orchestrator.journal.records import Change, NewRun
+from amends_orchestrator.journal.records import NewRun, RunChange
 from amends_orchestrator.journal.statements import batch_statement
 from amends_orchestrator.journal.tail import Tail
 
 
 @dataclass(slots=True)
-class Row:
+class JournalRow:
     """One journal row to be written, with its change of the run's row."""
 
     tail: Tail
     seq: int
     record: bytes
-    change: Change | None
+    change: RunChange | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,16 +32,16 @@ class StartAnswer:
     payload: bytes
 
 
-Answered = Callable[[StartAnswer | Exception], None]
+OnWritten = Callable[[StartAnswer | Exception], None]
 """Called with the result of a start, between two statements; an exception when the database refuses the row."""
 
 
 @dataclass(frozen=True, slots=True)
-class Start:
+class PendingStart:
     """A run to be inserted into the database."""
 
     new: NewRun
-    answered: Answered
+    answered: OnWritten
     until: float | None = None
     """When its caller stops waiting, by the loop's clock; after that it is not sent any more."""
 
@@ -53,17 +53,17 @@ statement = lru_cache(maxsize=16)(batch_statement)
 class Batch:
     """Rows in the order in which they were queued. `changes` holds the last change of each run."""
 
-    starts: list[Start] = field(default_factory=list)
-    rows: list[Row] = field(default_factory=list)
+    starts: list[PendingStart] = field(default_factory=list)
+    rows: list[JournalRow] = field(default_factory=list)
     tails: dict[UUID, Tail] = field(default_factory=dict)
-    changes: dict[UUID, Change] = field(default_factory=dict)
+    changes: dict[UUID, RunChange] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, entries: Iterable[Row | Start]) -> Batch:
+    def of(cls, entries: Iterable[JournalRow | PendingStart]) -> Batch:
         """Sort entries into a batch, without rows of closed tails: those were refused already."""
         batch = cls()
         for entry in entries:
-            if isinstance(entry, Start):
+            if isinstance(entry, PendingStart):
                 batch.starts.append(entry)
             elif entry.tail.refusal is None:
                 batch.rows.append(entry)
@@ -85,7 +85,7 @@ class Batch:
             ]
         )
 
-    def late(self, now: float) -> list[Start]:
+    def late(self, now: float) -> list[PendingStart]:
         """Return the starts whose callers no longer wait; `now` is the loop's clock."""
         return [start for start in self.starts if start.until is not None and start.until <= now]
 
@@ -94,8 +94,14 @@ class Batch:
         ids = [*self.tails]
         first = set(ids[: len(ids) // 2]) if len(ids) > 1 or self.starts else set(ids)
         middle = len(self.starts) // 2 if len(self.starts) > 1 or not self.tails else 0
-        left: list[Row | Start] = [*self.starts[:middle], *(row for row in self.rows if row.tail.id in first)]
-        right: list[Row | Start] = [*self.starts[middle:], *(row for row in self.rows if row.tail.id not in first)]
+        left: list[JournalRow | PendingStart] = [
+            *self.starts[:middle],
+            *(row for row in self.rows if row.tail.id in first),
+        ]
+        right: list[JournalRow | PendingStart] = [
+            *self.starts[middle:],
+            *(row for row in self.rows if row.tail.id not in first),
+        ]
         return Batch.of(left), Batch.of(right)
 
     @property
@@ -142,7 +148,7 @@ def _start(new: NewRun) -> tuple[Any, ...]:
     )
 
 
-def _change(run_id: UUID, change: Change) -> tuple[Any, ...]:
+def _change(run_id: UUID, change: RunChange) -> tuple[Any, ...]:
     """Return the values of the columns of `statements.CHANGE`."""
     return (
         run_id,

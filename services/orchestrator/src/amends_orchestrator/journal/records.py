@@ -26,7 +26,7 @@ class State(IntEnum):
         return self >= State.COMPLETED
 
 
-class Refusal(StrEnum):
+class JournalRefusal(StrEnum):
     """The reason why the journal takes no more rows of a run from this owner."""
 
     FENCED = "another owner has taken the run"
@@ -54,7 +54,7 @@ class NewRun:
 
 
 @dataclass(frozen=True, slots=True)
-class Change:
+class RunChange:
     """The new column values of a run's row that are written with a journal row.
 
     With `release`, `due` None means that no process is to run it: it has ended, or waits for a person.

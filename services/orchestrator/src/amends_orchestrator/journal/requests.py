@@ -42,7 +42,7 @@ _READ = "SELECT accepted, answer FROM run_request WHERE id = $1"
 Queries = Any  # an asyncpg pool or connection
 
 
-class Kind(StrEnum):
+class RequestKind(StrEnum):
     """The kind of a request."""
 
     CANCEL = "cancel"
@@ -50,12 +50,12 @@ class Kind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class RunRequest:
     """A request as the run's owner reads it."""
 
     id: int
     run_id: UUID
-    kind: Kind
+    kind: RequestKind
     actor: str
     reason: str
 
@@ -64,14 +64,14 @@ class Request:
 class Asked:
     """A request without an answer, as people see it."""
 
-    kind: Kind
+    kind: RequestKind
     actor: str
     reason: str
     at: datetime
 
 
 @dataclass(frozen=True, slots=True)
-class Reply:
+class RequestReply:
     """The owner's answer. If it is not accepted, `reason` and `message` say why; else they are empty."""
 
     accepted: bool
@@ -83,42 +83,42 @@ class Reply:
         return f"{self.reason}: {self.message}" if self.reason else ""
 
     @classmethod
-    def of(cls, accepted: bool, text: str) -> Reply:
+    def of(cls, accepted: bool, text: str) -> RequestReply:
         """Return the reply that column run_request.answer holds."""
         reason, _, message = text.partition(": ")
         return cls(accepted, reason, message)
 
 
-async def ask(database: Queries, run_id: UUID, kind: Kind, actor: str, reason: str) -> int:
+async def ask(database: Queries, run_id: UUID, kind: RequestKind, actor: str, reason: str) -> int:
     """Write a request for the owner of a run; return its id."""
     row = await database.fetchrow(_ASK, run_id, kind.value, actor, reason)
     return int(row[0])
 
 
-async def open_requests(database: Queries, process: UUID) -> list[Request]:
+async def open_requests(database: Queries, process: UUID) -> list[RunRequest]:
     """Return the requests about the runs that a process owns, oldest first."""
     rows: Sequence[Any] = await database.fetch(_OPEN, process)
-    return [Request(row[0], row[1], Kind(row[2]), row[3], row[4]) for row in rows]
+    return [RunRequest(row[0], row[1], RequestKind(row[2]), row[3], row[4]) for row in rows]
 
 
-async def cancels_of(database: Queries, runs: Sequence[UUID]) -> dict[UUID, Request]:
+async def cancels_of(database: Queries, runs: Sequence[UUID]) -> dict[UUID, RunRequest]:
     """Return the first unanswered cancel request of each of these runs that has one."""
     rows: Sequence[Any] = await database.fetch(_CANCELS, runs)
-    return {row[1]: Request(row[0], row[1], Kind.CANCEL, row[2], row[3]) for row in rows}
+    return {row[1]: RunRequest(row[0], row[1], RequestKind.CANCEL, row[2], row[3]) for row in rows}
 
 
 async def open_of(database: Queries, run_id: UUID) -> list[Asked]:
     """Return the unanswered requests about a run, oldest first, the last ten."""
     rows: Sequence[Any] = await database.fetch(_OPEN_OF_RUN, run_id)
-    return [Asked(Kind(row[0]), row[1], row[2], row[3]) for row in reversed(rows)]
+    return [Asked(RequestKind(row[0]), row[1], row[2], row[3]) for row in reversed(rows)]
 
 
-async def answer(database: Queries, request_id: int, reply: Reply) -> None:
+async def answer(database: Queries, request_id: int, reply: RequestReply) -> None:
     """Answer a request; if it has an answer already, that one stays."""
     await database.execute(_ANSWER, request_id, reply.accepted, reply.to_text())
 
 
-async def read_answer(database: Queries, request_id: int) -> Reply | None:
+async def read_answer(database: Queries, request_id: int) -> RequestReply | None:
     """Return the answer to a request, None while it has none."""
     row = await database.fetchrow(_READ, request_id)
-    return Reply.of(row[0], row[1]) if row is not None and row[0] is not None else None
+    return RequestReply.of(row[0], row[1]) if row is not None and row[0] is not None else None

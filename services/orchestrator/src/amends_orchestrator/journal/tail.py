@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Protocol
 from uuid import UUID
 
-from amends_orchestrator.journal.records import Refusal
+from amends_orchestrator.journal.records import JournalRefusal
 
 
 class Listener(Protocol):
@@ -17,7 +17,7 @@ class Listener(Protocol):
     def durable(self, seq: int) -> None:
         """Take note that all rows up to `seq` are committed."""
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: JournalRefusal) -> None:
         """Take note that the rows that are not durable yet never will be, under this owner."""
 
 
@@ -27,7 +27,7 @@ class _Nobody:
     def durable(self, seq: int) -> None:
         """Ignore the commit, because the run has left this process."""
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: JournalRefusal) -> None:
         """Ignore the refusal, because the run has left this process."""
 
 
@@ -43,11 +43,11 @@ class Tail:
         self.id = run_id
         self.fence = fence
         self.listener = listener
-        self.refusal: Refusal | None = None
+        self.refusal: JournalRefusal | None = None
         self.size = 0
         """Bytes of the run's records, as far as this process has seen them."""
 
-    def close(self, refusal: Refusal) -> None:
+    def close(self, refusal: JournalRefusal) -> None:
         """Refuse the queued rows and all later ones; tell the listener once."""
         if self.refusal is None:
             self.refusal = refusal

@@ -26,9 +26,9 @@ import structlog
 from amends_resilience import Backoff
 
 from amends_orchestrator.journal import recovery
-from amends_orchestrator.journal.batch import Answered, Batch, Row, Start, StartAnswer
+from amends_orchestrator.journal.batch import Batch, JournalRow, OnWritten, PendingStart, StartAnswer
 from amends_orchestrator.journal.connection import Connect
-from amends_orchestrator.journal.records import Change, NewRun, Refusal
+from amends_orchestrator.journal.records import JournalRefusal, NewRun, RunChange
 from amends_orchestrator.journal.statements import HOLDERS
 from amends_orchestrator.journal.tail import Tail
 from amends_orchestrator.observe import JOURNAL_BATCH, JOURNAL_REFUSED, JOURNAL_SECONDS
@@ -54,7 +54,7 @@ class JournalWriter:
         self._connect = connect
         self._backoff = backoff or Backoff(initial=timedelta(milliseconds=50), maximum=timedelta(seconds=2))
         self._connection: asyncpg.Connection[Any] | None = None
-        self._queue: deque[Row | Start] = deque()
+        self._queue: deque[JournalRow | PendingStart] = deque()
         self.backlog_bytes = 0
         """Bytes of the rows that wait for the statement in flight."""
         self.taken = 0
@@ -73,7 +73,7 @@ class JournalWriter:
         return len(self._queue)
 
     def append(
-        self, tail: Tail, seq: int, record: bytes, change: Change | None = None, *, hurried: bool = True
+        self, tail: Tail, seq: int, record: bytes, change: RunChange | None = None, *, hurried: bool = True
     ) -> None:
         """Queue the row `seq` of a run and tell its listener later. A closed tail takes nothing.
 
@@ -81,7 +81,7 @@ class JournalWriter:
         """
         if tail.refusal is not None:
             return
-        self._queue.append(Row(tail, seq, record, change))
+        self._queue.append(JournalRow(tail, seq, record, change))
         size = len(record)
         tail.size += size
         self.taken += size
@@ -92,12 +92,12 @@ class JournalWriter:
             self._idle.clear()
             self._later = asyncio.get_running_loop().call_later(UNHURRIED.total_seconds(), self._signal)
 
-    def start(self, new: NewRun, answered: Answered, until: float | None = None) -> None:
+    def start(self, new: NewRun, answered: OnWritten, until: float | None = None) -> None:
         """Queue a new run with its first record; answer when it is durable, or its key exists already.
 
         After `until` (the loop's clock) the row is not sent any more, and the answer is TimeoutError.
         """
-        self._queue.append(Start(new, answered, until))
+        self._queue.append(PendingStart(new, answered, until))
         self.backlog_bytes += len(new.record)
         self._signal()
 
@@ -135,13 +135,13 @@ class JournalWriter:
         The rows that an earlier owner in this process left are refused before the next owner's rows are sent. Later
         rows of a run are never in the statement that inserts its row into table run.
         """
-        entries: list[Row | Start] = []
+        entries: list[JournalRow | PendingStart] = []
         started: set[UUID] = set()
         tails: dict[UUID, Tail] = {}
         size = 0
         while self._queue and len(entries) < MAXIMUM_ROWS and size < MAXIMUM_BYTES:
             entry = self._queue[0]
-            if isinstance(entry, Start):
+            if isinstance(entry, PendingStart):
                 started.add(entry.new.id)
                 size += len(entry.new.record)
             elif entry.tail.id in started or tails.setdefault(entry.tail.id, entry.tail) is not entry.tail:
@@ -189,7 +189,7 @@ class JournalWriter:
             await self._answer_known([start for start in batch.starts if start.new.id in lost], connection)
         return lost
 
-    async def _answer_known(self, starts: list[Start], connection: asyncpg.Connection[Any]) -> None:
+    async def _answer_known(self, starts: list[PendingStart], connection: asyncpg.Connection[Any]) -> None:
         """Answer starts whose key exists: also our own, if the answer of the first commit was lost."""
         names = [start.new.namespace for start in starts], [start.new.key for start in starts]
         rows = await connection.fetch(HOLDERS, *names)
@@ -215,7 +215,7 @@ class JournalWriter:
             await self._lost(failure, 1)
             return batch
         done, collided = recovery.compare(batch, present)
-        refuse(batch, collided, Refusal.COLLISION)
+        refuse(batch, collided, JournalRefusal.COLLISION)
         tell(Batch.of(row for row in batch.rows if row.tail.id in done), set())
         rest = batch.without([*collided, *done])
         if rest.single or (collided or done):
@@ -260,13 +260,13 @@ def tell(batch: Batch, lost: set[UUID]) -> None:
     last = {row.tail.id: row.seq for row in batch.rows}
     for run_id, tail in batch.tails.items():
         if run_id in lost:
-            JOURNAL_REFUSED.labels(reason=Refusal.FENCED.name).inc()
-            tail.close(Refusal.FENCED)
+            JOURNAL_REFUSED.labels(reason=JournalRefusal.FENCED.name).inc()
+            tail.close(JournalRefusal.FENCED)
         else:
             tail.listener.durable(last[run_id])
 
 
-def refuse(batch: Batch, runs: Iterable[UUID], refusal: Refusal) -> None:
+def refuse(batch: Batch, runs: Iterable[UUID], refusal: JournalRefusal) -> None:
     """Close the tails of these runs."""
     for run_id in runs:
         JOURNAL_REFUSED.labels(reason=refusal.name).inc()
@@ -276,6 +276,6 @@ def refuse(batch: Batch, runs: Iterable[UUID], refusal: Refusal) -> None:
 def refuse_single(batch: Batch, error: Exception) -> None:
     """Refuse the only run of a batch, because its row is bad."""
     for start in batch.starts:
-        JOURNAL_REFUSED.labels(reason=Refusal.BAD_ROW.name).inc()
+        JOURNAL_REFUSED.labels(reason=JournalRefusal.BAD_ROW.name).inc()
         start.answered(error)
-    refuse(batch, batch.tails, Refusal.BAD_ROW)
+    refuse(batch, batch.tails, JournalRefusal.BAD_ROW)

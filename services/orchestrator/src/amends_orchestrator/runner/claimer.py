@@ -26,7 +26,7 @@ from amends_orchestrator.journal.records import Claimed, RunRow
 from amends_orchestrator.observe import RUNS_CLAIMED
 from amends_orchestrator.runner.fleet import GIVE_BACK_AFTER, Fleet
 from amends_orchestrator.runner.live import LiveRun
-from amends_orchestrator.runner.ports import Definition
+from amends_orchestrator.runner.ports import PinnedDefinition
 
 RUNS_TAKEN = "claims.taken"
 RUN_UNREADABLE = "claims.unreadable"
@@ -36,10 +36,10 @@ ADRIFT_EVERY = timedelta(seconds=3)
 _log = structlog.get_logger(__name__)
 
 
-class Definitions(Protocol):
+class PinnedDefinitions(Protocol):
     """Finds pinned definitions."""
 
-    async def pinned(self, digest: bytes) -> Definition:
+    async def pinned(self, digest: bytes) -> PinnedDefinition:
         """Return the definition with that digest. Raises DefinitionError if it is gone or unreadable here."""
         ...
 
@@ -64,7 +64,7 @@ class Claimer:
     """Claims runs for one process."""
 
     def __init__(
-        self, fleet: Fleet, definitions: Definitions, connect: Connect, people: People, poll: timedelta
+        self, fleet: Fleet, definitions: PinnedDefinitions, connect: Connect, people: People, poll: timedelta
     ) -> None:
         self._fleet = fleet
         self._definitions = definitions

@@ -21,16 +21,16 @@ from amends_saga.engine import events as ev
 from amends_saga.engine.ledger import UnreadableJournalError
 from amends_saga.journal import RULES_VERSION, decode, encode, secret_for
 
-from amends_orchestrator.calls.metadata import Metadata
+from amends_orchestrator.calls.metadata import CallMetadata
 from amends_orchestrator.calls.ports import Answer
-from amends_orchestrator.calls.router import Router, Way
+from amends_orchestrator.calls.router import ProtectedRoute, Router
 from amends_orchestrator.journal.batch import StartAnswer
 from amends_orchestrator.journal.ids import RunIds
-from amends_orchestrator.journal.records import Claimed, NewRun, Refusal
+from amends_orchestrator.journal.records import Claimed, JournalRefusal, NewRun
 from amends_orchestrator.journal.writer import JournalWriter
 from amends_orchestrator.observe import RUNS_ENDED, RUNS_HOT, RUNS_HOT_BYTES, RUNS_LOST, RUNS_STARTED
 from amends_orchestrator.runner.live import LiveRun
-from amends_orchestrator.runner.ports import Definition, RunInfo
+from amends_orchestrator.runner.ports import PinnedDefinition, RunInfo
 from amends_orchestrator.runner.summary import state_of
 
 RUN_LOST = "run.lost"
@@ -48,7 +48,9 @@ _log = structlog.get_logger(__name__)
 class Caller(Protocol):
     """Makes attempts; `calls.sender.Sender` in production."""
 
-    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
+    def send(
+        self, protected: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str
+    ) -> Awaitable[Answer]:
         """Make one attempt. Raises only CancelledError."""
         ...
 
@@ -132,7 +134,7 @@ class Fleet:
         """Use the installation's secret for keys from now on."""
         self._secret = secret
 
-    # ------------------------------------------------------------ the ground that runs stand on
+    # ------------------------------------------------------------ what the runs need of this process
 
     def now(self) -> datetime:
         """Return the database's time, as this process estimates it."""
@@ -161,9 +163,9 @@ class Fleet:
         """Treat the lease as valid until this moment of the loop's clock."""
         self._lease_until = until
 
-    def way(self, namespace: str, service: str, method: str) -> Way:
+    def route(self, namespace: str, service: str, method: str) -> ProtectedRoute:
         """Return how to call a method now. Raises RouteError."""
-        return self._router.way(namespace, service, method)
+        return self._router.route(namespace, service, method)
 
     def spawn(self, work: Coroutine[Any, Any, None]) -> None:
         """Start a call in a new context, so that it inherits nothing from the code that triggered it."""
@@ -171,9 +173,11 @@ class Fleet:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
+    def send(
+        self, protected: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str
+    ) -> Awaitable[Answer]:
         """Make one attempt. Raises only CancelledError."""
-        return self._caller.send(way, request, metadata, traceparent)
+        return self._caller.send(protected, request, metadata, traceparent)
 
     def settled(self, run_id: UUID) -> None:
         """Forget a run that has ended, is parked or was released, durably."""
@@ -184,12 +188,12 @@ class Fleet:
         if run.state.parked is not None:
             _log.warning(RUN_PARKED, run_id=run.info.name, saga=run.info.saga, reason=run.state.parked.reason)
 
-    def lost(self, run_id: UUID, refusal: Refusal) -> None:
+    def lost(self, run_id: UUID, refusal: JournalRefusal) -> None:
         """Drop a run whose rows the journal refused: another owner has a newer fence, or a row was bad."""
         run = self._forget(run_id)
         RUNS_LOST.inc()
         _log.warning(RUN_LOST, run_id=run.info.name, fence=run.state.fence, why=refusal.value)
-        if refusal is not Refusal.FENCED:
+        if refusal is not JournalRefusal.FENCED:
             self.spawn(self._give_back_run(run, refusal.name, refusal.value))
 
     def broken(self, run_id: UUID, error: Exception) -> None:
@@ -246,7 +250,7 @@ class Fleet:
 
     async def begin(
         self,
-        definition: Definition,
+        definition: PinnedDefinition,
         digest: bytes,
         *,
         namespace: str,
@@ -325,13 +329,13 @@ class Fleet:
         else:
             _give(answer, begun)
 
-    def _new(self, definition: Definition, namespace: str, traceparent: str) -> LiveRun:
+    def _new(self, definition: PinnedDefinition, namespace: str, traceparent: str) -> LiveRun:
         run_id = self._ids.next()
         secret = secret_for(RULES_VERSION, self.secret)
         info = RunInfo(run_id, namespace, definition.plan.saga, traceparent, secret)
         return LiveRun(self, definition, info, initial(definition.plan, info.name))
 
-    def adopt(self, definition: Definition, claimed: Claimed, asked: ev.Signal | None = None) -> LiveRun:
+    def adopt(self, definition: PinnedDefinition, claimed: Claimed, asked: ev.Signal | None = None) -> LiveRun:
         """Drive a run whose claim has committed. Raises UnreadableJournalError.
 
         `asked` is a person's request. The run hears it before it does anything, so that a cancel comes before the
@@ -408,7 +412,7 @@ def _give(answer: asyncio.Future[Begun], begun: Begun) -> None:
         answer.set_result(begun)
 
 
-def restore(definition: Definition, claimed: Claimed) -> RunState:
+def restore(definition: PinnedDefinition, claimed: Claimed) -> RunState:
     """Return the state with which the owner of a claimed run begins. Raises UnreadableJournalError."""
     plan, row = definition.plan, claimed.run
     try:

@@ -23,15 +23,15 @@ from amends_saga.engine.state import answer_known, finished
 from amends_saga.journal import encode
 from amends_saga.plan import CallPlan, ExpressionError, Scope
 
-from amends_orchestrator.calls.guards import Held, Pass
+from amends_orchestrator.calls.guards import CallDelayedError, CallPermit
 from amends_orchestrator.calls.metadata import call_metadata
 from amends_orchestrator.calls.outcome import classify, code_name, is_failure
 from amends_orchestrator.calls.ports import Answer, RouteError
-from amends_orchestrator.calls.router import Way
-from amends_orchestrator.journal.records import Change, Refusal
+from amends_orchestrator.calls.router import ProtectedRoute
+from amends_orchestrator.journal.records import JournalRefusal, RunChange
 from amends_orchestrator.journal.tail import Tail
 from amends_orchestrator.runner import summary
-from amends_orchestrator.runner.ports import Definition, Ground, RunInfo
+from amends_orchestrator.runner.ports import PinnedDefinition, RunHost, RunInfo
 
 ROUTE_PAUSE = timedelta(seconds=2)
 LEASE_PAUSE = timedelta(milliseconds=500)
@@ -51,10 +51,10 @@ class LiveRun:
         "_ahead",
         "_chain",
         "_due",
-        "_ground",
         "_held",
+        "_host",
         "_inbox",
-        "_passes",
+        "_permits",
         "_pumping",
         "_rings",
         "_shown_stalled",
@@ -70,10 +70,16 @@ class LiveRun:
     )
 
     def __init__(
-        self, ground: Ground, definition: Definition, info: RunInfo, state: RunState, *, shown_stalled: bool = False
+        self,
+        host: RunHost,
+        definition: PinnedDefinition,
+        info: RunInfo,
+        state: RunState,
+        *,
+        shown_stalled: bool = False,
     ) -> None:
         """Set up the run, without starting it. `shown_stalled` tells whether its row says that it is stalled."""
-        self._ground = ground
+        self._host = host
         self.definition = definition
         self.info = info
         self.state = state
@@ -86,7 +92,7 @@ class LiveRun:
         """True once this process can no longer change the run."""
         self._inbox: deque[ev.Signal | None] = deque()
         self._pumping = False
-        self._passes: dict[int, Pass] = {}
+        self._permits: dict[int, CallPermit] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._rings: datetime | None = None
         self._until: datetime | None = None
@@ -103,7 +109,7 @@ class LiveRun:
         """Hear from the journal that the rows up to `seq` are committed."""
         if self._nobody_waits():
             # Only fold it and decide nothing: a chain of steps waits for nothing but the call under way.
-            self.state = hear(self.definition.plan, self.state, ev.Durable(seq), self._ground.now())
+            self.state = hear(self.definition.plan, self.state, ev.Durable(seq), self._host.now())
         else:
             self.tell(ev.Durable(seq))
 
@@ -116,14 +122,14 @@ class LiveRun:
                 return True
         return False
 
-    def refused(self, refusal: Refusal) -> None:
+    def refused(self, refusal: JournalRefusal) -> None:
         """Hear from the journal that it takes no more rows from this owner."""
         if not self.gone:
             self.leave()
-            self._ground.lost(self.info.id, refusal)
+            self._host.lost(self.info.id, refusal)
 
     def tell(self, signal: ev.Signal | None) -> None:
-        """Hear a signal (None: time has passed) and carry out what follows from it."""
+        """Hear a signal (None: time has permit) and carry out what follows from it."""
         if self.gone:
             return
         if not isinstance(signal, ev.ReleaseRequested | ev.Durable):
@@ -135,7 +141,7 @@ class LiveRun:
     def _pump(self, commands: Sequence[ev.Command] = ()) -> None:
         self._pumping = True
         try:
-            now = self._ground.now()
+            now = self._host.now()
             self._follow(commands, now)
             while self._inbox and not self.gone:
                 self._until = None
@@ -152,7 +158,7 @@ class LiveRun:
         """Stop after a failure that no rule foresees; the run is claimed again later."""
         if not self.gone:
             self.leave()
-            self._ground.broken(self.info.id, error)
+            self._host.broken(self.info.id, error)
 
     def resume(self, commands: Sequence[ev.Command]) -> None:
         """Carry out the commands that the engine gave when the run was started."""
@@ -181,9 +187,9 @@ class LiveRun:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = self._rings = None
-        for passed in self._passes.values():
-            passed.give_back()
-        self._passes.clear()
+        for permit in self._permits.values():
+            permit.give_back()
+        self._permits.clear()
         for watcher in (*self.watchers, *self.leavers):
             watcher(self)
 
@@ -191,12 +197,12 @@ class LiveRun:
         """After all signals: free unused places, release the run, or set the timer."""
         if self.gone:
             return
-        if self._passes:
-            self._give_back_passes()
+        if self._permits:
+            self._give_back_permits()
         state = self.state
         if state.settled:
             self.leave()
-            self._ground.settled(self.info.id)
+            self._host.settled(self.info.id)
             return
         for watcher in tuple(self.watchers):
             watcher(self)
@@ -208,11 +214,11 @@ class LiveRun:
         """Return when the next delayed call is made; None when no call is delayed."""
         return min((step.retry_at for step in self.state.steps if step.retry_at is not None), default=None)
 
-    def _give_back_passes(self) -> None:
-        for step in list(self._passes):
-            at = self.state.steps[step]
-            if not at.admitted and at.flight is None:
-                self._passes.pop(step).give_back()
+    def _give_back_permits(self) -> None:
+        for index in list(self._permits):
+            step = self.state.steps[index]
+            if not step.admitted and step.flight is None:
+                self._permits.pop(index).give_back()
 
     # ------------------------------------------------------------ time
 
@@ -227,10 +233,10 @@ class LiveRun:
         busy = not self._idle()
         if busy and rings is not None and rings <= until:
             return
-        now = self._ground.now()
+        now = self._host.now()
         if not busy:
             stalls = None if self._shown_stalled else self._stalls_at()
-            long = until - now > self._ground.passivate_after and not (self._held and self._ground.roomy)
+            long = until - now > self._host.passivate_after and not (self._held and self._host.roomy)
             if long or (stalls is not None and stalls <= now):
                 self._due = self._next_look(until, stalls, now)
                 self.tell(ev.ReleaseRequested())
@@ -285,9 +291,9 @@ class LiveRun:
     def _record(self, entry: ev.Recorded, now: datetime) -> None:
         plan = self.definition.plan
         change, hurried = self._change(entry.event, now), awaited(plan, entry.event)
-        self._ground.writer.append(self.tail, entry.seq, encode(plan, entry), change, hurried=hurried)
+        self._host.writer.append(self.tail, entry.seq, encode(plan, entry), change, hurried=hurried)
 
-    def _change(self, event: ev.Event, now: datetime) -> Change | None:
+    def _change(self, event: ev.Event, now: datetime) -> RunChange | None:
         plan = self.definition.plan
         if isinstance(event, ev.AttemptFailed | ev.Answered):
             stalled = stalled_since(plan, self.state, now) is not None
@@ -299,9 +305,9 @@ class LiveRun:
 
     # ------------------------------------------------------------ expressions
 
-    def _scope(self, step: int) -> Scope:
+    def _scope(self, index: int) -> Scope:
         state = self.state
-        name = self.definition.plan.steps[step].name
+        name = self.definition.plan.steps[index].name
         assert state.started_at is not None
         return Scope(
             input=state.input,
@@ -309,120 +315,120 @@ class LiveRun:
             saga=self.info.saga,
             started_at=state.started_at,
             idempotency_key=self.info.key(name),
-            responses={i: at.response for i, at in enumerate(state.steps) if at.response is not None},
+            responses={i: step.response for i, step in enumerate(state.steps) if step.response is not None},
         )
 
-    def _prepare(self, step: int, call: ev.Call) -> ev.Prepared:
+    def _prepare(self, index: int, call: ev.Operation) -> ev.Prepared:
         ahead, self._ahead = self._ahead, None
-        if ahead is not None and ahead.step == step and ahead.call is call:
+        if ahead is not None and ahead.step == index and ahead.call is call:
             return ahead
-        return self._evaluate(step, call)
+        return self._evaluate(index, call)
 
-    def _prepare_ahead(self, step: int) -> None:
+    def _prepare_ahead(self, index: int) -> None:
         """Evaluate a chain's next step while a call is under way; the engine asks for it when its turn comes.
 
         The values that an expression sees never change once they are known, so it gives the same result now and later.
         """
         steps = self.state.steps
-        if self.gone or self.state.phase is not Phase.RUNNING or step >= len(steps):
+        if self.gone or self.state.phase is not Phase.RUNNING or index >= len(steps):
             return
-        if steps[step].prepared or steps[step].done is not None:
+        if steps[index].prepared or steps[index].done is not None:
             return
-        for used in self.definition.plan.steps[step].uses:
+        for used in self.definition.plan.steps[index].uses:
             if not finished(steps[used]):
                 return
-        self._ahead = self._evaluate(step, ev.Call.ACTION)
+        self._ahead = self._evaluate(index, ev.Operation.ACTION)
 
-    def _evaluate(self, step: int, call: ev.Call) -> ev.Prepared:
-        plan, expressions, scope = self.definition.plan.steps[step], self.definition, self._scope(step)
+    def _evaluate(self, index: int, call: ev.Operation) -> ev.Prepared:
+        step_plan, expressions, scope = self.definition.plan.steps[index], self.definition, self._scope(index)
         try:
-            if call is ev.Call.COMPENSATION:
-                return ev.Prepared(step, call, compensation=expressions.compensation(step, scope))
-            if plan.has_when and not expressions.when(step, scope):
-                return ev.Prepared(step, call, runs=False)
-            request = expressions.request(step, scope)
+            if call is ev.Operation.COMPENSATION:
+                return ev.Prepared(index, call, compensation=expressions.compensation(index, scope))
+            if step_plan.has_when and not expressions.when(index, scope):
+                return ev.Prepared(index, call, runs=False)
+            request = expressions.request(index, scope)
             undo = None
-            if plan.compensation is not None and not plan.compensation.uses_self:
-                undo = expressions.compensation(step, scope)
-            return ev.Prepared(step, call, request=request, compensation=undo)
+            if step_plan.compensation is not None and not step_plan.compensation.uses_self:
+                undo = expressions.compensation(index, scope)
+            return ev.Prepared(index, call, request=request, compensation=undo)
         except ExpressionError as error:
-            return ev.Prepared(step, call, error=str(error))
+            return ev.Prepared(index, call, error=str(error))
 
     # ------------------------------------------------------------ calls
 
-    def _method(self, step: int, call: ev.Call) -> CallPlan:
-        plan = self.definition.plan.steps[step]
-        if call in (ev.Call.COMPENSATION, ev.Call.VOID_COMPENSATION) and plan.compensation is not None:
-            return plan.compensation
-        return plan.action
+    def _method(self, index: int, call: ev.Operation) -> CallPlan:
+        step_plan = self.definition.plan.steps[index]
+        if call in (ev.Operation.COMPENSATION, ev.Operation.VOID_COMPENSATION) and step_plan.compensation is not None:
+            return step_plan.compensation
+        return step_plan.action
 
-    def _again(self, step: int, call: ev.Call) -> bool:
-        at = self.state.steps[step]
-        return (at.attempts if call is ev.Call.ACTION else at.retries) > 0
+    def _again(self, index: int, call: ev.Operation) -> bool:
+        step = self.state.steps[index]
+        return (step.attempts if call is ev.Operation.ACTION else step.retries) > 0
 
-    def _hold(self, step: int, call: ev.Call, pause: timedelta, message: str) -> None:
+    def _hold(self, index: int, call: ev.Operation, pause: timedelta, message: str) -> None:
         self._held = True
-        self._inbox.append(ev.Refused(step, call, self._ground.now() + pause, message))
+        self._inbox.append(ev.Refused(index, call, self._host.now() + pause, message))
 
-    def _find_way(self, step: int, call: ev.Call) -> Way | None:
-        method = self._method(step, call)
-        if not self._ground.leased():
-            self._hold(step, call, LEASE_PAUSE, "this orchestrator has lost touch with its database")
+    def _find_route(self, index: int, call: ev.Operation) -> ProtectedRoute | None:
+        method = self._method(index, call)
+        if not self._host.leased():
+            self._hold(index, call, LEASE_PAUSE, "this orchestrator has lost touch with its database")
             return None
         try:
-            return self._ground.way(self.info.namespace, method.service, method.method)
+            return self._host.route(self.info.namespace, method.service, method.method)
         except RouteError as error:
-            self._hold(step, call, ROUTE_PAUSE, str(error))
+            self._hold(index, call, ROUTE_PAUSE, str(error))
             return None
 
-    def _admit(self, step: int) -> None:
-        way = self._find_way(step, ev.Call.ACTION)
-        if way is None:
+    def _admit(self, index: int) -> None:
+        protected = self._find_route(index, ev.Operation.ACTION)
+        if protected is None:
             return
-        again = self._again(step, ev.Call.ACTION)
+        again = self._again(index, ev.Operation.ACTION)
         try:
-            passed = way.guard.try_pass(retry=again)
-        except Held as held:
-            self._hold(step, ev.Call.ACTION, held.retry_in, held.message)
+            permit = protected.guard.try_permit(retry=again)
+        except CallDelayedError as delayed:
+            self._hold(index, ev.Operation.ACTION, delayed.retry_in, delayed.message)
             return
-        if passed is None:
-            self._spawn(self._admit_later, step, way, again)
+        if permit is None:
+            self._spawn(self._admit_later, index, protected, again)
             return
-        self._passes[step] = passed
-        self._inbox.append(ev.Admitted(step))
+        self._permits[index] = permit
+        self._inbox.append(ev.Admitted(index))
 
-    async def _admit_later(self, step: int, way: Way, again: bool) -> None:
+    async def _admit_later(self, index: int, protected: ProtectedRoute, again: bool) -> None:
         try:
-            passed = await way.guard.wait_pass(retry=again)
-        except Held as held:
+            permit = await protected.guard.wait_permit(retry=again)
+        except CallDelayedError as delayed:
             self._held = True
-            self.tell(ev.Refused(step, ev.Call.ACTION, self._ground.now() + held.retry_in, held.message))
+            self.tell(ev.Refused(index, ev.Operation.ACTION, self._host.now() + delayed.retry_in, delayed.message))
             return
-        if self.gone or not self.state.steps[step].admitting:
-            passed.give_back()
+        if self.gone or not self.state.steps[index].admitting:
+            permit.give_back()
             return
-        self._passes[step] = passed
-        self.tell(ev.Admitted(step))
+        self._permits[index] = permit
+        self.tell(ev.Admitted(index))
 
-    def _send(self, step: int, call: ev.Call) -> None:
-        passed = self._passes.pop(step, None) if call is ev.Call.ACTION else None
-        way = self._find_way(step, call)
-        if way is None:
-            if passed is not None:
-                passed.give_back()
+    def _send(self, index: int, call: ev.Operation) -> None:
+        permit = self._permits.pop(index, None) if call is ev.Operation.ACTION else None
+        protected = self._find_route(index, call)
+        if protected is None:
+            if permit is not None:
+                permit.give_back()
             return
-        if passed is None:
+        if permit is None:
             try:
-                passed = way.guard.try_pass(retry=self._again(step, call))
-            except Held as held:
-                self._hold(step, call, held.retry_in, held.message)
+                permit = protected.guard.try_permit(retry=self._again(index, call))
+            except CallDelayedError as delayed:
+                self._hold(index, call, delayed.retry_in, delayed.message)
                 return
-        self._spawn(self._call, step, call, way, passed)
-        if self._chain and call is ev.Call.ACTION and self._ground.at_leisure:
-            self._ground.when_sent(self._prepare_ahead, step + 1)
+        self._spawn(self._call, index, call, protected, permit)
+        if self._chain and call is ev.Operation.ACTION and self._host.at_leisure:
+            self._host.when_sent(self._prepare_ahead, index + 1)
 
     def _spawn(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:
-        self._ground.spawn(self._unless_it_breaks(work, arguments))
+        self._host.spawn(self._unless_it_breaks(work, arguments))
 
     async def _unless_it_breaks(self, work: Callable[..., Awaitable[None]], arguments: tuple[Any, ...]) -> None:
         try:
@@ -430,32 +436,32 @@ class LiveRun:
         except Exception as error:
             self._break(error)
 
-    async def _call(self, step: int, call: ev.Call, way: Way, passed: Pass | None) -> None:
-        if passed is None:
+    async def _call(self, index: int, call: ev.Operation, protected: ProtectedRoute, permit: CallPermit | None) -> None:
+        if permit is None:
             try:
-                passed = await way.guard.wait_pass(retry=self._again(step, call))
-            except Held as held:
+                permit = await protected.guard.wait_permit(retry=self._again(index, call))
+            except CallDelayedError as delayed:
                 self._held = True
-                self.tell(ev.Refused(step, call, self._ground.now() + held.retry_in, held.message))
+                self.tell(ev.Refused(index, call, self._host.now() + delayed.retry_in, delayed.message))
                 return
-        if self.gone or self.state.steps[step].flight is not call:
-            passed.give_back()  # before the call was made, the run was lost or decided something else
+        if self.gone or self.state.steps[index].flight is not call:
+            permit.give_back()  # before the call was made, the run was lost or decided something else
             return
         self._held = False
         failed = True
         try:
-            answer = await self._attempt(step, call, way)
+            answer = await self._attempt(index, call, protected)
             failed = is_failure(answer)
         finally:
-            passed.conclude(failed=failed)
-        self.tell(ev.Replied(step, call, self._reply(step, call, answer, way.route.policy)))
+            permit.conclude(failed=failed)
+        self.tell(ev.Replied(index, call, self._reply(index, call, answer, protected.route.policy)))
 
-    async def _attempt(self, step: int, call: ev.Call, way: Way) -> Answer:
-        at = self.state.steps[step]
-        name = self.definition.plan.steps[step].name
-        request = {ev.Call.ACTION: at.request, ev.Call.COMPENSATION: at.compensation}.get(call) or b""
-        if len(request) > way.route.max_request_bytes:
-            message = f"the request has {len(request)} bytes, at most {way.route.max_request_bytes} can be sent"
+    async def _attempt(self, index: int, call: ev.Operation, protected: ProtectedRoute) -> Answer:
+        step = self.state.steps[index]
+        name = self.definition.plan.steps[index].name
+        request = {ev.Operation.ACTION: step.request, ev.Operation.COMPENSATION: step.compensation}.get(call) or b""
+        if len(request) > protected.route.max_request_bytes:
+            message = f"the request has {len(request)} bytes, at most {protected.route.max_request_bytes} can be sent"
             return Answer(8, message=message, reason="REQUEST_TOO_LARGE", sent=False)
         metadata = call_metadata(
             self.info.name,
@@ -463,26 +469,26 @@ class LiveRun:
             call,
             self.info.key(name),
             self.state.fence,
-            action_ok=answer_known(at),
+            action_ok=answer_known(step),
         )
-        if self._again(step, call):
-            way.retries.inc()
-        return await self._ground.send(way, request, metadata, self.info.traceparent)
+        if self._again(index, call):
+            protected.retries.inc()
+        return await self._host.send(protected, request, metadata, self.info.traceparent)
 
-    def _reply(self, step: int, call: ev.Call, answer: Answer, policy: RetryPolicy) -> ev.Reply:
+    def _reply(self, index: int, call: ev.Operation, answer: Answer, policy: RetryPolicy) -> ev.Reply:
         """Return the classified answer, with the time at which the policy tries again."""
-        verdict = classify(self._method(step, call), call, answer)
+        verdict = classify(self._method(index, call), call, answer)
         if verdict.outcome is not ev.Outcome.UNKNOWN:
             return ev.Reply(verdict.outcome, verdict.response, answer.code, verdict.reason, answer.message)
-        at, plan, now = self.state.steps[step], self.definition.plan, self._ground.now()
-        attempt = (at.attempts if call is ev.Call.ACTION else at.retries) + 1
-        limited = bounded(plan, step, call) and self.state.phase is Phase.RUNNING
+        step, plan, now = self.state.steps[index], self.definition.plan, self._host.now()
+        attempt = (step.attempts if call is ev.Operation.ACTION else step.retries) + 1
+        limited = bounded(plan, index, call) and self.state.phase is Phase.RUNNING
         retry_at = give_up_at = None
         if not limited or (policy.again(code_name(answer.code), attempt) and answer.pause != NEVER):
             # A pause that the participant asks for is added. If it asks not to be called again, but the call cannot be
             # given up, only the policy's own pause applies.
             retry_at = now + policy.backoff.delay(attempt, random.random) + max(answer.pause or NO_PAUSE, NO_PAUSE)
         if limited:
-            give_up_at = at.give_up_at or now + policy.worst_case()
+            give_up_at = step.give_up_at or now + policy.worst_case()
         message = answer.message or code_name(answer.code)
         return ev.Reply(ev.Outcome.UNKNOWN, b"", answer.code, verdict.reason, message, retry_at, give_up_at)

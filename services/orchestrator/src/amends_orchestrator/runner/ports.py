@@ -10,14 +10,14 @@ from uuid import UUID
 from amends_saga.journal import idempotency_key
 from amends_saga.plan import Expressions, Plan
 
-from amends_orchestrator.calls.metadata import Metadata
+from amends_orchestrator.calls.metadata import CallMetadata
 from amends_orchestrator.calls.ports import Answer
-from amends_orchestrator.calls.router import Way
-from amends_orchestrator.journal.records import Refusal
+from amends_orchestrator.calls.router import ProtectedRoute
+from amends_orchestrator.journal.records import JournalRefusal
 from amends_orchestrator.journal.writer import JournalWriter
 
 
-class Definition(Expressions, Protocol):
+class PinnedDefinition(Expressions, Protocol):
     """A compiled saga, as far as driving its runs needs it."""
 
     @property
@@ -49,7 +49,7 @@ class RunInfo:
         return key
 
 
-class Ground(Protocol):
+class RunHost(Protocol):
     """The process around the runs."""
 
     writer: JournalWriter
@@ -77,7 +77,7 @@ class Ground(Protocol):
         """Return whether our lease is still valid, so that the runs are still ours."""
         ...
 
-    def way(self, namespace: str, service: str, method: str) -> Way:
+    def route(self, namespace: str, service: str, method: str) -> ProtectedRoute:
         """Return how to call a method now. Raises RouteError."""
         ...
 
@@ -85,7 +85,9 @@ class Ground(Protocol):
         """Start a call; it runs to its end even if its run leaves this process."""
         ...
 
-    def send(self, way: Way, request: bytes, metadata: Metadata, traceparent: str) -> Awaitable[Answer]:
+    def send(
+        self, protected: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str
+    ) -> Awaitable[Answer]:
         """Make one attempt. Raises only CancelledError."""
         ...
 
@@ -93,7 +95,7 @@ class Ground(Protocol):
         """Forget a run that has ended, is parked or was released, durably."""
         ...
 
-    def lost(self, run_id: UUID, refusal: Refusal) -> None:
+    def lost(self, run_id: UUID, refusal: JournalRefusal) -> None:
         """Drop a run whose rows the journal refused."""
         ...
 

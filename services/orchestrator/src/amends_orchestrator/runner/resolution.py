@@ -17,14 +17,14 @@ from amends_saga.journal import RULES_VERSION, encode
 from amends_orchestrator.journal.decisions import claim_decided, lock_run, record_decision
 from amends_orchestrator.journal.reader import read_journal, read_run
 from amends_orchestrator.journal.records import Claimed, RunRow, State, StoredRecord
-from amends_orchestrator.runner.claimer import Definitions
+from amends_orchestrator.runner.claimer import PinnedDefinitions
 from amends_orchestrator.runner.fleet import Fleet, restore
 from amends_orchestrator.runner.live import LiveRun
-from amends_orchestrator.runner.ports import Definition
+from amends_orchestrator.runner.ports import PinnedDefinition
 from amends_orchestrator.runner.summary import line, state_of
 
 
-class ResolutionRefused(Exception):
+class ResolutionRefusedError(Exception):
     """The decision cannot be taken: a reason for programs and a sentence for people."""
 
     def __init__(self, reason: str, message: str) -> None:
@@ -34,10 +34,10 @@ class ResolutionRefused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class PersonDecision:
     """A person's decision. `result` is the serialised response to assume, None when none was given."""
 
-    action: ev.Action
+    action: ev.ResolutionAction
     expected_seq: int
     actor: str
     reason: str
@@ -47,12 +47,14 @@ class Decision:
     """For AMEND: the step to run instead."""
 
 
-async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUID, decision: Decision) -> LiveRun:
-    """Record the decision and drive the run on. Raises ResolutionRefused, DefinitionError."""
+async def resolve(
+    pool: Any, fleet: Fleet, definitions: PinnedDefinitions, run_id: UUID, decision: PersonDecision
+) -> LiveRun:
+    """Record the decision and drive the run on. Raises ResolutionRefusedError, DefinitionError."""
     async with pool.acquire() as connection:
         known = await read_run(connection, run_id)
     if known is None:
-        raise ResolutionRefused("RUN_UNKNOWN", f"there is no run {run_id}")
+        raise ResolutionRefusedError("RUN_UNKNOWN", f"there is no run {run_id}")
     # Load it before the transaction: a task with a connection must not wait for another. The digest never changes.
     definition = await definitions.pinned(known.digest)
     async with pool.acquire() as connection:
@@ -71,39 +73,41 @@ async def resolve(pool: Any, fleet: Fleet, definitions: Definitions, run_id: UUI
 
 
 async def _locked(connection: Any, run_id: UUID, expected_seq: int) -> tuple[RunRow, tuple[StoredRecord, ...]]:
-    """Return the run and its journal, locked until the transaction ends. Raises ResolutionRefused.
+    """Return the run and its journal, locked until the transaction ends. Raises ResolutionRefusedError.
 
     `expected_seq` is the sequence number of the parked record that the person has seen; 0: the person has seen none.
     """
     if not await lock_run(connection, run_id):
-        raise ResolutionRefused("RUN_UNKNOWN", f"there is no run {run_id}")
+        raise ResolutionRefusedError("RUN_UNKNOWN", f"there is no run {run_id}")
     row = await read_run(connection, run_id)
     assert row is not None
     if row.state is not State.PARKED:
         raise _not_parked(row, expected_seq)
     if row.rules > RULES_VERSION:
-        raise ResolutionRefused("RESOLUTION_NOT_ALLOWED", "a newer orchestrator wrote this run's journal; ask that one")
+        raise ResolutionRefusedError(
+            "RESOLUTION_NOT_ALLOWED", "a newer orchestrator wrote this run's journal; ask that one"
+        )
     return row, await read_journal(connection, run_id)
 
 
-def _not_parked(row: RunRow, expected_seq: int) -> ResolutionRefused:
+def _not_parked(row: RunRow, expected_seq: int) -> ResolutionRefusedError:
     if expected_seq:
-        return ResolutionRefused("STATE_CHANGED", f"the run is {row.state.name}, not PARKED")
+        return ResolutionRefusedError("STATE_CHANGED", f"the run is {row.state.name}, not PARKED")
     if row.state.ended:
-        return ResolutionRefused("RUN_ENDED", f"the run has ended: {row.state.name}")
+        return ResolutionRefusedError("RUN_ENDED", f"the run has ended: {row.state.name}")
     message = f"the run is {row.state.name} and not parked: park it first, or wait for its next attempt"
-    return ResolutionRefused("RUN_NOT_PARKED", message)
+    return ResolutionRefusedError("RUN_NOT_PARKED", message)
 
 
-def _entry(definition: Definition, state: RunState, decision: Decision, fleet: Fleet) -> ev.Recorded:
+def _entry(definition: PinnedDefinition, state: RunState, decision: PersonDecision, fleet: Fleet) -> ev.Recorded:
     parked = state.parked
     if parked is None or state.parked_seq != decision.expected_seq:
-        raise ResolutionRefused("STATE_CHANGED", f"the run is parked at record {state.parked_seq} now")
+        raise ResolutionRefusedError("STATE_CHANGED", f"the run is parked at record {state.parked_seq} now")
     now = fleet.now()
     deadline = None
     if state.deadline is not None and state.parked_at is not None:
         deadline = state.deadline + (now - state.parked_at)
-    wish = ev.Resolved(
+    resolved = ev.Resolved(
         decision.action,
         parked.step,
         parked.call,
@@ -114,11 +118,11 @@ def _entry(definition: Definition, state: RunState, decision: Decision, fleet: F
         deadline,
         decision.amendment,
     )
-    refused = check_resolution(definition.plan, state, wish)
+    refused = check_resolution(definition.plan, state, resolved)
     if refused is not None:
         reason, _, message = refused.partition(": ")
-        raise ResolutionRefused(reason, message)
-    return ev.Recorded(state.seq + 1, state.fence, now, wish)
+        raise ResolutionRefusedError(reason, message)
+    return ev.Recorded(state.seq + 1, state.fence, now, resolved)
 
 
 def _with_fence(row: RunRow, fence: int) -> RunRow:

@@ -13,7 +13,7 @@ from amends_saga.engine import events as ev
 from amends_saga.engine.state import decided_by_person
 from amends_saga.plan import Plan
 
-from amends_orchestrator.journal.records import Change, State
+from amends_orchestrator.journal.records import RunChange, State
 
 _PHASES = {
     Phase.RUNNING: State.RUNNING,
@@ -49,7 +49,7 @@ def line(plan: Plan, state: RunState) -> str:
     return _clean(text)
 
 
-def _cause(plan: Plan, decided: ev.Decided) -> str:
+def _cause(plan: Plan, decided: ev.TurnedBack) -> str:
     message = decided.message
     if decided.step is None or decided.reason not in _CAUSES:
         return message or decided.reason.value
@@ -57,7 +57,7 @@ def _cause(plan: Plan, decided: ev.Decided) -> str:
     return f"{cause}: {message}" if message else cause
 
 
-def change_for(plan: Plan, state: RunState, event: ev.Event, now: datetime, until: datetime | None) -> Change | None:
+def change_for(plan: Plan, state: RunState, event: ev.Event, now: datetime, until: datetime | None) -> RunChange | None:
     """Return how a record changes the run's row; None when nothing in a list changes.
 
     `state` is the state after the record. `until` is when a released run has something to do again.
@@ -65,10 +65,10 @@ def change_for(plan: Plan, state: RunState, event: ev.Event, now: datetime, unti
     match event:
         case ev.Ended():
             text = line(plan, state)
-            return Change(state_of(state), release=True, message=text, skipped_by_person=state.skipped_by_person)
+            return RunChange(state_of(state), release=True, message=text, skipped_by_person=state.skipped_by_person)
         case ev.Parked(reason, step, _, _):
             name = plan.steps[step].name if step is not None else ""
-            return Change(
+            return RunChange(
                 State.PARKED,
                 release=True,
                 step=name,
@@ -76,18 +76,18 @@ def change_for(plan: Plan, state: RunState, event: ev.Event, now: datetime, unti
                 message=line(plan, state),
                 skipped_by_person=state.skipped_by_person,
             )
-        case ev.Decided():
-            return Change(state_of(state), message=line(plan, state), skipped_by_person=state.skipped_by_person)
+        case ev.TurnedBack():
+            return RunChange(state_of(state), message=line(plan, state), skipped_by_person=state.skipped_by_person)
         case ev.Released():
             return standing(plan, state, now, until, release=True)
         case _:
             return None
 
 
-def standing(plan: Plan, state: RunState, now: datetime, until: datetime | None, *, release: bool) -> Change:
+def standing(plan: Plan, state: RunState, now: datetime, until: datetime | None, *, release: bool) -> RunChange:
     """Return the row's values for a run that has not ended, stalled or not."""
     due = max(until - now, timedelta()) if until is not None else timedelta()
-    plain = Change(
+    plain = RunChange(
         state_of(state),
         release=release,
         due=due if release else None,

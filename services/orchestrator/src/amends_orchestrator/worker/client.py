@@ -19,7 +19,7 @@ from amends_orchestrator.calls.targets import TargetRules
 from amends_orchestrator.worker.pins import read_pins, write_pins
 from amends_orchestrator.worker.process import BusyError, WorkerProcess, WorkError
 
-Manifest = tuple[str, str, str]
+ManifestText = tuple[str, str, str]
 """Source, text and namespace of a resource in force."""
 
 
@@ -98,8 +98,8 @@ class CheckedTexts:
 class InForce:
     """The resources that texts are checked against. `contracts` are FileDescriptorSets by full Participant names."""
 
-    participants: Sequence[Manifest] = ()
-    policies: Sequence[Manifest] = ()
+    participants: Sequence[ManifestText] = ()
+    policies: Sequence[ManifestText] = ()
     contracts: Mapping[str, bytes] = field(default_factory=dict)
     routes: Mapping[tuple[str, str], Pin] = field(default_factory=dict)
     """The pins, by namespace and service."""
@@ -107,7 +107,7 @@ class InForce:
     """Why contracts are not known, by the full names of Participants."""
 
 
-class Checker:
+class WorkerClient:
     """Sends texts to be checked, and bundles to be tried, to the worker process."""
 
     def __init__(self, process: WorkerProcess, rules: TargetRules) -> None:

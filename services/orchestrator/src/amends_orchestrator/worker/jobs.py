@@ -21,19 +21,19 @@ from amends_saga.descriptors import ContractSet, DescriptorError, parse_set, res
 from amends_saga.findings import Finding, Place, ordered
 
 from amends_orchestrator.calls.ports import ConfinementError
-from amends_orchestrator.calls.targets import Scope, TargetRules
+from amends_orchestrator.calls.targets import TargetRules, TargetScope
 from amends_orchestrator.worker.pins import read_pins, write_pins
 from amends_orchestrator.worker.resources import participant_of, policy_of
 
 Blobs = Sequence[bytes]
-Result = tuple[dict[str, Any], list[bytes]]
+JobResult = tuple[dict[str, Any], list[bytes]]
 
 MAX_FINDINGS = 1_000
 MAX_BUILD_SECONDS = 1.0
 """Processor time that the orchestrator itself may need to make a compiled saga ready."""
 
 
-def read_job(head: dict[str, Any], blobs: Blobs) -> Result:
+def read_job(head: dict[str, Any], blobs: Blobs) -> JobResult:
     """Return the resources in texts that decide which contracts the texts are checked with."""
     resources = read(_documents(head["documents"]), namespace=head["namespace"])
     found: list[bytes] = []
@@ -76,7 +76,7 @@ def _calls(resources: Resources) -> set[tuple[str, str]]:
     }
 
 
-def check_job(head: dict[str, Any], blobs: Blobs) -> Result:
+def check_job(head: dict[str, Any], blobs: Blobs) -> JobResult:
     """Check texts against the resources in force, and compile the sagas that have no error."""
     contracts = {name: blobs[at] for name, at in head["contracts"].items()}
     read_ = read(_documents(head["documents"]), namespace=head["namespace"])
@@ -85,7 +85,7 @@ def check_job(head: dict[str, Any], blobs: Blobs) -> Result:
     policies = [found for found in (_policy(*row) for row in head["policies"]) if found is not None]
     routes = read_pins(head["routes"])
     result = check_resources(read_, participants=views, policies=policies, routes=routes)
-    rules = TargetRules(Scope(head["scope"]), tuple(head["suffixes"]))
+    rules = TargetRules(TargetScope(head["scope"]), tuple(head["suffixes"]))
     findings = [*result.findings, *_also_confined(read_.participants, rules, result.findings)]
     bundles: list[bytes] = []
     sagas = []
@@ -130,7 +130,7 @@ def _also_confined(
     return [found for found in confined if found.place not in reported]
 
 
-def build_job(head: dict[str, Any], blobs: Blobs) -> Result:
+def build_job(head: dict[str, Any], blobs: Blobs) -> JobResult:
     """Try whether the orchestrator can load a stored bundle within its budget."""
     try:
         seconds = _build_seconds(blobs[0])
@@ -139,7 +139,7 @@ def build_job(head: dict[str, Any], blobs: Blobs) -> Result:
     return {"message": _too_costly(seconds) if seconds > MAX_BUILD_SECONDS else ""}, []
 
 
-JOBS: dict[str, Callable[[dict[str, Any], Blobs], Result]] = {
+JOBS: dict[str, Callable[[dict[str, Any], Blobs], JobResult]] = {
     "read": read_job,
     "check": check_job,
     "build": build_job,

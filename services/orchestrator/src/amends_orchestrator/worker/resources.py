@@ -10,10 +10,10 @@ from dataclasses import replace
 
 from amends_saga.definition import (
     Document,
-    Metadata,
     Node,
     NodeKind,
     Participant,
+    ResourceMetadata,
     RetryPolicyResource,
     SourceText,
     read,
@@ -53,5 +53,5 @@ def policy_of(source: str, manifest: str, namespace: str) -> RetryPolicyResource
     )
 
 
-def _bare(metadata: Metadata) -> Metadata:
+def _bare(metadata: ResourceMetadata) -> ResourceMetadata:
     return replace(metadata, node=_NOWHERE)

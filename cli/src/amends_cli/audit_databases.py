@@ -14,7 +14,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from amends_saga.audit import Audited, Finding, Invariant, Remembered, RunFacts, audit_run, run_keys
+from amends_saga.audit import Audited, AuditFinding, Invariant, Remembered, RunFacts, audit_run, run_keys
 from amends_saga.bundle import BundleError
 from amends_saga.compiled import load_bundle
 from amends_saga.journal import RULES_VERSION, secret_for
@@ -52,22 +52,22 @@ WHERE operation = 'action' AND request_digest IS NOT NULL AND created_at >= $1 A
 
 
 @dataclass(frozen=True, slots=True)
-class Named:
+class NamedDatabase:
     """A finding with what people call the run by."""
 
-    finding: Finding
+    finding: AuditFinding
     namespace: str = ""
     saga: str = ""
     key: str = ""
 
 
 @dataclass(slots=True)
-class Report:
+class AuditReport:
     """The result of an audit: what was counted, and what is wrong."""
 
     states: Counter[str] = field(default_factory=Counter)
     """Runs by state."""
-    found: list[Named] = field(default_factory=list)
+    found: list[NamedDatabase] = field(default_factory=list)
     records: int = 0
     by_person: int = 0
     unread: Counter[str] = field(default_factory=Counter)
@@ -84,7 +84,7 @@ class Report:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class AuditRequest:
     """What an audit has to check. `participants` are database URLs by protobuf service."""
 
     database: str
@@ -117,8 +117,8 @@ async def _connected(name: str, url: str) -> AsyncIterator["asyncpg.Connection[A
 class _Auditor:
     """The state of one audit: its report, and what it has read and not yet compared."""
 
-    def __init__(self, wanted: Wanted) -> None:
-        self.report = Report()
+    def __init__(self, wanted: AuditRequest) -> None:
+        self.report = AuditReport()
         self._wanted = wanted
         self._plans: dict[bytes, Plan | None] = {}
         self._names: dict[str, tuple[str, str, str]] = {}
@@ -126,28 +126,28 @@ class _Auditor:
         self._secret = b""
         self._keys: dict[str, set[bytes]] = {service: set() for service in wanted.participants}
 
-    async def audit(self) -> Report:
+    async def audit(self) -> AuditReport:
         async with _connected("the orchestrator", self._wanted.database) as journal:
             async with journal.transaction(isolation="repeatable_read", readonly=True):
                 now: datetime = await journal.fetchval("SELECT clock_timestamp()")
                 since = EVER if self._wanted.since is None else now - self._wanted.since
                 oldest = await journal.fetchval("SELECT min(started_at) FROM run") or EVER
                 self._secret = bytes(await journal.fetchval(_INSTALLATION))
-                await self._twice(journal)
+                await self._duplicate_keys(journal)
                 self._partitions = {row[0] for row in await journal.fetch(_PARTITIONS)}
                 last = UUID(int=0)
                 while rows := await journal.fetch(_RUNS, last, since, PAGE):
                     await self._page(journal, rows, now)
                     last = rows[-1]["id"]
             if not self._wanted.strangers and self._wanted.since is None:
-                await self._without_run(journal, oldest, now)
+                await self._effects_without_run(journal, oldest, now)
         return self.report
 
-    async def _twice(self, journal: Any) -> None:
+    async def _duplicate_keys(self, journal: Any) -> None:
         for row in await journal.fetch(_TWICE):
             for run in row["runs"]:
-                finding = Finding(Invariant.START, str(run), "", "another run has the same key")
-                self.report.found.append(Named(finding, row["namespace"], "", row["idempotency_key"]))
+                finding = AuditFinding(Invariant.START, str(run), "", "another run has the same key")
+                self.report.found.append(NamedDatabase(finding, row["namespace"], "", row["idempotency_key"]))
 
     async def _page(self, journal: Any, rows: Sequence[Any], now: datetime) -> None:
         records: dict[UUID, list[tuple[int, int, bytes]]] = {row["id"]: [] for row in rows}
@@ -168,7 +168,9 @@ class _Auditor:
             self.report.states[state] += 1
             self.report.records += len(records[row["id"]])
             if plan is None:
-                finding = Finding(Invariant.JOURNAL, str(row["id"]), "", "its definition is gone or cannot be read")
+                finding = AuditFinding(
+                    Invariant.JOURNAL, str(row["id"]), "", "its definition is gone or cannot be read"
+                )
                 self._found(row, [finding])
                 continue
             patience = self._wanted.lease * 2
@@ -181,9 +183,9 @@ class _Auditor:
     def _key_secret(self, row: Any) -> bytes | None:
         return secret_for(row["rules"], self._secret)
 
-    def _found(self, row: Any, findings: Sequence[Finding]) -> None:
+    def _found(self, row: Any, findings: Sequence[AuditFinding]) -> None:
         names = row["namespace"], row["saga"], row["idempotency_key"]
-        self.report.found += [Named(finding, *names) for finding in findings]
+        self.report.found += [NamedDatabase(finding, *names) for finding in findings]
 
     def _count(self, plan: Plan, audited: Audited) -> None:
         self.report.by_person += audited.by_person
@@ -219,7 +221,7 @@ class _Auditor:
 
         return dict(zip(asked, await asyncio.gather(*(read(*pair) for pair in asked.items())), strict=True))
 
-    async def _without_run(self, journal: Any, oldest: datetime, now: datetime) -> None:
+    async def _effects_without_run(self, journal: Any, oldest: datetime, now: datetime) -> None:
         """Report effects under keys that no run has; those before the oldest run may be of runs past their retention.
 
         Runs that began meanwhile are looked up afterwards.
@@ -244,8 +246,8 @@ class _Auditor:
         for name, key in odd:
             if key not in since_then:
                 message = f"{name} has an effect under this key, and no run has it"
-                finding = Finding(Invariant.COMPLETENESS, "", "", message)
-                self.report.found.append(Named(finding, key=key))
+                finding = AuditFinding(Invariant.COMPLETENESS, "", "", message)
+                self.report.found.append(NamedDatabase(finding, key=key))
 
 
 def _partition(run: UUID) -> str:
@@ -271,6 +273,6 @@ def _facts(row: Any, state: str, secret: bytes | None) -> RunFacts:
     )
 
 
-async def audit(wanted: Wanted) -> Report:
+async def audit(wanted: AuditRequest) -> AuditReport:
     """Check everything. Raises UnreadableError."""
     return await _Auditor(wanted).audit()

@@ -21,14 +21,14 @@ from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.definitions import store
 from amends_orchestrator.definitions.contracts import Contract, contract_of
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
-from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, Route, SagaRow
+from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, SagaRow, StoredRoute
 from amends_orchestrator.worker.client import (
     CheckedTexts,
-    Checker,
     CompiledBundle,
     InForce,
     ReadParticipant,
     ReadTexts,
+    WorkerClient,
     failed,
 )
 from amends_orchestrator.worker.process import WorkError
@@ -53,10 +53,10 @@ class Applied:
         return self.name is not None and not has_errors(self.findings)
 
 
-class Definitions:
+class DefinitionChanges:
     """Checks and applies resources against those in force."""
 
-    def __init__(self, pool: Any, registry: Registry, channels: Channels, checker: Checker) -> None:
+    def __init__(self, pool: Any, registry: Registry, channels: Channels, checker: WorkerClient) -> None:
         self._pool = pool
         self._registry = registry
         self._channels = channels
@@ -147,7 +147,7 @@ class Definitions:
             await store.put_saga(connection, row, compiled.bundle, self.routes_of(compiled))
         await self._registry.reload(force=True)
 
-    def routes_of(self, compiled: CompiledBundle) -> list[Route]:
+    def routes_of(self, compiled: CompiledBundle) -> list[StoredRoute]:
         """Return the routes with which a saga was checked."""
         found = []
         for service, participant in compiled.routes.items():
@@ -155,7 +155,7 @@ class Definitions:
             named_by = former.named_by if former is not None and former.named_by != compiled.name else ""
             if service in compiled.named:
                 named_by = compiled.name
-            found.append(Route(compiled.namespace, service, participant, named_by))
+            found.append(StoredRoute(compiled.namespace, service, participant, named_by))
         return found
 
     async def apply_participant(self, document: Document, namespace: str, given: bytes) -> Applied:

@@ -40,7 +40,7 @@ REFUND = "refund"
 UNDER_WAY = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING)
 
 
-class Desk:
+class OrderProcess:
     """Brings orders to their end."""
 
     def __init__(self, database: Database, saga: PlaceOrderSaga, warehouse: Warehouse) -> None:
@@ -195,7 +195,7 @@ class Desk:
 
 
 async def _accept(transaction: "Connection", order_id: str, content: Content) -> bool:
-    """Write the order down; False when it was there already. Raises as `Desk.place` does."""
+    """Write the order down; False when it was there already. Raises as `OrderProcess.place` does."""
     digest = await store.digest_of(transaction, order_id)
     if digest is None:
         prices = await store.prices(transaction, [line.sku for line in content.lines])

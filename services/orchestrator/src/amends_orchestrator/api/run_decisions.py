@@ -16,24 +16,24 @@ from amends_orchestrator.api.checking import check_said
 from amends_orchestrator.api.views import Views, parse_run_id
 from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.records import RunRow, State
-from amends_orchestrator.journal.requests import Kind, Reply
+from amends_orchestrator.journal.requests import RequestKind, RequestReply
 from amends_orchestrator.runner.claimer import Claimer, DefinitionError
 from amends_orchestrator.runner.fleet import Fleet
-from amends_orchestrator.runner.resolution import Decision, ResolutionRefused, resolve
-from amends_orchestrator.runner.wishes import answered, wish
+from amends_orchestrator.runner.request_server import ask_run, wait_for_reply
+from amends_orchestrator.runner.resolution import PersonDecision, ResolutionRefusedError, resolve
 
 _ACTIONS = {
-    pb.RESOLUTION_RETRY: ev.Action.RETRY,
-    pb.RESOLUTION_SKIP: ev.Action.SKIP,
-    pb.RESOLUTION_COMPENSATE: ev.Action.COMPENSATE,
-    pb.RESOLUTION_AMEND: ev.Action.AMEND,
+    pb.RESOLUTION_RETRY: ev.ResolutionAction.RETRY,
+    pb.RESOLUTION_SKIP: ev.ResolutionAction.SKIP,
+    pb.RESOLUTION_COMPENSATE: ev.ResolutionAction.COMPENSATE,
+    pb.RESOLUTION_AMEND: ev.ResolutionAction.AMEND,
 }
 _EFFECTS = {pb.EFFECT_HAPPENED: ev.Effect.HAPPENED, pb.EFFECT_NONE: ev.Effect.NONE}
 PATIENCE = timedelta(seconds=8)
 _MARGIN = timedelta(milliseconds=500)
 
 
-class Deciding:
+class RunDecisions:
     """Takes people's decisions to runs, in this process or in another."""
 
     def __init__(self, fleet: Fleet, views: Views, claimer: Claimer, max_result_bytes: int) -> None:
@@ -48,12 +48,12 @@ class Deciding:
         check_said("actor", request.actor)
         check_said("reason", request.reason)
         if request.resolution == pb.RESOLUTION_PARK:
-            pending = await self._ask(run_id, Kind.PARK, request.actor, request.reason)
+            pending = await self._ask(run_id, RequestKind.PARK, request.actor, request.reason)
             return pb.ResolveRunResponse(run=await self._shown(run_id), pending=pending)
         action = _ACTIONS.get(request.resolution)
         if action is None:
             raise InvalidArgument("RESOLUTION_MISSING", "Say what to do: retry, skip, compensate, amend or park.")
-        decision = Decision(
+        decision = PersonDecision(
             action,
             request.expected_seq,
             request.actor,
@@ -64,7 +64,7 @@ class Deciding:
         )
         try:
             await resolve(self._views.pool, self._fleet, self._views.registry, run_id, decision)
-        except ResolutionRefused as refused:
+        except ResolutionRefusedError as refused:
             raise _refusal(refused.reason, refused.message, run_id) from None
         except DefinitionError as error:
             raise FailedPrecondition("RESOLUTION_NOT_ALLOWED", f"The run cannot be read here: {error}.") from None
@@ -75,17 +75,17 @@ class Deciding:
         run_id = parse_run_id(request.run_id)
         check_said("actor", request.actor)
         check_said("reason", request.reason)
-        pending = await self._ask(run_id, Kind.CANCEL, request.actor, request.reason)
+        pending = await self._ask(run_id, RequestKind.CANCEL, request.actor, request.reason)
         return pb.CancelRunResponse(run=await self._shown(run_id), pending=pending)
 
-    async def _ask(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> bool:
+    async def _ask(self, run_id: UUID, kind: RequestKind, actor: str, reason: str) -> bool:
         """Return True if the request has no answer yet. Raises the DomainError that it was refused with."""
         reply = await self._asked(run_id, kind, actor, reason)
         if reply is not None and not reply.accepted:
             raise _refusal(reply.reason, reply.message, run_id)
         return reply is None
 
-    async def _asked(self, run_id: UUID, kind: Kind, actor: str, reason: str) -> Reply | None:
+    async def _asked(self, run_id: UUID, kind: RequestKind, actor: str, reason: str) -> RequestReply | None:
         """Return the answer of the run's owner, asking this process first; None when there is none in time.
 
         A run that nobody owns is claimed here. If another process owns it, the request goes to it through the database.
@@ -98,14 +98,14 @@ class Deciding:
             row = await self._views.row(run_id)
             if row.state.ended or row.state is State.PARKED:
                 return _of_resting(row, kind)
-            asked = ev.CancelAsked(actor, reason) if kind is Kind.CANCEL else None
+            asked = ev.CancelAsked(actor, reason) if kind is RequestKind.CANCEL else None
             live = await self._claimer.take_one(run_id, asked) if row.owner is None else None
         if live is not None:
-            reply = await wish(self._fleet, live, kind, actor, reason, within)
+            reply = await ask_run(self._fleet, live, kind, actor, reason, within)
             if reply is not None:
                 return reply
         request = await requests.ask(self._views.pool, run_id, kind, actor, reason)
-        reply = await answered(self._views.pool, request, within if live is None else timedelta())
+        reply = await wait_for_reply(self._views.pool, request, within if live is None else timedelta())
         if reply is not None:
             return reply
         row = await self._views.row(run_id)
@@ -147,14 +147,14 @@ class Deciding:
         return await self._views.run(await self._views.row(run_id))
 
 
-def _of_resting(row: RunRow, kind: Kind) -> Reply:
+def _of_resting(row: RunRow, kind: RequestKind) -> RequestReply:
     if row.state is State.PARKED:
-        if kind is Kind.PARK:
-            return Reply(True)
-        return Reply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
-    if kind is Kind.CANCEL and row.state is State.COMPENSATED:
-        return Reply(True)
-    return Reply(False, "RUN_ENDED", f"the run has ended: {row.state.name}")
+        if kind is RequestKind.PARK:
+            return RequestReply(True)
+        return RequestReply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
+    if kind is RequestKind.CANCEL and row.state is State.COMPENSATED:
+        return RequestReply(True)
+    return RequestReply(False, "RUN_ENDED", f"the run has ended: {row.state.name}")
 
 
 def _refusal(reason: str, message: str, run_id: UUID) -> DomainError:

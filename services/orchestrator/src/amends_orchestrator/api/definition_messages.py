@@ -9,7 +9,7 @@ from amends_saga.findings import Finding, Severity
 
 from amends.saga.v1 import definition_service_pb2 as pb
 from amends_orchestrator.definitions.registry import KnownParticipant, KnownPolicy
-from amends_orchestrator.definitions.store import SagaRow, Use
+from amends_orchestrator.definitions.store import SagaRow, VersionUse
 
 _SEVERITIES = {Severity.ERROR: pb.SEVERITY_ERROR, Severity.WARNING: pb.SEVERITY_WARNING}
 
@@ -32,7 +32,7 @@ def finding_messages(findings: Iterable[Finding]) -> list[pb.Finding]:
     ]
 
 
-def saga_message(row: SagaRow, compiled: CompiledSaga | None, uses: Sequence[Use]) -> pb.SagaInfo:
+def saga_message(row: SagaRow, compiled: CompiledSaga | None, uses: Sequence[VersionUse]) -> pb.SagaInfo:
     """Return a Saga, with the number of open runs on each of its versions."""
     info = pb.SagaInfo(
         namespace=row.namespace,

@@ -19,67 +19,69 @@ from amends_saga.engine import events as ev
 
 from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.connection import Connect
-from amends_orchestrator.journal.requests import Kind, Reply, Request
+from amends_orchestrator.journal.requests import RequestKind, RequestReply, RunRequest
 from amends_orchestrator.runner.fleet import Fleet
 from amends_orchestrator.runner.live import LiveRun
 
 LISTEN_FAILED = "requests.listen_failed"
-GRANTED = Reply(True)
+GRANTED = RequestReply(True)
 ANSWER_WITHIN = timedelta(seconds=10)
 POLL = timedelta(seconds=5)
 LOOK = timedelta(milliseconds=50)
 _log = structlog.get_logger(__name__)
 
 
-def refuse(run: LiveRun, kind: Kind, fleet: Fleet) -> Reply | None:
+def reply_from_state(run: LiveRun, kind: RequestKind, fleet: Fleet) -> RequestReply | None:
     """Return the answer if the run's state already decides the request; None if the run must hear it."""
     state, plan = run.state, run.definition.plan
     if state.parked is not None:
-        return Reply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
-    if kind is Kind.PARK:
+        return RequestReply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
+    if kind is RequestKind.PARK:
         if stalled_since(plan, state, fleet.now()) is None:
-            return Reply(False, "RESOLUTION_NOT_ALLOWED", "only a stalled run can be parked")
+            return RequestReply(False, "RESOLUTION_NOT_ALLOWED", "only a stalled run can be parked")
         return None
     if state.phase in (Phase.COMPENSATING, Phase.COMPENSATED):
         return GRANTED
     if state.ended:
-        return Reply(False, "RUN_ENDED", f"the run has ended: {state.phase.value}")
+        return RequestReply(False, "RUN_ENDED", f"the run has ended: {state.phase.value}")
     if not cancellable(plan, state):
-        return Reply(False, "PAST_PIVOT", "the run has passed its point of no return")
+        return RequestReply(False, "PAST_PIVOT", "the run has passed its point of no return")
     return None
 
 
-def granted(run: LiveRun, kind: Kind) -> Reply | None:
+def reply_when_durable(run: LiveRun, kind: RequestKind) -> RequestReply | None:
     """Return the answer to a request that the run has heard; None while it is not durable yet."""
     state = run.state
-    if kind is Kind.PARK:
+    if kind is RequestKind.PARK:
         if state.parked is not None and state.durable >= state.parked_seq:
             return GRANTED
     elif state.cancel is not None and state.durable >= state.seq:
         return GRANTED
     if run.gone:
-        return Reply(False, "STATE_CHANGED", "the run went on before this could be done")
+        return RequestReply(False, "STATE_CHANGED", "the run went on before this could be done")
     return None
 
 
-async def wish(fleet: Fleet, run: LiveRun, kind: Kind, actor: str, reason: str, within: timedelta) -> Reply | None:
+async def ask_run(
+    fleet: Fleet, run: LiveRun, kind: RequestKind, actor: str, reason: str, within: timedelta
+) -> RequestReply | None:
     """Tell a run of this process; return the answer when the request is durable or refused.
 
     Returns None when neither happens in time: then only this process's memory knows of the request.
     """
-    refused = refuse(run, kind, fleet)
+    refused = reply_from_state(run, kind, fleet)
     if refused is not None:
         return refused
-    answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+    answer: asyncio.Future[RequestReply] = asyncio.get_running_loop().create_future()
 
     def look(changed: LiveRun) -> None:
-        reply = granted(changed, kind)
+        reply = reply_when_durable(changed, kind)
         if reply is not None and not answer.done():
             answer.set_result(reply)
 
     run.watchers.append(look)
     try:
-        run.tell(ev.CancelAsked(actor, reason) if kind is Kind.CANCEL else ev.ParkRequested(actor, reason))
+        run.tell(ev.CancelAsked(actor, reason) if kind is RequestKind.CANCEL else ev.ParkRequested(actor, reason))
         look(run)
         async with asyncio.timeout(within.total_seconds()):
             return await answer
@@ -90,7 +92,7 @@ async def wish(fleet: Fleet, run: LiveRun, kind: Kind, actor: str, reason: str, 
             run.watchers.remove(look)
 
 
-class Wishes:
+class RequestServer:
     """Hears the requests that other processes wrote for runs of this one, and changes of resources."""
 
     def __init__(self, fleet: Fleet, connect: Connect, changed: Callable[[], None]) -> None:
@@ -135,12 +137,12 @@ class Wishes:
         if runs:
             await self.serve(connection)
 
-    async def _serve(self, request: Request) -> None:
+    async def _serve(self, request: RunRequest) -> None:
         try:
             run = self._fleet.get(request.run_id)
             if run is None:
                 return
-            reply = await wish(self._fleet, run, request.kind, request.actor, request.reason, ANSWER_WITHIN)
+            reply = await ask_run(self._fleet, run, request.kind, request.actor, request.reason, ANSWER_WITHIN)
             if reply is None:
                 return  # the request stays open and is served again
             connection = await self._connect()
@@ -160,7 +162,7 @@ class Wishes:
         self._changed()
 
 
-async def answered(database: Any, request: int, within: timedelta) -> Reply | None:
+async def wait_for_reply(database: Any, request: int, within: timedelta) -> RequestReply | None:
     """Return the answer of a run's owner to a request; None when there is none in time."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within.total_seconds()

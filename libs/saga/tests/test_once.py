@@ -37,6 +37,8 @@ def codes(result: CheckResult) -> list[str]:
             + BOOK % "grams: count-it.available",
             "AM011",
         ),
+        ("- {name: Count, call: demo.v1.Stock/Count, request: 'CountRequest{}'}\n" + BOOK % "grams: count.a", "AM011"),
+        (RESERVE % "same" + RESERVE % "same" + BOOK % "note: other_one.reservation_id", "AM040"),
         (RESERVE % "demo" + BOOK % "", "AM041"),
         (RESERVE % "same" + RESERVE % "same" + BOOK % "", "AM040"),
         (
@@ -51,6 +53,24 @@ def codes(result: CheckResult) -> list[str]:
 )
 def test_one_mistake_is_one_error(demo: Demo, text: str, code: str) -> None:
     assert codes(demo(text)) == [code], errors(demo(text))
+
+
+@pytest.mark.parametrize("type_", ["int", "demo.v1.Nothing", "map<string, int>", "list of string"])
+def test_a_field_of_the_input_without_a_type_is_told_once(demo: Demo, type_: str) -> None:
+    text = f"input: {{pieces: '{type_}'}}\ndeadline: 5m\nsteps:\n  " + BOOK % "grams: input.pieces"
+    assert codes(demo(text)) == ["AM032" if "." in type_ else "AM010"]
+
+
+def test_what_is_mended_at_a_participant_is_told_once_for_each() -> None:
+    text = "input: {a: string}\ndeadline: 5m\nsteps:\n" + "".join(
+        f"  - {{name: {name}, call: a.v1.{service}/Do, request: 'Req{{}}', compensate: {{call: a.v1.{service}/Undo, "
+        "request: 'Req{}'}}\n"
+        for name, service in (("one", "Away"), ("two", "Away"), ("three", "Mine"), ("four", "Mine"))
+    )
+    head = "apiVersion: amends.dev/v1alpha1\n"
+    saga = f"{head}kind: Saga\nmetadata: {{name: s, namespace: shop}}\nspec:\n  {text.replace(chr(10), chr(10) + '  ')}"
+    mine = f'{head}kind: Participant\nmetadata: {{name: mine}}\nspec: {{service: a.v1.Mine, target: "dns:///m:7"}}\n'
+    assert codes(check([Document("saga.yaml", saga), Document("p.yaml", mine)])) == ["AM020", "AM022"]
 
 
 @pytest.mark.parametrize("order", ["", ", after: [first]"])

@@ -10,7 +10,7 @@ from amends_saga import codes
 from amends_saga.analysis.gather import gather, quarrels
 from amends_saga.analysis.model import Expression, ExpressionRole, Graph, Method, Model, ParticipantView, StepModel
 from amends_saga.analysis.resolve import Methods, Pin, SetCache
-from amends_saga.analysis.words import expression_findings
+from amends_saga.analysis.words import Told, expression_findings
 from amends_saga.cel import Checked, Environment, Problem
 from amends_saga.cel.environment import ANYTHING
 from amends_saga.definition import Node, RetryPolicyResource, Saga, Step
@@ -82,9 +82,11 @@ def analyse(
     wrong = quarrels(saga, contracts, _messages(calls, input_type))
     findings += wrong
     environment = _environment(saga, contracts, calls, input_type, findings) if not wrong else None
-    budget = CheckBudget()
+    budget, told = CheckBudget(), Told.of(saga)
     steps = tuple(
-        StepModel(i, step, graph.after[i], *calls[i], _expressions(i, step, calls[i], environment, budget, findings))
+        StepModel(
+            i, step, graph.after[i], *calls[i], _expressions(i, step, calls[i], environment, budget, told, findings)
+        )
         for i, step in enumerate(saga.steps)
     )
     if environment is not None:
@@ -220,6 +222,7 @@ def _expressions(
     calls: tuple[Method | None, Method | None],
     environment: Environment | None,
     budget: CheckBudget,
+    told: Told,
     findings: list[Finding],
 ) -> tuple[Expression, ...]:
     action, compensation = calls
@@ -243,7 +246,7 @@ def _expressions(
             findings.append(node.finding(codes.TOO_COMPLEX, message, "Split the saga into several."))
         target = "" if role is ExpressionRole.WHEN else method.input_type
         if not isinstance(checked, Checked):
-            findings.extend(expression_findings(node, checked, environment, method, target))
+            findings.extend(expression_findings(node, checked, environment, method, target, told))
             found.append(Expression(role, index, node, method.package, None, {}, target))
             continue
         found.append(Expression(role, index, node, method.package, checked, _used(checked, environment), target))

@@ -20,6 +20,14 @@ from amends_saga.findings import Code, Finding, choices
 FORBIDDEN = ("grpc.reflection.", "grpc.channelz.", "amends.saga.v1.")
 NEAR = 0.75
 """The similarity, from 0 to 1, from which a service's name counts as another one misspelt."""
+_MENDED_ELSEWHERE = (
+    codes.DESCRIPTORS_BROKEN,
+    codes.DESCRIPTORS_UNKNOWN,
+    codes.NOT_GRANTED,
+    codes.PARTICIPANT_CONFLICT,
+)
+"""Codes of what is wrong with a Participant or its contract, or with what the saga says about it in one place."""
+_WRITE_ONE = "Write a Participant that has this `service`."
 MAX_NAMES = 5
 """The most Participants that a finding about a conflict names."""
 ResolveRefusal = tuple[Code, str, str]
@@ -78,7 +86,7 @@ def _granting(serving: Sequence[Participant], namespace: str) -> list[Participan
 
 def _unserved(service: str, known: Sequence[Participant]) -> ResolveRefusal:
     near = next((participant.service for participant in known if _is_near(service, participant.service)), None)
-    hint = f"Did you mean `{near}`?" if near else "Write a Participant that has this `service`."
+    hint = f"Did you mean `{near}`?" if near else _WRITE_ONE
     return codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint
 
 
@@ -157,8 +165,8 @@ class Methods:
         return method
 
     def _tell(self, call: CallSpec, refusal: ResolveRefusal) -> None:
-        """Report why a call cannot be made; what is wrong with a contract is told once, not for each call."""
-        if refusal[0] in (codes.DESCRIPTORS_UNKNOWN, codes.DESCRIPTORS_BROKEN):
+        """Report why a call cannot be made; what is mended in one place is told once, not for each call."""
+        if refusal[0] in _MENDED_ELSEWHERE or refusal[2] == _WRITE_ONE:
             if refusal in self._told:
                 return
             self._told.add(refusal)

@@ -5,14 +5,16 @@ Called by the analysis.
 
 import re
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from amends_saga import codes
 from amends_saga.analysis.model import Method
 from amends_saga.cel import Environment, Problem, ProblemKind
 from amends_saga.cel.environment import OWN
-from amends_saga.definition import Node
+from amends_saga.definition import Node, Saga
 from amends_saga.definition.offsets import place_at
 from amends_saga.definition.saga_kind import STEP_NAME
+from amends_saga.descriptors.inline import INPUT_MESSAGE
 from amends_saga.findings import Code, Finding, choices, suggestion
 
 _CODES = {
@@ -40,13 +42,42 @@ def at(node: Node, offset: int, width: int, code: Code, message: str, hint: str)
     return Finding(code.id, code.severity, message, hint, place_at(node, offset, width))
 
 
+@dataclass(frozen=True, slots=True)
+class Told:
+    """The names of a saga that have a finding already, so that nothing is told about their uses."""
+
+    steps: frozenset[str]
+    """Words, in lower case, of names that cannot name a step."""
+    doubled: bool
+    """True when two steps have one name: a step that nobody knows is then probably one of them."""
+    fields: frozenset[str]
+    """Fields of an inline input; those that have a type are never unknown."""
+
+    @classmethod
+    def of(cls, saga: Saga) -> "Told":
+        """Return what the reader and the analysis tell about names."""
+        names = [step.name for step in saga.steps if step.name]
+        misnamed = (word.lower() for name in names if not STEP_NAME.fullmatch(name) for word in _WORD.findall(name))
+        fields = (key.value for key, _ in saga.input_node.pairs)
+        return cls(frozenset(misnamed), len(set(names)) < len(names), frozenset(fields))
+
+    def explains(self, problem: Problem, environment: Environment) -> bool:
+        """Return whether a problem follows from such a name."""
+        if problem.kind is not ProblemKind.UNKNOWN_NAME:
+            return False
+        if problem.struct:
+            return problem.struct == INPUT_MESSAGE and problem.name in self.fields
+        root = problem.name.partition(".")[0]
+        lost = self.doubled and STEP_NAME.fullmatch(root) and suggestion(root, environment.variables) is None
+        return root.lower() in self.steps or bool(lost)
+
+
 def expression_findings(
-    node: Node, problems: Iterable[Problem], environment: Environment, method: Method, target: str
+    node: Node, problems: Iterable[Problem], environment: Environment, method: Method, target: str, told: Told
 ) -> Iterator[Finding]:
-    """Yield a finding for each problem of an expression, but those that follow from a step's wrong name."""
-    misnamed = {word for name in environment.variables if not STEP_NAME.fullmatch(name) for word in _WORD.findall(name)}
+    """Yield a finding for each problem of an expression, but those that follow from what has been told."""
     for problem in problems:
-        if problem.kind is ProblemKind.UNKNOWN_NAME and problem.name.partition(".")[0] in misnamed:
+        if told.explains(problem, environment):
             continue
         hint = problem.hint or _HINTS[problem.kind]
         if problem.kind is ProblemKind.SYNTAX and problem.name:

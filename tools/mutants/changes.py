@@ -22,20 +22,31 @@ SWAPS: dict[type[ast.cmpop], type[ast.cmpop]] = {
     ast.In: ast.NotIn,
     ast.NotIn: ast.In,
 }
+REVERSED: dict[type[ast.cmpop], type[ast.cmpop]] = {
+    ast.Lt: ast.Gt,
+    ast.LtE: ast.GtE,
+    ast.Gt: ast.Lt,
+    ast.GtE: ast.LtE,
+}
+MOMENT = re.compile(r"\b(now|rings|mark|left|pause|moment)\b|\btime\(\)|\btimedelta\(\)")
+"""Times: two are never the same to the microsecond, so that only the other direction makes a difference."""
 COPIES = {"change", "_replace", "replace"}
 """Functions that copy a value with some fields changed: leaving one of them out is a mistake of its own."""
 UNSEEN = re.compile(r"^(_?log|[A-Z_]+)\.|\.(inc|observe|set|labels)\(")
 """Calls that only tell somebody something: logs and metrics. Leaving them out loses nothing that a test must see."""
 SQL = re.compile(r"\b(SELECT|UPDATE|INSERT|DELETE)\b")
 CLAUSES = "AND|OR|ORDER|LIMIT|RETURNING|FOR|GROUP"
+CLOCK = r"clock_timestamp|statement_timestamp"
 SQL_CHANGES = (
     (re.compile(rf"\s+AND\s+(?:[^()\n\"]|\([^()]*\))+?(?=\s+(?:{CLAUSES})\b|\s*[)\n\"]|\s*$)"), ""),
     (re.compile(r"\s+FOR (?:UPDATE|SHARE)(?: OF \w+)?(?: SKIP LOCKED)?"), ""),
     (re.compile(r" SKIP LOCKED"), ""),
-    (re.compile(r" <= "), " < "),
-    (re.compile(r" < "), " <= "),
-    (re.compile(r" >= "), " > "),
-    (re.compile(r" > "), " >= "),
+    (re.compile(rf" <=? (?={CLOCK})"), " > "),
+    (re.compile(rf" >=? (?={CLOCK})"), " < "),
+    (re.compile(rf" <= (?!{CLOCK})"), " < "),
+    (re.compile(rf" < (?!{CLOCK})"), " <= "),
+    (re.compile(rf" >= (?!{CLOCK})"), " > "),
+    (re.compile(rf" > (?!{CLOCK})"), " >= "),
     (re.compile(r" ASC\b"), " DESC"),
     (re.compile(r" DESC\b"), " ASC"),
     (re.compile(r" IS NULL"), " IS NOT NULL"),
@@ -119,7 +130,8 @@ class _Finder:
         match node:
             case ast.Compare(ops=[operator]) if type(operator) in SWAPS:
                 turned = copy.deepcopy(node)
-                turned.ops = [SWAPS[type(operator)]()]
+                other = REVERSED if MOMENT.search(ast.unparse(node)) else SWAPS
+                turned.ops = [other.get(type(operator), SWAPS[type(operator)])()]
                 yield self._replaced(node, turned, function)
             case ast.BoolOp():
                 yield from self._junction(node, function)

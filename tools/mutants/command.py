@@ -1,7 +1,7 @@
 """Makes the mistakes one by one and runs the tests that should notice: `make mutants`, or a sample of them in CI.
 
-A module has tests of its own, which are asked first. The others of its target are asked about what those miss, unless
-`--own` leaves them out. A copy of the package's sources has the mistake in it and stands first on PYTHONPATH, so that
+The type checker is asked first, because it is quick, and then the tests that a module has of its own. The others of its
+target are asked about what those miss, unless `--own` leaves them out. A copy of the package's sources has the mistake in it and stands first on PYTHONPATH, so that
 the working tree is never touched. What no test notices is listed; `accepted.toml` has those that make no difference,
 each with the reason.
 """
@@ -106,7 +106,7 @@ def _mutants(target: Target) -> Iterable[Mutant]:
 def _try(mutant: Mutant, *, own: bool) -> Tried:
     began = time.monotonic()
     tests = mutant.target.tests_of(mutant.file)
-    noticed = _fails(mutant.target, tests, mutant)
+    noticed = _is_mistyped(mutant) or _fails(mutant.target, tests, mutant)
     if not noticed and not own and tests != mutant.target.tests:
         noticed = _fails(mutant.target, mutant.target.tests, mutant)
     tried = Tried(mutant, noticed, timedelta(seconds=time.monotonic() - began))
@@ -137,6 +137,15 @@ def _fails(target: Target, tests: Iterable[str], mutant: Mutant | None) -> bool:
         if ended.returncode and mutant is None:
             _say(ended.stdout[-2000:] + ended.stderr[-2000:])
         return ended.returncode != 0
+
+
+def _is_mistyped(mutant: Mutant) -> bool:
+    """Return whether the type checker refuses the file with the mistake in it."""
+    with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
+        shadow = Path(folder) / mutant.file.name
+        shadow.write_text(mutant.change.apply(mutant.file.read_text()))
+        command = [sys.executable, "-m", "mypy", "--shadow-file", str(mutant.file), str(shadow), str(mutant.file)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True).returncode != 0  # noqa: S603
 
 
 def _report(tried: Sequence[Tried]) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from amends_operator.kube.conditions import Condition, conditions, difference, transitions
+from amends_operator.runs.reports import event_conditions
 from amends_operator.runs.spec import problems_of
 from amends_operator.runs.values import exact, key_of_run, positive_duration
 from amends_operator.runs.view import conditions_of, fields_of, has_ended, timeline_of
@@ -115,6 +116,29 @@ def test_a_time_after_the_end_that_is_no_duration_is_refused(ttl: object) -> Non
 @pytest.mark.parametrize("key", ["", "a" * 256, "a\nb", "sagarun/6f1e", 7])
 def test_a_key_that_nobody_could_start_with_is_refused(key: object) -> None:
     assert "spec.key must be" in "; ".join(problems_of({"saga": "a", "key": key}))
+
+
+def test_a_step_shows_what_it_has() -> None:
+    run = run_pb2.Run(steps=[run_pb2.StepStatus(name="a", state=run_pb2.STEP_STATE_DONE, attempts=2, message="late")])
+    run.steps.add(name="b")
+    assert fields_of(run)["steps"] == [
+        {"name": "a", "state": "Done", "attempts": 2, "message": "late"},
+        {"name": "b", "state": "Pending"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("phase", "told"),
+    [
+        ("Running", ("Stalled",)),
+        ("Compensating", ("Stalled",)),
+        ("Parked", ("Stalled",)),
+        ("Compensated", ("Ready",)),
+        ("Completed", ()),
+    ],
+)
+def test_people_hear_of_what_stands_still_and_of_what_was_undone(phase: str, told: tuple[str, ...]) -> None:
+    assert event_conditions(phase) == told
 
 
 def test_whole_numbers_beyond_a_double_become_texts() -> None:

@@ -11,13 +11,13 @@ import pytest
 from amends_contracts import descriptor_set
 from amends_operator.kube.client import ApiError, Client, ConflictError, NotFoundError
 from amends_operator.kube.events import Events
-from amends_operator.kube.objects import Body, Key, Kind, Objects
+from amends_operator.kube.objects import Body, Key, Objects, ResourceKind
 from amends_operator.kube.statuses import Statuses
-from amends_operator.orchestrator import AwayError, Orchestrator, RefusedError, Seen
+from amends_operator.orchestrator import AwayError, OrchestratorClient, RefusedError, SeenRun
 from amends_operator.queue import RetryLaterError
 from amends_operator.runs.actions import ACTOR, REASON, RunActions
 from amends_operator.runs.decisions import Decision
-from amends_operator.runs.observed import FINALIZER, Missing, Observed, Refusal, RunLimits
+from amends_operator.runs.observed import FINALIZER, Missing, Observed, OrchestratorRefusal, RunLimits
 from amends_operator.runs.reconciler import RunReconciler
 from amends_operator.runs.steps import (
     CarryOut,
@@ -28,16 +28,16 @@ from amends_operator.runs.steps import (
     RefreshSaga,
     RemoveAnnotations,
     RemoveFinalizer,
-    Start,
+    StartRun,
     Undo,
 )
-from amends_testkit.answers import Answer
+from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
 
-KEY = Key(Kind.RUN, "shop", "order")
+KEY = Key(ResourceKind.RUN, "shop", "order")
 BODY: Body = {
     "metadata": {"name": "order", "namespace": "shop", "uid": "u-1", "resourceVersion": "7", "finalizers": ["other"]},
     "spec": {"saga": "place-order"},
@@ -47,8 +47,8 @@ LIMITS = RunLimits(timedelta(seconds=1), MINUTE, None, MINUTE, MINUTE)
 SEEN = Observed(BODY, datetime(2026, 1, 1, tzinfo=UTC), LIMITS)
 RUN = run_pb2.Run(run_id="r-1", state=run_pb2.RUN_STATE_RUNNING)
 DECISION = Decision("d-1", "skip", "the bank said so", "ada", expected_seq=5, effect="happened", result='{"n": 1}')
-REFUSED = Answer.refused(grpc.StatusCode.FAILED_PRECONDITION, "PAST_PIVOT", "the run goes forward")
-UNKNOWN = Answer.refused(grpc.StatusCode.NOT_FOUND, "RUN_UNKNOWN", "there is no such run")
+REFUSED = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, "PAST_PIVOT", "the run goes forward")
+UNKNOWN = ScriptedAnswer.refused(grpc.StatusCode.NOT_FOUND, "RUN_UNKNOWN", "there is no such run")
 
 
 @dataclass
@@ -104,11 +104,11 @@ class Scene:
 @pytest.fixture
 async def scene() -> AsyncIterator[Scene]:
     async with await FakeParticipant.start(descriptor_set(), ["amends.saga.v1.RunService"]) as fake:
-        fake.script("GetRun", Answer.ok(pb.GetRunResponse(run=RUN)))
+        fake.script("GetRun", ScriptedAnswer.ok(pb.GetRunResponse(run=RUN)))
         server, refreshed = ApiServer(), list[Key]()
         client = cast("Client", server)
         objects = Objects(lambda key: None)
-        orchestrator = Orchestrator(fake.target, timeline=9)
+        orchestrator = OrchestratorClient(fake.target, timeline=9)
         statuses, events = Statuses(client, objects, Events(client, "test")), Events(client, "test")
         actions = RunActions(client, objects, statuses, orchestrator, events, refreshed.append)
         yield Scene(fake, server, objects, actions, refreshed)
@@ -117,7 +117,7 @@ async def scene() -> AsyncIterator[Scene]:
 
 async def test_a_run_is_looked_up_by_its_id_or_by_its_key_in_the_namespace(scene: Scene) -> None:
     seen = await scene.ask(Look("r-1", "k-1"))
-    assert isinstance(seen.run, Seen)
+    assert isinstance(seen.run, SeenRun)
     assert seen.run.run == RUN
     assert str(scene.asked("GetRun")) == str(pb.GetRunRequest(run_id="r-1", timeline=9, payloads=pb.PAYLOADS_NONE))
     await scene.ask(Look("", "k-1"))
@@ -134,39 +134,39 @@ async def test_a_run_that_the_orchestrator_does_not_know_is_missing_and_any_othe
     scene.orchestrator.script("GetRun", REFUSED)
     with pytest.raises(RefusedError, match="the run goes forward"):
         await scene.ask(step)
-    scene.orchestrator.script("GetRun", Answer.refused(grpc.StatusCode.UNAVAILABLE))
+    scene.orchestrator.script("GetRun", ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE))
     with pytest.raises(AwayError):
         await scene.ask(step)
 
 
 async def test_a_start_names_the_key_and_waits_for_a_quick_end(scene: Scene) -> None:
-    scene.orchestrator.script("StartRun", Answer.ok(pb.StartRunResponse(run=RUN)))
-    seen = await scene.ask(Start("place-order", "k-1", {"n": 2**60}))
+    scene.orchestrator.script("StartRun", ScriptedAnswer.ok(pb.StartRunResponse(run=RUN)))
+    seen = await scene.ask(StartRun("place-order", "k-1", {"n": 2**60}))
     asked = scene.asked("StartRun")
     assert (asked.namespace, asked.saga, asked.idempotency_key, asked.timeline) == ("shop", "place-order", "k-1", 9)
     assert (json.loads(asked.json_text), asked.wait, asked.wait_timeout.seconds) == ({"n": 2**60}, True, 1)
     assert seen.answer is not None
-    assert (seen.answer.refusal, isinstance(seen.run, Seen)) == (None, True)
+    assert (seen.answer.refusal, isinstance(seen.run, SeenRun)) == (None, True)
 
 
 async def test_a_start_that_is_refused_leaves_no_run(scene: Scene) -> None:
     scene.orchestrator.script("StartRun", REFUSED)
-    seen = await scene.ask(Start("place-order", "k-1", {}))
+    seen = await scene.ask(StartRun("place-order", "k-1", {}))
     assert seen.run is None
     assert seen.answer is not None
-    assert seen.answer.refusal == Refusal("PAST_PIVOT", "the run goes forward")
+    assert seen.answer.refusal == OrchestratorRefusal("PAST_PIVOT", "the run goes forward")
 
 
 async def test_a_decision_resolves_what_is_parked_and_cancels_what_goes_forward(scene: Scene) -> None:
-    scene.orchestrator.script("ResolveRun", Answer.ok(pb.ResolveRunResponse()))
-    scene.orchestrator.script("CancelRun", Answer.ok(pb.CancelRunResponse()))
+    scene.orchestrator.script("ResolveRun", ScriptedAnswer.ok(pb.ResolveRunResponse()))
+    scene.orchestrator.script("CancelRun", ScriptedAnswer.ok(pb.CancelRunResponse()))
     seen = await scene.ask(CarryOut(DECISION, "r-1", cancels=False))
     resolved = scene.asked("ResolveRun")
     assert (resolved.run_id, resolved.resolution, resolved.expected_seq) == ("r-1", pb.RESOLUTION_SKIP, 5)
     assert (resolved.reason, resolved.actor, resolved.effect) == ("the bank said so", "ada", pb.EFFECT_HAPPENED)
     assert dict(resolved.result) == {"n": 1}
     assert not scene.orchestrator.calls("CancelRun")
-    assert isinstance(seen.run, Seen), "the run is looked at again"
+    assert isinstance(seen.run, SeenRun), "the run is looked at again"
     assert seen.answer is not None
     assert seen.answer.refusal is None
 
@@ -176,8 +176,8 @@ async def test_a_decision_resolves_what_is_parked_and_cancels_what_goes_forward(
 
 
 async def test_a_deleted_run_is_cancelled_or_compensated_by_the_operator(scene: Scene) -> None:
-    scene.orchestrator.script("ResolveRun", Answer.ok(pb.ResolveRunResponse()))
-    scene.orchestrator.script("CancelRun", Answer.ok(pb.CancelRunResponse()))
+    scene.orchestrator.script("ResolveRun", ScriptedAnswer.ok(pb.ResolveRunResponse()))
+    scene.orchestrator.script("CancelRun", ScriptedAnswer.ok(pb.CancelRunResponse()))
     await scene.ask(Undo("r-1", None))
     assert str(scene.asked("CancelRun")) == str(pb.CancelRunRequest(run_id="r-1", reason=REASON, actor=ACTOR))
     assert not scene.orchestrator.calls("ResolveRun")
@@ -192,19 +192,19 @@ async def test_what_is_refused_is_kept_with_its_reason_and_the_run_is_looked_at_
     scene.orchestrator.script("CancelRun", REFUSED)
     seen = await scene.ask(step)
     assert seen.answer is not None
-    assert seen.answer.refusal == Refusal("PAST_PIVOT", "the run goes forward")
-    assert isinstance(seen.run, Seen)
+    assert seen.answer.refusal == OrchestratorRefusal("PAST_PIVOT", "the run goes forward")
+    assert isinstance(seen.run, SeenRun)
     scene.orchestrator.script("CancelRun", UNKNOWN)
     lost = (await scene.ask(step)).answer
     assert lost is not None
-    assert lost.refusal == Refusal("RUN_UNKNOWN", "there is no such run", not_found=True)
+    assert lost.refusal == OrchestratorRefusal("RUN_UNKNOWN", "there is no such run", not_found=True)
 
 
 async def test_a_decision_that_makes_no_sense_is_not_sent(scene: Scene) -> None:
     decision = Decision("d-1", "skip", "r", "ada", expected_seq=5, effect="perhaps")
     seen = await scene.ask(CarryOut(decision, "r-1", cancels=False))
     assert seen.answer is not None
-    assert seen.answer.refusal == Refusal("", "the effect must be happened or none")
+    assert seen.answer.refusal == OrchestratorRefusal("", "the effect must be happened or none")
     assert not scene.orchestrator.calls("ResolveRun")
 
 
@@ -238,7 +238,7 @@ async def test_an_object_is_deleted_by_its_uid_and_a_saga_is_looked_at_in_its_na
     await scene.actions.write(KEY, BODY, Delete())
     assert scene.server.deleted == ["u-1"]
     await scene.actions.write(KEY, BODY, RefreshSaga("place-order"))
-    assert scene.refreshed == [Key(Kind.SAGA, "shop", "place-order")]
+    assert scene.refreshed == [Key(ResourceKind.SAGA, "shop", "place-order")]
 
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["changed", "gone"])
@@ -246,7 +246,7 @@ async def test_after_a_conflict_the_object_is_read_again(scene: Scene, is_there:
     body = {**BODY, "metadata": {**BODY["metadata"], "deletionTimestamp": "2026-01-01T00:00:00Z"}}
     body["metadata"]["finalizers"] = [FINALIZER]
     body["spec"] = {"saga": "place-order", "onDeletion": "Abandon"}
-    scene.objects.seen(Kind.RUN, body)
+    scene.objects.seen(ResourceKind.RUN, body)
     newer = {**body, "metadata": {**body["metadata"], "resourceVersion": "8"}}
     scene.server.fails_with, scene.server.holds = ConflictError(409, "it changed"), newer if is_there else None
     with pytest.raises(RetryLaterError):

@@ -16,7 +16,7 @@ from amends_chassis.errors import ResourceExhausted
 from amends_chassis.text import UNSAFE
 from amends_orchestrator.api.watching import Watching
 from amends_orchestrator.journal import requests
-from amends_orchestrator.journal.requests import RequestKind, RequestReply
+from amends_orchestrator.journal.requests import RequestKind, RequestReply, RunRequest
 from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
@@ -286,3 +286,28 @@ async def test_a_wish_is_kept_for_whoever_owns_the_run(connection: asyncpg.Conne
     await requests.answer(connection, first, RequestReply(True))
     assert await requests.read_answer(connection, first) == RequestReply(False, "PAST_PIVOT", "too late")
     assert [asked.actor for asked in await requests.open_of(connection, run)] == ["bob"]
+
+
+async def test_the_owner_of_runs_reads_what_is_open_about_them_and_the_first_cancel_of_each(
+    journal: Journal, connection: asyncpg.Connection
+):
+    mine, others = (await journal.start()).run_id, (await journal.start(owned=False)).run_id
+    ids = [
+        await requests.ask(connection, run, kind, actor, f"because {actor}")
+        for run, kind, actor in (
+            (mine, RequestKind.CANCEL, "refused"),
+            (mine, RequestKind.PARK, "parks"),
+            (mine, RequestKind.CANCEL, "first"),
+            (mine, RequestKind.CANCEL, "second"),
+            (others, RequestKind.CANCEL, "other"),
+        )
+    ]
+    await requests.answer(connection, ids[0], RequestReply(False, "PAST_PIVOT", "too late"))
+    parks = RunRequest(ids[1], mine, RequestKind.PARK, "parks", "because parks")
+    first = RunRequest(ids[2], mine, RequestKind.CANCEL, "first", "because first")
+    second = RunRequest(ids[3], mine, RequestKind.CANCEL, "second", "because second")
+    other = RunRequest(ids[4], others, RequestKind.CANCEL, "other", "because other")
+    assert await requests.open_requests(connection, journal.process) == [parks, first, second]
+    assert await requests.cancels_of(connection, [mine, others, uuid4()]) == {mine: first, others: other}
+    assert await requests.cancels_of(connection, [others]) == {others: other}
+    assert [asked.actor for asked in await requests.open_of(connection, mine)] == ["parks", "first", "second"]

@@ -23,7 +23,7 @@ ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2, "SagaRun": 3}
 """What others refer to comes first."""
 
 
-class Unreadable(CliError):
+class ManifestUnreadableError(CliError):
     """A text with something other than Amends resources; `amends_saga.definition.read` says what and where."""
 
 
@@ -106,7 +106,7 @@ def read_input(what: str) -> str:
 
 
 def split(texts: Iterable[Text]) -> list[Manifest]:
-    """Split files into their resources, those first that others refer to. Raises Unreadable."""
+    """Split files into their resources, those first that others refer to. Raises ManifestUnreadableError."""
     found = [manifest for text in texts for manifest in _documents(text)]
     return sorted(found, key=lambda manifest: ORDER.get(manifest.kind, len(ORDER)))
 
@@ -125,14 +125,14 @@ def _documents(text: Text) -> Iterator[Manifest]:
 
     roots, findings = compose(text.source, text.text)
     if findings:
-        raise Unreadable(f"{text.source}: {findings[0].message}")
+        raise ManifestUnreadableError(f"{text.source}: {findings[0].message}")
     for root in items_of(roots):
         if root.is_null or is_foreign(root):
             continue
         value = to_json(root)
         metadata = value.get("metadata") if isinstance(value, dict) else None
         if not isinstance(value, dict) or not isinstance(metadata, dict) or value.get("kind") not in ORDER:
-            raise Unreadable(f"{text.source}:{root.place().line}: this document is no resource of ours")
+            raise ManifestUnreadableError(f"{text.source}:{root.place().line}: this document is no resource of ours")
         yield Manifest(
             text.source,
             _alone(root),

@@ -12,7 +12,7 @@ import typer
 from amends_cli import connection, findings, manifests
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import CliError, Exit, usage
-from amends_cli.manifests import Manifest, Text, Unreadable
+from amends_cli.manifests import Manifest, ManifestUnreadableError, Text
 
 if TYPE_CHECKING:
     from amends_saga.findings import Finding
@@ -103,7 +103,7 @@ def split(texts: list[Text], namespace: str) -> list[Manifest]:
     """Return the resources of all files. Unreadable ones are shown as `check` shows them; the command ends with 1."""
     try:
         return manifests.split(texts)
-    except Unreadable:
+    except ManifestUnreadableError:
         from amends_saga.definition import Document, read
 
         found = read([Document(text.source, text.text) for text in texts], namespace=namespace).findings

@@ -50,7 +50,7 @@ class AwayError(Exception):
     """The orchestrator does not answer, or not now. Try again later."""
 
 
-class RefusedError(Exception):
+class OrchestratorRefusedError(Exception):
     """The orchestrator says no, and would say so again. `reason` is its ErrorInfo's."""
 
     def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
@@ -82,26 +82,26 @@ class OrchestratorClient:
         await self._channel.close()
 
     async def check(self, manifest: definitions.Manifest, namespace: str) -> list[definitions.Finding]:
-        """Return what the checker says about a resource. Raises AwayError, RefusedError."""
+        """Return what the checker says about a resource. Raises AwayError, OrchestratorRefusedError."""
         request = definitions.CheckSagaRequest(manifests=[manifest], namespace=namespace)
         return list((await _answer(self._definitions.CheckSaga(request))).findings)
 
     async def apply_saga(self, manifest: definitions.Manifest, namespace: str) -> definitions.ApplySagaResponse:
-        """Put a Saga in force. Raises AwayError, RefusedError."""
+        """Put a Saga in force. Raises AwayError, OrchestratorRefusedError."""
         request = definitions.ApplySagaRequest(manifest=manifest, namespace=namespace)
         return await _answer(self._definitions.ApplySaga(request))
 
     async def apply_participant(
         self, manifest: definitions.Manifest, namespace: str, descriptors: bytes
     ) -> definitions.ApplyParticipantResponse:
-        """Put a Participant in force. Raises AwayError, RefusedError."""
+        """Put a Participant in force. Raises AwayError, OrchestratorRefusedError."""
         request = definitions.ApplyParticipantRequest(manifest=manifest, namespace=namespace, descriptors=descriptors)
         return await _answer(self._definitions.ApplyParticipant(request))
 
     async def apply_policy(
         self, manifest: definitions.Manifest, namespace: str
     ) -> definitions.ApplyRetryPolicyResponse:
-        """Put a RetryPolicy in force. Raises AwayError, RefusedError."""
+        """Put a RetryPolicy in force. Raises AwayError, OrchestratorRefusedError."""
         request = definitions.ApplyRetryPolicyRequest(manifest=manifest, namespace=namespace)
         return await _answer(self._definitions.ApplyRetryPolicy(request))
 
@@ -137,7 +137,7 @@ class OrchestratorClient:
     async def start(self, namespace: str, saga: str, key: str, data: dict[str, Any], wait: timedelta) -> SeenRun:
         """Start a run, or find the one of that key; return it when it rests or `wait` has passed.
 
-        Raises AwayError, RefusedError.
+        Raises AwayError, OrchestratorRefusedError.
         """
         request = runs.StartRunRequest(namespace=namespace, saga=saga, idempotency_key=key, timeline=self._timeline)
         request.json_text = json.dumps(data)
@@ -148,11 +148,11 @@ class OrchestratorClient:
         return SeenRun(answer.run, answer.timeline)
 
     async def run(self, run_id: str) -> SeenRun:
-        """Return one run. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
+        """Return one run. Raises AwayError, OrchestratorRefusedError (RUN_UNKNOWN)."""
         return await self._seen(runs.GetRunRequest(run_id=run_id))
 
     async def run_of_key(self, namespace: str, key: str) -> SeenRun:
-        """Return the run that was started with a key. Raises AwayError, RefusedError (RUN_UNKNOWN)."""
+        """Return the run that was started with a key. Raises AwayError, OrchestratorRefusedError (RUN_UNKNOWN)."""
         return await self._seen(runs.GetRunRequest(namespace=namespace, idempotency_key=key))
 
     async def _seen(self, request: runs.GetRunRequest) -> SeenRun:
@@ -167,11 +167,11 @@ class OrchestratorClient:
         return list((await _answer(self._runs.ListRuns(request))).runs)
 
     async def resolve(self, request: runs.ResolveRunRequest) -> None:
-        """Decide about a parked run. Raises AwayError, RefusedError."""
+        """Decide about a parked run. Raises AwayError, OrchestratorRefusedError."""
         await _answer(self._runs.ResolveRun(request))
 
     async def cancel(self, run_id: str, reason: str, actor: str) -> None:
-        """Ask for the compensation of a run. Raises AwayError, RefusedError (PAST_PIVOT)."""
+        """Ask for the compensation of a run. Raises AwayError, OrchestratorRefusedError (PAST_PIVOT)."""
         await _answer(self._runs.CancelRun(runs.CancelRunRequest(run_id=run_id, reason=reason, actor=actor)))
 
 
@@ -182,7 +182,7 @@ async def _answer(call: Awaitable[T]) -> T:
         raise error_of(error) from None
 
 
-def error_of(error: grpc.aio.AioRpcError) -> AwayError | RefusedError:
+def error_of(error: grpc.aio.AioRpcError) -> AwayError | OrchestratorRefusedError:
     """Return what a failed call means to a reconciler: come back later, or no."""
     message = escape(error.details() or error.code().name)
     reason = ""
@@ -193,4 +193,4 @@ def error_of(error: grpc.aio.AioRpcError) -> AwayError | RefusedError:
             reason = info.reason
     if error.code() in _AWAY or (not reason and error.code() in _OF_A_PROXY):
         return AwayError(f"{error.code().name}: {message}")
-    return RefusedError(error.code(), reason or error.code().name, message)
+    return OrchestratorRefusedError(error.code(), reason or error.code().name, message)

@@ -18,7 +18,7 @@ from amends_operator.definitions.manifest import is_ours
 from amends_operator.health import Heartbeats
 from amends_operator.kube.client import ApiError, Client, NotFoundError
 from amends_operator.kube.objects import Key, Objects, ResourceKind, key_of
-from amends_operator.orchestrator import AwayError, OrchestratorClient, RefusedError
+from amends_operator.orchestrator import AwayError, OrchestratorClient, OrchestratorRefusedError
 from amends_operator.peering import Turn
 from amends_operator.runs.values import UID_KEY
 from amends_operator.settings import Settings
@@ -66,7 +66,7 @@ class Resync:
             await self._turn.wait()
             try:
                 await self.once(listing=listing)
-            except (ApiError, AwayError, RefusedError) as error:
+            except (ApiError, AwayError, OrchestratorRefusedError) as error:
                 _log.warning(POSTPONED, why=str(error))
                 pause = min(SHORTEST, relist)
             else:
@@ -75,7 +75,10 @@ class Resync:
             await asyncio.sleep(pause.total_seconds())
 
     async def once(self, *, listing: bool) -> None:
-        """List everything unless the watches just have, and compare. Raises ApiError, AwayError, RefusedError."""
+        """List everything unless the watches just have, and compare.
+
+        Raises ApiError, AwayError, OrchestratorRefusedError.
+        """
         if listing:
             namespaces = [None] if self._settings.everywhere else list(self._settings.namespaces)
             for kind in ResourceKind:

@@ -7,7 +7,7 @@ import grpc.aio
 from amends_chassis.text import UNSAFE
 from amends_operator.definitions.findings import condition_message, status_entries
 from amends_operator.kube.conditions import Condition
-from amends_operator.orchestrator import RefusedError, SeenRun, error_of
+from amends_operator.orchestrator import OrchestratorRefusedError, SeenRun, error_of
 from amends_operator.runs import reports
 from amends_operator.runs.decisions import decision_of
 from amends_operator.runs.next_step import next_step
@@ -98,7 +98,7 @@ def test_nothing_of_a_decision_is_harmful_and_the_journal_gets_it_as_it_was_writ
 def test_nothing_that_the_orchestrator_answers_is_harmful() -> None:
     metadata = grpc.aio.Metadata()
     error = error_of(grpc.aio.AioRpcError(grpc.StatusCode.FAILED_PRECONDITION, metadata, metadata, details=EVIL))
-    assert isinstance(error, RefusedError)
+    assert isinstance(error, OrchestratorRefusedError)
     assert not UNSAFE.search(str(error))
 
 

@@ -1,5 +1,5 @@
 import pytest
-from amends_chassis.domain import IdentifierInvalid
+from amends_chassis.domain import IdentifierInvalidError
 from hypothesis import given
 from hypothesis import strategies as st
 from shop_inventory import domain
@@ -56,5 +56,5 @@ def test_too_many_lines_are_refused():
 
 @pytest.mark.parametrize("name", ["", " ", "a b", "-a", "x" * 101, "a\x00", "a\n", "ä"])
 def test_a_name_that_nobody_could_repeat_is_refused(name):
-    with pytest.raises(IdentifierInvalid, match="sku"):
+    with pytest.raises(IdentifierInvalidError, match="sku"):
         domain.identifier(name, "sku")

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from amends_chassis.domain import IdentifierInvalid
+from amends_chassis.domain import IdentifierInvalidError
 from shop_orders import domain
 from shop_orders.domain import (
     Address,
@@ -73,12 +73,12 @@ def test_the_card_token_is_never_shown():
 @pytest.mark.parametrize(
     ("wish", "refusal"),
     [
-        ({"customer_id": ""}, IdentifierInvalid),
+        ({"customer_id": ""}, IdentifierInvalidError),
         ({"lines": []}, LinesInvalid),
         ({"lines": [Line("tea", 0)]}, LinesInvalid),
         ({"lines": [Line("tea", domain.MAX_QUANTITY), Line("tea", 1)]}, LinesInvalid),
         ({"lines": [Line(f"sku-{number}", 1) for number in range(101)]}, LinesInvalid),
-        ({"lines": [Line("", 1)]}, IdentifierInvalid),
+        ({"lines": [Line("", 1)]}, IdentifierInvalidError),
         ({"card_token": ""}, CardInvalid),
         ({"card_token": "tok\x00"}, CardInvalid),
         ({"card_token": "x" * 201}, CardInvalid),

@@ -1,7 +1,7 @@
 from dataclasses import replace
 
 import pytest
-from amends_chassis.domain import IdentifierInvalid
+from amends_chassis.domain import IdentifierInvalidError
 from shop_shipping import domain
 from shop_shipping.domain import (
     Address,
@@ -63,8 +63,8 @@ def test_a_country_whose_carriers_are_full_has_no_slot():
 @pytest.mark.parametrize(
     ("carrier", "country", "available", "refusal"),
     [
-        ("", "DE", 1, IdentifierInvalid),
-        ("Postal Service", "DE", 1, IdentifierInvalid),
+        ("", "DE", 1, IdentifierInvalidError),
+        ("Postal Service", "DE", 1, IdentifierInvalidError),
         ("postal", "", 1, AddressInvalid),
         ("postal", "DE", -1, SlotsInvalid),
         ("postal", "DE", domain.MAX_SLOTS + 1, SlotsInvalid),
@@ -82,5 +82,5 @@ def test_a_parcel_without_sensible_contents_is_refused(lines):
 
 
 def test_contents_without_a_name_are_refused():
-    with pytest.raises(IdentifierInvalid):
+    with pytest.raises(IdentifierInvalidError):
         domain.contents([Line("", 1)])

@@ -299,9 +299,10 @@ class SimulatedConnection:
         row = await self.fetchrow(sql, *values)
         return row[0] if row else None
 
-    async def execute(self, sql: str, *values: Any) -> None:
-        """Execute one SQL statement."""
+    async def execute(self, sql: str, *values: Any) -> str:
+        """Execute one SQL statement; its tag is empty, because no statement here asks for it."""
         await self.fetch(sql, *values)
+        return ""
 
     @asynccontextmanager
     async def transaction(self) -> AsyncIterator[None]:

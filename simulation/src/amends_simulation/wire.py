@@ -23,7 +23,7 @@ from amends_simulation.participants import Said, SimulatedParticipants
 from amends_simulation.virtual import seconds
 
 CallGate = Callable[[], Awaitable[None]]
-Trace = Callable[[str], None]
+TraceLine = Callable[[str], None]
 CODES = {code.value[0]: code for code in grpc.StatusCode}
 DETAILS = "grpc-status-details-bin"
 LONGEST = 8.0
@@ -49,7 +49,7 @@ class SimulatedChannels(Channels):
     """The channels of one process."""
 
     def __init__(
-        self, participants: SimulatedParticipants, weather: Weather, chance: Random, gate: CallGate, tell: Trace
+        self, participants: SimulatedParticipants, weather: Weather, chance: Random, gate: CallGate, tell: TraceLine
     ) -> None:
         self.max_message_bytes = 4 * 1024 * 1024
         self.participants = participants

@@ -112,7 +112,7 @@ def _allowed(settings: Settings, environ: dict[str, Any]) -> bool:
     return kind.lower() == "basic" and any(hmac.compare_digest(password.encode(), one.encode()) for one in enough)
 
 
-class _Quiet(WSGIRequestHandler):
+class _QuietGitHandler(WSGIRequestHandler):
     timeout = 30
 
     def parse_request(self) -> bool:
@@ -131,7 +131,7 @@ def server(settings: Settings) -> WSGIServer:
     if not settings.repository.exists():
         Repo.init_bare(str(settings.repository), mkdir=True).refs.set_symbolic_ref(b"HEAD", MAIN)  # type: ignore[arg-type]
         _log.info("made %s", settings.repository)
-    return make_server(settings.host.strip("[]"), settings.port, application(settings), Server, _Quiet)
+    return make_server(settings.host.strip("[]"), settings.port, application(settings), Server, _QuietGitHandler)
 
 
 def main() -> None:

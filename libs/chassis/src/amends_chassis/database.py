@@ -6,10 +6,10 @@ and each new one is opened with the URL as it is then, because passwords are cha
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
 
 import asyncpg
@@ -54,6 +54,47 @@ _URL_WRONG = (
     asyncpg.InvalidParameterValueError,
     asyncpg.CantChangeRuntimeParamError,
 )
+
+
+class Executes(Protocol):
+    """Executes statements: a connection of asyncpg, of a pool or not, or a pool that lends one for each statement."""
+
+    async def execute(self, query: str, /, *args: Any) -> str:
+        """Execute a statement and return its tag, such as `UPDATE 1`."""
+        ...
+
+    async def fetch(self, query: str, /, *args: Any) -> Sequence[Any]:
+        """Return all rows."""
+        ...
+
+    async def fetchrow(self, query: str, /, *args: Any) -> Any:
+        """Return the first row; None when there is none."""
+        ...
+
+    async def fetchval(self, query: str, /, *args: Any) -> Any:
+        """Return the first column of the first row; None when there is none."""
+        ...
+
+
+class Transacts(Executes, Protocol):
+    """Executes statements in transactions of its own: one connection of asyncpg, of a pool or not."""
+
+    @property
+    def transaction(self) -> Callable[..., AbstractAsyncContextManager[Any]]:
+        """Return the function that makes a transaction for a block; its options are those of asyncpg."""
+        ...
+
+    async def executemany(self, command: str, /, args: Any) -> None:
+        """Execute a statement once for each of `args`."""
+        ...
+
+
+class Lends(Protocol):
+    """Lends connections, one for a block: a pool of asyncpg."""
+
+    def acquire(self) -> AbstractAsyncContextManager[Any]:
+        """Return a context manager that yields a connection."""
+        ...
 
 
 class Database:

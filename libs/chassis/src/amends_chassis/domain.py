@@ -15,14 +15,16 @@ class RefusedError(Exception):
     reason: ClassVar[str]
 
 
-class IdentifierInvalid(RefusedError):
+class IdentifierInvalidError(RefusedError):
     """A name has a form that people cannot repeat."""
 
     reason = "IDENTIFIER_INVALID"
 
 
 def identifier(value: str, what: str) -> str:
-    """Return `value` if it can name something (1 to 100 plain characters). Raises IdentifierInvalid."""
+    """Return `value` if it can name something (1 to 100 plain characters). Raises IdentifierInvalidError."""
     if not _IDENTIFIER.fullmatch(value):
-        raise IdentifierInvalid(f"{what} must have 1 to 100 letters, digits or ._:/- and begin with a letter or digit")
+        raise IdentifierInvalidError(
+            f"{what} must have 1 to 100 letters, digits or ._:/- and begin with a letter or digit"
+        )
     return value

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import grpc
 import structlog
+from amends_barrier.interceptor import Continuation
 from amends_resilience import deadline
 
 from amends_chassis.admission import INFRASTRUCTURE, Admission, decoder
 from amends_chassis.context import IncomingCall, enter_call, sampled, trace_from
 from amends_chassis.errors import Blame, DomainError, Unavailable, refusal
 from amends_chassis.metrics import MethodSeries, ServerMetrics, split
-from amends_chassis.types import Context, Continuation, Handler, Stream, Unary, behavior
+from amends_chassis.types import Context, Handler, Stream, Unary, behavior
 
 if TYPE_CHECKING:
     from amends_chassis.tracing import Tracing

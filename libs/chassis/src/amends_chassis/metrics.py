@@ -122,7 +122,7 @@ class _Server(ThreadingMixIn, WSGIServer):
         """Say nothing: the client went away, or was sent away."""
 
 
-class _Quiet(WSGIRequestHandler):
+class _QuietMetricsHandler(WSGIRequestHandler):
     """Answers without a line in the log for each."""
 
     def log_message(self, format: str, *args: Any) -> None:
@@ -136,7 +136,7 @@ class MetricsServer:
         """Listen at once; port 0 picks a free one. Raises OSError, with the address, when it cannot be listened on."""
         application = _with_health(make_wsgi_app(registry), ready)
         try:
-            self._server = make_server(bare(host), port, application, _Server, _Quiet)
+            self._server = make_server(bare(host), port, application, _Server, _QuietMetricsHandler)
         except OSError as error:
             raise OSError(f"cannot listen on {address(host, port)}: {error.strerror or error}") from error
         self._thread = threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True)

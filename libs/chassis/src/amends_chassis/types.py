@@ -1,4 +1,4 @@
-"""Names for the shapes of grpc.aio: its classes are generic for the type checker only. Used inside this library."""
+"""Names for the shapes of grpc.aio: its classes are generic for the type checker only."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,6 @@ DETAILS_KEY = "grpc-status-details-bin"
 
 Unary = Callable[[Any, Context], Awaitable[Any]]
 Stream = Callable[[Any, Context], AsyncIterator[Any]]
-Continuation = Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]]
 
 
 def behavior(handler: Handler) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 
 import grpc.aio
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, RefusedError
+from amends_chassis.domain import IdentifierInvalidError, RefusedError
 from amends_chassis.migrations import migrate
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from grpc_status import rpc_status
@@ -49,7 +49,7 @@ def refusal_of(error: BaseException) -> tuple[str, str]:
 def refusals_of(domain: ModuleType) -> set[type[RefusedError]]:
     """Return every refusal that the rules of a domain raise, those of the chassis too."""
     own = {one for one in RefusedError.__subclasses__() if one.__module__ == domain.__name__}
-    return own | {IdentifierInvalid}
+    return own | {IdentifierInvalidError}
 
 
 async def one_behind_the_other(

@@ -24,7 +24,7 @@ from amends_operator.kube.client import ApiError, Client, NotFoundError
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import HANDLED, Body, Key, Objects, asked_of, generation_of
 from amends_operator.kube.statuses import AWAY, Statuses, carried
-from amends_operator.orchestrator import AwayError, OrchestratorClient, RefusedError
+from amends_operator.orchestrator import AwayError, OrchestratorClient, OrchestratorRefusedError
 from amends_operator.queue import RetryLaterError
 
 TAKEN_OUT = "definitions.taken_out"
@@ -172,7 +172,7 @@ def refusal(findings: Sequence[pb.Finding], *, in_force: bool) -> list[Condition
     return [Condition(kind, False, reason_of(errors), message) for kind in ("Accepted", "Ready")]
 
 
-def refused(error: RefusedError) -> list[Condition]:
+def refused(error: OrchestratorRefusedError) -> list[Condition]:
     """Return the conditions of a resource that the orchestrator does not even look at."""
     message = f"{error.reason}: {error}"
     return [Condition("Accepted", False, "NotTaken", message), Condition("Ready", False, "NotTaken", message)]

@@ -18,7 +18,7 @@ from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import Body, Key, ResourceKind, asks_again
 from amends_operator.kube.statuses import carried
-from amends_operator.orchestrator import RefusedError
+from amends_operator.orchestrator import OrchestratorRefusedError
 from amends_operator.queue import RetryLaterError
 
 _METHODS = 500
@@ -56,7 +56,7 @@ class ParticipantReconciler(DefinitionReconciler):
             fields = {"phase": "Refused", **carried(body, self.stays)}
             await self._say(key, body, fields, wanted)
             raise RetryLaterError(str(error)) from None
-        except RefusedError as error:
+        except OrchestratorRefusedError as error:
             await self._say(key, body, {"phase": "Refused", **carried(body, self.stays)}, refused(error))
             return self._resync
         assert info is not None

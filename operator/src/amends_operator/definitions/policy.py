@@ -12,7 +12,7 @@ from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import Body, Key, ResourceKind, asks_again
 from amends_operator.kube.statuses import carried
-from amends_operator.orchestrator import RefusedError
+from amends_operator.orchestrator import OrchestratorRefusedError
 
 _MOST = 100
 
@@ -34,7 +34,7 @@ class PolicyReconciler(DefinitionReconciler):
                     return await self._refused(key, body, list(answer.findings), in_force=info is not None)
                 findings = status_entries(answer.findings)
                 info = await self._info(key)
-        except RefusedError as error:
+        except OrchestratorRefusedError as error:
             await self._say(key, body, {"phase": "Refused", **carried(body, self.stays)}, refused(error))
             return self._resync
         conflicts = sorted(info.conflicts)[:_MOST] if info is not None else []

@@ -15,7 +15,7 @@ from amends_operator.definitions.manifest import manifest_of
 from amends_operator.kube.conditions import Condition
 from amends_operator.kube.objects import Body, Key, ResourceKind, asks_again, generation_of
 from amends_operator.kube.statuses import carried
-from amends_operator.orchestrator import RefusedError
+from amends_operator.orchestrator import OrchestratorRefusedError
 
 _DIGESTS = 100
 _IN_FORCE = ("observedGeneration", "phase", "callable")
@@ -36,7 +36,7 @@ class SagaReconciler(DefinitionReconciler):
             return await self._bring(key, body, manifest_of(key, body, await self._filled(key, body)))
         except MissingDescriptorsError as error:
             wanted = [Condition(kind, False, "DescriptorsNotFound", str(error)) for kind in ("ResolvedRefs", "Ready")]
-        except RefusedError as error:
+        except OrchestratorRefusedError as error:
             wanted = refused(error)
         await self._say(key, body, {"phase": "Refused", **carried(body, self.stays)}, wanted)
         return self._resync

@@ -14,7 +14,7 @@ from amends_operator.kube.client import Client, NotFoundError
 from amends_operator.kube.events import Events
 from amends_operator.kube.objects import Body, Key, Objects, ResourceKind
 from amends_operator.kube.statuses import Statuses
-from amends_operator.orchestrator import OrchestratorClient, RefusedError, SeenRun
+from amends_operator.orchestrator import OrchestratorClient, OrchestratorRefusedError, SeenRun
 from amends_operator.runs.observed import FINALIZER, Missing, Observed, OrchestratorAnswer, OrchestratorRefusal
 from amends_operator.runs.steps import (
     Acknowledge,
@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunActions:
-    """The hands of the reconciler of SagaRuns. Every method raises AwayError, RefusedError, ApiError."""
+    """The hands of the reconciler of SagaRuns. Every method raises AwayError, OrchestratorRefusedError, ApiError."""
 
     client: Client
     objects: Objects
@@ -92,7 +92,7 @@ class RunActions:
             if step.run_id:
                 return await self.orchestrator.run(step.run_id)
             return await self.orchestrator.run_of_key(key.namespace, step.key)
-        except RefusedError as error:
+        except OrchestratorRefusedError as error:
             if error.code is grpc.StatusCode.NOT_FOUND:
                 return Missing(f"{error.reason}: {error}")
             raise
@@ -100,7 +100,7 @@ class RunActions:
     async def _start(self, key: Key, seen: Observed, step: StartRun) -> Observed:
         try:
             run = await self.orchestrator.start(key.namespace, step.saga, step.key, dict(step.data), seen.limits.quick)
-        except RefusedError as error:
+        except OrchestratorRefusedError as error:
             return replace(seen, answer=OrchestratorAnswer(step, _refusal_of(error)))
         return replace(seen, run=run, answer=OrchestratorAnswer(step))
 
@@ -126,7 +126,7 @@ class RunActions:
                     )
         except ValueError as error:
             return OrchestratorRefusal("", str(error))
-        except RefusedError as error:
+        except OrchestratorRefusedError as error:
             return _refusal_of(error)
         return None
 
@@ -144,5 +144,5 @@ class RunActions:
         self.objects.written(ResourceKind.RUN, await self.client.patch(key, patch))
 
 
-def _refusal_of(error: RefusedError) -> OrchestratorRefusal:
+def _refusal_of(error: OrchestratorRefusedError) -> OrchestratorRefusal:
     return OrchestratorRefusal(error.reason, str(error), not_found=error.code is grpc.StatusCode.NOT_FOUND)

@@ -14,7 +14,7 @@ from amends_resilience import Backoff
 
 from amends_operator.kube.client import ApiError, ConflictError, NotFoundError
 from amends_operator.kube.objects import Body, Key, ResourceKind
-from amends_operator.orchestrator import AwayError, RefusedError
+from amends_operator.orchestrator import AwayError, OrchestratorRefusedError
 from amends_operator.queue import RetryLaterError
 from amends_operator.runs.actions import RunActions
 from amends_operator.runs.next_step import next_step, unreachable
@@ -60,7 +60,7 @@ class RunReconciler:
         except ConflictError as error:
             await self._read_again(key, body)
             raise RetryLaterError(str(error), timedelta(milliseconds=50)) from None
-        except (ApiError, RefusedError) as error:
+        except (ApiError, OrchestratorRefusedError) as error:
             raise RetryLaterError(str(error)) from None
 
     async def _bury(self, key: Key) -> None:

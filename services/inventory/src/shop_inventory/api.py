@@ -4,13 +4,12 @@ Assembled by `__main__.py`. Reserve and Release are guarded: the barrier has ope
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeAlias
 
 from amends_barrier import connection
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
+from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
-from grpc.aio import ServicerContext
+from amends_chassis.types import Context
 
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1 import inventory_pb2_grpc
@@ -18,9 +17,8 @@ from shop.types.v1 import types_pb2
 from shop_inventory import domain, store
 from shop_inventory.domain import Line
 
-Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
-    IdentifierInvalid: InvalidArgument,
+    IdentifierInvalidError: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
     domain.SkuUnknown: NotFound,
     domain.OutOfStock: FailedPrecondition,

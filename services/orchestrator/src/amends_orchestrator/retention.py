@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
 
 import structlog
+from amends_chassis.database import Executes, Lends
 from amends_saga.journal import RULES_VERSION
 
 from amends_orchestrator.journal import leases
@@ -23,7 +23,7 @@ COUNT_EVERY = timedelta(seconds=10)
 _log = structlog.get_logger(__name__)
 
 
-async def housekeeping(pool: Any, retention: timedelta) -> None:
+async def housekeeping(pool: Lends, retention: timedelta) -> None:
     """Keep partitions and leases in order for ever. Raises the database's errors; the caller starts it again."""
     while True:
         async with pool.acquire() as connection:
@@ -35,9 +35,9 @@ async def housekeeping(pool: Any, retention: timedelta) -> None:
         await asyncio.sleep(HOUSEKEEPING_EVERY.total_seconds())
 
 
-async def counting(pool: Any) -> None:
+async def counting(database: Executes) -> None:
     """Count parked, stalled and waiting runs for ever; the partial indexes make it cheap."""
     while True:
-        for condition, count in (await count_runs(pool, RULES_VERSION)).items():
+        for condition, count in (await count_runs(database, RULES_VERSION)).items():
             RUNS_WAITING.labels(condition=condition).set(count)
         await asyncio.sleep(COUNT_EVERY.total_seconds())

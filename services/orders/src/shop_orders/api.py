@@ -8,16 +8,15 @@ import binascii
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from itertools import accumulate
-from typing import Any, TypeAlias
 from uuid import uuid4
 
 from amends_barrier import connection
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
+from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
+from amends_chassis.types import Context
 from amends_resilience import deadline
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc.aio import ServicerContext
 
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1 import orders_pb2_grpc
@@ -26,9 +25,8 @@ from shop_orders import domain, store
 from shop_orders.domain import Address, Line, Money, Order, OrderState, PageInvalid
 from shop_orders.order_process import OrderProcess
 
-Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
-    IdentifierInvalid: InvalidArgument,
+    IdentifierInvalidError: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
     domain.CardInvalid: InvalidArgument,
     domain.AddressInvalid: InvalidArgument,
@@ -169,7 +167,7 @@ def _page_token(token: str) -> tuple[datetime, str] | None:
         if placed_at.tzinfo is None:
             raise ValueError("a moment without its time zone")
         return placed_at.astimezone(UTC), identifier(order_id, "order_id")
-    except (binascii.Error, ValueError, OverflowError, IdentifierInvalid) as error:
+    except (binascii.Error, ValueError, OverflowError, IdentifierInvalidError) as error:
         raise PageInvalid("page_token must come from the answer before") from error
 
 

@@ -5,11 +5,10 @@ Assembled by `__main__.py`. Charge and Refund are guarded: the barrier has opene
 
 from collections.abc import Mapping
 from datetime import datetime
-from typing import Any, TypeAlias
 
 from amends_barrier import before, connection
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
+from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import (
     AlreadyExists,
     DomainError,
@@ -19,8 +18,8 @@ from amends_chassis.errors import (
     Unavailable,
     answers,
 )
+from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc.aio import ServicerContext
 
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1 import payments_pb2_grpc
@@ -30,9 +29,8 @@ from shop_payments.cards import Card, card
 from shop_payments.domain import Money, PaymentState
 from shop_payments.network import Network
 
-Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
-    IdentifierInvalid: InvalidArgument,
+    IdentifierInvalidError: InvalidArgument,
     domain.AmountInvalid: InvalidArgument,
     domain.CardUnknown: InvalidArgument,
     domain.CardDeclined: FailedPrecondition,

@@ -6,14 +6,13 @@ Assembled by `__main__.py`. Book is guarded: the barrier has opened its transact
 import asyncio
 from collections.abc import Mapping
 from datetime import datetime, timedelta
-from typing import Any, TypeAlias
 
 from amends_barrier import before, connection
 from amends_chassis.database import Database
-from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
+from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
+from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
-from grpc.aio import ServicerContext
 
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1 import shipping_pb2_grpc
@@ -21,9 +20,8 @@ from shop.types.v1 import types_pb2
 from shop_shipping import domain, store
 from shop_shipping.domain import Address, Line
 
-Context: TypeAlias = "ServicerContext[Any, Any]"
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
-    IdentifierInvalid: InvalidArgument,
+    IdentifierInvalidError: InvalidArgument,
     domain.LinesInvalid: InvalidArgument,
     domain.AddressInvalid: InvalidArgument,
     domain.SlotsInvalid: InvalidArgument,

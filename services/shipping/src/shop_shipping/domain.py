@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import islice
 
-from amends_chassis.domain import IdentifierInvalid, RefusedError, identifier
+from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 
 MAX_LINES = 100
 MAX_SLOTS = 1_000_000_000
@@ -140,16 +140,18 @@ def choose(country: str, capacity: Sequence[Slots]) -> Slots:
 
 
 def slots(carrier: str, country: str, available: int) -> Slots:
-    """Return capacity that can be set. Raises IdentifierInvalid, AddressInvalid, SlotsInvalid."""
+    """Return capacity that can be set. Raises IdentifierInvalidError, AddressInvalid, SlotsInvalid."""
     if not _CARRIER.fullmatch(carrier):
-        raise IdentifierInvalid("carrier must have 1 to 40 lower-case letters, digits or - and begin with a letter")
+        raise IdentifierInvalidError(
+            "carrier must have 1 to 40 lower-case letters, digits or - and begin with a letter"
+        )
     if not 0 <= available <= MAX_SLOTS:
         raise SlotsInvalid(f"available must be 0 to {MAX_SLOTS}")
     return Slots(carrier, _country(country), available, booked=0)
 
 
 def contents(lines: Iterable[Line]) -> tuple[Line, ...]:
-    """Return what is in a parcel. Raises LinesInvalid, IdentifierInvalid."""
+    """Return what is in a parcel. Raises LinesInvalid, IdentifierInvalidError."""
     checked = tuple(islice(lines, MAX_LINES + 1))
     if not 1 <= len(checked) <= MAX_LINES:
         raise LinesInvalid(f"a parcel must have 1 to {MAX_LINES} lines")

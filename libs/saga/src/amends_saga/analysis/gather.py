@@ -27,7 +27,7 @@ def gather(
     for service, (owner, given) in sorted(methods.sets.items()):
         contracts.take(owner, given.view(service))
     searched = [*methods.sets.values(), *extra.items()]
-    search = _Search(contracts, searched, methods.complete, findings)
+    search = _MessageSearch(contracts, searched, methods.complete, findings)
     fields: tuple[InlineField, ...] | None = None
     named: dict[str, tuple[str, bool]] = {}
     if isinstance(saga.input, str):
@@ -41,7 +41,7 @@ def gather(
     return contracts, input_type
 
 
-class _Search:
+class _MessageSearch:
     """Looks for messages by name, and takes their definitions."""
 
     def __init__(

@@ -124,7 +124,7 @@ class Program:
 
     def _evaluate(self, program: cel.Expression, data: Mapping[str, Message]) -> Any:
         try:
-            value = program.eval(data={name: _Given(data[name]) for name in self.uses})
+            value = program.eval(data={name: _ReadMessage(data[name]) for name in self.uses})
             if value.type() == cel.Type.ERROR:
                 raise ExpressionError(f"{self.name} failed: {_reason(str(value.value()))}")
             return value.plain_value()
@@ -139,7 +139,7 @@ def serialized(message: Message) -> bytes:
     return type(message).SerializeToString(message, deterministic=True)
 
 
-class _Given:
+class _ReadMessage:
     """A message as cel-expr-python reads it: through two attributes, which may be hidden by fields of these names."""
 
     __slots__ = ("_message",)

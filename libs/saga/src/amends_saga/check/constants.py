@@ -47,12 +47,12 @@ def always_fails(model: Model) -> Iterator[Finding]:
     for step in model.steps:
         for expression in step.expressions:
             if expression.checked is not None and model.environment is not None:
-                search = _Search(expression, expression.checked, model.environment)
+                search = _ConstantSearch(expression, expression.checked, model.environment)
                 search.visit(expression.checked.root)
                 yield from search.found.values()
 
 
-class _Search:
+class _ConstantSearch:
     """Visits the parts of one expression from the inside out."""
 
     def __init__(self, expression: Expression, checked: Checked, environment: Environment) -> None:

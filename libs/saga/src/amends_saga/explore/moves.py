@@ -15,6 +15,8 @@ from amends_saga.explore import invariants
 from amends_saga.explore.bounds import Bounds
 from amends_saga.explore.owners import NOW, Engine, ExpressionResults, Owners, Transition
 from amends_saga.explore.participants import (
+    DONE,
+    NO_ROW,
     BarrierRules,
     BrokenInvariant,
     Delivery,
@@ -45,18 +47,20 @@ class World(NamedTuple):
 
 
 class Move(NamedTuple):
-    """One thing that may happen."""
+    """One thing that may happen, in words for people, and the invariants that it breaks."""
 
     text: str
     world: World
     violations: tuple[BrokenInvariant, ...] = ()
 
 
-class Event(NamedTuple):
-    """A move with the invariants that it breaks, in words for people."""
+class Branch(NamedTuple):
+    """One possible result of a call whose caller waits."""
 
     text: str
-    world: World
+    transition: Transition
+    wire: tuple[Message, ...]
+    participants: tuple[ParticipantState, ...]
     violations: tuple[BrokenInvariant, ...] = ()
 
 
@@ -107,7 +111,7 @@ class Moves:
             return ""
         return state.phase.value + decided_by_person(self._plan, state)
 
-    def next(self, world: World) -> Iterator[Event]:
+    def next(self, world: World) -> Iterator[Move]:
         """Yield every possible move, each with the invariants that it breaks."""
         for move in self._all(world):
             bad = [*move.violations]
@@ -119,7 +123,7 @@ class Moves:
                 bad += invariants.after_amendment(self._plan, disk, before, after)
             if move.world.owner >= 0 and move.world.owner != world.owner:
                 bad += invariants.while_amending(self._plan, self.owners.owners[move.world.owner].state)
-            yield Event(move.text, move.world, invariants.excuse(self._plan, disk, bad) if bad else ())
+            yield move._replace(violations=invariants.excuse(self._plan, disk, bad) if bad else ())
 
     def _all(self, world: World) -> Iterator[Move]:
         if world.owner >= 0:
@@ -187,11 +191,7 @@ class Moves:
 
     # ------------------------------------------------------------ calls and answers
 
-    def _answers(
-        self, world: World, owner: int, state: RunState, message: Message
-    ) -> Iterator[
-        tuple[str, Transition, tuple[Message, ...], tuple[ParticipantState, ...], tuple[BrokenInvariant, ...]]
-    ]:
+    def _answers(self, world: World, owner: int, state: RunState, message: Message) -> Iterator[Branch]:
         """Yield the possible results of a call whose caller waits."""
         name = self._call(message)
         for delivery in self._participants.deliver(world.participants, message):
@@ -199,34 +199,25 @@ class Moves:
             copy = (message,) if self._duplicates(message) else ()
             wire = self._with(world.wire, copy, after)
             transition = self.owners.reply(owner, message, delivery.reply)
-            yield f"{name}: {delivery.text}", transition, wire, after, delivery.violations
+            yield Branch(f"{name}: {delivery.text}", transition, wire, after, delivery.violations)
         if self._may_time_out(state, message):
             more = state.steps[message.step].attempts + 1 < self._bounds.attempts
             bounded = message.call is Operation.ACTION and not self._plan.steps[message.step].post
             reply = Reply(Outcome.UNKNOWN, retry_at=NOW if more or not bounded else None)
             transition = self.owners.reply(owner, message, reply)
             wire = self._with(world.wire, (message,) if self._bounds.late else (), world.participants)
-            yield f"{name}: no answer", transition, wire, world.participants, ()
+            yield Branch(f"{name}: no answer", transition, wire, world.participants)
             if not self._bounds.late:
                 yield from self._unheard(world, message, transition)
 
-    def _unheard(
-        self, world: World, message: Message, transition: Transition
-    ) -> Iterator[
-        tuple[str, Transition, tuple[Message, ...], tuple[ParticipantState, ...], tuple[BrokenInvariant, ...]]
-    ]:
+    def _unheard(self, world: World, message: Message, transition: Transition) -> Iterator[Branch]:
         """Yield the effects of a call whose answer is lost. With late calls, it is one that arrives at once."""
         for delivery in self._participants.deliver(world.participants, message):
             after = _put(world.participants, message.step, delivery.after)
             if after != world.participants:
                 wire = self._with(world.wire, (), after)
-                yield (
-                    f"{self._call(message)}: {delivery.text}, answer lost",
-                    transition,
-                    wire,
-                    after,
-                    delivery.violations,
-                )
+                text = f"{self._call(message)}: {delivery.text}, answer lost"
+                yield Branch(text, transition, wire, after, delivery.violations)
 
     def _may_time_out(self, state: RunState, message: Message) -> bool:
         step = state.steps[message.step]
@@ -305,8 +296,8 @@ class Moves:
             return
         for index, here in enumerate(world.participants):
             guarded = self._plan.steps[index].action.kind is MethodKind.GUARDED
-            if guarded and here.action == "d" and here.compensation == "-":
-                lost = _put(world.participants, index, here._replace(action="-", payload=None))
+            if guarded and here.action == DONE and here.compensation == NO_ROW:
+                lost = _put(world.participants, index, here._replace(action=NO_ROW, payload=None))
                 name = self._plan.steps[index].name
                 yield Move(f"the barrier of {name} forgets", world._replace(participants=lost, forgotten=True))
 

@@ -93,7 +93,11 @@ class Owners:
         self.disks: list[Ledger] = []
         self._owner_ids: dict[Owner, int] = {}
         self._disk_ids: dict[Ledger, int] = {}
-        self._memo: dict[tuple[Any, ...], Any] = {}
+        self._transitions: dict[tuple[Any, ...], Transition] = {}
+        self._written: dict[tuple[Any, ...], int] = {}
+        self._waits: dict[int, int] = {}
+        self._silent: dict[int, int] = {}
+        self._waiting: dict[int, tuple[Message, ...]] = {}
 
     # ------------------------------------------------------------ numbers
 
@@ -130,11 +134,11 @@ class Owners:
     def pass_deadline(self, owner: int) -> Transition:
         """Return the owner's reaction when it sees that the deadline has passed."""
         key = (owner, "deadline")
-        if key not in self._memo:
+        if key not in self._transitions:
             before = self.owners[owner]._replace(late=True)
             state, commands = self._engine.machine.advance(self._plan, before.state, None, AFTER)
-            self._memo[key] = self._after(before, state, commands, AFTER)
-        return self._memo[key]  # type: ignore[no-any-return]
+            self._transitions[key] = self._after(before, state, commands, AFTER)
+        return self._transitions[key]
 
     def release(self, owner: int) -> Transition:
         """Return the owner's reaction when it must give the run up."""
@@ -152,14 +156,14 @@ class Owners:
     def let_pass(self, owner: int) -> Transition:
         """Return the owner's reaction when calls may pass again."""
         key = (owner, "pass")
-        if key not in self._memo:
+        if key not in self._transitions:
             before = self.owners[owner]
             steps = tuple(step._replace(retry_at=None) for step in before.state.steps)
             state, commands = self._engine.machine.advance(
                 self._plan, before.state._replace(steps=steps), None, before.now
             )
-            self._memo[key] = self._after(before, state, commands, before.now)
-        return self._memo[key]  # type: ignore[no-any-return]
+            self._transitions[key] = self._after(before, state, commands, before.now)
+        return self._transitions[key]
 
     def park(self, owner: int) -> Transition:
         """Return the owner's reaction when a person wants the stalled run to stop."""
@@ -168,20 +172,19 @@ class Owners:
     def durable(self, owner: int, count: int) -> Transition:
         """Return the owner's reaction when the first `count` records of its queue are on disk."""
         key = (owner, "durable", count)
-        if key not in self._memo:
+        if key not in self._transitions:
             before = self.owners[owner]
             signal = Durable(before.state.durable + count)
             state, commands = self._engine.machine.advance(self._plan, before.state, signal, before.now)
             rest = before._replace(queue=before.queue[count:])
-            self._memo[key] = self._after(rest, state, commands, before.now)
-        return self._memo[key]  # type: ignore[no-any-return]
+            self._transitions[key] = self._after(rest, state, commands, before.now)
+        return self._transitions[key]
 
     def awaited(self, owner: int) -> int:
         """Return how many records the owner waits for before it does more; 0: it waits for none."""
-        key = (owner, "awaited")
-        if key not in self._memo:
-            self._memo[key] = self._awaited(owner)
-        return self._memo[key]  # type: ignore[no-any-return]
+        if owner not in self._waits:
+            self._waits[owner] = self._awaited(owner)
+        return self._waits[owner]
 
     def _awaited(self, owner: int) -> int:
         before = self.owners[owner]
@@ -195,59 +198,57 @@ class Owners:
 
     def write(self, disk: int, owner: int, count: int, fence: int) -> int:
         """Return the journal with the first `count` records of the owner's queue."""
-        key = (disk, owner, "write", count, fence)
-        if key not in self._memo:
+        key = (disk, owner, count, fence)
+        if key not in self._written:
             ledger = self.disks[disk]
             for event in self.owners[owner].queue[:count]:
                 entry = Recorded(ledger.state.seq + 1, fence, NOW, event)
                 ledger = self._engine.ledger.append(self._plan, ledger, entry)
-            self._memo[key] = self._disk_id(ledger)
-        return self._memo[key]  # type: ignore[no-any-return]
+            self._written[key] = self._disk_id(ledger)
+        return self._written[key]
 
     def take_over(self, disk: int, fence: int, *, late: bool = False) -> Transition:
         """Return the next owner as it begins with the journal on disk; `late`: after the deadline."""
         key = (disk, "take over", fence, late)
-        if key not in self._memo:
+        if key not in self._transitions:
             state = self._engine.ledger.owned(self.disks[disk], fence)
             before = Owner(state, late=late)
             state, commands = self._engine.machine.advance(self._plan, state, None, before.now)
-            self._memo[key] = self._after(before, state, commands, before.now)
-        return self._memo[key]  # type: ignore[no-any-return]
+            self._transitions[key] = self._after(before, state, commands, before.now)
+        return self._transitions[key]
 
     def resolve(self, disk: int, decision: Resolved, fence: int) -> tuple[int, Transition]:
         """Return the journal with a person's decision, and the owner that continues."""
         key = (disk, decision, fence)
-        if key not in self._memo:
+        if key not in self._written:
             ledger = self.disks[disk]
             entry = Recorded(ledger.state.seq + 1, fence, NOW, decision)
-            self._memo[key] = self._disk_id(self._engine.ledger.append(self._plan, ledger, entry))
-        after: int = self._memo[key]
+            self._written[key] = self._disk_id(self._engine.ledger.append(self._plan, ledger, entry))
+        after = self._written[key]
         return after, self.take_over(after, fence)
 
     def silence(self, owner: int) -> int:
         """Return the owner as a zombie: none of its records will reach the disk, so it never undoes anything."""
-        key = (owner, "silence")
-        if key not in self._memo:
+        if owner not in self._silent:
             before = self.owners[owner]
             state = before.state._replace(fence=0, successor=False, cancel=None)
-            self._memo[key] = self._owner_id(before._replace(queue=(), state=state))
-        return self._memo[key]  # type: ignore[no-any-return]
+            self._silent[owner] = self._owner_id(before._replace(queue=(), state=state))
+        return self._silent[owner]
 
     def live(self, owner: int) -> tuple[Message, ...]:
         """Return the calls whose answers the owner waits for."""
-        key = (owner, "live")
-        if key not in self._memo:
-            self._memo[key] = tuple(_live(self.owners[owner].state))
-        return self._memo[key]  # type: ignore[no-any-return]
+        if owner not in self._waiting:
+            self._waiting[owner] = tuple(_live(self.owners[owner].state))
+        return self._waiting[owner]
 
     def _do(self, owner: int, signal: Any) -> Transition:
         key = (owner, signal)
-        if key not in self._memo:
+        if key not in self._transitions:
             before = self.owners[owner]
             state, commands = self._engine.machine.advance(self._plan, before.state, signal, before.now)
             answered = signal.step if isinstance(signal, Replied) else None
-            self._memo[key] = self._after(before, state, commands, before.now, answered)
-        return self._memo[key]  # type: ignore[no-any-return]
+            self._transitions[key] = self._after(before, state, commands, before.now, answered)
+        return self._transitions[key]
 
     # ------------------------------------------------------------ commands
 

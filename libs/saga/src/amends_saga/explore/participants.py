@@ -27,13 +27,17 @@ class Message(NamedTuple):
     """For compensations: the run knows that its action answered OK."""
 
 
+NO_ROW, DONE, VOID = "-", "d", "v"
+"""What the barrier keeps of an operation. Texts, because states of the world are compared and hashed by the million."""
+
+
 class ParticipantState(NamedTuple):
     """The memory of one step's participant, and what really happened there."""
 
-    action: str = "-"
-    """The barrier's row of the action: `-` none, `d` done, `v` void. For plain methods: whether the key was seen."""
-    compensation: str = "-"
-    """The barrier's row of the compensation: `-` none, `d` done, `v` void."""
+    action: str = NO_ROW
+    """The barrier's row of the action: NO_ROW, DONE or VOID. For plain methods: whether the key was seen."""
+    compensation: str = NO_ROW
+    """The barrier's row of the compensation: NO_ROW, DONE or VOID."""
     effects: int = 0
     undone: int = 0
     payload: bytes | None = None
@@ -103,8 +107,8 @@ class ParticipantModel:
         if kind is not MethodKind.GUARDED or not self._sound:
             return False
         if message.call in (Operation.ACTION, Operation.VOID):
-            return here.action != "-"
-        return here.compensation != "-"
+            return here.action != NO_ROW
+        return here.compensation != NO_ROW
 
     # ------------------------------------------------------------ guarded
 
@@ -116,21 +120,21 @@ class ParticipantModel:
             case Operation.COMPENSATION:
                 return self._guarded_compensation(all_, here, message)
             case Operation.VOID:
-                if here.action == "d":
+                if here.action == DONE:
                     return [Delivery("cannot void: it ran", OK, here)]
-                after = here._replace(action="v") if self._rules.void_record else here
+                after = here._replace(action=VOID) if self._rules.void_record else here
                 return [Delivery("voided", VOIDED, after)]
             case Operation.VOID_COMPENSATION:
-                if here.compensation == "d":
+                if here.compensation == DONE:
                     return [Delivery("cannot void: it ran", OK, here)]
-                action = "v" if here.action == "-" else here.action
-                return [Delivery("compensation voided", VOIDED, here._replace(action=action, compensation="v"))]
+                action = VOID if here.action == NO_ROW else here.action
+                return [Delivery("compensation voided", VOIDED, here._replace(action=action, compensation=VOID))]
 
     def _guarded_action(self, here: ParticipantState, message: Message) -> list[Delivery]:
         rules = self._rules
-        if (here.action == "v" or here.compensation == "d") and rules.fences:
+        if (here.action == VOID or here.compensation == DONE) and rules.fences:
             return [Delivery("STEP_FENCED", FENCED, here)]
-        if here.action == "d" and rules.returns_stored:
+        if here.action == DONE and rules.returns_stored:
             if message.payload != here.payload:
                 return [
                     Delivery(
@@ -141,8 +145,8 @@ class ParticipantModel:
                     )
                 ]
             return [Delivery("stored answer", OK, here)]
-        bad = (BrokenInvariant(message.step, TOO_LATE),) if here.compensation != "-" or here.undone else ()
-        after = here._replace(action="d", effects=here.effects + 1, payload=message.payload)
+        bad = (BrokenInvariant(message.step, TOO_LATE),) if here.compensation != NO_ROW or here.undone else ()
+        after = here._replace(action=DONE, effects=here.effects + 1, payload=message.payload)
         found = [Delivery("has its effect, ok", OK, after, bad)]
         if self._rejections:
             found.append(Delivery("rejected", REJECTED, here))
@@ -151,18 +155,18 @@ class ParticipantModel:
     def _guarded_compensation(
         self, all_: tuple[ParticipantState, ...], here: ParticipantState, message: Message
     ) -> list[Delivery]:
-        if here.action == "-" and message.known and self._rules.refuses_unknown:
+        if here.action == NO_ROW and message.known and self._rules.refuses_unknown:
             return [Delivery("ACTION_UNKNOWN", UNKNOWN_ACTION, here)]
-        if here.action == "-":
-            after = here._replace(action="v", compensation="d") if self._rules.void_record else here
+        if here.action == NO_ROW:
+            after = here._replace(action=VOID, compensation=DONE) if self._rules.void_record else here
             return [Delivery("never ran: void, ok", OK, after)]
-        if here.compensation != "-":
-            fenced = here.compensation == "v"
+        if here.compensation != NO_ROW:
+            fenced = here.compensation == VOID
             return [Delivery("STEP_FENCED" if fenced else "stored answer", FENCED if fenced else OK, here)]
-        if here.action == "v":
-            return [Delivery("nothing to undo, ok", OK, here._replace(compensation="d"))]
+        if here.action == VOID:
+            return [Delivery("nothing to undo, ok", OK, here._replace(compensation=DONE))]
         bad = self._undoing(all_, message)
-        after = here._replace(compensation="d", undone=here.undone + 1)
+        after = here._replace(compensation=DONE, undone=here.undone + 1)
         found = [Delivery("undone, ok", OK, after, tuple(bad))]
         if self._compensation_rejections:
             found.append(Delivery("compensation rejected", REJECTED, here))
@@ -188,12 +192,12 @@ class ParticipantModel:
         if message.call is Operation.ACTION:
             return self._plain_action(here, message)
         if here.effects > here.undone:
-            after = here._replace(compensation="d", undone=here.effects)
+            after = here._replace(compensation=DONE, undone=here.effects)
             found = [Delivery("undone, ok", OK, after, tuple(self._undoing(all_, message)))]
             if self._compensation_rejections:
                 found.append(Delivery("compensation rejected", REJECTED, here))
             return found
-        return [Delivery("nothing to undo, ok", OK, here._replace(compensation="d"))]
+        return [Delivery("nothing to undo, ok", OK, here._replace(compensation=DONE))]
 
     def _plain_action(self, here: ParticipantState, message: Message) -> list[Delivery]:
         kind = self._plan.steps[message.step].action.kind
@@ -203,8 +207,8 @@ class ParticipantModel:
         return self._effect(here, message)
 
     def _effect(self, here: ParticipantState, message: Message) -> list[Delivery]:
-        bad = (BrokenInvariant(message.step, TOO_LATE),) if here.compensation != "-" else ()
-        after = here._replace(action="d", effects=here.effects + 1, payload=message.payload)
+        bad = (BrokenInvariant(message.step, TOO_LATE),) if here.compensation != NO_ROW else ()
+        after = here._replace(action=DONE, effects=here.effects + 1, payload=message.payload)
         found = [Delivery("has its effect, ok", OK, after, bad)]
         if self._rejections:
             found.append(Delivery("rejected", REJECTED, here))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from amends_chassis.errors import InvalidArgument
 from amends_saga.compiled import CompiledSaga
@@ -23,6 +23,9 @@ from amends_orchestrator.definitions.registry import KnownParticipant, Registry
 from amends_orchestrator.definitions.store import SagaRow
 from amends_orchestrator.runner.claimer import DefinitionError
 
+if TYPE_CHECKING:
+    from amends_chassis.database import Pool
+
 SERVICE = "amends.saga.v1.DefinitionService"
 MOST_MANIFESTS = 200
 
@@ -30,7 +33,7 @@ MOST_MANIFESTS = 200
 class DefinitionApi(DefinitionServiceServicer):
     """Serves Sagas, Participants and RetryPolicies to people, the CLI and the operator."""
 
-    def __init__(self, pool: Any, registry: Registry, definitions: DefinitionChanges) -> None:
+    def __init__(self, pool: Pool, registry: Registry, definitions: DefinitionChanges) -> None:
         self._pool = pool
         self._registry = registry
         self._definitions = definitions

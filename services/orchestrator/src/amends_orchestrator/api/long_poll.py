@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import asyncio
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
+
+from amends_chassis.database import Executes
 
 from amends_orchestrator.journal.reader import read_run
 from amends_orchestrator.journal.records import State
@@ -39,13 +40,13 @@ async def live_settled(run: LiveRun, within: timedelta) -> bool:
     return True
 
 
-async def row_settled(pool: Any, run_id: UUID, within: timedelta) -> bool:
+async def row_settled(database: Executes, run_id: UUID, within: timedelta) -> bool:
     """Return whether a run of another process has ended or is parked, as soon as its row says so."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within.total_seconds()
     pause = _FIRST
     while True:
-        row = await read_run(pool, run_id)
+        row = await read_run(database, run_id)
         if row is None or row.state.ended or row.state is State.PARKED:
             return True
         left = end - loop.time()

@@ -9,7 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from amends_chassis.errors import FailedPrecondition, InvalidArgument, NotFound
@@ -28,6 +28,9 @@ from amends_orchestrator.journal.reader import read_journal, read_journals, read
 from amends_orchestrator.journal.records import RunRow, StoredRecord
 from amends_orchestrator.runner.claimer import DefinitionError
 from amends_orchestrator.runner.fleet import Fleet
+
+if TYPE_CHECKING:
+    from amends_chassis.database import Pool
 
 CHUNK = 50
 LONGEST_TIMELINE = 100
@@ -77,7 +80,7 @@ def _events(definition: CompiledSaga, run_id: UUID, last: deque[tuple[Recorded, 
 class Views:
     """Runs as callers see them."""
 
-    def __init__(self, pool: Any, registry: Registry, fleet: Fleet, max_message_bytes: int) -> None:
+    def __init__(self, pool: Pool, registry: Registry, fleet: Fleet, max_message_bytes: int) -> None:
         self.pool = pool
         self.registry = registry
         self.threads = asyncio.Semaphore(THREADS)

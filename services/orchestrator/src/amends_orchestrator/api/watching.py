@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
 
+from amends_chassis.database import Executes
 from amends_chassis.errors import ResourceExhausted
 
 from amends_orchestrator.journal.reader import last_records
@@ -38,9 +38,9 @@ class Watched:
 class Watching:
     """The runs that are watched through this process."""
 
-    def __init__(self, pool: Any, most: int) -> None:
+    def __init__(self, database: Executes, most: int) -> None:
         """Set up without watchers. `most` is how many there may be at a time."""
-        self._pool = pool
+        self._database = database
         self._most = most
         self._count = 0
         self._runs: dict[UUID, Watched] = {}
@@ -83,7 +83,7 @@ class Watching:
         due = {run_id: watched for run_id, watched in self._runs.items() if watched.due <= now}
         if not due:
             return
-        last = await last_records(self._pool, due)
+        last = await last_records(self._database, due)
         now = asyncio.get_running_loop().time()
         for run_id, watched in due.items():
             seq = last.get(run_id, 0)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING
 
 from amends_saga import codes
 from amends_saga.analysis import resolve
@@ -32,6 +32,9 @@ from amends_orchestrator.worker.client import (
     failed,
 )
 from amends_orchestrator.worker.process import WorkError
+
+if TYPE_CHECKING:
+    from amends_chassis.database import Pool
 
 MAX_IN_FORCE = 4 * 1024 * 1024
 MAX_OF_NAMESPACE = 512 * 1024
@@ -56,7 +59,7 @@ class Applied:
 class DefinitionChanges:
     """Checks and applies resources against those in force."""
 
-    def __init__(self, pool: Any, registry: Registry, channels: Channels, checker: WorkerClient) -> None:
+    def __init__(self, pool: Pool, registry: Registry, channels: Channels, checker: WorkerClient) -> None:
         self._pool = pool
         self._registry = registry
         self._channels = channels

@@ -12,9 +12,9 @@ import asyncio
 from collections.abc import Awaitable
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 import structlog
+from amends_chassis.database import Transacts
 from amends_saga import codes
 from amends_saga.definition import Document
 from amends_saga.findings import Finding
@@ -74,7 +74,7 @@ class Refresher:
         finally:
             await connection.close()  # this releases the lock too
 
-    async def _refresh_one(self, connection: Any, known: KnownParticipant) -> None:
+    async def _refresh_one(self, connection: Transacts, known: KnownParticipant) -> None:
         row, resource = known.row, known.resource
         if resource is None:
             return
@@ -92,7 +92,9 @@ class Refresher:
         elif contract.descriptors != former or not row.ready or row.methods is None:
             await self._take(connection, known, contract.descriptors, former)
 
-    async def _take(self, connection: Any, known: KnownParticipant, contract: bytes, former: bytes | None) -> None:
+    async def _take(
+        self, connection: Transacts, known: KnownParticipant, contract: bytes, former: bytes | None
+    ) -> None:
         """Use a new contract; if it is unusable, keep the former one and mark the Participant."""
         row = known.row
         try:
@@ -110,7 +112,7 @@ class Refresher:
         fresh = replace(row, ready=True, message="", methods=result.methods.get(row.full_name))
         await store.put_contract(connection, fresh, contract)
 
-    async def _look_again(self, connection: Any, saga: SagaRow) -> None:
+    async def _look_again(self, connection: Transacts, saga: SagaRow) -> None:
         document = Document(saga.source, saga.manifest)
         result = await self._definitions.check([document], saga.namespace)
         errors = [finding for finding in result.findings if finding.is_error]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING
 
 import structlog
 from amends_saga.analysis import Pin
@@ -25,6 +25,9 @@ from amends_orchestrator.runner.claimer import DefinitionError
 from amends_orchestrator.worker.client import ManifestText, WorkerClient
 from amends_orchestrator.worker.process import WorkError
 from amends_orchestrator.worker.resources import participant_of, policy_of
+
+if TYPE_CHECKING:
+    from amends_chassis.database import Pool
 
 RESOURCES_READ = "resources.read"
 RESOURCE_UNREADABLE = "resources.unreadable"
@@ -57,7 +60,7 @@ class KnownPolicy:
 class Registry:
     """The resources in force. There is one registry for each process."""
 
-    def __init__(self, pool: Any, router: Router, channels: Channels, checker: WorkerClient) -> None:
+    def __init__(self, pool: Pool, router: Router, channels: Channels, checker: WorkerClient) -> None:
         self._pool = pool
         self._router = router
         self._channels = channels

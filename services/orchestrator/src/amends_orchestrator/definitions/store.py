@@ -11,10 +11,11 @@ from dataclasses import asdict, dataclass
 from datetime import datetime
 from typing import Any
 
+from amends_chassis.database import Executes, Transacts
+
 from amends_orchestrator.journal.requests import RESOURCES
 from amends_orchestrator.worker.client import MethodFacts
 
-Queries = Any  # an asyncpg pool or connection
 _REFRESH_LOCK = "amends.contracts.refresh"
 
 _CHANGED = f"WITH bumped AS (UPDATE resources_version SET version = version + 1) SELECT pg_notify('{RESOURCES}', '')"  # noqa: S608
@@ -141,19 +142,19 @@ class Stored:
     routes: list[StoredRoute]
 
 
-async def version(database: Queries) -> int:
+async def version(database: Executes) -> int:
     """Return the version of the resources; it grows with every change."""
     value: int = await database.fetchval("SELECT version FROM resources_version")
     return value
 
 
-async def lock_refresh(connection: Any) -> bool:
+async def lock_refresh(connection: Transacts) -> bool:
     """Take the lock of refreshing until the connection closes; return False when another replica has it."""
     taken: bool = await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", _REFRESH_LOCK)
     return taken
 
 
-async def read_all(connection: Any) -> Stored:
+async def read_all(connection: Transacts) -> Stored:
     """Return everything in force. `connection` is an asyncpg connection, because one snapshot is read."""
     async with connection.transaction(isolation="repeatable_read", readonly=True):
         sagas = await connection.fetch(
@@ -179,7 +180,7 @@ def _participant_row(row: Any) -> ParticipantRow:
     return ParticipantRow(namespace, name, manifest, source, ready, message, _read_methods(methods), is_given, is_known)
 
 
-async def read_contract(database: Queries, namespace: str, name: str) -> bytes | None:
+async def read_contract(database: Executes, namespace: str, name: str) -> bytes | None:
     """Return the descriptors that a Participant uses, None when they are not known."""
     value: bytes | None = await database.fetchval(
         "SELECT descriptors FROM participant WHERE namespace = $1 AND name = $2", namespace, name
@@ -187,20 +188,20 @@ async def read_contract(database: Queries, namespace: str, name: str) -> bytes |
     return value
 
 
-async def put_definition(database: Queries, digest: bytes, bundle: bytes) -> None:
+async def put_definition(database: Executes, digest: bytes, bundle: bytes) -> None:
     """Store a version of a saga; the same digest is the same bytes."""
     await database.execute(
         "INSERT INTO definition (digest, bundle) VALUES ($1, $2) ON CONFLICT DO NOTHING", digest, bundle
     )
 
 
-async def read_definition(database: Queries, digest: bytes) -> bytes | None:
+async def read_definition(database: Executes, digest: bytes) -> bytes | None:
     """Return the bundle with that digest, None when there is none."""
     value: bytes | None = await database.fetchval("SELECT bundle FROM definition WHERE digest = $1", digest)
     return value
 
 
-async def put_saga(connection: Any, row: SagaRow, bundle: bytes, routes: Iterable[StoredRoute]) -> None:
+async def put_saga(connection: Transacts, row: SagaRow, bundle: bytes, routes: Iterable[StoredRoute]) -> None:
     """Put a saga in force for new runs, and pin the routes with which it was checked."""
     async with connection.transaction():
         await put_definition(connection, row.digest, bundle)
@@ -209,19 +210,19 @@ async def put_saga(connection: Any, row: SagaRow, bundle: bytes, routes: Iterabl
         await connection.execute(_CHANGED)
 
 
-async def put_routes(connection: Any, routes: Iterable[StoredRoute]) -> None:
+async def put_routes(connection: Transacts, routes: Iterable[StoredRoute]) -> None:
     """Pin routes: later checks of the namespace's sagas use the same Participants."""
     async with connection.transaction():
         await _put_routes(connection, routes)
         await connection.execute(_CHANGED)
 
 
-async def _put_routes(connection: Any, routes: Iterable[StoredRoute]) -> None:
+async def _put_routes(connection: Transacts, routes: Iterable[StoredRoute]) -> None:
     rows = [(route.namespace, route.service, route.participant, route.named_by) for route in routes]
     await connection.executemany(_ROUTE, sorted(rows))
 
 
-async def mark_saga(connection: Any, namespace: str, name: str, *, ready: bool, message: str) -> None:
+async def mark_saga(connection: Transacts, namespace: str, name: str, *, ready: bool, message: str) -> None:
     """Record whether the version in force still fits its participants' contracts."""
     await connection.execute(
         "UPDATE saga SET ready = $3, message = $4 WHERE namespace = $1 AND name = $2", namespace, name, ready, message
@@ -229,7 +230,9 @@ async def mark_saga(connection: Any, namespace: str, name: str, *, ready: bool, 
     await connection.execute(_CHANGED)
 
 
-async def put_participant(connection: Any, row: ParticipantRow, given: bytes | None, contract: bytes | None) -> None:
+async def put_participant(
+    connection: Transacts, row: ParticipantRow, given: bytes | None, contract: bytes | None
+) -> None:
     """Put a Participant in force. `given` are descriptors that came with it, `contract` those in use."""
     values = (row.namespace, row.name, row.manifest, row.source, row.ready, row.message, _write_methods(row.methods))
     async with connection.transaction():
@@ -237,7 +240,7 @@ async def put_participant(connection: Any, row: ParticipantRow, given: bytes | N
         await connection.execute(_CHANGED)
 
 
-async def put_contract(connection: Any, row: ParticipantRow, contract: bytes | None) -> None:
+async def put_contract(connection: Transacts, row: ParticipantRow, contract: bytes | None) -> None:
     """Replace the contract that a Participant uses, and record whether it is ready."""
     values = (row.namespace, row.name, row.manifest, row.ready, row.message, _write_methods(row.methods), contract)
     async with connection.transaction():
@@ -253,14 +256,14 @@ def _read_methods(text: str | None) -> tuple[MethodFacts, ...] | None:
     return None if text is None else tuple(MethodFacts(**row) for row in json.loads(text))
 
 
-async def put_policy(connection: Any, row: PolicyRow) -> None:
+async def put_policy(connection: Transacts, row: PolicyRow) -> None:
     """Put a RetryPolicy in force."""
     async with connection.transaction():
         await connection.execute(_POLICY, row.namespace, row.name, row.manifest, row.source)
         await connection.execute(_CHANGED)
 
 
-async def delete(connection: Any, table: str, namespace: str, name: str) -> bool:
+async def delete(connection: Transacts, table: str, namespace: str, name: str) -> bool:
     """Take a resource out of force; return False if there was none. `table`: saga, participant or retry_policy."""
     async with connection.transaction():
         tag: str = await connection.execute(_DELETE[table], namespace, name)
@@ -268,7 +271,7 @@ async def delete(connection: Any, table: str, namespace: str, name: str) -> bool
     return tag != "DELETE 0"
 
 
-async def uses(database: Queries) -> dict[tuple[str, str], list[VersionUse]]:
+async def uses(database: Executes) -> dict[tuple[str, str], list[VersionUse]]:
     """Return how many open runs are pinned to each version, by namespace and name of the saga."""
     found: dict[tuple[str, str], list[VersionUse]] = {}
     for row in await database.fetch(_USES):

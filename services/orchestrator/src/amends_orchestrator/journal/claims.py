@@ -8,13 +8,12 @@ that the old owner committed, and the fence refuses anything later.
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
 from uuid import UUID
+
+from amends_chassis.database import Executes
 
 from amends_orchestrator.journal.reader import COLUMNS, read_journals, run_row
 from amends_orchestrator.journal.records import Claimed, RunRow
-
-Queries = Any  # an asyncpg connection, of a pool or not
 
 BATCH = 64
 BATCH_BYTES = 8 * 1024 * 1024
@@ -69,7 +68,7 @@ _OWNED = "SELECT id, fence FROM run WHERE owner = $1"
 
 
 async def claim(
-    connection: Queries, process: UUID, *, rules: int, limit: int = BATCH, room: int = BATCH_BYTES
+    connection: Executes, process: UUID, *, rules: int, limit: int = BATCH, room: int = BATCH_BYTES
 ) -> list[RunRow]:
     """Take up to `limit` runs; `rules` is the newest version of the journal's rules known here.
 
@@ -79,30 +78,32 @@ async def claim(
     return [run_row(row) for row in rows]
 
 
-async def claim_one(connection: Queries, process: UUID, run_id: UUID, *, rules: int) -> RunRow | None:
+async def claim_one(connection: Executes, process: UUID, run_id: UUID, *, rules: int) -> RunRow | None:
     """Take one waiting run; None when it has ended, is parked, or another process owns it."""
     row = await connection.fetchrow(_CLAIM_ONE, run_id, process, rules)
     return run_row(row) if row is not None else None
 
 
-async def load(connection: Queries, runs: list[RunRow]) -> list[Claimed]:
+async def load(connection: Executes, runs: list[RunRow]) -> list[Claimed]:
     """Read the journals of runs whose claim has committed."""
     journals = await read_journals(connection, [run.id for run in runs])
     return [Claimed(run, journals[run.id]) for run in runs]
 
 
-async def next_due(connection: Queries) -> timedelta | None:
+async def next_due(connection: Executes) -> timedelta | None:
     """Return the time until the next waiting run is due; negative if it is overdue, None if no run waits."""
     value: timedelta | None = await connection.fetchval(_NEXT_DUE)
     return value
 
 
-async def give_back(connection: Queries, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
+async def give_back(
+    connection: Executes, run_id: UUID, fence: int, after: timedelta, reason: str, message: str
+) -> None:
     """Release a run that this process cannot drive: it shows as stalled, and is due again after `after`."""
     await connection.execute(_GIVE_BACK, run_id, fence, after, reason, message)
 
 
-async def owned(connection: Queries, process: UUID) -> dict[UUID, int]:
+async def owned(connection: Executes, process: UUID) -> dict[UUID, int]:
     """Return the runs that the database says a process owns, with their fences."""
     rows = await connection.fetch(_OWNED, process)
     return {row[0]: row[1] for row in rows}

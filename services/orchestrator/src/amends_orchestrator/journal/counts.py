@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from amends_chassis.database import Executes
 
 _COUNTS = """
 SELECT (SELECT count(*) FROM run WHERE state = 3) AS parked,
@@ -13,6 +13,6 @@ SELECT (SELECT count(*) FROM run WHERE state = 3) AS parked,
 """
 
 
-async def count_runs(database: Any, rules: int) -> dict[str, int]:
+async def count_runs(database: Executes, rules: int) -> dict[str, int]:
     """Return the number of runs by condition; `rules` is the newest version of the journal's rules known here."""
     return dict(await database.fetchrow(_COUNTS, rules))

@@ -6,8 +6,9 @@ decisions away, and the fence of the claim is higher than that of every former o
 
 from __future__ import annotations
 
-from typing import Any
 from uuid import UUID
+
+from amends_chassis.database import Executes
 
 from amends_orchestrator.journal.records import State
 
@@ -20,16 +21,18 @@ WHERE id = $1
 """
 
 
-async def lock_run(connection: Any, run_id: UUID) -> bool:
+async def lock_run(connection: Executes, run_id: UUID) -> bool:
     """Lock the run's row until the transaction ends; return False when there is no such run."""
     return await connection.fetchrow(_LOCK, run_id) is not None
 
 
-async def record_decision(connection: Any, run_id: UUID, seq: int, fence: int, record: bytes) -> None:
+async def record_decision(connection: Executes, run_id: UUID, seq: int, fence: int, record: bytes) -> None:
     """Append the decision to the journal of a locked run."""
     await connection.execute(_RECORD, run_id, seq, fence, record)
 
 
-async def claim_decided(connection: Any, run_id: UUID, owner: UUID, fence: int, state: State, message: str) -> None:
+async def claim_decided(
+    connection: Executes, run_id: UUID, owner: UUID, fence: int, state: State, message: str
+) -> None:
     """Make a process the owner of a locked run, and show what its row says after the decision."""
     await connection.execute(_CLAIM, run_id, owner, fence, int(state), message)

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
 from uuid import UUID
 
-Queries = Any  # an asyncpg connection, of a pool or not
+from amends_chassis.database import Executes
 
 _RENEW = """
 INSERT INTO process (id, name, expires_at) VALUES ($1, $2, clock_timestamp() + $3)
@@ -34,18 +33,18 @@ class Renewal:
     late: bool
 
 
-async def renew(connection: Queries, process: UUID, name: str, lease: timedelta) -> Renewal:
+async def renew(connection: Executes, process: UUID, name: str, lease: timedelta) -> Renewal:
     """Create or renew the lease of a process for `lease` from now on, by the database's clock."""
     row = await connection.fetchrow(_RENEW, process, name, lease)
     assert row is not None
     return Renewal(row[0], bool(row[1]))
 
 
-async def end(connection: Queries, process: UUID) -> None:
+async def end(connection: Executes, process: UUID) -> None:
     """End a lease at once, after a drain: others can claim the runs that are still owned."""
     await connection.execute(_END, process)
 
 
-async def forget(connection: Queries) -> None:
+async def forget(connection: Executes) -> None:
     """Delete the rows of processes that ended long ago and own nothing."""
     await connection.execute(_FORGET)

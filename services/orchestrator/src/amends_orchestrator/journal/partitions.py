@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
-Queries = Any  # an asyncpg connection, of a pool or not
+from amends_chassis.database import Executes, Transacts
 
 AHEAD_DAYS = 7
 _LOCK = "amends.journal.retention"
@@ -36,13 +35,13 @@ DELETE FROM definition WHERE made_at < clock_timestamp() - interval '1 hour'
 _DELETE_REQUESTS = "DELETE FROM run_request WHERE asked_at < clock_timestamp() - interval '7 days'"
 
 
-async def make_partitions(connection: Queries) -> int:
+async def make_partitions(connection: Executes) -> int:
     """Create the partitions of the coming week; return how many were missing."""
     made: int = await connection.fetchval("SELECT make_journal_partitions($1)", AHEAD_DAYS)
     return made
 
 
-async def drop_old(connection: Queries, retention: timedelta) -> list[str]:
+async def drop_old(connection: Transacts, retention: timedelta) -> list[str]:
     """Drop partitions whose runs all ended more than `retention` ago, and these runs; return their names."""
     if not await connection.fetchval("SELECT pg_try_advisory_lock(hashtext($1))", _LOCK):
         return []
@@ -62,7 +61,7 @@ async def drop_old(connection: Queries, retention: timedelta) -> list[str]:
     return dropped
 
 
-async def _partitions(connection: Queries) -> list[tuple[str, datetime]]:
+async def _partitions(connection: Executes) -> list[tuple[str, datetime]]:
     rows = await connection.fetch(
         "SELECT inhrelid::regclass::text AS name FROM pg_inherits WHERE inhparent = 'journal'::regclass ORDER BY 1"
     )
@@ -70,7 +69,7 @@ async def _partitions(connection: Queries) -> list[tuple[str, datetime]]:
     return [(name, datetime.strptime(match[1], "%Y%m%d").replace(tzinfo=UTC)) for name, match in found if match]
 
 
-async def _drop(connection: Queries, day: datetime) -> None:
+async def _drop(connection: Transacts, day: datetime) -> None:
     """Drop the partition of a day, then its runs: a crash in between leaves ended runs without a journal."""
     async with connection.transaction():
         await connection.execute("SET LOCAL lock_timeout = '2s'")

@@ -11,6 +11,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+from amends_chassis.database import Executes
 
 from amends_orchestrator.journal.records import RunRow, State, StoredRecord
 
@@ -28,8 +29,6 @@ _LAST = """
 SELECT asked.id, last.seq FROM unnest($1::uuid[]) AS asked (id),
     LATERAL (SELECT seq FROM journal WHERE run_id = asked.id ORDER BY seq DESC LIMIT 1) AS last
 """
-
-Queries = Any  # an asyncpg pool or connection: both have fetch and fetchrow
 
 
 def run_row(row: asyncpg.Record) -> RunRow:
@@ -58,32 +57,32 @@ def run_row(row: asyncpg.Record) -> RunRow:
     )
 
 
-async def read_secret(database: Queries) -> bytes:
+async def read_secret(database: Executes) -> bytes:
     """Return the secret that this installation's idempotency keys are made with; a migration created it."""
     return bytes(await database.fetchval(_INSTALLATION))
 
 
-async def read_run(database: Queries, run_id: UUID) -> RunRow | None:
+async def read_run(database: Executes, run_id: UUID) -> RunRow | None:
     """Return the run's row, or None if there is none."""
     row = await database.fetchrow(_RUN, run_id)
     return run_row(row) if row is not None else None
 
 
-async def read_run_by_key(database: Queries, namespace: str, key: str) -> RunRow | None:
+async def read_run_by_key(database: Executes, namespace: str, key: str) -> RunRow | None:
     """Return the run that was started with a caller's key, or None."""
     row = await database.fetchrow(_RUN_BY_KEY, namespace, key)
     return run_row(row) if row is not None else None
 
 
 async def read_journal(
-    database: Queries, run_id: UUID, after: int = 0, limit: int = 1_000_000
+    database: Executes, run_id: UUID, after: int = 0, limit: int = 1_000_000
 ) -> tuple[StoredRecord, ...]:
     """Return the records of one run after sequence number `after`, in order."""
     rows = await database.fetch(_JOURNAL, run_id, after, limit)
     return tuple(StoredRecord(row[0], row[1], row[2]) for row in rows)
 
 
-async def read_journals(database: Queries, runs: Iterable[UUID]) -> dict[UUID, tuple[StoredRecord, ...]]:
+async def read_journals(database: Executes, runs: Iterable[UUID]) -> dict[UUID, tuple[StoredRecord, ...]]:
     """Return the whole journals of several runs with one statement."""
     found: dict[UUID, list[StoredRecord]] = {run: [] for run in runs}
     for row in await database.fetch(_JOURNALS, list(found)):
@@ -91,13 +90,13 @@ async def read_journals(database: Queries, runs: Iterable[UUID]) -> dict[UUID, t
     return {run: tuple(records) for run, records in found.items()}
 
 
-async def last_records(database: Queries, runs: Iterable[UUID]) -> dict[UUID, int]:
+async def last_records(database: Executes, runs: Iterable[UUID]) -> dict[UUID, int]:
     """Return the last sequence number of each of these runs; runs without records are left out."""
     return {row[0]: row[1] for row in await database.fetch(_LAST, list(runs))}
 
 
 async def list_runs(
-    database: Queries,
+    database: Executes,
     *,
     namespace: str = "",
     saga: str = "",

@@ -13,6 +13,8 @@ from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
+from amends_chassis.database import Executes
+
 REQUESTS = "amends_requests"
 RESOURCES = "amends_resources"
 
@@ -38,8 +40,6 @@ WHERE run_id = ANY($1) AND accepted IS NULL AND kind = 'cancel' ORDER BY run_id,
 """
 _ANSWER = "UPDATE run_request SET accepted = $2, answer = $3 WHERE id = $1 AND accepted IS NULL"
 _READ = "SELECT accepted, answer FROM run_request WHERE id = $1"
-
-Queries = Any  # an asyncpg pool or connection
 
 
 class RequestKind(StrEnum):
@@ -89,36 +89,36 @@ class RequestReply:
         return cls(accepted, reason, message)
 
 
-async def ask(database: Queries, run_id: UUID, kind: RequestKind, actor: str, reason: str) -> int:
+async def ask(database: Executes, run_id: UUID, kind: RequestKind, actor: str, reason: str) -> int:
     """Write a request for the owner of a run; return its id."""
     row = await database.fetchrow(_ASK, run_id, kind.value, actor, reason)
     return int(row[0])
 
 
-async def open_requests(database: Queries, process: UUID) -> list[RunRequest]:
+async def open_requests(database: Executes, process: UUID) -> list[RunRequest]:
     """Return the requests about the runs that a process owns, oldest first."""
     rows: Sequence[Any] = await database.fetch(_OPEN, process)
     return [RunRequest(row[0], row[1], RequestKind(row[2]), row[3], row[4]) for row in rows]
 
 
-async def cancels_of(database: Queries, runs: Sequence[UUID]) -> dict[UUID, RunRequest]:
+async def cancels_of(database: Executes, runs: Sequence[UUID]) -> dict[UUID, RunRequest]:
     """Return the first unanswered cancel request of each of these runs that has one."""
     rows: Sequence[Any] = await database.fetch(_CANCELS, runs)
     return {row[1]: RunRequest(row[0], row[1], RequestKind.CANCEL, row[2], row[3]) for row in rows}
 
 
-async def open_of(database: Queries, run_id: UUID) -> list[Asked]:
+async def open_of(database: Executes, run_id: UUID) -> list[Asked]:
     """Return the unanswered requests about a run, oldest first, the last ten."""
     rows: Sequence[Any] = await database.fetch(_OPEN_OF_RUN, run_id)
     return [Asked(RequestKind(row[0]), row[1], row[2], row[3]) for row in reversed(rows)]
 
 
-async def answer(database: Queries, request_id: int, reply: RequestReply) -> None:
+async def answer(database: Executes, request_id: int, reply: RequestReply) -> None:
     """Answer a request; if it has an answer already, that one stays."""
     await database.execute(_ANSWER, request_id, reply.accepted, reply.to_text())
 
 
-async def read_answer(database: Queries, request_id: int) -> RequestReply | None:
+async def read_answer(database: Executes, request_id: int) -> RequestReply | None:
     """Return the answer to a request, None while it has none."""
     row = await database.fetchrow(_READ, request_id)
     return RequestReply.of(row[0], row[1]) if row is not None and row[0] is not None else None

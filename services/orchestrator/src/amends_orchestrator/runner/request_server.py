@@ -14,6 +14,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from amends_chassis.database import Executes
 from amends_saga.engine import Phase, cancellable, stalled_since
 from amends_saga.engine import events as ev
 
@@ -162,7 +163,7 @@ class RequestServer:
         self._changed()
 
 
-async def wait_for_reply(database: Any, request: int, within: timedelta) -> RequestReply | None:
+async def wait_for_reply(database: Executes, request: int, within: timedelta) -> RequestReply | None:
     """Return the answer of a run's owner to a request; None when there is none in time."""
     loop = asyncio.get_running_loop()
     end = loop.time() + within.total_seconds()

@@ -6,9 +6,9 @@ A parked run has no owner. The process that was asked claims it (fence + 1) and 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
 from uuid import UUID
 
+from amends_chassis.database import Executes, Lends
 from amends_saga.engine import RunState, check_resolution
 from amends_saga.engine import events as ev
 from amends_saga.engine.evolve import fold
@@ -48,7 +48,7 @@ class PersonDecision:
 
 
 async def resolve(
-    pool: Any, fleet: Fleet, definitions: PinnedDefinitions, run_id: UUID, decision: PersonDecision
+    pool: Lends, fleet: Fleet, definitions: PinnedDefinitions, run_id: UUID, decision: PersonDecision
 ) -> LiveRun:
     """Record the decision and drive the run on. Raises ResolutionRefusedError, DefinitionError."""
     async with pool.acquire() as connection:
@@ -72,7 +72,7 @@ async def resolve(
         return fleet.adopt(definition, taken)
 
 
-async def _locked(connection: Any, run_id: UUID, expected_seq: int) -> tuple[RunRow, tuple[StoredRecord, ...]]:
+async def _locked(connection: Executes, run_id: UUID, expected_seq: int) -> tuple[RunRow, tuple[StoredRecord, ...]]:
     """Return the run and its journal, locked until the transaction ends. Raises ResolutionRefusedError.
 
     `expected_seq` is the sequence number of the parked record that the person has seen; 0: the person has seen none.

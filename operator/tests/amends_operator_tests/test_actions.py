@@ -13,7 +13,7 @@ from amends_operator.kube.client import ApiError, Client, ConflictError, NotFoun
 from amends_operator.kube.events import Events
 from amends_operator.kube.objects import Body, Key, Objects, ResourceKind
 from amends_operator.kube.statuses import Statuses
-from amends_operator.orchestrator import AwayError, OrchestratorClient, RefusedError, SeenRun
+from amends_operator.orchestrator import AwayError, OrchestratorClient, OrchestratorRefusedError, SeenRun
 from amends_operator.queue import RetryLaterError
 from amends_operator.runs.actions import ACTOR, REASON, RunActions
 from amends_operator.runs.decisions import Decision
@@ -132,7 +132,7 @@ async def test_a_run_that_the_orchestrator_does_not_know_is_missing_and_any_othe
     scene.orchestrator.script("GetRun", UNKNOWN)
     assert (await scene.ask(step)).run == Missing("RUN_UNKNOWN: there is no such run")
     scene.orchestrator.script("GetRun", REFUSED)
-    with pytest.raises(RefusedError, match="the run goes forward"):
+    with pytest.raises(OrchestratorRefusedError, match="the run goes forward"):
         await scene.ask(step)
     scene.orchestrator.script("GetRun", ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE))
     with pytest.raises(AwayError):

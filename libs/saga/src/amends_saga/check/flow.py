@@ -255,13 +255,7 @@ class Flow:
     def _struct(self, node: Any, at: _At) -> None:
         literal = node.struct_expr
         if not literal.message_name:
-            value = _map_value(at.target)
-            for entry in literal.entries:
-                if value is not None and value.containing_type is not None:
-                    self._element(entry.map_key, value.containing_type.fields_by_name["key"], at)
-                    self._element(entry.value, value, at)
-                self.walk(entry.map_key, at.aside())
-                self.walk(entry.value, replace(at, target=value))
+            self._map(literal, at)
             return
         grouped: dict[str, list[Any]] = {}
         seen = set[str]()
@@ -286,6 +280,15 @@ class Flow:
         for name, entries in grouped.items():
             if len(entries) > 1:
                 self.arms.append(Arms(node, tuple(entries), name))
+
+    def _map(self, literal: Any, at: _At) -> None:
+        value = _map_value(at.target)
+        for entry in literal.entries:
+            if value is not None and value.containing_type is not None:
+                self._element(entry.map_key, value.containing_type.fields_by_name["key"], at)
+                self._element(entry.value, value, at)
+            self.walk(entry.map_key, at.aside())
+            self.walk(entry.value, replace(at, target=value))
 
     def _element(self, node: Any, target: FieldDescriptor, at: _At) -> None:
         if at.copying and at.direct and not _takes(target, self.checked.type_of(node)):

@@ -35,14 +35,19 @@ def run(*arguments, **environment):
 
 
 @pytest.fixture(scope="module")
-def compiled(tmp_path_factory):
-    """A folder with the compiled package."""
-    folder = tmp_path_factory.mktemp("compiled")
-    code, said = run(str(BUILD), str(folder))
-    if "NOT COMPILED" in said:
-        pytest.skip(said.strip())
-    assert code == 0, said
-    return str(folder)
+def compiled():
+    """The folder of `make compiled`, which compiles only what has changed since."""
+    done = subprocess.run(
+        ["make", "compiled"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if "NOT COMPILED" in done.stdout:
+        pytest.skip(done.stdout.strip())
+    assert done.returncode == 0, done.stdout
+    return str(ROOT / ".venv/compiled")
 
 
 def test_every_module_of_the_engine_is_machine_code(compiled):

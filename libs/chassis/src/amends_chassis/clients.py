@@ -16,6 +16,7 @@ from amends_chassis.context import current_trace
 from amends_chassis.dial import dial
 
 if TYPE_CHECKING:
+    from amends_chassis.certificates import Certificates
     from amends_chassis.metrics import ClientMetrics
     from amends_chassis.policies import PolicySource
     from amends_chassis.tracing import Tracing
@@ -62,17 +63,19 @@ class Channel(grpc.aio.Channel):
         tracing: "Tracing | None" = None,
         closed: Callable[[], None] | None = None,
         policies: "PolicySource | None" = None,
+        certificates: "Certificates | None" = None,
     ) -> None:
         """Connect lazily to `target`; `closed` is called when the channel is closed.
 
+        With `certificates` the connection is mutual TLS.
         `policies` give unary methods their timeouts, and those that may be repeated their retries.
         """
         options = channel_options(target, max_message_bytes)
-        self._plain = dial(target, options)
+        self._plain = dial(target, options, certificates=certificates)
         # The same options: gRPC then shares one connection between both.
         self._traced: grpc.aio.Channel | None = None
         if tracing is not None:
-            self._traced = dial(target, options, interceptors=tracing.client_interceptors())
+            self._traced = dial(target, options, interceptors=tracing.client_interceptors(), certificates=certificates)
         self._call_timeout = call_timeout
         self._metrics = metrics
         self._closed = closed

@@ -24,6 +24,7 @@ from amends_chassis.metrics import MethodSeries, ServerMetrics, split
 from amends_chassis.types import Context, Handler, Stream, Unary, behavior
 
 if TYPE_CHECKING:
+    from amends_chassis.access import Access
     from amends_chassis.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
@@ -42,8 +43,12 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         call_timeout: timedelta,
         trace_ratio: float,
         tracing: "Tracing | None" = None,
+        access: "Access | None" = None,
     ) -> None:
-        """Take the deadline of unary calls that bring none, and the share of new traces that are sampled."""
+        """Take the deadline of unary calls that bring none, and the share of new traces that are sampled.
+
+        `access` says who may call what; None: everybody who can connect.
+        """
         self.guards: tuple[grpc.aio.ServerInterceptor, ...] = ()
         """Applied inside everything else, the last innermost. Set before `open`; they must decide by method alone
         and look at a call's metadata through its context, because a wrapped handler is kept."""
@@ -52,6 +57,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         self._limit = call_timeout
         self._trace_ratio = trace_ratio
         self._tracing = tracing
+        self._access = access
         self._open = False
         self._draining = False
         self._wrapped: dict[str, Handler] = {}
@@ -109,7 +115,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
         To gRPC it is one that takes a stream of requests: for any other it would wait itself, without a bound.
         """
-        admission, domain = self._admission, _domain(method)
+        admission, access, domain = self._admission, self._access, _domain(method)
         gate = admission.gate(method, streaming=bool(handler.response_streaming))
         streaming = bool(handler.request_streaming)
 
@@ -118,6 +124,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             try:
                 try:
                     gate.look()
+                    if access is not None:
+                        access.look(method, context)
                     request = requests if streaming else await admission.request(context)
                     gate.look()
                 except DomainError as refused:

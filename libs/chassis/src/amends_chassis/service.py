@@ -42,6 +42,8 @@ from amends_chassis.settings import ServiceSettings
 if TYPE_CHECKING:
     from amends_barrier import Barrier
 
+    from amends_chassis.access import Access
+    from amends_chassis.certificates import Certificates
     from amends_chassis.policies import PolicySource
     from amends_chassis.tracing import Tracing
 
@@ -83,6 +85,9 @@ class Runtime:
         self.metrics_address = ""
         self._database = _database(settings)
         self._tracing = _tracing(settings) if tracing is None else tracing
+        self.certificates = _certificates(settings, registry)
+        """What this process shows and trusts, for channels that are not opened by `channel`; None: plain text."""
+        self._access = _access(settings)
         self._client_metrics = ClientMetrics(registry)
         self._server_metrics = ServerMetrics(registry)
         self._interceptor = ServerInterceptor(
@@ -91,9 +96,11 @@ class Runtime:
             call_timeout=settings.call_timeout,
             trace_ratio=settings.trace_ratio,
             tracing=self._tracing,
+            access=self._access,
         )
         self._routes = Routes()
         self._services: list[str] = []
+        self._methods: list[str] = []
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._channels: dict[str, Channel] = {}
         self._policies: PolicySource | None = None
@@ -111,6 +118,7 @@ class Runtime:
         """Serve `servicer` through its generated `add_..._to_server`, under its full name ("package.Service")."""
         for method in self._routes.add(registrar, servicer, service_name):
             self._server_metrics.method(method)
+            self._methods.append(method)
         self._services.append(service_name)
 
     def background(self, name: str, run: BackgroundWork) -> None:
@@ -134,6 +142,7 @@ class Runtime:
                 tracing=self._tracing,
                 closed=lambda: self._forget(target),
                 policies=self._followed_policies(),
+                certificates=self.certificates,
             )
         return channel
 
@@ -174,7 +183,7 @@ class Runtime:
         self._routes.add(health_pb2_grpc.add_HealthServicer_to_server, self.health.servicer, _HEALTH)
         host = to_listen_on(settings.host)
         try:
-            port = self._server.add_insecure_port(address(host, settings.port))
+            port = self._open_port(address(host, settings.port))
         except RuntimeError as error:
             reason = why_not(host, settings.port)
             raise OSError(f"cannot listen on {address(host, settings.port)}: {reason}") from error
@@ -185,6 +194,12 @@ class Runtime:
         await self._server.start()
         self._report()
         _log.info("service.listening", grpc=self.address, metrics=self.metrics_address, pid=os.getpid())
+
+    def _open_port(self, place: str) -> int:
+        assert self._server is not None
+        if self.certificates is None:
+            return self._server.add_insecure_port(place)
+        return self._server.add_secure_port(place, self.certificates.server_credentials())
 
     def _report(self) -> None:
         path = self.settings.report_file
@@ -217,6 +232,8 @@ class Runtime:
             add_reflection(self._routes, (*self._services, _HEALTH))
         for name in self._services:
             await self.health.add(name)
+        if self._access is not None and (unruled := self._access.missing(self._methods)):
+            _log.warning("access.nobody", methods=unruled)
         if self._database is not None:
             self.background("database.watch", self._watch_database)
         self._interceptor.open()
@@ -323,6 +340,26 @@ def _tracing(settings: ServiceSettings) -> "Tracing | None":
     from amends_chassis.tracing import Tracing  # the SDK costs 30 MB
 
     return Tracing.to_endpoint(settings.name, settings.otlp_endpoint)
+
+
+def _certificates(settings: ServiceSettings, registry: CollectorRegistry) -> "Certificates | None":
+    if settings.tls_dir is None:
+        return None
+    from amends_chassis.certificates import Certificates  # loads what reads certificates, 10 MB
+
+    found = Certificates(settings.tls_dir)
+    found.expose(registry)
+    return found
+
+
+def _access(settings: ServiceSettings) -> "Access | None":
+    if settings.access is None:
+        return None
+    from amends_chassis.access import Access, AccessError
+
+    if settings.tls_dir is None:
+        raise AccessError("AMENDS_ACCESS names callers by their certificates, so it needs AMENDS_TLS_DIR too")
+    return Access(settings.access)
 
 
 def _migrations(settings: ServiceSettings) -> str | None:

@@ -113,6 +113,10 @@ class ServiceSettings(BaseSettings):
     max_connection_age: PositiveDuration = timedelta(minutes=30)
     """After this long a client is asked to connect again, so that it finds new replicas and certificates, and so that
     what nobody reads ends."""
+    tls_dir: Path | None = None
+    """The folder of tls.crt, tls.key and ca.crt: all calls, in and out, are mutual TLS; None: plain text."""
+    access: Path | None = None
+    """The file that says who may call which method, by the certificate; None: everybody who can connect."""
     retry_policies: Path | None = None
     """The compiled RetryPolicies (policies.json of the mounted ConfigMap) that outgoing calls follow; None: none."""
     barrier_retention: PositiveDuration = timedelta(days=30)

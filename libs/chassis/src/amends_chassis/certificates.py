@@ -1,0 +1,201 @@
+"""The certificate of this process, its key and the authorities it trusts: three files that anybody may renew.
+
+A folder holds `tls.crt` (the certificate and those between it and the authority), `tls.key` and `ca.crt`, as a mounted
+Secret of cert-manager or SPIRE does. What is in force is read again when the files change, and a set of files that does
+not fit together is refused: what was good before stays. Used by the server, and by `dial` for clients.
+"""
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
+
+import grpc
+import structlog
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+_log = structlog.get_logger(__name__)
+
+CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
+RENEWED, REFUSED = "certificates.renewed", "certificates.refused"
+LOOK_EVERY = timedelta(seconds=1)
+"""So seldom the files are looked at, however many calls there are."""
+
+_State = tuple[tuple[int, int, int], ...]
+
+
+class CertificateError(ValueError):
+    """Files that cannot be used: which one, and why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Material:
+    """What three files said at one moment; all of it fits together."""
+
+    chain: bytes
+    key: bytes
+    authorities: bytes
+    identity: str
+    """The one SPIFFE id of the certificate, e.g. `spiffe://amends.local/ns/shop/sa/orders`."""
+    not_after: datetime
+
+    def for_server(self) -> grpc.ServerCertificateConfiguration:
+        """Return the certificate as a server shows it."""
+        return grpc.ssl_server_certificate_configuration([(self.key, self.chain)], root_certificates=self.authorities)
+
+    def for_client(self) -> grpc.ChannelCredentials:
+        """Return the certificate as a client shows it."""
+        return grpc.ssl_channel_credentials(self.authorities, self.key, self.chain)
+
+
+class Certificates:
+    """The material that is in force now, read from a folder."""
+
+    def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """Read the folder. Raises CertificateError when its files cannot be used."""
+        self._folder = folder
+        self._clock = clock
+        self._state = _state(folder)
+        self._current = read(folder)
+        self._looked = clock()
+        self._outcomes: Counter | None = None
+
+    @property
+    def current(self) -> Material:
+        """Return what is in force; the files are looked at again once a second at most."""
+        now = self._clock()
+        if now - self._looked >= LOOK_EVERY.total_seconds():
+            self._looked = now
+            self._look()
+        return self._current
+
+    def expose(self, registry: CollectorRegistry) -> None:
+        """Show in `registry` when the certificate ends, and how often its files were taken and refused."""
+        ends = Gauge(
+            "amends_certificate_not_after_timestamp_seconds",
+            "When the certificate in force ends, in seconds since 1970.",
+            registry=registry,
+        )
+        ends.set_function(lambda: self.current.not_after.timestamp())
+        self._outcomes = Counter(
+            "amends_certificate_renewals", "Changes of the certificate's files.", ["outcome"], registry=registry
+        )
+        for outcome in (RENEWED, REFUSED):
+            self._outcomes.labels(outcome.partition(".")[2])
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """Return credentials that ask each client for a certificate and follow the files without a restart."""
+        shown = self.current
+
+        def renewed() -> grpc.ServerCertificateConfiguration | None:
+            nonlocal shown
+            if self.current is shown:
+                return None
+            shown = self.current
+            return shown.for_server()
+
+        first = shown.for_server()
+        # A fetcher that returns None leaves the configuration as it is, which the stubs do not know.
+        return grpc.dynamic_ssl_server_credentials(first, renewed, require_client_authentication=True)  # type: ignore[arg-type]
+
+    def _look(self) -> None:
+        state = _state(self._folder)
+        if state == self._state:
+            return
+        self._state = state
+        try:
+            self._current = read(self._folder)
+        except CertificateError as error:
+            self._say(REFUSED)
+            _log.error(REFUSED, folder=str(self._folder), error=str(error), in_force_until=self._current.not_after)
+        else:
+            self._say(RENEWED)
+            _log.info(RENEWED, identity=self._current.identity, not_after=self._current.not_after.isoformat())
+
+    def _say(self, outcome: str) -> None:
+        if self._outcomes is not None:
+            self._outcomes.labels(outcome.partition(".")[2]).inc()
+
+
+def read(folder: Path) -> Material:
+    """Read the three files and see that they fit together. Raises CertificateError."""
+    chain, key, authorities = (_read(folder / name) for name in (CERTIFICATE, KEY, AUTHORITIES))
+    leaf, *_ = _certificates(folder / CERTIFICATE, chain)
+    roots = _certificates(folder / AUTHORITIES, authorities)
+    try:
+        private = load_pem_private_key(key, password=None)
+    except (ValueError, TypeError) as error:
+        raise CertificateError(f"{folder / KEY} is no private key in PEM without a password: {error}") from error
+    if _public(private.public_key()) != _public(leaf.public_key()):
+        raise CertificateError(f"{folder / KEY} is not the key of {folder / CERTIFICATE}")
+    if leaf.not_valid_after_utc <= datetime.now(UTC):
+        raise CertificateError(f"{folder / CERTIFICATE} ended at {leaf.not_valid_after_utc.isoformat()}")
+    _vouched(folder, _certificates(folder / CERTIFICATE, chain), roots)
+    return Material(chain, key, authorities, _identity(folder / CERTIFICATE, leaf), leaf.not_valid_after_utc)
+
+
+def _vouched(folder: Path, chain: list[x509.Certificate], roots: list[x509.Certificate]) -> None:
+    """Raise CertificateError unless each certificate is signed by the next one, and the last by an authority."""
+    last = chain[-1]
+    for signed, signer in pairwise(chain):
+        if not _signed_by(signed, signer):
+            raise CertificateError(f"{folder / CERTIFICATE} is no chain: a certificate is not signed by the next one")
+    if not any(_signed_by(last, root) or last == root for root in roots):
+        raise CertificateError(f"{folder / CERTIFICATE} is not signed by an authority of {folder / AUTHORITIES}")
+
+
+def _signed_by(signed: x509.Certificate, signer: x509.Certificate) -> bool:
+    try:
+        signed.verify_directly_issued_by(signer)
+    except (ValueError, TypeError, InvalidSignature):
+        return False
+    return True
+
+
+def _identity(path: Path, leaf: x509.Certificate) -> str:
+    found: list[str] = []
+    with suppress(x509.ExtensionNotFound):
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        found = names.get_values_for_type(x509.UniformResourceIdentifier)
+    if len(found) != 1 or not found[0].startswith("spiffe://"):
+        raise CertificateError(
+            f"{path} must have exactly one URI, spiffe://TRUST-DOMAIN/PATH; it has {found or 'none'}"
+        )
+    return found[0]
+
+
+def _certificates(path: Path, text: bytes) -> list[x509.Certificate]:
+    try:
+        return x509.load_pem_x509_certificates(text)
+    except ValueError as error:
+        raise CertificateError(f"{path} holds no certificate in PEM: {error}") from error
+
+
+def _public(key: object) -> bytes:
+    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CertificateError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def _state(folder: Path) -> _State:
+    """Return what tells one set of files from the next; Kubernetes changes them by a link to another folder."""
+    found = []
+    for name in (CERTIFICATE, KEY, AUTHORITIES):
+        try:
+            seen = (folder / name).stat()
+        except OSError:
+            found.append((0, 0, 0))
+        else:
+            found.append((seen.st_ino, seen.st_mtime_ns, seen.st_size))
+    return tuple(found)

@@ -18,6 +18,7 @@ from amends_cli.failure import CliError, Exit, usage
 
 if TYPE_CHECKING:
     import grpc
+    from amends_chassis.certificates import Certificates
 
     from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
     from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
@@ -40,6 +41,8 @@ RUN_ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 PREFIX = re.compile(r"[0-9a-f]{1,8}|[0-9a-f]{8}-[0-9a-f-]{0,27}")
 """How a run's id may be shortened."""
 ADDRESS = re.compile(r"[A-Za-z0-9._:/\[\]-]*:[0-9]{1,5}")
+_ENDED_AT_ONCE = ("socket closed", "connection reset", "broken pipe")
+"""What a server that wants TLS looks like to a client that has none."""
 TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
 HINTS = {
@@ -156,11 +159,22 @@ def _open(target: str, found: str, forward: cluster.Forward | None = None) -> It
     import grpc
     from amends_chassis.dial import dial_blocking
 
-    with dial_blocking(target, CHANNEL) as channel:
+    with dial_blocking(target, CHANNEL, certificates=_certificates()) as channel:
         try:
             yield OrchestratorConnection(channel, forward)
         except grpc.RpcError as error:
             raise _failure(error, target, found) from None
+
+
+def _certificates() -> "Certificates | None":
+    if not os.environ.get("AMENDS_TLS_DIR"):
+        return None
+    from amends_chassis.certificates import CertificateError, of_environment
+
+    try:
+        return of_environment()
+    except CertificateError as error:
+        raise usage(str(error), "AMENDS_TLS_DIR names a folder with tls.crt, tls.key and ca.crt.") from None
 
 
 def _failure(error: Any, target: str, found: str) -> CliError:
@@ -194,7 +208,10 @@ def _failure(error: Any, target: str, found: str) -> CliError:
 def _cause(text: str) -> str:
     from amends_chassis.dial import cause
 
-    return cause(text) or (text.splitlines() or ["the connection failed"])[0][:200]
+    said = cause(text) or (text.splitlines() or ["the connection failed"])[0][:200]
+    if not os.environ.get("AMENDS_TLS_DIR") and any(sign in text.lower() for sign in _ENDED_AT_ONCE):
+        said += "; if it speaks TLS, AMENDS_TLS_DIR must name a folder with tls.crt, tls.key and ca.crt"
+    return said
 
 
 def reason_of(error: Any) -> str:

@@ -98,10 +98,11 @@ def _callers(participant: Any) -> list[str]:
 
 
 async def _contract(participant: Any) -> "FileDescriptorSet":
+    from amends_chassis.certificates import of_environment
     from amends_chassis.dial import dial
 
     with _reachable(participant.target) as target:
-        async with dial(target) as channel:
+        async with dial(target, certificates=of_environment()) as channel:
             return await reflect(channel, participant.service)
 
 

@@ -18,6 +18,7 @@ from typing import Any
 import kopf
 import structlog
 from amends_chassis import logs
+from amends_chassis.certificates import Certificates
 from prometheus_client import CollectorRegistry
 
 from amends_operator import watching
@@ -62,7 +63,8 @@ class Operator:
         self._registry = registry
         self._metrics = Metrics(registry)
         self._client = Client(credentials, self._metrics.wrote)
-        self._orchestrator = OrchestratorClient(settings.orchestrator_target, settings.timeline)
+        own = None if settings.tls_dir is None else Certificates.shown_in(registry, settings.tls_dir)
+        self._orchestrator = OrchestratorClient(settings.orchestrator_target, settings.timeline, own)
         self.objects = Objects(self._changed)
         self._beats = Heartbeats(2 * settings.watch_silence)
         self._turn = Turn(self._client, settings, self._turned)

@@ -6,7 +6,7 @@ import json
 from collections.abc import Awaitable, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import grpc
 import grpc.aio
@@ -20,6 +20,9 @@ from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as runs
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
+
+if TYPE_CHECKING:
+    from amends_chassis.certificates import Certificates
 
 T = TypeVar("T")
 CALL = timedelta(seconds=10)
@@ -70,10 +73,10 @@ class SeenRun:
 class OrchestratorClient:
     """Calls to one orchestrator, over one channel."""
 
-    def __init__(self, target: str, timeline: int) -> None:
-        """Open the channel; `timeline` is how many records come with a run."""
+    def __init__(self, target: str, timeline: int, certificates: Certificates | None = None) -> None:
+        """Open the channel; `timeline` is how many records come with a run. Without `certificates` it is plain text."""
         self._timeline = timeline
-        self._channel = Channel(target, call_timeout=CALL)
+        self._channel = Channel(target, call_timeout=CALL, certificates=certificates)
         self._runs = RunServiceStub(self._channel)
         self._definitions = DefinitionServiceStub(self._channel)
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import grpc
 import grpc.aio
+from amends_chassis.certificates import of_environment
 from amends_chassis.dial import dial
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
@@ -48,7 +49,7 @@ class ProbeChannel:
     """One channel to the service under test."""
 
     def __init__(self, target: str, timeout: timedelta) -> None:
-        self._channel = dial(target)
+        self._channel = dial(target, certificates=of_environment())
         self._timeout = timeout.total_seconds()
         self.answers = 0
         """How many calls with a key the service answered."""

@@ -5,11 +5,13 @@ Secret of cert-manager or SPIRE does. What is in force is read again when the fi
 not fit together is refused: what was good before stays. Used by the server, and by `dial` for clients.
 """
 
+import os
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import pairwise
 from pathlib import Path
 
@@ -66,6 +68,13 @@ class Certificates:
         self._looked = clock()
         self._outcomes: Counter | None = None
 
+    @classmethod
+    def shown_in(cls, registry: CollectorRegistry, folder: Path) -> "Certificates":
+        """Return the certificates of a folder, with their metrics in `registry`. Raises CertificateError."""
+        found = cls(folder)
+        found.expose(registry)
+        return found
+
     @property
     def current(self) -> Material:
         """Return what is in force; the files are looked at again once a second at most."""
@@ -121,6 +130,16 @@ class Certificates:
     def _say(self, outcome: str) -> None:
         if self._outcomes is not None:
             self._outcomes.labels(outcome.partition(".")[2]).inc()
+
+
+@cache
+def of_environment() -> Certificates | None:
+    """Return the certificates that AMENDS_TLS_DIR names, for a program that is no service; None: plain text.
+
+    Raises CertificateError when they cannot be used.
+    """
+    folder = os.environ.get("AMENDS_TLS_DIR")
+    return Certificates(Path(folder)) if folder else None
 
 
 def read(folder: Path) -> Material:

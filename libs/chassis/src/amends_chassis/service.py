@@ -345,11 +345,9 @@ def _tracing(settings: ServiceSettings) -> "Tracing | None":
 def _certificates(settings: ServiceSettings, registry: CollectorRegistry) -> "Certificates | None":
     if settings.tls_dir is None:
         return None
-    from amends_chassis.certificates import Certificates  # loads what reads certificates, 10 MB
+    from amends_chassis.certificates import Certificates  # loads a library of 10 MB
 
-    found = Certificates(settings.tls_dir)
-    found.expose(registry)
-    return found
+    return Certificates.shown_in(registry, settings.tls_dir)
 
 
 def _access(settings: ServiceSettings) -> "Access | None":

@@ -62,7 +62,7 @@ class Orchestrator:
         connect = connector(url.get_secret_value, settings.name)
         rules = settings.target_rules()
         ids = RunIds()
-        self.channels = Channels(rules, max_message_bytes=settings.max_message_bytes)
+        self.channels = Channels(rules, max_message_bytes=settings.max_message_bytes, certificates=runtime.certificates)
         router = Router(self.channels, Guards())
         self.writer = JournalWriter(connect)
         self.fleet = Fleet(

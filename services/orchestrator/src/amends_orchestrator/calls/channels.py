@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import grpc.aio
 from amends_chassis.dial import dial
@@ -20,6 +20,9 @@ from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-unty
 
 from amends_orchestrator.calls.ports import Answer, ConfinementError, Invoke
 from amends_orchestrator.calls.targets import TargetRules
+
+if TYPE_CHECKING:
+    from amends_chassis.certificates import Certificates
 
 _AMENDS = "amends-"
 _LONGEST_MESSAGE = 500
@@ -32,8 +35,9 @@ _DETAILS = "grpc-status-details-bin"
 class Channels:
     """Opens channels to allowed targets and keeps them."""
 
-    def __init__(self, rules: TargetRules, *, max_message_bytes: int) -> None:
+    def __init__(self, rules: TargetRules, *, max_message_bytes: int, certificates: Certificates | None = None) -> None:
         self._rules = rules
+        self._certificates = certificates
         self._channels: dict[str, grpc.aio.Channel] = {}
         self.max_message_bytes = max_message_bytes
         self._options: list[tuple[str, str | int]] = [
@@ -53,7 +57,7 @@ class Channels:
         dialled = self._rules.check(target)
         channel = self._channels.get(dialled)
         if channel is None:
-            channel = self._channels[dialled] = dial(dialled, self._options)
+            channel = self._channels[dialled] = dial(dialled, self._options, certificates=self._certificates)
         return channel
 
     def invoke(self, target: str, path: str) -> Invoke:

@@ -33,19 +33,22 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("command", choices=("demo", "up", "down", "status", "logs", "audit", "serve"))
     parser.add_argument("names", nargs="*", help="for logs: only of these processes")
     parser.add_argument("--place", type=Path, help="folder of data, logs and ports: .amends, for demo .amends/demo")
+    parser.add_argument("--tls", action="store_true", help="for demo and up: every call is mutual TLS")
     options = parser.parse_intermixed_args(arguments)
     place, console = ShopFolder(options.place or HOME), Console(highlight=False)
     try:
         if options.command == "demo":
-            return asyncio.run(demo(place if options.place else ShopFolder(HOME / "demo"), console))
+            return asyncio.run(demo(place if options.place else ShopFolder(HOME / "demo"), console, options.tls))
         if options.command == "serve":
-            return asyncio.run(serve(place))
+            return asyncio.run(serve(place, options.tls))
         if options.command == "audit":
             return asyncio.run(audit.audit(audit.databases(place), console))
         if options.command == "logs":
             return logs.follow(place, options.names, console)
-        return {"up": up, "down": down, "status": status}[options.command](place, console)
-    except ShopRunsAlreadyError:
+        if options.command == "up":
+            return up(place, console, options.tls)
+        return {"down": down, "status": status}[options.command](place, console)
+    except ShopRunsAlready:
         state = place.read_state()
         console.print(f"The shop runs already: {state.get('mode', 'it is starting')}, process {state.get('pid', '?')}.")
         console.print("`make status` shows it, `make logs` follows it, `make down` stops it.")
@@ -61,7 +64,7 @@ def main(arguments: list[str]) -> int:
         return 130
 
 
-async def demo(place: ShopFolder, console: Console) -> int:
+async def demo(place: ShopFolder, console: Console, tls: bool = False) -> int:
     """Start a fresh shop, tell the stories, prove the books and stop everything. Return 1 if anything is broken.
 
     What a former demo left in the place is removed. The shop of `up` has a place of its own.
@@ -70,10 +73,10 @@ async def demo(place: ShopFolder, console: Console) -> int:
 
     with place.held():
         place.clear()
-        return await playbill.play(place, console)
+        return await playbill.play(place, console, tls)
 
 
-async def serve(place: ShopFolder) -> int:
+async def serve(place: ShopFolder, tls: bool = False) -> int:
     """Run a shop until SIGTERM: the background process of `up`. A process that dies is started again."""
     from amends_demo.shop import NAMESPACE, visiting
 
@@ -81,7 +84,7 @@ async def serve(place: ShopFolder) -> int:
     for order in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(order, stop.set)
     with place.held():
-        async with running(place) as stack:
+        async with running(place, tls=tls) as stack:
             async with visiting(stack) as shop:
                 targets = {service: stack.address(name) for name, service in SERVICES.items()}
                 await manifests.apply(shop.definitions, targets, NAMESPACE)
@@ -112,14 +115,14 @@ async def _keep(stack: Stack, stop: asyncio.Event) -> None:
             await asyncio.wait_for(stop.wait(), 0.5)
 
 
-def up(place: ShopFolder, console: Console) -> int:
+def up(place: ShopFolder, console: Console, tls: bool = False) -> int:
     """Start a shop in the background and print what to try."""
     if place.running:
         raise ShopRunsAlreadyError
     with console.status("starting the shop"):
         child = Child.start(
             "shop",
-            [sys.executable, "-m", "amends_demo", "serve", "--place", str(place.root)],
+            [sys.executable, "-m", "amends_demo", "serve", "--place", str(place.root), *(["--tls"] if tls else [])],
             log=place.logs / "shop.log",
             report=place.reports / "shop.json",
             environment={name: value for name, value in os.environ.items() if name.startswith("AMENDS_")},

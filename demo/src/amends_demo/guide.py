@@ -16,25 +16,30 @@ def show(place: ShopFolder, console: Console) -> None:
 
 def lines(place: ShopFolder) -> list[str]:
     """Return the lines, with this machine's addresses; the files are in the checkout."""
-    processes = place.read_state()["processes"]
+    state = place.read_state()
+    processes, folder = state["processes"], state.get("certificates")
+    grpcurl, amends = "grpcurl -plaintext", ".venv/bin/amends"
+    if folder:
+        grpcurl = f"grpcurl -cacert {folder}/ca.crt -cert {folder}/tls.crt -key {folder}/tls.key"
+        amends = f"AMENDS_TLS_DIR={folder} .venv/bin/amends"
     orders, orchestrator = processes["orders"]["address"], processes["orchestrator-1"]["address"]
     return [
         "",
         "What the services offer:",
-        f"  grpcurl -plaintext {orders} list",
-        f"  grpcurl -plaintext {orders} describe shop.orders.v1.OrderService",
+        f"  {grpcurl} {orders} list",
+        f"  {grpcurl} {orders} describe shop.orders.v1.OrderService",
         "",
         "An order (cards: tok_visa, tok_chargeDeclined, tok_insufficientFunds, tok_processingError, tok_slow):",
-        f"  grpcurl -plaintext -d @ {orders} shop.orders.v1.OrderService/PlaceOrder < {ORDER}",
+        f"  {grpcurl} -d @ {orders} shop.orders.v1.OrderService/PlaceOrder < {ORDER}",
         "",
         "A run without an order, undone because the card is declined. With a card that is accepted it is PARKED at",
         "`confirm`, because there is no order to confirm: PlaceOrder makes both.",
-        f"  grpcurl -plaintext -d @ {orchestrator} amends.saga.v1.RunService/StartRun < {START}",
+        f"  {grpcurl} -d @ {orchestrator} amends.saga.v1.RunService/StartRun < {START}",
         "",
         "The runs, with the command line, which finds the address by itself in this folder:",
-        "  .venv/bin/amends list",
-        "  .venv/bin/amends get --namespace shop --key mine-1",
-        "  .venv/bin/amends watch RUN                             (a RUN of the list)",
+        f"  {amends} list",
+        f"  {amends} get --namespace shop --key mine-1",
+        f"  {amends} watch RUN                             (a RUN of the list)",
         "",
         "make audit checks the books, make logs follows the logs (ARGS=payments: of one process),",
         "make status shows the ports, make down stops everything.",

@@ -39,6 +39,11 @@ class ShopFolder:
         return self.root / "reports"
 
     @property
+    def certificates(self) -> Path:
+        """Return the folder of the authority and of the certificates of each process."""
+        return self.root / "certificates"
+
+    @property
     def address(self) -> Path:
         """Return the orchestrator's address, for `amends`."""
         return self.root / "address"
@@ -81,9 +86,17 @@ class ShopFolder:
             if left.name != "lock":
                 shutil.rmtree(left) if left.is_dir() else left.unlink()
 
-    def write_state(self, mode: str, address: str, processes: dict[str, dict[str, Any]]) -> None:
-        """Write what runs to the state file."""
-        state = {"pid": os.getpid(), "mode": mode, "since": datetime.now(UTC).isoformat(), "processes": processes}
+    def write_state(
+        self, mode: str, address: str, processes: dict[str, dict[str, Any]], certificates: str = ""
+    ) -> None:
+        """Write what runs to the state file, and the folder of a person's certificates when it takes some."""
+        state = {
+            "pid": os.getpid(),
+            "mode": mode,
+            "since": datetime.now(UTC).isoformat(),
+            "processes": processes,
+            "certificates": certificates,
+        }
         _replace(self.state, json.dumps(state, indent=1))
         _replace(self.address, address + "\n")
 

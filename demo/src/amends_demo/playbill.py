@@ -19,12 +19,12 @@ from amends_demo.telling import Telling
 SETTLE_SECONDS = 20
 
 
-async def play(place: ShopFolder, console: Console) -> int:
+async def play(place: ShopFolder, console: Console, tls: bool = False) -> int:
     """Play all stories; return 0 when every claim of every story holds."""
     began = time.monotonic()
     telling = Telling(console)
     console.print("Starting Postgres, two orchestrators, orders, inventory, payments and shipping ...")
-    async with running(place) as stack:
+    async with running(place, tls=tls) as stack:
         stack.say_what_runs("demo")
         async with visiting(stack) as shop:
             await _open(stack, shop)

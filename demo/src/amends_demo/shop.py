@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import grpc
 import grpc.aio
+from amends_chassis.certificates import Certificates
 from amends_chassis.dial import dial
 
 from amends.saga.v1 import run_pb2, run_service_pb2
@@ -115,14 +116,19 @@ def order(order_id: str, card: str, *, country: str, quantity: int) -> orders_pb
 
 
 @asynccontextmanager
-async def reaching(addresses: Mapping[str, str], orchestrator: str) -> AsyncIterator[Shop]:
-    """Yield channels to the services at these addresses, by name; to the orchestrator at a gRPC target."""
+async def reaching(
+    addresses: Mapping[str, str], orchestrator: str, certificates: Certificates | None = None
+) -> AsyncIterator[Shop]:
+    """Yield channels to the services at these addresses, by name; to the orchestrator at a gRPC target.
+
+    They are mutual TLS with `certificates`, plain text without.
+    """
     async with (
-        dial(addresses["orders"]) as orders,
-        dial(addresses["inventory"]) as inventory,
-        dial(addresses["payments"]) as payments,
-        dial(addresses["shipping"]) as shipping,
-        dial(orchestrator) as runs,
+        dial(addresses["orders"], certificates=certificates) as orders,
+        dial(addresses["inventory"], certificates=certificates) as inventory,
+        dial(addresses["payments"], certificates=certificates) as payments,
+        dial(addresses["shipping"], certificates=certificates) as shipping,
+        dial(orchestrator, certificates=certificates) as runs,
     ):
         yield Shop(
             OrderServiceStub(orders),
@@ -138,5 +144,5 @@ async def reaching(addresses: Mapping[str, str], orchestrator: str) -> AsyncIter
 async def visiting(stack: Stack) -> AsyncIterator[Shop]:
     """Yield channels to a running shop of this machine."""
     names = {name: stack.address(name) for name in ("orders", "inventory", "payments", "shipping")}
-    async with reaching(names, stack.orchestrator) as shop:
+    async with reaching(names, stack.orchestrator, stack.certificates) as shop:
         yield shop

@@ -12,15 +12,18 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import cached_property
 from typing import Any
 
 import grpc
 import grpc.aio
+from amends_chassis.certificates import Certificates
 from amends_chassis.dial import dial
 from amends_embedded import Child, ChildDiedError, Children, Postgres
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
+from amends_demo.identities import PERSON, Identities
 from amends_demo.place import ShopFolder
 
 REPLICAS = ("orchestrator-1", "orchestrator-2")
@@ -49,19 +52,26 @@ CONNECTIONS, OWNERS_CONNECTIONS = 36, 3
 others without."""
 
 
-@dataclass(slots=True)
+@dataclass
 class Stack:
     """The running shop. Make it with `running`."""
 
     place: ShopFolder
     postgres: Postgres
     children: Children
+    identities: Identities | None = None
+    """The certificates with which everything is mutual TLS; None: plain text."""
     databases: dict[str, str] = field(default_factory=dict)
     """Database URLs by name: orchestrator, orders, inventory, payments, shipping."""
     owners: dict[str, str] = field(default_factory=dict)
     """The same under the roles that own the tables: only migrations use these."""
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
     """What each process reported, by name."""
+
+    @cached_property
+    def certificates(self) -> Certificates | None:
+        """Return what whoever looks at the shop shows; None: plain text."""
+        return None if self.identities is None else self.identities.of_person()
 
     @property
     def orchestrator(self) -> str:
@@ -93,6 +103,8 @@ class Stack:
         if name == "orders":
             environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
             environment["AMENDS_INVENTORY_TARGET"] = self.address("inventory")
+        if self.identities is not None:
+            environment["AMENDS_TLS_DIR"] = str(self.identities.folder(name))
         port = self._port(name, environment)
         if port is not None:
             environment["AMENDS_PORT"] = port
@@ -105,7 +117,7 @@ class Stack:
         )
         self.children.add(child)
         report = await child.ready(READY)
-        await _serving(child, str(report["grpc"]))
+        await _serving(child, str(report["grpc"]), self.certificates)
         self.reports[name] = report
 
     def _port(self, name: str, environment: dict[str, str]) -> str | None:
@@ -143,13 +155,14 @@ class Stack:
 
     def say_what_runs(self, mode: str) -> None:
         """Write the state file and the orchestrator's address."""
-        self.place.write_state(mode, self.address(REPLICAS[0]), self.processes())
+        certificates = "" if self.identities is None else str(self.identities.folder(PERSON))
+        self.place.write_state(mode, self.address(REPLICAS[0]), self.processes(), certificates)
 
 
-async def _serving(child: Child, address: str) -> None:
+async def _serving(child: Child, address: str, certificates: Certificates | None) -> None:
     """Wait until the database is there and migrated: a process reports earlier, as soon as it listens."""
     end = asyncio.get_running_loop().time() + READY.total_seconds()
-    async with dial(address) as channel:
+    async with dial(address, certificates=certificates) as channel:
         health: Any = HealthStub(channel)
         while child.alive and asyncio.get_running_loop().time() < end:
             try:
@@ -164,12 +177,16 @@ async def _serving(child: Child, address: str) -> None:
 
 
 @asynccontextmanager
-async def running(place: ShopFolder) -> AsyncIterator[Stack]:
-    """Yield a started shop over a place that the caller holds, and stop everything afterwards."""
+async def running(place: ShopFolder, *, tls: bool = False) -> AsyncIterator[Stack]:
+    """Yield a started shop over a place that the caller holds, and stop everything afterwards.
+
+    With `tls` every call in it is mutual TLS, by certificates in the place.
+    """
+    identities = Identities(place.certificates) if tls else None
     async with (
         await Postgres.start(place.root / "postgres") as postgres,
         Children(grace=timedelta(seconds=10)) as children,
     ):
-        stack = Stack(place, postgres, children)
+        stack = Stack(place, postgres, children, identities)
         await stack.start()
         yield stack

@@ -51,6 +51,8 @@ def dial(
     if certificates is None:
         return grpc.aio.insecure_channel(target, all_options, interceptors=interceptors)
 
+    all_options += _known_as(target)
+
     def made(material: "Material") -> grpc.aio.Channel:
         return grpc.aio.secure_channel(target, material.for_client(), all_options, interceptors=interceptors)
 
@@ -67,7 +69,15 @@ def dial_blocking(target: str, options: ChannelOptions = (), *, certificates: "C
     all_options = [*_METADATA, *options, NO_PROXY]
     if certificates is None:
         return grpc.insecure_channel(target, all_options)
-    return grpc.secure_channel(target, certificates.current.for_client(), all_options)
+    return grpc.secure_channel(target, certificates.current.for_client(), [*all_options, *_known_as(target)])
+
+
+def _known_as(target: str) -> list[tuple[str, str | int]]:
+    """Return by which name the peer's certificate must know it, where gRPC would not find it: a list of addresses."""
+    scheme, _, addresses = target.partition(":")
+    if scheme not in ("ipv4", "ipv6") or "," not in addresses:
+        return []
+    return [("grpc.default_authority", addresses.partition(",")[0].rpartition(":")[0])]
 
 
 class _Renewed(grpc.aio.Channel):

@@ -48,6 +48,30 @@ class Migration:
         return hashlib.sha256(self.sql.encode()).hexdigest()
 
 
+# A partition is reached through its table. Utility statements take no parameters, so the server writes them.
+_MISSING = """
+WITH relation AS (
+  SELECT oid, relkind, oid::regclass::text AS name FROM pg_class
+  WHERE relnamespace = current_schema()::regnamespace AND NOT relispartition
+)
+SELECT format('GRANT %s ON %s TO %I', rights, object, $1::text) FROM (
+  SELECT 'USAGE' AS rights, format('SCHEMA %I', current_schema()) AS object
+    WHERE NOT has_schema_privilege($1, current_schema(), 'USAGE')
+  UNION ALL
+  SELECT 'SELECT, INSERT, UPDATE, DELETE', 'TABLE ' || name FROM relation
+    WHERE relkind IN ('r', 'p', 'v') AND NOT (has_table_privilege($1, oid, 'SELECT')
+      AND has_table_privilege($1, oid, 'INSERT') AND has_table_privilege($1, oid, 'UPDATE')
+      AND has_table_privilege($1, oid, 'DELETE'))
+  UNION ALL
+  SELECT 'USAGE, SELECT', 'SEQUENCE ' || name FROM relation
+    WHERE relkind = 'S' AND NOT (has_sequence_privilege($1, oid, 'USAGE') AND has_sequence_privilege($1, oid, 'SELECT'))
+  UNION ALL
+  SELECT 'EXECUTE', 'FUNCTION ' || oid::regprocedure::text FROM pg_proc
+    WHERE pronamespace = current_schema()::regnamespace AND NOT has_function_privilege($1, oid, 'EXECUTE')
+) AS missing (rights, object)
+"""
+
+
 def load(package: str) -> list[Migration]:
     """Read the migrations of a package in order. Raises MigrationError for a bad name or a number used twice."""
     found: dict[int, Migration] = {}
@@ -96,16 +120,8 @@ async def migrate(database: Database, package: str, *, serving: str | None = Non
 
 
 async def _let_serve(connection: "asyncpg.Connection[asyncpg.Record]", role: str) -> None:
-    """Give a role what serving takes, on the tables, sequences and functions that there are; harmless to say again."""
-    schema = await connection.fetchval("SELECT current_schema()")
-    for rights, objects in (
-        ("USAGE", f'SCHEMA "{schema}"'),
-        ("SELECT, INSERT, UPDATE, DELETE", f'ALL TABLES IN SCHEMA "{schema}"'),
-        ("USAGE, SELECT", f'ALL SEQUENCES IN SCHEMA "{schema}"'),
-        ("EXECUTE", f'ALL FUNCTIONS IN SCHEMA "{schema}"'),
-    ):
-        # Utility statements take no parameters; the server quotes the role's name itself.
-        grant = await connection.fetchval(f"SELECT format('GRANT {rights} ON {objects} TO %I', $1::text)", role)
+    """Give a role what serving takes and it does not have yet; what is granted is not touched, others may use it."""
+    for (grant,) in await connection.fetch(_MISSING, role):
         await connection.execute(grant)
 
 

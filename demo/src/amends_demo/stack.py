@@ -73,6 +73,10 @@ class Stack:
         """Return what whoever looks at the shop shows; None: plain text."""
         return None if self.identities is None else self.identities.of_person()
 
+    def for_people(self) -> dict[str, str]:
+        """Return the environment variables that `amends` needs to reach this shop."""
+        return {} if self.identities is None else {"AMENDS_TLS_DIR": str(self.identities.folder(PERSON))}
+
     @property
     def orchestrator(self) -> str:
         """Return a gRPC target of all replicas: the first that answers is used."""

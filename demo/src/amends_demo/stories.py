@@ -5,6 +5,7 @@ states what must hold afterwards.
 """
 
 import asyncio
+import os
 import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -148,13 +149,13 @@ async def refunds_are_refused(scene: Scene) -> None:
     reason, actor = "the bank closed the dispute in our favour", "grace@shop.example"
     command = ["resolve", run_id, "retry", "--reason", reason, "--actor", actor]
     telling.say(f"  $ amends resolve {run_id} retry --reason '{reason}' --actor {actor}")
-    code, output = await _amends(*command, "--address", scene.stack.address(REPLICAS[0]))
+    code, output = await _amends(scene, *command, "--address", scene.stack.address(REPLICAS[0]))
     telling.claim("`amends resolve` succeeds", code == 0, output)
     run = await telling.timeline(shop.runs, run_id, after=run.parked.seq)
     telling.claim("then the run is COMPENSATED", run.state == run_pb2.RUN_STATE_COMPENSATED, run.message)
     await shop.place("order-6", "tok_disputed", country=FULL)  # the customer asks again, and waits for the end
     await _rejected(scene, "order-6")
-    code, output = await _amends("watch", run_id, "-o", "json", "--address", scene.stack.address(REPLICAS[0]))
+    code, output = await _amends(scene, "watch", run_id, "-o", "json", "--address", scene.stack.address(REPLICAS[0]))
     told = any(actor in line and reason in line for line in output.splitlines())
     telling.claim("who and why is in the journal", told, output)
 
@@ -198,11 +199,12 @@ async def _all_ended(scene: Scene, names: list[str]) -> list[str]:
     return [name for name in names if name not in open_]
 
 
-async def _amends(*arguments: str) -> tuple[int, str]:
+async def _amends(scene: Scene, *arguments: str) -> tuple[int, str]:
     """Run the command line as a person does; return the exit code and what it printed."""
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "amends_cli", *arguments),
+        env=os.environ | scene.stack.for_people(),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -5,6 +5,7 @@ Secret of cert-manager or SPIRE does. What is in force is read again when the fi
 not fit together is refused: what was good before stays. Used by the server, and by `dial` for clients.
 """
 
+import asyncio
 import os
 import time
 from collections.abc import Callable
@@ -28,6 +29,7 @@ CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
 RENEWED, REFUSED = "certificates.renewed", "certificates.refused"
 LOOK_EVERY = timedelta(seconds=1)
 """So seldom the files are looked at, however many calls there are."""
+LOOK_AT_LEAST_EVERY = timedelta(seconds=5)
 
 _State = tuple[tuple[int, int, int], ...]
 
@@ -97,6 +99,12 @@ class Certificates:
         )
         for outcome in (RENEWED, REFUSED):
             self._outcomes.labels(outcome.partition(".")[2])
+
+    async def watch(self) -> None:
+        """Look at the files for ever, so that a process without calls tells of a change too."""
+        while True:
+            self._look()
+            await asyncio.sleep(LOOK_AT_LEAST_EVERY.total_seconds())
 
     def server_credentials(self) -> grpc.ServerCredentials:
         """Return credentials that ask each client for a certificate and follow the files without a restart."""

@@ -236,6 +236,8 @@ class Runtime:
             _log.warning("access.nobody", methods=unruled)
         if self._database is not None:
             self.background("database.watch", self._watch_database)
+        if self.certificates is not None:
+            self.background("certificates", self.certificates.watch)
         self._interceptor.open()
         await self.health.report("started", True)
         _log.info("service.started", services=self._services)

@@ -172,7 +172,7 @@ def test_status_tells_who_is_dead_also_when_nobody_has_waited_for_it(
 def test_a_demo_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     told: list[Path] = []
 
-    async def demo(place: ShopFolder, console: Console) -> int:
+    async def demo(place: ShopFolder, console: Console, tls: bool) -> int:
         told.append(place.root)
         return 0
 

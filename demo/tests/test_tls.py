@@ -12,7 +12,7 @@ import grpc.aio
 import pytest
 from amends_demo import manifests
 from amends_demo.identities import PERSON
-from amends_demo.place import Place
+from amends_demo.place import ShopFolder
 from amends_demo.shop import NAMESPACE, Shop, visiting
 from amends_demo.stack import MODULES, SERVICES, Stack, running
 from amends_testkit.waiting import eventually
@@ -51,7 +51,7 @@ async def refused(stack: Stack) -> list[str]:
 
 
 async def orders(shop: Shop, stop: asyncio.Event) -> list[orders_pb2.Order]:
-    """Place one order after the other until it is enough; a failed one raises."""
+    """ShopFolder one order after the other until it is enough; a failed one raises."""
     made: list[orders_pb2.Order] = []
     while not stop.is_set():
         made.append(await shop.place(f"tls-{len(made)}"))
@@ -60,7 +60,7 @@ async def orders(shop: Shop, stop: asyncio.Event) -> list[orders_pb2.Order]:
 
 @pytest.mark.timeout(200)
 async def test_all_calls_of_a_shop_are_mutual_tls_and_certificates_are_renewed_under_orders(tmp_path: Path) -> None:
-    place = Place(tmp_path / "place")
+    place = ShopFolder(tmp_path / "place")
     with place.held():
         async with running(place, tls=True) as stack, visiting(stack) as shop:
             targets = {service: stack.address(name) for name, service in SERVICES.items()}

@@ -48,7 +48,7 @@ def main(arguments: list[str]) -> int:
         if options.command == "up":
             return up(place, console, options.tls)
         return {"down": down, "status": status}[options.command](place, console)
-    except ShopRunsAlready:
+    except ShopRunsAlreadyError:
         state = place.read_state()
         console.print(f"The shop runs already: {state.get('mode', 'it is starting')}, process {state.get('pid', '?')}.")
         console.print("`make status` shows it, `make logs` follows it, `make down` stops it.")

@@ -64,7 +64,9 @@ def cause(details: str) -> str:
     return next((words for sign, words in CAUSES if sign in details.lower()), "")
 
 
-def dial_blocking(target: str, options: ChannelOptions = (), *, certificates: "Certificates | None" = None) -> grpc.Channel:
+def dial_blocking(
+    target: str, options: ChannelOptions = (), *, certificates: "Certificates | None" = None
+) -> grpc.Channel:
     """Return a channel to `target` for callers without an event loop; it connects when it is first used."""
     all_options = [*_METADATA, *options, NO_PROXY]
     if certificates is None:

@@ -172,8 +172,8 @@ format: setup ## Format the Python code and the contracts
 ##@ Test
 
 .PHONY: test
-test: setup ## All tests but the slow ones, on two cores
-	@$(PY) -m pytest --numprocesses 2 --dist loadfile $(ARGS)
+test: setup ## All tests but the slow ones, on two cores: three processes, because tests wait more than they compute
+	@$(PY) -m pytest --numprocesses 3 --dist worksteal $(ARGS)
 
 .PHONY: test-slow
 test-slow: setup ## The tests that take minutes

@@ -54,7 +54,7 @@ def resolve(run_id: str, seq: int, **more: Any) -> pb.ResolveRunRequest:
 
 
 async def test_who_waits_for_a_run_that_left_the_memory_meanwhile_is_told_its_end(database_url: str, shop: Shop):
-    policy = POLICY.replace("initial: 10ms, max: 50ms", "initial: 400ms, max: 400ms")
+    policy = POLICY.replace("initial: 10ms, max: 50ms", "initial: 1500ms, max: 1500ms")
     shop.payments.script("Charge", AWAY, ScriptedAnswer.ok())
     async with orchestrator(database_url, passivate_after=timedelta(milliseconds=20)) as client:
         await client.apply(shop, policy=policy)

@@ -55,13 +55,14 @@ def resolve(run_id: str, seq: int, **more: Any) -> pb.ResolveRunRequest:
 
 async def test_who_waits_for_a_run_that_left_the_memory_meanwhile_is_told_its_end(database_url: str, shop: Shop):
     policy = POLICY.replace("initial: 10ms, max: 50ms", "initial: 1500ms, max: 1500ms")
-    shop.payments.script("Charge", AWAY, ScriptedAnswer.ok())
+    away = AWAY.asking_for(timedelta(milliseconds=700))
+    shop.payments.script("Charge", away, ScriptedAnswer.ok())
     async with orchestrator(database_url, passivate_after=timedelta(milliseconds=20)) as client:
         await client.apply(shop, policy=policy)
         answer = await client.start("k")
         assert state(answer.run) == "COMPLETED"
         assert answer.run.fence > 1, "it was let go and taken again"
-        shop.payments.script("Charge", AWAY, DECLINED)
+        shop.payments.script("Charge", away, DECLINED)
         shop.inventory.script("Release", REFUSED)
         assert state((await client.start("p")).run) == "PARKED"
 

@@ -102,7 +102,7 @@ def test_a_call_that_is_held_back_has_waited_since_the_record_before_whoever_own
     first.now += timedelta(seconds=20)
     second = first.successor().refused("b", HOUR)
     second.now += timedelta(seconds=8)
-    assert second.release().settle().state.steps[1].since == began
+    assert second.release().settle().state.steps[1].waiting_since == began
     assert stalled_since(second.plan, second.state, began + timedelta(seconds=31)) == (1, began)
 
 
@@ -113,7 +113,7 @@ def test_a_call_that_fails_after_it_was_held_back_has_waited_since_then_whoever_
     first.now += timedelta(seconds=40)
     second = first.successor().unknown("b")
     assert stalled_since(second.plan, second.state, second.now) == (1, began)
-    assert second.settle().successor().state.steps[1].since == began
+    assert second.settle().successor().state.steps[1].waiting_since == began
 
 
 def test_after_a_clean_hand_over_only_what_was_attempted_is_undone() -> None:

@@ -55,8 +55,8 @@ MUTATIONS = [
     of(
         "intent of the pivot not awaited",
         "forward",
-        "if step.intent > state.durable:",
-        "if step.intent > state.durable and step_plan.action.kind.plain:",
+        "if step.intent_seq > state.durable:",
+        "if step.intent_seq > state.durable and step_plan.action.kind.plain:",
         "g>P",
         TWO_OWNERS,
         AFTER_PIVOT,
@@ -204,7 +204,7 @@ MUTATIONS = [
     of(
         "once is tried again by the next owner",
         "ledger",
-        "inherited=step.intent > step.forced)",
+        "inherited=step.intent_seq > step.forced_seq)",
         "inherited=False)",
         "o>g",
         TWO_OWNERS,
@@ -223,7 +223,7 @@ MUTATIONS = [
     of(
         "a read used before it is durable",
         "forward",
-        "if steps[used].seq > durable:",
+        "if steps[used].answered_seq > durable:",
         "if False:",
         READ_FIRST,
         SMALL,
@@ -328,7 +328,7 @@ MUTATIONS = [
         of(
             f"a pivot that cannot be built asks a person ({kind})",
             "forward",
-            "(step_plan.post or (step_plan.pivot and step.intent > 0))",
+            "(step_plan.post or (step_plan.pivot and step.intent_seq > 0))",
             "(step_plan.post or step_plan.pivot)",
             f"g>{kind}",
             replace(QUIET, failures=True),

@@ -48,8 +48,8 @@ def _undone(step: StepRun) -> bool:
 def _park_cause(plan: Plan, state: RunState, undo: tuple[int, ...], now: datetime) -> Parked | None:
     for index in undo:
         step = state.steps[index]
-        if step.stuck is not None:
-            return Parked(rules.park_reason(step), index, step.stuck, step.message)
+        if step.refused_void is not None:
+            return Parked(rules.park_reason(step), index, step.refused_void, step.message)
         if step.undone in (Ending.REJECTED, Ending.EXHAUSTED):
             return Parked(rules.park_reason(step), index, Operation.COMPENSATION, step.message)
         if step.error is not None and not _undone(step) and not step.skipping:

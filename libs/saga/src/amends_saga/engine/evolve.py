@@ -54,59 +54,57 @@ def _started(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Started)
 
 def _intent(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Intent) -> RunState:
     first = state.steps[event.step].intent_at or entry.at
-    return change(state, event.step, intent=entry.seq, intent_at=first)
+    return change(state, event.step, intent_seq=entry.seq, intent_at=first)
 
 
 def _attempt_failed(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.AttemptFailed) -> RunState:
     step = state.steps[event.step]
-    since = step.since or state.moved_at or entry.at
+    since = step.waiting_since or state.moved_at or entry.at
     if event.call is Operation.ACTION:
         attempts, calls = step.attempts + 1, step.calls + 1
-        known = {"attempts": attempts, "calls": calls, "tried": True}
-        return change(state, event.step, since=since, message=event.message, **known)
-    return change(state, event.step, retries=step.retries + 1, since=since, message=event.message)
+        known = {"attempts": attempts, "calls": calls, "attempt_recorded": True}
+        return change(state, event.step, waiting_since=since, message=event.message, **known)
+    return change(state, event.step, retries=step.retries + 1, waiting_since=since, message=event.message)
 
 
 def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answered) -> RunState:
-    if event.outcome is Outcome.OK and event.call in (
-        Operation.ACTION,
-        Operation.VOID,
-    ):  # what most answers are, in one go
+    if event.outcome is Outcome.OK and event.call in (Operation.ACTION, Operation.VOID):
+        # What most answers are, in one go.
         # A void that finds the action done knows of an attempt that nobody here may have seen.
         called = event.call is Operation.ACTION
         state = change(
             state,
             event.step,
-            since=None,
+            waiting_since=None,
             retry_at=None,
             give_up_at=None,
             retries=0,
             reason=event.reason,
             message=event.message,
-            tried=True,
+            attempt_recorded=True,
             calls=max(state.steps[event.step].calls + called, 1),
             done=Ending.OK,
-            seq=entry.seq,
+            answered_seq=entry.seq,
             in_doubt=event.in_doubt,
             response=event.response,
             skipping=False,
         )
         return state if state.amending is None else _amending_told(plan, state, entry.seq, event)
-    common: dict[str, Any] = {"since": None, "retry_at": None, "give_up_at": None, "retries": 0}
+    common: dict[str, Any] = {"waiting_since": None, "retry_at": None, "give_up_at": None, "retries": 0}
     common |= {"reason": event.reason, "message": event.message}
     step = state.steps[event.step]
     if event.call is Operation.ACTION:
-        common |= {"tried": True, "calls": step.calls + 1, "refused": event.outcome is Outcome.REJECTED}
-        common |= {"done": OUTCOME_TO_DONE[event.outcome], "seq": entry.seq, "in_doubt": event.in_doubt}
+        common |= {"attempt_recorded": True, "calls": step.calls + 1, "refused": event.outcome is Outcome.REJECTED}
+        common |= {"done": OUTCOME_TO_DONE[event.outcome], "answered_seq": entry.seq, "in_doubt": event.in_doubt}
     elif event.call is not Operation.COMPENSATION and event.outcome not in (Outcome.OK, Outcome.VOIDED):
         # Refused, or answered by a server without the barrier: nothing was made void.
-        common |= {"stuck": event.call}
+        common |= {"refused_void": event.call}
     elif event.call is Operation.VOID and step.skipping:
-        common |= {"done": Ending.BY_PERSON, "response": step.assumed, "seq": entry.seq}
+        common |= {"done": Ending.BY_PERSON, "response": step.assumed, "answered_seq": entry.seq}
         common |= {"by_person": True, "skipping": False, "in_doubt": False}
     elif event.call is Operation.VOID:
         # Why the step was voided is what people want to read.
-        common |= {"done": Ending.VOIDED, "seq": entry.seq, "in_doubt": False, "message": step.message}
+        common |= {"done": Ending.VOIDED, "answered_seq": entry.seq, "in_doubt": False, "message": step.message}
     elif event.outcome is Outcome.VOIDED:
         common |= {"undone": Ending.BY_PERSON, "by_person": True, "skipping": False}
     else:
@@ -116,14 +114,14 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
 
 
 def _skipped(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Skipped) -> RunState:
-    return change(state, event.step, done=Ending.SKIPPED, seq=entry.seq)
+    return change(state, event.step, done=Ending.SKIPPED, answered_seq=entry.seq)
 
 
 def _decided(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.TurnedBack) -> RunState:
     # Calls of guarded actions that are still under way are left alone: their compensation fences them off.
     # A skip whose void was not answered yet is forgotten: whatever the step did is undone like all others.
-    quiet: dict[str, Any] = {"flight": None, "admitting": False, "admitted": False, "retry_at": None, "since": None}
-    quiet |= {"skipping": False}
+    quiet: dict[str, Any] = {"flight": None, "admitting": False, "admitted": False}
+    quiet |= {"retry_at": None, "waiting_since": None, "skipping": False}
     steps = tuple(step._replace(**quiet) for step in state.steps)
     return state._replace(phase=Phase.COMPENSATING, decided=event, decided_seq=entry.seq, steps=steps)
 
@@ -140,7 +138,7 @@ def _resolved(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Resolve
         state = state._replace(person_undo=True)
     if event.step is None:
         return state
-    step = state.steps[event.step]._replace(since=None, retry_at=None, reason="", stuck=None)
+    step = state.steps[event.step]._replace(waiting_since=None, retry_at=None, reason="", refused_void=None)
     kind = plan.steps[event.step].action.kind
     given_up = event.action in (ResolutionAction.SKIP, ResolutionAction.AMEND)
     if event.action is ResolutionAction.RETRY:
@@ -193,7 +191,7 @@ def _amended(plan: Plan, state: RunState, seq: int, decision: ev.Resolved) -> Ru
         elif not plan.steps[index].post or finished(step):
             continue
         elif plan.steps[index].action.kind is MethodKind.GUARDED:
-            quiet: dict[str, Any] = {"since": None, "retry_at": None, "reason": "", "stuck": None}
+            quiet: dict[str, Any] = {"waiting_since": None, "retry_at": None, "reason": "", "refused_void": None}
             steps[index] = step._replace(skipping=True, assumed=None, **quiet)
         else:
             steps[index] = _left(step, seq)
@@ -201,17 +199,17 @@ def _amended(plan: Plan, state: RunState, seq: int, decision: ev.Resolved) -> Ru
 
 
 def _left(step: StepRun, seq: int) -> StepRun:
-    quiet: dict[str, Any] = {"since": None, "retry_at": None, "error": None, "in_doubt": False}
-    return step._replace(done=Ending.BY_PERSON, by_person=True, seq=seq, **quiet)
+    quiet: dict[str, Any] = {"waiting_since": None, "retry_at": None, "error": None, "in_doubt": False}
+    return step._replace(done=Ending.BY_PERSON, by_person=True, answered_seq=seq, **quiet)
 
 
 def _retried(step: StepRun, event: ev.Resolved, seq: int) -> StepRun:
     if event.call is Operation.ACTION and step.done is not Ending.OK:
         doubt = step.in_doubt or step.attempts > 0
-        return step._replace(done=None, attempts=0, error=None, prepared=False, forced=seq, in_doubt=doubt)
+        return step._replace(done=None, attempts=0, error=None, prepared=False, forced_seq=seq, in_doubt=doubt)
     if event.call is Operation.COMPENSATION:
-        return step._replace(undone=None, retries=0, error=None, forced=seq)
-    return step._replace(forced=seq)
+        return step._replace(undone=None, retries=0, error=None, forced_seq=seq)
+    return step._replace(forced_seq=seq)
 
 
 def _compensation_skipped(plan: Plan, step: StepRun, event: ev.Resolved) -> StepRun:
@@ -228,7 +226,7 @@ def _said_by_person(step: StepRun, event: ev.Resolved, seq: int, *, skip: bool, 
         return step
     done = Ending.OK if event.effect is Effect.HAPPENED else Ending.BY_PERSON
     response = event.result if event.result is not None else step.response
-    return step._replace(done=done, response=response, by_person=True, in_doubt=False, seq=seq, error=None)
+    return step._replace(done=done, response=response, by_person=True, in_doubt=False, answered_seq=seq, error=None)
 
 
 def _cancelled(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.CancelRequested) -> RunState:
@@ -289,8 +287,8 @@ def _refused(state: RunState, index: int, call: Operation, retry_at: datetime, m
     # Not an attempt: a call refused before it was sent leaves no doubt.
     # Earlier attempts of this owner are in the journal already.
     # What went before says since when it waits: an owner that let go of the run has told nobody of its own refusals.
-    since = step.since or state.moved_at or now
-    fields = {"admitting": False, "retry_at": retry_at, "message": message, "since": since}
+    since = step.waiting_since or state.moved_at or now
+    fields = {"admitting": False, "retry_at": retry_at, "message": message, "waiting_since": since}
     if step.flight is call:
         fields |= {"flight": None, "sent": False}
     return change(state, index, **fields)

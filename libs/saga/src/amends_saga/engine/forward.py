@@ -78,7 +78,7 @@ def _unremarkable(plan: Plan, state: RunState, index: int) -> bool:
         return False
     if step is NOT_CHOSEN:
         return True
-    return step.done is Ending.OK and step.stuck is None and not step.skipping
+    return step.done is Ending.OK and step.refused_void is None and not step.skipping
 
 
 # ---------------------------------------------------------------- resting for a person
@@ -87,8 +87,8 @@ def _unremarkable(plan: Plan, state: RunState, index: int) -> bool:
 def _park_cause(plan: Plan, state: RunState, notable: list[int], now: datetime) -> Parked | None:
     for index in notable:
         step = state.steps[index]
-        if step.stuck is not None:
-            return Parked(rules.park_reason(step), index, step.stuck, step.message)
+        if step.refused_void is not None:
+            return Parked(rules.park_reason(step), index, step.refused_void, step.message)
         if step.done in (Ending.REJECTED, Ending.EXHAUSTED) and step.reason in PARKING_REASONS:
             return Parked(rules.park_reason(step), index, Operation.ACTION, step.message)
         parked = _park_step(plan, state, index, now)
@@ -115,7 +115,7 @@ def _park_step(plan: Plan, state: RunState, index: int, now: datetime) -> Parked
 
 def _park_unfinished(plan: Plan, state: RunState, index: int, now: datetime) -> Parked | None:
     step, step_plan = state.steps[index], plan.steps[index]
-    if step.error is not None and (step_plan.post or (step_plan.pivot and step.intent > 0)):
+    if step.error is not None and (step_plan.post or (step_plan.pivot and step.intent_seq > 0)):
         return Parked(ParkReason.EXPRESSION_FAILED, index, Operation.ACTION, step.error)
     if step_plan.pivot and rules.once_spent(plan, step, index):
         return Parked(ParkReason.PLAIN_IN_DOUBT, index, Operation.ACTION, step.message)
@@ -277,7 +277,7 @@ def _gave_up(plan: Plan, step: StepRun, index: int, now: datetime) -> bool:
 
 def _pivot_needs_void(plan: Plan, state: RunState, index: int) -> bool:
     step, step_plan = state.steps[index], plan.steps[index]
-    if not step_plan.pivot or step_plan.action.kind is not MethodKind.GUARDED or step.intent == 0:
+    if not step_plan.pivot or step_plan.action.kind is not MethodKind.GUARDED or step.intent_seq == 0:
         return False
     if step.done is None:
         return step.flight is None and state.person_undo
@@ -298,10 +298,10 @@ def _durable(plan: Plan, state: RunState, index: int) -> bool:
     if durable < 1:
         return False
     for used in plan.steps[index].uses:
-        if steps[used].seq > durable:
+        if steps[used].answered_seq > durable:
             return False
     for before in plan.plain_before[index]:  # noqa: SIM110 - a generator would cost more than what it asks
-        if steps[before].seq > durable:
+        if steps[before].answered_seq > durable:
             return False
     return True
 
@@ -310,11 +310,11 @@ def _call(plan: Plan, state: RunState, index: int) -> list[ForwardAction]:
     step, step_plan = state.steps[index], plan.steps[index]
     if not step_plan.pivot and not step_plan.action.kind.plain:
         return [] if state.releasing else [Send(index, Operation.ACTION)]
-    if step.intent <= step.forced:
+    if step.intent_seq <= step.forced_seq:
         if state.releasing:
             return []
         return [Intent(index)] if step.admitted else [Admit(index)]
-    if step.intent > state.durable:
+    if step.intent_seq > state.durable:
         return []
     # A run that is let go still makes the call whose intent it wrote: otherwise the next owner must doubt it.
     return [] if state.releasing and not step.admitted else [Send(index, Operation.ACTION)]

@@ -45,7 +45,7 @@ def owned(ledger: Ledger, fence: int) -> RunState:
     steps = state.steps
     if unseen:
         # An open intent without an answer: an owner before this one may have made the call.
-        steps = tuple(_inherited(step) if step.intent and step.done is None else step for step in steps)
+        steps = tuple(_inherited(step) if step.intent_seq and step.done is None else step for step in steps)
     # What an owner before this one let go of, this one has to let go of anew: a row is given back with a record.
     return state._replace(fence=fence, durable=state.seq, successor=unseen, released=0, steps=steps)
 
@@ -61,7 +61,7 @@ def replay(plan: Plan, run_id: str, fence: int, journal: Iterable[Recorded]) -> 
 
 
 def _inherited(step: StepRun) -> StepRun:
-    return step._replace(in_doubt=True, inherited=step.intent > step.forced)
+    return step._replace(in_doubt=True, inherited=step.intent_seq > step.forced_seq)
 
 
 def _handed_over(ledger: Ledger, fence: int) -> bool:

@@ -39,7 +39,7 @@ def amendments(plan: Plan, state: RunState) -> tuple[int, ...]:
 def _plain_in_doubt(plan: Plan, step: StepRun, index: int) -> bool:
     if not plan.steps[index].action.kind.plain or finished(step):
         return False
-    return step.intent > 0 and (step.done is None or step.in_doubt)
+    return step.intent_seq > 0 and (step.done is None or step.in_doubt)
 
 
 def check_resolution(plan: Plan, state: RunState, decision: Resolved) -> str | None:
@@ -100,7 +100,7 @@ def _effect_missing(plan: Plan, state: RunState, decision: Resolved, index: int)
     if decision.effect is not None or not _plain(plan, decision, index):
         return False
     doubtful = state.parked is not None and state.parked.reason is ParkReason.PLAIN_IN_DOUBT
-    at_pivot = plan.steps[index].pivot and state.steps[index].intent > 0
+    at_pivot = plan.steps[index].pivot and state.steps[index].intent_seq > 0
     return decision.action in (ResolutionAction.SKIP, ResolutionAction.AMEND) or (
         decision.action is ResolutionAction.COMPENSATE and (doubtful or at_pivot)
     )
@@ -113,7 +113,9 @@ def _effect_refused(plan: Plan, state: RunState, decision: Resolved, index: int)
         or not _plain(plan, decision, index)
     ):
         return False
-    return decision.effect is Effect.HAPPENED or (state.steps[index].intent > 0 and decision.effect is not Effect.NONE)
+    return decision.effect is Effect.HAPPENED or (
+        state.steps[index].intent_seq > 0 and decision.effect is not Effect.NONE
+    )
 
 
 def _result_missing(plan: Plan, state: RunState, decision: Resolved, index: int) -> bool:

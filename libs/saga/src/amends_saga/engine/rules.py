@@ -25,7 +25,7 @@ RETENTION_MARGIN = timedelta(days=1)
 
 def attempted(step: StepRun) -> bool:
     """Return whether the action was ever sent, as far as this owner knows."""
-    return step.sent or step.tried
+    return step.sent or step.attempt_recorded
 
 
 def undoable(plan: Plan, index: int) -> bool:
@@ -58,13 +58,13 @@ def forgotten(plan: Plan, state: RunState, index: int, call: Operation, now: dat
     """Return why the participant may no longer remember the key of this call; None while it does."""
     step, step_plan = state.steps[index], plan.steps[index]
     target: CallPlan | None = step_plan.compensation if call is Operation.COMPENSATION else step_plan.action
-    if target is None or step.forced or state.started_at is None:
+    if target is None or step.forced_seq or state.started_at is None:
         return None
     if target.kind is MethodKind.GUARDED and target.retention is not None:
         late = now >= state.started_at + target.retention - RETENTION_MARGIN
         return ParkReason.RETENTION_PASSED if late else None
     if target.kind is MethodKind.KEYED and target.window is not None:
-        first = step.intent_at if call is Operation.ACTION else step.since
+        first = step.intent_at if call is Operation.ACTION else step.waiting_since
         again = (step.attempts > 0 or step.in_doubt) if call is Operation.ACTION else step.retries > 0
         late = again and first is not None and now >= first + target.window
         return ParkReason.WINDOW_PASSED if late else None
@@ -108,7 +108,7 @@ def requested_park(state: RunState) -> Parked | None:
     """Return the record for a person's request to park; None without one."""
     if state.park_request is None:
         return None
-    waiting = [(step.since, i) for i, step in enumerate(state.steps) if step.since is not None]
+    waiting = [(step.waiting_since, i) for i, step in enumerate(state.steps) if step.waiting_since is not None]
     index = min(waiting)[1] if waiting else None
     call = Operation.COMPENSATION if state.phase is Phase.COMPENSATING else Operation.ACTION
     text = f"{state.park_request.actor}: {state.park_request.reason}"

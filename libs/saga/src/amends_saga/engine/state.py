@@ -40,15 +40,16 @@ FINISHED = frozenset({Ending.OK, Ending.SKIPPED, Ending.BY_PERSON, Ending.NOT_CH
 
 
 class StepRun(NamedTuple):
-    """One step of a run. The first block is folded from the journal; the second is lost with the owner."""
+    """One step of a run. Numbers of records are 0 where there is no such record."""
 
-    intent: int = 0
-    """Sequence number of the last intent; 0: none."""
+    # Folded from the journal: what every owner knows.
+    intent_seq: int = 0
+    """The record of the last intent."""
     intent_at: datetime | None = None
     done: Ending | None = None
     """How the action ended; None while it has not."""
-    seq: int = 0
-    """Sequence number of the action's final answer."""
+    answered_seq: int = 0
+    """The record of the action's final answer."""
     response: bytes | None = None
     in_doubt: bool = False
     """Whether any attempt, by any owner, may still be under way or have had its effect unseen."""
@@ -56,7 +57,7 @@ class StepRun(NamedTuple):
     """How the compensation ended; None while it has not."""
     attempts: int = 0
     """Attempts of the action that ended without a definite answer."""
-    tried: bool = False
+    attempt_recorded: bool = False
     """The journal knows of an attempt of the action."""
     calls: int = 0
     """How often the action was called, as far as the journal knows: whoever called it, and whoever said to again."""
@@ -64,7 +65,7 @@ class StepRun(NamedTuple):
     """The participant said no to the action, at its last answer."""
     retries: int = 0
     """The same for the compensation and the voids."""
-    since: datetime | None = None
+    waiting_since: datetime | None = None
     """Since when it has waited for another attempt; None: it does not."""
     reason: str = ""
     """The last answer's reason, for parking and for people."""
@@ -73,13 +74,14 @@ class StepRun(NamedTuple):
     """A person skips it; the void comes first."""
     assumed: bytes | None = None
     """The response that a person said to assume."""
-    forced: int = 0
-    """Sequence number of the record in which a person said to call it again, whatever the rules of doubt; 0: nobody."""
-    stuck: Operation | None = None
+    forced_seq: int = 0
+    """The record in which a person said to call it again, whatever the rules of doubt say."""
+    refused_void: Operation | None = None
     """A void that the participant refused."""
     by_person: bool = False
     """A person decided how it ended."""
 
+    # Lost with the owner: what it has done and heard itself.
     inherited: bool = False
     """An owner before this one wrote the intent, and may have made the call; nobody has said to call it again."""
     sent: bool = False
@@ -188,13 +190,13 @@ def after_pivot_intent(plan: Plan, state: RunState) -> bool:
     if plan.pivot is None:
         return False
     pivot = state.steps[plan.pivot]
-    return pivot.intent > 0 or pivot.skipping or finished(pivot)
+    return pivot.intent_seq > 0 or pivot.skipping or finished(pivot)
 
 
 def stalled_since(plan: Plan, state: RunState, now: datetime) -> tuple[int, datetime] | None:
     """Return the longest waiting step, and since when, if longer than the plan allows; else None."""
     allowed: timedelta | None = plan.stalled_after or plan.deadline
-    waiting = [(step.since, i) for i, step in enumerate(state.steps) if step.since is not None]
+    waiting = [(step.waiting_since, i) for i, step in enumerate(state.steps) if step.waiting_since is not None]
     if allowed is None or not waiting or state.ended or state.parked:
         return None
     since, step = min(waiting)

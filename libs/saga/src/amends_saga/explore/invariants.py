@@ -116,7 +116,7 @@ def _excused(plan: Plan, disk: RunState, index: int, text: str) -> bool:
         return (step.by_person or step.skipping) and text in (STANDS, MISSING, DISORDER)
     if step.by_person:
         return text not in (OTHER_DATA, AFTER_AMENDMENT)
-    return step.forced > 0 and text in (TWICE, MISSING)
+    return step.forced_seq > 0 and text in (TWICE, MISSING)
 
 
 def _step(plan: Plan, disk: RunState, index: int, here: ParticipantState) -> list[str]:

@@ -178,7 +178,7 @@ class Moves:
     def _stalls(self, world: World, state: RunState) -> bool:
         if state.ended or state.parked or state.park_request or world.resolutions >= self._bounds.resolutions:
             return False
-        return any(step.since for step in state.steps)
+        return any(step.waiting_since for step in state.steps)
 
     def _may_pass_deadline(self, world: World) -> bool:
         owner = self.owners.owners[world.owner]

@@ -348,14 +348,14 @@ def _canonical(state: RunState, queued: int) -> RunState:
 def _canonical_step(step: StepRun, to: Callable[[int], int]) -> StepRun:
     if step == UNTOUCHED:
         return step
-    intent = to(step.intent)
+    intent = to(step.intent_seq)
     return step._replace(
-        intent=ON_DISK if intent == 1 and step.intent > step.forced > 0 else intent,
-        seq=to(step.seq),
-        forced=to(step.forced),
+        intent_seq=ON_DISK if intent == 1 and step.intent_seq > step.forced_seq > 0 else intent,
+        answered_seq=to(step.answered_seq),
+        forced_seq=to(step.forced_seq),
         calls=0,
         refused=False,
-        since=NOW if step.since else None,
+        waiting_since=NOW if step.waiting_since else None,
         retry_at=HELD if step.retry_at == HELD else None,
         give_up_at=None,
         message="",

@@ -134,13 +134,13 @@ def _step(state: RunState, index: int) -> JsonObject:
         "undone": step.undone.value if step.undone else None,
         "response": base64.b64encode(step.response).decode() if step.response is not None else None,
         "in_doubt": step.in_doubt,
-        "tried": step.tried,
+        "tried": step.attempt_recorded,
         "attempts": step.attempts,
         "retries": step.retries,
-        "intent": step.intent,
+        "intent": step.intent_seq,
         "skipping": step.skipping,
         "by_person": step.by_person,
-        "since": step.since.isoformat() if step.since else None,
+        "since": step.waiting_since.isoformat() if step.waiting_since else None,
     }
     return {name: value for name, value in shown.items() if value}
 

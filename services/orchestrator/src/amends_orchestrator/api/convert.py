@@ -146,7 +146,7 @@ def step_state(state: RunState, index: int, step: StepRun) -> pb.StepState.Value
 
 def _touched(step: StepRun) -> bool:
     """Return whether the action may have been called."""
-    return step.tried or step.sent or step.intent > 0 or step.flight is not None
+    return step.attempt_recorded or step.sent or step.intent_seq > 0 or step.flight is not None
 
 
 def _waiting(run: pb.Run, plan: Plan, row: RunRow, state: RunState, now: datetime) -> None:

@@ -267,7 +267,7 @@ class LiveRun:
 
     def _waits_since(self) -> datetime | None:
         """Return since when the longest waiting step waits; None when none waits."""
-        return min((step.since for step in self.state.steps if step.since is not None), default=None)
+        return min((step.waiting_since for step in self.state.steps if step.waiting_since is not None), default=None)
 
     def _stalls_at(self) -> datetime | None:
         """Return when the run begins to count as stalled; None when it does not wait."""

@@ -120,10 +120,10 @@ OURS = frozenset({"operator", "orchestrator"})
 def _allowed() -> Mapping[str, set[str]]:
     found: dict[str, set[str]] = {}
     for path in sorted((ROOT / "charts").glob("*/values.yaml")):
-        policy = (yaml.safe_load(path.read_text()) or {}).get("networkPolicy") or {}
-        for client in policy.get("clients", ()):
-            found.setdefault(client["name"], set()).add(path.parent.name)
-        for callee in policy.get("calls", ()):
+        values = yaml.safe_load(path.read_text()) or {}
+        for edge in values.get("access", ()):
+            found.setdefault(edge["from"]["name"], set()).add(path.parent.name)
+        for callee in (values.get("networkPolicy") or {}).get("calls", ()):
             found.setdefault(path.parent.name, set()).add(callee["name"])
     return found
 

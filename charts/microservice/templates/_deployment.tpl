@@ -14,6 +14,12 @@
 {{- if $v.retryPolicies.configMap -}}
 {{- $own = append $own (list "AMENDS_RETRY_POLICIES" "/etc/amends/policies/policies.json") -}}
 {{- end -}}
+{{- if include "microservice.tlsSecret" . -}}
+{{- $own = append $own (list "AMENDS_TLS_DIR" "/etc/amends/tls") -}}
+{{- if and $v.access $v.grpc.enabled -}}
+{{- $own = append $own (list "AMENDS_ACCESS" "/etc/amends/access/access.json") -}}
+{{- end -}}
+{{- end -}}
 {{- with $v.tracing.endpoint -}}
 {{- $own = append $own (list "AMENDS_OTLP_ENDPOINT" .) -}}
 {{- $own = append $own (list "AMENDS_TRACE_RATIO" $v.tracing.ratio) -}}
@@ -46,10 +52,17 @@
 {{- if .v.retryPolicies.configMap }}
 - {name: policies, mountPath: /etc/amends/policies, readOnly: true}
 {{- end }}
+{{- if include "microservice.tlsSecret" . }}
+- {name: tls, mountPath: /etc/amends/tls, readOnly: true}
+{{- if and .v.access .v.grpc.enabled }}
+- {name: access, mountPath: /etc/amends/access, readOnly: true}
+{{- end }}
+{{- end }}
 {{- end -}}
 
+{{/* The kubelet shows no certificate, so with mutual TLS it asks the port of /readyz. */}}
 {{- define "microservice.probes" -}}
-{{- if .v.grpc.enabled }}
+{{- if and .v.grpc.enabled (not (include "microservice.tlsSecret" .)) }}
 startupProbe: {grpc: {port: {{ .v.grpc.port }}, service: liveness}, periodSeconds: 1, failureThreshold: 60}
 livenessProbe: {grpc: {port: {{ .v.grpc.port }}, service: liveness}, periodSeconds: 10, failureThreshold: 3, timeoutSeconds: 3}
 readinessProbe: {grpc: {port: {{ .v.grpc.port }}, service: readiness}, periodSeconds: 2, failureThreshold: 2, timeoutSeconds: 2}
@@ -158,6 +171,12 @@ spec:
         {{- end }}
         {{- if $v.retryPolicies.configMap }}
         - {name: policies, configMap: {name: {{ $v.retryPolicies.configMap }}, optional: true}}
+        {{- end }}
+        {{- with include "microservice.tlsSecret" . }}
+        - {name: tls, secret: {secretName: {{ . }}, defaultMode: 0440}}
+        {{- if and $v.access $v.grpc.enabled }}
+        - {name: access, configMap: {name: {{ include "microservice.name" $.root }}-access}}
+        {{- end }}
         {{- end }}
       topologySpreadConstraints:
         {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}

@@ -21,15 +21,15 @@ spec:
     {{- if $v.networkPolicy.fromOutside }}
     - ports: [{port: grpc, protocol: TCP}]
     {{- end }}
-    {{- range $v.networkPolicy.clients }}
+    {{- range $v.access }}
     - from:
-        {{- include "microservice.peer" . | nindent 8 }}
+        {{- include "microservice.peer" .from | nindent 8 }}
       ports: [{port: grpc, protocol: TCP}]
     {{- end }}
     {{- end }}
     - from:  # helm test
         - podSelector: {matchLabels: {amends.dev/test-of: {{ include "microservice.name" .root }}}}
-      ports: [{port: {{ ternary "grpc" "http" $v.grpc.enabled }}, protocol: TCP}]
+      ports: [{port: {{ ternary "grpc" "http" (and $v.grpc.enabled (not (include "microservice.tlsSecret" .))) }}, protocol: TCP}]
     - from:
         - namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: {{ $v.networkPolicy.monitoringNamespace }}}}
       ports: [{port: http, protocol: TCP}]

@@ -20,7 +20,7 @@ spec:
     - name: health
       image: {{ include "microservice.image" .v.image }}
       imagePullPolicy: {{ .v.image.pullPolicy }}
-      {{- if .v.grpc.enabled }}
+      {{- if and .v.grpc.enabled (not (include "microservice.tlsSecret" .)) }}
       command: [python, -m, amends_chassis.ask, {{ printf "dns:///%s.%s.svc.cluster.local:%d" $name .root.Release.Namespace (int .v.grpc.port) | quote }}]
       {{- else }}
       command: [python, -c, {{ printf "import urllib.request as r; r.urlopen('http://%s.%s.svc.cluster.local:%d/readyz', timeout=10)" $name .root.Release.Namespace (int .v.http.port) | quote }}]

@@ -1,0 +1,62 @@
+{{/* The Secret with the files of mutual TLS; empty where calls are plain text. */}}
+{{- define "microservice.tlsSecret" -}}
+{{- if .v.tls.existingSecret -}}
+{{- .v.tls.existingSecret -}}
+{{- else if .v.tls.issuer.name -}}
+{{- printf "%s-tls" (include "microservice.name" .root) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Who calls, as a SPIFFE id: the service account of a deployable has its name. */}}
+{{- define "microservice.spiffe" -}}
+{{- printf "spiffe://%s/ns/%s/sa/%s" .trustDomain .namespace .name -}}
+{{- end -}}
+
+{{/* Has cert-manager write the Secret. */}}
+{{- define "microservice.certificate" -}}
+{{- if and .v.tls.issuer.name (not .v.tls.existingSecret) -}}
+{{- $name := include "microservice.name" .root -}}
+{{- $namespace := .root.Release.Namespace -}}
+apiVersion: cert-manager.io/v1
+kind: Certificate
+metadata:
+  {{- include "microservice.metadata" .root | nindent 2 }}
+spec:
+  secretName: {{ include "microservice.tlsSecret" . }}
+  issuerRef: {name: {{ .v.tls.issuer.name }}, kind: {{ .v.tls.issuer.kind }}, group: cert-manager.io}
+  duration: {{ .v.tls.duration }}
+  renewBefore: {{ .v.tls.renewBefore }}
+  privateKey: {algorithm: ECDSA, size: 256, rotationPolicy: Always}
+  usages: [digital signature, server auth, client auth]
+  uris: [{{ include "microservice.spiffe" (dict "trustDomain" .v.tls.trustDomain "namespace" $namespace "name" $name) | quote }}]
+  dnsNames:
+    {{- range list "" (printf ".%s" $namespace) (printf ".%s.svc" $namespace) (printf ".%s.svc.cluster.local" $namespace) }}
+    - {{ $name }}{{ . }}
+    {{- end }}
+    - localhost
+  ipAddresses: [127.0.0.1, "::1"]
+{{- end -}}
+{{- end -}}
+
+{{/* Who may call what: the file of AMENDS_ACCESS. */}}
+{{- define "microservice.access" -}}
+{{- if and .v.access (include "microservice.tlsSecret" .) -}}
+{{- $rules := list -}}
+{{- range .v.access -}}
+{{- $who := include "microservice.spiffe" (dict "trustDomain" $.v.tls.trustDomain "namespace" .from.namespace "name" .from.name) -}}
+{{- $methods := list -}}
+{{- range .methods }}{{ $methods = append $methods (printf "/%s" .) }}{{ end -}}
+{{- $rules = append $rules (dict "identities" (list $who) "methods" $methods) -}}
+{{- end -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ include "microservice.name" .root }}-access
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "microservice.labels" .root | nindent 4 }}
+data:
+  access.json: |
+    {{- dict "rules" $rules | toPrettyJson | nindent 4 }}
+{{- end -}}
+{{- end -}}

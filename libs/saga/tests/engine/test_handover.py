@@ -59,6 +59,19 @@ def test_after_a_takeover_a_step_whose_request_cannot_be_built_was_never_attempt
     assert undo(run) == (0, 2)
 
 
+@pytest.mark.parametrize(
+    ("text", "reason"), [("k>g", ParkReason.PLAIN_IN_DOUBT), ("P>g", ParkReason.EXPRESSION_FAILED)]
+)
+def test_after_a_takeover_an_attempt_whose_request_cannot_be_built_again_is_in_doubt(
+    text: str, reason: ParkReason
+) -> None:
+    first = ByHand.ready(shape(text)).settle()
+    first.errors = {"a": "lines[0] of nothing"}
+    run = first.successor().settle()
+    assert run.state.parked is not None
+    assert (run.state.parked.reason, run.state.parked.step) == (reason, 0)
+
+
 def test_after_a_takeover_plain_steps_are_undone_only_with_a_clean_ok() -> None:
     run = ByHand.ready(shape("g>k>g")).successor().rejected("a")
     assert undo(run) == (0, 2)

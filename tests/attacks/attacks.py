@@ -1,8 +1,11 @@
 """What a stranger may try: each attack sends what is too much, and says how it has to end."""
 
 import asyncio
+import sys
+from asyncio.subprocess import PIPE
 from collections.abc import Awaitable, Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
@@ -193,6 +196,31 @@ async def never_send(scene: Scene) -> None:
             call.cancel()
 
 
+async def hostile_connections(scene: Scene) -> None:
+    """Fifty connections, each of which opens four hundred calls and sends nothing."""
+    command = [sys.executable, str(Path(__file__).with_name("flood.py")), scene.address, "50", "400"]
+    flood = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE)
+    assert flood.stdin is not None
+    assert flood.stdout is not None
+    assert await asyncio.wait_for(flood.stdout.readline(), 60) == b"open\n"
+    await scene.honest_orders(100)
+    flood.stdin.close()
+    assert await asyncio.wait_for(flood.wait(), 60) == 0
+
+
+async def watchers_of_a_parked_run(scene: Scene) -> None:
+    """Two thousand watchers of a run that waits for a person, none of whom reads."""
+    scene.hanging.script("CloseDispute", ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION))
+    scene.hanging.script("Charge", ScriptedAnswer.ok())
+    assert (await scene.apply_participant("payments", scene.hanging.target, namespace="web")).accepted
+    await scene.apply_saga("parked", "web", behind_the_pivot="CloseDispute")
+    wanted = pb.StartRunRequest(namespace="web", saga="parked", idempotency_key=uuid4().hex, binary=b"\x0a\x01x")
+    wanted.wait = True
+    begun = await scene.runs.StartRun(wanted, timeout=60)
+    assert begun.run.state == run_pb2.RUN_STATE_PARKED, begun.run
+    await _watch(scene, begun.run.run_id, 2_000)
+
+
 async def many_states(scene: Scene) -> None:
     """A list of runs in a million states, five times at once."""
     request = pb.ListRunsRequest(states=[run_pb2.RUN_STATE_RUNNING] * 1_000_000)
@@ -212,10 +240,14 @@ async def watchers(scene: Scene) -> None:
     await scene.apply_saga("watched", "web")
     wanted = pb.StartRunRequest(namespace="web", saga="watched", idempotency_key=uuid4().hex, binary=b"\x0a\x01x")
     begun = await scene.runs.StartRun(wanted, timeout=60)
-    request = pb.WatchRunRequest(run_id=begun.run.run_id)
+    await _watch(scene, begun.run.run_id, 1_000)
+
+
+async def _watch(scene: Scene, run_id: str, count: int) -> None:
+    request = pb.WatchRunRequest(run_id=run_id)
     options = [("grpc.use_local_subchannel_pool", 1)]
-    channels = [grpc.aio.insecure_channel(scene.address, options=options) for _ in range(10)]
-    calls: list[Any] = [RunServiceStub(channels[i % len(channels)]).WatchRun(request) for i in range(1_000)]
+    channels = [grpc.aio.insecure_channel(scene.address, options=options) for _ in range(count // 100)]
+    calls: list[Any] = [RunServiceStub(channels[i % len(channels)]).WatchRun(request) for i in range(count)]
     await scene.honest_orders(100)
     for channel in channels:
         await channel.close()
@@ -252,8 +284,10 @@ ATTACKS: tuple[Attack, ...] = (
     squatter,
     large_runs,
     never_send,
+    hostile_connections,
     many_states,
     watchers,
+    watchers_of_a_parked_run,
     foreign_saga,
 )
 QUICK: tuple[Attack, ...] = (reserved_ranges, many_values, squatter)

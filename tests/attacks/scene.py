@@ -102,9 +102,12 @@ class Scene:
         answer: dpb.ApplyParticipantResponse = await self.definitions.ApplyParticipant(request, timeout=60)
         return answer
 
-    async def apply_saga(self, name: str, namespace: str, service: str = PAYMENTS) -> None:
-        """Applies a saga of one step."""
-        text = SAGA.replace("NAMESPACE", namespace).replace("NAME", name).replace("SERVICE", service)
+    async def apply_saga(self, name: str, namespace: str, *, behind_the_pivot: str = "") -> None:
+        """Applies a saga of one step, or with a second one: a method of the same service that takes an order's id."""
+        text = SAGA.replace("NAMESPACE", namespace).replace("NAME", name).replace("SERVICE", PAYMENTS)
+        if behind_the_pivot:
+            expression = f"{behind_the_pivot}Request{{order_id: input.order}}"
+            text += f'    - {{name: behind, call: {PAYMENTS}/{behind_the_pivot}, request: "{expression}"}}\n'
         request = dpb.ApplySagaRequest(manifest=dpb.Manifest(text=text))
         answer = await self.definitions.ApplySaga(request, timeout=60)
         assert answer.accepted, answer.findings

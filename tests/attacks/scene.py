@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 import grpc.aio
@@ -74,6 +74,8 @@ class Scene:
     """The orchestrator and what runs on it. `watch` is replaced for each attack."""
 
     address: str
+    health: str
+    """Where it is asked whether it lives."""
     pid: int
     url: str
     channel: grpc.aio.Channel
@@ -126,7 +128,7 @@ class Scene:
         request = pb.StartRunRequest(namespace="shop", saga="pay", idempotency_key=key, json=data, wait=True)
         watch = self.watch
         try:
-            answer = await self.runs.StartRun(request, timeout=30)
+            answer = await self._ask_again(request)
         except grpc.aio.AioRpcError as error:
             watch.failed.append(f"{key}: {error.code().name} {error.details()}")
             return
@@ -134,6 +136,17 @@ class Scene:
             watch.completed += 1
         else:
             watch.failed.append(f"{key}: {run_pb2.RunState.Name(answer.run.state)}")
+
+    async def _ask_again(self, request: pb.StartRunRequest) -> pb.StartRunResponse:
+        """Ask with the same key until there is an answer, as a caller must: gRPC ends calls in a flood."""
+        for _ in range(10):
+            try:
+                return cast("pb.StartRunResponse", await self.runs.StartRun(request, timeout=30))
+            except grpc.aio.AioRpcError as error:
+                if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
+                    raise
+            await asyncio.sleep(0.1)
+        return cast("pb.StartRunResponse", await self.runs.StartRun(request, timeout=30))
 
 
 @asynccontextmanager
@@ -144,6 +157,7 @@ async def scene(url: str, folder: Path, *, orders_a_second: int) -> AsyncIterato
         "AMENDS_TARGETS": "loopback",
         "AMENDS_HOT_BYTES": str(MEMORY * 1024 * 1024 // 8),
         "AMENDS_CALL_TIMEOUT": "60s",
+        "AMENDS_HEALTH_PORT": "0",  # as in the charts
     }
     command = [sys.executable, "-m", "amends_orchestrator"]
     child = Child.start("o", command, environment=environment, log=folder / "o.log", report=folder / "o.json")
@@ -154,7 +168,7 @@ async def scene(url: str, folder: Path, *, orders_a_second: int) -> AsyncIterato
             await FakeParticipant.start(descriptor_set(), [PAYMENTS]) as hanging,
             grpc.aio.insecure_channel(report["grpc"], options=UNLIMITED) as channel,
         ):
-            made = Scene(report["grpc"], child.pid, url, channel, honest, hanging)
+            made = Scene(report["grpc"], report["health"], child.pid, url, channel, honest, hanging)
             await eventually(lambda: _serves(channel), timeout=timedelta(seconds=30))
             assert (await made.apply_participant("payments", honest.target, namespace="shop")).accepted
             await made.apply_saga("pay", "shop")
@@ -194,7 +208,7 @@ async def _probe(made: Scene) -> None:
     while True:
         began = loop.time()
         options = [("grpc.use_local_subchannel_pool", 1)]
-        async with grpc.aio.insecure_channel(made.address, options=options) as channel:
+        async with grpc.aio.insecure_channel(made.health, options=options) as channel:
             try:
                 health: Any = HealthStub(channel)
                 await health.Check(HealthCheckRequest(), timeout=10)

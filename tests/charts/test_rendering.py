@@ -115,6 +115,10 @@ def test_a_service_of_grpc_is_headless_probed_and_drained(helm: Helm, chart: str
     (container,) = kinds["Deployment"]["spec"]["template"]["spec"]["containers"]
     assert container["livenessProbe"]["grpc"]["service"] == "liveness"
     assert container["readinessProbe"]["grpc"]["service"] == "readiness"
+    ports = {one["name"]: one["containerPort"] for one in container["ports"]}
+    probes = ("startupProbe", "livenessProbe", "readinessProbe")
+    assert {container[probe]["grpc"]["port"] for probe in probes} == {ports["health"]} != {ports["grpc"]}
+    assert {"name": "AMENDS_HEALTH_PORT", "value": str(ports["health"])} in container["env"]
     assert container["startupProbe"]["failureThreshold"] >= 30
     before = container["lifecycle"]["preStop"]["sleep"]["seconds"]
     variables = {one["name"]: one.get("value") for one in container["env"]}

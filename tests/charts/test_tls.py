@@ -59,7 +59,7 @@ def test_the_files_are_mounted_and_probes_ask_where_no_certificate_is_wanted(hel
     assert volumes["access"]["configMap"]["name"] == "payments-access"
     (serving,) = pod["spec"]["containers"]
     for probe in ("startupProbe", "livenessProbe", "readinessProbe"):
-        assert serving[probe]["httpGet"]["port"] == "http"
+        assert serving[probe]["grpc"]["port"] == 50052, "the kubelet shows no certificate"
     (asking,) = one(made, "Pod", "payments-test")["spec"]["containers"]
     assert "/readyz" in asking["command"][-1]
     assert not [each for each in made if each["kind"] == "Certificate"]

@@ -4,6 +4,7 @@
 {{- $own := list (list "AMENDS_HOST" "[::]") (list "AMENDS_METRICS_PORT" $v.http.port) -}}
 {{- if $v.grpc.enabled -}}
 {{- $own = append $own (list "AMENDS_PORT" $v.grpc.port) -}}
+{{- $own = append $own (list "AMENDS_HEALTH_PORT" $v.grpc.healthPort) -}}
 {{- $own = append $own (list "AMENDS_DRAIN" (printf "%ds" (int $v.drain.seconds))) -}}
 {{- $own = append $own (list "AMENDS_REFLECTION" $v.reflection) -}}
 {{- with $v.grpc.maxConnectionAge }}{{ $own = append $own (list "AMENDS_MAX_CONNECTION_AGE" .) }}{{ end -}}
@@ -24,9 +25,9 @@
 {{- $own = append $own (list "AMENDS_OTLP_ENDPOINT" .) -}}
 {{- $own = append $own (list "AMENDS_TRACE_RATIO" $v.tracing.ratio) -}}
 {{- end -}}
-{{- range $name := list "AMENDS_PORT" "AMENDS_METRICS_PORT" -}}
+{{- range $name := list "AMENDS_PORT" "AMENDS_HEALTH_PORT" "AMENDS_METRICS_PORT" -}}
 {{- if or (hasKey $v.env $name) (hasKey $v.secretEnv $name) -}}
-{{- fail (printf "env.%s: the Service and the probes go by grpc.port and http.port, so set those" $name) -}}
+{{- fail (printf "env.%s: the Service and the probes go by grpc.port, grpc.healthPort and http.port, so set those" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- range $pair := $own }}
@@ -60,12 +61,12 @@
 {{- end }}
 {{- end -}}
 
-{{/* The kubelet shows no certificate, so with mutual TLS it asks the port of /readyz. */}}
+{{/* The kubelet shows no certificate: the port for health has no TLS. */}}
 {{- define "microservice.probes" -}}
-{{- if and .v.grpc.enabled (not (include "microservice.tlsSecret" .)) }}
-startupProbe: {grpc: {port: {{ .v.grpc.port }}, service: liveness}, periodSeconds: 1, failureThreshold: 60}
-livenessProbe: {grpc: {port: {{ .v.grpc.port }}, service: liveness}, periodSeconds: 10, failureThreshold: 3, timeoutSeconds: 3}
-readinessProbe: {grpc: {port: {{ .v.grpc.port }}, service: readiness}, periodSeconds: 2, failureThreshold: 2, timeoutSeconds: 2}
+{{- if .v.grpc.enabled }}
+startupProbe: {grpc: {port: {{ .v.grpc.healthPort }}, service: liveness}, periodSeconds: 1, failureThreshold: 60}
+livenessProbe: {grpc: {port: {{ .v.grpc.healthPort }}, service: liveness}, periodSeconds: 10, failureThreshold: 3, timeoutSeconds: 3}
+readinessProbe: {grpc: {port: {{ .v.grpc.healthPort }}, service: readiness}, periodSeconds: 2, failureThreshold: 2, timeoutSeconds: 2}
 {{- else }}
 startupProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 1, failureThreshold: 60}
 livenessProbe: {httpGet: {path: /healthz, port: http}, periodSeconds: 10, failureThreshold: 3, timeoutSeconds: 3}
@@ -143,6 +144,7 @@ spec:
           ports:
             {{- if $v.grpc.enabled }}
             - {name: grpc, containerPort: {{ $v.grpc.port }}}
+            - {name: health, containerPort: {{ $v.grpc.healthPort }}}
             {{- end }}
             - {name: http, containerPort: {{ $v.http.port }}}
           {{- include "microservice.probes" . | nindent 10 }}

@@ -144,6 +144,20 @@ async def test_the_metrics_are_served_on_their_own_port():
         assert f'grpc_server_handled_total{{code="OK",method="Unary",service="{SERVICE}"}} 0.0' in text
 
 
+async def test_health_may_have_a_port_of_its_own_where_nothing_else_is_served(tmp_path):
+    path = tmp_path / "echo.json"
+    async with serving(Echo(), health_port=0, report_file=path) as runtime:
+        assert json.loads(path.read_text())["health"] == runtime.health_address != runtime.address
+        for name in ("", "liveness", "readiness", SERVICE):
+            assert await _health(runtime.health_address, name) == SERVING
+        async with grpc.aio.insecure_channel(runtime.health_address) as channel:
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await channel.unary_unary(UNARY)(b"")
+        assert refused.value.code() is grpc.StatusCode.UNIMPLEMENTED
+    with pytest.raises(grpc.aio.AioRpcError):
+        await _health(runtime.health_address, "")
+
+
 async def test_connections_that_say_nothing_take_neither_threads_nor_the_scrape():
     async with serving(Echo()) as runtime:
         host, _, port = runtime.metrics_address.rpartition(":")

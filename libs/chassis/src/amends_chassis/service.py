@@ -83,6 +83,8 @@ class Runtime:
         """There after `assemble` when an added service has guarded methods."""
         self.address = ""
         self.metrics_address = ""
+        self.health_address = ""
+        """Where health has a port of its own; empty where it has none."""
         self._database = _database(settings)
         self._tracing = _tracing(settings) if tracing is None else tracing
         self.certificates = _certificates(settings, registry)
@@ -105,6 +107,7 @@ class Runtime:
         self._channels: dict[str, Channel] = {}
         self._policies: PolicySource | None = None
         self._server: grpc.aio.Server | None = None
+        self._health_server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
 
     @property
@@ -187,6 +190,8 @@ class Runtime:
         except RuntimeError as error:
             reason = why_not(host, settings.port)
             raise OSError(f"cannot listen on {address(host, settings.port)}: {reason}") from error
+        if settings.health_port is not None:
+            await self._serve_health(host, settings.health_port)
         self._metrics_server = MetricsServer(self.registry, host, settings.metrics_port, lambda: self.health.ready)
         self.address = address(host, port)
         self.metrics_address = self._metrics_server.address
@@ -194,6 +199,16 @@ class Runtime:
         await self._server.start()
         self._report()
         _log.info("service.listening", grpc=self.address, metrics=self.metrics_address, pid=os.getpid())
+
+    async def _serve_health(self, host: str, port: int) -> None:
+        """Serve health on a port of its own: by another server, so that no call waits before its checks."""
+        self._health_server = grpc.aio.server(options=server_options(self.settings))
+        health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._health_server)
+        try:
+            self.health_address = address(host, self._health_server.add_insecure_port(address(host, port)))
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {address(host, port)}: {why_not(host, port)}") from error
+        await self._health_server.start()
 
     def _open_port(self, place: str) -> int:
         assert self._server is not None
@@ -211,6 +226,8 @@ class Runtime:
             "grpc": self.address,
             "metrics": self.metrics_address,
         }
+        if self.health_address:
+            report["health"] = self.health_address
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(json.dumps(report) + "\n", encoding="utf-8")
@@ -292,6 +309,8 @@ class Runtime:
             await channel.close()
         if self._database is not None:
             await self._database.close()
+        if self._health_server is not None:
+            await self._health_server.stop(None)
         if self._metrics_server is not None:
             await asyncio.to_thread(self._metrics_server.close)
         if self._tracing is not None:

@@ -85,6 +85,9 @@ class ServiceSettings(BaseSettings):
     host: str = "127.0.0.1"
     port: int = Field(default=0, ge=0, le=65535)
     metrics_port: int = Field(default=0, ge=0, le=65535)
+    health_port: int | None = Field(default=None, ge=0, le=65535)
+    """A port of its own for grpc.health.v1, for whoever restarts the service: however many calls come in at `port`, its
+    checks are answered, and without TLS. None: they are answered at `port` alone."""
     database_url: SecretStr | None = None
     migrations_database_url: SecretStr | None = None
     """The same database under the role that owns its tables, for migrations alone; None: `database_url` owns them.

@@ -69,7 +69,7 @@ def test_without_certificates_nothing_of_them_is_rendered(helm: Helm, values) ->
     text = helm.text("payments", values(TAGGED))
     assert "tls" not in text
     assert "access.json" not in text
-    assert "grpc: {port: 50051, service: readiness}" in text
+    assert "grpc: {port: 50052, service: readiness}" in text
 
 
 def test_the_rules_are_those_of_the_values_as_the_service_reads_them(helm: Helm, values) -> None:

@@ -3,6 +3,7 @@
 For people whose service needs a database while they try something. The data stays in the folder.
 """
 
+import argparse
 import asyncio
 import signal
 import sys
@@ -24,12 +25,13 @@ async def _serve(folder: Path, database: str) -> None:
 
 
 def main() -> int:
-    """Serve, and return the exit code: 2 for a wrong command line, 1 when Postgres does not start."""
-    if not 2 <= len(sys.argv) <= 3:
-        sys.stderr.write("usage: python -m amends_embedded FOLDER [DATABASE]\n")
-        return 2
+    """Serve, and return the exit code: 1 when Postgres does not start. Exits with 2 for a wrong command line."""
+    parser = argparse.ArgumentParser("python -m amends_embedded", description="Serve a Postgres until Ctrl-C.")
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="where the data stays")
+    parser.add_argument("database", nargs="?", default="service", metavar="DATABASE", help="the name of its database")
+    given = parser.parse_args()
     try:
-        asyncio.run(_serve(Path(sys.argv[1]), (*sys.argv[2:], "service")[0]))
+        asyncio.run(_serve(given.folder, given.database))
     except (PostgresAlreadyRunningError, PostgresError) as error:
         sys.stderr.write(f"error: {error}\n")
         return 1

@@ -35,7 +35,7 @@ async def works(namespace: Namespace, operator: Child, expected: bool) -> bool:
 
 async def last_seen(namespace: Namespace, priority: int) -> str:
     """When an instance gave its last sign of life."""
-    records = (await namespace.get("kopfpeering", "amends-operator"))["status"].values()
+    records = (await namespace.cluster.get("kopfpeering", "amends-operator", "-n", namespace.name))["status"].values()
     return next(str(record["lastseen"]) for record in records if record["priority"] == priority)
 
 

@@ -63,8 +63,9 @@ class Heartbeat:
     async def end(self) -> None:
         """End the lease, so that other processes can claim the remaining runs at once."""
         try:
-            connection = self._connection if self._connection is not None else await self._connect()
-            await leases.end(connection, self._process)
+            if self._connection is None:
+                self._connection = await self._connect()
+            await leases.end(self._connection, self._process)
         except Exception as error:  # the lease will run out by itself
             _log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
         self._drop()

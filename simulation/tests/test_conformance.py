@@ -262,7 +262,7 @@ async def test_a_claim_fills_up_with_runs_of_processes_that_are_gone(both: Both,
 async def test_the_same_runs_are_given_back(both: Both, rows: Rows, fence: int):
     for reason in ("", "BAD_ROW"):
         given = (fence, 5 * MINUTE, reason, "a row was refused")
-        await both.assert_agree(*((claims._GIVE_BACK, (run, *given)) for run in (*rows.ids, NO_RUN)))
+        await both.assert_agree(*((claims._RELEASE, (run, *given)) for run in (*rows.ids, NO_RUN)))
 
 
 async def test_what_a_process_owns_and_when_the_next_run_is_due_are_the_same(both: Both):
@@ -426,7 +426,7 @@ MISTAKES = [
     for sql, compare in (
         (claims._CLAIM, all_claims),
         (claims._CLAIM_ONE, all_claims),
-        (claims._GIVE_BACK, all_that_is_given_back),
+        (claims._RELEASE, all_that_is_given_back),
         (claims._NEXT_DUE, all_times),
         (statements.PRESENT, test_what_a_writer_looks_up_after_a_failure_is_the_same),
         (statements.HOLDERS, test_what_a_writer_looks_up_after_a_failure_is_the_same),

@@ -4,7 +4,7 @@ The process is the one that `python -m amends_orchestrator` is; only what it is 
 """
 
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from amends_chassis.service import Runtime, run
@@ -14,7 +14,6 @@ from amends_orchestrator.calls.ports import Answer
 from amends_orchestrator.calls.router import ProtectedRoute
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.statements import ROW, START
-from amends_orchestrator.runner.fleet import Caller
 from amends_orchestrator.settings import Settings
 from amends_simulation.carried import carried, is_batch
 
@@ -85,19 +84,16 @@ def label_of(record: journal_pb2.JournalRecord) -> str:
 class Calls:
     """The calls of the orchestrator, told before they are sent and when they are answered."""
 
-    def __init__(self, inner: Caller, points: Points) -> None:
+    def __init__(self, inner: Callable[..., Awaitable[Answer]], points: Points) -> None:
         self._inner = inner
         self._points = points
 
-    def send(self, way: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str) -> Awaitable[Answer]:
+    async def send(self, protected: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str) -> Answer:
         """One attempt."""
-        return self._send(way, request, metadata, traceparent)
-
-    async def _send(self, way: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str) -> Answer:
         said = dict(metadata)
         label = f"{said['amends-step']}:{said['amends-operation']}"
         self._points.reached(f"call.sent:{label}")
-        answer = await self._inner.send(way, request, metadata, traceparent)
+        answer: Answer = await self._inner(protected, request, metadata, traceparent)
         self._points.reached(f"call.answered:{label}")
         self._points.reached(f"answer:{label}:{answer.code}:{answer.reason}")
         return answer
@@ -117,11 +113,12 @@ async def assemble(runtime: Runtime) -> None:
     points = Points.of_environment()
     assert isinstance(runtime.settings, Settings)
     orchestrator = Orchestrator(runtime, runtime.settings)
-    fleet, writer, claimer = orchestrator.fleet, orchestrator.writer, orchestrator._claimer
+    host, starts = orchestrator.host, orchestrator.starts
+    writer, claimer = orchestrator.writer, orchestrator._claimer
     writer._connect = told(writer._connect, points)
     claimer._connect = told(claimer._connect, points)
-    fleet._caller = Calls(fleet._caller, points)
-    begin = fleet.begin
+    host.send = Calls(host.send, points).send
+    begin = starts.begin
 
     async def beginning(*arguments: Any, **named: Any) -> Any:
         points.reached("start.asked")
@@ -129,7 +126,7 @@ async def assemble(runtime: Runtime) -> None:
         points.reached("start.acknowledged")
         return begun
 
-    fleet.begin = beginning  # type: ignore[method-assign]
+    starts.begin = beginning  # type: ignore[method-assign]
     await orchestrator.start()
 
 

@@ -69,8 +69,10 @@ RUNNER = _own(
     claimer="recovery start answers",
     fleet="runs start keys recovery held answers load",
     heartbeat="heartbeat recovery",
+    host="runs keys recovery",
     live="runs held recovery people answers",
     resolution="people answers",
+    starts="start keys runs",
     summary="people held runs",
     request_server="answers people recovery",
 )

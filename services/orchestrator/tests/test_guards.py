@@ -1,4 +1,4 @@
-"""What is given back when a call is not let through: the breaker's probe, and the place in the bulkhead."""
+"""What is given back when a call is not let through: the breaker's probe, and the slot in the bulkhead."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from datetime import timedelta
 
 import pytest
-from amends_orchestrator.calls.guards import CallDelayedError, ParticipantGuard
+from amends_orchestrator.calls.guards import CallDelayedError, Guards, ParticipantGuard
 from amends_resilience import BreakerPolicy, BudgetPolicy, BulkheadPolicy, RetryPolicy
 
 OPEN_FOR = timedelta(milliseconds=20)
@@ -19,7 +19,7 @@ POLICY = RetryPolicy(
 
 @pytest.fixture
 def guard() -> ParticipantGuard:
-    return ParticipantGuard("test.v1.Test", POLICY)
+    return Guards().of("participant", "test.v1.Test", "policy", POLICY)
 
 
 async def half_open(guard: ParticipantGuard) -> None:

@@ -229,7 +229,7 @@ async def test_an_heir_takes_what_it_can_hold(database_url: str, shop: Shop):
         started = [(await first.start(f"k{n}", wait=False, json=large)).run.run_id for n in range(20)]
         await eventually(lambda: len(shop.payments.calls("Charge")) >= 20)
     async with orchestrator(database_url, hot_bytes=200_000) as heir:
-        await eventually(lambda: heir.parts.fleet.room_bytes <= 0)
+        await eventually(lambda: heir.parts.fleet.spare_bytes <= 0)
         assert len(heir.parts.fleet.runs) < 10
         shop.payments.script("Charge", ScriptedAnswer.ok())
         for run_id in started:

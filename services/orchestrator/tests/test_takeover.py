@@ -140,8 +140,8 @@ async def test_who_has_lost_a_run_cannot_give_it_back_over_the_head_of_its_new_o
     tail = await journal.run()
     await leases.end(connection, journal.process)
     [taken] = await claims.claim(connection, uuid4(), rules=RULES)
-    await claims.give_back(connection, tail.id, 1, timedelta(), "BAD_ROW", "a row was refused")
-    await claims.give_back(connection, tail.id, 1, timedelta(), "", "")
+    await claims.release(connection, tail.id, 1, timedelta(), "BAD_ROW", "a row was refused")
+    await claims.release(connection, tail.id, 1, timedelta(), "", "")
     assert await read_run(connection, tail.id) == taken
 
 
@@ -171,9 +171,9 @@ async def test_a_run_that_is_given_back_without_a_reason_is_shown_as_before(
     journal: Journal, connection: asyncpg.Connection
 ):
     tail = await journal.run()
-    await claims.give_back(connection, tail.id, 1, timedelta(), "UNREADABLE", "no such version")
+    await claims.release(connection, tail.id, 1, timedelta(), "UNREADABLE", "no such version")
     [taken] = await claims.claim(connection, journal.process, rules=RULES)
-    await claims.give_back(connection, tail.id, taken.fence, timedelta(), "", "")
+    await claims.release(connection, tail.id, taken.fence, timedelta(), "", "")
     run = await read_run(connection, tail.id)
     assert run is not None
     assert run.owner is None
@@ -208,7 +208,7 @@ async def test_a_released_run_is_due_again_after_its_delay_and_not_before(
 
 async def test_a_run_that_is_given_back_is_visibly_stalled(journal: Journal, connection: asyncpg.Connection):
     tail = await journal.run()
-    await claims.give_back(connection, tail.id, 1, timedelta(seconds=30), "BAD_ROW", "a row was refused")
+    await claims.release(connection, tail.id, 1, timedelta(seconds=30), "BAD_ROW", "a row was refused")
     run = await read_run(connection, tail.id)
     assert run is not None
     assert run.owner is None

@@ -175,7 +175,7 @@ class SimulatedDatabase:
         due = [row["due_at"] for row in self.runs.values() if row["owner"] is None and row["due_at"] is not None]
         return [(min(due) - self.now() if due else None,)]
 
-    def _give_back(self, run: UUID, fence: int, after: timedelta, reason: str, message: str) -> list[Any]:
+    def _release(self, run: UUID, fence: int, after: timedelta, reason: str, message: str) -> list[Any]:
         row = self.runs.get(run)
         if row is not None and row["fence"] == fence and row["state"] < 3:
             row.update(owner=None, due_at=self.now() + after)
@@ -244,7 +244,7 @@ STATEMENTS: dict[str, Callable[..., list[Any]]] = {
     claims._CLAIM: SimulatedDatabase._claim,
     claims._CLAIM_ONE: SimulatedDatabase._claim_one,
     claims._NEXT_DUE: SimulatedDatabase._next_due,
-    claims._GIVE_BACK: SimulatedDatabase._give_back,
+    claims._RELEASE: SimulatedDatabase._release,
     claims._OWNED: SimulatedDatabase._owned,
     statements.PRESENT: SimulatedDatabase._present,
     statements.HOLDERS: SimulatedDatabase._holders,

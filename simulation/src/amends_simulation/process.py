@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from amends_orchestrator.calls.guards import RETURN_EVERY, Guards, ParticipantGuard
+from amends_orchestrator.calls.guards import Guards
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.calls.sender import Sender
 from amends_orchestrator.journal import claims
@@ -20,8 +20,10 @@ from amends_orchestrator.journal.writer import JournalWriter
 from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet, Limits
 from amends_orchestrator.runner.heartbeat import Heartbeat
+from amends_orchestrator.runner.host import RunHost
 from amends_orchestrator.runner.live import LiveRun
-from amends_resilience import Bulkhead, CircuitBreaker, NamedPolicy, Pacer, RetryBudget, RetryPolicy, Selector
+from amends_orchestrator.runner.starts import RunStarts
+from amends_resilience import NamedPolicy, RetryPolicy, Selector
 from amends_saga.definition import Document, read
 from amends_saga.definition.resources import Participant
 
@@ -44,20 +46,6 @@ kind: Participant
 metadata: {{name: {name}, namespace: test}}
 spec: {{service: {service}, target: "127.0.0.1:1", methods: ["*"], callers: [test]}}
 """
-
-
-class VirtualGuard(ParticipantGuard):
-    """The real breaker, bulkhead and budget, on virtual time."""
-
-    chance: Random
-
-    def __init__(self, service: str, policy: RetryPolicy) -> None:
-        super().__init__(service, policy)
-        clock = VirtualClock()
-        self._breaker = CircuitBreaker(policy.circuit_breaker, clock, lambda state: None)
-        self._bulkhead = Bulkhead(policy.bulkhead)
-        self._budget = RetryBudget(policy.budget, clock)
-        self._pacer = Pacer(RETURN_EVERY, clock, self.chance)
 
 
 class Process:
@@ -85,14 +73,15 @@ class Process:
         self._database = database
         self.pool = SimulatedPool(database, self.gate)
         ids = WrongClock(chance)
-        router = Router(self.wire, Guards(type("SeededGuard", (VirtualGuard,), {"chance": chance})))
+        router = Router(self.wire, Guards(VirtualClock(), chance))
         router.put(participants, [("test", NamedPolicy("policy", Selector(), policy))])
         self.writer = JournalWriter(self.connect)
-        sender = Sender(_no_spans)
         # Every second process is crowded: what waits leaves its memory, what is started there waits for another.
         limits = Limits(hot_runs=3 if name.endswith(("2", "4", "6", "8", "0")) else 2000, passivate_after=PATIENCE)
-        self.fleet = Fleet(self.id, self.writer, router, sender, ids, self._give_back, limits)
-        self.fleet.hold_secret(b"the same for every process")
+        self.host = RunHost(self.writer, router, Sender(_no_spans), ids)
+        self.host.hold_secret(b"the same for every process")
+        self.fleet = Fleet(self.id, self.host, self._release_claim, limits)
+        self.starts = RunStarts(self.host, self.fleet)
         self.heartbeat = Heartbeat(self.id, name, LEASE, self.connect, ids)
         self.claimer = Claimer(self.fleet, definitions, self.connect, NoRequests(), POLL)
 
@@ -110,13 +99,13 @@ class Process:
 
     async def start(self) -> None:
         """Begin to work as the orchestrator does: with a lease, and the database's time, before anything else."""
-        while not self.fleet.leased():
+        while not self.host.leased():
             try:
-                await self.heartbeat.beat(self.fleet)
+                await self.heartbeat.beat(self.host)
             except AWAY as error:  # the process ends, and another is started in its place
                 self._tell(f"{self.name} does not come up: {type(error).__name__}")
                 await asyncio.sleep(RESTART)
-        for work in (self.heartbeat.run(self.fleet), self.writer.run(), self.claimer.run()):
+        for work in (self.heartbeat.run(self.host), self.writer.run(), self.claimer.run()):
             self._tasks.append(asyncio.create_task(work))
 
     async def pause(self, by: float) -> None:
@@ -139,9 +128,9 @@ class Process:
         await self.heartbeat.end()
         await self.kill()
 
-    async def _give_back(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
+    async def _release_claim(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
         async with self.pool.acquire() as connection:
-            await claims.give_back(connection, run_id, fence, after, reason, message)
+            await claims.release(connection, run_id, fence, after, reason, message)
 
 
 class SimulatedDefinitions:

@@ -172,7 +172,7 @@ class Simulation:
         data = b"order" + self.chance.choice((b"", b"", b"", b" without b", b" broken b", b" broken c"))
         while key not in self.acknowledged:
             process = self.chance.choice(self.processes)
-            begin = process.fleet.begin(definition, digest, namespace="test", key=key, data=data, traceparent="")
+            begin = process.starts.begin(definition, digest, namespace="test", key=key, data=data, traceparent="")
             try:
                 async with asyncio.timeout(self.chance.uniform(0.5, 5)):
                     begun = await begin

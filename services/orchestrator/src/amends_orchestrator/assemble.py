@@ -17,7 +17,7 @@ from amends_orchestrator import retention
 from amends_orchestrator.api import definitions as definition_api
 from amends_orchestrator.api import runs as run_api
 from amends_orchestrator.api.run_decisions import RunDecisions
-from amends_orchestrator.api.start_run import Starting
+from amends_orchestrator.api.start_run import RunStarter
 from amends_orchestrator.api.views import Views
 from amends_orchestrator.api.watching import Watching
 from amends_orchestrator.calls.channels import Channels
@@ -36,7 +36,9 @@ from amends_orchestrator.journal.writer import JournalWriter
 from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet, Limits
 from amends_orchestrator.runner.heartbeat import Heartbeat
+from amends_orchestrator.runner.host import RunHost
 from amends_orchestrator.runner.request_server import RequestServer
+from amends_orchestrator.runner.starts import RunStarts
 from amends_orchestrator.settings import Settings
 from amends_orchestrator.worker.client import WorkerClient
 from amends_orchestrator.worker.process import WorkerProcess
@@ -65,15 +67,10 @@ class Orchestrator:
         self.channels = Channels(rules, max_message_bytes=settings.max_message_bytes, certificates=runtime.certificates)
         router = Router(self.channels, Guards())
         self.writer = JournalWriter(connect)
-        self.fleet = Fleet(
-            self.process,
-            self.writer,
-            router,
-            Sender(self._span),
-            ids,
-            self._give_back,
-            Limits(settings.hot_runs, settings.passivate_after, hot_bytes=settings.hot_bytes),
-        )
+        self.host = RunHost(self.writer, router, Sender(self._span), ids)
+        limits = Limits(settings.hot_runs, settings.passivate_after, hot_bytes=settings.hot_bytes)
+        self.fleet = Fleet(self.process, self.host, self._release_claim, limits)
+        self.starts = RunStarts(self.host, self.fleet)
         name = f"{settings.name}@{socket.gethostname()}"
         self.heartbeat = Heartbeat(self.process, name, settings.lease, connect, ids)
         self.worker = WorkerProcess()
@@ -90,14 +87,15 @@ class Orchestrator:
         gc.set_threshold(*GC_THRESHOLDS)
         async with self._pool.acquire() as connection:
             await make_partitions(connection)
-            self.fleet.hold_secret(await read_secret(connection))
-        await self.heartbeat.beat(self.fleet)
+            self.host.hold_secret(await read_secret(connection))
+        await self.heartbeat.beat(self.host)
         await self.registry.reload()
         runtime, most = self._runtime, self._settings.max_input_bytes
-        views = Views(self._pool, self.registry, self.fleet, self._settings.max_message_bytes)
+        views = Views(self._pool, self.registry, self.host, self.fleet, self._settings.max_message_bytes)
         watching = Watching(self._pool, self._settings.watchers)
-        starting, deciding = Starting(self.fleet, views), RunDecisions(self.fleet, views, self._claimer, most)
-        api = run_api.RunApi(views, starting, deciding, watching)
+        starter = RunStarter(self.host, self.fleet, self.starts, views)
+        decisions = RunDecisions(self.fleet, views, self._claimer, most)
+        api = run_api.RunApi(views, starter, decisions, watching)
         runtime.add(run_api.registrar(most), api, run_api.SERVICE)
         runtime.add(
             add_DefinitionServiceServicer_to_server,
@@ -119,7 +117,7 @@ class Orchestrator:
         """Run the writer, the lease and the claims, then drain: one task, because the order of ending matters."""
         work = [
             asyncio.create_task(self.writer.run(), name="journal.writer"),
-            asyncio.create_task(self.heartbeat.run(self.fleet), name="lease"),
+            asyncio.create_task(self.heartbeat.run(self.host), name="lease"),
             asyncio.create_task(self._claimer.run(), name="claims"),
         ]
         draining = asyncio.create_task(self._drain_when_asked())
@@ -130,7 +128,8 @@ class Orchestrator:
             await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)
         finally:
             try:
-                await draining if self._runtime.draining.is_set() else None
+                if self._runtime.draining.is_set():
+                    await draining
             finally:
                 for task in (*work, draining):
                     task.cancel()
@@ -162,9 +161,9 @@ class Orchestrator:
             await self._runtime.health.report("journal", self.writer.reachable.is_set())
             await asyncio.sleep(0.2)
 
-    async def _give_back(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
+    async def _release_claim(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
         async with self._pool.acquire() as connection:
-            await claims.give_back(connection, run_id, fence, after, reason, message)
+            await claims.release(connection, run_id, fence, after, reason, message)
 
     def _span(self, name: str, traceparent: str, attributes: dict[str, str]) -> AbstractContextManager[None]:
         return self._runtime.span(name, traceparent, **attributes)

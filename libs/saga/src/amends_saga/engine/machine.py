@@ -50,7 +50,7 @@ def cancellable(plan: Plan, state: RunState) -> bool:
     return state.phase is Phase.RUNNING and state.parked is None and not after_pivot_intent(plan, state)
 
 
-def start(event: Event, now: datetime, state: RunState, plan: Plan) -> tuple[RunState, list[Command]]:
+def start(plan: Plan, state: RunState, event: Event, now: datetime) -> tuple[RunState, list[Command]]:
     """Return the state after the first record, and the commands that follow."""
     commands: list[Command] = []
     state = _record(plan, state, event, now, commands)

@@ -123,7 +123,7 @@ class Owners:
         """Return the empty journal and the first owner, which has queued the start of the run."""
         empty = initial(self._plan, "run")
         event = Started(b"input", DEADLINE if self._plan.deadline else None)
-        state, commands = self._engine.machine.start(event, NOW, empty, self._plan)
+        state, commands = self._engine.machine.start(self._plan, empty, event, NOW)
         transition = self._after(Owner(empty), state, commands, NOW)
         return self._disk_id(Ledger(empty)), transition.owner
 

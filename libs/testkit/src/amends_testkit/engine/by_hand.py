@@ -51,7 +51,7 @@ class ByHand:
         """Everything that the engine commanded."""
         self.state: RunState = initial(plan, "run-1")
         deadline = now + plan.deadline if plan.deadline else None
-        self.state, commands = start(ev.Started(b"input", deadline), now, self.state, plan)
+        self.state, commands = start(plan, self.state, ev.Started(b"input", deadline), now)
         self._follow(commands)
 
     @classmethod

@@ -21,7 +21,7 @@ from amends_orchestrator.definitions import store
 from amends_orchestrator.definitions.changes import DefinitionChanges
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
 from amends_orchestrator.definitions.store import SagaRow
-from amends_orchestrator.runner.claimer import DefinitionError
+from amends_orchestrator.runner.ports import DefinitionError
 
 if TYPE_CHECKING:
     from amends_chassis.database import Pool

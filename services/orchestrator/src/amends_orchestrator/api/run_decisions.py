@@ -17,8 +17,9 @@ from amends_orchestrator.api.views import Views, parse_run_id
 from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.journal.requests import RequestKind, RequestReply
-from amends_orchestrator.runner.claimer import Claimer, DefinitionError
+from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet
+from amends_orchestrator.runner.ports import DefinitionError
 from amends_orchestrator.runner.request_server import ask_run, wait_for_reply
 from amends_orchestrator.runner.resolution import PersonDecision, ResolutionRefusedError, resolve
 

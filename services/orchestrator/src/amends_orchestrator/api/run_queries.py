@@ -21,7 +21,7 @@ from amends_orchestrator.api.views import Views, check_timeline, parse_run_id
 from amends_orchestrator.api.watching import Watching
 from amends_orchestrator.journal.reader import list_runs, read_journal
 from amends_orchestrator.journal.records import RunRow, State
-from amends_orchestrator.runner.claimer import DefinitionError
+from amends_orchestrator.runner.ports import DefinitionError
 from amends_orchestrator.runner.summary import state_of
 
 PAGE = 50

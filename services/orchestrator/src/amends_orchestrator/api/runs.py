@@ -13,7 +13,7 @@ from amends.saga.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServi
 from amends_orchestrator.api.checking import check_request
 from amends_orchestrator.api.run_decisions import RunDecisions
 from amends_orchestrator.api.run_queries import get_run, list_page, read_payload, watch_run
-from amends_orchestrator.api.start_run import Starting
+from amends_orchestrator.api.start_run import RunStarter
 from amends_orchestrator.api.views import Views
 from amends_orchestrator.api.watching import Watching
 
@@ -64,16 +64,16 @@ class _Bounded:
 class RunApi(RunServiceServicer):
     """Serves runs to callers."""
 
-    def __init__(self, views: Views, starting: Starting, deciding: RunDecisions, watching: Watching) -> None:
+    def __init__(self, views: Views, starter: RunStarter, decisions: RunDecisions, watching: Watching) -> None:
         self._views = views
-        self._starting = starting
-        self._deciding = deciding
+        self._starter = starter
+        self._decisions = decisions
         self._watching = watching
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         """Start a run, or find the one that was started with the same key."""
         check_request(request)
-        return await self._starting.start(request)
+        return await self._starter.start(request)
 
     async def GetRun(self, request: pb.GetRunRequest, context: Any) -> pb.GetRunResponse:
         """Return one run as its journal says."""
@@ -100,9 +100,9 @@ class RunApi(RunServiceServicer):
     async def ResolveRun(self, request: pb.ResolveRunRequest, context: Any) -> pb.ResolveRunResponse:
         """Carry out a person's decision about a run."""
         check_request(request)
-        return await self._deciding.resolve(request)
+        return await self._decisions.resolve(request)
 
     async def CancelRun(self, request: pb.CancelRunRequest, context: Any) -> pb.CancelRunResponse:
         """Ask a run to undo its effects and end."""
         check_request(request)
-        return await self._deciding.cancel(request)
+        return await self._decisions.cancel(request)

@@ -11,7 +11,7 @@ and the responses, which GetRun returns: making JSON of them would cost more tha
 from __future__ import annotations
 
 import asyncio
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
 
@@ -37,9 +37,11 @@ from amends_orchestrator.api.views import AT_ONCE, Views, check_timeline
 from amends_orchestrator.calls.ports import RouteError
 from amends_orchestrator.journal.reader import read_journal, read_run_by_key
 from amends_orchestrator.journal.records import RunRow, State
-from amends_orchestrator.runner.claimer import DefinitionError
-from amends_orchestrator.runner.fleet import Begun, Fleet, payload_of
+from amends_orchestrator.runner.fleet import Fleet
+from amends_orchestrator.runner.host import RunHost
 from amends_orchestrator.runner.live import LiveRun
+from amends_orchestrator.runner.ports import DefinitionError
+from amends_orchestrator.runner.starts import Begun, RunStarts, payload_of
 from amends_orchestrator.runner.summary import state_of
 
 LONGEST_KEY = 255
@@ -47,11 +49,13 @@ LONGEST_WAIT = timedelta(minutes=5)
 ANSWER_MARGIN = timedelta(milliseconds=50)
 
 
-class Starting:
+class RunStarter:
     """Starts runs, or finds those that were started with the same key."""
 
-    def __init__(self, fleet: Fleet, views: Views) -> None:
+    def __init__(self, host: RunHost, fleet: Fleet, starts: RunStarts, views: Views) -> None:
+        self._host = host
         self._fleet = fleet
+        self._starts = starts
         self._views = views
 
     async def start(self, request: pb.StartRunRequest) -> pb.StartRunResponse:
@@ -76,7 +80,7 @@ class Starting:
         live = begun.live
         if live is None or not begun.created or not _durable(live):
             return await self._answer(begun.run_id, request, created=begun.created)
-        run = _live_message(definition, live, namespace, request.idempotency_key, digest, self._fleet)
+        run = _live_message(definition, live, namespace, request.idempotency_key, digest, self._host.now())
         records = await read_journal(self._views.pool, begun.run_id) if request.timeline else ()
         timeline = await self._views.events(begun.run_id, digest, records, request.timeline)
         return pb.StartRunResponse(run=run, created=True, timeline=timeline)
@@ -88,7 +92,7 @@ class Starting:
         if self._fleet.overloaded:
             raise Unavailable("JOURNAL_BUSY", "The journal cannot take more runs now; try the same call again.")
         key, trace = request.idempotency_key, traceparent() or ""
-        return await self._fleet.begin(
+        return await self._starts.begin(
             definition, digest, namespace=namespace, key=key, data=data, traceparent=trace, within=deadline.remaining()
         )
 
@@ -119,7 +123,7 @@ class Starting:
 
     async def _row(self, namespace: str, key: str) -> RunRow | None:
         """Return the row of the run with a key, after every start with it in this process. Raises asyncpg errors."""
-        await self._fleet.started(namespace, key)
+        await self._starts.started(namespace, key)
         return await read_run_by_key(self._views.pool, namespace, key)
 
     async def _found(self, row: RunRow, request: pb.StartRunRequest, patience: timedelta) -> pb.StartRunResponse:
@@ -203,11 +207,10 @@ async def _wait(views: Views, run_id: UUID, live: LiveRun | None, within: timede
 
 
 def _live_message(
-    definition: CompiledSaga, live: LiveRun, namespace: str, key: str, digest: bytes, fleet: Fleet
+    definition: CompiledSaga, live: LiveRun, namespace: str, key: str, digest: bytes, now: datetime
 ) -> Any:
     """Return the run from memory; all that it shows is durable, or will be before anything depends on it."""
     state = live.state
-    now = fleet.now()
     shown = state_of(state)
     row = RunRow(
         id=live.info.id,

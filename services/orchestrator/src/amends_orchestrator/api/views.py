@@ -26,8 +26,9 @@ from amends_orchestrator.definitions.registry import Registry
 from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.reader import read_journal, read_journals, read_run, read_run_by_key
 from amends_orchestrator.journal.records import RunRow, StoredRecord
-from amends_orchestrator.runner.claimer import DefinitionError
 from amends_orchestrator.runner.fleet import Fleet
+from amends_orchestrator.runner.host import RunHost
+from amends_orchestrator.runner.ports import DefinitionError
 
 if TYPE_CHECKING:
     from amends_chassis.database import Pool
@@ -80,17 +81,18 @@ def _events(definition: CompiledSaga, run_id: UUID, last: deque[tuple[Recorded, 
 class Views:
     """Runs as callers see them."""
 
-    def __init__(self, pool: Pool, registry: Registry, fleet: Fleet, max_message_bytes: int) -> None:
+    def __init__(self, pool: Pool, registry: Registry, host: RunHost, fleet: Fleet, max_message_bytes: int) -> None:
         self.pool = pool
         self.registry = registry
         self.threads = asyncio.Semaphore(THREADS)
         """Limits how many threads make JSON of large payloads at the same time."""
+        self._host = host
         self._fleet = fleet
         self._room = min(ROOM, max_message_bytes // 2)
 
     def now(self) -> datetime:
         """Return the database's time."""
-        return self._fleet.now()
+        return self._host.now()
 
     async def row(self, run_id: UUID) -> RunRow:
         """Return one run's row. Raises NotFound."""

@@ -7,7 +7,6 @@ attempt: nothing was sent. The runner asks before it writes the intent of a pivo
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from datetime import timedelta
 
 from amends_resilience import (
@@ -17,6 +16,7 @@ from amends_resilience import (
     BulkheadFullError,
     BulkheadSlot,
     CircuitBreaker,
+    Clock,
     Pacer,
     Permit,
     RetryBudget,
@@ -26,7 +26,6 @@ from amends_resilience import (
 
 from amends_orchestrator.observe import BREAKER_OPEN, CALLS_IN_FLIGHT, NOT_ADMITTED
 
-CLOCK = SystemClock()
 # Runs that were held back return one after the other, a hundred a second, so that they cause no second outage.
 RETURN_EVERY = timedelta(milliseconds=10)
 BUDGET_PAUSE = timedelta(seconds=1)
@@ -71,16 +70,16 @@ class CallPermit:
 class ParticipantGuard:
     """The protection of one participant under one policy."""
 
-    def __init__(self, service: str, policy: RetryPolicy) -> None:
+    def __init__(self, service: str, policy: RetryPolicy, clock: Clock, chance: random.Random) -> None:
         self.service = service
         self.policy = policy
         self.in_flight = CALLS_IN_FLIGHT.labels(service=service)
         gauge = BREAKER_OPEN.labels(service=service)
         gauge.set(0)
-        self._breaker = CircuitBreaker(policy.circuit_breaker, CLOCK, lambda state: gauge.set(_GAUGE[state]))
+        self._breaker = CircuitBreaker(policy.circuit_breaker, clock, lambda state: gauge.set(_GAUGE[state]))
         self._bulkhead = Bulkhead(policy.bulkhead)
-        self._budget = RetryBudget(policy.budget, CLOCK)
-        self._pacer = Pacer(RETURN_EVERY, CLOCK, random.SystemRandom())
+        self._budget = RetryBudget(policy.budget, clock)
+        self._pacer = Pacer(RETURN_EVERY, clock, chance)
 
     def apply(self, policy: RetryPolicy) -> None:
         """Replace the policy; calls under way stay counted."""
@@ -126,16 +125,19 @@ class ParticipantGuard:
 
 
 class Guards:
-    """All guards of this process."""
+    """All guards of this process. A simulation gives them its own time and chance."""
 
-    def __init__(self, made: Callable[[str, RetryPolicy], ParticipantGuard] = ParticipantGuard) -> None:
-        self._made = made
+    def __init__(self, clock: Clock | None = None, chance: random.Random | None = None) -> None:
+        self._clock = clock or SystemClock()
+        self._chance = chance or random.SystemRandom()
         self._guards: dict[tuple[str, str], ParticipantGuard] = {}
 
     def of(self, participant: str, service: str, policy_name: str, policy: RetryPolicy) -> ParticipantGuard:
         """Return the guard of a participant under the policy of that name (empty: the default policy)."""
         guard = self._guards.get((participant, policy_name))
         if guard is None:
-            guard = self._guards[participant, policy_name] = self._made(service, policy)
+            guard = self._guards[participant, policy_name] = ParticipantGuard(
+                service, policy, self._clock, self._chance
+            )
         guard.apply(policy)
         return guard

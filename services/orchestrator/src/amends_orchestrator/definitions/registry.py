@@ -21,7 +21,7 @@ from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.definitions import store
 from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, SagaRow, StoredRoute
-from amends_orchestrator.runner.claimer import DefinitionError
+from amends_orchestrator.runner.ports import DefinitionError
 from amends_orchestrator.worker.client import ManifestText, WorkerClient
 from amends_orchestrator.worker.process import WorkError
 from amends_orchestrator.worker.resources import participant_of, policy_of

@@ -56,7 +56,7 @@ _NEXT_DUE = "SELECT min(due_at) - clock_timestamp() FROM run WHERE owner IS NULL
 
 # Releases a run that cannot be driven here; the fence proves that it is still ours. Without a reason the row shows
 # what it showed before.
-_GIVE_BACK = """
+_RELEASE = """
 UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3,
     reason = CASE WHEN $4 = '' THEN reason ELSE $4 END, message = CASE WHEN $4 = '' THEN message ELSE $5 END,
     stalled_since = CASE WHEN $4 = '' THEN stalled_since ELSE coalesce(stalled_since, clock_timestamp()) END,
@@ -96,11 +96,9 @@ async def next_due(connection: Executes) -> timedelta | None:
     return value
 
 
-async def give_back(
-    connection: Executes, run_id: UUID, fence: int, after: timedelta, reason: str, message: str
-) -> None:
+async def release(connection: Executes, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
     """Release a run that this process cannot drive: it shows as stalled, and is due again after `after`."""
-    await connection.execute(_GIVE_BACK, run_id, fence, after, reason, message)
+    await connection.execute(_RELEASE, run_id, fence, after, reason, message)
 
 
 async def owned(connection: Executes, process: UUID) -> dict[UUID, int]:

@@ -24,9 +24,9 @@ from amends_orchestrator.journal import claims
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.records import Claimed, RunRow
 from amends_orchestrator.observe import RUNS_CLAIMED
-from amends_orchestrator.runner.fleet import GIVE_BACK_AFTER, Fleet
+from amends_orchestrator.runner.fleet import CLAIM_AGAIN_AFTER, Fleet
 from amends_orchestrator.runner.live import LiveRun
-from amends_orchestrator.runner.ports import PinnedDefinition
+from amends_orchestrator.runner.ports import DefinitionError, PinnedDefinitions
 
 RUNS_TAKEN = "claims.taken"
 RUN_UNREADABLE = "claims.unreadable"
@@ -34,18 +34,6 @@ RUN_ADRIFT = "claims.adrift"
 CLAIM_FAILED = "claims.failed"
 ADRIFT_EVERY = timedelta(seconds=3)
 _log = structlog.get_logger(__name__)
-
-
-class PinnedDefinitions(Protocol):
-    """Finds pinned definitions."""
-
-    async def pinned(self, digest: bytes) -> PinnedDefinition:
-        """Return the definition with that digest. Raises DefinitionError if it is gone or unreadable here."""
-        ...
-
-
-class DefinitionError(Exception):
-    """The definition does not exist, or this version cannot read it. The text is for people."""
 
 
 class People(Protocol):
@@ -106,13 +94,13 @@ class Claimer:
     async def _round(self) -> timedelta:
         """Claim once; return how long to wait before the next claim."""
         self._fleet.shed()
-        room = min(self._fleet.free, claims.BATCH)
+        room = min(self._fleet.spare_runs, claims.BATCH)
         if room <= 0:
             return self._poll
         if self._connection is None or self._connection.is_closed():
             self._connection = await self._connect()
-        self._fleet.room.clear()
-        size = min(self._fleet.room_bytes, claims.BATCH_BYTES)
+        self._fleet.capacity_changed.clear()
+        size = min(self._fleet.spare_bytes, claims.BATCH_BYTES)
         rows = await claims.claim(self._connection, self._fleet.process, rules=RULES_VERSION, limit=room, room=size)
         await self._look_for_adrift(self._connection)
         if rows:
@@ -138,7 +126,7 @@ class Claimer:
         for run, fence in adrift.items():
             if self._adrift.get(run) == fence:
                 _log.warning(RUN_ADRIFT, run_id=str(run), fence=fence)
-                await claims.give_back(connection, run, fence, timedelta(), "", "")
+                await claims.release(connection, run, fence, timedelta(), "", "")
         self._adrift = adrift
 
     async def _adopt(
@@ -163,14 +151,14 @@ class Claimer:
             return self._fleet.adopt(definition, claimed, asked)
         except (UnreadableJournalError, DefinitionError) as error:
             _log.error(RUN_UNREADABLE, run_id=str(row.id), error=str(error))
-            await claims.give_back(connection, row.id, row.fence, GIVE_BACK_AFTER, "UNREADABLE", str(error)[:500])
+            await claims.release(connection, row.id, row.fence, CLAIM_AGAIN_AFTER, "UNREADABLE", str(error)[:500])
             return None
 
     async def _sleep(self, pause: timedelta) -> None:
         seconds = pause.total_seconds() * random.uniform(0.8, 1.0)  # noqa: S311 - spreads replicas
         try:
             async with asyncio.timeout(seconds):
-                await self._fleet.room.wait()
+                await self._fleet.capacity_changed.wait()
         except TimeoutError:
             return
         # Under load runs leave all the time: claim others a little later, not after each one.

@@ -18,7 +18,7 @@ import structlog
 from amends_orchestrator.journal import leases
 from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.ids import RunIds
-from amends_orchestrator.runner.fleet import Fleet
+from amends_orchestrator.runner.host import RunHost
 
 LEASE_RAN_OUT = "lease.ran_out"
 HEARTBEAT_FAILED = "lease.heartbeat_failed"
@@ -36,7 +36,7 @@ class Heartbeat:
         self._ids = ids
         self._connection: asyncpg.Connection[Any] | None = None
 
-    async def beat(self, fleet: Fleet) -> None:
+    async def beat(self, host: RunHost) -> None:
         """Renew the lease once. Raises the database's errors."""
         loop = asyncio.get_running_loop()
         asked = loop.time()  # before the database reads its clock: our view of the lease ends first
@@ -44,16 +44,16 @@ class Heartbeat:
             self._connection = await self._connect()
         renewal = await leases.renew(self._connection, self._process, self._name, self._lease)
         self._ids.synchronise(renewal.now)
-        fleet.hold_lease(asked + self._lease.total_seconds())
+        host.hold_lease(asked + self._lease.total_seconds())
         if renewal.late:
             _log.warning(LEASE_RAN_OUT, process=str(self._process))
 
-    async def run(self, fleet: Fleet) -> None:
+    async def run(self, host: RunHost) -> None:
         """Renew the lease for ever, three times per lease; more often while renewing fails."""
         while True:
             pause = self._lease / 3
             try:
-                await self.beat(fleet)
+                await self.beat(host)
             except Exception as error:  # without a lease all runs are lost, so no error ends this loop
                 _log.warning(HEARTBEAT_FAILED, error=type(error).__name__, detail=str(error))
                 self._drop()

@@ -31,7 +31,8 @@ from amends_orchestrator.calls.router import ProtectedRoute
 from amends_orchestrator.journal.records import JournalRefusal, RunChange
 from amends_orchestrator.journal.tail import Tail
 from amends_orchestrator.runner import summary
-from amends_orchestrator.runner.ports import PinnedDefinition, RunHost, RunInfo
+from amends_orchestrator.runner.host import RunHost
+from amends_orchestrator.runner.ports import PinnedDefinition, RunInfo, RunKeeper
 
 ROUTE_PAUSE = timedelta(seconds=2)
 LEASE_PAUSE = timedelta(milliseconds=500)
@@ -54,6 +55,7 @@ class LiveRun:
         "_held",
         "_host",
         "_inbox",
+        "_keeper",
         "_permits",
         "_pumping",
         "_rings",
@@ -72,6 +74,7 @@ class LiveRun:
     def __init__(
         self,
         host: RunHost,
+        keeper: RunKeeper,
         definition: PinnedDefinition,
         info: RunInfo,
         state: RunState,
@@ -80,6 +83,7 @@ class LiveRun:
     ) -> None:
         """Set up the run, without starting it. `shown_stalled` tells whether its row says that it is stalled."""
         self._host = host
+        self._keeper = keeper
         self.definition = definition
         self.info = info
         self.state = state
@@ -126,10 +130,10 @@ class LiveRun:
         """Hear from the journal that it takes no more rows from this owner."""
         if not self.gone:
             self.leave()
-            self._host.lost(self.info.id, refusal)
+            self._keeper.lost(self.info.id, refusal)
 
     def tell(self, signal: ev.Signal | None) -> None:
-        """Hear a signal (None: time has permit) and carry out what follows from it."""
+        """Hear a signal (None: time has passed) and carry out what follows from it."""
         if self.gone:
             return
         if not isinstance(signal, ev.ReleaseRequested | ev.Durable):
@@ -158,7 +162,7 @@ class LiveRun:
         """Stop after a failure that no rule foresees; the run is claimed again later."""
         if not self.gone:
             self.leave()
-            self._host.broken(self.info.id, error)
+            self._keeper.broken(self.info.id, error)
 
     def resume(self, commands: Sequence[ev.Command]) -> None:
         """Carry out the commands that the engine gave when the run was started."""
@@ -202,7 +206,7 @@ class LiveRun:
         state = self.state
         if state.settled:
             self.leave()
-            self._host.settled(self.info.id)
+            self._keeper.settled(self.info.id)
             return
         for watcher in tuple(self.watchers):
             watcher(self)
@@ -236,7 +240,7 @@ class LiveRun:
         now = self._host.now()
         if not busy:
             stalls = None if self._shown_stalled else self._stalls_at()
-            long = until - now > self._host.passivate_after and not (self._held and self._host.roomy)
+            long = until - now > self._keeper.passivate_after and not (self._held and self._keeper.roomy)
             if long or (stalls is not None and stalls <= now):
                 self._due = self._next_look(until, stalls, now)
                 self.tell(ev.ReleaseRequested())
@@ -424,7 +428,7 @@ class LiveRun:
                 self._hold(index, call, delayed.retry_in, delayed.message)
                 return
         self._spawn(self._call, index, call, protected, permit)
-        if self._chain and call is ev.Operation.ACTION and self._host.at_leisure:
+        if self._chain and call is ev.Operation.ACTION and self._keeper.at_leisure:
             self._host.when_sent(self._prepare_ahead, index + 1)
 
     def _spawn(self, work: Callable[..., Awaitable[None]], *arguments: Any) -> None:

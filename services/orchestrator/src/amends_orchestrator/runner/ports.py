@@ -1,20 +1,15 @@
-"""The interface of a live run to the process around it. `Fleet` implements it in production."""
+"""What live runs need of others: the definition that a run is pinned to, and the keeper of all runs."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
-from datetime import datetime, timedelta
-from typing import Any, Protocol
+from datetime import timedelta
+from typing import Protocol
 from uuid import UUID
 
 from amends_saga.journal import idempotency_key
 from amends_saga.plan import Expressions, Plan
 
-from amends_orchestrator.calls.metadata import CallMetadata
-from amends_orchestrator.calls.ports import Answer
-from amends_orchestrator.calls.router import ProtectedRoute
 from amends_orchestrator.journal.records import JournalRefusal
-from amends_orchestrator.journal.writer import JournalWriter
 
 
 class PinnedDefinition(Expressions, Protocol):
@@ -24,6 +19,18 @@ class PinnedDefinition(Expressions, Protocol):
     def plan(self) -> Plan:
         """Return the graph and the facts of its methods."""
         ...
+
+
+class PinnedDefinitions(Protocol):
+    """Finds the definitions that runs are pinned to."""
+
+    async def pinned(self, digest: bytes) -> PinnedDefinition:
+        """Return the definition with that digest. Raises DefinitionError if it is gone or unreadable here."""
+        ...
+
+
+class DefinitionError(Exception):
+    """The definition does not exist, or this version cannot read it. The text is for people."""
 
 
 class RunInfo:
@@ -49,15 +56,10 @@ class RunInfo:
         return key
 
 
-class RunHost(Protocol):
-    """The process around the runs."""
+class RunKeeper(Protocol):
+    """The owner of all live runs of a process, as one of them sees it."""
 
-    writer: JournalWriter
     passivate_after: timedelta
-
-    def now(self) -> datetime:
-        """Return the database's time, as this process estimates it."""
-        ...
 
     @property
     def roomy(self) -> bool:
@@ -67,28 +69,6 @@ class RunHost(Protocol):
     @property
     def at_leisure(self) -> bool:
         """Return whether so few runs are under way that the processor has time to work ahead."""
-        ...
-
-    def when_sent(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do some work after the call or row just begun is sent."""
-        ...
-
-    def leased(self) -> bool:
-        """Return whether our lease is still valid, so that the runs are still ours."""
-        ...
-
-    def route(self, namespace: str, service: str, method: str) -> ProtectedRoute:
-        """Return how to call a method now. Raises RouteError."""
-        ...
-
-    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        """Start a call; it runs to its end even if its run leaves this process."""
-        ...
-
-    def send(
-        self, protected: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str
-    ) -> Awaitable[Answer]:
-        """Make one attempt. Raises only CancelledError."""
         ...
 
     def settled(self, run_id: UUID) -> None:

@@ -38,7 +38,7 @@ def reply_from_state(run: LiveRun, kind: RequestKind, fleet: Fleet) -> RequestRe
     if state.parked is not None:
         return RequestReply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
     if kind is RequestKind.PARK:
-        if stalled_since(plan, state, fleet.now()) is None:
+        if stalled_since(plan, state, fleet.host.now()) is None:
             return RequestReply(False, "RESOLUTION_NOT_ALLOWED", "only a stalled run can be parked")
         return None
     if state.phase in (Phase.COMPENSATING, Phase.COMPENSATED):
@@ -126,7 +126,7 @@ class RequestServer:
         for request in await requests.open_requests(connection, self._fleet.process):
             if request.id not in self._busy:
                 self._busy.add(request.id)
-                self._fleet.spawn(self._serve(request))
+                self._fleet.host.spawn(self._serve(request))
 
     async def asked(self, connection: asyncpg.Connection[Any], runs: list[UUID]) -> dict[UUID, ev.Signal]:
         """Return the unanswered cancel requests of runs that were just claimed and are not driven yet."""

@@ -17,10 +17,9 @@ from amends_saga.journal import RULES_VERSION, encode
 from amends_orchestrator.journal.decisions import claim_decided, lock_run, record_decision
 from amends_orchestrator.journal.reader import read_journal, read_run
 from amends_orchestrator.journal.records import Claimed, RunRow, State, StoredRecord
-from amends_orchestrator.runner.claimer import PinnedDefinitions
 from amends_orchestrator.runner.fleet import Fleet, restore
 from amends_orchestrator.runner.live import LiveRun
-from amends_orchestrator.runner.ports import PinnedDefinition
+from amends_orchestrator.runner.ports import PinnedDefinition, PinnedDefinitions
 from amends_orchestrator.runner.summary import line, state_of
 
 
@@ -103,7 +102,7 @@ def _entry(definition: PinnedDefinition, state: RunState, decision: PersonDecisi
     parked = state.parked
     if parked is None or state.parked_seq != decision.expected_seq:
         raise ResolutionRefusedError("STATE_CHANGED", f"the run is parked at record {state.parked_seq} now")
-    now = fleet.now()
+    now = fleet.host.now()
     deadline = None
     if state.deadline is not None and state.parked_at is not None:
         deadline = state.deadline + (now - state.parked_at)

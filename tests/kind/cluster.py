@@ -16,6 +16,7 @@ import grpc
 from amends_delivery.kind import argocd, secrets
 from amends_delivery.kind.place import KindCluster
 from amends_delivery.kind.up import ADDRESSES, ORCHESTRATOR
+from amends_demo.laws import LAWS
 from amends_demo.shop import Shop, reaching
 
 from shop.orders.v1 import orders_pb2
@@ -104,7 +105,10 @@ class Clone:
         return str(deployment["spec"]["template"]["spec"]["containers"][0]["image"])
 
     def audit(self) -> str:
-        """`amends audit` over the cluster's databases, through a forwarded port."""
+        """What `amends audit` and the shop's own audit say of the cluster's databases, through a forwarded port.
+
+        Either fails with what is wrong.
+        """
         with forwarded(self, "data", "postgres-0", 5432) as port:
             urls = {}
             for name, namespace in secrets.DATABASES.items():
@@ -114,8 +118,21 @@ class Clone:
             told = {
                 "AMENDS_DATABASE_URL": urls["orchestrator"],
                 "AMENDS_PARTICIPANTS": " ".join(f"{service}={urls[name]}" for name, service in services.items()),
+                "AMENDS_SHOP_DATABASES": " ".join(f"{name}={url}" for name, url in urls.items()),
             }
-            return self.run(sys.executable, "-m", "amends_cli", "audit", more=told)
+            books = self.run(sys.executable, "-m", "amends_demo", "audit", check=False, more=told)
+            assert books.rstrip().endswith(("laws of the shop hold.", "The books are wrong.")), books
+            assert [line for line in violations(books) if not line.endswith(f" for {WITHOUT_AN_ORDER}")] == []
+            return books + self.run(sys.executable, "-m", "amends_cli", "audit", more=told)
+
+
+WITHOUT_AN_ORDER = "order-1"
+"""What the example of a SagaRun pays for: nobody has ordered it, so that the shop's books name it."""
+
+
+def violations(books: str) -> list[str]:
+    """Return the lines in which the shop's audit names what is wrong."""
+    return [line for line in books.splitlines() if line.startswith(tuple(f"{law.name}  " for law in LAWS))]
 
 
 PROTOBUF = {

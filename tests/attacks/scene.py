@@ -5,6 +5,8 @@ process and of those that it has started.
 """
 
 import asyncio
+import itertools
+import random
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -132,6 +134,9 @@ class Scene:
         except grpc.aio.AioRpcError as error:
             watch.failed.append(f"{key}: {error.code().name} {error.details()}")
             return
+        except TimeoutError:
+            watch.failed.append(f"{key}: no answer within a minute")
+            return
         if answer.run.state == run_pb2.RUN_STATE_COMPLETED:
             watch.completed += 1
         else:
@@ -139,14 +144,15 @@ class Scene:
 
     async def _ask_again(self, request: pb.StartRunRequest) -> pb.StartRunResponse:
         """Ask with the same key until there is an answer, as a caller must: gRPC ends calls in a flood."""
-        for _ in range(10):
-            try:
-                return cast("pb.StartRunResponse", await self.runs.StartRun(request, timeout=30))
-            except grpc.aio.AioRpcError as error:
-                if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
-                    raise
-            await asyncio.sleep(0.1)
-        return cast("pb.StartRunResponse", await self.runs.StartRun(request, timeout=30))
+        async with asyncio.timeout(60):
+            for tries in itertools.count():
+                try:
+                    return cast("pb.StartRunResponse", await self.runs.StartRun(request, timeout=30))
+                except grpc.aio.AioRpcError as error:
+                    if error.code() not in (grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE):
+                        raise
+                await asyncio.sleep(min(0.1 * 2**tries, 2.0) * random.uniform(0.5, 1.0))
+        raise AssertionError("not reached")
 
 
 @asynccontextmanager

@@ -10,6 +10,7 @@ import argparse
 import os
 import random
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -30,6 +31,8 @@ ACCEPTED = Path(__file__).parent / "accepted.toml"
 ENOUGH = 0.90
 LONGEST = 300
 """Seconds after which tests that hang count as having noticed."""
+STOPS_WITHIN = 20
+"""Seconds that they get to stop their servers."""
 SOON = timedelta(seconds=20)
 """A mutant that is decided within this time can be tried in CI."""
 PYTEST = ("-m", "pytest", "-q", "-x", "-n", "0", "-p", "no:randomly", "-p", "no:cacheprovider", "--no-header")
@@ -68,6 +71,9 @@ def main(arguments: Sequence[str]) -> int:
     for target in dict.fromkeys(mutant.target for mutant in mutants):
         files = [mutant.file for mutant in mutants if mutant.target is target]
         tests = dict.fromkeys(test for file in files for test in target.tests_of(file))
+        if not _is_well_typed(*dict.fromkeys(files)):
+            _say(f"the types of {target.name} are wrong without any mistake")
+            return 1
         if _fails(target, tests if asked.own else [*tests, *target.tests], None):
             _say(f"the tests of {target.name} fail without any mistake")
             return 1
@@ -129,15 +135,27 @@ def _fails(target: Target, tests: Iterable[str], mutant: Mutant | None) -> bool:
         environment = os.environ | {"PYTHONPATH": str(copied), "PYTHONDONTWRITEBYTECODE": "1"}
         command = [sys.executable, *PYTEST, f"--basetemp={folder}/tests", *dict.fromkeys(tests)]
         longest = None if mutant is None else LONGEST
+        tests_run = subprocess.Popen(  # noqa: S603
+            command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
         try:
-            ended = subprocess.run(  # noqa: S603
-                command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=longest
-            )
+            said, _ = tests_run.communicate(timeout=longest)
         except subprocess.TimeoutExpired:
+            _end(tests_run)
             return True
-        if ended.returncode and mutant is None:
-            _say(ended.stdout[-2000:] + ended.stderr[-2000:])
-        return ended.returncode != 0
+        if tests_run.returncode and mutant is None:
+            _say(said[-2000:])
+        return tests_run.returncode != 0
+
+
+def _end(tests_run: subprocess.Popen[str]) -> None:
+    """End tests that hang: asked first, so that they stop the servers that they have started."""
+    tests_run.send_signal(signal.SIGINT)
+    try:
+        tests_run.communicate(timeout=STOPS_WITHIN)
+    except subprocess.TimeoutExpired:
+        tests_run.kill()
+        tests_run.communicate()
 
 
 def _is_mistyped(mutant: Mutant) -> bool:
@@ -145,8 +163,12 @@ def _is_mistyped(mutant: Mutant) -> bool:
     with tempfile.TemporaryDirectory(prefix="mutant-") as folder:
         shadow = Path(folder) / mutant.file.name
         shadow.write_text(mutant.change.apply(mutant.file.read_text()))
-        command = [sys.executable, "-m", "mypy", "--shadow-file", str(mutant.file), str(shadow), str(mutant.file)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True).returncode != 0  # noqa: S603
+        return not _is_well_typed("--shadow-file", mutant.file, shadow, mutant.file)
+
+
+def _is_well_typed(*arguments: str | Path) -> bool:
+    command = [sys.executable, "-m", "mypy", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True).returncode == 0  # noqa: S603
 
 
 def _report(tried: Sequence[Tried], at_least: float) -> int:

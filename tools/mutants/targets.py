@@ -53,6 +53,7 @@ JOURNAL = _own(
     batch=f"writer {CONFORMANCE}",
     claims=f"claims takeover {CONFORMANCE}",
     connection="writer",
+    counts="claims",
     decisions=f"people answers {CONFORMANCE}",
     ids="writer partitions",
     leases=f"takeover heartbeat {CONFORMANCE}",

@@ -11,6 +11,7 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 from amends_orchestrator.journal import claims, leases
+from amends_orchestrator.journal.counts import count_runs
 from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.records import State
 
@@ -35,6 +36,38 @@ FROM unnest($1::uuid[]) AS id
 async def a_hundred(connection: asyncpg.Connection, due: timedelta) -> list[UUID]:
     """Runs that wait for an owner, the one that is due first before the others."""
     return [row[0] for row in await connection.fetch(_MAKE, due)]
+
+
+async def test_runs_are_counted_by_what_they_wait_for(connection: asyncpg.Connection):
+    kinds = {
+        # state, owner, due, stalled, rules
+        "parked": (3, None, None, None, 1),
+        "running": (1, uuid4(), None, None, 1),
+        "due": (1, None, HOUR, None, 1),
+        "due and stalled": (1, None, HOUR, HOUR, 1),
+        "of a newer release": (2, None, -HOUR, None, 9),
+        "running and stalled": (1, uuid4(), None, HOUR, 9),
+        "completed": (4, None, None, None, 9),
+    }
+    for key, (state, owner, due, stalled, rules) in kinds.items():
+        await connection.execute(
+            "INSERT INTO run (id, namespace, saga, idempotency_key, payload, digest, fence, state, owner, due_at,"
+            " stalled_since, rules) VALUES (gen_random_uuid(), 'shop', 'saga', $1, '', '', 1, $2, $3,"
+            " clock_timestamp() + $4, clock_timestamp() - $5::interval, $6)",
+            key,
+            state,
+            owner,
+            due,
+            stalled,
+            rules,
+        )
+    assert await count_runs(connection, rules=2) == {
+        "parked": 1,
+        "stalled": 2,
+        "waiting": 3,
+        "newer_rules": 1,
+        "owned": 2,
+    }
 
 
 async def test_those_that_are_due_longest_are_taken_first(connection: asyncpg.Connection):

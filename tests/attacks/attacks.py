@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 import pytest
 from amends_contracts import descriptor_set
-from amends_saga.descriptors.budget import join_files
+from amends_contracts.budget import join_files
 from amends_testkit.answers import ScriptedAnswer
 from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from grpc_reflection.v1alpha import reflection_pb2

@@ -9,7 +9,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
-from amends_orchestrator.calls.reflection import reflect
+from amends_chassis.reflection import reflect
 from amends_saga.analysis import ParticipantView
 from amends_saga.check import check
 from amends_saga.definition import Document, read

@@ -25,7 +25,7 @@ HINT = "Give contracts with --descriptors FILE or --protos DIR."
 
 async def reflect(channel: "grpc.aio.Channel", service: str) -> "FileDescriptorSet":
     """Read the contract of one service by its server's reflection. Raises CliError."""
-    from amends_orchestrator.calls import reflection
+    from amends_chassis import reflection
     from amends_saga.descriptors import DescriptorError, parse_set
 
     try:

@@ -55,7 +55,7 @@ def merge(sources: "list[tuple[str, FileDescriptorSet]]") -> "FileDescriptorSet"
     The name of a file means something within its source only: of two that differ the later one, and what imports it,
     gets another name.
     """
-    from amends_saga.descriptors.wellknown import well_known_file
+    from amends_contracts.wellknown import well_known_file
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
     merged = FileDescriptorSet()
@@ -79,7 +79,7 @@ def merge(sources: "list[tuple[str, FileDescriptorSet]]") -> "FileDescriptorSet"
 
 def _new_names(source: str, contract: "FileDescriptorSet", known: dict[str, bytes]) -> dict[str, str]:
     """Choose new names for files that differ from a known one of the same name, and for those that import them."""
-    from amends_saga.descriptors.wellknown import well_known_file
+    from amends_contracts.wellknown import well_known_file
 
     clashing = {
         file.name

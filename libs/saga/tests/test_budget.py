@@ -4,11 +4,11 @@ import time
 
 import pytest
 from amends_contracts import descriptor_set
+from amends_contracts.budget import BudgetError, ContractBudget, imports_of, join_files
 from amends_saga.analysis import ParticipantView
 from amends_saga.check import check
 from amends_saga.definition import Document, read
 from amends_saga.descriptors import DescriptorError, parse_set
-from amends_saga.descriptors.budget import BudgetError, ContractBudget, imports_of, join_files
 from google.protobuf.descriptor_pb2 import DescriptorProto, FileDescriptorProto, FileDescriptorSet
 
 EMPTY_MESSAGE = b"\x22\x00"

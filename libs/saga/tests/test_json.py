@@ -4,9 +4,9 @@ import json
 from typing import Any
 
 import pytest
+from amends_contracts.wellknown import well_known_file
 from amends_saga.descriptors import build_pool
 from amends_saga.descriptors.attributes import renamed
-from amends_saga.descriptors.wellknown import well_known_file
 from amends_saga.jsoncheck import EXACT, MAX_DEPTH
 from amends_saga.jsonform import InputError, check_depth, parse_json, recursive, show_json
 from google.protobuf import message_factory

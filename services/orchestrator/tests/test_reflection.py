@@ -9,8 +9,8 @@ from datetime import timedelta
 import grpc
 import grpc.aio
 import pytest
+from amends_chassis.reflection import VERSIONS, ReflectionError, reflect
 from amends_contracts import descriptor_set
-from amends_orchestrator.calls.reflection import VERSIONS, ReflectionError, reflect
 from amends_saga.descriptors import ContractSet, parse_set
 from amends_testkit.participant import FakeParticipant
 from google.protobuf.descriptor_pb2 import FileDescriptorProto

@@ -22,5 +22,10 @@ def escape(text: str) -> str:
     return UNSAFE.sub(_written_out, text) if UNSAFE.search(text) else text
 
 
+def brief(text: str) -> str:
+    """Return at most 100 characters of a hostile text, as printable ASCII without backticks: to quote in a sentence."""
+    return text[:100].encode("unicode_escape").decode().replace("`", "'")
+
+
 def _written_out(found: re.Match[str]) -> str:
     return found[0].encode("unicode_escape").decode("ascii")

@@ -7,6 +7,7 @@ from functools import cached_property
 from hashlib import sha256
 from typing import Any
 
+from amends_contracts.wellknown import ALWAYS
 from google.protobuf import message_factory
 from google.protobuf.descriptor import Descriptor
 from google.protobuf.descriptor_pool import DescriptorPool
@@ -16,7 +17,6 @@ from amends_saga.bundle import Bundle, BundleError, read_bundle
 from amends_saga.cel import Checked, Environment, Program
 from amends_saga.descriptors import RUN_MESSAGE, DescriptorError, build_pool, with_well_known
 from amends_saga.descriptors.attributes import renamed
-from amends_saga.descriptors.wellknown import ALWAYS
 from amends_saga.jsonform import InputError, JsonInput, check_depth, parse_json, recursive, require, show_json
 from amends_saga.plan import ExpressionError, Plan, Scope, StepPlan
 

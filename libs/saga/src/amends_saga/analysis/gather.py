@@ -5,6 +5,7 @@ Called by the analysis.
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from amends_contracts.wellknown import ALWAYS, ENUM, SERVICE, well_known_names
 from google.protobuf.descriptor_pb2 import EnumDescriptorProto
 
 from amends_saga import codes
@@ -12,7 +13,6 @@ from amends_saga.analysis.resolve import Methods
 from amends_saga.definition import InlineField, Node, Saga
 from amends_saga.descriptors import Contracts, ContractSet, own_definitions
 from amends_saga.descriptors.inline import INPUT_MESSAGE
-from amends_saga.descriptors.wellknown import ALWAYS, ENUM, SERVICE, well_known_names
 from amends_saga.findings import Finding, choices, suggestion
 
 

@@ -1,6 +1,7 @@
 """Contracts: descriptor sets merged by message name, the promises of methods, and the part that a saga reaches."""
 
-from amends_saga.descriptors.budget import DescriptorError
+from amends_contracts.budget import DescriptorError
+
 from amends_saga.descriptors.contracts import ContractSet, TypeDefinition, parse_set
 from amends_saga.descriptors.facts import Facts, contract_facts, resolve_facts
 from amends_saga.descriptors.files import build_pool, with_well_known

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from amends_contracts.budget import ContractBudget, DescriptorError
+from amends_contracts.wellknown import ENUM, MESSAGE, SERVICE, symbols_of, well_known_file, well_known_names
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -17,9 +19,6 @@ from google.protobuf.descriptor_pb2 import (
     MethodDescriptorProto,
 )
 from google.protobuf.message import DecodeError
-
-from amends_saga.descriptors.budget import ContractBudget, DescriptorError
-from amends_saga.descriptors.wellknown import ENUM, MESSAGE, SERVICE, symbols_of, well_known_file, well_known_names
 
 _TYPES = {MESSAGE: FieldDescriptorProto.TYPE_MESSAGE, ENUM: FieldDescriptorProto.TYPE_ENUM}
 

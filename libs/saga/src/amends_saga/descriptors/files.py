@@ -8,12 +8,12 @@ from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, 
 from functools import partial
 from typing import TypeVar
 
+from amends_contracts.budget import DescriptorError
+from amends_contracts.wellknown import well_known_file, well_known_names
 from google.protobuf.descriptor_pb2 import EnumDescriptorProto, FileDescriptorProto
 from google.protobuf.descriptor_pool import DescriptorPool
 
-from amends_saga.descriptors.budget import DescriptorError
 from amends_saga.descriptors.contracts import TypeDefinition
-from amends_saga.descriptors.wellknown import well_known_file, well_known_names
 
 T = TypeVar("T", bound=Hashable)
 

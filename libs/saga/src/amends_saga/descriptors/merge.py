@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from amends_contracts.wellknown import ALWAYS
 from google.protobuf.descriptor_pb2 import (
     DescriptorProto,
     EnumDescriptorProto,
@@ -19,7 +20,6 @@ from google.protobuf.descriptor_pool import DescriptorPool
 
 from amends_saga.descriptors.contracts import Dialect, TypeDefinition, inside
 from amends_saga.descriptors.files import assemble, build_pool, with_well_known
-from amends_saga.descriptors.wellknown import ALWAYS
 
 _F = FieldDescriptorProto
 WIDER = {

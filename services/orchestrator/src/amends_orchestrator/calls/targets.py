@@ -11,6 +11,8 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 
+from amends_chassis.text import brief
+
 from amends_orchestrator.calls.ports import ConfinementError
 
 _LABEL = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
@@ -60,10 +62,10 @@ class TargetRules:
             return self._local(loopback["host"], loopback["port"])
         named = _DNS.fullmatch(target)
         if named is None:
-            raise ConfinementError(f"`{shown(target)}` has no form of a target")
+            raise ConfinementError(f"`{brief(target)}` has no form of a target")
         host, port = named["host"], _port(named["port"])
         if len(host) > _LONGEST or host.rsplit(".", 1)[-1].isdigit():
-            raise ConfinementError(f"`{shown(host)}` is no DNS name")
+            raise ConfinementError(f"`{brief(host)}` is no DNS name")
         cluster = _CLUSTER.fullmatch(host)
         if cluster is not None and (cluster["service"], cluster["namespace"]) in _FORBIDDEN_SERVICES:
             raise ConfinementError("the Kubernetes API server is no participant")
@@ -82,11 +84,6 @@ class TargetRules:
 def _is_under(host: str, suffix: str) -> bool:
     """Return whether a suffix allows a host; one of a single label, such as a name of a compose file, only itself."""
     return host == suffix or ("." in suffix and host.endswith(f".{suffix}"))
-
-
-def shown(text: str) -> str:
-    """Return hostile text in a form that is safe to show: short and printable ASCII."""
-    return text[:100].encode("unicode_escape").decode().replace("`", "'")
 
 
 def _port(digits: str) -> int:

@@ -7,9 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from amends_chassis.reflection import ReflectionError, reflect
+
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.calls.ports import ConfinementError
-from amends_orchestrator.calls.reflection import ReflectionError, reflect
 
 
 @dataclass(frozen=True, slots=True)

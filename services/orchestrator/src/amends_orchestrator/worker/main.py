@@ -11,7 +11,7 @@ import sys
 import traceback
 from typing import Any, BinaryIO
 
-from amends_saga.descriptors.wellknown import well_known_names
+from amends_contracts.wellknown import well_known_names
 
 from amends_orchestrator.worker.frames import LENGTHS, pack, unpack
 from amends_orchestrator.worker.jobs import JOBS

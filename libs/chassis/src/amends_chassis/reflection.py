@@ -2,7 +2,8 @@
 
 The messages of both versions are the same bytes on the wire, so the v1alpha classes serve for both. The files stay the
 bytes that the server sent: only their names and imports are read here. Counting and parsing their content happens where
-it may take time. Called when a Participant is applied, and every minute after that.
+it may take time. Called by the orchestrator when a Participant is applied, and every minute after that, and by the
+command line.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from datetime import timedelta
 from typing import Any
 
 import grpc.aio
-from amends_chassis.dial import cause
-from amends_saga.descriptors.budget import BudgetError, imports_of, join_files, within_bytes
-from amends_saga.descriptors.wellknown import well_known_file
+from amends_contracts.budget import BudgetError, imports_of, join_files, within_bytes
+from amends_contracts.wellknown import well_known_file
 from grpc_reflection.v1alpha.reflection_pb2 import ServerReflectionRequest, ServerReflectionResponse
 
-from amends_orchestrator.calls.targets import shown
+from amends_chassis.dial import cause
+from amends_chassis.text import brief
 
 VERSIONS = ("grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection")
 TIMEOUT = timedelta(seconds=5)
@@ -89,7 +90,7 @@ class _Conversation:
         try:
             answer = await self._ask(ServerReflectionRequest(file_containing_symbol=service))
             if answer.HasField("error_response"):
-                raise ReflectionError(f"the server does not know {shown(service)}")
+                raise ReflectionError(f"the server does not know {brief(service)}")
             self._keep(answer)
             while self._missing:
                 name = self._missing.popleft()

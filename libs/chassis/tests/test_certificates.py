@@ -6,9 +6,10 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from amends_chassis.access import Access, AccessError
+from amends_chassis.access import Access
 from amends_chassis.certificates import CertificateError, Certificates, read
 from amends_chassis.dial import dial, dial_blocking
+from amends_chassis.followed import RulesError
 from amends_chassis.service import Runtime
 from amends_embedded.authority import Authority, spiffe
 from amends_testkit.service import refusal_of
@@ -254,7 +255,7 @@ def test_rules_that_cannot_be_read_leave_the_former_ones(tmp_path, capsys):
     path.write_text('{"rules": [{"identities": ["spi')
     clock.now += 1
     assert access.missing([UNARY]) == []
-    assert "access.refused" in capsys.readouterr().out
+    assert "rules.refused" in capsys.readouterr().out
     path.write_text(rules((ORDERS, "/a.B/C")))
     clock.now += 1
     assert access.missing([UNARY, "/a.B/C"]) == [UNARY]
@@ -271,13 +272,13 @@ def test_rules_that_cannot_be_read_leave_the_former_ones(tmp_path, capsys):
 )
 def test_rules_that_make_no_sense_say_where(tmp_path, text, why):
     (tmp_path / "access.json").write_text(text)
-    with pytest.raises(AccessError) as caught:
+    with pytest.raises(RulesError) as caught:
         Access(tmp_path / "access.json")
     assert why in str(caught.value)
 
 
 async def test_rules_without_certificates_are_refused(tmp_path):
     (tmp_path / "access.json").write_text(rules((ORDERS, UNARY)))
-    with pytest.raises(AccessError, match="AMENDS_TLS_DIR"):
+    with pytest.raises(RulesError, match="AMENDS_TLS_DIR"):
         async with serving(Echo(), access=tmp_path / "access.json") as runtime:
             assert isinstance(runtime, Runtime)

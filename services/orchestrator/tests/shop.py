@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from amends_chassis.certificates import Certificates
 from amends_chassis.service import Runtime, running
 from amends_contracts import descriptor_set
 from amends_orchestrator.assemble import Orchestrator
@@ -73,11 +74,12 @@ class Shop:
 
 
 @asynccontextmanager
-async def open_shop() -> AsyncIterator[Shop]:
+async def open_shop(certificates: Certificates | None = None) -> AsyncIterator[Shop]:
     shop = Shop()
     async with AsyncExitStack() as stack:
         for name, service in SERVICES.items():
-            part = await FakeParticipant.start(descriptor_set(), [service])
+            credentials = certificates.server_credentials() if certificates is not None else None
+            part = await FakeParticipant.start(descriptor_set(), [service], credentials=credentials)
             shop.parts[name] = await stack.enter_async_context(part)
         yield shop
 

@@ -11,44 +11,34 @@ Health is open to everybody. A file that cannot be used is refused: the rules th
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from amends_chassis.errors import PermissionDenied
+from amends_chassis.followed import FollowedFile, RulesError
 from amends_chassis.types import Context
 
 _log = structlog.get_logger(__name__)
 
-RULES_RENEWED, RULES_REFUSED = "access.renewed", "access.refused"
-LOOK_EVERY = timedelta(seconds=1)
 _OPEN = "/grpc.health.v1.Health/"
 _PEER = "x509_subject_alternative_name"
 _SPIFFE = "spiffe://"
-
-
-class AccessError(ValueError):
-    """A file of rules that cannot be used: where, and why."""
 
 
 class Access:
     """The rules that are in force now."""
 
     def __init__(self, path: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
-        """Read the file. Raises AccessError when it cannot be used."""
-        self._path = path
-        self._clock = clock
-        self._text = _read(path)
-        self._rules = parse(self._text, str(path))
-        self._looked = clock()
+        """Read the file. Raises RulesError when it cannot be used."""
+        self._rules = FollowedFile(path, parse, clock=clock)
 
     def look(self, method: str, context: Context) -> None:
         """Raise PermissionDenied unless the peer of this call may call `method` ("/package.Service/Method")."""
         if method.startswith(_OPEN):
             return
-        allowed = self._current()
+        allowed = self._rules.current
         caller = identity(context)
         if not {method, f"{method.rpartition('/')[0]}/*"}.isdisjoint(allowed.get(caller, ())):
             return
@@ -63,25 +53,8 @@ class Access:
 
     def missing(self, methods: Iterable[str]) -> list[str]:
         """Return those of `methods` that nobody may call: each of them is a rule that somebody forgot."""
-        named = {name for names in self._current().values() for name in names}
+        named = {name for names in self._rules.current.values() for name in names}
         return [name for name in methods if not {name, f"{name.rpartition('/')[0]}/*"} & named]
-
-    def _current(self) -> Mapping[str, frozenset[str]]:
-        now = self._clock()
-        if now - self._looked >= LOOK_EVERY.total_seconds():
-            self._looked = now
-            self._renew()
-        return self._rules
-
-    def _renew(self) -> None:
-        try:
-            text = _read(self._path)
-            if text != self._text:
-                self._text = text
-                self._rules = parse(text, str(self._path))
-                _log.info(RULES_RENEWED, path=str(self._path))
-        except AccessError as error:
-            _log.error(RULES_REFUSED, error=str(error))
 
 
 def identity(context: Context) -> str:
@@ -91,11 +64,11 @@ def identity(context: Context) -> str:
 
 
 def parse(text: str, where: str) -> Mapping[str, frozenset[str]]:
-    """Return the methods that each identity may call. Raises AccessError."""
+    """Return the methods that each identity may call. Raises RulesError."""
     try:
         rules = json.loads(text)["rules"]
     except (ValueError, KeyError, TypeError) as error:
-        raise AccessError(f"{where} must be JSON, an object with the list `rules`: {error}") from error
+        raise RulesError(f"{where} must be JSON, an object with the list `rules`: {error}") from error
     found: dict[str, set[str]] = {}
     for number, rule in enumerate(rules if isinstance(rules, list) else [rules]):
         place = f"{where}: rules[{number}]"
@@ -108,15 +81,8 @@ def parse(text: str, where: str) -> Mapping[str, frozenset[str]]:
 def _texts(rule: Any, name: str, begins: str, place: str) -> list[str]:
     given = rule.get(name) if isinstance(rule, dict) else None
     if not isinstance(given, list) or not given:
-        raise AccessError(f"{place}.{name} must be a list with at least one text that begins with {begins}")
+        raise RulesError(f"{place}.{name} must be a list with at least one text that begins with {begins}")
     for text in given:
         if not isinstance(text, str) or not text.startswith(begins):
-            raise AccessError(f"{place}.{name}: {text!r} must be a text that begins with {begins}")
+            raise RulesError(f"{place}.{name}: {text!r} must be a text that begins with {begins}")
     return given
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise AccessError(f"{path} cannot be read: {error}") from error

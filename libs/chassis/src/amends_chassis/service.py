@@ -374,10 +374,11 @@ def _certificates(settings: ServiceSettings, registry: CollectorRegistry) -> "Ce
 def _access(settings: ServiceSettings) -> "Access | None":
     if settings.access is None:
         return None
-    from amends_chassis.access import Access, AccessError
+    from amends_chassis.access import Access
+    from amends_chassis.followed import RulesError
 
     if settings.tls_dir is None:
-        raise AccessError("AMENDS_ACCESS names callers by their certificates, so it needs AMENDS_TLS_DIR too")
+        raise RulesError("AMENDS_ACCESS names callers by their certificates, so it needs AMENDS_TLS_DIR too")
     return Access(settings.access)
 
 

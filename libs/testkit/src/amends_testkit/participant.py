@@ -71,18 +71,29 @@ class FakeParticipant:
         self._script: defaultdict[str, deque[ScriptedAnswer]] = defaultdict(deque)
         self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._server: grpc.aio.Server | None = None
+        self._credentials: grpc.ServerCredentials | None = None
         self._pool = pool
         self._services = services
 
     @classmethod
     async def start(
-        cls, descriptors: FileDescriptorSet, services: Iterable[str], *, reflect: bool = True, port: int = 0
+        cls,
+        descriptors: FileDescriptorSet,
+        services: Iterable[str],
+        *,
+        reflect: bool = True,
+        port: int = 0,
+        credentials: grpc.ServerCredentials | None = None,
     ) -> Self:
-        """Serve all methods of the services on 127.0.0.1. A method without a script answers with an empty message."""
+        """Serve all methods of the services on 127.0.0.1. A method without a script answers with an empty message.
+
+        With `credentials` it serves TLS, else plain text.
+        """
         pool = DescriptorPool()
         for file in descriptors.file:
             pool.Add(file)
         participant = cls(pool, list(services))
+        participant._credentials = credentials
         await participant.listen(reflect=reflect, port=port)
         return participant
 
@@ -93,7 +104,12 @@ class FakeParticipant:
         if reflect:
             names = (*self._services, reflection.SERVICE_NAME)
             reflection.enable_server_reflection(names, server, pool=self._pool)
-        self.target = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+        place = f"127.0.0.1:{port}"
+        if self._credentials is None:
+            port = server.add_insecure_port(place)
+        else:
+            port = server.add_secure_port(place, self._credentials)
+        self.target = f"127.0.0.1:{port}"
         await server.start()
         self._server = server
 

@@ -7,15 +7,18 @@ import gc
 import socket
 from contextlib import AbstractContextManager
 from datetime import timedelta
+from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
+from amends_chassis.followed import FollowedFile, RulesError
 from amends_chassis.service import Runtime
 
 from amends.saga.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
-from amends_orchestrator import retention
+from amends_orchestrator import permissions, retention
 from amends_orchestrator.api import definitions as definition_api
 from amends_orchestrator.api import runs as run_api
+from amends_orchestrator.api.permitted import permitted
 from amends_orchestrator.api.run_decisions import RunDecisions
 from amends_orchestrator.api.start_run import RunStarter
 from amends_orchestrator.api.views import Views
@@ -57,6 +60,8 @@ class Orchestrator:
         url = settings.database_url
         if url is None:
             raise LookupError("the orchestrator needs AMENDS_DATABASE_URL (or AMENDS_DATABASE_URL_FILE)")
+        if settings.roles is not None and settings.tls_dir is None:
+            raise RulesError("AMENDS_ROLES names callers by their certificates, so it needs AMENDS_TLS_DIR too")
         self._runtime = runtime
         self._settings = settings
         self.process = uuid4()
@@ -95,13 +100,13 @@ class Orchestrator:
         watching = Watching(self._pool, self._settings.watchers)
         starter = RunStarter(self.host, self.fleet, self.starts, views)
         decisions = RunDecisions(self.fleet, views, self._claimer, most)
-        api = run_api.RunApi(views, starter, decisions, watching)
-        runtime.add(run_api.registrar(most), api, run_api.SERVICE)
-        runtime.add(
-            add_DefinitionServiceServicer_to_server,
-            definition_api.DefinitionApi(self._pool, self.registry, self.definitions),
-            definition_api.SERVICE,
-        )
+        runs: Any = run_api.RunApi(views, starter, decisions, watching)
+        definitions: Any = definition_api.DefinitionApi(self._pool, self.registry, self.definitions)
+        if self._settings.roles is not None:
+            bindings = FollowedFile(self._settings.roles, permissions.parse)
+            runs, definitions = permitted(runs, bindings, views), permitted(definitions, bindings, views)
+        runtime.add(run_api.registrar(most), runs, run_api.SERVICE)
+        runtime.add(add_DefinitionServiceServicer_to_server, definitions, definition_api.SERVICE)
         runtime.background("runs", self._run)
         runtime.background("watches", watching.run)
         runtime.background("resources", self._reload)

@@ -56,6 +56,8 @@ class Settings(ServiceSettings):
     """
     max_input_bytes: int = Field(default=256 * 1024, ge=1024)
     """Largest StartRun, and largest result of a resolution, as they are sent."""
+    roles: Path | None = None
+    """The file that gives callers roles in namespaces, by their certificates; None: whoever can connect may do all."""
     watchers: int = Field(default=2500, ge=1)
     """How many calls of WatchRun may be open at a time."""
     idempotency_retention: Duration = timedelta(days=30)

@@ -21,6 +21,7 @@ from amends_orchestrator.api.views import Views, check_timeline, parse_run_id
 from amends_orchestrator.api.watching import Watching
 from amends_orchestrator.journal.reader import list_runs, read_journal
 from amends_orchestrator.journal.records import RunRow, State
+from amends_orchestrator.permissions import current
 from amends_orchestrator.runner.ports import DefinitionError
 from amends_orchestrator.runner.summary import state_of
 
@@ -50,6 +51,7 @@ async def list_page(views: Views, request: pb.ListRunsRequest) -> pb.ListRunsRes
     rows = await list_runs(
         views.pool,
         namespace=request.namespace,
+        namespaces=current().readable(),
         saga=request.saga,
         states=_states(request),
         stalled=request.stalled,

@@ -17,11 +17,13 @@ from amends_saga.analysis import resolve
 from amends_saga.definition import Document, Participant
 from amends_saga.findings import Finding, Place, has_errors, ordered
 
+from amends_orchestrator import permissions
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.definitions import store
 from amends_orchestrator.definitions.contracts import Contract, contract_of
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
 from amends_orchestrator.definitions.store import ParticipantRow, PolicyRow, SagaRow, StoredRoute
+from amends_orchestrator.permissions import Role
 from amends_orchestrator.worker.client import (
     CheckedTexts,
     CompiledBundle,
@@ -138,6 +140,7 @@ class DefinitionChanges:
         name, findings = _only("Saga", document, result)
         if name is None or has_errors(findings) or not result.sagas:
             return Applied(findings, None), None
+        permissions.current().require(Role.DEFINER, name[0])
         compiled = result.sagas[0]
         await self._put_saga(document, compiled)
         return Applied(findings, name), compiled
@@ -176,6 +179,7 @@ class DefinitionChanges:
         findings = ordered([*findings, *self._too_much(document, name)])
         if name is None or has_errors(findings):
             return Applied(findings)
+        permissions.current().require(Role.DEFINER, name[0])
         contract = own[0]
         is_known = contract.descriptors is not None
         methods = result.methods.get("/".join(name))
@@ -200,6 +204,7 @@ class DefinitionChanges:
         findings = ordered([*findings, *self._too_much(document, name)])
         if name is None or has_errors(findings):
             return Applied(findings)
+        permissions.current().require(Role.DEFINER, name[0])
         async with self._pool.acquire() as connection:
             await store.put_policy(connection, PolicyRow(*name, document.text, document.source))
         await self._registry.reload(force=True)

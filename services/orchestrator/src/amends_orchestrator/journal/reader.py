@@ -99,6 +99,7 @@ async def list_runs(
     database: Executes,
     *,
     namespace: str = "",
+    namespaces: Sequence[str] | None = None,
     saga: str = "",
     states: Sequence[State] = (),
     stalled: bool = False,
@@ -108,6 +109,8 @@ async def list_runs(
     limit: int = 50,
 ) -> list[RunRow]:
     """Return runs, newest first: those before the id `before`, with ids from `within[0]` to `within[1]`.
+
+    `namespaces` are those that the caller may read, None for all.
 
     Run ids are ordered by start, so `before` (the last id of a page) is all that the next page needs. The partial
     indexes hold only open runs, so that listing open runs stays cheap however long the history is.
@@ -121,6 +124,8 @@ async def list_runs(
 
     if namespace:
         add("namespace = {}", namespace)
+    if namespaces is not None:
+        add("namespace = ANY({}::text[])", list(namespaces))
     if saga:
         add("saga = {}", saga)
     if states:

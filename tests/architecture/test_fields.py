@@ -95,7 +95,7 @@ def test_every_setting_is_read(modules) -> None:
     assert [where for where, name in settings.items() if name not in used] == []
 
 
-@pytest.mark.parametrize("unread", ["identity", "peerName"])
+@pytest.mark.parametrize("unread", ["peerIdentity", "peerName"])
 def test_a_field_that_nothing_reads_is_found(read, unread: str) -> None:
     used, named = read
     schema = {"properties": {unread: {"type": "string"}, "target": {"type": "string"}}}

@@ -277,6 +277,18 @@ async def test_get_shows_the_steps(amends, orchestrator) -> None:
     assert json.loads((await amends("get", RUN, "-o", "json")).out)["parked"]["seq"] == "7"
 
 
+@pytest.mark.parametrize(
+    ("reason", "said"),
+    [("CARD_DECLINED", "failure: charge answered FAILED_PRECONDITION CARD_DECLINED"), ("", "FAILED_PRECONDITION")],
+)
+async def test_get_shows_the_code_of_what_a_run_was_undone_for(amends, orchestrator, reason: str, said: str) -> None:
+    failure = run_pb2.Failure(cause="REJECTED", step="charge", code="FAILED_PRECONDITION", reason=reason)
+    run = a_run(run_pb2.RUN_STATE_COMPENSATED, failure=failure)
+    orchestrator.script("GetRun", ScriptedAnswer.ok(api.GetRunResponse(run=run)))
+    assert any(line.endswith(said) for line in (await amends("get", RUN)).out.splitlines())
+    assert json.loads((await amends("get", RUN, "-o", "json")).out)["failure"]["code"] == "FAILED_PRECONDITION"
+
+
 async def test_get_finds_a_run_by_its_key(amends, orchestrator) -> None:
     await amends("get", "--key", "k-1", "-n", "shop")
     request = orchestrator.calls("GetRun")[0].request

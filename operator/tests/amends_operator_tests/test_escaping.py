@@ -60,6 +60,7 @@ def test_nothing_of_a_run_is_harmful() -> None:
     fill(run)
     fill(event)
     run.run_id = run.digest = run.parked.reason = run.parked.step = run.stalled.step = run.amendment = "a"
+    run.failure.cause = run.failure.step = run.failure.code = "a"
     for choice in run.parked.choices:
         choice.amendment = "a"
     for step in run.steps:

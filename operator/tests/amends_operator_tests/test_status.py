@@ -27,7 +27,7 @@ def worst() -> tuple[run_pb2.Run, list[run_pb2.RunEvent]]:
         run.steps.add(name=f"step_{number}", state=run_pb2.STEP_STATE_IN_DOUBT, attempts=1000, message=text)
     run.parked.reason, run.parked.message, run.parked.step = "REJECTED", text, "step_1"
     run.parked.resolutions.extend(["retry", "skip", "compensate"])
-    run.stalled.reason = text
+    run.stalled.reason = run.failure.reason = run.failure.message = text
     events = [run_pb2.RunEvent(seq=number, kind="ANSWERED", step="step_1", message=text) for number in range(50)]
     return run, events
 
@@ -41,6 +41,20 @@ def test_the_largest_status_is_far_below_what_etcd_takes() -> None:
         "conditions": conditions([], conditions_of(run, accepted), 1, NOW),
     }
     assert len(json.dumps(status)) < LARGEST
+
+
+def test_why_a_run_was_undone_is_in_its_status_as_far_as_it_is_known() -> None:
+    run = run_pb2.Run(state=run_pb2.RUN_STATE_COMPENSATED)
+    assert "failure" not in fields_of(run)
+    run.failure.cause = "DEADLINE"
+    assert fields_of(run)["failure"] == {"cause": "DEADLINE"}
+    run.failure.MergeFrom(run_pb2.Failure(cause="REJECTED", step="charge", code="FAILED_PRECONDITION", reason="OUT"))
+    assert fields_of(run)["failure"] == {
+        "cause": "REJECTED",
+        "step": "charge",
+        "code": "FAILED_PRECONDITION",
+        "reason": "OUT",
+    }
 
 
 def test_a_transition_is_another_status_or_reason_and_not_another_message() -> None:

@@ -20,6 +20,7 @@ from amends_orchestrator.journal.requests import RequestKind, RequestReply, RunR
 from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
 
+from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
 from shop.payments.v1.payments_pb2 import ChargeResponse
 from shop.shipping.v1.shipping_pb2 import BookResponse
@@ -312,3 +313,43 @@ async def test_the_owner_of_runs_reads_what_is_open_about_them_and_the_first_can
     assert await requests.cancels_of(connection, [mine, others, uuid4()]) == {mine: first, others: other}
     assert await requests.cancels_of(connection, [others]) == {others: other}
     assert [asked.actor for asked in await requests.open_of(connection, mine)] == ["parks", "first", "second"]
+
+
+def failure(run: run_pb2.Run) -> tuple[str, str, str, str]:
+    return run.failure.cause, run.failure.step, run.failure.code, run.failure.reason
+
+
+async def test_why_a_run_was_undone_is_told_to_programs_by_every_owner(database_url: str, shop: Shop):
+    said = {}
+    async with orchestrator(database_url) as client:
+        await client.apply(shop)
+        completed = (await client.start("completed")).run
+        assert not completed.HasField("failure")
+        shop.payments.script("Charge", DECLINED)
+        said["declined"] = (await client.start("declined")).run
+        shop.payments.script("Charge", AWAY)
+        said["away"] = (await client.start("away")).run
+        shop.payments.script("Charge", ScriptedAnswer.ok())
+        shop.shipping.script("Book", AWAY)
+        said["pivot"] = (await client.start("pivot")).run
+        gate = asyncio.Event()
+        shop.payments.script("Charge", ScriptedAnswer.ok().once(gate), ScriptedAnswer.ok())
+        cancelled = (await client.start("cancelled", wait=False)).run
+        await client.runs.CancelRun(pb.CancelRunRequest(run_id=cancelled.run_id, actor="ada", reason="wrong"))
+        gate.set()
+        said["cancelled"] = await client.ended(cancelled.run_id)
+        shop.payments.script("Charge", DECLINED)
+        shop.inventory.script("Release", REFUSED)
+        said["parked"] = (await client.start("parked")).run
+        assert {name: failure(run) for name, run in said.items()} == {
+            "declined": ("REJECTED", "charge", "FAILED_PRECONDITION", "CARD_DECLINED"),
+            "away": ("EXHAUSTED", "charge", "UNAVAILABLE", ""),
+            "pivot": ("EXHAUSTED", "ship", "UNAVAILABLE", ""),
+            "cancelled": ("CANCELLED", "", "", ""),
+            "parked": ("REJECTED", "charge", "FAILED_PRECONDITION", "CARD_DECLINED"),
+        }
+        assert (state(said["parked"]), said["parked"].parked.step) == ("PARKED", "reserve")
+    async with orchestrator(database_url) as client:
+        for name, run in said.items():
+            assert failure(await client.run(run.run_id)) == failure(run), name
+        assert not (await client.run(completed.run_id)).HasField("failure")

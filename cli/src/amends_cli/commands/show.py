@@ -282,6 +282,9 @@ def _show_run(run: Any, form: Format) -> None:
 
     output.line(Styled(f"{run.namespace}/{run.saga}", bold=True), f" {run.run_id}  key {run.idempotency_key}")
     output.line(*timeline.final_line(run))
+    if run.failure.code:
+        cause = f"{run.failure.step} answered {run.failure.code} {run.failure.reason}".rstrip()
+        output.line(Styled(f"failure: {cause}", "yellow"))
     for line in timeline.parked_lines(run):
         output.line(Styled(line, "magenta"))
     for request in run.wishes:

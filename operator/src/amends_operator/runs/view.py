@@ -67,6 +67,8 @@ def fields_of(run: pb.Run) -> dict[str, Any]:
         "amendment": run.amendment,
         "steps": [_step(step) for step in run.steps[:_MOST_STEPS]],
     }
+    if run.HasField("failure"):
+        entry["failure"] = _failure(run.failure)
     if run.HasField("parked"):
         entry["parked"] = _parked(run.parked)
     if run.HasField("stalled"):
@@ -93,6 +95,17 @@ def _parked(parked: pb.Parked) -> dict[str, Any]:
         "resolutions": list(parked.resolutions),
         "amendments": list(dict.fromkeys(choice.amendment for choice in parked.choices if choice.amendment)),
         "since": _time(parked, "since"),
+    }
+    return {name: value for name, value in entry.items() if value}
+
+
+def _failure(failure: pb.Failure) -> dict[str, Any]:
+    entry = {
+        "cause": failure.cause,
+        "step": failure.step,
+        "code": failure.code,
+        "reason": escape(failure.reason)[:LONGEST],
+        "message": escape(failure.message)[:LONGEST],
     }
     return {name: value for name, value in entry.items() if value}
 

@@ -96,6 +96,7 @@ def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answere
     if event.call is Operation.ACTION:
         common |= {"attempt_recorded": True, "calls": step.calls + 1, "refused": event.outcome is Outcome.REJECTED}
         common |= {"done": OUTCOME_TO_DONE[event.outcome], "answered_seq": entry.seq, "in_doubt": event.in_doubt}
+        common |= {"failed_code": event.code, "failed_reason": event.reason}
     elif event.call is not Operation.COMPENSATION and event.outcome not in (Outcome.OK, Outcome.VOIDED):
         # Refused, or answered by a server without the barrier: nothing was made void.
         common |= {"refused_void": event.call}

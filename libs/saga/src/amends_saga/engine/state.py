@@ -70,6 +70,10 @@ class StepRun(NamedTuple):
     reason: str = ""
     """The last answer's reason, for parking and for people."""
     message: str = ""
+    failed_code: int = 0
+    """The gRPC status code of the action's last answer that was not OK."""
+    failed_reason: str = ""
+    """The reason of that answer."""
     skipping: bool = False
     """A person skips it; the void comes first."""
     assumed: bytes | None = None

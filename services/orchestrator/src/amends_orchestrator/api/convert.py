@@ -77,6 +77,7 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
             payloads.show_response(status, step.response, partial(definition.to_json, index, step.response))
     if payloads.form is not Form.NONE:
         payloads.show_input(run, state.input, partial(definition.input_json, state.input))
+    _failure(run, plan, state)
     _waiting(run, plan, row, state, now)
     _choices(run, definition, state)
     return run
@@ -147,6 +148,22 @@ def step_state(state: RunState, index: int, step: StepRun) -> pb.StepState.Value
 def _touched(step: StepRun) -> bool:
     """Return whether the action may have been called."""
     return step.attempt_recorded or step.sent or step.intent_seq > 0 or step.flight is not None
+
+
+def _failure(run: pb.Run, plan: Plan, state: RunState) -> None:
+    """Tell why the run undoes its effects, when it does."""
+    decided = state.decided
+    if decided is None:
+        return
+    run.failure.cause = decided.reason.name
+    run.failure.message = decided.message
+    if decided.step is None:
+        return
+    run.failure.step = plan.steps[decided.step].name
+    if decided.reason in (ev.UndoReason.REJECTED, ev.UndoReason.EXHAUSTED):
+        step = state.steps[decided.step]
+        run.failure.code = code_name(step.failed_code) if step.failed_code else ""
+        run.failure.reason = step.failed_reason
 
 
 def _waiting(run: pb.Run, plan: Plan, row: RunRow, state: RunState, now: datetime) -> None:

@@ -7,6 +7,7 @@ import socket
 import struct
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
@@ -14,6 +15,7 @@ import zlib
 from pathlib import Path
 
 import pytest
+from amends_git_server.bounds import WAITING
 
 from .conftest import HOOK, PUSH, READ
 
@@ -87,16 +89,22 @@ def test_a_push_that_is_too_large_is_refused_before_it_is_read(served):
         assert b"413" in connection.recv(100)
 
 
-def test_connections_that_keep_silent_make_way(served):
-    silent = []
+@pytest.mark.parametrize(
+    "said", [b"", b"GET /heal", b"GET /healthz HTTP/1.1\r\nX: "], ids=["nothing", "a word", "half"]
+)
+def test_connections_that_keep_silent_make_way(served, said):
+    silent, before = [], threading.active_count()
     try:
-        for _ in range(100):
+        for _ in range(200):
             connection = socket.create_connection(served.split(":"), timeout=10)
-            connection.sendall(b"GET /healthz HTTP/1.1\r\nX: ")
+            connection.sendall(said)
             silent.append(connection)
         began = time.monotonic()
         assert healthy(served)
         assert time.monotonic() - began < 5
+        while threading.active_count() > before + WAITING:
+            assert time.monotonic() - began < 10
+            time.sleep(0.01)
     finally:
         for connection in silent:
             connection.close()

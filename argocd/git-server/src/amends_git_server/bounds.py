@@ -51,6 +51,7 @@ class Server(ThreadingMixIn, WSGIServer):
     """A thread for each connection, and a bound on those that keep silent."""
 
     daemon_threads = True
+    request_queue_size = 128  # or the system keeps who comes waiting for seconds, and then forgets some
 
     def __init__(self, *arguments: Any) -> None:
         """Listen on IPv6, and then on IPv4 too, when the address is one of IPv6."""

@@ -116,10 +116,11 @@ class _QuietGitHandler(WSGIRequestHandler):
     timeout = 30
 
     def parse_request(self) -> bool:
-        """Note that the connection says something."""
+        """Note that the connection has said what it wants: all of its head, for half of one can be kept for long."""
         assert isinstance(self.server, Server)
+        understood = super().parse_request()
         self.server.spoke(self.connection)
-        return super().parse_request()
+        return understood
 
     def log_message(self, format: str, *args: Any) -> None:
         if HEALTH not in self.path:

@@ -197,7 +197,7 @@ soak: setup compiled ## Live through SEEDS worlds of the simulation that go wron
 
 .PHONY: faults
 faults: setup ## Every crash point, every pair of them, and all faults of real processes
-	@$(PY) -m pytest tests/faults -m "faults or not faults" $(ARGS)
+	@$(PY) -m pytest tests/faults libs/events -m "faults or not faults" $(ARGS)
 
 .PHONY: mutants
 mutants: setup ## Make small mistakes on purpose and count what tests notice (ARGS="--only engine", ARGS="--sample 30")

@@ -11,7 +11,7 @@ from amends_demo.stack import Stack
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
     nothing = SimpleNamespace()
-    return Stack(ShopFolder(tmp_path), nothing, nothing)  # type: ignore[arg-type]
+    return Stack(ShopFolder(tmp_path), nothing, nothing, nothing)  # type: ignore[arg-type]
 
 
 def test_a_port_of_the_environment_is_taken(stack: Stack) -> None:

@@ -88,10 +88,18 @@ def test_only_who_has_a_database_reaches_one(helm: Helm) -> None:
         assert reaches == (set() if me == "amends/operator" else {"data/postgres"}), me
 
 
-def test_in_production_the_database_is_outside_of_the_cluster(helm: Helm) -> None:
+def test_only_who_publishes_reaches_the_broker(helm: Helm) -> None:
+    for me, spec in policies(helm, "kind").items():
+        reaches = peers(spec["egress"], "to", 4222)
+        assert reaches == ({"data/nats"} if me.startswith("shop/") else set()), me
+
+
+def test_in_production_the_database_and_the_broker_are_outside_of_the_cluster(helm: Helm) -> None:
+    database, broker = "10.20.0.0/24", "10.20.1.0/24"
     for me, spec in policies(helm, "production").items():
         blocks = [rule["to"][0]["ipBlock"]["cidr"] for rule in spec["egress"] if "ipBlock" in str(rule.get("to"))]
-        assert blocks == ([] if me == "amends/operator" else ["10.20.0.0/24"]), me
+        wanted = {"amends/operator": [], "amends/orchestrator": [database]}.get(me, [database, broker])
+        assert blocks == wanted, me
 
 
 def test_the_participants_are_reached_by_the_names_of_their_services(helm: Helm) -> None:

@@ -12,6 +12,7 @@
 {{- if $v.database.enabled -}}
 {{- $own = append $own (list "AMENDS_DATABASE_URL_FILE" "/etc/amends/database/url") -}}
 {{- end -}}
+{{- with $v.broker.url }}{{ $own = append $own (list "AMENDS_BROKER" .) }}{{ end -}}
 {{- if $v.retryPolicies.configMap -}}
 {{- $own = append $own (list "AMENDS_RETRY_POLICIES" "/etc/amends/policies/policies.json") -}}
 {{- end -}}

@@ -1,4 +1,4 @@
-"""The processes of the shop: a Postgres, two replicas of the orchestrator, and the four services.
+"""The processes of the shop: a Postgres, a NATS server, two replicas of the orchestrator, and the four services.
 
 Called by the commands `demo` and `up`. Every service gets a database of its own and two roles: one owns the tables and
 migrates them, the other serves; nobody knows another's password. All listen on free ports of 127.0.0.1, or on
@@ -19,7 +19,7 @@ import grpc
 import grpc.aio
 from amends_chassis.certificates import Certificates
 from amends_chassis.dial import dial
-from amends_embedded import Child, ChildDiedError, Children, Postgres
+from amends_embedded import Child, ChildDiedError, Children, Nats, Postgres
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
@@ -58,6 +58,7 @@ class Stack:
 
     place: ShopFolder
     postgres: Postgres
+    nats: Nats
     children: Children
     identities: Identities | None = None
     """The certificates with which everything is mutual TLS; None: plain text."""
@@ -103,6 +104,7 @@ class Stack:
         data = "orchestrator" if name in REPLICAS else name
         environment["AMENDS_DATABASE_URL"] = self.databases[data]
         environment["AMENDS_MIGRATIONS_DATABASE_URL"] = self.owners[data]
+        environment["AMENDS_BROKER"] = self.nats.url
         environment |= TOLD.get(name, {})
         if name == "orders":
             environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
@@ -144,7 +146,8 @@ class Stack:
                 "pid": self.postgres.pid if self.postgres.running else 0,
                 "address": f"127.0.0.1:{self.postgres.port}",
                 "database": self.postgres.admin_url,
-            }
+            },
+            "nats": {"pid": self.nats.pid, "address": f"127.0.0.1:{self.nats.port}", "database": ""},
         }
         for name in MODULES:
             report = self.reports[name]
@@ -189,8 +192,9 @@ async def running(place: ShopFolder, *, tls: bool = False) -> AsyncIterator[Stac
     identities = Identities(place.certificates) if tls else None
     async with (
         await Postgres.start(place.root / "postgres") as postgres,
+        await Nats.start(place.root / "nats") as nats,
         Children(grace=timedelta(seconds=10)) as children,
     ):
-        stack = Stack(place, postgres, children, identities)
+        stack = Stack(place, postgres, nats, children, identities)
         await stack.start()
         yield stack

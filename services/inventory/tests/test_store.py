@@ -6,6 +6,7 @@ from functools import partial
 
 import asyncpg
 import pytest
+from amends_events import Outbox
 from amends_testkit.service import one_behind_the_other
 from shop_inventory import store
 from shop_inventory.domain import (
@@ -17,26 +18,31 @@ from shop_inventory.domain import (
     SkuUnknown,
     Stock,
 )
+from shop_inventory.events import PUBLISHES
+
+from shop.inventory.events.v1.inventory_pb2 import StockChanged, StockReleased, StockReserved
+
+OUTBOX = Outbox("/shop/inventory", PUBLISHES)
 
 
 async def receive(database, delivery_id, *lines):
     async with database.transaction() as transaction:
-        await store.receive(transaction, delivery_id, lines)
+        await store.receive(transaction, OUTBOX, delivery_id, lines)
 
 
 async def reserve(database, order_id, *lines):
     async with database.transaction() as transaction:
-        return await store.reserve(transaction, order_id, lines)
+        return await store.reserve(transaction, OUTBOX, order_id, lines)
 
 
 async def release(database, order_id):
     async with database.transaction() as transaction:
-        await store.release(transaction, order_id)
+        await store.release(transaction, OUTBOX, order_id)
 
 
 async def dispatch(database, order_id):
     async with database.transaction() as transaction:
-        await store.dispatch(transaction, order_id)
+        await store.dispatch(transaction, OUTBOX, order_id)
 
 
 async def stock(database, sku):
@@ -153,10 +159,23 @@ async def test_of_two_ends_of_a_reservation_at_once_the_first_wins_and_pieces_mo
     await reserve(database, "o-1", Line("tea", 2))
     await reserve(database, "o-2", Line("tea", 3))
 
-    both = one_behind_the_other(database, partial(first, order_id="o-1"), partial(second, order_id="o-1"))
+    both = one_behind_the_other(database, *(partial(end, outbox=OUTBOX, order_id="o-1") for end in (first, second)))
     if second is first:
         await both
     else:
         with pytest.raises(NotReserved):
             await both
     assert await stock(database, "tea") == left
+
+
+async def test_each_change_has_its_events_with_the_version_of_what_it_changed(database):
+    await receive(database, "d-1", Line("tea", 5), Line("cup", 3))
+    reservation_id = await reserve(database, "o-1", Line("cup", 1), Line("tea", 2))
+    await release(database, "o-1")
+    rows = await database.pool.fetch("SELECT type, key, version, payload FROM outbox ORDER BY seq")
+    reserved, released = (row for row in rows if row["key"] == "o-1")
+    assert StockReserved.FromString(reserved["payload"]).reservation_id == reservation_id
+    assert [line.quantity for line in StockReleased.FromString(released["payload"]).lines] == [1, 2]
+    assert (reserved["version"], released["version"]) == (1, 2)
+    tea = [(row["version"], StockChanged.FromString(row["payload"])) for row in rows if row["key"] == "tea"]
+    assert [(version, one.available, one.reserved) for version, one in tea] == [(1, 5, 0), (2, 3, 2), (3, 5, 0)]

@@ -4,9 +4,11 @@ from functools import partial
 
 import grpc
 import pytest
+from amends_events import Outbox
 from amends_testkit.waiting import eventually
 from shop_orders import domain, order_process, store
 from shop_orders.domain import Address, Content, Line, Money
+from shop_orders.events import PUBLISHES
 
 from amends.saga.v1 import run_pb2
 from shop.orders.v1 import orders_pb2 as pb
@@ -46,7 +48,8 @@ def place_and_die(database):
 
     async def place(order_id):
         async with database.transaction() as transaction:
-            await store.add(transaction, order_id, WISH, Money("EUR", 900), {"tea": Money("EUR", 450)})
+            outbox = Outbox("/shop/orders", PUBLISHES)
+            await store.add(transaction, outbox, order_id, WISH, Money("EUR", 900), {"tea": Money("EUR", 450)})
 
     return place
 

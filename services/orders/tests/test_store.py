@@ -7,10 +7,15 @@ from importlib.resources import files
 
 import asyncpg
 import pytest
+from amends_events import Outbox
 from amends_testkit.service import one_behind_the_other
 from shop_orders import domain, store
 from shop_orders.domain import Address, Line, Money, OrderClosed, OrderState, OrderUnknown
+from shop_orders.events import PUBLISHES
 
+from shop.orders.events.v1.orders_pb2 import OrderPlaced
+
+OUTBOX = Outbox("/shop/orders", PUBLISHES)
 HOME = Address("Ada Lovelace", "Gartenstr. 1", "Berlin", "10115", "DE")
 WISH = domain.content("c-1", [Line("tea", 2)], "tok_visa", HOME)
 PRICES = {"tea": Money("EUR", 450)}
@@ -19,7 +24,7 @@ LONG, LONGER = timedelta(minutes=1), timedelta(minutes=5)
 
 async def add(database, order_id):
     async with database.transaction() as transaction:
-        return await store.add(transaction, order_id, WISH, Money("EUR", 900), PRICES)
+        return await store.add(transaction, OUTBOX, order_id, WISH, Money("EUR", 900), PRICES)
 
 
 async def do(database, change, *arguments):
@@ -66,10 +71,10 @@ async def test_the_database_itself_refuses_to_keep_a_token_too_long(database):
 async def test_a_confirmed_order_stays_as_it_was_confirmed(database):
     await add(database, "o-1")
     for _ in range(2):
-        await do(database, store.confirm, "o-1", "trk-1", "pay-1")
+        await do(database, store.confirm, OUTBOX, "o-1", "trk-1", "pay-1")
     with pytest.raises(OrderClosed):
-        await do(database, store.confirm, "o-1", "trk-2", "pay-1")
-    await do(database, store.reject, "o-1", "too late")
+        await do(database, store.confirm, OUTBOX, "o-1", "trk-2", "pay-1")
+    await do(database, store.reject, OUTBOX, "o-1", "too late")
     order = await do(database, store.order_of, "o-1")
     assert (order.state, order.tracking_id, order.payment_id) == (OrderState.CONFIRMED, "trk-1", "pay-1")
 
@@ -77,8 +82,8 @@ async def test_a_confirmed_order_stays_as_it_was_confirmed(database):
 async def test_of_a_confirmation_and_a_rejection_at_once_the_first_stands(database):
     for order_id in ("o-1", "o-2"):
         await add(database, order_id)
-    confirm = partial(store.confirm, tracking_id="trk-1", payment_id="pay-1")
-    reject = partial(store.reject, reason="too late")
+    confirm = partial(store.confirm, outbox=OUTBOX, tracking_id="trk-1", payment_id="pay-1")
+    reject = partial(store.reject, outbox=OUTBOX, reason="too late")
     await one_behind_the_other(database, partial(confirm, order_id="o-1"), partial(reject, order_id="o-1"))
     assert (await do(database, store.order_of, "o-1")).state is OrderState.CONFIRMED
     with pytest.raises(OrderClosed):
@@ -88,9 +93,9 @@ async def test_of_a_confirmation_and_a_rejection_at_once_the_first_stands(databa
 
 async def test_a_rejected_order_cannot_be_confirmed(database):
     await add(database, "o-1")
-    await do(database, store.reject, "o-1", "the card was declined")
+    await do(database, store.reject, OUTBOX, "o-1", "the card was declined")
     with pytest.raises(OrderClosed, match="rejected"):
-        await do(database, store.confirm, "o-1", "trk-1", "pay-1")
+        await do(database, store.confirm, OUTBOX, "o-1", "trk-1", "pay-1")
     order = await do(database, store.order_of, "o-1")
     assert (order.reason, order.card_token) == ("the card was declined", None)
 
@@ -99,7 +104,7 @@ async def test_an_order_that_was_never_placed_is_unknown(database):
     with pytest.raises(OrderUnknown):
         await do(database, store.order_of, "o-1")
     with pytest.raises(OrderUnknown):
-        await do(database, store.confirm, "o-1", "trk-1", "pay-1")
+        await do(database, store.confirm, OUTBOX, "o-1", "trk-1", "pay-1")
 
 
 async def test_a_new_order_is_not_followed_up_while_its_saga_is_being_started(database):
@@ -154,15 +159,15 @@ async def test_an_order_that_somebody_asks_for_is_due_at_once_and_not_with_every
 async def test_the_database_itself_refuses_an_order_that_is_confirmed_without_papers(database, tracking_id, payment_id):
     await add(database, "o-1")
     with pytest.raises(asyncpg.CheckViolationError, match="confirmed_has_papers"):
-        await do(database, store.confirm, "o-1", tracking_id, payment_id)
+        await do(database, store.confirm, OUTBOX, "o-1", tracking_id, payment_id)
 
 
 async def test_an_order_that_was_confirmed_without_papers_is_pending_again_after_the_migration(database):
     for order_id in ("o-1", "o-2"):
         await add(database, order_id)
         await do(database, store.started, order_id, f"run-{order_id}")
-        await do(database, store.confirm, order_id, "trk-1", "pay-1")
-        await do(database, store.dispatched, order_id)
+        await do(database, store.confirm, OUTBOX, order_id, "trk-1", "pay-1")
+        await do(database, store.dispatched, OUTBOX, order_id)
     migration = files("shop_orders.migrations").joinpath("0003_papers.sql").read_text()
     await database.pool.execute(
         "ALTER TABLE orders DROP COLUMN attention, DROP COLUMN refused_since, DROP CONSTRAINT confirmed_has_papers;"
@@ -181,16 +186,16 @@ async def test_an_order_that_was_confirmed_without_papers_is_pending_again_after
 async def test_a_finished_order_is_never_due_again(database):
     for order_id in ("o-1", "o-2"):
         await add(database, order_id)
-    await do(database, store.reject, "o-1", "the card was declined")
-    await do(database, store.confirm, "o-2", "trk-2", "pay-2")
+    await do(database, store.reject, OUTBOX, "o-1", "the card was declined")
+    await do(database, store.confirm, OUTBOX, "o-2", "trk-2", "pay-2")
     assert await claim(database) == ["o-2"]
-    await do(database, store.dispatched, "o-2")
+    await do(database, store.dispatched, OUTBOX, "o-2")
     assert await database.pool.fetchval("SELECT count(follow_up_at) FROM orders") == 0
 
 
 async def test_a_confirmation_before_the_start_is_noted_is_not_lost(database):
     await add(database, "o-1")
-    await do(database, store.confirm, "o-1", "trk-1", "pay-1")
+    await do(database, store.confirm, OUTBOX, "o-1", "trk-1", "pay-1")
     await do(database, store.started, "o-1", "run-1")
     order = await do(database, store.order_of, "o-1")
     assert (order.state, order.run_id, order.card_token) == (OrderState.CONFIRMED, "run-1", None)
@@ -205,3 +210,33 @@ async def test_pages_come_newest_first_without_gaps_or_repeats(database):
     second = await do(database, store.page, "c-1", (last.placed_at, last.order_id), 3)
     assert [order.order_id for order in [*first, *second]] == ["o-4", "o-3", "o-2", "o-1", "o-0"]
     assert await do(database, store.page, "c-2", None, 3) == []
+
+
+async def test_each_step_of_an_order_has_one_event_however_often_it_is_taken(database):
+    for order_id in ("o-1", "o-2", "o-3"):
+        await add(database, order_id)
+        await add(database, order_id)
+    for _ in range(2):
+        await do(database, store.confirm, OUTBOX, "o-1", "trk-1", "pay-1")
+    for _ in range(2):
+        await do(database, store.dispatched, OUTBOX, "o-1")
+        await do(database, store.reject, OUTBOX, "o-2", "the card was declined")
+        await do(database, store.refund, OUTBOX, "o-3", "call the parcel off")
+    rows = await database.pool.fetch("SELECT type, key, version FROM outbox ORDER BY key, seq")
+    assert [(row["key"], row["version"], row["type"].rpartition(".")[2]) for row in rows] == [
+        ("o-1", 1, "OrderPlaced"),
+        ("o-1", 2, "OrderConfirmed"),
+        ("o-1", 3, "OrderDispatched"),
+        ("o-2", 1, "OrderPlaced"),
+        ("o-2", 2, "OrderRejected"),
+        ("o-3", 1, "OrderPlaced"),
+        ("o-3", 2, "OrderRefunded"),
+    ]
+
+
+async def test_an_event_has_neither_the_card_nor_the_address(database):
+    await add(database, "o-1")
+    payload = await database.pool.fetchval("SELECT payload FROM outbox")
+    assert OrderPlaced.FromString(payload).total.minor == 900
+    assert b"tok_" not in payload
+    assert WISH.address.street.encode() not in payload

@@ -5,6 +5,7 @@ from functools import partial
 
 import asyncpg
 import pytest
+from amends_events import Outbox
 from amends_testkit.service import one_behind_the_other
 from shop_payments import store
 from shop_payments.cards import card
@@ -16,19 +17,23 @@ from shop_payments.domain import (
     PaymentState,
     PaymentUnknown,
 )
+from shop_payments.events import PUBLISHES
 from shop_payments.network import DurableMemory
 
+from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
+
+OUTBOX = Outbox("/shop/payments", PUBLISHES)
 SOME = Money("EUR", 1250)
 
 
 async def charge(database, order_id, token="tok_visa"):
     async with database.transaction() as transaction:
-        return await store.charge(transaction, order_id, SOME, card(token))
+        return await store.charge(transaction, OUTBOX, order_id, SOME, card(token))
 
 
 async def refund(database, order_id):
     async with database.transaction() as transaction:
-        return await store.refund(transaction, order_id)
+        return await store.refund(transaction, OUTBOX, order_id)
 
 
 async def payment(database, order_id):
@@ -63,9 +68,7 @@ async def test_a_refund_moves_the_money_back_once(database):
 
 async def test_of_two_refunds_at_once_the_second_finds_the_first(database):
     await charge(database, "o-1")
-    refund_id = await one_behind_the_other(
-        database, partial(store.refund, order_id="o-1"), partial(store.refund, order_id="o-1")
-    )
+    refund_id = await one_behind_the_other(database, *(2 * [partial(store.refund, outbox=OUTBOX, order_id="o-1")]))
     assert refund_id == (await payment(database, "o-1")).refund_id
     assert {balance.minor for balance in (await balances(database)).values()} == {0}
 
@@ -73,7 +76,7 @@ async def test_of_two_refunds_at_once_the_second_finds_the_first(database):
 async def test_a_refund_beside_the_end_of_the_dispute_waits_for_it(database):
     await charge(database, "o-1", "tok_disputed")
     refund_id = await one_behind_the_other(
-        database, partial(store.close_dispute, order_id="o-1"), partial(store.refund, order_id="o-1")
+        database, partial(store.close_dispute, order_id="o-1"), partial(store.refund, outbox=OUTBOX, order_id="o-1")
     )
     assert refund_id == (await payment(database, "o-1")).refund_id
 
@@ -138,3 +141,16 @@ async def test_the_database_holds_no_card_token(database):
 async def test_the_networks_memory_survives_the_process_that_asks(database):
     assert [await DurableMemory(database).attempt("o-1") for _ in range(3)] == [1, 2, 3]
     assert await DurableMemory(database).attempt("o-2") == 1
+
+
+async def test_a_charge_and_a_refund_each_have_an_event_of_their_transaction(database):
+    payment_id = await charge(database, "o-1")
+    with pytest.raises(AlreadyCharged):
+        await charge(database, "o-1")
+    refund_id = await refund(database, "o-1")
+    await refund(database, "o-1")
+    rows = await database.pool.fetch("SELECT type, key, version, payload FROM outbox ORDER BY seq")
+    taken, refunded = PaymentTaken.FromString(rows[0]["payload"]), PaymentRefunded.FromString(rows[1]["payload"])
+    assert [(row["key"], row["version"]) for row in rows] == [("o-1", 1), ("o-1", 2)]
+    assert (taken.payment_id, taken.amount.minor) == (payment_id, SOME.minor)
+    assert (refunded.payment_id, refunded.refund_id, refunded.amount.currency) == (payment_id, refund_id, "EUR")

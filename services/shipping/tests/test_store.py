@@ -5,10 +5,15 @@ from functools import partial
 
 import asyncpg
 import pytest
+from amends_events import Outbox
 from amends_testkit.service import one_behind_the_other
 from shop_shipping import store
 from shop_shipping.domain import Address, AlreadyBooked, Line, NoSlot, NotServed, ShipmentUnknown, Slots
+from shop_shipping.events import PUBLISHES
 
+from shop.shipping.events.v1.shipping_pb2 import ParcelBooked
+
+OUTBOX = Outbox("/shop/shipping", PUBLISHES)
 HOME = Address("Ada Lovelace", "Gartenstr. 1", "Berlin", "10115", "DE")
 LINES = (Line("tea", 2), Line("cup", 1))
 
@@ -25,7 +30,7 @@ async def slots(database):
 
 async def book(database, order_id):
     async with database.transaction() as transaction:
-        return await store.book(transaction, order_id, HOME, LINES)
+        return await store.book(transaction, OUTBOX, order_id, HOME, LINES)
 
 
 async def test_a_parcel_takes_a_slot_and_is_on_its_way(database):
@@ -60,7 +65,8 @@ async def test_an_order_is_shipped_once_even_by_two_at_once(database):
 
 async def test_a_booking_behind_the_last_one_finds_the_carrier_full(database):
     await set_slots(database, "postal", 1)
-    first, second = (partial(store.book, order_id=name, address=HOME, lines=LINES) for name in ("o-1", "o-2"))
+    booking = partial(store.book, outbox=OUTBOX, address=HOME, lines=LINES)
+    first, second = (partial(booking, order_id=name) for name in ("o-1", "o-2"))
     with pytest.raises(NoSlot):
         await one_behind_the_other(database, first, second)
     assert await slots(database) == [Slots("postal", "DE", available=0, booked=1)]
@@ -85,3 +91,12 @@ async def test_an_order_that_was_never_shipped_has_no_parcel(database):
     with pytest.raises(ShipmentUnknown):
         async with database.transaction() as transaction:
             await store.shipment_of(transaction, "o-1")
+
+
+async def test_a_booked_parcel_has_its_event(database):
+    await set_slots(database, "postal", 1)
+    tracking_id, carrier = await book(database, "o-1")
+    row = await database.pool.fetchrow("SELECT key, version, payload FROM outbox")
+    booked = ParcelBooked.FromString(row["payload"])
+    assert (row["key"], row["version"]) == ("o-1", 1)
+    assert (booked.tracking_id, booked.carrier, booked.country) == (tracking_id, carrier, HOME.country)

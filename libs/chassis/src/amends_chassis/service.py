@@ -40,10 +40,15 @@ from amends_chassis.server import Registrar, Routes, Servicer, add_reflection, s
 from amends_chassis.settings import ServiceSettings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from amends_barrier import Barrier
+    from amends_events import EventHandler, Outbox
+    from google.protobuf.message import Message
 
     from amends_chassis.access import Access
     from amends_chassis.certificates import Certificates
+    from amends_chassis.events import ServiceEvents
     from amends_chassis.policies import PolicySource
     from amends_chassis.tracing import Tracing
 
@@ -109,6 +114,7 @@ class Runtime:
         self._server: grpc.aio.Server | None = None
         self._health_server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
+        self._events: ServiceEvents | None = None
 
     @property
     def database(self) -> Database:
@@ -123,6 +129,31 @@ class Runtime:
             self._server_metrics.method(method)
             self._methods.append(method)
         self._services.append(service_name)
+
+    def publishes(self, source: str, *types: "type[Message]") -> "Outbox":
+        """Return the outbox for events of these types, and publish what is written into it.
+
+        `source` names who publishes, e.g. /shop/payments. Without AMENDS_BROKER events wait in the outbox. Raises
+        ContractError for a message that is no event, LookupError without a database.
+        """
+        events = self._with_events()
+        outbox = events.outbox(source, *types)
+        self.background("events.publish", partial(events.publish, outbox))
+        return outbox
+
+    def consumes(self, name: str, handlers: "Mapping[type[Message], EventHandler]") -> None:
+        """Handle events under a name: each has its effect once, in the database of the service.
+
+        All replicas that use the name share the work. Raises LookupError without a database.
+        """
+        self.background(f"events.consume.{name}", partial(self._with_events().consume, name, handlers))
+
+    def _with_events(self) -> "ServiceEvents":
+        if self._events is None:
+            from amends_chassis.events import ServiceEvents  # clients of brokers, which many a service has no use for
+
+            self._events = ServiceEvents(self.settings, self.database, self.registry)
+        return self._events
 
     def background(self, name: str, run: BackgroundWork) -> None:
         """Keep `run` running until the drain: when it raises it is logged and started again after a pause.
@@ -305,6 +336,8 @@ class Runtime:
         if self.barrier is not None:
             await self.barrier.drain()
         await self._cancel_background()
+        if self._events is not None:
+            await self._events.close()
         for channel in list(self._channels.values()):
             await channel.close()
         if self._database is not None:

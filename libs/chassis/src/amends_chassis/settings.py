@@ -122,6 +122,11 @@ class ServiceSettings(BaseSettings):
     """The file that says who may call which method, by the certificate; None: everybody who can connect."""
     retry_policies: Path | None = None
     """The compiled RetryPolicies (policies.json of the mounted ConfigMap) that outgoing calls follow; None: none."""
+    broker: SecretStr | None = None
+    """Where events go and come from: nats://HOST:PORT or kafka://HOST:PORT[,HOST:PORT]; None: they wait in the
+    outbox."""
+    broker_retention: PositiveDuration = timedelta(days=7)
+    """How long topics keep events, for those that this service makes."""
     barrier_retention: PositiveDuration = timedelta(days=30)
     """How long guarded methods remember keys. A safety rule: longer than any run can live."""
 

@@ -1,8 +1,9 @@
-"""A real Postgres without a container engine or root, and the processes around it.
+"""A real Postgres and a real NATS server without a container engine or root, and the processes around them.
 
 Called by `amends dev`, the demo, the benchmarks and the fixtures of `amends_testkit`. Never part of a deployment.
 """
 
+from amends_embedded.nats import Nats, NatsError
 from amends_embedded.postgres import Postgres, PostgresAlreadyRunningError, PostgresError
 from amends_embedded.process import Child, ChildDiedError, Children, ReportTimeoutError
 
@@ -10,6 +11,8 @@ __all__ = [
     "Child",
     "ChildDiedError",
     "Children",
+    "Nats",
+    "NatsError",
     "Postgres",
     "PostgresAlreadyRunningError",
     "PostgresError",

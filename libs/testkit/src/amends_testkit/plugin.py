@@ -12,8 +12,9 @@ import pytest
 import pytest_asyncio
 
 if TYPE_CHECKING:
-    from amends_embedded import Postgres
+    from amends_embedded import Nats, Postgres
 
+    from amends_testkit.kafka import Kafka
     from amends_testkit.kubernetes import Kubernetes
 
 _numbers = itertools.count(1)
@@ -60,6 +61,27 @@ async def make_database(postgres: "Postgres") -> AsyncIterator[Callable[[], Awai
 async def database_url(make_database: Callable[[], Awaitable[str]]) -> str:
     """Return the URL of a fresh, empty database of this test alone."""
     return await make_database()
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Nats]":
+    """Start a real NATS server for the whole session. A test that kills or stops it must start its own."""
+    from amends_embedded import Nats
+
+    async with await Nats.start(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kafka(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Kafka]":
+    """Start a real Kafka for the session; skip, and say how to get one, where there are no programs of it."""
+    from amends_testkit.kafka import HOW_TO_GET, Kafka, libraries
+
+    jars = libraries()
+    if jars is None:
+        pytest.skip(HOW_TO_GET)
+    async with await Kafka.start(tmp_path_factory.mktemp("kafka"), jars) as server:
+        yield server
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

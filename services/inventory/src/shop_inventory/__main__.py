@@ -4,12 +4,14 @@ from amends_chassis.service import Runtime, run
 
 from shop.inventory.v1.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
 from shop_inventory.api import InventoryService
+from shop_inventory.events import PUBLISHES
 from shop_inventory.settings import Settings
 
 
 async def assemble(runtime: Runtime) -> None:
     """Put the service's parts together."""
-    servicer = InventoryService(runtime.database)
+    outbox = runtime.publishes("/shop/inventory", *PUBLISHES)
+    servicer = InventoryService(runtime.database, outbox)
     runtime.add(add_InventoryServiceServicer_to_server, servicer, "shop.inventory.v1.InventoryService")
 
 

@@ -10,6 +10,7 @@ from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
 from amends_chassis.types import Context
+from amends_events import Outbox
 
 from shop.inventory.v1 import inventory_pb2 as pb
 from shop.inventory.v1 import inventory_pb2_grpc
@@ -31,19 +32,22 @@ ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
 class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
     """The gRPC service that keeps stock."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, outbox: Outbox) -> None:
         self._database = database
+        self._outbox = outbox
 
     async def Reserve(self, request: pb.ReserveRequest, context: Context) -> pb.ReserveResponse:
         """Keep stock for an order, all lines or none."""
         with answers(ERRORS):
             order_id = identifier(request.order_id, "order_id")
-            return pb.ReserveResponse(reservation_id=await store.reserve(connection(), order_id, _lines(request.lines)))
+            lines = _lines(request.lines)
+            reservation_id = await store.reserve(connection(), self._outbox, order_id, lines)
+            return pb.ReserveResponse(reservation_id=reservation_id)
 
     async def Release(self, request: pb.ReleaseRequest, context: Context) -> pb.ReleaseResponse:
         """Give back what was kept for an order."""
         with answers(ERRORS):
-            await store.release(connection(), identifier(request.order_id, "order_id"))
+            await store.release(connection(), self._outbox, identifier(request.order_id, "order_id"))
             return pb.ReleaseResponse()
 
     async def Dispatch(self, request: pb.DispatchRequest, context: Context) -> pb.DispatchResponse:
@@ -51,7 +55,7 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
         with answers(ERRORS):
             order_id = identifier(request.order_id, "order_id")
             async with self._database.transaction() as transaction:
-                await store.dispatch(transaction, order_id)
+                await store.dispatch(transaction, self._outbox, order_id)
             return pb.DispatchResponse()
 
     async def Receive(self, request: pb.ReceiveRequest, context: Context) -> pb.ReceiveResponse:
@@ -59,7 +63,7 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
         with answers(ERRORS):
             delivery_id, lines = identifier(request.delivery_id, "delivery_id"), _lines(request.lines)
             async with self._database.transaction() as transaction:
-                await store.receive(transaction, delivery_id, lines)
+                await store.receive(transaction, self._outbox, delivery_id, lines)
             return pb.ReceiveResponse()
 
     async def GetStock(self, request: pb.GetStockRequest, context: Context) -> pb.GetStockResponse:

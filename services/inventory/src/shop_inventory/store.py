@@ -1,13 +1,18 @@
 """Stock in Postgres: every function is one change inside a transaction that its caller owns.
 
-`api.py` calls it with the barrier's connection (Reserve, Release) or one of its own. Locks are always taken in the
-same order: the reservation or delivery, then the articles by name.
+`api.py` calls it with the barrier's connection (Reserve, Release) or one of its own. What others are to hear of a
+change is written into the outbox by the statement that makes it. Locks are always taken in the same order: the
+reservation or delivery, then the articles by name.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from amends_events import with_event, with_events
+
+from shop.inventory.events.v1.inventory_pb2 import StockChanged, StockReleased, StockReserved
+from shop.types.v1 import types_pb2
 from shop_inventory.domain import (
     AlreadyReserved,
     DeliveryReused,
@@ -21,41 +26,62 @@ from shop_inventory.domain import (
 
 if TYPE_CHECKING:
     from amends_chassis.database import Connection
+    from amends_events import Outbox
 
 
-async def reserve(connection: "Connection", order_id: str, lines: Sequence[Line]) -> str:
+_RESERVE = with_event(
+    "INSERT INTO reservation (order_id, reservation_id, state) VALUES ($1, $2, 'held')"
+    " ON CONFLICT (order_id) DO NOTHING RETURNING version",
+    2,
+)
+_RELEASE = with_event(
+    "UPDATE reservation SET state = 'released', version = version + 1 WHERE order_id = $1 RETURNING version", 1
+)
+_CHANGE_STOCK = with_events(
+    "UPDATE stock SET received = a.received, available = a.available, reserved = a.reserved, sold = a.sold,"
+    " version = version + 1"
+    " FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])"
+    " AS a (sku, received, available, reserved, sold) WHERE stock.sku = a.sku RETURNING stock.sku AS key, version",
+    5,
+)
+
+
+async def reserve(connection: "Connection", outbox: "Outbox", order_id: str, lines: Sequence[Line]) -> str:
     """Keep all lines for the order and return the reservation's id. Raises AlreadyReserved, SkuUnknown, OutOfStock."""
-    reservation_id = await connection.fetchval(
-        "INSERT INTO reservation (order_id, reservation_id, state) VALUES ($1, $2, 'held')"
-        " ON CONFLICT (order_id) DO NOTHING RETURNING reservation_id",
-        order_id,
-        f"res_{uuid4().hex}",
-    )
-    if reservation_id is None:
+    reservation_id = f"res_{uuid4().hex}"
+    reserved = outbox.row(StockReserved(order_id=order_id, reservation_id=reservation_id, lines=_told(lines)))
+    if await connection.fetchval(_RESERVE, order_id, reservation_id, *reserved.values) is None:
         raise AlreadyReserved(f"order {order_id} was reserved before")
-    await _move(connection, Movement.RESERVE, order_id, lines)
-    return str(reservation_id)
+    await _move(connection, outbox, Movement.RESERVE, order_id, lines)
+    return reservation_id
 
 
-async def release(connection: "Connection", order_id: str) -> None:
+async def release(connection: "Connection", outbox: "Outbox", order_id: str) -> None:
     """Give back what is kept for the order; again: nothing. Raises NotReserved when it is unknown or has left."""
     match await _lock_reservation(connection, order_id):
         case ReservationState.HELD:
-            await _end(connection, order_id, ReservationState.RELEASED, Movement.RELEASE)
+            lines = await _moved(connection, Movement.RESERVE, order_id)
+            released = outbox.row(StockReleased(order_id=order_id, lines=_told(lines)))
+            await connection.execute(_RELEASE, order_id, *released.values)
+            await _move(connection, outbox, Movement.RELEASE, order_id, lines)
         case ReservationState.DISPATCHED:
             raise NotReserved(f"what was kept for order {order_id} has left the warehouse")
 
 
-async def dispatch(connection: "Connection", order_id: str) -> None:
+async def dispatch(connection: "Connection", outbox: "Outbox", order_id: str) -> None:
     """Sell what is kept for the order; again: nothing. Raises NotReserved when it is unknown or was released."""
     match await _lock_reservation(connection, order_id):
         case ReservationState.HELD:
-            await _end(connection, order_id, ReservationState.DISPATCHED, Movement.DISPATCH)
+            await connection.execute(
+                "UPDATE reservation SET state = 'dispatched', version = version + 1 WHERE order_id = $1", order_id
+            )
+            lines = await _moved(connection, Movement.RESERVE, order_id)
+            await _move(connection, outbox, Movement.DISPATCH, order_id, lines)
         case ReservationState.RELEASED:
             raise NotReserved(f"what was kept for order {order_id} was released")
 
 
-async def receive(connection: "Connection", delivery_id: str, lines: Sequence[Line]) -> None:
+async def receive(connection: "Connection", outbox: "Outbox", delivery_id: str, lines: Sequence[Line]) -> None:
     """Add a delivery; the same one again adds nothing. Raises DeliveryReused when it had other lines before."""
     is_new = await connection.fetchval(
         "INSERT INTO delivery (delivery_id) VALUES ($1) ON CONFLICT DO NOTHING RETURNING true", delivery_id
@@ -67,7 +93,7 @@ async def receive(connection: "Connection", delivery_id: str, lines: Sequence[Li
     await connection.execute(
         "INSERT INTO stock (sku) SELECT unnest($1::text[]) ON CONFLICT DO NOTHING", [line.sku for line in lines]
     )
-    await _move(connection, Movement.RECEIVE, delivery_id, lines)
+    await _move(connection, outbox, Movement.RECEIVE, delivery_id, lines)
 
 
 async def stock_of(connection: "Connection", sku: str) -> Stock:
@@ -85,11 +111,6 @@ async def _lock_reservation(connection: "Connection", order_id: str) -> Reservat
     return ReservationState(state)
 
 
-async def _end(connection: "Connection", order_id: str, state: ReservationState, movement: Movement) -> None:
-    await connection.execute("UPDATE reservation SET state = $2 WHERE order_id = $1", order_id, state)
-    await _move(connection, movement, order_id, await _moved(connection, Movement.RESERVE, order_id))
-
-
 async def _moved(connection: "Connection", movement: Movement, reference: str) -> tuple[Line, ...]:
     rows = await connection.fetch(
         "SELECT sku, quantity FROM movement WHERE reference = $1 AND kind = $2 ORDER BY sku", reference, movement
@@ -97,7 +118,13 @@ async def _moved(connection: "Connection", movement: Movement, reference: str) -
     return tuple(Line(**row) for row in rows)
 
 
-async def _move(connection: "Connection", movement: Movement, reference: str, lines: Sequence[Line]) -> None:
+def _told(lines: Sequence[Line]) -> list[types_pb2.Line]:
+    return [types_pb2.Line(sku=line.sku, quantity=line.quantity) for line in lines]
+
+
+async def _move(
+    connection: "Connection", outbox: "Outbox", movement: Movement, reference: str, lines: Sequence[Line]
+) -> None:
     """Lock the articles by name, apply the movement to each and log it."""
     skus = [line.sku for line in lines]
     # FOR NO KEY UPDATE: the foreign keys of other orders' movements need not wait for this one.
@@ -111,14 +138,22 @@ async def _move(connection: "Connection", movement: Movement, reference: str, li
         raise SkuUnknown(f"there is no article {missing[0]}")
     after = [stock[line.sku].apply(movement, line.quantity) for line in lines]
     await connection.execute(
-        "UPDATE stock SET received = a.received, available = a.available, reserved = a.reserved, sold = a.sold"
-        " FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])"
-        " AS a (sku, received, available, reserved, sold) WHERE stock.sku = a.sku",
+        _CHANGE_STOCK,
         skus,
         [each.received for each in after],
         [each.available for each in after],
         [each.reserved for each in after],
         [each.sold for each in after],
+        *outbox.rows(
+            StockChanged(
+                sku=each.sku,
+                received=each.received,
+                available=each.available,
+                reserved=each.reserved,
+                sold=each.sold,
+            )
+            for each in after
+        ),
     )
     await connection.execute(
         "INSERT INTO movement (reference, kind, sku, quantity)"

@@ -6,6 +6,7 @@ from amends_chassis.service import Runtime, run
 
 from shop.orders.v1.orders_pb2_grpc import add_OrderServiceServicer_to_server
 from shop_orders.api import OrderService
+from shop_orders.events import PUBLISHES
 from shop_orders.followup import FollowUp
 from shop_orders.order_process import OrderProcess
 from shop_orders.saga import PlaceOrderSaga
@@ -16,8 +17,9 @@ from shop_orders.warehouse import Warehouse
 async def assemble(settings: Settings, runtime: Runtime) -> None:
     """Put the service's parts together."""
     saga = PlaceOrderSaga(runtime.channel(settings.orchestrator_target), settings.saga_namespace)
-    orders = OrderProcess(runtime.database, saga, Warehouse(runtime.channel(settings.inventory_target)))
-    api = OrderService(runtime.database, orders)
+    outbox = runtime.publishes("/shop/orders", *PUBLISHES)
+    orders = OrderProcess(runtime.database, outbox, saga, Warehouse(runtime.channel(settings.inventory_target)))
+    api = OrderService(runtime.database, outbox, orders)
     runtime.add(add_OrderServiceServicer_to_server, api, "shop.orders.v1.OrderService")
     runtime.background("follow-up", FollowUp(runtime.database, orders, settings).run)
 

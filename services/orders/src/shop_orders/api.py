@@ -15,6 +15,7 @@ from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
 from amends_chassis.types import Context
+from amends_events import Outbox
 from amends_resilience import deadline
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -56,8 +57,9 @@ MAX_PAGE_BYTES = 1024 * 1024
 class OrderService(orders_pb2_grpc.OrderServiceServicer):
     """Takes orders and keeps their life cycle."""
 
-    def __init__(self, database: Database, orders: OrderProcess) -> None:
+    def __init__(self, database: Database, outbox: Outbox, orders: OrderProcess) -> None:
         self._database = database
+        self._outbox = outbox
         self._orders = orders
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> pb.PlaceOrderResponse:
@@ -94,6 +96,7 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
         with answers(ERRORS):
             await store.confirm(
                 connection(),
+                self._outbox,
                 identifier(request.order_id, "order_id"),
                 identifier(request.tracking_id, "tracking_id"),
                 identifier(request.payment_id, "payment_id"),

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from amends_chassis.database import Database
+from amends_events import Outbox
 
 from amends.saga.v1 import run_pb2
 from shop_orders import domain, store
@@ -43,8 +44,9 @@ UNDER_WAY = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING)
 class OrderProcess:
     """Brings orders to their end."""
 
-    def __init__(self, database: Database, saga: PlaceOrderSaga, warehouse: Warehouse) -> None:
+    def __init__(self, database: Database, outbox: Outbox, saga: PlaceOrderSaga, warehouse: Warehouse) -> None:
         self._database = database
+        self._outbox = outbox
         self._saga = saga
         self._warehouse = warehouse
 
@@ -55,7 +57,7 @@ class OrderProcess:
         Raises OrderReused, PriceUnknown, CurrenciesMixed, TotalTooLarge.
         """
         async with self._database.transaction() as transaction:
-            is_new = await _accept(transaction, order_id, content)
+            is_new = await self._accept(transaction, order_id, content)
             order = await store.order_of(transaction, order_id)
             if not is_new and order.state is OrderState.PENDING:
                 await store.wake(transaction, order_id)
@@ -66,6 +68,19 @@ class OrderProcess:
         except OrchestratorAway as error:
             _log.warning(START_POSTPONED, order_id=order_id, why=str(error))
         return await self._stored(order_id)
+
+    async def _accept(self, transaction: "Connection", order_id: str, content: Content) -> bool:
+        """Write the order down; False when it was there already. Raises as `place` does."""
+        digest = await store.digest_of(transaction, order_id)
+        if digest is None:
+            prices = await store.prices(transaction, [line.sku for line in content.lines])
+            total = domain.total(content.lines, prices)
+            if await store.add(transaction, self._outbox, order_id, content, total, prices):
+                return True
+            digest = await store.digest_of(transaction, order_id)  # another call was a moment earlier
+        if digest != content.digest(order_id):
+            raise OrderReused(f"order {order_id} was placed before, with other content")
+        return False
 
     async def wait(self, order: Order, card_token: str, within: timedelta) -> Order:
         """Return the order when it is no longer PENDING, waits for a person, or `within` has passed."""
@@ -111,7 +126,7 @@ class OrderProcess:
             _log.error(SAGA_REFUSED, order_id=order.order_id, why=str(refusal))
             async with self._database.transaction() as transaction:
                 if await store.refused(transaction, order.order_id, refused_for):
-                    await store.reject(transaction, order.order_id, "the order could not be processed")
+                    await store.reject(transaction, self._outbox, order.order_id, "the order could not be processed")
             return
         except KeyReused:
             await self._ask_a_person(order, "the run with the key of this order was begun with other input")
@@ -133,7 +148,8 @@ class OrderProcess:
         async with self._database.transaction() as transaction:
             await store.started(transaction, order.order_id, run.run_id)
             if run.state == run_pb2.RUN_STATE_COMPENSATED:
-                await store.reject(transaction, order.order_id, run.message or "the order could not be fulfilled")
+                why = run.message or "the order could not be fulfilled"
+                await store.reject(transaction, self._outbox, order.order_id, why)
         if run.state == run_pb2.RUN_STATE_COMPLETED:
             await self._complete(order, run)
         elif run.state == run_pb2.RUN_STATE_PARKED:
@@ -154,7 +170,7 @@ class OrderProcess:
             to_do = f"the money went back: call parcel {tracking_id} off, and put its stock back"
             _log.warning(NEEDS_ATTENTION, order_id=order.order_id, why=to_do)
             async with self._database.transaction() as transaction:
-                await store.refund(transaction, order.order_id, to_do)
+                await store.refund(transaction, self._outbox, order.order_id, to_do)
             return
         if not tracking_id or not payment_id:
             missing = " and ".join(
@@ -164,7 +180,7 @@ class OrderProcess:
             return
         async with self._database.transaction() as transaction:
             if (await store.order_of(transaction, order.order_id)).state is OrderState.PENDING:
-                await store.confirm(transaction, order.order_id, tracking_id, payment_id)
+                await store.confirm(transaction, self._outbox, order.order_id, tracking_id, payment_id)
 
     async def _ask_a_person(self, order: Order, why: str | None) -> None:
         if why == order.attention:
@@ -179,7 +195,7 @@ class OrderProcess:
             await self._note_run(order)
         await self._warehouse.dispatch(order.order_id)
         async with self._database.transaction() as transaction:
-            await store.dispatched(transaction, order.order_id)
+            await store.dispatched(transaction, self._outbox, order.order_id)
 
     async def _note_run(self, order: Order) -> None:
         try:
@@ -192,20 +208,6 @@ class OrderProcess:
     async def _stored(self, order_id: str) -> Order:
         async with self._database.transaction() as transaction:
             return await store.order_of(transaction, order_id)
-
-
-async def _accept(transaction: "Connection", order_id: str, content: Content) -> bool:
-    """Write the order down; False when it was there already. Raises as `OrderProcess.place` does."""
-    digest = await store.digest_of(transaction, order_id)
-    if digest is None:
-        prices = await store.prices(transaction, [line.sku for line in content.lines])
-        total = domain.total(content.lines, prices)
-        if await store.add(transaction, order_id, content, total, prices):
-            return True
-        digest = await store.digest_of(transaction, order_id)  # another call was a moment earlier
-    if digest != content.digest(order_id):
-        raise OrderReused(f"order {order_id} was placed before, with other content")
-    return False
 
 
 def _state(run: run_pb2.Run, step: str) -> run_pb2.StepState.ValueType:

@@ -9,7 +9,16 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 import asyncpg
+from amends_events import with_event
 
+from shop.orders.events.v1.orders_pb2 import (
+    OrderConfirmed,
+    OrderDispatched,
+    OrderPlaced,
+    OrderRefunded,
+    OrderRejected,
+)
+from shop.types.v1 import types_pb2
 from shop_orders.domain import (
     Address,
     Content,
@@ -23,6 +32,7 @@ from shop_orders.domain import (
 
 if TYPE_CHECKING:
     from amends_chassis.database import Connection
+    from amends_events import Outbox
 
 GRACE = timedelta(seconds=5)
 """How long PlaceOrder has to start the saga itself before the follow-up does it."""
@@ -32,6 +42,34 @@ FIRST_CHECK = timedelta(seconds=1)
 
 WAKE = timedelta(seconds=5)
 """An order that a customer asks for is followed up within this time, even if its next turn was later."""
+
+_ADD = with_event(
+    "INSERT INTO orders (order_id, digest, customer_id, currency, total_minor, card_token,"
+    " recipient, street, city, postal_code, country, follow_up_at)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12::interval)"
+    " ON CONFLICT (order_id) DO NOTHING RETURNING version",
+    12,
+)
+_CONFIRM = with_event(
+    "UPDATE orders SET state = 'confirmed', tracking_id = $2, payment_id = $3, card_token = NULL, attention = NULL,"
+    " follow_up_at = now(), follow_up_tries = 0, version = version + 1 WHERE order_id = $1 RETURNING version",
+    3,
+)
+_REJECT = with_event(
+    "UPDATE orders SET state = 'rejected', reason = $2, card_token = NULL, attention = NULL, follow_up_at = NULL,"
+    " version = version + 1 WHERE order_id = $1 AND state = 'pending' RETURNING version",
+    2,
+)
+_REFUND = with_event(
+    "UPDATE orders SET state = 'refunded', card_token = NULL, attention = $2, follow_up_at = NULL,"
+    " version = version + 1 WHERE order_id = $1 AND state = 'pending' RETURNING version",
+    2,
+)
+_DISPATCHED = with_event(
+    "UPDATE orders SET follow_up_at = NULL, version = version + 1"
+    " WHERE order_id = $1 AND state = 'confirmed' AND follow_up_at IS NOT NULL RETURNING version",
+    1,
+)
 
 _ORDER = """
 SELECT o.*,
@@ -65,15 +103,25 @@ async def digest_of(connection: "Connection", order_id: str) -> bytes | None:
 
 
 async def add(
-    connection: "Connection", order_id: str, content: Content, total: Money, unit_prices: Mapping[str, Money]
+    connection: "Connection",
+    outbox: "Outbox",
+    order_id: str,
+    content: Content,
+    total: Money,
+    unit_prices: Mapping[str, Money],
 ) -> bool:
     """Write down a new PENDING order; False when there is one with this id already."""
     address = content.address
+    placed = outbox.row(
+        OrderPlaced(
+            order_id=order_id,
+            customer_id=content.customer_id,
+            lines=[types_pb2.Line(sku=line.sku, quantity=line.quantity) for line in content.lines],
+            total=types_pb2.Money(currency=total.currency, minor=total.minor),
+        )
+    )
     added = await connection.fetchval(
-        "INSERT INTO orders (order_id, digest, customer_id, currency, total_minor, card_token,"
-        " recipient, street, city, postal_code, country, follow_up_at)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12::interval)"
-        " ON CONFLICT (order_id) DO NOTHING RETURNING true",
+        _ADD,
         order_id,
         content.digest(order_id),
         content.customer_id,
@@ -86,6 +134,7 @@ async def add(
         address.postal_code,
         address.country,
         GRACE,
+        *placed.values,
     )
     if not added:
         return False
@@ -137,7 +186,7 @@ async def started(connection: "Connection", order_id: str, run_id: str) -> None:
     )
 
 
-async def confirm(connection: "Connection", order_id: str, tracking_id: str, payment_id: str) -> None:
+async def confirm(connection: "Connection", outbox: "Outbox", order_id: str, tracking_id: str, payment_id: str) -> None:
     """Make the order CONFIRMED, its stock to be dispatched next; again with the same papers: nothing.
 
     Raises OrderUnknown, OrderClosed.
@@ -151,33 +200,19 @@ async def confirm(connection: "Connection", order_id: str, tracking_id: str, pay
         return
     if row["state"] != OrderState.PENDING:
         raise OrderClosed(f"order {order_id} was {row['state']} before")
-    await connection.execute(
-        "UPDATE orders SET state = 'confirmed', tracking_id = $2, payment_id = $3, card_token = NULL, attention = NULL,"
-        " follow_up_at = now(), follow_up_tries = 0 WHERE order_id = $1",
-        order_id,
-        tracking_id,
-        payment_id,
-    )
+    confirmed = outbox.row(OrderConfirmed(order_id=order_id, tracking_id=tracking_id, payment_id=payment_id))
+    await connection.execute(_CONFIRM, order_id, tracking_id, payment_id, *confirmed.values)
 
 
-async def reject(connection: "Connection", order_id: str, reason: str) -> None:
+async def reject(connection: "Connection", outbox: "Outbox", order_id: str, reason: str) -> None:
     """Make the order REJECTED if it is still PENDING; nothing is left to do then."""
-    await connection.execute(
-        "UPDATE orders SET state = 'rejected', reason = $2, card_token = NULL, attention = NULL, follow_up_at = NULL"
-        " WHERE order_id = $1 AND state = 'pending'",
-        order_id,
-        reason,
-    )
+    rejected = outbox.row(OrderRejected(order_id=order_id, reason=reason))
+    await connection.execute(_REJECT, order_id, reason, *rejected.values)
 
 
-async def refund(connection: "Connection", order_id: str, to_do: str) -> None:
+async def refund(connection: "Connection", outbox: "Outbox", order_id: str, to_do: str) -> None:
     """Make the order REFUNDED if it is still PENDING. `to_do` says what a person has to see to."""
-    await connection.execute(
-        "UPDATE orders SET state = 'refunded', card_token = NULL, attention = $2, follow_up_at = NULL"
-        " WHERE order_id = $1 AND state = 'pending'",
-        order_id,
-        to_do,
-    )
+    await connection.execute(_REFUND, order_id, to_do, *outbox.row(OrderRefunded(order_id=order_id)).values)
 
 
 async def refused(connection: "Connection", order_id: str, steady: timedelta) -> bool:
@@ -217,11 +252,9 @@ async def wake(connection: "Connection", order_id: str) -> None:
     )
 
 
-async def dispatched(connection: "Connection", order_id: str) -> None:
+async def dispatched(connection: "Connection", outbox: "Outbox", order_id: str) -> None:
     """Note that the stock of a CONFIRMED order has left; nothing is left to do then."""
-    await connection.execute(
-        "UPDATE orders SET follow_up_at = NULL WHERE order_id = $1 AND state = 'confirmed'", order_id
-    )
+    await connection.execute(_DISPATCHED, order_id, *outbox.row(OrderDispatched(order_id=order_id)).values)
 
 
 async def claim_due(

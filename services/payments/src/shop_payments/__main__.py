@@ -6,6 +6,7 @@ from amends_chassis.service import Runtime, run
 
 from shop.payments.v1.payments_pb2_grpc import add_PaymentServiceServicer_to_server
 from shop_payments.api import PaymentService
+from shop_payments.events import PUBLISHES
 from shop_payments.network import DurableMemory, Network
 from shop_payments.settings import Settings
 
@@ -13,7 +14,8 @@ from shop_payments.settings import Settings
 async def assemble(settings: Settings, runtime: Runtime) -> None:
     """Put the service's parts together."""
     network = Network(DurableMemory(runtime.database), settings.slow_answer)
-    servicer = PaymentService(runtime.database, network)
+    outbox = runtime.publishes("/shop/payments", *PUBLISHES)
+    servicer = PaymentService(runtime.database, outbox, network)
     runtime.add(add_PaymentServiceServicer_to_server, servicer, "shop.payments.v1.PaymentService")
 
 

@@ -19,6 +19,7 @@ from amends_chassis.errors import (
     answers,
 )
 from amends_chassis.types import Context
+from amends_events import Outbox
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from shop.payments.v1 import payments_pb2 as pb
@@ -50,8 +51,9 @@ STATES: Mapping[PaymentState, "pb.PaymentState.ValueType"] = {
 class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
     """Charges cards and keeps the ledger."""
 
-    def __init__(self, database: Database, network: Network) -> None:
+    def __init__(self, database: Database, outbox: Outbox, network: Network) -> None:
         self._database = database
+        self._outbox = outbox
         self._network = network
 
     async def _authorise(self, request: pb.ChargeRequest) -> None:
@@ -64,13 +66,14 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         """Charge a card for an order; the card network has approved it."""
         with answers(ERRORS):
             order_id, amount, customers_card = _wanted(request)
-            return pb.ChargeResponse(payment_id=await store.charge(connection(), order_id, amount, customers_card))
+            payment_id = await store.charge(connection(), self._outbox, order_id, amount, customers_card)
+            return pb.ChargeResponse(payment_id=payment_id)
 
     async def Refund(self, request: pb.RefundRequest, context: Context) -> pb.RefundResponse:
         """Give the money of an order back."""
         with answers(ERRORS):
             order_id = identifier(request.order_id, "order_id")
-            return pb.RefundResponse(refund_id=await store.refund(connection(), order_id))
+            return pb.RefundResponse(refund_id=await store.refund(connection(), self._outbox, order_id))
 
     async def CloseDispute(self, request: pb.CloseDisputeRequest, context: Context) -> pb.CloseDisputeResponse:
         """End the dispute about a charge."""

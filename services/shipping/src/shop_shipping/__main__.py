@@ -6,12 +6,14 @@ from amends_chassis.service import Runtime, run
 
 from shop.shipping.v1.shipping_pb2_grpc import add_ShippingServiceServicer_to_server
 from shop_shipping.api import ShippingService
+from shop_shipping.events import PUBLISHES
 from shop_shipping.settings import Settings
 
 
 async def assemble(settings: Settings, runtime: Runtime) -> None:
     """Put the service's parts together."""
-    servicer = ShippingService(runtime.database, settings.handling_time)
+    outbox = runtime.publishes("/shop/shipping", *PUBLISHES)
+    servicer = ShippingService(runtime.database, outbox, settings.handling_time)
     runtime.add(add_ShippingServiceServicer_to_server, servicer, "shop.shipping.v1.ShippingService")
 
 

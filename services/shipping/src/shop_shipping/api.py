@@ -12,6 +12,7 @@ from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
 from amends_chassis.types import Context
+from amends_events import Outbox
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from shop.shipping.v1 import shipping_pb2 as pb
@@ -35,8 +36,9 @@ ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
 class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
     """Books parcels with carriers."""
 
-    def __init__(self, database: Database, handling_time: timedelta) -> None:
+    def __init__(self, database: Database, outbox: Outbox, handling_time: timedelta) -> None:
         self._database = database
+        self._outbox = outbox
         self._handling_time = handling_time
 
     async def _pack(self, request: pb.BookRequest) -> None:
@@ -49,7 +51,7 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
         """Book a parcel, which is packed; it cannot be called back."""
         with answers(ERRORS):
             order_id, address, lines = _wanted(request)
-            tracking_id, carrier = await store.book(connection(), order_id, address, lines)
+            tracking_id, carrier = await store.book(connection(), self._outbox, order_id, address, lines)
             return pb.BookResponse(tracking_id=tracking_id, carrier=carrier)
 
     async def GetShipment(self, request: pb.GetShipmentRequest, context: Context) -> pb.GetShipmentResponse:

@@ -1,20 +1,34 @@
 """Slots and parcels in Postgres: every function is one change inside a transaction that its caller owns.
 
-`api.py` calls it with the barrier's connection (Book) or one of its own.
+`api.py` calls it with the barrier's connection (Book) or one of its own. What others are to hear of a change is written
+into the outbox by the statement that makes it.
 """
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
+from amends_events import with_event
+
+from shop.shipping.events.v1.shipping_pb2 import ParcelBooked
 from shop_shipping import domain
 from shop_shipping.domain import Address, AlreadyBooked, Line, Shipment, ShipmentUnknown, Slots
 
 if TYPE_CHECKING:
     from amends_chassis.database import Connection
+    from amends_events import Outbox
 
 
-async def book(connection: "Connection", order_id: str, address: Address, lines: Sequence[Line]) -> tuple[str, str]:
+_SHIP = with_event(
+    "INSERT INTO shipment (tracking_id, order_id, carrier, recipient, street, city, postal_code, country)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (order_id) DO NOTHING RETURNING 1::bigint AS version",
+    8,
+)
+
+
+async def book(
+    connection: "Connection", outbox: "Outbox", order_id: str, address: Address, lines: Sequence[Line]
+) -> tuple[str, str]:
     """Take a slot for the order's parcel and return its tracking id and carrier.
 
     Raises AlreadyBooked, NotServed, NoSlot.
@@ -31,7 +45,7 @@ async def book(connection: "Connection", order_id: str, address: Address, lines:
         address.country,
         carrier,
     )
-    tracking_id = await _ship(connection, order_id, carrier, address)
+    tracking_id = await _ship(connection, outbox, order_id, carrier, address)
     await connection.execute(
         "INSERT INTO shipment_line (tracking_id, position, sku, quantity)"
         " SELECT $1, ordinality, sku, quantity"
@@ -43,11 +57,14 @@ async def book(connection: "Connection", order_id: str, address: Address, lines:
     return tracking_id, carrier
 
 
-async def _ship(connection: "Connection", order_id: str, carrier: str, address: Address) -> str:
-    tracking_id = await connection.fetchval(
-        "INSERT INTO shipment (tracking_id, order_id, carrier, recipient, street, city, postal_code, country)"
-        " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (order_id) DO NOTHING RETURNING tracking_id",
-        f"trk_{uuid4().hex}",
+async def _ship(connection: "Connection", outbox: "Outbox", order_id: str, carrier: str, address: Address) -> str:
+    tracking_id = f"trk_{uuid4().hex}"
+    booked = outbox.row(
+        ParcelBooked(order_id=order_id, tracking_id=tracking_id, carrier=carrier, country=address.country)
+    )
+    is_new = await connection.fetchval(
+        _SHIP,
+        tracking_id,
         order_id,
         carrier,
         address.recipient,
@@ -55,10 +72,11 @@ async def _ship(connection: "Connection", order_id: str, carrier: str, address: 
         address.city,
         address.postal_code,
         address.country,
+        *booked.values,
     )
-    if tracking_id is None:
+    if not is_new:
         raise AlreadyBooked(f"order {order_id} was shipped before")
-    return str(tracking_id)
+    return tracking_id
 
 
 async def shipment_of(connection: "Connection", order_id: str) -> Shipment:

@@ -1,0 +1,119 @@
+"""The envelope of an event: CloudEvents 1.0 in binary mode, attributes beside the payload and never around it.
+
+https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md. The outbox's rows become attributes here, and what
+a consumer reads becomes an `Event`. Brokers add their prefix (`ce-`, `ce_`).
+"""
+
+import secrets
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from uuid import UUID
+
+SPECVERSION = "1.0"
+CONTENT_TYPE = "application/protobuf"
+
+TRACEPARENT = "traceparent"
+CORRELATION = "correlationid"
+CAUSATION = "causationid"
+ACTOR = "actor"
+EXTENSIONS = (TRACEPARENT, CORRELATION, CAUSATION, ACTOR)
+"""The attributes that an event may carry beside those of its row."""
+
+
+class EnvelopeError(ValueError):
+    """The attributes are not those of an event."""
+
+
+@dataclass(frozen=True, slots=True)
+class CloudEvent:
+    """An event as its consumer sees it, with the payload as bytes."""
+
+    event_id: UUID
+    source: str
+    """Who published it, e.g. /shop/payments."""
+    type: str
+    """The full name of its message."""
+    topic: str
+    key: str
+    """What it happened to."""
+    version: int
+    """The version of that after it happened: projections ignore events that are not newer than what they know."""
+    occurred_at: datetime
+    headers: Mapping[str, str]
+    """Those of EXTENSIONS that it has."""
+    payload: bytes
+
+
+_handling: ContextVar[CloudEvent | None] = ContextVar("amends_events_handling", default=None)
+
+
+@contextmanager
+def handling(event: CloudEvent) -> Iterator[None]:
+    """Do the block as the handling of an event: what it writes into the outbox is caused by that event."""
+    token = _handling.set(event)
+    try:
+        yield
+    finally:
+        _handling.reset(token)
+
+
+def caused() -> dict[str, str]:
+    """Return what an event carries of the one that is being handled: its cause, and what all of them belong to."""
+    event = _handling.get()
+    if event is None:
+        return {}
+    carried = {name: event.headers[name] for name in (TRACEPARENT,) if name in event.headers}
+    return carried | {
+        CAUSATION: str(event.event_id),
+        CORRELATION: event.headers.get(CORRELATION, str(event.event_id)),
+    }
+
+
+def new_event_id() -> UUID:
+    """Make a UUIDv7 (RFC 9562): milliseconds since 1970, then chance."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds << 80) | (0x7 << 76) | (secrets.randbits(12) << 64) | (0b10 << 62) | secrets.randbits(62)
+    return UUID(int=number)
+
+
+def attributes(event: CloudEvent, dataschema: str) -> dict[str, str]:
+    """Return the CloudEvents attributes of an event, without a broker's prefix."""
+    return {
+        "specversion": SPECVERSION,
+        "id": str(event.event_id),
+        "source": event.source,
+        "type": event.type,
+        "subject": event.key,
+        "time": event.occurred_at.astimezone(UTC).isoformat().replace("+00:00", "Z"),
+        "datacontenttype": CONTENT_TYPE,
+        "dataschema": dataschema,
+        "partitionkey": event.key,
+        "sequence": str(event.version),
+        **event.headers,
+    }
+
+
+def event_from(topic: str, attributes: Mapping[str, str], payload: bytes) -> CloudEvent:
+    """Read an event from its attributes. Raises EnvelopeError when one is missing or makes no sense."""
+    try:
+        if attributes["specversion"] != SPECVERSION:
+            raise EnvelopeError(f"specversion is {attributes['specversion']}, not {SPECVERSION}")
+        return CloudEvent(
+            event_id=UUID(attributes["id"]),
+            source=attributes["source"],
+            type=attributes["type"],
+            topic=topic,
+            key=attributes["subject"],
+            version=int(attributes["sequence"]),
+            occurred_at=datetime.fromisoformat(attributes["time"]),
+            headers={name: attributes[name] for name in EXTENSIONS if name in attributes},
+            payload=payload,
+        )
+    except KeyError as error:
+        raise EnvelopeError(f"the attribute {error.args[0]} is missing") from error
+    except ValueError as error:
+        raise EnvelopeError(str(error)) from error

@@ -1,0 +1,423 @@
+"""One partition as its owner reads it: each event has its effect once, in the order of its key.
+
+Position, inbox, effects and the events that follow from them are one transaction, which compares the fence first. So
+it does not matter where a process dies, or how often the log has an event. Made by the consumer for each claim.
+"""
+
+import asyncio
+import logging
+import random
+import time
+from collections import Counter
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from typing import Any, cast
+from uuid import UUID
+
+from amends_barrier import BROKEN, conflict, database_away
+from amends_barrier.transaction import Connection, Pool
+from google.protobuf.message import DecodeError, Message
+
+from amends_events.broker import Broker, BrokerError, LogEntry, PositionLostError
+from amends_events.envelope import CloudEvent, EnvelopeError, event_from, handling
+from amends_events.leases import Claim
+from amends_events.meter import Meter, Result
+from amends_events.parked import ParkedDecision, ParkedReason, Parking, key_of
+from amends_events.topics import EventType
+
+EventHandler = Callable[[Any, CloudEvent, Any], Awaitable[None]]
+"""Takes the connection of the transaction, the event, and its message. It may not end the transaction, nor begin one
+in it; whatever has to happen outside of the database is written down and done later. A refusal of the domain is no
+error: the handler writes the event that says so. What it raises is tried again, then the event is parked."""
+
+BATCH = 100
+ATTEMPTS = 5
+"""So often an event is handled before it is parked."""
+PAUSE_MIN = timedelta(milliseconds=50)
+PAUSE_MAX = timedelta(seconds=5)
+WAIT = timedelta(seconds=1)
+LOOK_EVERY = timedelta(seconds=1)
+"""How often decisions about parked events are looked for."""
+MAX_BLOCKED_KEYS = 1000
+"""A partition with so many parked keys stands still: something is wrong with all of it."""
+ACQUIRE_TIMEOUT = timedelta(seconds=5)
+
+_log = logging.getLogger(__name__)
+
+_ADVANCE = """
+WITH mine AS (
+    UPDATE inbox_position SET position = $4, event_id = $5, event_at = $6
+    WHERE consumer = $1 AND topic = $2 AND partition = $3 AND fence = $7 RETURNING 1
+), fresh AS (
+    INSERT INTO inbox (consumer, event_id) SELECT $1, event_id FROM unnest($8::uuid[]) AS event_id, mine
+    ON CONFLICT DO NOTHING RETURNING event_id
+)
+SELECT EXISTS (SELECT FROM mine) AS mine, ARRAY(SELECT event_id FROM fresh) AS fresh
+"""
+_MINE = """
+SELECT true FROM inbox_position WHERE consumer = $1 AND topic = $2 AND partition = $3 AND fence = $4 FOR NO KEY UPDATE
+"""
+
+
+class TransientError(Exception):
+    """What a handler raises when the event can be handled later: it is waited for, however long, in its place."""
+
+
+class FenceLostError(Exception):
+    """Another process has this partition now; nothing was committed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """What the partitions of one consumer share."""
+
+    consumer: str
+    pool: Pool
+    broker: Broker
+    handlers: Mapping[str, tuple[EventType, EventHandler]]
+    """By the full name of the event's message."""
+    meter: Meter
+    slots: asyncio.Semaphore
+    """Bounds how many connections of the pool the consumer holds at once."""
+    lease: timedelta
+    transient: Callable[[BaseException], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Item:
+    """A record, read as far as it can be."""
+
+    stored: LogEntry
+    event: CloudEvent | None
+    message: Message | None
+    handler: EventHandler | None
+    """None for a type that the consumer does not handle."""
+    undecodable: str
+    """Why it cannot be read; empty when it can."""
+
+
+class Partition:
+    """A partition that this process has claimed."""
+
+    def __init__(self, reading: Reading, claim: Claim) -> None:
+        self.claim = claim
+        self.position = claim.position
+        """The last position that was committed."""
+        self.lost = False
+        """Whether the log does not go on at the position, so that a person has to look."""
+        self._reading = reading
+        self._event_id = claim.event_id
+        self._parking = Parking(reading.consumer, claim.topic, claim.partition)
+        self._place = (reading.consumer, claim.topic, claim.partition)
+        self._looked_at = float("-inf")
+
+    @property
+    def blocked(self) -> frozenset[str]:
+        """Return the keys that wait behind a parked event."""
+        return frozenset(self._parking.blocked)
+
+    async def run(self) -> None:
+        """Read and handle for ever. Raises FenceLostError; waits for whatever else goes away and comes back."""
+        await self._until_possible(self._load)
+        failures = 0
+        while True:
+            try:
+                async with aclosing(self._batches()) as batches:
+                    async for batch in batches:
+                        failures = 0
+                        await self._turn(batch)
+            except PositionLostError as error:
+                self._say_lost(True, error)
+                await asyncio.sleep(PAUSE_MAX.total_seconds())
+            except BrokerError as error:
+                failures += 1
+                _log.warning("consumer.broker_away", extra=self._told(error))
+                await _pause(failures)
+
+    async def _load(self) -> None:
+        async with self._connection() as connection:
+            await self._parking.load(connection)
+        self._tell_blocked()
+
+    async def _batches(self) -> AsyncGenerator[list[LogEntry], None]:
+        """Read on after the position. Raises PositionLostError when the log has another event there, or is shorter."""
+        broker, (_, topic, partition) = self._reading.broker, self._place
+        ends = (await broker.ends(topic)).get(partition)
+        if ends is None:
+            raise PositionLostError(f"{topic} has no partition {partition}")
+        after, known = self.position, self._event_id
+        if after == 0:
+            after = ends.first - 1
+        elif after > ends.last or after + 1 < ends.first:
+            raise PositionLostError(f"{topic}.{partition} has {ends.first} to {ends.last}, and {after} was read")
+        check = known is not None and ends.first <= after
+        async with aclosing(broker.read(topic, partition, after - check, limit=BATCH, wait=WAIT)) as batches:
+            async for batch in batches:
+                if check and batch:
+                    check = False
+                    if batch[0].record.attributes.get("id") != str(known):
+                        raise PositionLostError(f"{topic}.{partition} has another event at {after} than was read there")
+                    batch = batch[1:]
+                self._say_lost(False, None)
+                yield batch
+
+    async def _turn(self, batch: list[LogEntry]) -> None:
+        await self._release_decided()
+        while len(self._parking.blocked) >= MAX_BLOCKED_KEYS:
+            _log.error("consumer.too_many_parked", extra=self._told(None))
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
+            await self._release_decided()
+        if batch:
+            await self._take(batch)
+
+    async def _take(self, batch: list[LogEntry]) -> None:
+        """Handle a batch in one transaction; when that fails, each event in one of its own."""
+        try:
+            await self._handle(batch)
+            return
+        except FenceLostError:
+            raise
+        except Exception as error:
+            _log.info("consumer.one_by_one", extra=self._told(error))
+        for stored in batch:
+            await self._take_one(stored)
+
+    async def _take_one(self, stored: LogEntry) -> None:
+        attempts = waits = 0
+        while True:
+            try:
+                await self._handle([stored])
+                return
+            except FenceLostError:
+                raise
+            except Exception as error:
+                if self._reading.transient(error):
+                    waits += 1
+                    _log.warning("consumer.waits", extra=self._told(error) | {"position": stored.position})
+                    await _pause(waits)
+                    continue
+                attempts += 1
+                if attempts >= ATTEMPTS:
+                    await self._until_possible(partial(self._park, stored, error, attempts))
+                    return
+                await _pause(attempts)
+
+    async def _handle(self, batch: Sequence[LogEntry]) -> None:
+        """Handle a batch in one transaction. Raises FenceLostError, and what a handler raises."""
+        began = time.monotonic()
+        items = [self._read(stored) for stored in batch]
+        results: list[tuple[str, Result]] = []
+        parked: list[tuple[LogEntry, ParkedReason, str, int]] = []
+        blocked = set(self._parking.blocked)
+        async with self._transaction() as connection:
+            fresh = await self._advance(connection, items)
+            for item in items:
+                kind = "" if item.event is None else item.event.type
+                if item.event is not None and item.handler is None:
+                    results.append((kind, Result.SKIPPED))
+                elif item.event is not None and item.event.event_id not in fresh:
+                    results.append((kind, Result.DUPLICATE))
+                elif (reason := self._parks(item, blocked)) is not None:
+                    blocked.add(key_of(self._place[1], item.stored))
+                    parked.append((item.stored, reason, item.undecodable, 0))
+                    results.append((kind, Result.PARKED))
+                else:
+                    assert item.event is not None
+                    fresh.discard(item.event.event_id)
+                    await self._call(connection, item)
+                    results.append((kind, Result.HANDLED))
+            if parked:
+                await self._parking.park(connection, parked)
+        self._committed(items[-1], blocked)
+        self._tell(began, items[-1], results)
+
+    @staticmethod
+    def _parks(item: _Item, blocked: set[str]) -> ParkedReason | None:
+        if item.event is not None and item.event.key in blocked:
+            return ParkedReason.AFTER
+        return ParkedReason.UNDECODABLE if item.undecodable else None
+
+    async def _call(self, connection: Connection, item: _Item) -> None:
+        assert item.event is not None
+        assert item.handler is not None
+        with handling(item.event):
+            await item.handler(connection, item.event, item.message)
+
+    async def _park(self, stored: LogEntry, error: BaseException, attempts: int) -> None:
+        item = self._read(stored)
+        assert item.event is not None
+        async with self._transaction() as connection:
+            if item.event.event_id in await self._advance(connection, [item]):
+                detail = f"{type(error).__name__}: {error}"
+                await self._parking.park(connection, [(stored, ParkedReason.FAILED, detail, attempts)])
+        self._committed(item, {*self._parking.blocked, item.event.key})
+        self._reading.meter.handled(self._place[0], item.event.type, Result.PARKED)
+        _log.error("consumer.parked", extra=self._told(error) | {"position": stored.position, "type": item.event.type})
+
+    async def _advance(self, connection: Connection, items: Sequence[_Item]) -> set[UUID]:
+        """Move the position to the last item; return the ids that were not handled before. Raises FenceLostError."""
+        last = items[-1]
+        ids = [item.event.event_id for item in items if item.event is not None and item.handler is not None]
+        event_id, at = (None, None) if last.event is None else (last.event.event_id, last.event.occurred_at)
+        row = await connection.fetchrow(
+            _ADVANCE, *self._place, last.stored.position, event_id, at, self.claim.fence, ids
+        )
+        assert row is not None
+        if not row["mine"]:
+            raise FenceLostError
+        return set(row["fresh"])
+
+    def _committed(self, last: _Item, blocked: set[str]) -> None:
+        self.position = last.stored.position
+        self._event_id = None if last.event is None else last.event.event_id
+        if blocked != self._parking.blocked:
+            self._parking.blocked = blocked
+            self._tell_blocked()
+
+    def _read(self, stored: LogEntry) -> _Item:
+        """Read a record as far as it can be read."""
+        try:
+            event = event_from(self._place[1], stored.record.attributes, stored.record.payload)
+        except EnvelopeError as error:
+            return _Item(stored, None, None, None, str(error))
+        known = self._reading.handlers.get(event.type)
+        if known is None:
+            return _Item(stored, event, None, None, "")
+        event_type, handler = known
+        try:
+            return _Item(stored, event, event_type.message.FromString(event.payload), handler, "")
+        except DecodeError as error:
+            return _Item(stored, event, None, handler, f"its bytes are no {event.type}: {error}")
+
+    async def _release_decided(self) -> None:
+        """Let go on what a person has decided about, and everything of its key behind it."""
+        now = time.monotonic()
+        if not self._parking.blocked or now - self._looked_at < LOOK_EVERY.total_seconds():
+            return
+        self._looked_at = now
+        try:
+            async with self._connection() as connection:
+                keys = await self._parking.decided(connection)
+            for key in keys:
+                while await self._release_first(key):
+                    pass
+        except FenceLostError:
+            raise
+        except Exception as error:
+            if not self._reading.transient(error):
+                raise
+            _log.warning("consumer.waits", extra=self._told(error))
+        self._tell_blocked()
+
+    async def _release_first(self, key: str) -> bool:
+        """Handle, or leave out, the first parked event of a key; return whether the next one may follow."""
+        position, item = 0, None
+        try:
+            async with self._transaction() as connection:
+                if not await connection.fetchval(_MINE, *self._place, self.claim.fence):
+                    raise FenceLostError
+                first = await self._parking.first(connection, key)
+                if first is None:
+                    self._parking.blocked.discard(key)
+                    return False
+                if first.decision is None and first.reason is not ParkedReason.AFTER:
+                    return False
+                position, item = first.stored.position, self._read(first.stored)
+                if first.decision is not ParkedDecision.SKIP:
+                    if item.undecodable:
+                        raise DecodeError(item.undecodable)
+                    if item.handler is not None:
+                        await self._call(connection, item)
+                await self._parking.release(connection, position, first.decision is not ParkedDecision.SKIP)
+        except Exception as error:
+            if item is None or isinstance(error, FenceLostError) or self._reading.transient(error):
+                raise
+            reason = ParkedReason.UNDECODABLE if item.undecodable else ParkedReason.FAILED
+            async with self._transaction() as connection:
+                await self._parking.park_again(connection, position, reason, f"{type(error).__name__}: {error}", 1)
+            _log.error("consumer.parked_again", extra=self._told(error) | {"position": position})
+            return False
+        kind = "" if item.event is None else item.event.type
+        skipped = first.decision is ParkedDecision.SKIP
+        self._reading.meter.handled(self._place[0], kind, Result.SKIPPED if skipped else Result.HANDLED)
+        _log.info("consumer.released", extra=self._told(None) | {"position": position, "skipped": skipped})
+        return True
+
+    async def _until_possible(self, work: Callable[[], Awaitable[None]]) -> None:
+        """Do something of our own as soon as the database is there."""
+        failures = 0
+        while True:
+            try:
+                return await work()
+            except Exception as error:
+                if not self._reading.transient(error):
+                    raise
+                failures += 1
+                _log.warning("consumer.waits", extra=self._told(error))
+                await _pause(failures)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        """Give a connection in a transaction, which the server ends when this process stands still for a lease."""
+        milliseconds = round(self._reading.lease / timedelta(milliseconds=1))
+        async with self._connection() as connection:
+            await connection.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
+            try:
+                yield connection
+            except BaseException:
+                if not connection.is_closed():
+                    await _rolled_back(connection)
+                raise
+            if await connection.execute("COMMIT") != "COMMIT":
+                raise RuntimeError("a handler went on after an error that had broken the transaction")
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[Connection]:
+        """Give a connection, no more at once to this consumer than its share of the pool."""
+        async with self._reading.slots, self._reading.pool.acquire(timeout=ACQUIRE_TIMEOUT.total_seconds()) as held:
+            yield cast("Connection", held)
+
+    def _tell(self, began: float, last: _Item, results: Sequence[tuple[str, Result]]) -> None:
+        meter, (consumer, topic, _) = self._reading.meter, self._place
+        for (kind, result), events in Counter(results).items():
+            meter.handled(consumer, kind, result, events)
+        if last.event is not None:
+            took = timedelta(seconds=time.monotonic() - began)
+            meter.took(consumer, topic, took, datetime.now(UTC) - last.event.occurred_at)
+
+    def _tell_blocked(self) -> None:
+        self._reading.meter.keys_blocked(*self._place, len(self._parking.blocked))
+
+    def _say_lost(self, lost: bool, error: BaseException | None) -> None:
+        if lost != self.lost:
+            self.lost = lost
+            self._reading.meter.position_lost(*self._place, lost)
+            if lost:
+                _log.error("consumer.position_lost", extra=self._told(error) | {"position": self.position})
+
+    def _told(self, error: BaseException | None) -> dict[str, Any]:
+        consumer, topic, partition = self._place
+        told: dict[str, Any] = {"consumer": consumer, "topic": topic, "partition": partition}
+        return told if error is None else told | {"error": f"{type(error).__name__}: {error}"}
+
+
+def is_transient(error: BaseException) -> bool:
+    """Return whether an error goes away by itself: of the database, of a connection, or because a handler says so."""
+    if isinstance(error, TransientError | OSError | TimeoutError):
+        return True
+    return database_away(error) or conflict(error)
+
+
+async def _pause(failures: int) -> None:
+    pause = min(PAUSE_MIN * 2 ** min(failures - 1, 10), PAUSE_MAX)
+    await asyncio.sleep(pause.total_seconds() * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+
+
+async def _rolled_back(connection: Connection) -> None:
+    try:
+        await connection.execute("ROLLBACK")
+    except BROKEN:
+        connection.terminate()

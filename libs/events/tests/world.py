@@ -1,0 +1,165 @@
+"""What the suite works on: payments that publish events, effects of a consumer, and a broker with names of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import asyncpg
+from amends_embedded import Nats
+from amends_events import (
+    Broker,
+    CloudEvent,
+    Consumer,
+    EventRecord,
+    Outbox,
+    Relay,
+    Topic,
+    UnknownError,
+    open_broker,
+    with_event,
+)
+from amends_events.envelope import attributes, new_event_id
+
+from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
+
+EFFECTS = """
+CREATE TABLE payment (order_id text PRIMARY KEY, version bigint NOT NULL);
+CREATE TABLE effect (
+    number bigint GENERATED ALWAYS AS IDENTITY, event_id uuid NOT NULL, key text NOT NULL, version bigint NOT NULL
+);
+"""
+PAY = with_event(
+    "INSERT INTO payment VALUES ($1, 1) ON CONFLICT (order_id) DO UPDATE SET version = payment.version + 1"
+    " RETURNING version",
+    1,
+)
+TABLES = ("outbox", "inbox", "inbox_position", "inbox_member", "inbox_parked", "effect", "payment")
+EMPTIED = ";".join(f"DELETE FROM {table}" for table in TABLES)
+SOURCE = "/shop/payments"
+TOPIC = "shop.payments.events.v1"
+
+
+class Named:
+    """A broker whose topics have a prefix, so that tests share a server and no topic."""
+
+    def __init__(self, broker: Broker, prefix: str) -> None:
+        self.broker = broker
+        self._prefix = prefix
+
+    def name(self, topic: str) -> str:
+        return f"{self._prefix}.{topic}"
+
+    async def ensure(self, topics: Sequence[Topic], retention: timedelta) -> None:
+        await self.broker.ensure([Topic(self.name(topic.name), topic.partitions) for topic in topics], retention)
+
+    async def append(self, topic, partition, records):
+        return await self.broker.append(self.name(topic), partition, records)
+
+    def read(self, topic, partition, after, **options):
+        return self.broker.read(self.name(topic), partition, after, **options)
+
+    async def ends(self, topic):
+        return await self.broker.ends(self.name(topic))
+
+    async def close(self) -> None:
+        """The session closes the broker itself."""
+
+
+def outbox() -> Outbox:
+    return Outbox(SOURCE, (PaymentTaken, PaymentRefunded))
+
+
+def record(number: int, key: str = "o-1", payload: bytes | None = None, kind: str | None = None) -> EventRecord:
+    """An event with a version of `number`, as a relay would publish it."""
+    event = CloudEvent(
+        event_id=new_event_id(),
+        source=SOURCE,
+        type=kind or PaymentTaken.DESCRIPTOR.full_name,
+        topic=TOPIC,
+        key=key,
+        version=number,
+        occurred_at=datetime.now(UTC),
+        headers={},
+        payload=PaymentTaken(order_id=key).SerializeToString() if payload is None else payload,
+    )
+    return EventRecord(attributes(event, "urn:sha256:0"), event.payload)
+
+
+async def pay(connection, box: Outbox, order_id: str) -> None:
+    """The change and its event in one statement, as a store does it."""
+    await connection.execute(PAY, order_id, *box.row(PaymentTaken(order_id=order_id)).values)
+
+
+async def note(connection, event: CloudEvent, message: PaymentTaken) -> None:
+    """A handler whose effect can be counted."""
+    await connection.execute(
+        "INSERT INTO effect (event_id, key, version) VALUES ($1, $2, $3)", event.event_id, event.key, event.version
+    )
+
+
+async def effects(pool: asyncpg.Pool) -> list[tuple[str, int]]:
+    """Key and version of every effect, in the order in which they were committed for their key."""
+    rows = await pool.fetch("SELECT key, version FROM effect ORDER BY number")
+    return [(row["key"], row["version"]) for row in rows]
+
+
+@asynccontextmanager
+async def relaying(url: str, box: Outbox, broker: Broker, **options) -> AsyncIterator[Relay]:
+    relay = Relay(lambda: asyncpg.connect(url), box, broker, **options)
+    async with running(relay.run()):
+        yield relay
+
+
+@asynccontextmanager
+async def consuming(pool, broker, handler=note, name: str = "test", **options) -> AsyncIterator[Consumer]:
+    consumer = Consumer(name, pool, broker, {PaymentTaken: handler}, **options)
+    async with running(consumer.run()):
+        yield consumer
+
+
+@asynccontextmanager
+async def running(work) -> AsyncIterator[asyncio.Task]:
+    """Do the block beside something that never ends; what it raises is raised here."""
+    task = asyncio.create_task(work)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+        if not task.cancelled():
+            task.result()
+
+
+@asynccontextmanager
+async def own_nats(folder: Path, **options) -> AsyncIterator[tuple[Nats, Broker]]:
+    """A server of the test's own, which it may kill, and a client of it."""
+    async with await Nats.start(folder, **options) as server:
+        broker = open_broker(server.url)
+        try:
+            yield server, broker
+        finally:
+            await broker.close()
+
+
+async def answers(broker: Broker) -> bool:
+    """Whether the broker is there (again)."""
+    try:
+        await broker.ensure([], timedelta(hours=1))
+    except UnknownError:
+        return False
+    return True
+
+
+async def read_all(broker: Broker, topic: str, partition: int) -> list[EventRecord]:
+    """Everything that a partition's log has now."""
+    last = (await broker.ends(topic))[partition].last
+    found: list[EventRecord] = []
+    if not last:
+        return found
+    async for batch in broker.read(topic, partition, 0, wait=timedelta(milliseconds=200)):
+        found += [stored.record for stored in batch]
+        if batch and batch[-1].position >= last:
+            return found
+    raise AssertionError("reading never ends")

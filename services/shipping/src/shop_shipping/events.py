@@ -1,0 +1,5 @@
+"""What the shipping service tells others. Read by `__main__.py`."""
+
+from shop.shipping.events.v1.shipping_pb2 import ParcelBooked
+
+PUBLISHES = (ParcelBooked,)

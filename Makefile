@@ -266,7 +266,7 @@ bench/.peers/.done: bench/peers/requirements.txt
 	@touch $@
 
 # One target for each name in amends_bench's table: `make bench ARGS=--list` says what they measure.
-BENCHES := sagas-vs-dbos sagas-vs-plain-calls with-barriers latency journal chassis-vs-grpc claims-vs-queue \
+BENCHES := sagas-vs-dbos sagas-vs-plain-calls with-barriers latency journal chassis-vs-grpc tls-vs-plain-text claims-vs-queue \
 	operator-vs-kopf recovery barrier-transaction growth
 .PHONY: $(addprefix bench-,$(BENCHES))
 $(addprefix bench-,$(BENCHES)): bench-%: setup compiled

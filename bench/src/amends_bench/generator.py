@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
@@ -45,17 +46,25 @@ class LoadGenerator:
         *,
         ends: bool = False,
         padding: int = 0,
+        certificates: Path | None = None,
     ) -> dict[str, Any]:
         """Run one round and return its figures: done, rate (per second), p50 and p99 (seconds), failed.
 
-        `padding` is how many bytes the input of a saga is larger than an order.
+        `padding` is how many bytes the input of a saga is larger than an order. With `certificates`, a folder, the
+        targets are called with mutual TLS.
         """
         process = self._process
         assert process is not None
         assert process.stdin is not None
         assert process.stdout is not None
-        order = {"side": side, "targets": list(targets), "in_flight": in_flight, "seconds": duration.total_seconds()}
-        process.stdin.write(json.dumps(order | {"ends": ends, "padding": padding}).encode() + b"\n")
+        order: dict[str, Any] = {
+            "side": side,
+            "targets": list(targets),
+            "in_flight": in_flight,
+            "seconds": duration.total_seconds(),
+        }
+        order |= {"ends": ends, "padding": padding, "certificates": str(certificates or "")}
+        process.stdin.write(json.dumps(order).encode() + b"\n")
         await process.stdin.drain()
         line = await process.stdout.readline()
         if not line:

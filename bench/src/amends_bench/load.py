@@ -12,9 +12,11 @@ import sys
 import time
 import uuid
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from amends_chassis.certificates import Certificates
 from amends_chassis.dial import dial
 
 from amends.saga.v1 import run_pb2, run_service_pb2
@@ -96,8 +98,9 @@ class Generator:
         self._channels: dict[str, grpc.aio.Channel] = {}
 
     async def work(self, order: dict[str, Any]) -> dict[str, Any]:
-        """One round. `order`: side, targets, in_flight, seconds, padding (bytes)."""
-        made = [SIDES[order["side"]](self._channel(target), order["padding"]) for target in order["targets"]]
+        """One round. `order`: side, targets, in_flight, seconds, padding (bytes), certificates (a folder or empty)."""
+        channels = [self._channel(target, order["certificates"]) for target in order["targets"]]
+        made = [SIDES[order["side"]](channel, order["padding"]) for channel in channels]
         prefix, count = uuid.uuid4().hex, itertools.count()
         times: list[float] = []
         ends: list[float] = []
@@ -126,9 +129,10 @@ class Generator:
             said["ends"] = [round(end, 3) for end in ends]
         return said | _percentiles(times)
 
-    def _channel(self, target: str) -> grpc.aio.Channel:
+    def _channel(self, target: str, certificates: str) -> grpc.aio.Channel:
         if target not in self._channels:
-            self._channels[target] = dial(target)
+            found = Certificates(Path(certificates)) if certificates else None
+            self._channels[target] = dial(target, certificates=found)
         return self._channels[target]
 
     async def close(self) -> None:

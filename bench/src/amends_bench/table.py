@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from rich.progress import Progress
 
-from amends_bench.chassis import chassis_vs_grpc
+from amends_bench.chassis import chassis_vs_grpc, tls_vs_plain_text
 from amends_bench.guarded import barrier_transaction
 from amends_bench.journal import journal
 from amends_bench.kubernetes import operator_vs_kopf
@@ -33,6 +33,7 @@ BENCHMARKS = {
     "latency": Benchmark("How long one saga takes, against the same calls", latency),
     "journal": Benchmark("Durable transitions of the journal", journal),
     "chassis-vs-grpc": Benchmark("Calls through the chassis, against bare grpc.aio", chassis_vs_grpc),
+    "tls-vs-plain-text": Benchmark("Calls with mutual TLS and rules, against plain text", tls_vs_plain_text),
     "claims-vs-queue": Benchmark("Runs claimed and finished, against a job queue", claims_vs_queue),
     "operator-vs-kopf": Benchmark(
         "Five thousand SagaRuns through the operator, against a bare kopf handler", operator_vs_kopf

@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -25,6 +25,7 @@ _log = structlog.get_logger(__name__)
 _OPEN = "/grpc.health.v1.Health/"
 _PEER = "x509_subject_alternative_name"
 _SPIFFE = "spiffe://"
+_NOTHING: frozenset[str] = frozenset()
 
 
 class Access:
@@ -34,22 +35,22 @@ class Access:
         """Read the file. Raises RulesError when it cannot be used."""
         self._rules = FollowedFile(path, parse, clock=clock)
 
-    def look(self, method: str, context: Context) -> None:
-        """Raise PermissionDenied unless the peer of this call may call `method` ("/package.Service/Method")."""
+    def gate(self, method: str) -> Callable[[Context], None] | None:
+        """Return what raises PermissionDenied unless the peer of a call may call `method` ("/package.Service/Method").
+
+        None for a method that is open to everybody.
+        """
         if method.startswith(_OPEN):
-            return
-        allowed = self._rules.current
-        caller = identity(context)
-        if not {method, f"{method.rpartition('/')[0]}/*"}.isdisjoint(allowed.get(caller, ())):
-            return
-        who = caller or "a caller without a certificate that names it"
-        _log.warning("access.denied", caller=caller, method=method)
-        raise PermissionDenied(
-            "NO_ACCESS",
-            f"{who} may not call {method}: there is no `access` from it to this method.",
-            caller=caller,
-            method=method,
-        )
+            return None
+        all_methods = f"{method.rpartition('/')[0]}/*"
+
+        def look(context: Context) -> None:
+            caller = identity(context)
+            allowed = self._rules.current.get(caller, _NOTHING)
+            if method not in allowed and all_methods not in allowed:
+                _refuse(caller, method)
+
+        return look
 
     def missing(self, methods: Iterable[str]) -> list[str]:
         """Return those of `methods` that nobody may call: each of them is a rule that somebody forgot."""
@@ -57,10 +58,21 @@ class Access:
         return [name for name in methods if not {name, f"{name.rpartition('/')[0]}/*"} & named]
 
 
+def _refuse(caller: str, method: str) -> NoReturn:
+    _log.warning("access.denied", caller=caller, method=method)
+    raise PermissionDenied(
+        "NO_ACCESS",
+        f"{caller or 'A caller without a certificate that names it'} may not call {method}: "
+        "there is no `access` from it to this method.",
+        caller=caller,
+        method=method,
+    )
+
+
 def identity(context: Context) -> str:
     """Return the SPIFFE id of the peer's certificate; empty unless it has exactly one URI."""
-    found = [name.decode() for name in context.auth_context().get(_PEER, ()) if name.startswith(_SPIFFE.encode())]
-    return found[0] if len(found) == 1 else ""
+    found = [name for name in context.auth_context().get(_PEER, ()) if name.startswith(b"spiffe://")]
+    return found[0].decode() if len(found) == 1 else ""
 
 
 def parse(text: str, where: str) -> Mapping[str, frozenset[str]]:

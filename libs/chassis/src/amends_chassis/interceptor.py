@@ -115,7 +115,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
 
         To gRPC it is one that takes a stream of requests: for any other it would wait itself, without a bound.
         """
-        admission, access, domain = self._admission, self._access, _domain(method)
+        admission, domain = self._admission, _domain(method)
+        look = None if self._access is None else self._access.gate(method)
         gate = admission.gate(method, streaming=bool(handler.response_streaming))
         streaming = bool(handler.request_streaming)
 
@@ -124,8 +125,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
             try:
                 try:
                     gate.look()
-                    if access is not None:
-                        access.look(method, context)
+                    if look is not None:
+                        look(context)
                     request = requests if streaming else await admission.request(context)
                     gate.look()
                 except DomainError as refused:

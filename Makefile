@@ -89,6 +89,10 @@ argocd-cm: setup ## Write argocd/health/argocd-cm.yaml from the scripts beside i
 charts: setup ## Write the charts' schemas and the page of their values, from charts/microservice
 	@$(PY) tools/charts.py
 
+.PHONY: asyncapi
+asyncapi: setup ## Write the page of all events, docs/reference/events.asyncapi.yaml, from protos/
+	@$(PY) tools/asyncapi.py
+
 .PHONY: pictures
 pictures: setup ## Draw docs/explanation/pictures from the import law, the charts and the engine
 	@PYTHONPATH=tools $(PY) -m pictures

@@ -12,6 +12,7 @@ from .world import ROOT
 
 PAGE = (ROOT / "docs" / "reference" / "faults.md").read_text()
 ROW = re.compile(r"^\| (\d+) \|.*\| ([^|]*) \|$", re.MULTILINE)
+ROW_OF_EVENTS = re.compile(r"^\| E(\d+) \|.*\| ([^|]*) \|$", re.MULTILINE)
 NAMED = re.compile(r"`([\w/.-]+\.py)::(\w+)`")
 SHIPPED = ("libs/*/src", "services/*/src", "cli/src", "demo/src", "operator/src")
 HOOKS = re.compile(r"FAULTS_|faults\.points|os\._exit\(137\)")
@@ -27,6 +28,14 @@ def names_in(path: Path) -> Iterator[str]:
 def test_the_page_has_the_faults_in_order_and_a_test_for_each():
     rows = ROW.findall(PAGE)
     assert [int(number) for number, _ in rows] == list(range(1, 50))
+    assert [number for number, tests in rows if not NAMED.search(tests)] == []
+
+
+def test_each_fault_of_events_has_a_test():
+    rows = ROW_OF_EVENTS.findall(PAGE)
+    numbers = [int(number) for number, _ in rows]
+    assert numbers
+    assert numbers == sorted(set(numbers))
     assert [number for number, tests in rows if not NAMED.search(tests)] == []
 
 

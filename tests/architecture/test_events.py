@@ -1,0 +1,77 @@
+"""The contracts of events: each is complete, somebody publishes it, and the page of them is current."""
+
+from importlib import import_module
+
+import asyncapi
+import pytest
+import yaml
+from amends_contracts import descriptor_set
+from amends_events import event_type
+
+from amends.options.v1 import events_pb2
+
+SERVICES = ("inventory", "orders", "payments", "shipping")
+PRIVATE = {"card_token", "email", "address", "recipient", "street"}
+
+
+def topics():
+    return [file for file in descriptor_set().file if file.options.Extensions[events_pb2.topic].partitions]
+
+
+def fields_of(message, files):
+    """The names of a message's fields, those of the messages in it too."""
+    for field in message.field:
+        yield field.name
+        for file in files:
+            for other in file.message_type:
+                if field.type_name == f".{file.package}.{other.name}":
+                    yield from fields_of(other, files)
+
+
+def test_the_page_of_events_is_what_would_be_written_now():
+    assert asyncapi.PAGE.read_text() == asyncapi.document(), "run `make asyncapi`"
+
+
+def test_every_reference_of_the_page_leads_somewhere_and_everything_is_described():
+    document = yaml.safe_load(asyncapi.document())
+
+    def resolve(reference):
+        found = document
+        for step in reference.removeprefix("#/").split("/"):
+            found = found[step]
+        return found
+
+    def walk(node):
+        if isinstance(node, dict):
+            if "$ref" in node:
+                assert resolve(node["$ref"])
+            assert all(node[key] for key in ("description", "summary") if key in node), node
+            node = list(node.values())
+        if isinstance(node, list):
+            for one in node:
+                walk(one)
+
+    walk(document)
+    assert document["asyncapi"] == "3.0.0"
+
+
+def test_every_package_of_events_is_a_topic():
+    packages = {file.package for file in descriptor_set().file if ".events." in file.package}
+    assert packages == {file.package for file in topics()}
+    assert packages
+
+
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_publishes_every_event_of_its_topic_and_no_other(service):
+    package = f"shop.{service}.events.v1"
+    published = import_module(f"shop_{service}.events").PUBLISHES
+    assert {event_type(message).topic.name for message in published} == {package}
+    declared = {message.name for file in topics() if file.package == package for message in file.message_type}
+    assert {message.DESCRIPTOR.name for message in published} == declared
+
+
+def test_no_event_has_what_is_private():
+    files = list(descriptor_set().file)
+    for file in topics():
+        for message in file.message_type:
+            assert not PRIVATE & set(fields_of(message, files)), message.name

@@ -20,8 +20,8 @@ MESSAGE_TYPE, FIELD = 4, 2  # the numbers of these fields in FileDescriptorProto
 INTEGERS = {"TYPE_INT32", "TYPE_UINT32", "TYPE_SINT32", "TYPE_FIXED32", "TYPE_SFIXED32"}
 LONG = {"TYPE_INT64", "TYPE_UINT64", "TYPE_SINT64", "TYPE_FIXED64", "TYPE_SFIXED64"}
 SCALARS = {
-    **dict.fromkeys(INTEGERS, {"type": "integer"}),
-    **dict.fromkeys(LONG, {"type": "string", "format": "int64"}),  # as protobuf's JSON has them
+    **{key: {"type": "integer"} for key in INTEGERS},
+    **{key: {"type": "string", "format": "int64"} for key in LONG},  # as protobuf's JSON has them
     "TYPE_STRING": {"type": "string"},
     "TYPE_BOOL": {"type": "boolean"},
     "TYPE_BYTES": {"type": "string", "format": "byte"},

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
+from uuid import RFC_4122
 
 import asyncpg
 import pytest
 from amends_embedded import Postgres
+from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.partitions import drop_old, make_partitions
 from amends_orchestrator.journal.records import RunChange, State
 
@@ -127,3 +129,19 @@ async def test_a_role_that_owns_nothing_serves_runs_and_keeps_the_partitions(pos
 
 async def definitions(connection: asyncpg.Connection) -> set[bytes]:
     return {row[0] for row in await connection.fetch("SELECT digest FROM definition")}
+
+
+def test_run_ids_are_random_uuids_of_version_7_on_the_databases_clock():
+    ids, now = RunIds(), datetime(2031, 5, 1, 12, tzinfo=UTC)
+    ids.synchronise(now)
+    made = [ids.next() for _ in range(200)]
+    assert {(one.variant, one.version) for one in made} == {(RFC_4122, 7)}
+    took = ids.now() - now
+    assert timedelta() <= took < timedelta(seconds=10)
+    first, last = (datetime.fromtimestamp((one.int >> 80) / 1000, UTC) for one in (made[0], made[-1]))
+    millisecond = timedelta(milliseconds=1)
+    assert now - millisecond <= first <= last <= now + took + millisecond
+    chance = [one.int & ((1 << 62) - 1) for one in made]
+    assert len(set(chance)) == len(made)
+    for bit in (*range(62), *range(64, 76)):
+        assert len({one.int >> bit & 1 for one in made}) == 2, f"bit {bit} is never drawn"

@@ -97,7 +97,7 @@ def test_every_reason_of_a_condition_or_event_is_explained(root):
 
 
 DOMAIN_ERRORS = "|".join(kind.__name__ for kind in DomainError.__subclasses__())
-REFUSING = re.compile(rf"{DOMAIN_ERRORS}|ResolutionRefusedError|RequestReply|CallRefusal|_dependency")
+REFUSING = re.compile(rf"{DOMAIN_ERRORS}|ResolutionRefusedError|RequestReply|CallRefusal|DecisionRefusal|_dependency")
 REASON = re.compile(r"[A-Z]+(_[A-Z]+)*")
 
 
@@ -114,7 +114,7 @@ def test_every_reason_of_the_api_is_explained(root):
     sources = [path.read_text() for folder in folders for path in (root / folder).rglob("*.py")]
     given = set[str]().union(*(refusals_in(source) for source in sources))
     judged = (root / "libs/saga/src/amends_saga/engine/resolve.py").read_text()
-    given |= set(re.findall(r'"([A-Z]+_[A-Z_]+): ', judged))
+    given |= set(re.findall(r'"([A-Z]+_(?:UNKNOWN|REQUIRED|ALLOWED))"', judged))
     page = (root / "docs/reference/statuses.md").read_text()
     section = page.split("## Reasons of the API\n")[1].split("\n## ")[0]
     rows = re.findall(r"^\| (`[^|]*) \| [A-Z_, ]+ \|", section, re.MULTILINE)

@@ -14,9 +14,10 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from amends_saga.audit import Audited, AuditFinding, Invariant, Remembered, RunFacts, audit_run, run_keys
+from amends_saga.audit import Audited, AuditFinding, Remembered, RunFacts, audit_run, run_keys
 from amends_saga.bundle import BundleError
 from amends_saga.compiled import load_bundle
+from amends_saga.invariants import Invariant
 from amends_saga.journal import RULES_VERSION, secret_for
 from amends_saga.plan import Plan
 

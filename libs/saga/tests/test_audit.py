@@ -3,9 +3,10 @@
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from amends_saga.audit import ACTION, COMPENSATION, Invariant, Remembered, RunFacts, audit_run
+from amends_saga.audit import ACTION, COMPENSATION, Remembered, RunFacts, audit_run
 from amends_saga.engine import events as ev
 from amends_saga.engine.events import Operation, Outcome
+from amends_saga.invariants import Invariant
 from amends_saga.journal import encode, idempotency_key
 from amends_saga.plan import Plan
 from amends_testkit.builders import SERVICE, a_plan, guarded

@@ -32,7 +32,7 @@ def participant(name: str, namespace: str, callers: str, service: str = "demo.v1
 
 def resolved(*participants: Participant, service: str = "demo.v1.Bank") -> str:
     found = resolve(service, "shop", participants)
-    return found.metadata.full_name if isinstance(found, Participant) else found[0].id
+    return found.metadata.full_name if isinstance(found, Participant) else found.code.id
 
 
 def test_a_method_that_is_misspelt_twice_is_told_twice(demo: Callable[..., CheckResult]) -> None:

@@ -1,6 +1,6 @@
 """Judges a finished simulation by its effects and journals: the invariants, one by one.
 
-Called by `world`. Every finding is a sentence with the number of the invariant that it breaks.
+Called by `world`. Every finding names the invariant that it breaks.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -9,6 +9,7 @@ from uuid import UUID
 from amends_orchestrator.journal.records import State
 from amends_saga.engine import RunState, UnreadableJournalError, replay
 from amends_saga.engine.state import Ending, StepRun
+from amends_saga.invariants import Invariant
 from amends_saga.journal import decode, encode
 from amends_saga.plan import MethodKind, Plan, StepPlan
 
@@ -26,15 +27,16 @@ def judge(
     acknowledged: Mapping[str, UUID],
 ) -> list[str]:
     """Return everything that is wrong. `acknowledged` maps callers' keys to the runs that they were promised."""
-    found: list[str] = [f"I7: {text}" for text in database.outdated]
+    found: list[str] = [Invariant.FENCING.broken(text) for text in database.outdated]
     for key, run in acknowledged.items():
         if run not in database.runs:
-            found.append(f"I1: the run of key {key} was acknowledged and is lost")
+            found.append(Invariant.TERMINATION.broken(f"the run of key {key} was acknowledged and is lost"))
         elif database.keys.get(("test", key)) != run:
-            found.append(f"I9: key {key} belongs to another run")
+            found.append(Invariant.START.broken(f"key {key} belongs to another run"))
     for effect in participants.effects:
         if UUID(effect.run) not in database.runs:
-            found.append(f"I6: run {effect.run[:8]} has an effect at {effect.step} and was forgotten")
+            what = f"run {effect.run[:8]} has an effect at {effect.step} and was forgotten"
+            found.append(Invariant.JOURNAL.broken(what))
     for run, row in database.runs.items():
         mine = [effect for effect in participants.effects if effect.run == str(run)]
         found += [f"{text} (run {str(run)[:8]})" for text in _run(plan_of(run), database, row["state"], run, mine)]
@@ -48,16 +50,17 @@ def _run(plan: Plan, database: SimulatedDatabase, state: int, run: UUID, effects
     try:
         folded = replay(plan, str(run), journal[-1][1] + 1, entries)
     except UnreadableJournalError as error:
-        yield f"I6: {error}"
+        yield Invariant.JOURNAL.broken(str(error))
         return
     if folded != replay(plan, str(run), journal[-1][1] + 1, entries):
-        yield "I11: the same journal gives two states"
+        yield Invariant.REPLAY.broken("the same journal gives two states")
     if [encode(plan, entry) for entry in entries] != [record for _, _, record in sorted(journal)]:
-        yield "I11: records are not written as they were read"
+        yield Invariant.REPLAY.broken("records are not written as they were read")
     if not State(state).ended:
-        yield f"I1: the run is {State(state).name} and comes to no end"
+        yield Invariant.TERMINATION.broken(f"the run is {State(state).name} and comes to no end")
     elif not folded.ended or (state == State.COMPLETED) != (folded.phase.value == "COMPLETED"):
-        yield f"I6: the run is said to be {State(state).name}, its journal says {folded.phase.value}"
+        said = f"the run is said to be {State(state).name}, its journal says {folded.phase.value}"
+        yield Invariant.JOURNAL.broken(said)
     yield from _order(plan, folded, effects)
     for index in range(len(plan.steps)):
         yield from _step(plan, folded, index, [e for e in effects if e.step == plan.steps[index].name])
@@ -66,10 +69,10 @@ def _run(plan: Plan, database: SimulatedDatabase, state: int, run: UUID, effects
 def _journal(journal: list[tuple[int, int, bytes]]) -> Iterator[str]:
     seqs = [seq for seq, _, _ in journal]
     if seqs != list(range(1, len(seqs) + 1)):
-        yield f"I6: the journal has gaps or doubles: {seqs}"
+        yield Invariant.JOURNAL.broken(f"the journal has gaps or doubles: {seqs}")
     fences = [fence for _, fence, _ in journal]
     if fences != sorted(fences):
-        yield f"I7: a record under an older fence: {fences}"
+        yield Invariant.FENCING.broken(f"a record under an older fence: {fences}")
 
 
 def _step(plan: Plan, state: RunState, index: int, effects: list[RealEffect]) -> Iterator[str]:
@@ -80,7 +83,7 @@ def _step(plan: Plan, state: RunState, index: int, effects: list[RealEffect]) ->
     done = len(effects) - undone
     yield from _repeats(step_plan, done, undone)
     if undone and not max(effects).undo:
-        yield f"I3: the action of {step_plan.name} took effect after its compensation"
+        yield Invariant.ORDER.broken(f"the action of {step_plan.name} took effect after its compensation")
     if state.ended:
         yield from _at_end(step_plan, state.steps[index], state, done - undone)
 
@@ -89,10 +92,10 @@ def _repeats(step_plan: StepPlan, done: int, undone: int) -> Iterator[str]:
     """Yield effects that are there more often than once, and undone ones that were never done."""
     may_repeat = step_plan.action.kind is MethodKind.IDEMPOTENT and done - undone <= 1
     if done > 1 and not may_repeat:
-        yield f"I4: {step_plan.name} had its effect {done} times"
+        yield Invariant.ONE_EFFECT.broken(f"{step_plan.name} had its effect {done} times")
     undone_twice = step_plan.action.kind is MethodKind.GUARDED and undone > 1
     if undone > done or undone_twice:
-        yield f"I4: {step_plan.name} was undone {undone} times and done {done} times"
+        yield Invariant.ONE_EFFECT.broken(f"{step_plan.name} was undone {undone} times and done {done} times")
 
 
 def _at_end(step_plan: StepPlan, step: StepRun, state: RunState, standing: int) -> Iterator[str]:
@@ -100,9 +103,9 @@ def _at_end(step_plan: StepPlan, step: StepRun, state: RunState, standing: int) 
     if state.phase.value == "COMPLETED":
         wanted = 0 if step.done in LEFT_OUT else 1
         if standing != wanted:
-            yield f"I5: COMPLETED, and {standing} effects of {step_plan.name} stand"
+            yield Invariant.COMPLETENESS.broken(f"COMPLETED, and {standing} effects of {step_plan.name} stand")
     elif standing and step.undone is not Ending.BY_PERSON:
-        yield f"I2: COMPENSATED, and {standing} effects of {step_plan.name} stand"
+        yield Invariant.UNDONE.broken(f"COMPENSATED, and {standing} effects of {step_plan.name} stand")
 
 
 def _order(plan: Plan, state: RunState, effects: list[RealEffect]) -> Iterator[str]:
@@ -112,6 +115,6 @@ def _order(plan: Plan, state: RunState, effects: list[RealEffect]) -> Iterator[s
         for later in plan.descendants[plan.index[step]]:
             name = plan.steps[later].name
             if state.steps[later].undone is not Ending.BY_PERSON and undone.get(name, at) > at:
-                yield f"I3: {step} was undone before {name}"
+                yield Invariant.ORDER.broken(f"{step} was undone before {name}")
             if plan.steps[later].pivot and any(e.step == name for e in effects):
-                yield f"I3: {step} was undone although the pivot {name} took effect"
+                yield Invariant.ORDER.broken(f"{step} was undone although the pivot {name} took effect")

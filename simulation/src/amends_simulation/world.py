@@ -16,6 +16,7 @@ from uuid import UUID
 from amends_orchestrator.journal.requests import RequestKind
 from amends_orchestrator.runner import request_server
 from amends_resilience import Backoff, BreakerPolicy, BulkheadPolicy, RetryPolicy
+from amends_saga.invariants import Invariant
 from amends_saga.plan import Plan
 from amends_testkit.engine.shapes import shape
 from structlog.testing import capture_logs
@@ -78,7 +79,7 @@ def simulate(seed: int, tweak: Tweak | None = None) -> SeedResult:
         with capture_logs():
             run_virtually(world.live(tweak))
     except DeadlockError as deadlock:
-        world.findings.append(f"I1: {deadlock}")
+        world.findings.append(Invariant.TERMINATION.broken(str(deadlock)))
     finally:
         random.setstate(before)
     return world.outcome()
@@ -181,7 +182,8 @@ class Simulation:
             self.acknowledged[key] = begun.run_id
             self.tell(f"{key} is run {str(begun.run_id)[:8]} by {process.name}{'' if begun.created else ', again'}")
             if not begun.same:
-                self.findings.append(f"I9: {key} was started with the same input and is said to have another")
+                what = f"{key} was started with the same input and is said to have another"
+                self.findings.append(Invariant.START.broken(what))
 
     def plan_of(self, run: UUID) -> Plan:
         """Return the plan of a run that the database knows."""
@@ -260,7 +262,7 @@ class Simulation:
     def _overload(self) -> list[str]:
         allowed = self.policy.bulkhead.max_concurrent
         most = max(wire.most_in_flight for wire in self.wires)
-        return [f"I10: {most} calls in flight, {allowed} are allowed"] if most > allowed else []
+        return [Invariant.BULKHEAD.broken(f"{most} calls in flight, {allowed} are allowed")] if most > allowed else []
 
     def outcome(self) -> SeedResult:
         """Return the result of the seed."""

@@ -7,7 +7,6 @@ docs/explanation/guarantees.md and docs/reference/faults.md.
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from enum import StrEnum
 
 from amends_saga.engine.events import Answered, Ended, Operation, Outcome, Recorded
 from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append
@@ -21,22 +20,11 @@ from amends_saga.engine.state import (
     initial,
     stalled_since,
 )
+from amends_saga.invariants import Invariant
 from amends_saga.journal import decode, idempotency_key
 from amends_saga.plan import MethodKind, Plan
 
 ACTION, COMPENSATION = "action", "compensation"
-
-
-class Invariant(StrEnum):
-    """The invariants that a run can break."""
-
-    TERMINATION = "I1"
-    ORDER = "I3"
-    ONE_EFFECT = "I4"
-    COMPLETENESS = "I5"
-    JOURNAL = "I6"
-    FENCING = "I7"
-    START = "I9"
 
 
 @dataclass(frozen=True, slots=True)

@@ -118,16 +118,15 @@ def test_no_amendment_is_offered_while_a_plain_step_beside_it_is_in_doubt() -> N
 def test_an_amendment_is_offered_while_the_plain_step_that_the_run_is_parked_at_is_in_doubt_itself() -> None:
     run = ByHand.ready(shape("P>o/g")).settle().ok("a").settle().unknown("b", again=None).settle()
     assert ResolutionAction.AMEND in resolutions(run.plan, run.state)
-    assert (run.refusal(ResolutionAction.AMEND, amendment=2) or "").startswith("EFFECT_REQUIRED")
+    assert run.refusal(ResolutionAction.AMEND, amendment=2) == "EFFECT_REQUIRED"
 
 
 @pytest.mark.parametrize("amendment", [None, 1, 9])
 def test_who_names_no_amendment_is_told_which_there_are(amendment: int | None) -> None:
-    refusal = refused("P>g/gg").refusal(ResolutionAction.AMEND, amendment=amendment)
-    assert refusal == "AMENDMENT_UNKNOWN: say which amendment: c, d"
+    run = refused("P>g/gg")
+    assert run.refusal(ResolutionAction.AMEND, amendment=amendment) == "AMENDMENT_UNKNOWN"
+    assert run.objection(ResolutionAction.AMEND, amendment=amendment) == "say which amendment: c, d"
 
 
 def test_of_a_plain_step_a_person_says_whether_it_had_its_effect() -> None:
-    refusal = refused("P>k/g").refusal(ResolutionAction.AMEND, amendment=2)
-    assert refusal is not None
-    assert refusal.startswith("EFFECT_REQUIRED")
+    assert refused("P>k/g").refusal(ResolutionAction.AMEND, amendment=2) == "EFFECT_REQUIRED"

@@ -113,7 +113,7 @@ def test_a_plain_step_in_flight_that_times_out_parks_the_run(kind: str) -> None:
 
 def test_a_plain_step_in_doubt_that_a_person_says_happened_is_undone() -> None:
     run = ByHand.ready(shape("o>g")).settle().unknown("a").settle()
-    assert (run.refusal(ResolutionAction.COMPENSATE) or "").startswith("EFFECT_REQUIRED")
+    assert run.refusal(ResolutionAction.COMPENSATE) == "EFFECT_REQUIRED"
     run = run.resolve(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED)
     assert undo(run) == (0,)
     assert run.settle().flying == ("undo a",)
@@ -122,9 +122,10 @@ def test_a_plain_step_in_doubt_that_a_person_says_happened_is_undone() -> None:
 @pytest.mark.parametrize("kind", PLAIN)
 def test_who_says_that_a_step_happened_and_is_to_be_undone_says_what_its_compensation_needs(kind: str) -> None:
     run = ByHand.ready(shape(f"{kind}>g", uses_self="a")).settle().unknown("a", again=None).settle()
-    refused = run.refusal(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED) or ""
-    assert refused == "RESULT_REQUIRED: the compensation of a uses its response, so say what it answered"
-    assert run.refusal(ResolutionAction.COMPENSATE, effect=Effect.NONE) is None
+    assert run.refusal(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED) == "RESULT_REQUIRED"
+    told = run.objection(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED)
+    assert told == "the compensation of a uses its response, so say what it answered"
+    assert run.refusal(ResolutionAction.COMPENSATE, effect=Effect.NONE) == ""
     run = run.resolve(ResolutionAction.COMPENSATE, effect=Effect.HAPPENED, result=b"t-1").settle()
     assert run.flying == ("undo a",)
     assert run.state.steps[0].compensation == b"undo t-1"

@@ -30,8 +30,15 @@ _MENDED_ELSEWHERE = (
 _WRITE_ONE = "Write a Participant that has this `service`."
 MAX_NAMES = 5
 """The most Participants that a finding about a conflict names."""
-ResolveRefusal = tuple[Code, str, str]
-"""A code, what is wrong, and how to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class ResolveRefusal:
+    """Why a call cannot be made: the code of the finding, what is wrong, and how to mend it."""
+
+    code: Code
+    message: str
+    hint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +67,7 @@ def resolve(
     own namespace, unless a saga of the namespace names which one it means.
     """
     if service.startswith(FORBIDDEN):
-        return codes.FORBIDDEN_SERVICE, f"No saga may call `{service}`.", "Call a service of your own."
+        return ResolveRefusal(codes.FORBIDDEN_SERVICE, f"No saga may call `{service}`.", "Call a service of your own.")
     known = list(participants)
     serving = [found for found in known if found.service == service]
     pinned = _pinned(serving, pin)
@@ -87,20 +94,20 @@ def _granting(serving: Sequence[Participant], namespace: str) -> list[Participan
 def _unserved(service: str, known: Sequence[Participant]) -> ResolveRefusal:
     near = next((participant.service for participant in known if _is_near(service, participant.service)), None)
     hint = f"Did you mean `{near}`?" if near else _WRITE_ONE
-    return codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint
+    return ResolveRefusal(codes.UNKNOWN_PARTICIPANT, f"There is no Participant for `{service}`.", hint)
 
 
 def _not_granted(participant: Participant, namespace: str) -> ResolveRefusal:
     name = participant.metadata.full_name
     message = f"Participant {name} does not list the namespace `{namespace}` among its callers."
-    return codes.NOT_GRANTED, message, f"Have its owner add `{namespace}` to `callers`."
+    return ResolveRefusal(codes.NOT_GRANTED, message, f"Have its owner add `{namespace}` to `callers`.")
 
 
 def _several(service: str, candidates: Sequence[Participant]) -> ResolveRefusal:
     names = sorted(found.metadata.full_name for found in candidates)[:MAX_NAMES]
     message = f"`{service}` is served by several Participants: {', '.join(names)}."
     hint = f"Name the one that you mean in the saga, e.g. `participants: {{{service}: {names[0]}}}`, or leave one."
-    return codes.PARTICIPANT_CONFLICT, message, hint
+    return ResolveRefusal(codes.PARTICIPANT_CONFLICT, message, hint)
 
 
 def _is_near(service: str, other: str) -> bool:
@@ -121,7 +128,7 @@ def _stays(pinned: Sequence[Participant], own: Sequence[Participant], pin: Pin |
 def _away(service: str, namespace: str, pin: Pin) -> ResolveRefusal:
     message = f"Participant {pin.participant}, which `{namespace}` reaches `{service}` through, is not there."
     hint = "Have it applied again, or name another one in the saga's `participants`."
-    return codes.UNKNOWN_PARTICIPANT, message, hint
+    return ResolveRefusal(codes.UNKNOWN_PARTICIPANT, message, hint)
 
 
 class Methods:
@@ -152,7 +159,7 @@ class Methods:
         if call.service not in self._services:
             self._services[call.service] = self._service(call.service)
         service = self._services[call.service]
-        if len(service) == 3:
+        if isinstance(service, ResolveRefusal):
             self.complete = False
             self._tell(call, service)
             return None
@@ -166,11 +173,11 @@ class Methods:
 
     def _tell(self, call: CallSpec, refusal: ResolveRefusal) -> None:
         """Report why a call cannot be made; what is mended in one place is told once, not for each call."""
-        if refusal[0] in _MENDED_ELSEWHERE or refusal[2] == _WRITE_ONE:
+        if refusal.code in _MENDED_ELSEWHERE or refusal.hint == _WRITE_ONE:
             if refusal in self._told:
                 return
             self._told.add(refusal)
-        self._report(call.node.finding(*refusal))
+        self._report(call.node.finding(refusal.code, refusal.message, refusal.hint))
 
     def _service(self, service: str) -> tuple[Participant, ContractSet] | ResolveRefusal:
         named, agreed = self._saga.participants.get(service), self._routes.get((self._namespace, service))
@@ -178,7 +185,7 @@ class Methods:
         if agreed is not None and others and named not in (None, agreed.participant):
             message = f"Saga {agreed.named_by} of this namespace names {agreed.participant} for `{service}`."
             hint = "Name the same one: a namespace reaches a service through one Participant."
-            return codes.PARTICIPANT_CONFLICT, message, hint
+            return ResolveRefusal(codes.PARTICIPANT_CONFLICT, message, hint)
         pin = pin_of(self._saga, service, self._routes)
         found = resolve(service, self._namespace, (view.participant for view in self._views), pin)
         if not isinstance(found, Participant):
@@ -189,19 +196,18 @@ class Methods:
         if data is None:
             why = f": {view.why}" if view.why else ""
             hint = "Give a FileDescriptorSet, or make the service reachable and switch its reflection on."
-            return (
-                codes.DESCRIPTORS_UNKNOWN,
-                f"The descriptors of Participant {name} ({found.target}) are not known{why}.",
-                hint,
-            )
+            message = f"The descriptors of Participant {name} ({found.target}) are not known{why}."
+            return ResolveRefusal(codes.DESCRIPTORS_UNKNOWN, message, hint)
         try:
             contract = self._sets.get(data)
         except DescriptorError as error:
             hint = f"Give Participant {name} the output of protoc --descriptor_set_out."
-            return codes.DESCRIPTORS_BROKEN, str(error), hint
+            return ResolveRefusal(codes.DESCRIPTORS_BROKEN, str(error), hint)
         if not contract.has_service(service):
             hint = choices(service, contract.symbols, "Give the Participant the descriptors of this service.")
-            return codes.UNKNOWN_SERVICE, f"The contract of Participant {name} has no service `{service}`.", hint
+            return ResolveRefusal(
+                codes.UNKNOWN_SERVICE, f"The contract of Participant {name} has no service `{service}`.", hint
+            )
         self.sets[service] = name, contract
         return found, contract
 
@@ -212,20 +218,21 @@ class Methods:
         names = {found.name for found in contract.methods(call.service)}
         if method is None:
             message = f"`{call.service}` has no method `{call.method}`."
-            return None, [(codes.UNKNOWN_METHOD, message, choices(call.method, names))]
+            return None, [ResolveRefusal(codes.UNKNOWN_METHOD, message, choices(call.method, names))]
         if method.client_streaming or method.server_streaming:
             message = f"`{call.method}` is a stream, a step is one request and one response."
-            return None, [(codes.NOT_UNARY, message, "Call a unary method.")]
+            return None, [ResolveRefusal(codes.NOT_UNARY, message, "Call a unary method.")]
         refusals = list(dict.fromkeys(missing_types(participant, contract, method)))
         if refusals:
             return None, refusals
         if not participant.allows(call.method):
             message = f"Participant {participant.metadata.full_name} does not allow `{call.method}`."
-            refusals.append((codes.NOT_ALLOWED, message, f"Have its owner add `{call.method}` to `methods`."))
+            hint = f"Have its owner add `{call.method}` to `methods`."
+            refusals.append(ResolveRefusal(codes.NOT_ALLOWED, message, hint))
         policy = match(self._policies, call.service, call.method)
         if isinstance(policy, PolicyConflict):
             hint = "Make one of them more specific, or take the method out of the others."
-            refusals.append((codes.POLICY_CONFLICT, str(policy), hint))
+            refusals.append(ResolveRefusal(codes.POLICY_CONFLICT, str(policy), hint))
         found = Method(
             participant,
             call.method,
@@ -264,11 +271,11 @@ def missing_types(
         found = contract.message_of(participant.service, type_name)
         if found is None:
             message = f"`{method.name}` {what} `{type_name.lstrip('.')}`, which {owner} do not define."
-            yield codes.DESCRIPTORS_BROKEN, message, hint
+            yield ResolveRefusal(codes.DESCRIPTORS_BROKEN, message, hint)
             continue
         for where, missing in contract.dangling(participant.service, found):
             message = f"`{where}` is of type `{missing}`, which {owner} do not define."
-            yield codes.DESCRIPTORS_BROKEN, message, hint
+            yield ResolveRefusal(codes.DESCRIPTORS_BROKEN, message, hint)
 
 
 class SetCache:

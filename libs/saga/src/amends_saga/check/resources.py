@@ -52,7 +52,7 @@ def _missing_types(participant: Participant, contract: ContractSet) -> Iterator[
         for refusal in missing_types(participant, contract, method)
     )
     for refusal in list(dict.fromkeys(missing))[:MAX_MISSING]:
-        yield participant.service_node.finding(*refusal)
+        yield participant.service_node.finding(refusal.code, refusal.message, refusal.hint)
 
 
 def _entries(participant: Participant, contract: ContractSet) -> Iterator[Finding]:

@@ -3,9 +3,21 @@
 Called by the API before a decision is recorded, and to tell people which decisions are possible.
 """
 
+from typing import NamedTuple
+
 from amends_saga.engine.events import STEP_FENCED, Effect, Operation, ParkReason, ResolutionAction, Resolved
 from amends_saga.engine.state import Ending, Phase, RunState, StepRun, after_pivot_intent, finished
 from amends_saga.plan import Plan
+
+NOT_ALLOWED = "RESOLUTION_NOT_ALLOWED"
+EFFECT_REQUIRED = "EFFECT_REQUIRED"
+
+
+class DecisionRefusal(NamedTuple):
+    """Why a decision cannot be taken: a reason for programs, and words for people."""
+
+    reason: str
+    message: str
 
 
 def resolutions(plan: Plan, state: RunState) -> tuple[ResolutionAction, ...]:
@@ -42,34 +54,39 @@ def _plain_in_doubt(plan: Plan, step: StepRun, index: int) -> bool:
     return step.intent_seq > 0 and (step.done is None or step.in_doubt)
 
 
-def check_resolution(plan: Plan, state: RunState, decision: Resolved) -> str | None:
-    """Return why a decision cannot be taken, as `REASON: sentence`; None when it can."""
+def check_resolution(plan: Plan, state: RunState, decision: Resolved) -> DecisionRefusal | None:
+    """Return why a decision cannot be taken; None when it can."""
     parked = state.parked
     if parked is None:
-        return "RESOLUTION_NOT_ALLOWED: the run is not parked"
-    if decision.action not in resolutions(plan, state):
-        allowed = ", ".join(resolutions(plan, state))
-        return f"RESOLUTION_NOT_ALLOWED: {decision.action} is not possible here, only {allowed}"
+        return DecisionRefusal(NOT_ALLOWED, "the run is not parked")
+    allowed = resolutions(plan, state)
+    if decision.action not in allowed:
+        return DecisionRefusal(NOT_ALLOWED, f"{decision.action} is not possible here, only {', '.join(allowed)}")
     if decision.step != parked.step or decision.call is not parked.call:
-        return "RESOLUTION_NOT_ALLOWED: the run is parked at another step or call"
+        return DecisionRefusal(NOT_ALLOWED, "the run is parked at another step or call")
     if parked.step is None:
         return None
+    return _incomplete(plan, state, decision, parked.step)
+
+
+def _incomplete(plan: Plan, state: RunState, decision: Resolved, index: int) -> DecisionRefusal | None:
+    """Return what the decision about a step does not say and must; None when it says enough."""
     if decision.action is ResolutionAction.AMEND and decision.amendment not in amendments(plan, state):
-        names = ", ".join(plan.steps[index].name for index in amendments(plan, state))
-        return f"AMENDMENT_UNKNOWN: say which amendment: {names}"
-    if _effect_missing(plan, state, decision, parked.step):
-        return (
-            "EFFECT_REQUIRED: the method is plain, so say whether its call had its effect: "
-            "--effect=happened or --effect=none"
-        )
-    if _effect_refused(plan, state, decision, parked.step):
-        return "EFFECT_REQUIRED: a plain pivot can only be compensated when its call had no effect: --effect=none"
-    if _result_missing(plan, state, decision, parked.step):
-        name = plan.steps[parked.step].name
-        if decision.action is ResolutionAction.COMPENSATE:
-            return f"RESULT_REQUIRED: the compensation of {name} uses its response, so say what it answered"
-        return f"RESULT_REQUIRED: later steps use the response of {name}, so say what to assume"
-    return None
+        names = ", ".join(plan.steps[amendment].name for amendment in amendments(plan, state))
+        return DecisionRefusal("AMENDMENT_UNKNOWN", f"say which amendment: {names}")
+    if _effect_missing(plan, state, decision, index):
+        message = "the method is plain, so say whether its call had its effect: --effect=happened or --effect=none"
+        return DecisionRefusal(EFFECT_REQUIRED, message)
+    if _effect_refused(plan, state, decision, index):
+        message = "a plain pivot can only be compensated when its call had no effect: --effect=none"
+        return DecisionRefusal(EFFECT_REQUIRED, message)
+    if not _result_missing(plan, state, decision, index):
+        return None
+    name = plan.steps[index].name
+    message = f"later steps use the response of {name}, so say what to assume"
+    if decision.action is ResolutionAction.COMPENSATE:
+        message = f"the compensation of {name} uses its response, so say what it answered"
+    return DecisionRefusal("RESULT_REQUIRED", message)
 
 
 def _may_retry(state: RunState) -> bool:

@@ -159,13 +159,19 @@ class ByHand:
         """Return the next owner, which reads the journal without its last `lost` records."""
         return self._next(self.journal[: len(self.journal) - lost])
 
-    def refusal(self, action: ev.ResolutionAction, **facts: object) -> str | None:
-        """Return why a person may not take this decision; None when it is allowed."""
-        return check_resolution(self.plan, self.state, self._wish(action, facts))
+    def refusal(self, action: ev.ResolutionAction, **facts: object) -> str:
+        """Return the reason why a person may not take this decision; empty when it is allowed."""
+        refused = check_resolution(self.plan, self.state, self._decision(action, facts))
+        return refused.reason if refused is not None else ""
+
+    def objection(self, action: ev.ResolutionAction, **facts: object) -> str:
+        """Return what a person is told who may not take this decision; empty when it is allowed."""
+        refused = check_resolution(self.plan, self.state, self._decision(action, facts))
+        return refused.message if refused is not None else ""
 
     def resolve(self, action: ev.ResolutionAction, **facts: object) -> "ByHand":
         """Take a decision as a person; return the owner that goes on."""
-        decision = self._wish(action, facts)
+        decision = self._decision(action, facts)
         refused = check_resolution(self.plan, self.state, decision)
         assert refused is None, refused
         entry = ev.Recorded(len(self.journal) + 1, self.fence + 1, self.now, decision)
@@ -173,7 +179,7 @@ class ByHand:
 
     # ------------------------------------------------------------ inside
 
-    def _wish(self, action: ev.ResolutionAction, facts: dict[str, object]) -> ev.Resolved:
+    def _decision(self, action: ev.ResolutionAction, facts: dict[str, object]) -> ev.Resolved:
         parked = self.state.parked
         assert parked is not None, "the run is not parked"
         decision = ev.Resolved(action, parked.step, parked.call, "ann", "because")

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
+from uuid import UUID
 
 from amends_saga.compiled import CompiledSaga
 from amends_saga.engine import Phase, RunState, StepRun, choices, resolutions, stalled_since
@@ -23,6 +25,7 @@ from amends_orchestrator.api.payloads import Form, Payloads
 from amends_orchestrator.calls.outcome import code_name
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.journal.requests import Asked
+from amends_orchestrator.runner.ports import RunInfo
 from amends_orchestrator.runner.summary import line, state_of
 
 _DONE = {
@@ -41,24 +44,52 @@ _OPERATIONS = {
 }
 
 
-def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: datetime, payloads: Payloads) -> pb.Run:
+@dataclass(frozen=True, slots=True)
+class RunView:
+    """What a message says of a run beside its state: from its row, or from memory before the row is read."""
+
+    id: UUID
+    namespace: str
+    saga: str
+    digest: bytes
+    key: str
+    fence: int
+    started_at: datetime
+    ended_at: datetime | None
+    row: RunRow | None = None
+    """The row, for what it alone says of a run that no orchestrator could drive; None for a live run."""
+
+    @classmethod
+    def of_row(cls, row: RunRow) -> RunView:
+        """Return the view of a run that is read from the database."""
+        return cls(row.id, row.namespace, row.saga, row.digest, row.key, row.fence, row.started_at, row.ended_at, row)
+
+    @classmethod
+    def of_live(cls, info: RunInfo, state: RunState, digest: bytes, key: str, now: datetime) -> RunView:
+        """Return the view of a run that this process has just started."""
+        ended = now if state.ended else None
+        started = state.started_at or now
+        return cls(info.id, info.namespace, info.saga, digest, key, state.fence, started, ended)
+
+
+def run_message(definition: CompiledSaga, view: RunView, state: RunState, now: datetime, payloads: Payloads) -> pb.Run:
     """Return a run with all its steps. `payloads` adds input and responses, redacted; they cost most of the time."""
     plan = definition.plan
     run = pb.Run(
-        run_id=str(row.id),
-        namespace=row.namespace,
-        saga=row.saga,
-        digest=row.digest.hex(),
-        idempotency_key=row.key,
+        run_id=str(view.id),
+        namespace=view.namespace,
+        saga=view.saga,
+        digest=view.digest.hex(),
+        idempotency_key=view.key,
         state=int(state_of(state)),  # type: ignore[arg-type]
         skipped_by_person=state.skipped_by_person,
         message=line(plan, state),
         seq=state.seq,
-        fence=row.fence,
+        fence=view.fence,
     )
-    run.started_at.CopyFrom(timestamp(row.started_at))
-    if row.ended_at is not None:
-        run.ended_at.CopyFrom(timestamp(row.ended_at))
+    run.started_at.CopyFrom(timestamp(view.started_at))
+    if view.ended_at is not None:
+        run.ended_at.CopyFrom(timestamp(view.ended_at))
     if state.deadline is not None:
         run.deadline.CopyFrom(timestamp(state.deadline))
     amendment = chosen(state)
@@ -78,7 +109,7 @@ def run_message(definition: CompiledSaga, row: RunRow, state: RunState, now: dat
     if payloads.form is not Form.NONE:
         payloads.show_input(run, state.input, partial(definition.input_json, state.input))
     _failure(run, plan, state)
-    _waiting(run, plan, row, state, now)
+    _waiting(run, plan, view.row, state, now)
     _choices(run, definition, state)
     return run
 
@@ -166,7 +197,7 @@ def _failure(run: pb.Run, plan: Plan, state: RunState) -> None:
         run.failure.reason = step.failed_reason
 
 
-def _waiting(run: pb.Run, plan: Plan, row: RunRow, state: RunState, now: datetime) -> None:
+def _waiting(run: pb.Run, plan: Plan, row: RunRow | None, state: RunState, now: datetime) -> None:
     parked = state.parked
     if parked is not None:
         run.parked.reason = parked.reason.value
@@ -181,13 +212,16 @@ def _waiting(run: pb.Run, plan: Plan, row: RunRow, state: RunState, now: datetim
         return
     stalled = stalled_since(plan, state, now)
     if stalled is None:
-        _row_stalled(run, row)
+        if row is not None:
+            _row_stalled(run, row)
         return
     step, since = stalled
     run.stalled.step = plan.steps[step].name
     run.stalled.reason = state.steps[step].message
     run.stalled.since.FromDatetime(since)
-    due = state.steps[step].retry_at or row.due_at or row.next_attempt_at
+    due = state.steps[step].retry_at
+    if due is None and row is not None:
+        due = row.due_at or row.next_attempt_at
     if due is not None:
         run.stalled.next_attempt.FromDatetime(due)
 

@@ -11,8 +11,7 @@ and the responses, which GetRun returns: making JSON of them would cost more tha
 from __future__ import annotations
 
 import asyncio
-from datetime import datetime, timedelta
-from typing import Any
+from datetime import timedelta
 from uuid import UUID
 
 from amends_chassis.context import traceparent
@@ -30,7 +29,7 @@ from amends_saga.jsonform import InputError
 
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_orchestrator.api.checking import duration_of
-from amends_orchestrator.api.convert import run_message
+from amends_orchestrator.api.convert import RunView, run_message
 from amends_orchestrator.api.long_poll import live_settled, row_settled
 from amends_orchestrator.api.payloads import Payloads
 from amends_orchestrator.api.views import AT_ONCE, Views, check_timeline
@@ -80,7 +79,10 @@ class RunStarter:
         live = begun.live
         if live is None or not begun.created or not _durable(live):
             return await self._answer(begun.run_id, request, created=begun.created)
-        run = _live_message(definition, live, namespace, request.idempotency_key, digest, self._host.now())
+        # All that the run in memory shows is durable, or will be before anything depends on it.
+        now = self._host.now()
+        view = RunView.of_live(live.info, live.state, digest, request.idempotency_key, now)
+        run = run_message(definition, view, live.state, now, Payloads())
         records = await read_journal(self._views.pool, begun.run_id) if request.timeline else ()
         timeline = await self._views.events(begun.run_id, digest, records, request.timeline)
         return pb.StartRunResponse(run=run, created=True, timeline=timeline)
@@ -204,34 +206,3 @@ async def _wait(views: Views, run_id: UUID, live: LiveRun | None, within: timede
             return
     waited = timedelta(seconds=asyncio.get_running_loop().time() - began)
     await row_settled(views.pool, run_id, max(within - waited, timedelta()))
-
-
-def _live_message(
-    definition: CompiledSaga, live: LiveRun, namespace: str, key: str, digest: bytes, now: datetime
-) -> Any:
-    """Return the run from memory; all that it shows is durable, or will be before anything depends on it."""
-    state = live.state
-    shown = state_of(state)
-    row = RunRow(
-        id=live.info.id,
-        namespace=namespace,
-        saga=live.info.saga,
-        key=key,
-        payload=b"",
-        digest=digest,
-        rules=0,
-        owner=None,
-        fence=state.fence,
-        state=shown,
-        started_at=state.started_at or now,
-        ended_at=now if shown in (State.COMPLETED, State.COMPENSATED) else None,
-        due_at=None,
-        traceparent="",
-        step="",
-        reason="",
-        message="",
-        skipped_by_person=state.skipped_by_person,
-        stalled_since=None,
-        next_attempt_at=None,
-    )
-    return run_message(definition, row, state, now, Payloads())

@@ -20,7 +20,14 @@ from amends_saga.engine.ledger import Ledger, UnreadableJournalError, append, ow
 from amends_saga.journal import RULES_VERSION, decode
 
 from amends.saga.v1 import run_pb2 as pb
-from amends_orchestrator.api.convert import add_requests, bare_message, event_message, newer_message, run_message
+from amends_orchestrator.api.convert import (
+    RunView,
+    add_requests,
+    bare_message,
+    event_message,
+    newer_message,
+    run_message,
+)
 from amends_orchestrator.api.payloads import ROOM, Form, Payloads
 from amends_orchestrator.definitions.registry import Registry
 from amends_orchestrator.journal import requests
@@ -54,7 +61,9 @@ def check_timeline(length: int) -> None:
         raise InvalidArgument("TIMELINE_INVALID", f"timeline is from 0 to {LONGEST_TIMELINE}.")
 
 
-def told(definition: CompiledSaga, run_id: UUID, records: Sequence[StoredRecord]) -> Iterator[tuple[Recorded, Ledger]]:
+def replay_steps(
+    definition: CompiledSaga, run_id: UUID, records: Sequence[StoredRecord]
+) -> Iterator[tuple[Recorded, Ledger]]:
     """Yield each record with the ledger up to it. Raises UnreadableJournalError."""
     ledger = Ledger(initial(definition.plan, str(run_id)))
     for record in records:
@@ -65,7 +74,7 @@ def told(definition: CompiledSaga, run_id: UUID, records: Sequence[StoredRecord]
 
 def folded(definition: CompiledSaga, row: RunRow, records: Sequence[StoredRecord]) -> RunState:
     """Return the state that the durable journal says. Raises UnreadableJournalError."""
-    return _state(row, deque(told(definition, row.id, records), maxlen=1))
+    return _state(row, deque(replay_steps(definition, row.id, records), maxlen=1))
 
 
 def _state(row: RunRow, last: deque[tuple[Recorded, Ledger]]) -> RunState:
@@ -139,7 +148,7 @@ class Views:
             return []
         try:
             definition = await self.registry.pinned(digest)
-            last = deque(told(definition, run_id, records), maxlen=length)
+            last = deque(replay_steps(definition, run_id, records), maxlen=length)
         except (DefinitionError, UnreadableJournalError):
             return []
         return _events(definition, run_id, last)
@@ -165,7 +174,7 @@ class Views:
             return newer_message(row), []
         try:
             definition = await self.registry.pinned(row.digest)
-            last = deque(told(definition, row.id, records), maxlen=max(length, 1))
+            last = deque(replay_steps(definition, row.id, records), maxlen=max(length, 1))
             state = _state(row, last)
         except DefinitionError as error:
             return bare_message(row, str(error) if not row.message else ""), []
@@ -173,11 +182,12 @@ class Views:
             ended = row.state.ended
             return bare_message(row, "" if ended else f"its journal cannot be read here: {error}"), []
         payloads = Payloads(form, self._room)
+        view = RunView.of_row(row)
         if form is not Form.NONE and sum(len(record.record) for record in records) > AT_ONCE:
             async with self.threads:
-                run = await asyncio.to_thread(run_message, definition, row, state, self.now(), payloads)
+                run = await asyncio.to_thread(run_message, definition, view, state, self.now(), payloads)
         else:
-            run = run_message(definition, row, state, self.now(), payloads)
+            run = run_message(definition, view, state, self.now(), payloads)
         live = self._fleet.get(row.id)
         if live is not None and live.next_attempt is not None and run.HasField("stalled"):
             run.stalled.next_attempt.FromDatetime(live.next_attempt)

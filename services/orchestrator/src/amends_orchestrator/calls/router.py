@@ -81,7 +81,7 @@ class Router:
         serving = self._participants.get(service, ())
         found = resolve(service, namespace, serving, self._pins.get((namespace, service)))
         if not isinstance(found, Participant):
-            raise RouteError(found[1])
+            raise RouteError(found.message)
         return found
 
     def _find(self, namespace: str, service: str, method: str) -> ProtectedRoute:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 
+import grpc
 from amends_chassis.context import traceparent as current_traceparent
 from amends_resilience.durations import format_duration
 
@@ -21,7 +22,7 @@ from amends_orchestrator.calls.router import ProtectedRoute
 # Opens a span called by the first argument in the trace of the second, with attributes; sets the current trace.
 Spans = Callable[[str, str, dict[str, str]], AbstractContextManager[None]]
 _SAMPLED = "-01"
-DEADLINE_EXCEEDED = 4
+DEADLINE_EXCEEDED: int = grpc.StatusCode.DEADLINE_EXCEEDED.value[0]
 
 
 class Sender:

@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
+import grpc
 from amends_chassis.pushback import NEVER
 from amends_resilience import RetryPolicy
 from amends_saga.engine import Phase, RunState, advance, awaited, bounded, stalled_since
@@ -37,6 +38,7 @@ from amends_orchestrator.runner.ports import PinnedDefinition, RunInfo, RunKeepe
 ROUTE_PAUSE = timedelta(seconds=2)
 LEASE_PAUSE = timedelta(milliseconds=500)
 NO_PAUSE = timedelta()
+RESOURCE_EXHAUSTED: int = grpc.StatusCode.RESOURCE_EXHAUSTED.value[0]
 JUST_AFTER = timedelta(milliseconds=1)
 """A run counts as stalled only when it has waited longer than allowed, not exactly as long."""
 LONGEST_SLEEP = timedelta(minutes=1)
@@ -466,7 +468,7 @@ class LiveRun:
         request = {ev.Operation.ACTION: step.request, ev.Operation.COMPENSATION: step.compensation}.get(call) or b""
         if len(request) > protected.route.max_request_bytes:
             message = f"the request has {len(request)} bytes, at most {protected.route.max_request_bytes} can be sent"
-            return Answer(8, message=message, reason="REQUEST_TOO_LARGE", sent=False)
+            return Answer(RESOURCE_EXHAUSTED, message=message, reason="REQUEST_TOO_LARGE", sent=False)
         metadata = call_metadata(
             self.info.name,
             name,

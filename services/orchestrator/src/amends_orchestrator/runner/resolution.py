@@ -119,8 +119,7 @@ def _entry(definition: PinnedDefinition, state: RunState, decision: PersonDecisi
     )
     refused = check_resolution(definition.plan, state, resolved)
     if refused is not None:
-        reason, _, message = refused.partition(": ")
-        raise ResolutionRefusedError(reason, message)
+        raise ResolutionRefusedError(refused.reason, refused.message)
     return ev.Recorded(state.seq + 1, state.fence, now, resolved)
 
 

@@ -124,6 +124,13 @@ async def test_sound_books_keep_every_law_while_an_order_is_on_its_way(urls: dic
 
 BREAKS = [
     (
+        "an event was not published",
+        "payments",
+        "INSERT INTO outbox (event_id, topic, partition, key, version, type, dataschema, payload, occurred_at)"
+        " SELECT gen_random_uuid(), 'shop.payments.events.v1', 0, 'good', 1, 'x', '', '', now() - interval '1 minute'",
+        "payments: 1 events wait",
+    ),
+    (
         "rejected, and charged",
         "payments",
         "UPDATE payment SET state = 'charged' WHERE order_id = 'bad'",

@@ -17,6 +17,9 @@ Lines: TypeAlias = Mapping[str, int]
 """Pieces by article."""
 
 DATABASES = ("orders", "orchestrator", "payments", "inventory", "shipping")
+PUBLISHERS = ("orders", "payments", "inventory", "shipping")
+LATE = timedelta(seconds=5)
+"""An event is published within milliseconds while its broker is there."""
 COMPENSATING, PARKED, COMPLETED, COMPENSATED = 2, 3, 4, 5
 """amends.saga.v1.RunState as the orchestrator stores it."""
 CONNECT = timedelta(seconds=10)
@@ -99,6 +102,8 @@ class Books:
     shipments: Mapping[str, ShipmentRow]
     slots: Mapping[tuple[str, str], int]
     """Country and carrier to parcels booked."""
+    late_events: Mapping[str, int]
+    """The services whose events wait, with how many of them have waited for longer than LATE."""
 
     @property
     def is_empty(self) -> bool:
@@ -167,7 +172,18 @@ async def read_from(connections: Mapping[str, DatabaseConnection]) -> Books:
             (row["country"], row["carrier"]): row["booked"]
             for row in await shipping.fetch("SELECT country, carrier, booked FROM slots")
         },
+        late_events=await _late_events(connections),
     )
+
+
+async def _late_events(connections: Mapping[str, DatabaseConnection]) -> dict[str, int]:
+    found = {
+        name: await connections[name].fetchval(
+            "SELECT count(*) FROM outbox WHERE occurred_at < now() - $1::interval", LATE
+        )
+        for name in PUBLISHERS
+    }
+    return {name: waiting for name, waiting in found.items() if waiting}
 
 
 async def _orders(connection: DatabaseConnection) -> dict[str, OrderRow]:

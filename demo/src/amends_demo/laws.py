@@ -246,6 +246,12 @@ def journal_gap(books: Books) -> Violations:
     yield from (f"run of {order_id}" for order_id in books.gaps)
 
 
+@law("an event was not published", "every event was given to the broker")
+def event_kept(books: Books) -> Violations:
+    """Find services whose events wait in the outbox."""
+    yield from (f"{service}: {events} events wait" for service, events in books.late_events.items())
+
+
 def waiting(books: Books) -> dict[str, str]:
     """Return the orders that a person has to decide, with what there is to decide. They break no law."""
     found = {order_id: order.attention for order_id, order in _of(books, "pending") if order.attention}

@@ -275,6 +275,10 @@ async def test_an_order_that_waits_for_a_person_is_shown_and_breaks_nothing(by_h
     code, text = said(await books.read_from(by_hand))
     assert code == 0
     assert "waits for a person  order new: it has no parcel" in text
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("amends_demo.audit.SHOWN", 0)
+        _, cut = said(await books.read_from(by_hand))
+    assert ("order new" in cut, "waits for a person  and 1 more\n" in cut) == (False, True)
 
 
 async def test_empty_books_prove_nothing(by_hand: Connections) -> None:

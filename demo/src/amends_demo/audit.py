@@ -14,7 +14,7 @@ from amends_demo.place import ShopFolder
 
 VARIABLE = "AMENDS_SHOP_DATABASES"
 SHOWN = 20
-"""The number of breaches of one law that are named."""
+"""The number of violations of one law, and of orders that wait for a person, that are named."""
 
 
 class DatabasesUnknownError(RuntimeError):
@@ -71,8 +71,11 @@ def report(found: books.Books, console: Console) -> int:
         f" {len(found.shipments)} parcels, {len(found.runs)} runs",
         soft_wrap=True,
     )
-    for order_id, why in sorted(laws.waiting(found).items()):
+    waiting = sorted(laws.waiting(found).items())
+    for order_id, why in waiting[:SHOWN]:
         console.print(f"waits for a person  order {order_id}: {why}", markup=False, soft_wrap=True)
+    if len(waiting) > SHOWN:
+        console.print(f"waits for a person  and {len(waiting) - SHOWN} more", markup=False)
     is_broken = False
     for law in laws.LAWS:
         for number, what in enumerate(law.broken(found)):

@@ -364,8 +364,8 @@ class Partition:
         """Give a connection in a transaction, which the server ends when this process stands still for a lease."""
         milliseconds = round(self._reading.lease / timedelta(milliseconds=1))
         async with self._connection() as connection:
-            await connection.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
             try:
+                await connection.execute(f"BEGIN; SET LOCAL idle_in_transaction_session_timeout = {milliseconds}")
                 yield connection
             except BaseException:
                 if not connection.is_closed():

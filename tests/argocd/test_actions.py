@@ -44,7 +44,7 @@ def offered(run, name: str) -> set[str]:
         ("SagaRun/suspended_notStarted", {"resume"}),
         ("SagaRun/degraded_parked", {"reconcile", "suspend", "retry", "skip"}),
         ("SagaRun/degraded_parkedAndDecided", {"reconcile", "suspend"}),
-        ("SagaRun/degraded_stepWaiting", {"reconcile", "suspend", "park", "compensate"}),
+        ("SagaRun/degraded_stepWaiting", {"reconcile", "suspend", "retry", "park", "compensate"}),
     ],
 )
 def test_what_can_be_done_now_is_offered(run, name: str, actions: set[str]) -> None:

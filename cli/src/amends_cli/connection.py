@@ -56,7 +56,7 @@ HINTS = {
     "RESOLUTION_NOT_ALLOWED": "`amends get RUN` lists what is allowed now.",
     "EFFECT_REQUIRED": "Find out whether the call had its effect and say so: --effect happened or --effect none.",
     "RESULT_REQUIRED": "An expression uses this step's response: give it with --result '{...}'.",
-    "RUN_NOT_PARKED": "`amends get RUN` says when it is tried next; `amends resolve RUN park` stops a stalled one.",
+    "RUN_NOT_PARKED": "`amends resolve RUN retry` tries it now; `amends resolve RUN park` stops a stalled one.",
     "PAST_PIVOT": "The point of no return is passed: the run goes forward to its end.",
 }
 

@@ -14,7 +14,7 @@ from amends_testkit.waiting import eventually
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
 
-from .shop import INPUT, Client, Shop, open_shop, orchestrator, state, states
+from .shop import INPUT, POLICY, Client, Shop, open_shop, orchestrator, state, states
 
 REFUSED = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="refunds are closed")
 DECLINED = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no slot")
@@ -210,13 +210,43 @@ async def test_who_decides_about_a_run_that_waits_and_is_not_parked_is_told_what
     shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     run = (await client.start("k", wait=False)).run
     await shop.payments.called("Charge")
-    code, text = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, 0)))
+    code, text = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_SKIP, 0)))
     assert code is grpc.StatusCode.FAILED_PRECONDITION
-    assert text == "The run is RUNNING and not parked: park it first, or wait for its next attempt."
+    assert text == "The run is RUNNING and not parked: retry it now, park it first, or wait for its next attempt."
     code, _ = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, 3)))
     assert code is grpc.StatusCode.ABORTED, "who has seen it parked was not fast enough"
     gate.set()
     assert state(await client.ended(run.run_id)) == "COMPLETED"
+
+
+PATIENT = POLICY.replace("initial: 10ms, max: 50ms", "initial: 10m, max: 10m")
+SOON = 5
+"""Seconds within which a run ends once it is retried: far less than what it would wait for its next attempt."""
+
+
+@pytest.mark.parametrize("owner", ["this replica", "another replica", "nobody"])
+async def test_a_run_that_waits_is_tried_when_a_person_says_so(database_url: str, shop: Shop, owner: str):
+    after = timedelta(milliseconds=20) if owner == "nobody" else timedelta(hours=1)
+    shop.payments.script("Charge", AWAY.asking_for(timedelta(minutes=5)), ScriptedAnswer.ok())
+    async with orchestrator(database_url, passivate_after=after) as client, orchestrator(database_url) as second:
+        await client.apply(shop, policy=PATIENT)
+        run = (await client.start("k", wait=False)).run
+        await shop.payments.called("Charge")
+        if owner == "nobody":
+            await eventually(lambda: not client.parts.fleet.runs, what="its owner has let go of it")
+        asked = second if owner == "another replica" else client
+        answer = await asked.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, 0), timeout=SOON)
+        assert not answer.pending
+        async with asyncio.timeout(SOON):
+            assert state(await client.ended(run.run_id)) == "COMPLETED"
+        assert len(shop.payments.calls("Charge")) == 2
+
+
+async def test_a_retry_that_names_no_record_does_not_decide_about_a_parked_run(client: Client, shop: Shop):
+    run = (await parked(client, shop)).run
+    code, text = await refusal(client.runs.ResolveRun(resolve(run.run_id, pb.RESOLUTION_RETRY, 0)))
+    assert (code, "parked" in text) == (grpc.StatusCode.ABORTED, True)
+    assert state(await client.run(run.run_id)) == "PARKED"
 
 
 async def test_the_time_for_which_a_run_was_parked_is_added_to_its_deadline(

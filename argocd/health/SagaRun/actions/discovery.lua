@@ -11,6 +11,7 @@ if obj.status ~= nil and obj.status.parked ~= nil then
 elseif obj.status ~= nil then
   offered["compensate"] = obj.status.phase == "Running"
   offered["park"] = obj.status.stalled ~= nil
+  offered["retry"] = obj.status.stalled ~= nil
 end
 local decisions = {"retry", "skip", "compensate", "amend", "park"}
 local decided = suspended

@@ -4,7 +4,7 @@ import pytest
 from amends_saga.engine import Phase, resolutions, stalled_since
 from amends_saga.engine.events import STEP_FENCED, Effect, Operation, Parked, ParkReason, ResolutionAction
 from amends_saga.engine.state import decided_by_person
-from amends_testkit.engine.by_hand import EPOCH, ByHand
+from amends_testkit.engine.by_hand import EPOCH, RETRY, ByHand
 from amends_testkit.engine.shapes import shape
 
 HOUR = timedelta(hours=1)
@@ -227,3 +227,45 @@ def test_the_end_says_what_a_person_did_with_steps() -> None:
     assert decided_by_person(skipped.plan, skipped.state) == " (1 skipped by a person)"
     assert decided_by_person(undone.plan, undone.state) == " (1 decided by a person)"
     assert decided_by_person(alone.plan, alone.state) == ""
+
+
+def test_what_waits_is_called_at_once_when_a_person_says_so() -> None:
+    forward = ByHand.ready(shape("g>g")).settle().unknown("a", again=HOUR).settle()
+    assert forward.flying == ()
+    assert forward.try_now().flying == ("a",)
+    backward = ByHand.ready(shape("g>g")).settle().ok("a").settle().rejected("b").settle()
+    if "undo b" in backward.flying:
+        backward.ok("undo b")
+    backward.unknown("undo a", again=HOUR).settle()
+    assert backward.flying == ()
+    assert backward.try_now().flying == ("undo a",)
+
+
+def test_what_a_breaker_holds_back_asks_it_again_when_a_person_says_so() -> None:
+    run = ByHand.ready(shape("g>g")).settle().refused("a", HOUR).settle()
+    assert run.flying == ()
+    assert run.try_now().flying == ("a",)
+
+
+def test_to_try_now_leaves_no_record_and_does_nothing_to_what_does_not_wait() -> None:
+    for run in (
+        ByHand.ready(shape("g>g")).settle(),
+        ByHand.ready(shape("g>g")).settle().unknown("a", again=None).settle(),
+        refused_after_pivot(),
+        refused_compensation(),
+        ByHand.ready(shape("g")).settle().ok("a").settle(),
+    ):
+        before, journal = run.state, list(run.journal)
+        run.try_now()
+        assert (run.state, run.journal) == (before, journal)
+
+
+@pytest.mark.parametrize("text", ["g>g", "P>g", "k>g", "g>P>g"])
+def test_to_try_now_is_the_same_as_that_the_time_has_come(text: str) -> None:
+    first, other = (ByHand.ready(shape(text)).settle().unknown("a", again=RETRY).settle() for _ in range(2))
+    first.try_now()
+    other.wait(RETRY)
+    assert first.flying == other.flying
+    assert [step._replace(retry_at=None) for step in first.state.steps] == [
+        step._replace(retry_at=None) for step in other.state.steps
+    ]

@@ -277,11 +277,15 @@ class CancelAsked(NamedTuple):
     reason: str
 
 
+class TryNow(NamedTuple):
+    """A person wants what waits for another attempt to be called at once. It leaves no record: waits end sooner."""
+
+
 class ReleaseRequested(NamedTuple):
     """The owner wants to give the run up."""
 
 
-Signal = Durable | Prepared | Admitted | Refused | Replied | ParkRequested | CancelAsked | ReleaseRequested
+Signal = Durable | Prepared | Admitted | Refused | Replied | ParkRequested | CancelAsked | TryNow | ReleaseRequested
 
 
 # ---------------------------------------------------------------- commands

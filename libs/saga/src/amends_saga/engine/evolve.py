@@ -275,6 +275,8 @@ def hear(plan: Plan, state: RunState, signal: ev.Signal, now: datetime) -> RunSt
             return change(state, step, flight=None, retry_at=reply.retry_at, give_up_at=reply.give_up_at)
         case ev.ParkRequested():
             return state._replace(park_request=signal)
+        case ev.TryNow():
+            return state._replace(steps=tuple(step._replace(retry_at=None) for step in state.steps))
         case ev.ReleaseRequested():
             return state._replace(releasing=True)
         case ev.CancelAsked():

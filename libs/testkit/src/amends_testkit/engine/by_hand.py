@@ -144,6 +144,10 @@ class ByHand:
         """Ask that the stalled run parks, as a person does."""
         return self.tell(ev.ParkRequested("ann", "too long"))
 
+    def try_now(self) -> "ByHand":
+        """Ask that what waits for another attempt is called at once, as a person does."""
+        return self.tell(ev.TryNow())
+
     def release(self) -> "ByHand":
         """Ask the owner to give the run up."""
         return self.tell(ev.ReleaseRequested())

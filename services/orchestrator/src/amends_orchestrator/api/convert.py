@@ -115,7 +115,7 @@ def run_message(definition: CompiledSaga, view: RunView, state: RunState, now: d
 
 
 def add_requests(run: pb.Run, asked: Sequence[Asked]) -> None:
-    """Add the cancel and park requests that the run's owner has not answered yet."""
+    """Add the requests that the run's owner has not answered yet."""
     for request in asked:
         shown = run.wishes.add(kind=request.kind.value, actor=request.actor, reason=request.reason)
         shown.asked_at.FromDatetime(request.at)

@@ -44,12 +44,13 @@ class RunDecisions:
         self._claimer = claimer
 
     async def resolve(self, request: pb.ResolveRunRequest) -> pb.ResolveRunResponse:
-        """Decide about a parked run, or park a stalled one. Raises DomainErrors."""
+        """Decide about a parked run, try a waiting one now, or park a stalled one. Raises DomainErrors."""
         run_id = parse_run_id(request.run_id)
         check_said("actor", request.actor)
         check_said("reason", request.reason)
-        if request.resolution == pb.RESOLUTION_PARK:
-            pending = await self._ask(run_id, RequestKind.PARK, request.actor, request.reason)
+        kind = _asks_for(request)
+        if kind is not None:
+            pending = await self._ask(run_id, kind, request.actor, request.reason)
             return pb.ResolveRunResponse(run=await self._shown(run_id), pending=pending)
         action = _ACTIONS.get(request.resolution)
         if action is None:
@@ -148,10 +149,21 @@ class RunDecisions:
         return await self._views.run(await self._views.row(run_id))
 
 
+def _asks_for(request: pb.ResolveRunRequest) -> RequestKind | None:
+    """Return what is asked of a run that is not parked; None for a decision about a parked one."""
+    if request.resolution == pb.RESOLUTION_PARK:
+        return RequestKind.PARK
+    if request.resolution == pb.RESOLUTION_RETRY and not request.expected_seq:
+        return RequestKind.TRY_NOW
+    return None
+
+
 def _of_resting(row: RunRow, kind: RequestKind) -> RequestReply:
     if row.state is State.PARKED:
         if kind is RequestKind.PARK:
             return RequestReply(True)
+        if kind is RequestKind.TRY_NOW:
+            return RequestReply(False, "STATE_CHANGED", "the run is parked: say at which record")
         return RequestReply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
     if kind is RequestKind.CANCEL and row.state is State.COMPENSATED:
         return RequestReply(True)

@@ -27,11 +27,11 @@ SELECT id, pg_notify('amends_requests', $1::text) FROM asked
 _OPEN = """
 SELECT run_request.id, run_request.run_id, run_request.kind, run_request.actor, run_request.reason
 FROM run_request JOIN run ON run.id = run_request.run_id
-WHERE run_request.accepted IS NULL AND run.owner = $1
+WHERE run_request.accepted IS NULL AND run.owner = $1 AND run_request.kind = ANY($2)
 ORDER BY run_request.id
 """
 _OPEN_OF_RUN = """
-SELECT kind, actor, reason, asked_at FROM run_request WHERE run_id = $1 AND accepted IS NULL
+SELECT kind, actor, reason, asked_at FROM run_request WHERE run_id = $1 AND accepted IS NULL AND kind = ANY($2)
 ORDER BY id DESC LIMIT 10
 """
 _CANCELS = """
@@ -47,6 +47,7 @@ class RequestKind(StrEnum):
 
     CANCEL = "cancel"
     PARK = "park"
+    TRY_NOW = "try-now"
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +97,8 @@ async def ask(database: Executes, run_id: UUID, kind: RequestKind, actor: str, r
 
 
 async def open_requests(database: Executes, process: UUID) -> list[RunRequest]:
-    """Return the requests about the runs that a process owns, oldest first."""
-    rows: Sequence[Any] = await database.fetch(_OPEN, process)
+    """Return the requests about the runs that a process owns, oldest first; those of newer kinds are left alone."""
+    rows: Sequence[Any] = await database.fetch(_OPEN, process, [kind.value for kind in RequestKind])
     return [RunRequest(row[0], row[1], RequestKind(row[2]), row[3], row[4]) for row in rows]
 
 
@@ -109,7 +110,7 @@ async def cancels_of(database: Executes, runs: Sequence[UUID]) -> dict[UUID, Run
 
 async def open_of(database: Executes, run_id: UUID) -> list[Asked]:
     """Return the unanswered requests about a run, oldest first, the last ten."""
-    rows: Sequence[Any] = await database.fetch(_OPEN_OF_RUN, run_id)
+    rows: Sequence[Any] = await database.fetch(_OPEN_OF_RUN, run_id, [kind.value for kind in RequestKind])
     return [Asked(RequestKind(row[0]), row[1], row[2], row[3]) for row in reversed(rows)]
 
 

@@ -1,4 +1,4 @@
-"""Serves people's requests about open runs: cancel, and park for a stalled one.
+"""Serves people's requests about open runs: cancel, try now what waits, and park for a stalled one.
 
 The owner of a run answers: at once if it is this process, through the database if it is another. A request is granted
 when it is durable, not when it was heard. Called by the API and by the claimer.
@@ -25,6 +25,7 @@ from amends_orchestrator.runner.fleet import Fleet
 from amends_orchestrator.runner.live import LiveRun
 
 LISTEN_FAILED = "requests.listen_failed"
+TRIED_NOW = "run.tried_now"
 GRANTED = RequestReply(True)
 ANSWER_WITHIN = timedelta(seconds=10)
 POLL = timedelta(seconds=5)
@@ -36,7 +37,11 @@ def reply_from_state(run: LiveRun, kind: RequestKind, fleet: Fleet) -> RequestRe
     """Return the answer if the run's state already decides the request; None if the run must hear it."""
     state, plan = run.state, run.definition.plan
     if state.parked is not None:
+        if kind is RequestKind.TRY_NOW:
+            return RequestReply(False, "STATE_CHANGED", f"the run is parked at record {state.parked_seq} now")
         return RequestReply(False, "PARKED", "the run is parked: resolve it, for example with `compensate`")
+    if kind is RequestKind.TRY_NOW:
+        return RequestReply(False, "RUN_ENDED", f"the run has ended: {state.phase.value}") if state.ended else None
     if kind is RequestKind.PARK:
         if stalled_since(plan, state, fleet.host.now()) is None:
             return RequestReply(False, "RESOLUTION_NOT_ALLOWED", "only a stalled run can be parked")
@@ -53,6 +58,8 @@ def reply_from_state(run: LiveRun, kind: RequestKind, fleet: Fleet) -> RequestRe
 def reply_when_durable(run: LiveRun, kind: RequestKind) -> RequestReply | None:
     """Return the answer to a request that the run has heard; None while it is not durable yet."""
     state = run.state
+    if kind is RequestKind.TRY_NOW:
+        return GRANTED
     if kind is RequestKind.PARK:
         if state.parked is not None and state.durable >= state.parked_seq:
             return GRANTED
@@ -81,8 +88,10 @@ async def ask_run(
             answer.set_result(reply)
 
     run.watchers.append(look)
+    if kind is RequestKind.TRY_NOW:  # the journal has no record of it
+        _log.info(TRIED_NOW, run_id=str(run.info.id), actor=actor, reason=reason)
     try:
-        run.tell(ev.CancelAsked(actor, reason) if kind is RequestKind.CANCEL else ev.ParkRequested(actor, reason))
+        run.tell(_signal(kind, actor, reason))
         look(run)
         async with asyncio.timeout(within.total_seconds()):
             return await answer
@@ -91,6 +100,16 @@ async def ask_run(
     finally:
         if look in run.watchers:
             run.watchers.remove(look)
+
+
+def _signal(kind: RequestKind, actor: str, reason: str) -> ev.Signal:
+    match kind:
+        case RequestKind.CANCEL:
+            return ev.CancelAsked(actor, reason)
+        case RequestKind.PARK:
+            return ev.ParkRequested(actor, reason)
+        case RequestKind.TRY_NOW:
+            return ev.TryNow()
 
 
 class RequestServer:

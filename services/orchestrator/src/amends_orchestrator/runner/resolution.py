@@ -94,7 +94,7 @@ def _not_parked(row: RunRow, expected_seq: int) -> ResolutionRefusedError:
         return ResolutionRefusedError("STATE_CHANGED", f"the run is {row.state.name}, not PARKED")
     if row.state.ended:
         return ResolutionRefusedError("RUN_ENDED", f"the run has ended: {row.state.name}")
-    message = f"the run is {row.state.name} and not parked: park it first, or wait for its next attempt"
+    message = f"the run is {row.state.name} and not parked: retry it now, park it first, or wait for its next attempt"
     return ResolutionRefusedError("RUN_NOT_PARKED", message)
 
 

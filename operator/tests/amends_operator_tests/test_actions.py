@@ -59,6 +59,7 @@ class ApiServer:
     deleted: list[str] = field(default_factory=list)
     fails_with: ApiError | None = None
     holds: Body | None = None
+    version: int = 7
 
     async def patch(self, key: Key, patch: Any) -> Body:
         assert key == KEY
@@ -70,6 +71,12 @@ class ApiServer:
     async def delete(self, key: Key, uid: str) -> None:
         assert key == KEY
         self.deleted.append(uid)
+
+    async def patch_status(self, key: Key, status: Any, version: str) -> Body:
+        """The metadata of the object with its new status."""
+        assert (key, version) == (KEY, str(self.version))
+        self.version += 1
+        return {**BODY["metadata"], "finalizers": [FINALIZER], "resourceVersion": str(self.version)}
 
     async def call(self, *_: Any) -> Body:
         """An event."""
@@ -239,6 +246,40 @@ async def test_an_object_is_deleted_by_its_uid_and_a_saga_is_looked_at_in_its_na
     assert scene.server.deleted == ["u-1"]
     await scene.actions.write(KEY, BODY, RefreshSaga("place-order"))
     assert scene.refreshed == [Key(ResourceKind.SAGA, "shop", "place-order")]
+
+
+async def test_looks_grow_rarer_while_nothing_is_new(scene: Scene) -> None:
+    metadata = {**BODY["metadata"], "finalizers": [FINALIZER]}
+    scene.objects.seen(ResourceKind.RUN, {**BODY, "metadata": metadata, "status": {"phase": "Running", "runId": "r-1"}})
+    reconciler = RunReconciler(scene.actions, LIMITS)
+    pauses = [await reconciler.reconcile(KEY) or timedelta() for _ in range(4)]
+    assert pauses[0] > timedelta()
+    assert sorted({*pauses}) == pauses, "each is longer than the one before"
+    newer = run_pb2.Run(run_id="r-1", seq=9, state=run_pb2.RUN_STATE_RUNNING)
+    scene.orchestrator.script("GetRun", ScriptedAnswer.ok(pb.GetRunResponse(run=newer)))
+    assert await reconciler.reconcile(KEY) == pauses[0], "soon again after something new"
+
+
+@pytest.mark.parametrize("is_gone", [False, True], ids=["deleted", "gone"])
+@pytest.mark.parametrize("is_shared", [False, True], ids=["alone", "shared"])
+async def test_a_deleted_object_does_not_undo_the_run_that_another_one_shows(
+    scene: Scene, is_gone: bool, is_shared: bool
+) -> None:
+    scene.orchestrator.script("CancelRun", ScriptedAnswer.ok(pb.CancelRunResponse()))
+    spec = {"saga": "place-order", "key": "order-7"}
+    metadata = {**BODY["metadata"], "finalizers": [] if is_gone else [FINALIZER]}
+    mine = {**BODY, "metadata": metadata, "spec": spec}
+    other = {**mine, "metadata": {**metadata, "name": "restored", "uid": "u-2"}}
+    if is_shared:
+        scene.objects.seen(ResourceKind.RUN, other)
+    if is_gone:
+        scene.objects.seen(ResourceKind.RUN, mine)
+        scene.objects.vanished(ResourceKind.RUN, mine)
+    else:
+        metadata["deletionTimestamp"] = datetime.now(UTC).isoformat()
+        scene.objects.seen(ResourceKind.RUN, {**mine, "status": {"phase": "Running", "runId": "r-1"}})
+    await RunReconciler(scene.actions, LIMITS).reconcile(KEY)
+    assert bool(scene.orchestrator.calls("CancelRun")) is not is_shared
 
 
 @pytest.mark.parametrize("is_there", [True, False], ids=["changed", "gone"])

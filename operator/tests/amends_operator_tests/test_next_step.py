@@ -8,7 +8,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from amends_operator.kube.statuses import AWAY
 from amends_operator.orchestrator import SeenRun
+from amends_operator.runs import reports
 from amends_operator.runs.decisions import decision_of
 from amends_operator.runs.next_step import next_step, unreachable
 from amends_operator.runs.observed import (
@@ -360,6 +362,31 @@ def test_a_look_at_a_run_that_ends_within_its_time_rests_until_then() -> None:
 )
 def test_an_orchestrator_that_is_away_is_told_only_of_what_is_not_started(case: Case, says: bool) -> None:
     assert bool(unreachable(case.observed(), "UNAVAILABLE: nobody answers")) is says
+
+
+def held(report: Report) -> dict[str, bool | None]:
+    return {condition.type: condition.holds for condition in report.conditions}
+
+
+def test_what_is_not_started_says_whether_it_will_be() -> None:
+    seen = new().observed()
+    assert held(reports.pending(seen, "SagaNotReady", "why")) == {
+        "Accepted": False,
+        "Ready": False,
+        "Reconciling": True,
+    }
+    away = reports.pending(seen, AWAY, "w" * 1000)
+    assert held(away) == {"Accepted": None, "Ready": False, "Reconciling": True}
+    assert (away.fields["phase"], away.fields["message"]) == ("Pending", "w" * 300)
+    no = reports.refused(seen, "INPUT_INVALID", "why")
+    assert (held(no), no.fields["phase"], no.tell) == ({"Accepted": False, "Ready": False}, "Refused", ("Ready",))
+    gone = reports.lost(seen, "why")
+    assert (held(gone), gone.tell) == ({"Accepted": True, "Ready": False, "Stalled": True}, ("Stalled",))
+    suspended = reports.suspended(seen)
+    assert (held(suspended), suspended.fields["phase"]) == ({"Ready": None}, "Suspended")
+    known = {"type": "Accepted", "status": "True", "reason": "Accepted", "message": "it is"}
+    shown = reports.suspended(started(conditions=[known]).observed())
+    assert (held(shown), shown.fields["phase"]) == ({"Accepted": True, "Ready": None}, "Running")
 
 
 CONDITIONS: dict[str, tuple[Callable[[], Case], str]] = {

@@ -109,38 +109,43 @@ async def filled(pool: Any, events: int) -> None:
     )
 
 
-class Told:
-    """Notes when which event was acknowledged, and keeps the batches."""
+class Kept:
+    """Keeps the batches that the broker has taken."""
 
     def __init__(self, broker: Broker) -> None:
         self.broker = broker
-        self.at: dict[str, float] = {}
-        self._events: dict[str, asyncio.Event] = {}
         self.batches: list[tuple[str, int, Sequence[EventRecord]]] = []
 
-    def _heard(self, key: str) -> asyncio.Event:
-        return self._events.setdefault(key, asyncio.Event())
+    async def append(self, topic: str, partition: int, records: Sequence[EventRecord]) -> int:
+        """Store the records."""
+        self.batches.append((topic, partition, records))
+        return await self.broker.append(topic, partition, records)
 
-    async def has(self, key: str) -> None:
-        """Wait until an event of a key was acknowledged."""
-        await self._heard(key).wait()
+
+class Told:
+    """Notes when the event of which key was acknowledged."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.at: dict[str, asyncio.Future[float]] = {}
 
     async def append(self, topic: str, partition: int, records: Sequence[EventRecord]) -> int:
         """Store the records."""
         duplicates = await self.broker.append(topic, partition, records)
-        now = time.perf_counter()
         for one in records:
-            self.at[one.attributes["subject"]] = now
-            self._heard(one.attributes["subject"]).set()
-        self.batches.append((topic, partition, records))
+            self.when(one.attributes["subject"]).set_result(time.perf_counter())
         return duplicates
+
+    def when(self, key: str) -> "asyncio.Future[float]":
+        """Return what will say when the event of a key was acknowledged."""
+        return self.at.setdefault(key, asyncio.get_running_loop().create_future())
 
 
 async def drained(pool: Any, url: str, broker: Broker) -> tuple[float, float]:
     """Return the events a second of the relay, and of a client that publishes the same batches of other events."""
     await filled(pool, EVENTS)
-    told = Told(broker)
-    relay = Relay(lambda: asyncpg.connect(url), BOX, told)  # type: ignore[arg-type]  # all that a relay uses
+    kept = Kept(broker)
+    relay = Relay(lambda: asyncpg.connect(url), BOX, kept)  # type: ignore[arg-type]  # all that a relay uses
     async with relay._session() as connection:
         began = time.perf_counter()
         while await relay.publish_once(connection):
@@ -152,7 +157,7 @@ async def drained(pool: Any, url: str, broker: Broker) -> tuple[float, float]:
             partition,
             [type(one)({**one.attributes, "id": f"{one.attributes['id']}-b"}, one.payload) for one in records],
         )
-        for topic, partition, records in told.batches
+        for topic, partition, records in kept.batches
     ]
     began = time.perf_counter()
     for start in range(0, len(again), TOPIC.partitions):  # as many at once as the relay has partitions
@@ -183,8 +188,7 @@ async def latency(pool: Any, url: str, broker: Broker, box: Outbox, samples: int
         await pool.fetchval(FUSED, order_id, 100, *box.row(event(order_id)).values)
         committed = time.perf_counter()
         async with asyncio.timeout(10):
-            await told.has(order_id)
-        found.append(told.at[order_id] - committed)
+            found.append(await told.when(order_id) - committed)
         await asyncio.sleep(0.037 * (1 + number % 5))
     task.cancel()
     await asyncio.wait([task])

@@ -208,6 +208,20 @@ async def test_a_type_that_nobody_handles_is_skipped(pool, broker):
     assert await list_parked(pool, "test") == []
 
 
+async def test_an_event_of_a_newer_release_is_handled_and_keeps_the_fields_that_nobody_here_knows(pool, nats_broker):
+    newer = PaymentTaken(order_id="o-1").SerializeToString() + b"\xfa\x3f\x03new"  # field 1023, bytes
+    seen = []
+
+    async def handle(connection, event, message):
+        seen.append(message.SerializeToString())
+        await note(connection, event, message)
+
+    await log(nats_broker, record(1, payload=newer), record(2, kind="shop.payments.events.v1.PaymentForgiven"))
+    async with consuming(pool, nats_broker, handle):
+        assert await handled(pool, 1) == [("o-1", 1)]
+    assert seen == [newer]
+
+
 async def test_one_bad_event_among_a_hundred_is_parked_and_the_others_are_handled(pool, broker):
     await broker.ensure([TYPE.topic], RETENTION)
     partition = TYPE.topic.partition_of("o-1")

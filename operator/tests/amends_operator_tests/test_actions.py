@@ -276,7 +276,7 @@ async def test_a_deleted_object_does_not_undo_the_run_that_another_one_shows(
         scene.objects.seen(ResourceKind.RUN, mine)
         scene.objects.vanished(ResourceKind.RUN, mine)
     else:
-        metadata["deletionTimestamp"] = datetime.now(UTC).isoformat()
+        metadata["deletionTimestamp"] = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
         scene.objects.seen(ResourceKind.RUN, {**mine, "status": {"phase": "Running", "runId": "r-1"}})
     await RunReconciler(scene.actions, LIMITS).reconcile(KEY)
     assert bool(scene.orchestrator.calls("CancelRun")) is not is_shared

@@ -94,7 +94,7 @@ async def payments(postgres: Postgres, tmp_path: Path) -> AsyncIterator[Payments
     changed = text.replace('card_last_four, disputed)"', 'card_last_four, disputed, statement)"').replace(
         "VALUES ($1, $2, $3, $4, $5, $6, $7)", "VALUES ($1, $2, $3, $4, $5, $6, $7, 'written by the new version')"
     )
-    assert changed.count("statement") == 1
+    assert changed.count(", statement)") == 1
     assert changed.count("the new version") == 1
     store.write_text(changed)
     name = f"upgrade_{uuid4().hex[:8]}"

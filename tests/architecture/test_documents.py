@@ -82,13 +82,13 @@ def reasons_in(source: str) -> set[str]:
 
 
 def test_every_reason_of_a_condition_or_event_is_explained(root):
-    from amends_operator.definitions.findings import _REFS
+    from amends_operator.definitions.findings import REASONS
     from amends_operator.kube.statuses import AWAY
     from amends_operator.runs.view import PHASES
 
     sources = [path.read_text() for path in (root / "operator" / "src").rglob("*.py")]
     given = {AWAY, "CheckFailed", "TargetRefused", "ContractChanged", "SpecInvalid", "InputInvalid"}
-    given |= set(_REFS.values()) | set(PHASES.values())
+    given |= set(REASONS.values()) | set(PHASES.values())
     given |= {reason for source in sources for reason in reasons_in(source)}
     page = (root / "docs/reference/statuses.md").read_text().split("## Reasons of conditions\n")[1]
     explained = set(re.findall(r"`([A-Z][A-Za-z]+)`", page)) - {"RetryPolicies"}

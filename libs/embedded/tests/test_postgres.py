@@ -15,7 +15,7 @@ import asyncpg
 import pytest
 from amends_embedded import Postgres, PostgresAlreadyRunningError, PostgresError
 from amends_embedded import account as accounts
-from amends_embedded.postgres import _inhabitants
+from amends_embedded.postgres import processes_in
 from amends_embedded.process import until
 
 
@@ -165,10 +165,10 @@ async def test_a_taken_port_is_named_in_the_error(tmp_path: Path, server: Postgr
 
 async def test_stopping_leaves_no_process(tmp_path: Path) -> None:
     server = await Postgres.start(tmp_path)
-    assert _inhabitants(server._cluster)
+    assert processes_in(server._cluster)
     await server.stop()
     await server.stop()
-    assert _inhabitants(server._cluster) == []
+    assert processes_in(server._cluster) == []
 
 
 async def test_a_killed_owner_takes_its_server_with_it(tmp_path: Path) -> None:
@@ -185,10 +185,10 @@ async def test_a_killed_owner_takes_its_server_with_it(tmp_path: Path) -> None:
     )
     assert owner.stdout is not None
     cluster = Path((await asyncio.to_thread(owner.stdout.readline)).strip())
-    assert _inhabitants(cluster)
+    assert processes_in(cluster)
     owner.kill()
     owner.communicate()
-    assert await until(lambda: not _inhabitants(cluster), timedelta(seconds=20))
+    assert await until(lambda: not processes_in(cluster), timedelta(seconds=20))
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root needs another account")

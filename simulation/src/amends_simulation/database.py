@@ -16,6 +16,7 @@ from uuid import UUID
 
 import asyncpg
 from amends_orchestrator.journal import claims, decisions, leases, reader, statements
+from amends_orchestrator.journal.records import State
 
 from amends_simulation.carried import carried, is_batch
 from amends_simulation.virtual import database_now
@@ -139,7 +140,7 @@ class SimulatedDatabase:
         now, row = self.now(), self.runs[run]
         row.update(state=state, step=step, reason=reason, message=message, skipped_by_person=skipped)
         row["due_at"] = now + due if due is not None else None
-        row["ended_at"] = now if state >= 4 else None
+        row["ended_at"] = now if State(state).ended else None
         row["stalled_since"] = now - stalled if stalled is not None else None
         row["next_attempt_at"] = now + next_attempt if next_attempt is not None else None
         if release:

@@ -1,6 +1,7 @@
 """`amends probe`: proves the barrier's promises against a running service, or says which does not hold."""
 
 import asyncio
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -82,8 +83,10 @@ def probe(
         raise usage("--timeout is at most an hour")
     known = descriptors.load(descriptor_files, protos)
     _refuse_silence(target, timeout)
-    given = _Given(target, method, request, compensated_by, compensation_request, observe, observe_request)
-    verdicts = asyncio.run(given.run(known, timeout))
+    if observe_request is not None and observe is None:
+        raise usage("--observe-request needs --observe SERVICE/METHOD")
+    asked = ProbeRequest(target, method, request, compensated_by, compensation_request, observe, observe_request)
+    verdicts = asyncio.run(asked.run(known, timeout))
     _show(verdicts, form)
     if any(verdict.state.value != "held" for verdict in verdicts):
         raise typer.Exit(Exit.FAILED)
@@ -121,54 +124,43 @@ def _show(verdicts: "list[QuestionResult]", form: Format) -> None:
         output.line(f"{held} of {len(verdicts)} held")
 
 
-class _Given:
-    """The arguments of the command line, checked."""
+@dataclass(frozen=True, slots=True)
+class ProbeRequest:
+    """What the command line asks for: the service, its methods, and files with their requests."""
 
-    def __init__(
-        self,
-        target: str,
-        method: str,
-        request: Path | None,
-        compensated_by: str | None,
-        compensation_request: Path | None,
-        observe: str | None,
-        observe_request: Path | None,
-    ) -> None:
-        if observe_request is not None and observe is None:
-            raise usage("--observe-request needs --observe SERVICE/METHOD")
-        self._target = target
-        self._method = method
-        self._request = request
-        self._compensated_by = compensated_by
-        self._compensation_request = compensation_request
-        self._observe = observe
-        self._observe_request = observe_request
+    target: str
+    method: str
+    request: Path | None
+    compensated_by: str | None
+    compensation_request: Path | None
+    observe: str | None
+    observe_request: Path | None
 
     async def run(self, known: "FileDescriptorSet | None", timeout: timedelta) -> "list[QuestionResult]":
         """Find the contracts, then ask every question."""
         from amends_cli.probe import cases, requests
         from amends_cli.probe.wire import ProbeChannel
 
-        wire = ProbeChannel(self._target, timeout)
+        wire = ProbeChannel(self.target, timeout)
         try:
             pool = await _pool(
-                known, wire, [_service(self._method)] + ([_service(self._observe)] if self._observe else [])
+                known, wire, [_service(self.method)] + ([_service(self.observe)] if self.observe else [])
             )
-            action = _find(pool, self._method)
+            action = _find(pool, self.method)
             undo = self._undo(pool, action)
             subject = cases.Subject(
                 wire,
                 f"/{action.containing_service.full_name}/{action.name}",
                 f"/{undo.containing_service.full_name}/{undo.name}",
-                _make(self._request, action),
-                _make(self._compensation_request, undo),
+                _make(self.request, action),
+                _make(self.compensation_request, undo),
             )
-            if self._observe:
-                read = _find(pool, self._observe)
+            if self.observe:
+                read = _find(pool, self.observe)
                 subject.observe = f"/{read.containing_service.full_name}/{read.name}"
                 subject.make_observe = (
-                    requests.from_file(self._observe_request, read.input_type)
-                    if self._observe_request
+                    requests.from_file(self.observe_request, read.input_type)
+                    if self.observe_request
                     else requests.generated(read.input_type)
                 )
             return await cases.ask_all(subject)
@@ -176,10 +168,10 @@ class _Given:
             await wire.close()
 
     def _undo(self, pool: "DescriptorPool", action: "MethodDescriptor") -> "MethodDescriptor":
-        name = self._compensated_by or _declared(action)
+        name = self.compensated_by or _declared(action)
         if not name:
             raise usage(
-                f"{self._method} does not say what undoes it",
+                f"{self.method} does not say what undoes it",
                 "Give --compensated-by METHOD, or set option (amends.options.v1.method).compensated_by.",
             )
         own = action.containing_service.full_name

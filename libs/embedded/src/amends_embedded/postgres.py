@@ -220,9 +220,9 @@ class Postgres:
             raise PostgresError(f"initdb failed over {self._cluster}\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
     async def _launch(self, port: int) -> None:
-        if not await until(lambda: not _inhabitants(self._cluster), LINGER):
+        if not await until(lambda: not processes_in(self._cluster), LINGER):
             raise PostgresAlreadyRunningError(
-                f"processes {_inhabitants(self._cluster)} serve {self.home} already: stop them"
+                f"processes {processes_in(self._cluster)} serve {self.home} already: stop them"
             )
         # No server answers, so a pid file is stale. Its number may be another process's by now,
         # and then it would stop the start.
@@ -320,7 +320,7 @@ class _Passwords:
         scratch.replace(self._path)
 
 
-def _inhabitants(cluster: Path) -> list[int]:
+def processes_in(cluster: Path) -> list[int]:
     """Return the server processes that live in a cluster: each has it as its working directory."""
     found = []
     for entry in Path("/proc").glob("[0-9]*"):

@@ -12,7 +12,7 @@ from amends_chassis.text import escape
 
 from amends.saga.v1 import definition_service_pb2 as pb
 
-_REFS = {
+REASONS = {
     "AM020": "ParticipantNotFound",
     "AM021": "ParticipantConflict",
     "AM022": "NotGranted",
@@ -39,7 +39,7 @@ def errors_of(findings: Iterable[pb.Finding]) -> list[pb.Finding]:
 
 def unresolved(findings: Iterable[pb.Finding]) -> list[pb.Finding]:
     """Return the errors about something outside of the resource."""
-    return [finding for finding in errors_of(findings) if finding.code in _REFS]
+    return [finding for finding in errors_of(findings) if finding.code in REASONS]
 
 
 def reason_of(findings: Sequence[pb.Finding]) -> str:
@@ -47,7 +47,7 @@ def reason_of(findings: Sequence[pb.Finding]) -> str:
     first = findings[0]
     if first.excerpt.strip().startswith("target:"):
         return "TargetRefused"
-    return _REFS.get(first.code, "CheckFailed")
+    return REASONS.get(first.code, "CheckFailed")
 
 
 def condition_message(findings: Sequence[pb.Finding]) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from amends_chassis.database import Executes, Transacts
 
+from amends_orchestrator.journal.records import State
 from amends_orchestrator.journal.requests import RESOURCES
 from amends_orchestrator.worker.client import MethodFacts
 
@@ -53,15 +54,16 @@ _DELETE = {
     "retry_policy": "DELETE FROM retry_policy WHERE namespace = $1 AND name = $2",
 }
 # How many runs are on which version, from the three partial indexes of runs that have not ended.
-_USES = """
-SELECT namespace, saga, digest, count(*) AS running, count(*) FILTER (WHERE state = 3) AS parked
+_USES = f"""
+SELECT namespace, saga, digest, count(*) AS running, count(*) FILTER (WHERE state = {State.PARKED:d}) AS parked
 FROM (
     SELECT namespace, saga, digest, state FROM run WHERE owner IS NOT NULL
     UNION ALL SELECT namespace, saga, digest, state FROM run WHERE owner IS NULL AND due_at IS NOT NULL
-    UNION ALL SELECT namespace, saga, digest, state FROM run WHERE state = 3 AND owner IS NULL AND due_at IS NULL
+    UNION ALL SELECT namespace, saga, digest, state FROM run
+        WHERE state = {State.PARKED:d} AND owner IS NULL AND due_at IS NULL
 ) AS open
 GROUP BY namespace, saga, digest
-"""
+"""  # noqa: S608 - a number of ours
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from uuid import UUID
 from amends_chassis.database import Executes
 
 from amends_orchestrator.journal.reader import COLUMNS, read_journals, run_row
-from amends_orchestrator.journal.records import Claimed, RunRow
+from amends_orchestrator.journal.records import Claimed, RunRow, State
 
 BATCH = 64
 BATCH_BYTES = 8 * 1024 * 1024
@@ -47,7 +47,7 @@ RETURNING {COLUMNS}
 # One run, due or not, but only if nobody owns it or its owner's lease has run out.
 _CLAIM_ONE = f"""
 UPDATE run SET owner = $2, fence = run.fence + 1, due_at = NULL
-WHERE id = $1 AND state < 3 AND rules <= $3 AND (
+WHERE id = $1 AND state < {State.PARKED:d} AND rules <= $3 AND (
     owner IS NULL OR owner IN (SELECT id FROM process WHERE expires_at < clock_timestamp()))
 RETURNING {COLUMNS}
 """  # noqa: S608 - column names of ours
@@ -56,13 +56,13 @@ _NEXT_DUE = "SELECT min(due_at) - clock_timestamp() FROM run WHERE owner IS NULL
 
 # Releases a run that cannot be driven here; the fence proves that it is still ours. Without a reason the row shows
 # what it showed before.
-_RELEASE = """
+_RELEASE = f"""
 UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3,
     reason = CASE WHEN $4 = '' THEN reason ELSE $4 END, message = CASE WHEN $4 = '' THEN message ELSE $5 END,
     stalled_since = CASE WHEN $4 = '' THEN stalled_since ELSE coalesce(stalled_since, clock_timestamp()) END,
     next_attempt_at = CASE WHEN $4 = '' THEN next_attempt_at ELSE clock_timestamp() + $3 END
-WHERE id = $1 AND fence = $2 AND state < 3
-"""
+WHERE id = $1 AND fence = $2 AND state < {State.PARKED:d}
+"""  # noqa: S608 - a number of ours
 
 _OWNED = "SELECT id, fence FROM run WHERE owner = $1"
 

@@ -131,7 +131,8 @@ async def list_runs(
     if states:
         add("state = ANY({}::smallint[])", [int(state) for state in states])
         if all(not state.ended for state in states):
-            conditions.append("(owner IS NOT NULL OR (owner IS NULL AND due_at IS NOT NULL) OR state = 3)")
+            waiting = "(owner IS NULL AND due_at IS NOT NULL)"
+            conditions.append(f"(owner IS NOT NULL OR {waiting} OR state = {State.PARKED:d})")
     if stalled:
         conditions.append("stalled_since IS NOT NULL")
     if before is not None:

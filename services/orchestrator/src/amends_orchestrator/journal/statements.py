@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from amends_orchestrator.journal.records import State
+
 # The columns of each part with their types, in the order of its parameters. Those of a start begin with the columns of
 # its first record, which are used alone too.
 HELD = {"id": "uuid", "fence": "bigint"}
@@ -61,7 +63,8 @@ _CHANGED = """
 changed AS (
     UPDATE run SET
         state = change.state, owner = CASE WHEN change.release THEN NULL ELSE run.owner END,
-        due_at = clock_timestamp() + change.due, ended_at = CASE WHEN change.state >= 4 THEN clock_timestamp() END,
+        due_at = clock_timestamp() + change.due,
+        ended_at = CASE WHEN change.state >= {completed} THEN clock_timestamp() END,
         step = change.step, reason = change.reason, message = change.message, skipped_by_person = change.skipped,
         stalled_since = clock_timestamp() - change.stalled, next_attempt_at = clock_timestamp() + change.next_attempt
     FROM {change}
@@ -108,7 +111,7 @@ def batch_statement(*, starts: bool, rows: bool, changes: bool, one: bool) -> st
         parts.append(_OWNED.format(held=take("held", HELD)))
         parts.append(_APPENDED.format(row=take("row", ROW, plain=False)))
     if changes:
-        parts.append(_CHANGED.format(change=take("change", CHANGE)))
+        parts.append(_CHANGED.format(change=take("change", CHANGE), completed=int(State.COMPLETED)))
     if starts:
         answers.append(_KNOWN.format(asked=_source("asked", _first(START, 1), used, plain=one)))
         record = _source("made", _first(START, 2), used, plain=one)

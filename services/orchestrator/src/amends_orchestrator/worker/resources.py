@@ -24,11 +24,8 @@ _NOWHERE = Node(NodeKind.SCALAR, SourceText("", ""), 0, 0)
 
 def participant_of(source: str, manifest: str, namespace: str) -> Participant | None:
     """Return the Participant in a stored text; None when this version cannot read it."""
-    found = read([Document(source, manifest)], namespace=namespace).participants
-    if not found:
-        return None
-    known = found[0]
-    return replace(
+    known = next(iter(read([Document(source, manifest)], namespace=namespace).participants), None)
+    return known and replace(
         known,
         metadata=_bare(known.metadata),
         service_node=_NOWHERE,
@@ -41,11 +38,8 @@ def participant_of(source: str, manifest: str, namespace: str) -> Participant | 
 
 def policy_of(source: str, manifest: str, namespace: str) -> RetryPolicyResource | None:
     """Return the RetryPolicy in a stored text; None when this version cannot read it."""
-    found = read([Document(source, manifest)], namespace=namespace).policies
-    if not found:
-        return None
-    known = found[0]
-    return replace(
+    known = next(iter(read([Document(source, manifest)], namespace=namespace).policies), None)
+    return known and replace(
         known,
         metadata=_bare(known.metadata),
         participants=tuple((name, _NOWHERE) for name, _ in known.participants),

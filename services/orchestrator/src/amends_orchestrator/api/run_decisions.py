@@ -20,7 +20,7 @@ from amends_orchestrator.journal.requests import RequestKind, RequestReply
 from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet
 from amends_orchestrator.runner.ports import DefinitionError
-from amends_orchestrator.runner.request_server import ask_run, wait_for_reply
+from amends_orchestrator.runner.request_server import GRANTED, ask_run, log_tried_now, wait_for_reply
 from amends_orchestrator.runner.resolution import PersonDecision, ResolutionRefusedError, resolve
 
 _ACTIONS = {
@@ -102,6 +102,9 @@ class RunDecisions:
                 return _of_resting(row, kind)
             asked = ev.CancelAsked(actor, reason) if kind is RequestKind.CANCEL else None
             live = await self._claimer.take_one(run_id, asked) if row.owner is None else None
+            if live is not None and kind is RequestKind.TRY_NOW:
+                log_tried_now(live, actor, reason)
+                return GRANTED  # its new owner has tried already
         if live is not None:
             reply = await ask_run(self._fleet, live, kind, actor, reason, within)
             if reply is not None:

@@ -88,8 +88,8 @@ async def ask_run(
             answer.set_result(reply)
 
     run.watchers.append(look)
-    if kind is RequestKind.TRY_NOW:  # the journal has no record of it
-        _log.info(TRIED_NOW, run_id=str(run.info.id), actor=actor, reason=reason)
+    if kind is RequestKind.TRY_NOW:
+        log_tried_now(run, actor, reason)
     try:
         run.tell(_signal(kind, actor, reason))
         look(run)
@@ -100,6 +100,11 @@ async def ask_run(
     finally:
         if look in run.watchers:
             run.watchers.remove(look)
+
+
+def log_tried_now(run: LiveRun, actor: str, reason: str) -> None:
+    """Write to the log who had a run tried now: its journal has no record of it."""
+    _log.info(TRIED_NOW, run_id=str(run.info.id), actor=actor, reason=reason)
 
 
 def _signal(kind: RequestKind, actor: str, reason: str) -> ev.Signal:

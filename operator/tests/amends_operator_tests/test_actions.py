@@ -253,11 +253,13 @@ async def test_looks_grow_rarer_while_nothing_is_new(scene: Scene) -> None:
     scene.objects.seen(ResourceKind.RUN, {**BODY, "metadata": metadata, "status": {"phase": "Running", "runId": "r-1"}})
     reconciler = RunReconciler(scene.actions, LIMITS)
     pauses = [await reconciler.reconcile(KEY) or timedelta() for _ in range(4)]
-    assert pauses[0] > timedelta()
+    assert pauses[0] == timedelta(milliseconds=250)
     assert sorted({*pauses}) == pauses, "each is longer than the one before"
     newer = run_pb2.Run(run_id="r-1", seq=9, state=run_pb2.RUN_STATE_RUNNING)
     scene.orchestrator.script("GetRun", ScriptedAnswer.ok(pb.GetRunResponse(run=newer)))
     assert await reconciler.reconcile(KEY) == pauses[0], "soon again after something new"
+    started_again = RunReconciler(scene.actions, LIMITS)
+    assert await started_again.reconcile(KEY) == pauses[1], "nothing was new, as far as it knows"
 
 
 @pytest.mark.parametrize("is_gone", [False, True], ids=["deleted", "gone"])

@@ -345,6 +345,9 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
     if match := _FIELD_TYPE.search(message):
         words = f"Field `{match[1]}` is of type {match[2]}, the value of type {match[3]}."
         return Problem(ProblemKind.TYPE, locate(text, offset, match[1]), len(match[1]), words)
+    if message.startswith("has() argument"):
+        hint = "Write `has(message.field)`: only a field can be unset."
+        return Problem(ProblemKind.TYPE, offset, 1, "`has()` asks for a field of a message.", hint=hint)
     if _WRAPPED in message:
         words = "CEL reads a wrapper such as google.protobuf.StringValue as the value in it."
         return Problem(ProblemKind.TYPE, offset, 1, words, hint="Leave the field out: it is the value already.")

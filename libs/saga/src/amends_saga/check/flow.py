@@ -363,15 +363,15 @@ def facts(condition: Any, holds: bool) -> frozenset[str]:
 def holding(condition: Any, holds: bool) -> frozenset[tuple[bytes, bool]]:
     """Return what is known when a condition is true, or when it is false: fingerprints of its parts, true or false.
 
-    `!x`, `x == false` and `x != true` are the part `x` that is false.
+    `!x`, `x == false` and `x != true` are the part `x` that is false; on which side a constant stands does not matter.
     """
     while condition.HasField("call_expr"):
         call = condition.call_expr
         if call.function == "!_" and call.args:
             condition, holds = call.args[0], not holds
-        elif call.function in ("_==_", "_!=_") and call.args[1].const_expr.HasField("bool_value"):
-            same = call.args[1].const_expr.bool_value == (call.function == "_==_")
-            condition, holds = call.args[0], holds == same
+        elif call.function in ("_==_", "_!=_") and any(_is_bool(argument) for argument in call.args):
+            value, other = call.args if _is_bool(call.args[0]) else reversed(call.args)
+            condition, holds = other, holds == (value.const_expr.bool_value == (call.function == "_==_"))
         else:
             break
     if not condition.HasField("call_expr"):
@@ -379,12 +379,18 @@ def holding(condition: Any, holds: bool) -> frozenset[tuple[bytes, bool]]:
     call = condition.call_expr
     if call.function in ("_&&_", "_||_") and (call.function == "_&&_") == holds:
         return frozenset().union(*(holding(argument, holds) for argument in call.args))
-    if call.function == "_!=_":
-        equal = type(condition)()
-        equal.CopyFrom(condition)
-        equal.call_expr.function = "_==_"
-        return frozenset({(fingerprint(equal), not holds)})
-    return frozenset({(fingerprint(condition), holds)})
+    if call.function not in ("_==_", "_!=_"):
+        return frozenset({(fingerprint(condition), holds)})
+    equal = type(condition)()
+    equal.CopyFrom(condition)
+    equal.call_expr.function = "_==_"
+    if call.args[0].HasField("const_expr"):
+        equal.call_expr.args.reverse()
+    return frozenset({(fingerprint(equal), holds == (call.function == "_==_"))})
+
+
+def _is_bool(node: Any) -> bool:
+    return bool(node.HasField("const_expr") and node.const_expr.HasField("bool_value"))
 
 
 def prefixes(path: str) -> frozenset[str]:

@@ -181,7 +181,10 @@ async def test_a_run_is_cancelled_while_it_waits_for_an_answer(client: Client, s
     shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
     run = (await client.start("k", wait=False)).run
     await shop.payments.called("Charge")
-    await client.runs.CancelRun(pb.CancelRunRequest(run_id=run.run_id, actor="ada", reason="wrong address"))
+    answer = await client.runs.CancelRun(
+        pb.CancelRunRequest(run_id=run.run_id, actor="ada", reason="wrong address"), timeout=5
+    )
+    assert not answer.pending, "its owner is asked, and answers when the wish is durable: it waits for no call"
     gate.set()
     after = await client.ended(run.run_id)
     assert state(after) == "COMPENSATED"

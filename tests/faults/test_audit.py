@@ -231,6 +231,11 @@ async def test_a_database_that_is_not_there_is_a_failure_without_its_password(wo
     assert secret not in said
 
 
+async def test_a_database_that_no_orchestrator_has_used_is_named(world: World, database_url: str):
+    code, said = await told(world, AMENDS_DATABASE_URL=database_url)
+    assert (code, said.count("the orchestrator has never used it")) == (1, 1)
+
+
 async def test_without_any_database_the_command_says_what_to_give(tmp_path, monkeypatch, world: World):
     monkeypatch.chdir(tmp_path)
     code, said = await told(world, AMENDS_DATABASE_URL="")

@@ -109,6 +109,8 @@ async def _connected(name: str, url: str) -> AsyncIterator["asyncpg.Connection[A
         raise UnreadableError(f"the database of {name} cannot be reached: {error}") from None
     try:
         yield connection
+    except asyncpg.UndefinedTableError:
+        raise UnreadableError(f"the database of {name} has no tables: {name} has never used it") from None
     except asyncpg.PostgresError as error:
         raise UnreadableError(f"the database of {name} cannot be read: {error}") from None
     finally:

@@ -7,7 +7,7 @@ import pytest
 from amends_contracts.wellknown import well_known_file
 from amends_saga.descriptors import build_pool
 from amends_saga.descriptors.attributes import renamed
-from amends_saga.jsoncheck import EXACT, MAX_DEPTH
+from amends_saga.jsoncheck import EXACT, MAX_DEPTH, MAX_PATH
 from amends_saga.jsonform import InputError, check_depth, parse_json, recursive, show_json
 from google.protobuf import message_factory
 from google.protobuf.descriptor_pb2 import FieldDescriptorProto as Field
@@ -129,7 +129,7 @@ DEEP = '{"self":' * (MAX_DEPTH + 1) + "{}" + "}" * (MAX_DEPTH + 1)
         ("5", "", "an object"),
         ("", "", "no JSON"),
         ('{"tripId": "a"} x', "", "line 1, column 17"),
-        (DEEP, ".".join(["self"] * MAX_DEPTH), "deeper than 64"),
+        (DEEP, ".".join(["self"] * MAX_DEPTH)[:MAX_PATH] + "...", "deeper than 64"),
         ("[" * 3000, "", "deeper than 64"),
         ('{"a":' * 100_000, "", "deeper than 64"),
     ],

@@ -17,6 +17,8 @@ from amends_saga.findings import choices
 
 MAX_DEPTH = 64
 """The deepest nesting of objects and lists."""
+MAX_PATH = 80
+"""The most characters of the path of what is nested too deep: the rest only says the same."""
 EXACT = 2**53 - 1
 """The largest integer up to which a double represents every integer exactly."""
 LARGEST_FLOAT = 3.4028234663852886e38
@@ -64,8 +66,9 @@ class Object(dict[str, Any]):
 
 
 def too_deep(path: str) -> InputError:
-    """Raise InputError for JSON that is nested too deep at `path`."""
-    return InputError(path, f"It is nested deeper than {MAX_DEPTH}.")
+    """Return the InputError for JSON that is nested too deep at `path`."""
+    shown = path if len(path) <= MAX_PATH else f"{path[:MAX_PATH]}..."
+    return InputError(shown, f"It is nested deeper than {MAX_DEPTH}.")
 
 
 def check_plain(value: Any, path: str = "", depth: int = 0) -> None:

@@ -10,6 +10,7 @@ import grpc
 import pytest
 from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.waiting import eventually
+from prometheus_client import REGISTRY
 
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
@@ -343,3 +344,25 @@ async def test_unknown_runs_and_odd_ids_are_not_found(client: Client):
     for run_id in ("", "x", "018f0000-0000-7000-8000-000000000000"):
         code, _ = await refusal(client.runs.CancelRun(pb.CancelRunRequest(run_id=run_id, actor="a", reason="b")))
         assert code is grpc.StatusCode.NOT_FOUND
+
+
+async def test_runs_that_end_or_are_parked_are_counted_by_their_state(client: Client, shop: Shop):
+    def counted() -> dict[str, float]:
+        names = ("COMPLETED", "COMPENSATED", "PARKED", "RUNNING")
+        labels = {"namespace": "shop", "saga": "place-order"}
+        return {
+            name: REGISTRY.get_sample_value("amends_runs_ended_total", labels | {"state": name}) or 0 for name in names
+        }
+
+    before = counted()
+    await client.start("completed")
+    shop.shipping.script("Book", DECLINED)
+    await client.start("compensated")
+    await parked(client, shop, "parked")
+    after = counted()
+    assert {name: after[name] - before[name] for name in after} == {
+        "COMPLETED": 1,
+        "COMPENSATED": 1,
+        "PARKED": 1,
+        "RUNNING": 0,
+    }

@@ -12,7 +12,9 @@ from amends_events import (
     Broker,
     CloudEvent,
     Consumer,
+    Ends,
     EventRecord,
+    LogEntry,
     Outbox,
     Relay,
     Topic,
@@ -65,6 +67,34 @@ class Named:
 
     async def close(self) -> None:
         """The session closes the broker itself."""
+
+
+class Listed:
+    """A log in memory, in one partition, that keeps whatever it is given: also the same record twice."""
+
+    def __init__(self) -> None:
+        self.log: list[EventRecord] = []
+
+    async def append(self, topic, partition, records) -> int:
+        self.log += records
+        return 0
+
+    async def read(self, topic, partition, after, *, limit=100, wait=timedelta(seconds=1)):
+        while True:
+            found = [] if partition else self.log[after : after + limit]
+            yield [LogEntry(after + number, one) for number, one in enumerate(found, 1)]
+            after += len(found)
+            if not found:
+                await asyncio.sleep(wait.total_seconds())
+
+    async def ends(self, topic) -> dict[int, Ends]:
+        return {number: Ends(1, 0 if number else len(self.log)) for number in range(8)}
+
+    async def ensure(self, topics, retention) -> None:
+        """Everything is there."""
+
+    async def close(self) -> None:
+        """There is nothing to close."""
 
 
 def outbox() -> Outbox:

@@ -218,15 +218,13 @@ class Partition:
                 kind = "" if item.event is None else item.event.type
                 if item.event is not None and item.handler is None:
                     results.append((kind, Result.SKIPPED))
-                elif item.event is not None and item.event.event_id not in fresh:
+                elif item.event is not None and not _taken(fresh, item.event.event_id):
                     results.append((kind, Result.DUPLICATE))
                 elif (reason := self._parks(item, blocked)) is not None:
                     blocked.add(key_of(self._place[1], item.stored))
                     parked.append((item.stored, reason, item.undecodable, 0))
                     results.append((kind, Result.PARKED))
                 else:
-                    assert item.event is not None
-                    fresh.discard(item.event.event_id)
                     await self._call(connection, item)
                     results.append((kind, Result.HANDLED))
             if parked:
@@ -249,11 +247,13 @@ class Partition:
     async def _park(self, stored: LogEntry, error: BaseException, attempts: int) -> None:
         item = self._read(stored)
         assert item.event is not None
+        blocked = set(self._parking.blocked)
         async with self._transaction() as connection:
             if item.event.event_id in await self._advance(connection, [item]):
                 detail = f"{type(error).__name__}: {error}"
                 await self._parking.park(connection, [(stored, ParkedReason.FAILED, detail, attempts)])
-        self._committed(item, {*self._parking.blocked, item.event.key})
+                blocked.add(item.event.key)
+        self._committed(item, blocked)
         self._reading.meter.handled(self._place[0], item.event.type, Result.PARKED)
         _log.error("consumer.parked", extra=self._told(error) | {"position": stored.position, "type": item.event.type})
 
@@ -409,6 +409,14 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, TransientError | OSError | TimeoutError):
         return True
     return database_away(error) or conflict(error)
+
+
+def _taken(fresh: set[UUID], event_id: UUID) -> bool:
+    """Return whether an event is still to be handled, and take it: a batch may have it twice."""
+    if event_id not in fresh:
+        return False
+    fresh.remove(event_id)
+    return True
 
 
 async def _pause(failures: int) -> None:

@@ -366,3 +366,18 @@ async def test_runs_that_end_or_are_parked_are_counted_by_their_state(client: Cl
         "PARKED": 1,
         "RUNNING": 0,
     }
+
+
+async def test_who_watches_sees_the_run_as_it_was_at_each_change_of_its_state(client: Client, shop: Shop):
+    shop.shipping.script("Book", DECLINED)
+    run = (await client.start("k")).run
+    answers = [answer async for answer in client.runs.WatchRun(pb.WatchRunRequest(run_id=run.run_id))]
+    shown = [answer.run for answer in answers if answer.HasField("run")]
+    assert [state(one) for one in shown][:2] == ["RUNNING", "COMPENSATING"]
+    assert state(shown[-1]) == "COMPENSATED"
+    assert all(
+        one.seq == answer.event.seq for one, answer in zip(shown[:2], answers, strict=False) if one is answer.run
+    )
+    assert [len(one.steps) for one in shown] == [4] * len(shown)
+    assert states(shown[0])["charge"] == "PENDING"
+    assert states(shown[-1])["charge"] == "COMPENSATED"

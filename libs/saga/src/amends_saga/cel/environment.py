@@ -323,16 +323,7 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
         return Problem(ProblemKind.TOO_COMPLEX, 0, 1, "The expression is nested deeper than 32.")
     offset = sum(len(part) + 1 for part in text.split("\n")[: line - 1]) + column - 1
     if message.startswith(("Syntax error", "reserved identifier")):
-        if "<EOF>" in message and offset >= len(text.rstrip()):
-            closing = _unclosed(text)
-            words = f"`{closing}` is missing at the end." if closing else "The expression ends too early."
-            return Problem(ProblemKind.SYNTAX, max(0, len(text.rstrip()) - 1), 1, words)
-        word = _WORD.match(text, offset)
-        if word is not None and word[0] in RESERVED:
-            words = f"`{word[0]}` is a word of CEL."
-            return Problem(ProblemKind.SYNTAX, offset, len(word[0]), words, word[0])
-        short = re.sub(r" expecting \{.*", "", message).removeprefix("Syntax error: ")[:200]
-        return Problem(ProblemKind.SYNTAX, offset, 1, f"The expression cannot be parsed: {short}.")
+        return _syntax_problem(text, offset, message)
     if match := _FIELD.search(message):
         at = locate(text, offset, match[1])
         owner = OWN.get(match[2], f"`{match[2]}`")
@@ -359,6 +350,19 @@ def _problem(text: str, line: int, column: int, message: str) -> Problem:
         name = _OPERATORS.get(match[1], match[1].strip("_"))
         return Problem(ProblemKind.TYPE, offset, 1, f"`{name}` cannot be applied to {match[2]}.")
     return Problem(ProblemKind.TYPE, offset, 1, f"{message[:1].upper()}{message[1:300].rstrip('.')}.")
+
+
+def _syntax_problem(text: str, offset: int, message: str) -> Problem:
+    if "<EOF>" in message and offset >= len(text.rstrip()):
+        closing = _unclosed(text)
+        words = f"`{closing}` is missing at the end." if closing else "The expression ends too early."
+        return Problem(ProblemKind.SYNTAX, max(0, len(text.rstrip()) - 1), 1, words)
+    word = _WORD.match(text, offset)
+    if word is not None and word[0] in RESERVED:
+        words = f"`{word[0]}` is a word of CEL."
+        return Problem(ProblemKind.SYNTAX, offset, len(word[0]), words, word[0])
+    short = re.sub(r" expecting \{.*", "", message).removeprefix("Syntax error: ")[:200]
+    return Problem(ProblemKind.SYNTAX, offset, 1, f"The expression cannot be parsed: {short}.")
 
 
 def _around(text: str, offset: int) -> re.Match[str] | None:

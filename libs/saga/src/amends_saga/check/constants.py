@@ -5,6 +5,7 @@ constant index of a list or map that is written out, are looked at. Called by `c
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
@@ -52,57 +53,78 @@ def always_fails(model: Model) -> Iterator[Finding]:
                 yield from search.found.values()
 
 
+@dataclass(frozen=True, slots=True)
+class _Surveyed:
+    """What is known of one part of an expression before it is evaluated."""
+
+    free: frozenset[str] = frozenset()
+    """The variables that it reads and does not bind itself."""
+    computes: bool = False
+    """Something in it can fail."""
+    branches: bool = False
+    """Something in it may be left out: what fails there does not show when the whole is evaluated."""
+
+
 class _ConstantSearch:
-    """Visits the parts of one expression from the inside out."""
+    """Looks for the innermost parts of one expression that always fail."""
 
     def __init__(self, expression: Expression, checked: Checked, environment: Environment) -> None:
         self._expression, self._checked = expression, checked
         self._environment = environment.environment(expression.container)
+        self._parts: dict[int, _Surveyed] = {}
+        self._survey(checked.root)
+        self._failures = 0
         self.found: dict[tuple[int, str], Finding] = {}
         """Findings by place and reason: a macro repeats what it is applied to."""
 
-    def visit(self, node: Any) -> bool:
-        """Return whether a part has no variables and does not fail."""
-        kind = node.WhichOneof("kind")
-        if kind == "const_expr":
-            return True
-        if kind == "ident_expr":
-            return node.id in self._checked.type_names
-        before = len(self.found)
-        closed = [self.visit(child) for child in children(node)]
-        if kind == "comprehension_expr":  # its body reads only its own variables if nothing else is free in it
-            closed = [not self._free(node)]
-        if len(self.found) > before:
-            return False
-        if all(closed) and kind in ("call_expr", "select_expr", "comprehension_expr"):
+    def visit(self, node: Any) -> None:
+        """Look at a part, from the largest ones without variables inwards: most of them do not fail."""
+        part_, kind = self._parts[node.id], node.WhichOneof("kind")
+        if not part_.computes:
+            return
+        whole = not part_.free and not part_.branches and self._checked.type_of(node).name != "optional"
+        failure = self._failure(node) if whole else ""
+        if whole and not failure:
+            return
+        before = self._failures
+        for child in children(node):
+            self.visit(child)
+        if self._failures > before:
+            return
+        if part_.free:
+            failure = self._with_variables(node) if kind == "call_expr" else ""
+        elif not whole:
             failure = self._failure(node)
-        else:
-            failure = self._with_variables(node, closed) if kind == "call_expr" else ""
-        if failure:
+        message = kind == "struct_expr" and node.struct_expr.message_name
+        if failure and not message:  # numbers that do not fit their fields have a rule of their own
             self._report(node, failure)
-        return all(closed) and not failure
 
-    def _free(self, node: Any) -> bool:
-        """Return whether a comprehension reads a variable that it does not bind."""
-        waiting = [(node, frozenset[str]())]
-        while waiting:
-            at_, bound = waiting.pop()
-            if at_.WhichOneof("kind") == "ident_expr":
-                if at_.ident_expr.name not in bound and at_.id not in self._checked.type_names:
-                    return True
-            elif at_.WhichOneof("kind") == "comprehension_expr":
-                loop = at_.comprehension_expr
-                now = bound | {loop.iter_var, loop.iter_var2, loop.accu_var}
-                waiting += [(loop.iter_range, bound), (loop.accu_init, bound)]
-                waiting += [(inner, now) for inner in (loop.loop_condition, loop.loop_step, loop.result)]
-            else:
-                waiting += [(child, bound) for child in children(at_)]
-        return False
+    def _survey(self, node: Any) -> _Surveyed:
+        kind = node.WhichOneof("kind")
+        if kind == "ident_expr":
+            constant = node.id in self._checked.type_names
+            found = _Surveyed(frozenset() if constant else frozenset({node.ident_expr.name}))
+        else:
+            parts = [self._survey(child) for child in children(node)]
+            free = frozenset[str]().union(*(part_.free for part_ in parts))
+            if kind == "comprehension_expr":
+                loop = node.comprehension_expr
+                inner = frozenset[str]().union(*(part_.free for part_ in parts[2:]))
+                bound = {loop.iter_var, loop.iter_var2, loop.accu_var}
+                free = parts[0].free | parts[1].free | (inner - bound)
+            calls = kind in ("call_expr", "select_expr", "comprehension_expr")
+            branching = kind == "comprehension_expr" or (
+                kind == "call_expr" and node.call_expr.function in ("_||_", "_&&_", "_?_:_", "orValue", "or")
+            )
+            computes = calls or kind == "struct_expr" or any(part_.computes for part_ in parts)
+            found = _Surveyed(free, computes, branching or any(part_.branches for part_ in parts))
+        self._parts[node.id] = found
+        return found
 
-    def _with_variables(self, node: Any, closed: list[bool]) -> str:
+    def _with_variables(self, node: Any) -> str:
         """Return why a call fails although one of its values is not known, empty when it may succeed."""
         call = node.call_expr
-        if len(call.args) != 2 or len(closed) != 2 or not closed[1]:
+        if len(call.args) != 2 or call.HasField("target") or self._parts[call.args[1].id].free:
             return ""
         if call.function in ("_/_", "_%_") and self._checked.type_of(call.args[1]).name in ("int", "uint"):
             return "it divides by zero" if self._value(call.args[1]) == 0 else ""
@@ -147,6 +169,7 @@ class _ConstantSearch:
         return self._environment.deserialize(part(self._checked.proto, node)).eval(data={})
 
     def _report(self, node: Any, failure: str) -> None:
+        self._failures += 1
         name = node.call_expr.function if node.WhichOneof("kind") == "call_expr" else ""
         if name == "matches":  # malformed patterns have a code of their own
             return

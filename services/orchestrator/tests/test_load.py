@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 
 import grpc
@@ -121,3 +122,26 @@ async def test_a_participant_that_is_deleted_stalls_its_runs_and_they_go_on_when
     assert not shop.payments.received
     await client.apply(shop)
     assert state(await client.ended(run.run_id)) == "COMPLETED"
+
+
+async def test_what_fits_into_memory_is_bounded_by_runs_by_bytes_and_by_the_end_of_the_process(
+    client: Client, shop: Shop
+):
+    fleet, gate = client.parts.fleet, asyncio.Event()
+    await client.apply(shop)
+    assert fleet.spare_runs == fleet.limits.hot_runs
+    shop.payments.script("Charge", ScriptedAnswer.ok().once(gate))
+    await asyncio.gather(*(client.start(f"k{number}", wait=False) for number in range(3)))
+    assert (len(fleet.runs), fleet.weight > 0) == (3, True)
+    whole = fleet.limits
+    for most, spare in ((4, 1), (3, 0), (2, 0)):
+        fleet.limits = replace(whole, hot_runs=most)
+        assert fleet.spare_runs == spare
+    for hot_bytes, spare in ((fleet.weight + 1, whole.hot_runs - 3), (fleet.weight, 0), (1, 0)):
+        fleet.limits = replace(whole, hot_bytes=hot_bytes)
+        assert fleet.spare_runs == spare
+    fleet.limits = whole
+    fleet.draining = True
+    assert fleet.spare_runs == 0
+    fleet.draining = False
+    gate.set()

@@ -7,6 +7,7 @@ import os
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import grpc
 from amends_chassis.service import Runtime, run
 from amends_orchestrator.assemble import Orchestrator
 from amends_orchestrator.calls.metadata import CallMetadata
@@ -20,9 +21,13 @@ from amends_simulation.carried import carried, is_batch
 from amends.saga.v1 import journal_pb2
 
 from . import clock
+from .places import CallPlaces
 from .points import Points
 
 CALLS = {"action": "action", "compensation": "compensation", "void": "void"}
+
+
+STATUS = {status.value[0]: status for status in grpc.StatusCode}
 
 
 class Told:
@@ -91,11 +96,11 @@ class Calls:
     async def send(self, protected: ProtectedRoute, request: bytes, metadata: CallMetadata, traceparent: str) -> Answer:
         """One attempt."""
         said = dict(metadata)
-        label = f"{said['amends-step']}:{said['amends-operation']}"
-        self._points.reached(f"call.sent:{label}")
+        places = CallPlaces(said["amends-step"], said["amends-operation"])
+        self._points.reached(places.sent)
         answer: Answer = await self._inner(protected, request, metadata, traceparent)
-        self._points.reached(f"call.answered:{label}")
-        self._points.reached(f"answer:{label}:{answer.code}:{answer.reason}")
+        self._points.reached(places.answered)
+        self._points.reached(places.answer(STATUS[answer.code], answer.reason))
         return answer
 
 

@@ -14,6 +14,7 @@ from amends_testkit.waiting import eventually
 from amends.saga.v1 import definition_service_pb2 as dpb
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
 
+from .places import CallPlaces, action
 from .scenarios import SCENARIOS
 from .test_crash_points import as_it_should_be, new_order
 from .test_processes import place_all
@@ -87,11 +88,11 @@ def times(world: World, place: str) -> int:
     return world.processes["a"].reached().count(place)
 
 
-def most_at_once(places: list[str], call: str) -> int:
+def most_at_once(reached: list[str], call: CallPlaces) -> int:
     """How many calls of a step were under way at once."""
     most = now = 0
-    for place in places:
-        now += (place == f"call.sent:{call}") - (place == f"call.answered:{call}")
+    for place in reached:
+        now += (place == call.sent) - (place == call.answered)
         most = max(most, now)
     return most
 
@@ -117,7 +118,7 @@ async def test_a_service_that_fails_every_call_is_called_no_more_than_the_budget
         gone = dpb.DeleteRetryPolicyRequest(namespace="shop", name="budgeted")
         await definitions.DeleteRetryPolicy(gone, timeout=10)
     retries = (ATTEMPTS - 1) * len(orders)
-    assert retries <= times(world, "call.sent:charge:action") - len(orders) - 1 < retries + ATTEMPTS
+    assert retries <= times(world, action("charge").sent) - len(orders) - 1 < retries + ATTEMPTS
     charges_and_refunds = 2 * (len(orders) + 1)
     assert 10 * PER_SECOND + RATIO * charges_and_refunds < retries
     assert seconds > 9
@@ -139,8 +140,8 @@ async def test_when_an_outage_ends_the_bulkhead_lets_them_return_a_few_at_a_time
     assert ended.count("COMPLETED") + ended.count("COMPENSATED") == len(orders)
     places = a.reached()
     for step in ("reserve", "charge", "ship", "confirm"):
-        assert most_at_once(places, f"{step}:action") <= BOUND
-    assert most_at_once(places, "reserve:action") == BOUND, "they did come together"
+        assert most_at_once(places, action(step)) <= BOUND
+    assert most_at_once(places, action("reserve")) == BOUND, "they did come together"
     await world.apply("a")
     await world.audit()
 
@@ -156,7 +157,7 @@ async def test_a_request_too_large_to_be_sent_is_a_definite_failure_and_not_repe
     a.order("", "")
     await world.place("a", key, long="x" * 2000)
     assert await world.ended(key) == "COMPENSATED"
-    assert times(world, "call.sent:reserve:action") == 0
+    assert times(world, action("reserve").sent) == 0
     assert [place for place in a.reached() if place.startswith("journal.sent:attempt_failed")] == []
     assert "at most 3000 can be sent" in (await world.row(key))["message"]
     await a.kill()

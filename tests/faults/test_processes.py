@@ -10,6 +10,7 @@ import grpc.aio
 import pytest
 from amends_testkit.waiting import eventually
 
+from .places import action, compensation
 from .proxy import Proxy
 from .scenarios import SCENARIOS
 from .test_crash_points import as_it_should_be, new_order
@@ -42,35 +43,38 @@ async def quiet(world: World):
 class TestAnOwnerThatStoodStillPastItsLease:
     async def test_between_intent_and_call_finds_its_late_call_answered_and_its_rows_refused(self, quiet: World):
         order_id, a = new_order(), quiet.processes["a"]
-        a.order("stop", "call.sent:ship:action")
+        a.order("stop", action("ship").sent)
         placing = asyncio.create_task(quiet.place("a", order_id))
         await stands_still(quiet, "a")
         await quiet.start("b")
         assert await quiet.ended(order_id) == "COMPLETED"
         assert (await quiet.row(order_id))["fence"] == 2
         a.send(signal.SIGCONT)
-        await eventually(lambda: "answer:ship:action:0:" in a.reached(), what="the late call is answered")
+        await eventually(lambda: action("ship").answer() in a.reached(), what="the late call is answered")
         await eventually(lambda: LOST in a.log(), what="the old owner hears that it has lost the run")
         await placing
         assert await quiet.effects(order_id) == CONFIRMED
 
     async def test_finds_its_late_call_fenced_when_the_run_was_undone_meanwhile(self, quiet: World):
         order_id, a = new_order(), quiet.processes["a"]
-        a.order("stop", "call.sent:reserve:action")
+        a.order("stop", action("reserve").sent)
         placing = asyncio.create_task(quiet.place("a", order_id, card="tok_declined"))
         await stands_still(quiet, "a")
         await quiet.start("b")
         assert await quiet.ended(order_id) == "COMPENSATED"
         before = await quiet.effects(order_id)
         a.send(signal.SIGCONT)
-        await eventually(lambda: "answer:reserve:action:10:STEP_FENCED" in a.reached(), what="the late call is refused")
+        await eventually(
+            lambda: action("reserve").answer(grpc.StatusCode.ABORTED, "STEP_FENCED") in a.reached(),
+            what="the late call is refused",
+        )
         await eventually(lambda: LOST in a.log(), what="the old owner hears that it has lost the run")
         await placing
         assert await quiet.effects(order_id) == before == list(DECLINED.effects)
 
     async def test_between_call_and_outcome_has_one_effect_and_drops_the_run(self, quiet: World):
         order_id, a = new_order(), quiet.processes["a"]
-        a.order("stop", "call.answered:charge:action")
+        a.order("stop", action("charge").answered)
         placing = asyncio.create_task(quiet.place("a", order_id))
         await stands_still(quiet, "a")
         await quiet.start("b")
@@ -82,13 +86,13 @@ class TestAnOwnerThatStoodStillPastItsLease:
 
     async def test_before_it_undoes_finds_its_late_compensation_answered(self, quiet: World):
         order_id, a = new_order(), quiet.processes["a"]
-        a.order("stop", "call.sent:charge:compensation")
+        a.order("stop", compensation("charge").sent)
         placing = asyncio.create_task(quiet.place("a", order_id, country="AT"))
         await stands_still(quiet, "a")
         await quiet.start("b")
         assert await quiet.ended(order_id) == "COMPENSATED"
         a.send(signal.SIGCONT)
-        await eventually(lambda: "answer:charge:compensation:0:" in a.reached(), what="the late call is answered")
+        await eventually(lambda: compensation("charge").answer() in a.reached(), what="the late call is answered")
         await placing
         assert await quiet.effects(order_id) == list(NO_SLOT.effects)
 
@@ -137,7 +141,7 @@ class TestTheWireToTheDatabase:
         await quiet.processes["a"].kill()
         async with Proxy.open("127.0.0.1", port) as proxy:
             cut_off = await quiet.start("b", database=proxied(quiet.journal_url, proxy))
-            cut_off.order("stop", "call.sent:charge:action")
+            cut_off.order("stop", action("charge").sent)
             placing = asyncio.create_task(quiet.place("b", order_id))
             await stands_still(quiet, "b")
             proxy.silent = True
@@ -278,7 +282,7 @@ class TestStoppingInOrder:
         await quiet.start("b", AMENDS_LEASE="30s")
         a.order("", "")
         placing = asyncio.create_task(quiet.place("a", order_id, card="tok_slow"))
-        await eventually(lambda: "call.sent:charge:action" in a.reached(), what="the slow charge is under way")
+        await eventually(lambda: action("charge").sent in a.reached(), what="the slow charge is under way")
         a.send(signal.SIGTERM)
         assert await asyncio.wait_for(a.ended, 20) == 0
         assert await quiet.ended(order_id, within=LEASE) == "COMPLETED"

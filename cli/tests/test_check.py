@@ -169,7 +169,9 @@ async def test_without_the_compiler_the_way_out_is_said(run, tmp_path: Path, mon
 
 async def test_two_sets_that_contradict_each_other_are_named(run, contracts, tmp_path: Path) -> None:
     changed = descriptor_set()
-    next(file for file in changed.file if file.name.endswith("payments.proto")).message_type[0].field[0].name = "other"
+    next(file for file in changed.file if file.name == "shop/payments/v1/payments.proto").message_type[0].field[
+        0
+    ].name = "other"
     (tmp_path / "other.binpb").write_bytes(changed.SerializeToString())
     (tmp_path / "saga.yaml").write_text(GOOD)
     result = await run("check", "--descriptors", contracts, "--descriptors", "other.binpb", "saga.yaml")

@@ -120,11 +120,14 @@ async def test_a_decision_that_comes_too_late_is_answered(served: Namespace) -> 
 
     said = await eventually(answered)
     assert (said["accepted"], "COMPLETED" in said["message"]) == (False, True)
-    body = await served.get("sagarun", "late")
-    assert not [name for name in body["metadata"].get("annotations", {}) if name.startswith("amends.dev/")]
-    told = await served.kubectl("get", "events", "--field-selector", "involvedObject.name=late")
-    assert "DecisionRefused" in told
-    assert "retry by ada: once more" in told
+
+    async def carried_out() -> bool:
+        annotations = (await served.get("sagarun", "late"))["metadata"].get("annotations", {})
+        assert not [name for name in annotations if name.startswith("amends.dev/")], annotations
+        told = await served.kubectl("get", "events", "--field-selector", "involvedObject.name=late")
+        return "DecisionRefused" in told and "retry by ada: once more" in told
+
+    await eventually(carried_out)
 
 
 async def test_decisions_are_told_as_events_with_who_and_why(

@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
-from typing import Any
 
 from amends_resilience import RetryPolicy
 
@@ -158,9 +157,9 @@ class Graph:
         return tuple(step for step in range(len(self.after)) if step not in waited_for)
 
 
-@dataclass
+@dataclass(eq=False)
 class Model:
-    """A saga, resolved as far as possible."""
+    """A saga, resolved as far as possible. Each is a key of its own, so that rules may keep what they found for it."""
 
     saga: Saga
     steps: tuple[StepModel, ...]
@@ -176,8 +175,6 @@ class Model:
     unsure: frozenset[int] = frozenset()
     """Steps whose `after` names something unknown: rules say nothing about their place in the order."""
     findings: list[Finding] = field(default_factory=list)
-    notes: dict[Any, Any] = field(default_factory=dict)
-    """Values that one rule computed and others need too."""
 
     @cached_property
     def index(self) -> Mapping[str, int]:

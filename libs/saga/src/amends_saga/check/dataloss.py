@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from enum import Enum
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from cel_expr_python import cel  # type: ignore[import-untyped]
 from google.protobuf.descriptor import FieldDescriptor
@@ -42,13 +43,18 @@ _ALWAYS = prefixes("saga.started_at")
 """Paths that are set in every run."""
 
 
+_FLOWS: "WeakKeyDictionary[Model, list[tuple[StepModel, Expression, Flow]]]" = WeakKeyDictionary()
+"""What `flows` found for each model: several rules ask for it."""
+
+
 def flows(model: Model) -> Iterator[tuple[StepModel, Expression, Flow]]:
     """Yield how values flow through each expression that has a type."""
     if model.environment is None:
         return iter(())
-    if "flows" not in model.notes:
-        model.notes["flows"] = list(_flows(model, model.environment.pool))
-    return iter(model.notes["flows"])
+    found = _FLOWS.get(model)
+    if found is None:
+        found = _FLOWS[model] = list(_flows(model, model.environment.pool))
+    return iter(found)
 
 
 def _flows(model: Model, pool: DescriptorPool) -> Iterator[tuple[StepModel, Expression, Flow]]:

@@ -6,6 +6,7 @@ Called by `checker`, by the rules about time, and by the renderers.
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from weakref import WeakKeyDictionary
 
 from amends_resilience import PolicyConflict, match
 
@@ -146,10 +147,11 @@ def longest_path(model: Model, *, undoable_only: bool) -> tuple[timedelta, tuple
 
 def layers(model: Model, method: Method) -> tuple[int, ...]:
     """Return the attempts at each layer: ours, then along the worst chain of services that the participant calls."""
-    if "layers" not in model.notes:
-        model.notes["layers"] = Layers(model)
+    found = _LAYERS.get(model)
+    if found is None:
+        found = _LAYERS[model] = Layers(model)
     own = attempts_of(method)
-    return (own if own is not None else 1, *model.notes["layers"].below(method.service))
+    return (own if own is not None else 1, *found.below(method.service))
 
 
 class Layers:
@@ -203,3 +205,7 @@ def product(numbers: Sequence[int]) -> int:
     for number in numbers:
         result *= number
     return result
+
+
+_LAYERS: "WeakKeyDictionary[Model, Layers]" = WeakKeyDictionary()
+"""The layers of each model: several rules ask for them."""

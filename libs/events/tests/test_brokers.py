@@ -7,6 +7,7 @@ from datetime import timedelta
 import pytest
 from amends_events import AppendRefusedError, Ends, PositionLostError, Topic, TopicError, open_broker
 from amends_events.broker import MAX_BATCH
+from amends_testkit.waiting import eventually
 
 from .conftest import RETENTION
 from .world import read_all, record
@@ -100,6 +101,27 @@ async def test_a_position_behind_the_end_is_lost(client, topic):
 
     async def read() -> None:
         async with aclosing(client.read(topic.name, 0, 7, wait=WAIT)) as batches:
+            async for _ in batches:
+                pass
+
+    with pytest.raises(PositionLostError):
+        await read()
+
+
+async def test_a_position_before_the_start_is_lost_and_not_jumped_over(nats_client):
+    """By NATS alone, which would go on with what there is; Kafka refuses by itself."""
+    short = Topic("test.short.v1", 1)
+    await nats_client.ensure([short], timedelta(milliseconds=300))
+    await nats_client.append(short.name, 0, [record(1), record(2)])
+
+    async def forgotten() -> bool:
+        return (await nats_client.ends(short.name))[0].first == 3
+
+    await eventually(forgotten)
+    await nats_client.append(short.name, 0, [record(3)])
+
+    async def read() -> None:
+        async with aclosing(nats_client.read(short.name, 0, 1, wait=WAIT)) as batches:
             async for _ in batches:
                 pass
 

@@ -21,8 +21,10 @@ from amends_saga.invariants import Invariant
 from amends_saga.journal import RULES_VERSION, secret_for
 from amends_saga.plan import Plan
 
+from amends.saga.v1 import run_pb2
+
 PAGE = 500
-STATES = {1: "RUNNING", 2: "COMPENSATING", 3: "PARKED", 4: "COMPLETED", 5: "COMPENSATED"}
+STATES = {int(number): name.removeprefix("RUN_STATE_") for name, number in run_pb2.RunState.items()}
 CONNECT = timedelta(seconds=10)
 EVER = datetime(2000, 1, 1, tzinfo=UTC)
 
@@ -53,7 +55,7 @@ WHERE operation = 'action' AND request_digest IS NOT NULL AND created_at >= $1 A
 
 
 @dataclass(frozen=True, slots=True)
-class NamedDatabase:
+class NamedFinding:
     """A finding with what people call the run by."""
 
     finding: AuditFinding
@@ -68,7 +70,7 @@ class AuditReport:
 
     states: Counter[str] = field(default_factory=Counter)
     """Runs by state."""
-    found: list[NamedDatabase] = field(default_factory=list)
+    found: list[NamedFinding] = field(default_factory=list)
     records: int = 0
     by_person: int = 0
     unread: Counter[str] = field(default_factory=Counter)
@@ -150,7 +152,7 @@ class _Auditor:
         for row in await journal.fetch(_TWICE):
             for run in row["runs"]:
                 finding = AuditFinding(Invariant.START, str(run), "", "another run has the same key")
-                self.report.found.append(NamedDatabase(finding, row["namespace"], "", row["idempotency_key"]))
+                self.report.found.append(NamedFinding(finding, row["namespace"], "", row["idempotency_key"]))
 
     async def _page(self, journal: Any, rows: Sequence[Any], now: datetime) -> None:
         records: dict[UUID, list[tuple[int, int, bytes]]] = {row["id"]: [] for row in rows}
@@ -188,7 +190,7 @@ class _Auditor:
 
     def _found(self, row: Any, findings: Sequence[AuditFinding]) -> None:
         names = row["namespace"], row["saga"], row["idempotency_key"]
-        self.report.found += [NamedDatabase(finding, *names) for finding in findings]
+        self.report.found += [NamedFinding(finding, *names) for finding in findings]
 
     def _count(self, plan: Plan, audited: Audited) -> None:
         self.report.by_person += audited.by_person
@@ -250,7 +252,7 @@ class _Auditor:
             if key not in since_then:
                 message = f"{name} has an effect under this key, and no run has it"
                 finding = AuditFinding(Invariant.COMPLETENESS, "", "", message)
-                self.report.found.append(NamedDatabase(finding, key=key))
+                self.report.found.append(NamedFinding(finding, key=key))
 
 
 def _partition(run: UUID) -> str:

@@ -3,7 +3,7 @@
 Made by `definition`, `analysis` and `check`; shown by the renderers of `check`, the CLI and the orchestrator's API.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -61,6 +61,10 @@ class Finding:
     def is_error(self) -> bool:
         """Return whether the finding refuses the definition."""
         return self.severity is Severity.ERROR
+
+
+OnFinding = Callable[[Finding], None]
+"""Takes each finding as it is made."""
 
 
 def has_errors(findings: Iterable[Finding]) -> bool:

@@ -21,7 +21,7 @@ from amends_saga.descriptors import (
     DescriptorError,
     parse_set,
 )
-from amends_saga.findings import Finding, choices
+from amends_saga.findings import Finding, OnFinding, choices
 from amends_saga.plan import MethodKind
 
 NO_ROUTES: Mapping[tuple[str, str], Pin] = {}
@@ -71,21 +71,22 @@ def analyse(
     message is looked up too. `routes` are pinned, by namespace and service.
     """
     findings: list[Finding] = []
+    report = findings.append
     cache = sets or SetCache()
     policies = [policy for policy in policies if policy.metadata.namespace == saga.metadata.namespace]
     named = [policy.named() for policy in policies]
-    methods = Methods(saga, participants, named, cache, findings.append, routes)
+    methods = Methods(saga, participants, named, cache, report, routes)
     calls = [_methods(methods, step) for step in saga.steps]
-    graph, pivot = _order(saga.steps, [action for action, _ in calls], findings)
-    extra = _extra_sets(saga, descriptors, cache, findings)
-    contracts, input_type = gather(saga, methods, extra, findings)
+    graph, pivot = _order(saga.steps, [action for action, _ in calls], report)
+    extra = _extra_sets(saga, descriptors, cache, report)
+    contracts, input_type = gather(saga, methods, extra, report)
     wrong = quarrels(saga, contracts, _messages(calls, input_type))
     findings += wrong
-    environment = _environment(saga, contracts, calls, input_type, findings) if not wrong else None
+    environment = _environment(saga, contracts, calls, input_type, report) if not wrong else None
     budget, told = CheckBudget(), Told.of(saga)
     steps = tuple(
         StepModel(
-            i, step, graph.after[i], *calls[i], _expressions(i, step, calls[i], environment, budget, told, findings)
+            i, step, graph.after[i], *calls[i], _expressions(i, step, calls[i], environment, budget, told, report)
         )
         for i, step in enumerate(saga.steps)
     )
@@ -112,7 +113,7 @@ def _unsure(steps: Sequence[Step]) -> frozenset[int]:
     return frozenset(i for i, s in enumerate(steps) if any(name not in names for name, _ in s.after or ()))
 
 
-def _after(steps: Sequence[Step], findings: list[Finding]) -> tuple[tuple[int, ...], ...]:
+def _after(steps: Sequence[Step], report: OnFinding) -> tuple[tuple[int, ...], ...]:
     index = {step.name: i for i, step in reversed(list(enumerate(steps)))}
     found: list[tuple[int, ...]] = []
     unknown = 0
@@ -128,7 +129,7 @@ def _after(steps: Sequence[Step], findings: list[Finding]) -> tuple[tuple[int, .
             unknown += 1
             if unknown <= MAX_UNKNOWN:
                 hint = choices(name, (s.name for s in steps if s.name and s is not step))
-                findings.append(node.finding(codes.UNKNOWN_STEP, f"No step is called `{name[:80]}`.", hint))
+                report(node.finding(codes.UNKNOWN_STEP, f"No step is called `{name[:80]}`.", hint))
         found.append(tuple(dict.fromkeys(direct)))
     return tuple(found)
 
@@ -141,12 +142,10 @@ def _methods(methods: Methods, step: Step) -> tuple[Method | None, Method | None
     )
 
 
-def _order(
-    steps: Sequence[Step], actions: Sequence[Method | None], findings: list[Finding]
-) -> tuple[Graph, int | None]:
+def _order(steps: Sequence[Step], actions: Sequence[Method | None], report: OnFinding) -> tuple[Graph, int | None]:
     """Return the order of the steps and the pivot. Amendments come after the pivot, and nothing waits for them."""
     ordinary = [step for step in steps if not step.amendment]
-    graph = Graph(_after(ordinary, findings))
+    graph = Graph(_after(ordinary, report))
     pivot = _pivot(ordinary, actions, graph)
     behind = (pivot,) if pivot is not None else ()
     return Graph((*graph.after, *((behind,) * (len(steps) - len(ordinary))))), pivot
@@ -170,9 +169,7 @@ def _messages(calls: Sequence[tuple[Method | None, Method | None]], input_type: 
     return {input_type, *(name for method in methods for name in (method.input_type, method.output_type))}
 
 
-def _extra_sets(
-    saga: Saga, descriptors: bytes | None, cache: SetCache, findings: list[Finding]
-) -> dict[str, ContractSet]:
+def _extra_sets(saga: Saga, descriptors: bytes | None, cache: SetCache, report: OnFinding) -> dict[str, ContractSet]:
     found = {}
     inline = saga.descriptors.inline if saga.descriptors is not None else None
     for owner, data in ((f"Saga {saga.metadata.full_name}", inline), ("the descriptors given", descriptors)):
@@ -182,7 +179,7 @@ def _extra_sets(
             found[owner] = ContractSet(parse_set(data)) if data is inline else cache.get(data)
         except DescriptorError as error:
             hint = "Give the output of protoc --include_imports --descriptor_set_out."
-            findings.append(saga.input_node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))
+            report(saga.input_node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))
     return found
 
 
@@ -191,13 +188,13 @@ def _environment(
     contracts: Contracts,
     calls: Sequence[tuple[Method | None, Method | None]],
     input_type: str,
-    findings: list[Finding],
+    report: OnFinding,
 ) -> Environment | None:
     try:
         pool = contracts.pool()
     except DescriptorError as error:
         hint = "Make the descriptors anew with protoc --include_imports --descriptor_set_out."
-        findings.append(saga.metadata.node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))
+        report(saga.metadata.node.finding(codes.DESCRIPTORS_BROKEN, str(error), hint))
         return None
     variables = {"saga": RUN_MESSAGE, "input": ANYTHING}
     if input_type:
@@ -205,9 +202,7 @@ def _environment(
             pool.FindMessageTypeByName(input_type)
         except KeyError:
             message = f"`{input_type}` is no message."
-            findings.append(
-                saga.input_node.finding(codes.UNKNOWN_MESSAGE, message, "Name a message, not an enum or a service.")
-            )
+            report(saga.input_node.finding(codes.UNKNOWN_MESSAGE, message, "Name a message, not an enum or a service."))
         else:
             variables["input"] = input_type
     for step, (action, _) in zip(saga.steps, calls, strict=True):
@@ -223,7 +218,7 @@ def _expressions(
     environment: Environment | None,
     budget: CheckBudget,
     told: Told,
-    findings: list[Finding],
+    report: OnFinding,
 ) -> tuple[Expression, ...]:
     action, compensation = calls
     wanted: list[tuple[ExpressionRole, Node, Method]] = []
@@ -243,10 +238,11 @@ def _expressions(
         budget.spend(node.value, checked)
         if budget.is_spent:
             message = f"The expressions up to here have more than {MAX_PARTS:,} parts, or {MAX_TEXT:,} characters."
-            findings.append(node.finding(codes.TOO_COMPLEX, message, "Split the saga into several."))
+            report(node.finding(codes.TOO_COMPLEX, message, "Split the saga into several."))
         target = "" if role is ExpressionRole.WHEN else method.input_type
         if not isinstance(checked, Checked):
-            findings.extend(expression_findings(node, checked, environment, method, target, told))
+            for finding in expression_findings(node, checked, environment, method, target, told):
+                report(finding)
             found.append(Expression(role, index, node, method.package, None, {}, target))
             continue
         found.append(Expression(role, index, node, method.package, checked, _used(checked, environment), target))

@@ -13,12 +13,10 @@ from amends_saga.analysis.resolve import Methods
 from amends_saga.definition import InlineField, Node, Saga
 from amends_saga.descriptors import Contracts, ContractSet, own_definitions
 from amends_saga.descriptors.inline import INPUT_MESSAGE
-from amends_saga.findings import Finding, choices, suggestion
+from amends_saga.findings import Finding, OnFinding, choices, suggestion
 
 
-def gather(
-    saga: Saga, methods: Methods, extra: Mapping[str, ContractSet], findings: list[Finding]
-) -> tuple[Contracts, str]:
+def gather(saga: Saga, methods: Methods, extra: Mapping[str, ContractSet], report: OnFinding) -> tuple[Contracts, str]:
     """Return the merged contracts and the name of the input message, empty when there is none.
 
     `extra` are more sets to look for messages in, beside those of the participants, by the names that findings use.
@@ -27,7 +25,7 @@ def gather(
     for service, (owner, given) in sorted(methods.sets.items()):
         contracts.take(owner, given.view(service))
     searched = [*methods.sets.values(), *extra.items()]
-    search = _MessageSearch(contracts, searched, methods.complete, findings)
+    search = _MessageSearch(contracts, searched, methods.complete, report)
     fields: tuple[InlineField, ...] | None = None
     named: dict[str, tuple[str, bool]] = {}
     if isinstance(saga.input, str):
@@ -49,10 +47,10 @@ class _MessageSearch:
         contracts: Contracts,
         searched: Sequence[tuple[str, ContractSet]],
         complete: bool,
-        findings: list[Finding],
+        report: OnFinding,
     ) -> None:
         self._contracts, self._searched = contracts, searched
-        self._complete, self._findings = complete, findings
+        self._complete, self._report = complete, report
 
     def find(self, name: str, node: Node) -> str:
         """Take the definition of a message, and return its name; empty (and a finding) when there is none."""
@@ -66,7 +64,7 @@ class _MessageSearch:
         if not self._complete and suggestion(name, known_names) is None:
             return ""  # not reported: the missing contract has its own finding
         hint = choices(name, known_names, "Name a message of a service that the saga calls, or list the fields here.")
-        self._findings.append(node.finding(codes.UNKNOWN_MESSAGE, f"There is no message `{name[:120]}`.", hint))
+        self._report(node.finding(codes.UNKNOWN_MESSAGE, f"There is no message `{name[:120]}`.", hint))
         return ""
 
     def kind(self, name: str) -> tuple[str, bool]:

@@ -4,7 +4,7 @@ The same rules apply when a definition is checked, when a run starts, and at eac
 Called by the analysis and by the orchestrator.
 """
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from amends_resilience import NamedPolicy, match
@@ -15,7 +15,7 @@ from amends_saga import codes
 from amends_saga.analysis.model import Method, ParticipantView
 from amends_saga.definition import CallSpec, Participant, Saga
 from amends_saga.descriptors import ContractSet, DescriptorError, Facts, parse_set, resolve_facts
-from amends_saga.findings import Code, Finding, choices
+from amends_saga.findings import Code, OnFinding, choices
 
 FORBIDDEN = ("grpc.reflection.", "grpc.channelz.", "amends.saga.v1.")
 NEAR = 0.75
@@ -140,7 +140,7 @@ class Methods:
         views: Sequence[ParticipantView],
         policies: Sequence[NamedPolicy],
         sets: "SetCache",
-        report: Callable[[Finding], None],
+        report: OnFinding,
         routes: Mapping[tuple[str, str], Pin],
     ) -> None:
         self._saga, self._namespace, self._routes = saga, saga.metadata.namespace, routes

@@ -82,6 +82,19 @@ def names_its_logger_log(module):
                     yield f"line {node.lineno} calls its logger {name}, not _log"
 
 
+POSTPONED = ("services/orchestrator/src/", "operator/src/")
+"""Packages whose annotations are all postponed; elsewhere the few names that are not there yet stand in quotes."""
+
+
+def writes_annotations_as_its_package_does(module):
+    postponed = "from __future__ import annotations\n" in module.text
+    if module.path.startswith(POSTPONED):
+        if functions(module) and not postponed:
+            yield "its annotations are not postponed, as those of its package are"
+    elif "/src/" in module.path and postponed:
+        yield "its annotations are postponed, unlike those of its package"
+
+
 def documents_public_functions(module):
     """An overriding method that says so, and a gRPC method (its contract documents it), need no second text."""
     if module.is_test:
@@ -145,6 +158,7 @@ RULES = {
         f"def f(a):\n    return {' and '.join('a' * 9)} or [b for b in {' or '.join('a' * 8)} if b]\n",
     ),
     names_its_logger_log: ("libs/x/src/x/a.py", "import structlog\n\nlog = structlog.get_logger(__name__)\n"),
+    writes_annotations_as_its_package_does: ("libs/x/src/x/a.py", "from __future__ import annotations\n"),
     documents_public_functions: ("libs/x/src/x/a.py", "class A:\n    def f(self) -> None: ...\n"),
     types_public_functions: ("libs/x/src/x/a.py", "async def f(a, *, b: int) -> None: ...\n"),
     has_a_short_composition_root: ("services/x/src/x/__main__.py", "x = 1\n" * 31),

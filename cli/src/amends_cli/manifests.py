@@ -5,8 +5,6 @@ a text may hold, and says what is wrong with it. Every document travels as text,
 its file were, so that a finding of the orchestrator names the line that the person sees.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -143,7 +141,7 @@ def _documents(text: Text) -> Iterator[Manifest]:
         )
 
 
-def _alone(root: Node) -> str:
+def _alone(root: "Node") -> str:
     """Return a document's text without the others of its file, where it stands in it."""
     whole = root.source.text
     start = whole.rfind("\n", 0, root.start) + 1

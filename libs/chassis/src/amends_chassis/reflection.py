@@ -6,8 +6,6 @@ it may take time. Called by the orchestrator when a Participant is applied, and 
 command line.
 """
 
-from __future__ import annotations
-
 import asyncio
 from collections import deque
 from contextlib import suppress

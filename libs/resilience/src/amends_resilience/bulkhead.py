@@ -5,8 +5,6 @@ refused call is no attempt. Written out instead of using asyncio.Semaphore becau
 bounded, first in first out, and loss of a slot by cancellation impossible.
 """
 
-from __future__ import annotations
-
 from collections import deque
 from datetime import timedelta
 from types import TracebackType
@@ -27,7 +25,7 @@ class BulkheadSlot:
 
     __slots__ = ("_bulkhead",)
 
-    def __init__(self, bulkhead: Bulkhead) -> None:
+    def __init__(self, bulkhead: "Bulkhead") -> None:
         self._bulkhead: Bulkhead | None = bulkhead
 
     def release(self) -> None:
@@ -104,7 +102,7 @@ class Bulkhead:
             raise
         return BulkheadSlot(self)
 
-    def _admitted(self, turn: asyncio.Future[None]) -> bool:
+    def _admitted(self, turn: "asyncio.Future[None]") -> bool:
         """Return whether a waiter that was cancelled had its slot already; else take it out of the queue."""
         if turn.done() and not turn.cancelled():
             return True

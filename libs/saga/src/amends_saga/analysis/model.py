@@ -3,8 +3,6 @@
 A value that could not be resolved is None. There is a finding about it already, so a rule ignores it.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum

@@ -4,8 +4,6 @@ It walks the checked tree, so that brackets, conditions and comprehensions have 
 the rules of `dataloss` and `numbers`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -91,11 +89,11 @@ class _At:
     probing: bool = False
     bound: Mapping[str, FieldDescriptor | None] = field(default_factory=dict)
 
-    def under(self, condition: Any, holds: bool) -> _At:
+    def under(self, condition: Any, holds: bool) -> "_At":
         """Return the same position where a condition is known to be true, or to be false."""
         return replace(self, facts=self.facts | facts(condition, holds), holds=self.holds | holding(condition, holds))
 
-    def aside(self) -> _At:
+    def aside(self) -> "_At":
         """Return the same position for a value that is only read, not copied."""
         return _At(self.facts, self.holds, self.certain, direct=self.direct, hidden=self.hidden, bound=self.bound)
 

@@ -4,8 +4,6 @@ Composed from libyaml's events without recursion: no aliases, no tags, and limit
 Called by `documents`.
 """
 
-from __future__ import annotations
-
 from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -74,8 +72,8 @@ class Node:
     end: int
     value: str = ""
     plain: bool = False
-    items: list[Node] = field(default_factory=list)
-    pairs: list[tuple[Node, Node]] = field(default_factory=list)
+    items: "list[Node]" = field(default_factory=list)
+    pairs: "list[tuple[Node, Node]]" = field(default_factory=list)
 
     def __repr__(self) -> str:
         return f"Node({self.kind.name.lower()} at {self.start}: {self.value[:40]!r})"
@@ -84,7 +82,7 @@ class Node:
         """Return where the node begins, underlined to its end if that is on the same line."""
         return self.source.place(self.start, max(1, self.end - self.start))
 
-    def get(self, key: str) -> Node | None:
+    def get(self, key: str) -> "Node | None":
         """Return the value of a mapping's key, None without such a key."""
         return next((value for name, value in self.pairs if name.value == key), None)
 

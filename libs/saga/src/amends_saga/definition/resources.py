@@ -3,8 +3,6 @@
 Made by `documents`; read by the analysis, the checker, the orchestrator and the CLI.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta

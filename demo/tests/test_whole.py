@@ -103,13 +103,22 @@ async def test_a_shop_left_running_serves_orders_heals_itself_and_is_stopped(tmp
 
             await eventually(healed, timeout=timedelta(seconds=60), what="payments on its old port")
             os.kill(processes["postgres"]["pid"], 9)
+            os.kill(processes["nats"]["pid"], 9)
 
             async def back() -> bool:
                 now = json.loads((place / "state.json").read_text())["processes"]["postgres"]
                 assert now["address"] == processes["postgres"]["address"]
                 return now["pid"] not in (0, processes["postgres"]["pid"]) and await serves(orders, request)
 
+            def published() -> bool:
+                now = json.loads((place / "state.json").read_text())["processes"]["nats"]
+                return now["address"] == processes["nats"]["address"] and now["pid"] not in (
+                    0,
+                    processes["nats"]["pid"],
+                )
+
             request.order_id = "o-2"
+            await eventually(published, timeout=timedelta(seconds=60), what="NATS on its old port")
             await eventually(back, timeout=timedelta(seconds=60), what="Postgres on its old port, and an order")
             assert run("status", place).returncode == 0
             assert run("audit", place).returncode == 0

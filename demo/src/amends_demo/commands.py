@@ -11,7 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from amends_embedded import Child, ChildDiedError, PostgresError, ReportTimeoutError
+from amends_embedded import Child, ChildDiedError, NatsError, PostgresError, ReportTimeoutError
 from amends_embedded.process import is_running, until
 from rich.console import Console
 from rich.table import Table
@@ -56,7 +56,7 @@ def main(arguments: list[str]) -> int:
     except audit.DatabasesUnknownError as error:
         console.print(str(error), markup=False)
         return 2
-    except (ChildDiedError, ReportTimeoutError, PostgresError, manifests.ApplyRefusedError) as error:
+    except (ChildDiedError, ReportTimeoutError, NatsError, PostgresError, manifests.ApplyRefusedError) as error:
         console.print("[bold red]The shop did not start.[/]")
         console.print(str(error), markup=False)
         return 1
@@ -103,6 +103,11 @@ async def _keep(stack: Stack, stop: asyncio.Event) -> None:
             # Not back in time: the next round tries again. The services wait for it and go on by themselves.
             with contextlib.suppress(PostgresError):
                 await stack.postgres.restart()
+            stack.say_what_runs("up")
+        if not stack.nats.running:
+            await asyncio.sleep(RESTART_PAUSE.total_seconds())
+            with contextlib.suppress(NatsError):
+                await stack.nats.restart()
             stack.say_what_runs("up")
         for name in MODULES:
             if not stack.child(name).alive and not stop.is_set():

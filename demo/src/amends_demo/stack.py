@@ -147,7 +147,11 @@ class Stack:
                 "address": f"127.0.0.1:{self.postgres.port}",
                 "database": self.postgres.admin_url,
             },
-            "nats": {"pid": self.nats.pid, "address": f"127.0.0.1:{self.nats.port}", "database": ""},
+            "nats": {
+                "pid": self.nats.pid if self.nats.running else 0,
+                "address": f"127.0.0.1:{self.nats.port}",
+                "database": "",
+            },
         }
         for name in MODULES:
             report = self.reports[name]

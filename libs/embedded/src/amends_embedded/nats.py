@@ -69,6 +69,11 @@ class Nats:
         return self._child.pid
 
     @property
+    def running(self) -> bool:
+        """Return whether the server runs now."""
+        return self._child is not None and self._child.alive
+
+    @property
     def child(self) -> Child:
         """Return the process. Raises NatsError when it was stopped."""
         if self._child is None:

@@ -62,7 +62,7 @@ class ResolutionAction(StrEnum):
     SKIP = "skip"
     COMPENSATE = "compensate"
     AMEND = "amend"
-    """Leave what has not ended behind the pivot, and do what the definition offers instead."""
+    """Run one of the saga's amendments instead of the steps after the pivot that have not ended."""
 
 
 class Effect(StrEnum):
@@ -161,7 +161,7 @@ class Resolved(NamedTuple):
 
 
 class CancelRequested(NamedTuple):
-    """Somebody asked to cancel the run."""
+    """A request to cancel the run was granted."""
 
     actor: str
     reason: str
@@ -271,7 +271,7 @@ class ParkRequested(NamedTuple):
 
 
 class CancelAsked(NamedTuple):
-    """Somebody asks for the end of the run; becomes a record when it is honoured."""
+    """Someone requests to cancel the run. When the request is granted, a record CancelRequested is written."""
 
     actor: str
     reason: str

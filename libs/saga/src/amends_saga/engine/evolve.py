@@ -70,7 +70,7 @@ def _attempt_failed(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.A
 def _answered(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Answered) -> RunState:
     if event.outcome is Outcome.OK and event.call in (Operation.ACTION, Operation.VOID):
         # What most answers are, in one go.
-        # A void that finds the action done knows of an attempt that nobody here may have seen.
+        # If a void finds that the action ran, there was an attempt, perhaps by an earlier owner.
         called = event.call is Operation.ACTION
         state = change(
             state,
@@ -120,7 +120,7 @@ def _skipped(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.Skipped)
 
 def _decided(plan: Plan, state: RunState, entry: ev.Recorded, event: ev.TurnedBack) -> RunState:
     # Calls of guarded actions that are still under way are left alone: their compensation fences them off.
-    # A skip whose void was not answered yet is forgotten: whatever the step did is undone like all others.
+    # A skip whose void is not answered yet is dropped: the step is undone like all others.
     quiet: dict[str, Any] = {"flight": None, "admitting": False, "admitted": False}
     quiet |= {"retry_at": None, "waiting_since": None, "skipping": False}
     steps = tuple(step._replace(**quiet) for step in state.steps)
@@ -180,7 +180,7 @@ def _amending_told(plan: Plan, state: RunState, seq: int, event: ev.Answered) ->
 
 
 def _amended(plan: Plan, state: RunState, seq: int, decision: ev.Resolved) -> RunState:
-    """Return the state in which what has not ended behind the pivot is left, and what a person chose begins.
+    """Return the state in which the unfinished steps after the pivot are left, and the chosen amendment begins.
 
     Each guarded step is made void first, whether the journal knows of a call or not: an owner that was replaced may
     have called it. A plain one was never called, or had its answer: otherwise nothing could be chosen.
@@ -289,7 +289,7 @@ def _refused(state: RunState, index: int, call: Operation, retry_at: datetime, m
         return state
     # Not an attempt: a call refused before it was sent leaves no doubt.
     # Earlier attempts of this owner are in the journal already.
-    # What went before says since when it waits: an owner that let go of the run has told nobody of its own refusals.
+    # The step has waited since its last record. An earlier owner that released the run recorded no refusals.
     since = step.waiting_since or state.moved_at or now
     fields = {"admitting": False, "retry_at": retry_at, "message": message, "waiting_since": since}
     if step.flight is call:

@@ -35,7 +35,7 @@ def resolutions(plan: Plan, state: RunState) -> tuple[ResolutionAction, ...]:
 
 
 def amendments(plan: Plan, state: RunState) -> tuple[int, ...]:
-    """Return the steps that a person may have run instead of what has not ended behind the pivot.
+    """Return the amendments that a person may choose instead of the steps after the pivot that have not ended.
 
     None while another plain step there may have had its effect: nobody has said what became of it.
     """

@@ -60,7 +60,7 @@ class StepRun(NamedTuple):
     attempt_recorded: bool = False
     """The journal knows of an attempt of the action."""
     calls: int = 0
-    """How often the action was called, as far as the journal knows: whoever called it, and whoever said to again."""
+    """How often the action was called according to the journal, by all owners and in all retries."""
     refused: bool = False
     """The participant said no to the action, at its last answer."""
     retries: int = 0
@@ -79,7 +79,7 @@ class StepRun(NamedTuple):
     assumed: bytes | None = None
     """The response that a person said to assume."""
     forced_seq: int = 0
-    """The record in which a person said to call it again, whatever the rules of doubt say."""
+    """The record in which a person decided to call it again; the rules of doubt do not apply to that call."""
     refused_void: Operation | None = None
     """A void that the participant refused."""
     by_person: bool = False
@@ -87,7 +87,7 @@ class StepRun(NamedTuple):
 
     # Lost with the owner: what it has done and heard itself.
     inherited: bool = False
-    """An owner before this one wrote the intent, and may have made the call; nobody has said to call it again."""
+    """An earlier owner wrote the intent and may have made the call, and no person has decided to repeat it."""
     sent: bool = False
     """This owner sent the action and has not been answered."""
     flight: Operation | None = None
@@ -174,7 +174,7 @@ def decided_by_person(plan: Plan, state: RunState) -> str:
 
 
 UNTOUCHED = StepRun()
-"""What every step begins as: the same object, so that it can be told from a step with a history by identity."""
+"""The state in which every step begins. It is one object, so that a step without history is recognised by identity."""
 NOT_CHOSEN = StepRun(done=Ending.NOT_CHOSEN)
 """What every amendment begins as, until a person chooses it."""
 
@@ -213,7 +213,7 @@ def finished(step: StepRun) -> bool:
 
 
 def answer_known(step: StepRun) -> bool:
-    """Return whether it is known that the action succeeded and with which response; compensations are told so."""
+    """Return whether it is known that the action succeeded and with which response; a compensation sends that along."""
     return step.done is Ending.OK and step.response is not None
 
 

@@ -24,7 +24,7 @@ def broken(plan: Plan, disk: RunState, participants: tuple[ParticipantState, ...
     bad: list[BrokenInvariant] = []
     parked = disk.parked
     if parked is not None and parked.reason is ParkReason.EXPRESSION_FAILED and disk.phase is Phase.RUNNING:
-        # Whatever was called before is known; of what could not be built nothing was.
+        # All calls before it are answered, and the request that could not be built was never sent.
         bad += [] if after_pivot_intent(plan, disk) else [BrokenInvariant(parked.step or 0, NEEDLESS)]
     bad += _amendments(plan, disk, participants)
     for index, here in enumerate(participants):
@@ -39,7 +39,7 @@ def broken(plan: Plan, disk: RunState, participants: tuple[ParticipantState, ...
 def after_skip(
     plan: Plan, disk: RunState, before: tuple[ParticipantState, ...], after: tuple[ParticipantState, ...]
 ) -> list[BrokenInvariant]:
-    """Return effects that happened although a person was told that they never will, and may have acted on it."""
+    """Return effects that happened after a person skipped the step, and so was promised that they never would."""
     bad: list[BrokenInvariant] = []
     for index, (was, now) in enumerate(zip(before, after, strict=True)):
         step = disk.steps[index]
@@ -53,7 +53,7 @@ def after_skip(
 def after_amendment(
     plan: Plan, disk: RunState, before: tuple[ParticipantState, ...], after: tuple[ParticipantState, ...]
 ) -> list[BrokenInvariant]:
-    """Return the steps behind the pivot that took effect after what was to run instead of them.
+    """Return the steps after the pivot that took effect after the amendment that replaces them.
 
     Whoever chose it has said what became of a plain step that the run was parked at, and of no other.
     """

@@ -170,7 +170,7 @@ class Moves:
         transition = self.owners.durable(world.owner, count)
         after = self._stepped(world._replace(disk=disk), transition)
         if self.owners.owners[transition.owner].state.settled:
-            # Whatever is still under way will be answered to nobody.
+            # Nobody waits for the calls that are still under way.
             wire = self._with(after.wire, self.owners.live(transition.owner), after.participants)
             after = after._replace(owner=-1, wire=wire)
         return Move(f"{name}: on disk: {', '.join(describe(self._plan, event) for event in queue)}", after)

@@ -1,6 +1,6 @@
 """Makes attempts: counts and times each one, and records a span for each run whose trace is sampled.
 
-The fleet sends every call through here.
+Every live run sends its calls through here.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ async def present(connection: asyncpg.Connection[Any], batch: Batch) -> Present:
 
 
 def compare(batch: Batch, there: Present) -> tuple[set[UUID], set[UUID]]:
-    """Return the runs whose rows are all there, and the runs whose numbers hold somebody else's rows.
+    """Return the runs whose rows are all there, and the runs where another owner has written rows with these numbers.
 
     A statement is atomic, so a run with only some of its rows counts as held by somebody else too.
     """

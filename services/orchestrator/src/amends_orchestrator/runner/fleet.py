@@ -92,7 +92,7 @@ class Fleet:
         return len(self.runs) <= AT_LEISURE
 
     def soon(self, work: Callable[..., None], *arguments: Any) -> None:
-        """Do some work: after what was just begun is sent if the process is at leisure, else at once."""
+        """Do some work at once; if the process is at leisure, after the call or row just begun is sent."""
         if self.at_leisure:
             self.host.when_sent(work, *arguments)
         else:

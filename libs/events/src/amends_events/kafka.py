@@ -208,7 +208,9 @@ class KafkaBroker:
     async def _known(self, topic: str) -> set[int]:
         partitions = self._topics.get(topic) or (await self._look()).get(topic)
         if not partitions:
-            raise AppendRefusedError(f"there is no topic {topic}: `amends events ensure` makes it")
+            raise AppendRefusedError(
+                f"there is no topic {topic}: the service that publishes to it makes it when it starts"
+            )
         return partitions
 
     async def _asked(self) -> AIOKafkaConsumer:

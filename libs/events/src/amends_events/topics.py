@@ -1,7 +1,7 @@
 """The topics and event types of the contracts: which message goes where, under which key.
 
 A topic is a package of events (`shop.payments.events.v1`). Its partitions and the key of each event are options in the
-contracts, so publishers, consumers and `amends events ensure` cannot disagree. Used by the outbox and the consumer.
+contracts, so publishers and consumers cannot disagree. Used by the outbox and the consumer.
 """
 
 import hashlib

@@ -35,7 +35,7 @@ def folder() -> Path:
 def registered() -> Iterator[Callable[[str], None]]:
     """Hold this process's file for the life of the block; call what it gives with the address once that is ready.
 
-    Whoever stops it waits for the file to go, so the block goes around everything that has to be stopped.
+    `stop` waits until the file is gone, so the block must enclose everything that has to be stopped.
     Raises OSError.
     """
     home = folder()

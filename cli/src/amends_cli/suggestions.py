@@ -1,6 +1,6 @@
 """Names for the completion of a shell: of runs, sagas and namespaces, asked of the orchestrator.
 
-A shell waits for them, so they are asked for quickly, and whatever goes wrong there is nothing to suggest. Called by
+The shell waits for the answer, so the question has a short deadline, and after any error nothing is suggested. Called by
 the shell's completion alone.
 """
 

@@ -9,7 +9,7 @@ from amends_chassis.certificates import Certificates
 from amends_embedded.authority import Authority, spiffe
 
 PERSON = "you"
-"""Whoever uses `grpcurl` or `amends` on this machine, and the demo itself."""
+"""The identity of people who use `grpcurl` or `amends` on this machine, and of the demo itself."""
 
 
 class Identities:
@@ -33,5 +33,5 @@ class Identities:
         self._authority.certify(self._root / name, spiffe(namespace, account))
 
     def of_person(self) -> Certificates:
-        """Return the certificates of whoever looks at the shop."""
+        """Return the certificates of people who look at the shop."""
         return Certificates(self.folder(PERSON))

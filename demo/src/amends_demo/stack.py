@@ -71,7 +71,7 @@ class Stack:
 
     @cached_property
     def certificates(self) -> Certificates | None:
-        """Return what whoever looks at the shop shows; None: plain text."""
+        """Return the certificates of people who look at the shop; None: plain text."""
         return None if self.identities is None else self.identities.of_person()
 
     def for_people(self) -> dict[str, str]:

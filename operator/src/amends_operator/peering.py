@@ -1,8 +1,8 @@
 """The choice of the operator that works when several run: that of the highest priority in a KopfPeering.
 
 kopf keeps this instance's record there and pauses its own watches. What works on what they saw is ours, so it looks at
-the same records and waits here. Two that both believe it is their turn for a moment do no harm: every start and every
-write is the same whoever makes it. Without a peering it is always our turn.
+the same records and waits here. Two that both believe it is their turn for a moment do no harm: they would
+start and write the same. Without a peering it is always our turn.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The meaning of Postgres errors: whether a second attempt helps, and whether the session may be used again.
 
-Used by the barrier, and by the chassis for whatever is no guarded method.
+Used by the barrier, and by the chassis for methods that are not guarded.
 """
 
 import asyncpg
@@ -24,7 +24,7 @@ BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.Intern
 def database_away(error: BaseException) -> bool:
     """Return whether `error` of asyncpg means that Postgres is away, going or coming back, so that trying again helps.
 
-    An OSError does not say whose connection it is about: whoever has just asked for one knows.
+    An OSError does not say which connection failed: only code that has just asked for one knows.
     """
     if isinstance(error, asyncpg.InternalClientError):
         return True  # the server was ending the session while asyncpg was in the middle of something

@@ -1,6 +1,6 @@
 """`python -m amends_chassis.ask TARGET [SERVICE]`: asks a service for its health, as `helm test` does.
 
-For whoever has the image of a service and nothing else. Exits with 0 when the answer is SERVING.
+For people who have the image of a service and no other tool. Exits with 0 when the answer is SERVING.
 """
 
 import asyncio

@@ -1,7 +1,7 @@
 """Client channels: every call has a deadline, carries the trace on and is counted.
 
 A thin channel around grpc.aio's own, because its interceptors cost a task per call. Made by `Runtime.channel`, or by
-`Channels` in a process that is no service. Retries are not made here: `amends_resilience` is for whoever wants them.
+`Channels` in a process that is no service. Retries are not made here: use `amends_resilience` for that.
 """
 
 import json

@@ -296,7 +296,7 @@ class _Probe:
 def check_url(url: str) -> None:
     """Refuse a URL whose user name or password holds what must be percent-encoded. Raises ValueError.
 
-    Whatever stands in the wrong place would be taken for a host that cannot be found, and awaited for ever.
+    Else a part of the password could be taken for the host, which cannot be found, and be awaited for ever.
     """
     try:
         parts = urlsplit(url)

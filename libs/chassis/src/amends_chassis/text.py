@@ -1,7 +1,7 @@
 r"""Makes texts of others safe to show: a message of a participant, a reason, an actor, a key, an expression.
 
 A terminal obeys control characters: one can move the cursor, set the title, write to the clipboard, or add a line that
-was never said. Whoever prints, logs as plain text, or puts such a text on a page passes it through `escape` first.
+was never said. Code that prints such a text, logs it as plain text or puts it on a page calls `escape` first.
 """
 
 import re

@@ -40,7 +40,7 @@ class Tracing:
 
     def __init__(self, service: str, processor: SpanProcessor) -> None:
         """Send the spans of `service` to `processor`."""
-        # Whoever enters here was sampled already (context.trace_from decides), so a root is always on.
+        # Only sampled traces come here (context.trace_from decides), so a root span is always recorded.
         self._provider = TracerProvider(
             sampler=ParentBased(ALWAYS_ON), resource=Resource.create({"service.name": service}), shutdown_on_exit=False
         )

@@ -83,8 +83,8 @@ class Client:
     async def patch_status(self, key: Key, status: Mapping[str, Any], version: str) -> Body:
         """Merge into the status of the object as it was at `version`; return its metadata afterwards.
 
-        The whole object is not asked for: whoever knows it at `version` knows it afterwards too, and both sides save
-        a fifth of what a write costs. Raises NotFoundError, ConflictError, ApiError.
+        The answer has metadata alone: the caller knows the object at `version`, so it knows it afterwards too, and both
+        sides save a fifth of what a write costs. Raises NotFoundError, ConflictError, ApiError.
         """
         patch = {"metadata": {"resourceVersion": version}, "status": status}
         answer = await self.call("PATCH", f"{path_of(key)}/status", patch, MERGE, METADATA_ONLY)

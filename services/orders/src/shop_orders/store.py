@@ -1,7 +1,7 @@
 """Orders and prices in Postgres: every function is one change inside a transaction that its caller owns.
 
 `api.py` and `order_process.py` call it. Every change touches one order's row, so nothing here can deadlock. The column
-`follow_up_at` is the service's to-do list: `followup.py` claims what is due, and whoever leaves work behind sets it.
+`follow_up_at` is the service's to-do list: `followup.py` claims what is due; code that leaves work sets it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -262,7 +262,7 @@ async def claim_due(
 ) -> Sequence[Order]:
     """Claim up to `limit` orders that are due for following up, oldest first.
 
-    A claim postpones the order, each time longer: whatever happens to the claimant, it will be due again. The pause
+    A claim postpones the order, each time longer: if the claimant dies, it will be due again. The pause
     grows up to `at_most`, and up to `waiting_at_most` when nothing but the end of the saga or a person is awaited.
     Claimants beside this one get other orders.
     """

@@ -24,7 +24,7 @@ FAILING_ATTEMPTS = 2
 
 
 class Memory(Protocol):
-    """Counts how often the network was asked, whatever becomes of the charge."""
+    """Counts how often the network was asked, for charges that failed too."""
 
     async def attempt(self, order_id: str) -> int:
         """Count one more attempt for the order and return how many there were, from 1."""

@@ -1,7 +1,7 @@
 """Names for the completion of a shell: of runs, sagas and namespaces, asked of the orchestrator.
 
-The shell waits for the answer, so the question has a short deadline, and after any error nothing is suggested. Called by
-the shell's completion alone.
+The shell waits for the answer, so the question has a short deadline, and after any error nothing is suggested.
+Called by the shell's completion alone.
 """
 
 import contextlib

@@ -78,7 +78,7 @@ RUNNER = _own(
     request_server="answers people recovery",
 )
 API = _own(
-    checking="start answers hostile people",
+    request_checks="start answers hostile people",
     convert="runs people answers start",
     run_decisions="people answers unreadable",
     definitions="definitions routes hostile",
@@ -89,7 +89,7 @@ API = _own(
     start_run="start runs keys answers hostile load unreadable",
     views="runs start people answers unreadable",
     long_poll="start answers",
-    watching="answers runs",
+    watched_runs="answers runs",
 )
 
 TARGETS = (

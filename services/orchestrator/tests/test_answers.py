@@ -14,7 +14,7 @@ import grpc
 import pytest
 from amends_chassis.errors import ResourceExhausted
 from amends_chassis.text import UNSAFE
-from amends_orchestrator.api.watching import Watching
+from amends_orchestrator.api.watched_runs import WatchedRuns
 from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.requests import RequestKind, RequestReply, RunRequest
 from amends_testkit.answers import ScriptedAnswer
@@ -255,7 +255,7 @@ async def test_all_watchers_of_a_run_share_one_look_and_hear_of_its_next_record(
 ):
     tail = await journal.run()
     counted = Counted(connection)
-    watching = Watching(counted, most=500)
+    watching = WatchedRuns(counted, most=500)
 
     async def watch() -> None:
         with watching.watching(tail.id) as watched:

@@ -22,7 +22,7 @@ from amends_orchestrator.api.permitted import permitted
 from amends_orchestrator.api.run_decisions import RunDecisions
 from amends_orchestrator.api.start_run import RunStarter
 from amends_orchestrator.api.views import Views
-from amends_orchestrator.api.watching import Watching
+from amends_orchestrator.api.watched_runs import WatchedRuns
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.calls.guards import Guards
 from amends_orchestrator.calls.router import Router
@@ -97,10 +97,10 @@ class Orchestrator:
         await self.registry.reload()
         runtime, most = self._runtime, self._settings.max_input_bytes
         views = Views(self._pool, self.registry, self.host, self.fleet, self._settings.max_message_bytes)
-        watching = Watching(self._pool, self._settings.watchers)
+        watched = WatchedRuns(self._pool, self._settings.watchers)
         starter = RunStarter(self.host, self.fleet, self.starts, views)
         decisions = RunDecisions(self.fleet, views, self._claimer, most)
-        runs: Any = run_api.RunApi(views, starter, decisions, watching)
+        runs: Any = run_api.RunApi(views, starter, decisions, watched)
         definitions: Any = definition_api.DefinitionApi(self._pool, self.registry, self.definitions)
         if self._settings.roles is not None:
             bindings = FollowedFile(self._settings.roles, permissions.parse)
@@ -108,7 +108,7 @@ class Orchestrator:
         runtime.add(run_api.registrar(most), runs, run_api.SERVICE)
         runtime.add(add_DefinitionServiceServicer_to_server, definitions, definition_api.SERVICE)
         runtime.background("runs", self._run)
-        runtime.background("watches", watching.run)
+        runtime.background("watches", watched.run)
         runtime.background("resources", self._reload)
         runtime.background("requests", self._requests.run)
         runtime.background("contracts", self.refresher.run)

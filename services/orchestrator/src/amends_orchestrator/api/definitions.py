@@ -10,13 +10,13 @@ from amends_saga.definition import Document
 
 from amends.saga.v1 import definition_service_pb2 as pb
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceServicer
-from amends_orchestrator.api.checking import check_request
 from amends_orchestrator.api.definition_messages import (
     finding_messages,
     participant_message,
     policy_message,
     saga_message,
 )
+from amends_orchestrator.api.request_checks import check_request
 from amends_orchestrator.definitions import store
 from amends_orchestrator.definitions.changes import DefinitionChanges
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry

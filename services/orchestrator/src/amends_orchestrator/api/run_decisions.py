@@ -12,7 +12,7 @@ from amends_saga.jsonform import InputError
 
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as pb
-from amends_orchestrator.api.checking import check_said
+from amends_orchestrator.api.request_checks import check_said
 from amends_orchestrator.api.views import Views, parse_run_id
 from amends_orchestrator.journal import requests
 from amends_orchestrator.journal.records import RunRow, State

@@ -18,7 +18,7 @@ from amends.saga.v1 import run_service_pb2 as pb
 from amends_orchestrator.api.convert import event_message
 from amends_orchestrator.api.payloads import Form, as_text, form_of
 from amends_orchestrator.api.views import Views, check_timeline, parse_run_id
-from amends_orchestrator.api.watching import Watching
+from amends_orchestrator.api.watched_runs import WatchedRuns
 from amends_orchestrator.journal.reader import list_runs, read_journal
 from amends_orchestrator.journal.records import RunRow, State
 from amends_orchestrator.permissions import current
@@ -114,9 +114,7 @@ async def read_payload(views: Views, request: pb.ReadPayloadRequest) -> AsyncIte
         yield pb.ReadPayloadResponse(text=text[at : at + PIECE])
 
 
-async def watch_run(
-    views: Views, watching: Watching, request: pb.WatchRunRequest
-) -> AsyncIterator[pb.WatchRunResponse]:
+async def watch_run(views: Views, runs: WatchedRuns, request: pb.WatchRunRequest) -> AsyncIterator[pb.WatchRunResponse]:
     """Yield the timeline from the beginning, then each new record until the run has ended."""
     form = form_of(request.payloads)
     row = await views.row(parse_run_id(request.run_id))
@@ -128,14 +126,14 @@ async def watch_run(
         yield pb.WatchRunResponse(run=await views.run(row, form))
         return
     timeline = _Timeline(views, definition, row, form, request.after_seq)
-    with watching.watching(row.id) as watched:
+    with runs.watching(row.id) as watched:
         while True:
             async for answer in timeline.more():
                 yield answer
             if timeline.over:
                 yield pb.WatchRunResponse(run=await views.run(await views.row(row.id), form))
                 return
-            await watching.more(watched, timeline.seq)
+            await runs.more(watched, timeline.seq)
 
 
 class _Timeline:

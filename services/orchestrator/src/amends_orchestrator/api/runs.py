@@ -10,12 +10,12 @@ from amends_chassis.errors import InvalidArgument
 
 from amends.saga.v1 import run_service_pb2 as pb
 from amends.saga.v1.run_service_pb2_grpc import RunServiceServicer, add_RunServiceServicer_to_server
-from amends_orchestrator.api.checking import check_request
+from amends_orchestrator.api.request_checks import check_request
 from amends_orchestrator.api.run_decisions import RunDecisions
 from amends_orchestrator.api.run_queries import get_run, list_page, read_payload, watch_run
 from amends_orchestrator.api.start_run import RunStarter
 from amends_orchestrator.api.views import Views
-from amends_orchestrator.api.watching import Watching
+from amends_orchestrator.api.watched_runs import WatchedRuns
 
 SERVICE = "amends.saga.v1.RunService"
 
@@ -64,11 +64,11 @@ class _Bounded:
 class RunApi(RunServiceServicer):
     """Serves runs to callers."""
 
-    def __init__(self, views: Views, starter: RunStarter, decisions: RunDecisions, watching: Watching) -> None:
+    def __init__(self, views: Views, starter: RunStarter, decisions: RunDecisions, watched: WatchedRuns) -> None:
         self._views = views
         self._starter = starter
         self._decisions = decisions
-        self._watching = watching
+        self._watched = watched
 
     async def StartRun(self, request: pb.StartRunRequest, context: Any) -> pb.StartRunResponse:
         """Start a run, or find the one that was started with the same key."""
@@ -88,7 +88,7 @@ class RunApi(RunServiceServicer):
     async def WatchRun(self, request: pb.WatchRunRequest, context: Any) -> AsyncIterator[pb.WatchRunResponse]:
         """Stream the timeline of a run."""
         check_request(request)
-        async for answer in watch_run(self._views, self._watching, request):
+        async for answer in watch_run(self._views, self._watched, request):
             yield answer
 
     async def ReadPayload(self, request: pb.ReadPayloadRequest, context: Any) -> AsyncIterator[pb.ReadPayloadResponse]:

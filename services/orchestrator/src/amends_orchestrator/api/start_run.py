@@ -28,10 +28,10 @@ from amends_saga.compiled import CompiledSaga
 from amends_saga.jsonform import InputError
 
 from amends.saga.v1 import run_service_pb2 as pb
-from amends_orchestrator.api.checking import duration_of
 from amends_orchestrator.api.convert import RunView, run_message
 from amends_orchestrator.api.long_poll import live_settled, row_settled
 from amends_orchestrator.api.payloads import Payloads
+from amends_orchestrator.api.request_checks import duration_of
 from amends_orchestrator.api.views import AT_ONCE, Views, check_timeline
 from amends_orchestrator.calls.ports import RouteError
 from amends_orchestrator.journal.reader import read_journal, read_run_by_key

@@ -35,7 +35,7 @@ class Watched:
     moved: asyncio.Event = field(default_factory=asyncio.Event)
 
 
-class Watching:
+class WatchedRuns:
     """The runs that are watched through this process."""
 
     def __init__(self, database: Executes, most: int) -> None:

@@ -352,6 +352,13 @@ async def test_a_decision_needs_a_reason(amends) -> None:
     assert "--reason" in result.err
 
 
+async def test_a_decision_that_is_left_out_is_asked_for_in_one_line(amends, orchestrator) -> None:
+    result = await amends("resolve", RUN)
+    assert result.code == 2
+    assert "Choose from: retry, skip, compensate, amend, park\n" in result.err
+    assert orchestrator.calls("ResolveRun") == []
+
+
 async def test_a_cancelled_run_is_asked_with_who_and_why(amends, orchestrator) -> None:
     orchestrator.script(
         "CancelRun", ScriptedAnswer.ok(api.CancelRunResponse(run=a_run(run_pb2.RUN_STATE_COMPENSATING)))

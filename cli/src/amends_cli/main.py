@@ -224,7 +224,7 @@ def _habits(given: list[str]) -> list[str]:
 
 def _wrong(error: Any, program: str) -> CliError:
     """Return a failure for what typer says of the command line."""
-    text = str(error.format_message()).rstrip(".")
+    text = " ".join(str(error.format_message()).split()).rstrip(".")
     for phrase, instead in WORDS:
         text = phrase.sub(instead, text)
     path = error.ctx.command_path if error.ctx is not None else program

@@ -408,3 +408,19 @@ def test_a_run_among_the_documents_is_checked_against_its_saga(check_shop: Check
     [finding] = check_shop(order_text, run).findings
     assert (finding.code, finding.place.line) == ("AM010", 10)
     assert "lines[0].skuu" in finding.message
+
+
+def test_an_input_that_does_not_fit_is_not_told_to_be_a_message_that_nobody_wrote(check_shop: Check) -> None:
+    saga = (
+        "apiVersion: amends.dev/v1alpha1\nkind: Saga\nmetadata: {name: free, namespace: shop}\n"
+        "spec:\n  input: {order_id: string}\n  deadline: 60s\n  steps:\n    - name: free\n"
+        "      call: shop.inventory.v1.InventoryService/Release\n"
+        "      request: 'ReleaseRequest{order_id: input.order_id}'\n"
+    )
+    run = (
+        "apiVersion: amends.dev/v1alpha1\nkind: SagaRun\nmetadata: {name: r, namespace: shop}\n"
+        "spec: {saga: free, input: {orderId: 10}}\n"
+    )
+    [finding] = check_shop(saga, run).findings
+    assert finding.message == "The input does not fit: orderId: It must be a text."
+    assert finding.hint == "Write it as canonical protobuf JSON of the fields that the saga's `input` declares."

@@ -13,6 +13,7 @@ from amends_saga.analysis import Model, ParticipantView, Pin, analyse
 from amends_saga.analysis.analyse import NO_ROUTES
 from amends_saga.analysis.resolve import SetCache
 from amends_saga.bundle import BundleError
+from amends_saga.cel.environment import OWN
 from amends_saga.check import constants, dataloss, numbers, resources, scope, shape, timing, views
 from amends_saga.check.figures import SagaFigures, figures_of
 from amends_saga.check.rule import Rule
@@ -197,7 +198,9 @@ def _run_findings(runs: Sequence[SagaRun], compiled: Sequence[CompiledSaga]) -> 
         except InputError as error:
             node = _node_at(run.input_node or run.metadata.node, error.path)
             message = f"The input does not fit: {error}"
-            hint = f"Write it as canonical protobuf JSON of {saga.input_descriptor.full_name}."
+            name = saga.input_descriptor.full_name
+            expected = "the fields that the saga's `input` declares" if name in OWN else name
+            hint = f"Write it as canonical protobuf JSON of {expected}."
             found.append(node.finding(codes.BAD_VALUE, message, hint))
     return found
 

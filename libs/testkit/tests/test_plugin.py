@@ -36,3 +36,15 @@ def test_what_tests_have_counted_is_said_at_the_end(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert "counted" in done.stdout
     assert "\n7 of 7 places\n" in done.stdout
+
+
+def test_what_skipped_tests_would_need_is_said_at_the_end(tmp_path: Path) -> None:
+    (tmp_path / "test_it.py").write_text(
+        "import pytest\n"
+        "@pytest.mark.skip(reason='needs Go')\ndef test_marked(): ...\n"
+        "def test_inside(): pytest.skip('needs Go')\n"
+    )
+    command = [sys.executable, "-m", "pytest", "-q", "--rootdir", str(tmp_path), "test_it.py"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    assert "\n2: needs Go\n" in done.stdout

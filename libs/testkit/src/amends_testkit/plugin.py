@@ -5,6 +5,7 @@ tests pays nothing for it.
 """
 
 import itertools
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ COUNTED = "counted"
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:
-    """Print how many cases were enumerated, so that a reader can check it."""
+    """Print how many cases were enumerated, and what the skipped tests would need, so that a reader can check it."""
     reports = [report for kind in ("passed", "failed") for report in terminalreporter.stats.get(kind, ())]
     properties = [one for report in reports for one in getattr(report, "user_properties", ())]
     counted = [value for name, value in properties if name == COUNTED]
@@ -31,6 +32,18 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:
         terminalreporter.section("counted")
         for line in sorted(counted):
             terminalreporter.write_line(line)
+    reasons = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", ()))
+    if reasons:
+        terminalreporter.section("skipped")
+        for reason, number in reasons.most_common():
+            terminalreporter.write_line(f"{number}: {reason}")
+
+
+def _reason(report: Any) -> str:
+    """Return why a test was skipped; pytest reports it as path, line and message."""
+    if isinstance(report.longrepr, tuple | list):
+        return str(report.longrepr[2]).removeprefix("Skipped: ")
+    return str(report.longrepr)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

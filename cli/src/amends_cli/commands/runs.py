@@ -190,7 +190,7 @@ def resolve(
     form: output.Output = Format.TABLE,
     address: connection.AddressOption = None,
 ) -> None:
-    """Decide what a parked run does next, or retry a waiting one now.
+    """Decide what a parked run does next, or retry a waiting one.
 
     Who decided, and why, is kept in the run's journal. `amends get RUN` shows what is allowed now.
     """

@@ -195,11 +195,11 @@ def test_what_cannot_be_used_says_which_file_and_why(papers, authority, tmp_path
         return str(caught.value).replace(str(tmp_path), "")
 
     assert why(tmp_path / "nowhere") == "/nowhere/tls.crt cannot be read: No such file or directory"
-    assert "ended at" in why(papers("late", lives=timedelta(seconds=-1)))
+    assert "has ended: certificate has expired" in why(papers("late", lives=timedelta(seconds=-1)))
     authority.certify(tmp_path / "nameless", "https://example.org/x")
     assert "must have exactly one URI, spiffe://TRUST-DOMAIN/PATH; it has ['https://" in why(tmp_path / "nameless")
     (folder / "ca.crt").write_bytes(Authority.make().pem)
-    assert why() == "/orders/tls.crt is not signed by an authority of /orders/ca.crt"
+    assert why().startswith("/orders/tls.crt is not vouched for by /orders/ca.crt: ")
     (folder / "ca.crt").write_bytes(b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
     assert why().startswith("/orders/ca.crt holds no certificate in PEM: ")
     (folder / "tls.key").write_text("no key")

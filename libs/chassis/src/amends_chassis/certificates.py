@@ -7,20 +7,18 @@ not fit together is refused: what was good before stays. Used by the server, and
 
 import asyncio
 import os
+import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
-from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import grpc
 import structlog
-from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
 _log = structlog.get_logger(__name__)
@@ -31,6 +29,8 @@ LOOK_EVERY = timedelta(seconds=1)
 """So seldom the files are looked at, however many calls there are."""
 LOOK_AT_LEAST_EVERY = timedelta(seconds=5)
 
+_ENDED = 10
+"""OpenSSL's number for a certificate whose time is over."""
 _State = tuple[tuple[int, int, int], ...]
 
 
@@ -151,61 +151,69 @@ def of_environment() -> Certificates | None:
 
 
 def read(folder: Path) -> Material:
-    """Read the three files and see that they fit together. Raises CertificateError."""
-    chain, key, authorities = (_read(folder / name) for name in (CERTIFICATE, KEY, AUTHORITIES))
-    leaf, *_ = _certificates(folder / CERTIFICATE, chain)
-    roots = _certificates(folder / AUTHORITIES, authorities)
+    """Read the three files and see that they fit together. Raises CertificateError.
+
+    They are tried as both sides of a handshake in memory, so that whatever TLS itself would refuse is refused here.
+    """
+    while True:
+        before = _state(folder)
+        chain, key, authorities = (_read(folder / name) for name in (CERTIFICATE, KEY, AUTHORITIES))
+        shown = _handshake(folder)
+        if _state(folder) == before:  # else they changed meanwhile, and what was tried is not what was read
+            not_after = datetime.fromtimestamp(ssl.cert_time_to_seconds(str(shown["notAfter"])), UTC)
+            return Material(chain, key, authorities, _identity(folder / CERTIFICATE, shown), not_after)
+
+
+def _handshake(folder: Path) -> dict[str, Any]:
+    """Return what a peer that trusts the authorities is shown of the certificate. Raises CertificateError."""
+    sides = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+    for side in sides:
+        side.check_hostname = False
+        side.verify_mode = ssl.CERT_REQUIRED
+        _load(side, folder)
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    server = sides[0].wrap_bio(to_server, to_client, server_side=True)
+    client = sides[1].wrap_bio(to_client, to_server)
+    waiting = [client, server]
     try:
-        private = load_pem_private_key(key, password=None)
-    except (ValueError, TypeError) as error:
+        while waiting:
+            for side_of_it in list(waiting):
+                with suppress(ssl.SSLWantReadError):
+                    side_of_it.do_handshake()
+                    waiting.remove(side_of_it)
+    except ssl.SSLCertVerificationError as error:
+        if error.verify_code == _ENDED:
+            raise CertificateError(f"{folder / CERTIFICATE} has ended: {error.verify_message}") from error
+        raise CertificateError(
+            f"{folder / CERTIFICATE} is not vouched for by {folder / AUTHORITIES}: {error.verify_message}"
+        ) from error
+    except ssl.SSLError as error:
+        raise CertificateError(f"{folder / CERTIFICATE} cannot be used: {error}") from error
+    return client.getpeercert() or {}
+
+
+def _load(side: ssl.SSLContext, folder: Path) -> None:
+    for name in (CERTIFICATE, AUTHORITIES):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(folder / name)
+        except (ssl.SSLError, OSError) as error:
+            raise CertificateError(f"{folder / name} holds no certificate in PEM: {error}") from error
+    side.load_verify_locations(folder / AUTHORITIES)
+    try:
+        side.load_cert_chain(folder / CERTIFICATE, folder / KEY, password="")
+    except (ssl.SSLError, OSError, ValueError) as error:
+        if "KEY_VALUES_MISMATCH" in str(error):
+            raise CertificateError(f"{folder / KEY} is not the key of {folder / CERTIFICATE}") from error
         raise CertificateError(f"{folder / KEY} is no private key in PEM without a password: {error}") from error
-    if _public(private.public_key()) != _public(leaf.public_key()):
-        raise CertificateError(f"{folder / KEY} is not the key of {folder / CERTIFICATE}")
-    if leaf.not_valid_after_utc <= datetime.now(UTC):
-        raise CertificateError(f"{folder / CERTIFICATE} ended at {leaf.not_valid_after_utc.isoformat()}")
-    _vouched(folder, _certificates(folder / CERTIFICATE, chain), roots)
-    return Material(chain, key, authorities, _identity(folder / CERTIFICATE, leaf), leaf.not_valid_after_utc)
 
 
-def _vouched(folder: Path, chain: list[x509.Certificate], roots: list[x509.Certificate]) -> None:
-    """Raise CertificateError unless each certificate is signed by the next one, and the last by an authority."""
-    last = chain[-1]
-    for signed, signer in pairwise(chain):
-        if not _signed_by(signed, signer):
-            raise CertificateError(f"{folder / CERTIFICATE} is no chain: a certificate is not signed by the next one")
-    if not any(_signed_by(last, root) or last == root for root in roots):
-        raise CertificateError(f"{folder / CERTIFICATE} is not signed by an authority of {folder / AUTHORITIES}")
-
-
-def _signed_by(signed: x509.Certificate, signer: x509.Certificate) -> bool:
-    try:
-        signed.verify_directly_issued_by(signer)
-    except (ValueError, TypeError, InvalidSignature):
-        return False
-    return True
-
-
-def _identity(path: Path, leaf: x509.Certificate) -> str:
-    found: list[str] = []
-    with suppress(x509.ExtensionNotFound):
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        found = names.get_values_for_type(x509.UniformResourceIdentifier)
+def _identity(path: Path, shown: dict[str, Any]) -> str:
+    found = [name for kind, name in shown.get("subjectAltName", ()) if kind == "URI"]
     if len(found) != 1 or not found[0].startswith("spiffe://"):
         raise CertificateError(
             f"{path} must have exactly one URI, spiffe://TRUST-DOMAIN/PATH; it has {found or 'none'}"
         )
-    return found[0]
-
-
-def _certificates(path: Path, text: bytes) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(text)
-    except ValueError as error:
-        raise CertificateError(f"{path} holds no certificate in PEM: {error}") from error
-
-
-def _public(key: object) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)  # type: ignore[attr-defined,no-any-return]
+    return str(found[0])
 
 
 def _read(path: Path) -> bytes:

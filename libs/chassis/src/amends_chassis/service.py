@@ -399,7 +399,7 @@ def _tracing(settings: ServiceSettings) -> "Tracing | None":
 def _certificates(settings: ServiceSettings, registry: CollectorRegistry) -> "Certificates | None":
     if settings.tls_dir is None:
         return None
-    from amends_chassis.certificates import Certificates  # loads a library of 10 MB
+    from amends_chassis.certificates import Certificates
 
     return Certificates.shown_in(registry, settings.tls_dir)
 

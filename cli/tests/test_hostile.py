@@ -189,6 +189,17 @@ def test_each_command_shows_two_examples_and_a_summary_that_is_not_cut() -> None
         assert all(example.startswith(f"amends {name} ") for example in EXAMPLES[name])
 
 
+def test_arguments_are_called_by_their_names_without_types_and_braces() -> None:
+    group = typer.main.get_command(build())
+    for name, command in group.commands.items():
+        context = command.make_context(name, [], resilient_parsing=True)
+        assert "{" not in command.get_usage(context)
+        shown = command.get_help(context).split("Options:")[0]
+        assert "<" not in shown, shown
+    usage = group.commands["check"].get_usage(group.commands["check"].make_context("c", [], resilient_parsing=True))
+    assert usage.endswith("[OPTIONS] FILE...")
+
+
 @pytest.mark.parametrize("command", [name for name in COMMANDS if name != "dev"])
 def test_the_examples_of_a_command_are_understood(command: str, capsys) -> None:
     group = typer.main.get_command(build([command]))

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperArgument, TyperCommand
 
 from amends_cli import cluster, output
 from amends_cli.connection import VARIABLE
@@ -91,6 +92,19 @@ WORDS = (
 """Phrases of the library that checks values, and what people read instead."""
 
 
+class _Command(TyperCommand):
+    """A command whose help and usage call arguments by their names alone: typer would add Python's types and braces."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for parameter in self.params:
+            if isinstance(parameter, TyperArgument):
+                name = parameter.metavar or str(parameter.name).upper()
+                shown = name if parameter.required else f"[{name}]"
+                vars(parameter)["display_type_rich"] = lambda ctx: None
+                vars(parameter)["get_usage_pieces"] = lambda ctx, shown=shown: [shown]
+
+
 def build(names: Iterable[str] = COMMANDS, *, epilog: str | None = None) -> typer.Typer:
     """Build the application with some of its commands."""
     app = typer.Typer(
@@ -107,7 +121,9 @@ def build(names: Iterable[str] = COMMANDS, *, epilog: str | None = None) -> type
         module, function = COMMANDS[name]
         # \b keeps the lines as they are.
         examples = "\b\n" + "\n".join(("Examples:", *(f"  {example}" for example in EXAMPLES[name])))
-        app.command(name, epilog=examples)(getattr(import_module(f"amends_cli.commands.{module}"), function))
+        app.command(name, epilog=examples, cls=_Command)(
+            getattr(import_module(f"amends_cli.commands.{module}"), function)
+        )
     return app
 
 

@@ -81,8 +81,13 @@ async def test_policies_that_overlap_as_specifically_are_in_conflict_on_every_si
     )
     against = {"one": ["shop/two"], "two": ["shop/one", "shop/three"], "three": ["shop/two"]}
     for name, others in against.items():
-        conflicted = await served.until("retrypolicy", name, "Conflicted")
-        assert conflicted["status"]["conflicts"] == others
+
+        async def all_are_named(name: str = name, others: list[str] = others) -> bool:
+            conflicted = await served.until("retrypolicy", name, "Conflicted")
+            assert conflicted["status"]["conflicts"] == others  # the others may become known one by one
+            return True
+
+        await eventually(all_are_named, what=f"the conflicts of {name}")
         assert (await served.condition("retrypolicy", name, "Conflicted", "True"))["reason"] == "SelectedTwice"
         assert (await served.condition("retrypolicy", name, "Ready", "False"))["reason"] == "SelectedTwice"
     for name in ("apart", "wider"):

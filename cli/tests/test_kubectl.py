@@ -19,7 +19,7 @@ from amends_cli import cluster
 from amends_cli.main import main
 from amends_contracts import descriptor_set
 from amends_testkit.answers import ScriptedAnswer
-from amends_testkit.kubernetes import Kubernetes
+from amends_testkit.kubernetes import HOW_TO_GET, Kubernetes, assets
 from amends_testkit.participant import FakeParticipant
 
 from amends.saga.v1 import definition_service_pb2 as definitions
@@ -332,7 +332,16 @@ async def test_kubectl_knows_the_plugin_and_completes_it() -> None:
     assert words.splitlines()[:6] == ["retry", "skip", "compensate", "amend", "park", ":4"]
 
 
-async def test_an_api_server_is_asked_for_the_service_and_the_run(kubernetes: Kubernetes, tmp_path: Path) -> None:
+async def test_an_api_server_is_asked_for_the_service_and_the_run(tmp_path: Path) -> None:
+    programs = assets()
+    if programs is None:
+        pytest.skip(HOW_TO_GET)
+    # A server of its own: on a shared one others have an orchestrator, too.
+    async with await Kubernetes.start(tmp_path / "kubernetes", programs) as kubernetes:
+        await asked_for_the_service_and_the_run(kubernetes)
+
+
+async def asked_for_the_service_and_the_run(kubernetes: Kubernetes) -> None:
     crds = Path(__file__).parents[2] / "charts" / "amends-crds" / "templates"
     await kubernetes.define(crds)
     made = {
@@ -355,9 +364,6 @@ async def test_an_api_server_is_asked_for_the_service_and_the_run(kubernetes: Ku
     await kubernetes.kubectl("create", "-f", "-", stdin=json.dumps(run))
     await kubernetes.kubectl("replace", "--subresource=status", "-f", "-", stdin=json.dumps(run))
     reached = cluster.KubectlCluster((f"--kubeconfig={kubernetes.kubeconfig()}",))
-    try:
-        assert await asyncio.to_thread(reached.namespace) == "default"
-        assert await asyncio.to_thread(reached.orchestrator) == cluster.Service("default", "engine", 7400)
-        assert await asyncio.to_thread(reached.run_id, "default", "order-7") == RUN
-    finally:
-        await kubernetes.kubectl("delete", "service/engine", "sagarun/order-7")
+    assert await asyncio.to_thread(reached.namespace) == "default"
+    assert await asyncio.to_thread(reached.orchestrator) == cluster.Service("default", "engine", 7400)
+    assert await asyncio.to_thread(reached.run_id, "default", "order-7") == RUN

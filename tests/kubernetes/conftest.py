@@ -122,6 +122,15 @@ class Namespace:
 
         return await eventually(look, timeout=PATIENCE, what=f"{kind} {name} {condition}={status}")
 
+    async def told(self, name: str, reason: str) -> int:
+        """Waits for events of a reason about an object, which come after its status; how many there are."""
+        flags = ("--field-selector", f"involvedObject.name={name},reason={reason}", "-o", "name")
+
+        async def look() -> int:
+            return len((await self.kubectl("get", "events", *flags)).split())
+
+        return await eventually(look, timeout=PATIENCE, what=f"an event {reason} about {name}")
+
     def example(self, path: str) -> list[dict]:
         """Resources of an example, with the addresses and the namespace of this test."""
         documents = [document for document in yaml.safe_load_all((EXAMPLES / path).read_text()) if document]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import argocd_cm
 import pytest
+from amends_testkit.waiting import eventually
 
 from tests.argocd.conftest import Run
 from tests.argocd.conftest import run as run
@@ -80,7 +81,12 @@ async def test_a_parked_run_is_skipped_by_an_action(served: Namespace, run: Run)
     ended = await served.until("sagarun", "acted-on", "Compensated")
     said = ended["status"]["lastResolution"]
     assert (said["action"], said["actor"], said["reason"]) == ("skip", "ada", "refunded by hand")
-    assert not [name for name in ended["metadata"].get("annotations", {}) if name.startswith("amends.dev/skip")]
+
+    async def taken_off() -> bool:
+        annotations = (await served.get("sagarun", "acted-on"))["metadata"].get("annotations", {})
+        return not [name for name in annotations if name.startswith("amends.dev/skip")]
+
+    await eventually(taken_off, what="the annotation of the decision is gone")
 
 
 async def test_a_run_under_way_is_undone_by_an_action(served: Namespace, run: Run) -> None:

@@ -62,8 +62,7 @@ async def test_findings_have_code_and_line_in_the_condition_and_the_version_befo
     info = await in_force(served, "edited")
     assert info is not None
     assert info.digest == good["status"]["digest"]
-    told = await served.kubectl("get", "events", "--field-selector", "involvedObject.name=edited")
-    assert told.count("CheckFailed") == 1
+    assert await served.told("edited", "CheckFailed") == 1
     saga["spec"]["steps"][1]["request"] = "ChargeRequest{order_id: input.order_id, amount: input.total}"
     await served.apply(saga)
     assert (await served.until("saga", "edited", "Accepted"))["status"]["digest"] != good["status"]["digest"]

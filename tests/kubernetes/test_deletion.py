@@ -16,12 +16,6 @@ async def state_of(namespace: Namespace, run_id: str) -> run_pb2.RunState.ValueT
     return run.state
 
 
-async def told(namespace: Namespace, name: str, reason: str) -> int:
-    """How many events of a reason a resource has."""
-    flags = ("--field-selector", f"involvedObject.name={name},reason={reason}", "-o", "name")
-    return len((await namespace.kubectl("get", "events", *flags)).split())
-
-
 @pytest.fixture
 async def slow_parcels(platform: Platform, served: Namespace) -> AsyncIterator[None]:
     """A parcel, which is the pivot, takes four seconds; afterwards as long as before."""
@@ -53,10 +47,10 @@ async def test_a_run_past_its_pivot_is_completed_before_its_resource_goes_and_th
 
     run_id = await eventually(at_the_pivot)
     await served.kubectl("delete", "sagarun", "too-late", "--wait=false")
-    await eventually(lambda: told(served, "too-late", "CompensationRefused"))
+    await served.told("too-late", "CompensationRefused")
     await eventually(lambda: served.gone("sagarun", "too-late"), timeout=timedelta(seconds=30))
     assert await state_of(served, run_id) == run_pb2.RUN_STATE_COMPLETED
-    assert await told(served, "too-late", "CompensationRefused") == 1
+    assert await served.told("too-late", "CompensationRefused") == 1
     await served.kubectl("patch", "retrypolicy", "default", "--type=merge", "-p", '{"spec": {"timeout": "3s"}}')
 
 
@@ -66,7 +60,7 @@ async def test_a_run_whose_compensation_does_not_end_in_time_is_let_go_with_a_wa
     run_id = (await faulty.until("sagarun", "stuck", "Parked"))["status"]["runId"]
     await faulty.kubectl("delete", "sagarun", "stuck", "--timeout=30s")
     assert await state_of(faulty, run_id) == run_pb2.RUN_STATE_PARKED
-    assert await told(faulty, "stuck", "Abandoned") == 1
+    assert await faulty.told("stuck", "Abandoned") == 1
 
 
 async def test_without_an_operator_the_finalizer_can_be_taken_off_and_the_next_one_counts_the_run(

@@ -53,13 +53,17 @@ async def test_a_parked_run_is_resolved_by_an_annotation_with_who_and_why(served
     )
     done = await served.until("sagarun", "parked", "Compensated")
     assert done["status"]["lastResolution"]["accepted"] is True
-    assert not [name for name in done["metadata"].get("annotations", {}) if name.startswith("amends.dev/")]
     records = await served.platform.timeline(done["status"]["runId"])
     assert [(event.actor, "the dispute is closed" in event.message) for event in records if event.actor] == [
         ("grace", True)
     ]
-    released = await eventually(lambda: served.get("sagarun", "parked"))
-    assert "finalizers" not in released["metadata"] or released["metadata"]["finalizers"] == []
+
+    async def released() -> bool:
+        metadata = (await served.get("sagarun", "parked"))["metadata"]
+        assert not [name for name in metadata.get("annotations", {}) if name.startswith("amends.dev/")], metadata
+        return not metadata.get("finalizers")
+
+    await eventually(released, what="the resource without finalizer and without the annotations of the decision")
 
 
 async def test_a_decision_in_the_spec_is_carried_out_once_and_refused_when_the_run_has_moved_on(served) -> None:
@@ -111,7 +115,7 @@ async def test_a_deleted_run_that_cannot_be_undone_is_let_go_when_somebody_says_
     await eventually(lambda: served.gone("sagarun", "abandoned"))
     (run,) = [run for run in await served.platform.runs("shop") if run.run_id == parked["status"]["runId"]]
     assert run.state == run_pb2.RUN_STATE_PARKED
-    assert "Abandoned" in await served.kubectl("get", "events")
+    assert await served.told("abandoned", "Abandoned") == 1
 
 
 async def test_a_run_goes_when_its_time_after_the_end_has_passed(served) -> None:

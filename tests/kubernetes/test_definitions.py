@@ -214,13 +214,19 @@ async def test_what_was_deleted_while_no_operator_was_there_is_taken_out_by_the_
     await operator.terminate()
     await faulty.kubectl("delete", "saga", "forgotten")
     assert await in_force(faulty, "forgotten") is not None
-    await faulty.start()
+    heir = await faulty.start()
 
     async def out():
         return await in_force(faulty, "forgotten") is None
 
     await eventually(out)
-    assert await in_force(faulty, "fulfil-order") is not None
+
+    async def still_there():
+        return await in_force(faulty, "fulfil-order") is not None
+
+    await eventually(still_there)  # an operator hands over anew what a test before this one had the orchestrator lose
+    taken_out = [line for line in heir.log.read_text().splitlines() if "definitions.taken_out" in line]
+    assert ["faulty/forgotten" in line for line in taken_out] == [True]
 
 
 async def test_runs_are_counted_on_their_saga(served) -> None:

@@ -225,6 +225,7 @@ async def test_what_was_deleted_while_no_operator_was_there_is_taken_out_by_the_
         return await in_force(faulty, "fulfil-order") is not None
 
     await eventually(still_there)  # an operator hands over anew what a test before this one had the orchestrator lose
+    await eventually(lambda: "definitions.taken_out" in heir.log.read_text(), what="the log of what was taken out")
     taken_out = [line for line in heir.log.read_text().splitlines() if "definitions.taken_out" in line]
     assert ["faulty/forgotten" in line for line in taken_out] == [True]
 

@@ -2,10 +2,13 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import yaml
 from amends_testkit.kubernetes import Kubernetes, assets
+
+from amends.saga.v1 import definition_service_pb2 as pb
 
 from .conftest import EXAMPLES, ROOT, Namespace, Platform, a_namespace, granting
 
@@ -44,6 +47,28 @@ async def test_several_namespaces_are_served_each_with_its_own_role(
         assert (await beside.get("participant", "payments"))["status"] == {"observedGeneration": -1}
 
 
+@pytest.fixture
+async def others_stay(platform: Platform) -> AsyncIterator[None]:
+    """What the other cluster's operators have in force is there again afterwards.
+
+    An operator that serves all namespaces takes out of the orchestrator, which both clusters share here, whatever its
+    own cluster does not have.
+    """
+    stub: Any = platform.shop.definitions
+    participants = (await stub.ListParticipants(pb.ListParticipantsRequest(), timeout=10)).participants
+    policies = (await stub.ListRetryPolicies(pb.ListRetryPoliciesRequest(), timeout=10)).retry_policies
+    sagas = (await stub.ListSagas(pb.ListSagasRequest(), timeout=10)).sagas
+    yield
+    for apply, request, infos in (
+        (stub.ApplyParticipant, pb.ApplyParticipantRequest, participants),
+        (stub.ApplyRetryPolicy, pb.ApplyRetryPolicyRequest, policies),
+        (stub.ApplySaga, pb.ApplySagaRequest, sagas),
+    ):
+        for info in infos:
+            await apply(request(manifest=pb.Manifest(text=info.manifest), namespace=info.namespace), timeout=20)
+
+
+@pytest.mark.usefixtures("others_stay")
 async def test_all_namespaces_are_served_where_that_is_granted(
     other_cluster: Kubernetes, platform: Platform, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -8,23 +8,22 @@ The rules are a file that is read again when it changes:
 Health is open to everybody. A file that cannot be used is refused: the rules that were good before stay.
 """
 
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import structlog
 
+from amends_chassis.certificates import SPIFFE
 from amends_chassis.errors import PermissionDenied
-from amends_chassis.followed import FollowedFile, RulesError
+from amends_chassis.followed import FollowedFile, entries, texts
 from amends_chassis.types import Context
 
 _log = structlog.get_logger(__name__)
 
 _OPEN = "/grpc.health.v1.Health/"
 _PEER = "x509_subject_alternative_name"
-_SPIFFE = "spiffe://"
 _NOTHING: frozenset[str] = frozenset()
 
 
@@ -71,30 +70,15 @@ def _refuse(caller: str, method: str) -> NoReturn:
 
 def identity(context: Context) -> str:
     """Return the SPIFFE id of the peer's certificate; empty unless it has exactly one URI."""
-    found = [name for name in context.auth_context().get(_PEER, ()) if name.startswith(b"spiffe://")]
+    found = [name for name in context.auth_context().get(_PEER, ()) if name.startswith(SPIFFE.encode())]
     return found[0].decode() if len(found) == 1 else ""
 
 
 def parse(text: str, where: str) -> Mapping[str, frozenset[str]]:
     """Return the methods that each identity may call. Raises RulesError."""
-    try:
-        rules = json.loads(text)["rules"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RulesError(f"{where} must be JSON, an object with the list `rules`: {error}") from error
     found: dict[str, set[str]] = {}
-    for number, rule in enumerate(rules if isinstance(rules, list) else [rules]):
-        place = f"{where}: rules[{number}]"
-        methods = _texts(rule, "methods", "/", place)
-        for caller in _texts(rule, "identities", _SPIFFE, place):
+    for place, rule in entries(text, where, "rules"):
+        methods = texts(rule, "methods", place, "/")
+        for caller in texts(rule, "identities", place, SPIFFE):
             found.setdefault(caller, set()).update(methods)
     return {caller: frozenset(methods) for caller, methods in found.items()}
-
-
-def _texts(rule: Any, name: str, begins: str, place: str) -> list[str]:
-    given = rule.get(name) if isinstance(rule, dict) else None
-    if not isinstance(given, list) or not given:
-        raise RulesError(f"{place}.{name} must be a list with at least one text that begins with {begins}")
-    for text in given:
-        if not isinstance(text, str) or not text.startswith(begins):
-            raise RulesError(f"{place}.{name}: {text!r} must be a text that begins with {begins}")
-    return given

@@ -21,17 +21,17 @@ import grpc
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Gauge
 
+from amends_chassis.followed import Followed, stamp
+
 _log = structlog.get_logger(__name__)
 
+SPIFFE = "spiffe://"
 CERTIFICATE, KEY, AUTHORITIES = "tls.crt", "tls.key", "ca.crt"
 RENEWED, REFUSED = "certificates.renewed", "certificates.refused"
-LOOK_EVERY = timedelta(seconds=1)
-"""So seldom the files are looked at, however many calls there are."""
 LOOK_AT_LEAST_EVERY = timedelta(seconds=5)
 
 _ENDED = 10
 """OpenSSL's number for a certificate whose time is over."""
-_State = tuple[tuple[int, int, int], ...]
 
 
 class CertificateError(ValueError):
@@ -58,17 +58,14 @@ class Material:
         return grpc.ssl_channel_credentials(self.authorities, self.key, self.chain)
 
 
-class Certificates:
+class Certificates(Followed[Material]):
     """The material that is in force now, read from a folder."""
 
     def __init__(self, folder: Path, *, clock: Callable[[], float] = time.monotonic) -> None:
         """Read the folder. Raises CertificateError when its files cannot be used."""
         self._folder = folder
-        self._clock = clock
-        self._state = _state(folder)
-        self._current = read(folder)
-        self._looked = clock()
         self._outcomes: Counter | None = None
+        super().__init__(clock)
 
     @classmethod
     def shown_in(cls, registry: CollectorRegistry, folder: Path) -> "Certificates":
@@ -76,15 +73,6 @@ class Certificates:
         found = cls(folder)
         found.expose(registry)
         return found
-
-    @property
-    def current(self) -> Material:
-        """Return what is in force; the files are looked at again once a second at most."""
-        now = self._clock()
-        if now - self._looked >= LOOK_EVERY.total_seconds():
-            self._looked = now
-            self._look()
-        return self._current
 
     def expose(self, registry: CollectorRegistry) -> None:
         """Show in `registry` when the certificate ends, and how often its files were taken and refused."""
@@ -103,7 +91,7 @@ class Certificates:
     async def watch(self) -> None:
         """Look at the files for ever, so that a process without calls tells of a change too."""
         while True:
-            self._look()
+            self.look()
             await asyncio.sleep(LOOK_AT_LEAST_EVERY.total_seconds())
 
     def server_credentials(self) -> grpc.ServerCredentials:
@@ -121,19 +109,19 @@ class Certificates:
         # A fetcher that returns None leaves the configuration as it is, which the stubs do not know.
         return grpc.dynamic_ssl_server_credentials(first, renewed, require_client_authentication=True)  # type: ignore[arg-type]
 
-    def _look(self) -> None:
-        state = _state(self._folder)
-        if state == self._state:
-            return
-        self._state = state
-        try:
-            self._current = read(self._folder)
-        except CertificateError as error:
-            self._say(REFUSED)
-            _log.error(REFUSED, folder=str(self._folder), error=str(error), in_force_until=self._current.not_after)
-        else:
-            self._say(RENEWED)
-            _log.info(RENEWED, identity=self._current.identity, not_after=self._current.not_after.isoformat())
+    def _seen(self) -> object:
+        return _state(self._folder)
+
+    def _read(self) -> Material:
+        return read(self._folder)
+
+    def _renewed(self) -> None:
+        self._say(RENEWED)
+        _log.info(RENEWED, identity=self._current.identity, not_after=self._current.not_after.isoformat())
+
+    def _refused(self, error: ValueError) -> None:
+        self._say(REFUSED)
+        _log.error(REFUSED, folder=str(self._folder), error=str(error), in_force_until=self._current.not_after)
 
     def _say(self, outcome: str) -> None:
         if self._outcomes is not None:
@@ -166,6 +154,11 @@ def read(folder: Path) -> Material:
 
 def _handshake(folder: Path) -> dict[str, Any]:
     """Return what a peer that trusts the authorities is shown of the certificate. Raises CertificateError."""
+    for name in (CERTIFICATE, AUTHORITIES):
+        try:
+            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(folder / name)
+        except (ssl.SSLError, OSError) as error:
+            raise CertificateError(f"{folder / name} holds no certificate in PEM: {error}") from error
     sides = (ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
     for side in sides:
         side.check_hostname = False
@@ -193,11 +186,6 @@ def _handshake(folder: Path) -> dict[str, Any]:
 
 
 def _load(side: ssl.SSLContext, folder: Path) -> None:
-    for name in (CERTIFICATE, AUTHORITIES):
-        try:
-            ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(folder / name)
-        except (ssl.SSLError, OSError) as error:
-            raise CertificateError(f"{folder / name} holds no certificate in PEM: {error}") from error
     side.load_verify_locations(folder / AUTHORITIES)
     try:
         side.load_cert_chain(folder / CERTIFICATE, folder / KEY, password="")
@@ -209,7 +197,7 @@ def _load(side: ssl.SSLContext, folder: Path) -> None:
 
 def _identity(path: Path, shown: dict[str, Any]) -> str:
     found = [name for kind, name in shown.get("subjectAltName", ()) if kind == "URI"]
-    if len(found) != 1 or not found[0].startswith("spiffe://"):
+    if len(found) != 1 or not found[0].startswith(SPIFFE):
         raise CertificateError(
             f"{path} must have exactly one URI, spiffe://TRUST-DOMAIN/PATH; it has {found or 'none'}"
         )
@@ -223,14 +211,6 @@ def _read(path: Path) -> bytes:
         raise CertificateError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def _state(folder: Path) -> _State:
+def _state(folder: Path) -> list[tuple[int, int, int] | None]:
     """Return what tells one set of files from the next; Kubernetes changes them by a link to another folder."""
-    found = []
-    for name in (CERTIFICATE, KEY, AUTHORITIES):
-        try:
-            seen = (folder / name).stat()
-        except OSError:
-            found.append((0, 0, 0))
-        else:
-            found.append((seen.st_ino, seen.st_mtime_ns, seen.st_size))
-    return tuple(found)
+    return [stamp(folder / name) for name in (CERTIFICATE, KEY, AUTHORITIES)]

@@ -10,16 +10,14 @@ A namespace that a caller may not read does not exist for it: its runs are unkno
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from amends_chassis.errors import NotFound, PermissionDenied
-from amends_chassis.followed import RulesError
+from amends_chassis.followed import RulesError, entries, texts
 
 EVERY = "*"
 """As a namespace: all of them."""
@@ -133,17 +131,12 @@ def permissions_of(bindings: Bindings, identity: str) -> Permissions:
 
 def parse(text: str, where: str) -> Bindings:
     """Return the roles of a file. Raises RulesError."""
-    try:
-        given = json.loads(text)["bindings"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise RulesError(f"{where} must be JSON, an object with the list `bindings`: {error}") from error
     found: dict[str, dict[str, frozenset[Role]]] = {}
-    for number, binding in enumerate(given if isinstance(given, list) else [given]):
-        place = f"{where}: bindings[{number}]"
-        roles = frozenset(_role(text, place) for text in _texts(binding, "roles", place))
-        for subject in _texts(binding, "subjects", place):
+    for place, binding in entries(text, where, "bindings"):
+        roles = frozenset(_role(text, place) for text in texts(binding, "roles", place))
+        for subject in texts(binding, "subjects", place):
             namespaces = found.setdefault(subject, {})
-            for namespace in _texts(binding, "namespaces", place):
+            for namespace in texts(binding, "namespaces", place):
                 namespaces[namespace] = namespaces.get(namespace, frozenset()) | roles
     return found
 
@@ -153,10 +146,3 @@ def _role(text: str, place: str) -> Role:
         return Role(text)
     except ValueError:
         raise RulesError(f"{place}.roles: {text!r} is none of {', '.join(Role)}") from None
-
-
-def _texts(binding: Any, name: str, place: str) -> list[str]:
-    given = binding.get(name) if isinstance(binding, dict) else None
-    if not isinstance(given, list) or not given or not all(isinstance(text, str) and text for text in given):
-        raise RulesError(f"{place}.{name} must be a list with at least one text")
-    return given

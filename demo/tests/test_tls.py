@@ -82,7 +82,9 @@ async def test_all_calls_of_a_shop_are_mutual_tls_and_certificates_are_renewed_u
             assert {order.state for order in made} == {orders_pb2.ORDER_STATE_CONFIRMED}
             assert {name: child.pid for name, child in stack.children.running.items()} == before
 
-            listed = await asyncio.to_thread(amends, stack, "list", "--namespace", NAMESPACE, "-o", "name")
+            listed = await asyncio.to_thread(
+                amends, stack, "list", "--namespace", NAMESPACE, "-o", "name", "--limit", "10000"
+            )
             assert (listed.returncode, len(listed.stdout.split())) == (0, len(made)), listed.stderr
             stranger = await asyncio.to_thread(amends, stack, "list", tls=False)
             assert stranger.returncode == 3

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -187,6 +188,16 @@ def test_each_command_shows_two_examples_and_a_summary_that_is_not_cut() -> None
         assert not command.get_short_help_str(60).endswith("...")
         assert len(EXAMPLES[name]) == 2
         assert all(example.startswith(f"amends {name} ") for example in EXAMPLES[name])
+
+
+@pytest.mark.parametrize("words", [("list", "--address"), ("probe", "--observe", "a.v1.S/N", "--")])
+async def test_certificates_of_no_use_are_wrong_use(run, monkeypatch, tmp_path, words: tuple[str, ...]) -> None:
+    monkeypatch.setenv("AMENDS_TLS_DIR", str(tmp_path / "nowhere"))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        more = ("a.v1.S/M",) if words[0] == "probe" else ()
+        result = await run(*words, f"127.0.0.1:{server.getsockname()[1]}", *more)
+    assert (result.code, "tls.crt cannot be read" in result.err, "Traceback" in result.err) == (2, True, False), result
+    assert "AMENDS_TLS_DIR names a folder with" in result.err
 
 
 def test_arguments_are_called_by_their_names_without_types_and_braces() -> None:

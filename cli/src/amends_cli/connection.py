@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from amends_cli import cluster, output
+from amends_cli.certificates import FILES, own_certificates
+from amends_cli.certificates import VARIABLE as TLS_DIR
 from amends_cli.failure import CliError, Exit, usage
 
 if TYPE_CHECKING:
     import grpc
-    from amends_chassis.certificates import Certificates
 
     from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
     from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
@@ -159,22 +160,11 @@ def _open(target: str, found: str, forward: cluster.Forward | None = None) -> It
     import grpc
     from amends_chassis.dial import dial_blocking
 
-    with dial_blocking(target, CHANNEL, certificates=_certificates()) as channel:
+    with dial_blocking(target, CHANNEL, certificates=own_certificates()) as channel:
         try:
             yield OrchestratorConnection(channel, forward)
         except grpc.RpcError as error:
             raise _failure(error, target, found) from None
-
-
-def _certificates() -> "Certificates | None":
-    if not os.environ.get("AMENDS_TLS_DIR"):
-        return None
-    from amends_chassis.certificates import CertificateError, of_environment
-
-    try:
-        return of_environment()
-    except CertificateError as error:
-        raise usage(str(error), "AMENDS_TLS_DIR names a folder with tls.crt, tls.key and ca.crt.") from None
 
 
 def _failure(error: Any, target: str, found: str) -> CliError:
@@ -209,8 +199,8 @@ def _cause(text: str) -> str:
     from amends_chassis.dial import cause
 
     said = cause(text) or (text.splitlines() or ["the connection failed"])[0][:200]
-    if not os.environ.get("AMENDS_TLS_DIR") and any(sign in text.lower() for sign in _ENDED_AT_ONCE):
-        said += "; if it speaks TLS, AMENDS_TLS_DIR must name a folder with tls.crt, tls.key and ca.crt"
+    if own_certificates() is None and any(sign in text.lower() for sign in _ENDED_AT_ONCE):
+        said += f"; if it speaks TLS, {TLS_DIR} must name {FILES}"
     return said
 
 

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from amends_cli import cluster, connection, descriptors, manifests
+from amends_cli.certificates import own_certificates
 from amends_cli.failure import CliError
 from amends_cli.manifests import Manifest, Text
 from amends_cli.resources import ListedKind, fetch_all
@@ -98,11 +99,10 @@ def _callers(participant: Any) -> list[str]:
 
 
 async def _contract(participant: Any) -> "FileDescriptorSet":
-    from amends_chassis.certificates import of_environment
     from amends_chassis.dial import dial
 
     with _reachable(participant.target) as target:
-        async with dial(target, certificates=of_environment()) as channel:
+        async with dial(target, certificates=own_certificates()) as channel:
             return await reflect(channel, participant.service)
 
 

@@ -8,10 +8,11 @@ from typing import Any
 
 import grpc
 import grpc.aio
-from amends_chassis.certificates import of_environment
 from amends_chassis.dial import dial
 from google.protobuf.message import DecodeError
 from google.rpc import error_details_pb2, status_pb2  # type: ignore[import-untyped]
+
+from amends_cli.certificates import own_certificates
 
 STATUS_DETAILS = "grpc-status-details-bin"
 TRY_AGAIN = frozenset({grpc.StatusCode.UNAVAILABLE})
@@ -49,7 +50,7 @@ class ProbeChannel:
     """One channel to the service under test."""
 
     def __init__(self, target: str, timeout: timedelta) -> None:
-        self._channel = dial(target, certificates=of_environment())
+        self._channel = dial(target, certificates=own_certificates())
         self._timeout = timeout.total_seconds()
         self.answers = 0
         """How many calls with a key the service answered."""

@@ -6,14 +6,12 @@ not fit together is refused: what was good before stays. Used by the server, and
 """
 
 import asyncio
-import os
 import ssl
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -126,16 +124,6 @@ class Certificates(Followed[Material]):
     def _say(self, outcome: str) -> None:
         if self._outcomes is not None:
             self._outcomes.labels(outcome.partition(".")[2]).inc()
-
-
-@cache
-def of_environment() -> Certificates | None:
-    """Return the certificates that AMENDS_TLS_DIR names, for a program that is no service; None: plain text.
-
-    Raises CertificateError when they cannot be used.
-    """
-    folder = os.environ.get("AMENDS_TLS_DIR")
-    return Certificates(Path(folder)) if folder else None
 
 
 def read(folder: Path) -> Material:

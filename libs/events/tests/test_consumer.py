@@ -1,4 +1,5 @@
 import asyncio
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -21,7 +22,7 @@ LEASE = timedelta(milliseconds=400)
 
 @pytest.fixture(autouse=True)
 def _hurried(monkeypatch):
-    monkeypatch.setattr(reading, "PAUSE_MIN", timedelta(milliseconds=2))
+    monkeypatch.setattr(reading, "BACKOFF", replace(reading.BACKOFF, initial=timedelta(milliseconds=2)))
     monkeypatch.setattr(reading, "LOOK_EVERY", timedelta(milliseconds=20))
     monkeypatch.setattr(reading, "WAIT", timedelta(milliseconds=50))
 

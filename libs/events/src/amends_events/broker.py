@@ -36,6 +36,11 @@ class TopicError(BrokerError):
     """The topic is there with another number of partitions, or cannot be made. A person has to look."""
 
 
+def no_topic(topic: str) -> AppendRefusedError:
+    """Return the refusal of a topic that nobody has made."""
+    return AppendRefusedError(f"there is no topic {topic}: the service that publishes to it makes it when it starts")
+
+
 @dataclass(frozen=True, slots=True)
 class EventRecord:
     """One event on its way to or from a broker."""

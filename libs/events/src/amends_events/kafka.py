@@ -29,6 +29,7 @@ from amends_events.broker import (
     PositionLostError,
     TopicError,
     UnknownError,
+    no_topic,
 )
 from amends_events.topics import Topic
 
@@ -208,9 +209,7 @@ class KafkaBroker:
     async def _known(self, topic: str) -> set[int]:
         partitions = self._topics.get(topic) or (await self._look()).get(topic)
         if not partitions:
-            raise AppendRefusedError(
-                f"there is no topic {topic}: the service that publishes to it makes it when it starts"
-            )
+            raise no_topic(topic)
         return partitions
 
     async def _asked(self) -> AIOKafkaConsumer:

@@ -27,6 +27,7 @@ from amends_events.broker import (
     PositionLostError,
     TopicError,
     UnknownError,
+    no_topic,
 )
 from amends_events.topics import Topic
 
@@ -249,9 +250,7 @@ class NatsBroker:
         """Return the ends of each partition's stream."""
         partitions = _partitions(topic, await self._streams())
         if not partitions:
-            raise AppendRefusedError(
-                f"there is no topic {topic}: the service that publishes to it makes it when it starts"
-            )
+            raise no_topic(topic)
         return {partition: await self._ends(topic, partition) for partition in partitions}
 
     async def _ends(self, topic: str, partition: int) -> Ends:
@@ -259,9 +258,7 @@ class NatsBroker:
             state = (await self._ask(f"$JS.API.STREAM.INFO.{_stream(topic, partition)}", None))["state"]
         except _ApiError as error:
             if error.code == _STREAM_NOT_FOUND:
-                raise AppendRefusedError(
-                    f"there is no topic {topic}: the service that publishes to it makes it when it starts"
-                ) from error
+                raise no_topic(topic) from error
             raise UnknownError(str(error)) from error
         last = int(state["last_seq"])
         return Ends(int(state["first_seq"]) if state["messages"] else last + 1, last)

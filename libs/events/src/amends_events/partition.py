@@ -6,7 +6,6 @@ it does not matter where a process dies, or how often the log has an event. Made
 
 import asyncio
 import logging
-import random
 import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -21,6 +20,7 @@ from amends_barrier import BROKEN, conflict, database_away
 from amends_barrier.transaction import Connection, Pool
 from google.protobuf.message import DecodeError, Message
 
+from amends_events.backoff import BACKOFF
 from amends_events.broker import Broker, BrokerError, LogEntry, PositionLostError
 from amends_events.envelope import CloudEvent, EnvelopeError, event_from, handling
 from amends_events.leases import Claim
@@ -36,8 +36,6 @@ error: the handler writes the event that says so. What it raises is tried again,
 BATCH = 100
 ATTEMPTS = 5
 """So often an event is handled before it is parked."""
-PAUSE_MIN = timedelta(milliseconds=50)
-PAUSE_MAX = timedelta(seconds=5)
 WAIT = timedelta(seconds=1)
 LOOK_EVERY = timedelta(seconds=1)
 """How often decisions about parked events are looked for."""
@@ -131,7 +129,7 @@ class Partition:
                         await self._turn(batch)
             except PositionLostError as error:
                 self._say_lost(True, error)
-                await asyncio.sleep(PAUSE_MAX.total_seconds())
+                await asyncio.sleep(BACKOFF.maximum.total_seconds())
             except BrokerError as error:
                 failures += 1
                 _log.warning("consumer.broker_away", extra=self._told(error))
@@ -420,8 +418,7 @@ def _taken(fresh: set[UUID], event_id: UUID) -> bool:
 
 
 async def _pause(failures: int) -> None:
-    pause = min(PAUSE_MIN * 2 ** min(failures - 1, 10), PAUSE_MAX)
-    await asyncio.sleep(pause.total_seconds() * random.uniform(0.5, 1.0))  # noqa: S311 - no secret
+    await asyncio.sleep(BACKOFF.pause(failures).total_seconds())
 
 
 async def _rolled_back(connection: Connection) -> None:

@@ -9,7 +9,6 @@ it can only publish again what the next one publishes in the same order. Whoever
 import asyncio
 import json
 import logging
-import random
 import time
 import zlib
 from collections import deque
@@ -24,6 +23,7 @@ import asyncpg
 from amends_barrier import BROKEN, database_away
 from amends_barrier.transaction import Connection
 
+from amends_events.backoff import BACKOFF
 from amends_events.broker import MAX_BATCH, Broker, BrokerError, EventRecord
 from amends_events.envelope import CloudEvent, attributes
 from amends_events.meter import Meter, Silent
@@ -36,8 +36,6 @@ LEASE = timedelta(seconds=10)
 """After so long without a word from the relay the database ends its session, and the locks with it."""
 POLL_MIN = timedelta(milliseconds=2)
 POLL_MAX = timedelta(milliseconds=50)
-BACKOFF_MAX = timedelta(seconds=5)
-BACKOFF_MIN = timedelta(milliseconds=50)
 CLAIM_EVERY = timedelta(seconds=1)
 BACKLOG_EVERY = timedelta(seconds=5)
 TRAIL = timedelta(seconds=60)
@@ -99,8 +97,7 @@ class _Partition:
     def failed(self, now: float) -> None:
         """Note that the broker did not take the oldest rows: they are tried again first, and later."""
         self.failures += 1
-        pause = min(BACKOFF_MIN * 2 ** min(self.failures - 1, 10), BACKOFF_MAX)
-        self.not_before = now + pause.total_seconds() * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+        self.not_before = now + BACKOFF.pause(self.failures).total_seconds()
 
 
 class Relay:
@@ -143,7 +140,7 @@ class Relay:
                     raise
                 failures += 1
                 _log.warning("relay.database_away", extra={"error": f"{type(error).__name__}: {error}"})
-                await asyncio.sleep(min(BACKOFF_MIN * 2 ** min(failures, 10), BACKOFF_MAX).total_seconds())
+                await asyncio.sleep(BACKOFF.longest(failures + 1).total_seconds())
 
     @asynccontextmanager
     async def _session(self) -> AsyncIterator[Connection]:

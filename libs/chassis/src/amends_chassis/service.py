@@ -216,15 +216,11 @@ class Runtime:
         )
         self._routes.add(health_pb2_grpc.add_HealthServicer_to_server, self.health.servicer, _HEALTH)
         host = to_listen_on(settings.host)
-        try:
-            port = self._open_port(address(host, settings.port))
-        except RuntimeError as error:
-            reason = why_not(host, settings.port)
-            raise OSError(f"cannot listen on {address(host, settings.port)}: {reason}") from error
+        credentials = None if self.certificates is None else self.certificates.server_credentials()
+        self.address = _open_port(self._server, host, settings.port, credentials)
         if settings.health_port is not None:
             await self._serve_health(host, settings.health_port)
         self._metrics_server = MetricsServer(self.registry, host, settings.metrics_port, lambda: self.health.ready)
-        self.address = address(host, port)
         self.metrics_address = self._metrics_server.address
         await self.health.publish()
         await self._server.start()
@@ -235,17 +231,8 @@ class Runtime:
         """Serve health on a port of its own: by another server, so that no call waits before its checks."""
         self._health_server = grpc.aio.server(options=server_options(self.settings))
         health_pb2_grpc.add_HealthServicer_to_server(self.health.servicer, self._health_server)
-        try:
-            self.health_address = address(host, self._health_server.add_insecure_port(address(host, port)))
-        except RuntimeError as error:
-            raise OSError(f"cannot listen on {address(host, port)}: {why_not(host, port)}") from error
+        self.health_address = _open_port(self._health_server, host, port)
         await self._health_server.start()
-
-    def _open_port(self, place: str) -> int:
-        assert self._server is not None
-        if self.certificates is None:
-            return self._server.add_insecure_port(place)
-        return self._server.add_secure_port(place, self.certificates.server_credentials())
 
     def _report(self) -> None:
         path = self.settings.report_file
@@ -357,6 +344,16 @@ class Runtime:
             _, stuck = await asyncio.wait(self._tasks.values(), timeout=_CANCEL_WITHIN.total_seconds())
             for task in stuck:
                 _log.error("background.stuck", task=task.get_name())
+
+
+def _open_port(server: grpc.aio.Server, host: str, port: int, credentials: grpc.ServerCredentials | None = None) -> str:
+    """Open a port of a server, in plain text without `credentials`; return its address. Raises OSError."""
+    place = address(host, port)
+    try:
+        opened = server.add_secure_port(place, credentials) if credentials else server.add_insecure_port(place)
+    except RuntimeError as error:
+        raise OSError(f"cannot listen on {place}: {why_not(host, port)}") from error
+    return address(host, opened)
 
 
 async def _supervise(name: str, run: BackgroundWork) -> None:

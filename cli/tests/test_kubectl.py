@@ -9,7 +9,7 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -332,18 +332,19 @@ async def test_kubectl_knows_the_plugin_and_completes_it() -> None:
     assert words.splitlines()[:6] == ["retry", "skip", "compensate", "amend", "park", ":4"]
 
 
-async def test_an_api_server_is_asked_for_the_service_and_the_run(tmp_path: Path) -> None:
+@pytest.fixture
+async def own_kubernetes(tmp_path: Path) -> AsyncIterator[Kubernetes]:
+    """An API server for one test: on the shared one others have an orchestrator, too."""
     programs = assets()
     if programs is None:
         pytest.skip(HOW_TO_GET)
-    # A server of its own: on a shared one others have an orchestrator, too.
-    async with await Kubernetes.start(tmp_path / "kubernetes", programs) as kubernetes:
-        await asked_for_the_service_and_the_run(kubernetes)
+    async with await Kubernetes.start(tmp_path / "kubernetes", programs) as server:
+        yield server
 
 
-async def asked_for_the_service_and_the_run(kubernetes: Kubernetes) -> None:
+async def test_an_api_server_is_asked_for_the_service_and_the_run(own_kubernetes: Kubernetes) -> None:
     crds = Path(__file__).parents[2] / "charts" / "amends-crds" / "templates"
-    await kubernetes.define(crds)
+    await own_kubernetes.define(crds)
     made = {
         "apiVersion": "v1",
         "kind": "Service",
@@ -360,10 +361,10 @@ async def asked_for_the_service_and_the_run(kubernetes: Kubernetes) -> None:
         "spec": {"saga": "pay"},
         "status": {"runId": RUN},
     }
-    await kubernetes.kubectl("create", "-f", "-", stdin=json.dumps(made))
-    await kubernetes.kubectl("create", "-f", "-", stdin=json.dumps(run))
-    await kubernetes.kubectl("replace", "--subresource=status", "-f", "-", stdin=json.dumps(run))
-    reached = cluster.KubectlCluster((f"--kubeconfig={kubernetes.kubeconfig()}",))
+    await own_kubernetes.kubectl("create", "-f", "-", stdin=json.dumps(made))
+    await own_kubernetes.kubectl("create", "-f", "-", stdin=json.dumps(run))
+    await own_kubernetes.kubectl("replace", "--subresource=status", "-f", "-", stdin=json.dumps(run))
+    reached = cluster.KubectlCluster((f"--kubeconfig={own_kubernetes.kubeconfig()}",))
     assert await asyncio.to_thread(reached.namespace) == "default"
     assert await asyncio.to_thread(reached.orchestrator) == cluster.Service("default", "engine", 7400)
     assert await asyncio.to_thread(reached.run_id, "default", "order-7") == RUN

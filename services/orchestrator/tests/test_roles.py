@@ -173,7 +173,7 @@ async def test_roles_follow_their_file(served, tmp_path):
             delete = dpb.DeleteSagaRequest(namespace="shop", name="place-order")
             return await refused(nobody.definitions.DeleteSaga(delete)) == "OK"
 
-        await eventually(may)
+        assert await eventually(may, what="the new role is in force")
 
 
 async def test_roles_without_certificates_are_refused(tmp_path, database_url):

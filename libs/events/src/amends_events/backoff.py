@@ -14,7 +14,8 @@ class EventBackoff:
 
     def longest(self, failures: int) -> timedelta:
         """Return the longest pause after so many failures in a row, from 1."""
-        return min(self.initial * 2 ** min(failures - 1, 10), self.maximum)
+        doublings: int = 2 ** min(failures - 1, 10)
+        return min(self.initial * doublings, self.maximum)
 
     def pause(self, failures: int) -> timedelta:
         """Return a pause after so many failures: half of the longest is certain, half is chance."""

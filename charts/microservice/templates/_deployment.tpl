@@ -18,9 +18,9 @@
 {{- end -}}
 {{- if include "microservice.tlsSecret" . -}}
 {{- $own = append $own (list "AMENDS_TLS_DIR" "/etc/amends/tls") -}}
-{{- if and $v.access $v.grpc.enabled -}}
-{{- $own = append $own (list "AMENDS_ACCESS" "/etc/amends/access/access.json") -}}
 {{- end -}}
+{{- if include "microservice.accessMap" . -}}
+{{- $own = append $own (list "AMENDS_ACCESS" "/etc/amends/access/access.json") -}}
 {{- end -}}
 {{- with $v.tracing.endpoint -}}
 {{- $own = append $own (list "AMENDS_OTLP_ENDPOINT" .) -}}
@@ -56,9 +56,9 @@
 {{- end }}
 {{- if include "microservice.tlsSecret" . }}
 - {name: tls, mountPath: /etc/amends/tls, readOnly: true}
-{{- if and .v.access .v.grpc.enabled }}
-- {name: access, mountPath: /etc/amends/access, readOnly: true}
 {{- end }}
+{{- if include "microservice.accessMap" . }}
+- {name: access, mountPath: /etc/amends/access, readOnly: true}
 {{- end }}
 {{- end -}}
 
@@ -177,9 +177,9 @@ spec:
         {{- end }}
         {{- with include "microservice.tlsSecret" . }}
         - {name: tls, secret: {secretName: {{ . }}, defaultMode: 0440}}
-        {{- if and $v.access $v.grpc.enabled }}
-        - {name: access, configMap: {name: {{ include "microservice.name" $.root }}-access}}
         {{- end }}
+        {{- with include "microservice.accessMap" . }}
+        - {name: access, configMap: {name: {{ . }}}}
         {{- end }}
       topologySpreadConstraints:
         {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}

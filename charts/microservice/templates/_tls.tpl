@@ -38,9 +38,16 @@ spec:
 {{- end -}}
 {{- end -}}
 
+{{/* The ConfigMap with the rules of who may call what; empty where a service has none. */}}
+{{- define "microservice.accessMap" -}}
+{{- if and .v.access .v.grpc.enabled (include "microservice.tlsSecret" .) -}}
+{{- printf "%s-access" (include "microservice.name" .root) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* Who may call what: the file of AMENDS_ACCESS. */}}
 {{- define "microservice.access" -}}
-{{- if and .v.access (include "microservice.tlsSecret" .) -}}
+{{- if include "microservice.accessMap" . -}}
 {{- $rules := list -}}
 {{- range .v.access -}}
 {{- $who := include "microservice.spiffe" (dict "trustDomain" $.v.tls.trustDomain "namespace" .from.namespace "name" .from.name) -}}
@@ -51,7 +58,7 @@ spec:
 apiVersion: v1
 kind: ConfigMap
 metadata:
-  name: {{ include "microservice.name" .root }}-access
+  name: {{ include "microservice.accessMap" . }}
   namespace: {{ .root.Release.Namespace }}
   labels:
     {{- include "microservice.labels" .root | nindent 4 }}

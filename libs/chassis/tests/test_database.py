@@ -293,3 +293,10 @@ async def test_a_session_that_ends_as_it_goes_back_changes_nothing_of_what_was_c
             await connection.execute("INSERT INTO t VALUES ($1)", number)
             await admin.execute("SELECT pg_terminate_backend($1)", connection.get_server_pid())
     assert await database.pool.fetchval("SELECT count(*) FROM t") == 5
+
+
+async def test_a_session_that_ends_in_the_turn_in_which_it_goes_back_is_a_session_that_went_back(database):
+    connection = await database.pool.acquire()
+    asyncio.get_running_loop().call_soon(lambda: connection.terminate())
+    await database.pool.release(connection)
+    assert await database.pool.fetchval("SELECT 1") == 1

@@ -7,7 +7,8 @@ import pwd
 import shutil
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+import tempfile
+from collections.abc import AsyncIterator, Iterator
 from datetime import timedelta
 from pathlib import Path
 
@@ -195,6 +196,14 @@ async def test_a_killed_owner_takes_its_server_with_it(tmp_path: Path) -> None:
 class TestAsRoot:
     """The ways that root has, each tried to its end."""
 
+    @pytest.fixture(autouse=True)
+    def private(self, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+        """Give what is moved a folder of its own, which every account can enter."""
+        with tempfile.TemporaryDirectory(dir="/var/tmp") as folder:
+            Path(folder).chmod(0o755)
+            monkeypatch.setattr(accounts, "PRIVATE", Path(folder))
+            yield
+
     async def test_without_user_namespaces_nobody_runs_the_server_from_a_copy(
         self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -218,15 +227,19 @@ class TestAsRoot:
     ) -> None:
         real = accounts._works
         monkeypatch.setattr(accounts, "_works", lambda command: command[0] != "unshare" and real(command))
-        monkeypatch.setattr(accounts, "PRIVATE", Path("/var/tmp"))
-        closed = tmp_path / "closed"
-        closed.mkdir(mode=0o700)
-        async with await Postgres.start(closed / "data") as server:
-            assert await ask(server.admin_url, "SELECT 1") == 1
+        data = tmp_path / "closed" / "data"
+        data.parent.mkdir(mode=0o700)
+        async with await Postgres.start(data) as server:
+            await server.create("kept", "kept")
             place = server._account.data
-            assert place != closed / "data"
-            assert str(place) in (closed / "data" / "MOVED").read_text()
-        shutil.rmtree(place)
+            assert place != data
+            assert str(place) in (data / "MOVED").read_text()
+        async with await Postgres.start(data) as server:
+            assert server._account.data == place
+            assert await ask(server.admin_url, "SELECT count(*) FROM pg_database WHERE datname = 'kept'") == 1
+        shutil.rmtree(data)  # and what it held is forgotten, though the other place still has it
+        async with await Postgres.start(data) as server:
+            assert await ask(server.admin_url, "SELECT count(*) FROM pg_database WHERE datname = 'kept'") == 0
 
     async def test_an_ordinary_user_needs_neither(self, tmp_path: Path) -> None:
         account = accounts.choose(tmp_path, root=False)

@@ -51,4 +51,10 @@ class OneEach(Base):
     async def release(self, connection: Any, *, timeout: float | None = None) -> None:
         """Take a connection back, from any task."""
         self._tasks.pop(connection, None)
-        await super().release(connection, timeout=timeout)
+        try:
+            await super().release(connection, timeout=timeout)
+        except asyncpg.InternalClientError:
+            # asyncpg looks whether the connection is still lent, and takes it back one turn of the loop later. A
+            # session that ends in between was taken back already.
+            if connection._con is not None:
+                raise

@@ -7,7 +7,6 @@ belongs to somebody else: then a private copy of the binaries and another place 
 Called by `amends_embedded.postgres` only.
 """
 
-import hashlib
 import os
 import pwd
 import shutil
@@ -120,14 +119,26 @@ def _reachable(data: Path, prefix: tuple[str, ...], owner: int | None) -> Path:
         os.chown(data, owner, -1)
     if _works((*prefix, "test", "-w", str(data))):
         return data
-    name = hashlib.sha256(str(data.resolve()).encode()).hexdigest()[:16]
     elsewhere = PRIVATE / f"amends-data-{os.geteuid()}"
     elsewhere.mkdir(mode=0o755, exist_ok=True)
     if not _ours(elsewhere):
         raise NoAccountError(f"{elsewhere} belongs to another user: remove it, or choose another data directory")
-    moved = elsewhere / name
-    moved.mkdir(mode=0o700, exist_ok=True)
+    note = data / "MOVED"
+    moved = _moved_before(note, elsewhere)
+    if moved is None:
+        moved = Path(tempfile.mkdtemp(dir=elsewhere))
+        note.write_text(f"The account that Postgres runs as cannot enter this folder. Its data is in {moved}\n")
     if owner is not None:
         os.chown(moved, owner, -1)
-    (data / "MOVED").write_text(f"The account that Postgres runs as cannot enter this folder. Its data is in {moved}\n")
     return moved
+
+
+def _moved_before(note: Path, elsewhere: Path) -> Path | None:
+    """Return the place that a data directory's note names, when it is one of ours.
+
+    The note is the only link: a directory that was removed and made again has none, and begins anew.
+    """
+    if not note.exists():
+        return None
+    place = Path(note.read_text().split()[-1])
+    return place if place.parent == elsewhere and place.is_dir() else None

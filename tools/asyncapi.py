@@ -4,7 +4,7 @@ Run by `make asyncapi`; a test compares the file with what this would write. Eve
 descriptions too. https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +56,7 @@ def document() -> str:
     messages = {f".{file.package}.{one.name}": (file, number) for file, number, one in _messages(files)}
     topics = [file for file in files if file.options.Extensions[events_pb2.topic].partitions]
     events = [(file, number, one) for file, number, one in _messages(topics) if _key(one)]
+    enums = _enums(files)
     used = _used(messages, (f".{file.package}.{one.name}" for file, _, one in events))
     api = {
         "asyncapi": "3.0.0",
@@ -72,7 +73,7 @@ def document() -> str:
         "components": {
             "messages": {f"{file.package}.{one.name}": _message(file, number, one) for file, number, one in events},
             "messageTraits": {"cloudevent": {"headers": HEADERS}},
-            "schemas": {name.removeprefix("."): _schema(*messages[name]) for name in sorted(used)},
+            "schemas": {name.removeprefix("."): _schema(*messages[name], enums) for name in sorted(used)},
         },
     }
     return HEAD + yaml.safe_dump(api, sort_keys=False, allow_unicode=True, width=120)
@@ -82,6 +83,12 @@ def _messages(files: Iterable[FileDescriptorProto]) -> Iterator[tuple[FileDescri
     for file in files:
         for number, message in enumerate(file.message_type):
             yield file, number, message
+
+
+def _enums(files: Iterable[FileDescriptorProto]) -> dict[str, list[str]]:
+    return {
+        f".{file.package}.{one.name}": [value.name for value in one.value] for file in files for one in file.enum_type
+    }
 
 
 def _key(message: DescriptorProto) -> str:
@@ -125,14 +132,14 @@ def _message(file: FileDescriptorProto, number: int, message: DescriptorProto) -
     }
 
 
-def _schema(file: FileDescriptorProto, number: int) -> Any:
+def _schema(file: FileDescriptorProto, number: int, enums: Mapping[str, list[str]]) -> Any:
     message = file.message_type[number]
     return {
         "type": "object",
         "description": _comment(file, [MESSAGE_TYPE, number]),
         "properties": {
             field.json_name: {
-                **_field(field),
+                **_field(field, enums),
                 "description": _comment(file, [MESSAGE_TYPE, number, FIELD, index]),
             }
             for index, field in enumerate(message.field)
@@ -140,9 +147,11 @@ def _schema(file: FileDescriptorProto, number: int) -> Any:
     }
 
 
-def _field(field: FieldDescriptorProto) -> dict[str, Any]:
+def _field(field: FieldDescriptorProto, enums: Mapping[str, list[str]]) -> dict[str, Any]:
     if _is_message(field):
         one: dict[str, Any] = {"$ref": f"#/components/schemas/{field.type_name.removeprefix('.')}"}
+    elif field.type == FieldDescriptorProto.TYPE_ENUM:
+        one = {"type": "string", "enum": list(enums[field.type_name])}
     else:
         one = dict(SCALARS[FieldDescriptorProto.Type.Name(field.type)])
     if field.label == FieldDescriptorProto.LABEL_REPEATED:

@@ -1,5 +1,5 @@
 """What the shipping service tells others. Read by `__main__.py`."""
 
-from shop.shipping.events.v1.shipping_pb2 import ParcelBooked
+from shop.shipping.events.v1.shipping_pb2 import ParcelBooked, ParcelCancelled, ParcelHandedOver, ParcelRefused
 
-PUBLISHES = (ParcelBooked,)
+PUBLISHES = (ParcelBooked, ParcelRefused, ParcelCancelled, ParcelHandedOver)

@@ -18,12 +18,14 @@ from amends_events.meter import Meter, Result, Silent
 from amends_events.outbox import EventRefusedError, Outbox, Row, with_event, with_events
 from amends_events.partition import EventHandler, TransientError, is_transient
 from amends_events.relay import Relay
-from amends_events.schema import INBOX, OUTBOX
+from amends_events.schema import DECISIONS, INBOX, OUTBOX, SENT
 from amends_events.topics import ContractError, EventType, Topic, event_type, topic_of
 
 __all__ = [
+    "DECISIONS",
     "INBOX",
     "OUTBOX",
+    "SENT",
     "AppendRefusedError",
     "Broker",
     "BrokerError",

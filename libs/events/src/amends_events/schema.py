@@ -3,7 +3,7 @@
 The columns of `outbox` have the names that Debezium's outbox router can be pointed at.
 """
 
-OUTBOX = """\
+_OUTBOX = """\
 CREATE TABLE IF NOT EXISTS outbox (
     seq bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     event_id uuid NOT NULL,
@@ -19,9 +19,38 @@ CREATE TABLE IF NOT EXISTS outbox (
 ) WITH (autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 5000);
 CREATE INDEX IF NOT EXISTS outbox_of_partition ON outbox (topic, partition, seq);
 """
-"""Events that are committed and not yet in the broker: empty when all is well."""
+SENT = """\
+-- What the broker has taken, for as long as the service keeps it: for a broker that loses it.
+CREATE TABLE IF NOT EXISTS outbox_sent (
+    LIKE outbox,
+    sent_at timestamptz NOT NULL DEFAULT now(),
+    PRIMARY KEY (seq)
+);
+CREATE INDEX IF NOT EXISTS outbox_sent_at ON outbox_sent USING brin (sent_at);
+"""
+"""Events that were published, where the relay is told to keep them."""
 
-INBOX = """\
+DECISIONS = """\
+-- What people have decided about events: never changed, never deleted.
+CREATE TABLE IF NOT EXISTS event_decision (
+    decision_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    decided_at timestamptz NOT NULL DEFAULT now(),
+    decision text NOT NULL CHECK (decision IN ('retry', 'skip', 'replay', 'skip-outbox', 'republish')),
+    subject text NOT NULL,
+    actor text NOT NULL,
+    identity text NOT NULL,
+    reason text NOT NULL,
+    effect text NOT NULL,
+    attributes jsonb,
+    payload bytea
+);
+"""
+"""Who decided what about events, and why; with the event itself when it was taken out of the outbox."""
+
+OUTBOX = _OUTBOX + SENT + DECISIONS
+"""Events that are committed and not yet in the broker (empty when all is well), and what belongs to them."""
+
+_INBOX = """\
 CREATE TABLE IF NOT EXISTS inbox (
     consumer text COLLATE "C" NOT NULL,
     event_id uuid NOT NULL,
@@ -78,4 +107,5 @@ CREATE TABLE IF NOT EXISTS inbox_parked (
 CREATE INDEX IF NOT EXISTS inbox_parked_open ON inbox_parked (consumer, topic, partition, position)
     WHERE released_at IS NULL;
 """
+INBOX = _INBOX + DECISIONS
 """What a consumer knows of the log: what it has handled, where it is, and what waits for a person."""

@@ -2,6 +2,7 @@
 
 from amends_barrier.barrier import Barrier
 from amends_barrier.before import before
+from amends_barrier.events import action, compensation
 from amends_barrier.methods import Guarded, guarded_methods
 from amends_barrier.postgres import BROKEN, conflict, database_away
 from amends_barrier.protocol import BarrierError, Reason
@@ -13,7 +14,9 @@ __all__ = [
     "BarrierError",
     "Guarded",
     "Reason",
+    "action",
     "before",
+    "compensation",
     "conflict",
     "connection",
     "database_away",

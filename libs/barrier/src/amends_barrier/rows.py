@@ -104,3 +104,22 @@ NULL_COMPENSATION = """
 INSERT INTO barrier (idempotency_key, operation, request_digest, response)
 VALUES ($1, 'compensation', $2, '') ON CONFLICT DO NOTHING
 """
+
+# Steps that events ask for have no request to be bound to and no response to be stored: both are empty.
+TAKE_ACTION = """
+INSERT INTO barrier (idempotency_key, operation, request_digest, response)
+VALUES ($1, 'action', '', '') ON CONFLICT DO NOTHING RETURNING true
+"""
+FENCE = """
+INSERT INTO barrier (idempotency_key, operation) VALUES ($1, 'action') ON CONFLICT DO NOTHING
+"""
+# The row is written in either case, and tells whether the action ran.
+TAKE_COMPENSATION = """
+WITH ran AS (
+    SELECT request_digest IS NOT NULL AS ran FROM barrier WHERE idempotency_key = $1 AND operation = 'action'
+), taken AS (
+    INSERT INTO barrier (idempotency_key, operation, request_digest, response)
+    VALUES ($1, 'compensation', '', '') ON CONFLICT DO NOTHING RETURNING true
+)
+SELECT ran AND EXISTS (SELECT FROM taken) FROM ran
+"""

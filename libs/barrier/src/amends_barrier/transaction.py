@@ -44,9 +44,12 @@ def connection() -> Connection:
 
 
 @asynccontextmanager
-async def savepoint() -> AsyncIterator[Connection]:
-    """Undo just the block when it raises, and go on in the transaction. Raises LookupError like `connection`."""
-    lent = _lent.get()
+async def savepoint(own: "Connection | None" = None) -> AsyncIterator[Connection]:
+    """Undo just the block when it raises, and go on in the transaction.
+
+    That is the one of `connection`, or of `own`, for handlers of events. Raises LookupError like `connection`.
+    """
+    lent = _lent.get() if own is None else own
     name = f"amends_{next(_savepoints)}"
     await lent.execute(f"SAVEPOINT {name}")
     try:

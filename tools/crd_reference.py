@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "reference" / "resources.md"
 CHART = ROOT / "charts" / "amends-crds" / "templates"
-ORDER = ("sagas", "sagaruns", "participants", "retrypolicies")
+ORDER = ("sagas", "sagaruns", "participants", "retrypolicies", "choreographies")
 HEAD = """# The resources
 
 `amends.dev/v1alpha1`. Made from the schemas in `charts/amends-crds`; `kubectl explain saga.spec.steps` says the same.

@@ -12,7 +12,7 @@ from amends_testkit.kubernetes import KubectlError, Kubernetes
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples" / "kubernetes"
 VALID = [*sorted((EXAMPLES / "valid").glob("*.yaml")), *sorted((EXAMPLES / "shop").glob("*.yaml"))]
 INVALID = sorted((EXAMPLES / "invalid").glob("*.yaml"))
-KINDS = ("sagas", "sagaruns", "retrypolicies", "participants")
+KINDS = ("sagas", "sagaruns", "retrypolicies", "participants", "choreographies")
 
 
 async def test_every_valid_example_is_taken(cluster: Kubernetes) -> None:
@@ -152,6 +152,7 @@ COLUMNS = {
     "sg": "NAME READY PHASE STEPS RUNNING PARKED AGE REASON DIGEST MESSAGE",
     "sgr": "NAME SAGA PHASE STEPS MESSAGE AGE READY REASON RUN ENDED",
     "ptc": "NAME READY PHASE SERVICE METHODS USED BY AGE TARGET REASON MESSAGE",
+    "chg": "NAME READY PHASE RUNNING LATE WELL UNDONE AGE CONTRADICTORY REASON DIGEST MESSAGE",
     "rtp": "NAME READY PHASE ATTEMPTS TIMEOUT BACKOFF USED BY AGE REASON MESSAGE",
 }
 
@@ -167,7 +168,13 @@ async def test_each_kind_has_a_short_name_and_columns_that_say_what_matters(clus
         await cluster.kubectl("delete", *(f"-f={EXAMPLES / 'valid' / name}" for name in ONE_OF_EACH))
 
 
-ONE_OF_EACH = ("saga-minimal.yaml", "sagarun-minimal.yaml", "participant-loopback.yaml", "retrypolicy-empty.yaml")
+ONE_OF_EACH = (
+    "choreography-minimal.yaml",
+    "participant-loopback.yaml",
+    "retrypolicy-empty.yaml",
+    "saga-minimal.yaml",
+    "sagarun-minimal.yaml",
+)
 
 
 async def test_objects_are_selected_by_the_fields_that_people_ask_for(cluster: Kubernetes) -> None:

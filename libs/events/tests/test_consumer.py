@@ -96,6 +96,21 @@ async def test_a_consumer_that_starts_again_goes_on_where_it_was(pool, broker):
         assert await handled(pool, 2) == [("o-1", 1), ("o-1", 2)]
 
 
+@pytest.mark.parametrize(("batch", "transactions"), [(1, 6), (4, 2), (100, 1)])
+async def test_a_transaction_handles_as_many_events_as_its_consumer_wants(pool, batch, transactions):
+    seen = []
+
+    async def handle(connection, event, message: Message) -> None:
+        seen.append(await connection.fetchval("SELECT pg_current_xact_id()::text"))
+        await note(connection, event, message)
+
+    listed = Listed()
+    await listed.append(TOPIC, 0, [record(number) for number in range(1, 7)])
+    async with consuming(pool, listed, handle, batch=batch):
+        assert await handled(pool, 6) == [("o-1", number) for number in range(1, 7)]
+    assert len(set(seen)) == transactions
+
+
 async def test_two_consumers_of_different_names_each_see_everything(pool, nats_broker):
     await log(nats_broker, record(1))
     async with consuming(pool, nats_broker, name="one"), consuming(pool, nats_broker, name="other"):

@@ -2,7 +2,16 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from amends_events import ContractError, EventRefusedError, Outbox, event_type, with_event, with_events
+from amends_events import (
+    ContractError,
+    EventRefusedError,
+    Outbox,
+    cause,
+    caused_by,
+    event_type,
+    with_event,
+    with_events,
+)
 from amends_events.envelope import CloudEvent, EnvelopeError, attributes, event_from, handling, new_event_id
 from cloudevents.core.bindings.kafka import KafkaMessage, from_binary
 from cloudevents.core.formats.json import JSONFormat
@@ -143,3 +152,14 @@ async def test_an_event_says_what_caused_it_and_what_it_belongs_to(pool):
     found = [json.loads(row["headers"]) for row in await pool.fetch("SELECT headers FROM outbox ORDER BY seq")]
     assert found[0] == {"causationid": str(first.event_id), "correlationid": str(first.event_id)}
     assert (found[1]["correlationid"], found[1]["traceparent"]) == ("o-1", "00-1")
+
+
+async def test_what_a_handler_left_for_later_says_the_same_as_what_it_did_itself(pool):
+    with handling(event(headers={"correlationid": "o-1", "traceparent": "00-1"})):
+        await outbox().append(pool, PaymentTaken(order_id="o-1"), 1)
+        left = cause()
+    with caused_by(left):
+        await outbox().append(pool, PaymentTaken(order_id="o-1"), 2)
+    at_once, later = [json.loads(row["headers"]) for row in await pool.fetch("SELECT headers FROM outbox ORDER BY seq")]
+    assert at_once == later
+    assert cause() == {}

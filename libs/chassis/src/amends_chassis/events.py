@@ -136,12 +136,12 @@ class ServiceEvents:
                 _log.warning(NO_TOPICS, source=outbox.source, error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_AGAIN.total_seconds())
 
-    async def consume(self, name: str, handlers: Mapping[type[Message], EventHandler]) -> None:
-        """Handle events under a name, for ever."""
+    async def consume(self, name: str, handlers: Mapping[type[Message], EventHandler], batch: int) -> None:
+        """Handle events under a name, for ever, up to `batch` of them in a transaction."""
         if self.broker is None:
             _log.warning(NO_BROKER, consumer=name)
             return
-        consumer = Consumer(name, self._database.pool, self.broker, handlers, self._metrics)
+        consumer = Consumer(name, self._database.pool, self.broker, handlers, self._metrics, batch=batch)
         async with asyncio.TaskGroup() as group:
             group.create_task(consumer.run())
             group.create_task(_expire(consumer))

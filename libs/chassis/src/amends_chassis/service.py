@@ -141,12 +141,13 @@ class Runtime:
         self.background("events.publish", partial(events.publish, outbox))
         return outbox
 
-    def consumes(self, name: str, handlers: "Mapping[type[Message], EventHandler]") -> None:
+    def consumes(self, name: str, handlers: "Mapping[type[Message], EventHandler]", batch: int = 100) -> None:
         """Handle events under a name: each has its effect once, in the database of the service.
 
-        All replicas that use the name share the work. Raises LookupError without a database.
+        All replicas that use the name share the work. A transaction handles up to `batch` events; let it be 1 for
+        handlers that lock rows which several keys have in common. Raises LookupError without a database.
         """
-        self.background(f"events.consume.{name}", partial(self._with_events().consume, name, handlers))
+        self.background(f"events.consume.{name}", partial(self._with_events().consume, name, handlers, batch))
 
     def _with_events(self) -> "ServiceEvents":
         if self._events is None:

@@ -13,7 +13,7 @@ from amends_events.broker import (
 )
 from amends_events.brokers import open_broker
 from amends_events.consumer import Consumer
-from amends_events.envelope import CloudEvent
+from amends_events.envelope import CloudEvent, cause, caused_by
 from amends_events.meter import Meter, Result, Silent
 from amends_events.outbox import EventRefusedError, Outbox, Row, with_event, with_events
 from amends_events.partition import EventHandler, TransientError, is_transient
@@ -49,6 +49,8 @@ __all__ = [
     "TopicError",
     "TransientError",
     "UnknownError",
+    "cause",
+    "caused_by",
     "event_type",
     "is_transient",
     "open_broker",

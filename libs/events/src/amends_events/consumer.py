@@ -20,7 +20,7 @@ from google.protobuf.message import Message
 from amends_events.broker import Broker, BrokerError
 from amends_events.leases import Claim, Leases
 from amends_events.meter import Meter, Silent
-from amends_events.partition import EventHandler, FenceLostError, Partition, Reading, is_transient
+from amends_events.partition import BATCH, EventHandler, FenceLostError, Partition, Reading, is_transient
 from amends_events.topics import Topic, event_type
 
 LEASE = timedelta(seconds=10)
@@ -51,9 +51,14 @@ class Consumer:
         meter: Meter | None = None,
         *,
         lease: timedelta = LEASE,
+        batch: int = BATCH,
         transient: Callable[[BaseException], bool] = is_transient,
     ) -> None:
-        """Handle events of the types of `handlers`; others of their topics are skipped. Raises ContractError."""
+        """Handle events of the types of `handlers`; others of their topics are skipped. Raises ContractError.
+
+        A transaction handles up to `batch` events. Let it be 1 for handlers that lock rows which events of several
+        keys have in common: in batches, whose order is chance, they would wait for each other in circles.
+        """
         types = {event_type(message): handler for message, handler in handlers.items()}
         self.name = name
         self.topics: list[Topic] = sorted({one.topic for one in types}, key=lambda topic: topic.name)
@@ -66,6 +71,7 @@ class Consumer:
             meter=meter or Silent(),
             slots=asyncio.Semaphore(CONNECTIONS),
             lease=lease,
+            batch=batch,
             transient=transient,
         )
         self._lease = lease

@@ -7,7 +7,7 @@ a consumer reads becomes an `Event`. Brokers add their prefix (`ce-`, `ce_`).
 import secrets
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -48,29 +48,33 @@ class CloudEvent:
     payload: bytes
 
 
-_handling: ContextVar[CloudEvent | None] = ContextVar("amends_events_handling", default=None)
+_NOTHING: Mapping[str, str] = {}
+_cause: ContextVar[Mapping[str, str]] = ContextVar("amends_events_cause", default=_NOTHING)
+
+
+def handling(event: CloudEvent) -> AbstractContextManager[None]:
+    """Do the block as the handling of an event: what it writes into the outbox is caused by that event."""
+    carried = {name: event.headers[name] for name in (TRACEPARENT,) if name in event.headers}
+    own = {CAUSATION: str(event.event_id), CORRELATION: event.headers.get(CORRELATION, str(event.event_id))}
+    return caused_by(carried | own)
+
+
+def cause() -> dict[str, str]:
+    """Return what an event carries of the one that is being handled: its cause, and what all of them belong to.
+
+    A handler that leaves work for later keeps it beside the work, for `caused_by`.
+    """
+    return dict(_cause.get())
 
 
 @contextmanager
-def handling(event: CloudEvent) -> Iterator[None]:
-    """Do the block as the handling of an event: what it writes into the outbox is caused by that event."""
-    token = _handling.set(event)
+def caused_by(known: Mapping[str, str]) -> Iterator[None]:
+    """Do the block as what was left for later with this `cause`: what it writes into the outbox carries it."""
+    token = _cause.set(known)
     try:
         yield
     finally:
-        _handling.reset(token)
-
-
-def caused() -> dict[str, str]:
-    """Return what an event carries of the one that is being handled: its cause, and what all of them belong to."""
-    event = _handling.get()
-    if event is None:
-        return {}
-    carried = {name: event.headers[name] for name in (TRACEPARENT,) if name in event.headers}
-    return carried | {
-        CAUSATION: str(event.event_id),
-        CORRELATION: event.headers.get(CORRELATION, str(event.event_id)),
-    }
+        _cause.reset(token)
 
 
 def new_event_id() -> UUID:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
-from amends_events.envelope import EXTENSIONS, caused, new_event_id
+from amends_events.envelope import EXTENSIONS, cause, new_event_id
 from amends_events.topics import EventType, Topic, event_types
 
 MAX_PAYLOAD = 256 * 1024
@@ -119,7 +119,7 @@ class Outbox:
                 key,
                 known.name,
                 known.dataschema,
-                json.dumps(_checked({**self._headers(), **caused()})),
+                json.dumps(_checked({**self._headers(), **cause()})),
                 payload,
             ),
         )

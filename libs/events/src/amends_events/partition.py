@@ -81,6 +81,8 @@ class Reading:
     slots: asyncio.Semaphore
     """Bounds how many connections of the pool the consumer holds at once."""
     lease: timedelta
+    batch: int
+    """How many events one transaction handles at most."""
     transient: Callable[[BaseException], bool]
 
 
@@ -168,8 +170,8 @@ class Partition:
             _log.error("consumer.too_many_parked", extra=self._told(None))
             await asyncio.sleep(LOOK_EVERY.total_seconds())
             await self._release_decided()
-        if batch:
-            await self._take(batch)
+        for first in range(0, len(batch), self._reading.batch):
+            await self._take(batch[first : first + self._reading.batch])
 
     async def _take(self, batch: list[LogEntry]) -> None:
         """Handle a batch in one transaction; when that fails, each event in one of its own."""

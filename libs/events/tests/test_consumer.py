@@ -4,17 +4,17 @@ from datetime import UTC, datetime, timedelta
 
 import asyncpg
 import pytest
-from amends_events import Consumer, TransientError, event_type
+from amends_events import Batches, Consumer, TransientError, event_type
 from amends_events import partition as reading
 from amends_events.parked import DecisionError, ParkedDecision, ParkedReason, decide, list_parked
-from amends_events.replay import plan_replay, replay
+from amends_events.replay import begin, plan_replay, replay
 from amends_testkit.waiting import eventually
 from google.protobuf.message import Message
 
 from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
 
 from .conftest import RETENTION
-from .world import TOPIC, Listed, answers, consuming, effects, note, own_nats, record
+from .world import TOPIC, Listed, answers, consuming, effects, note, own_nats, record, running
 
 TYPE = event_type(PaymentTaken)
 LEASE = timedelta(milliseconds=400)
@@ -497,3 +497,44 @@ async def test_what_was_handled_long_ago_is_forgotten(pool, nats_broker):
         )
         assert await consumer.expire() == 1
         assert await consumer.expire() == 0
+
+
+def in_batches(sizes: list[int], poison: int = 0, **options) -> Batches:
+    """A handler of batches that says how large each was, and fails for the event of one version."""
+
+    async def handle(connection, events) -> None:
+        for event, message in events:
+            if event.version == poison:
+                raise ValueError("poison")
+            await note(connection, event, message)
+        sizes.append(len(events))
+
+    return Batches((PaymentTaken,), handle, **options)
+
+
+async def test_events_are_handled_by_the_batch_and_only_a_bad_one_is_parked(pool, broker):
+    await log(broker, *(record(version, f"o-{version}") for version in range(1, 41)))
+    sizes: list[int] = []
+    async with running(Consumer("test", pool, broker, in_batches(sizes, poison=7), batch=30).run()):
+        found = await handled(pool, 39)
+        [one] = await parked(pool, 1)
+    assert sorted(version for _, version in found) == [version for version in range(1, 41) if version != 7]
+    assert one.key == "o-7"
+    assert max(sizes) > 1
+
+
+async def test_a_handler_that_knows_what_it_has_handled_leaves_the_inbox_out(pool):
+    broker, one = Listed(), record(1)
+    broker.log = [one, one, record(2)]
+    async with running(Consumer("test", pool, broker, in_batches([], remembers=False)).run()):
+        assert await handled(pool, 3) == [("o-1", 1), ("o-1", 1), ("o-1", 2)]
+    assert not await pool.fetchval("SELECT count(*) FROM inbox")
+
+
+async def test_a_new_consumer_may_begin_behind_what_the_log_has_now(pool, broker):
+    await log(broker, record(1), record(2, "o-2"))
+    await begin(pool, broker, "test", TYPE.topic)
+    await log(broker, record(3))
+    await begin(pool, broker, "test", TYPE.topic)
+    async with consuming(pool, broker):
+        assert await handled(pool, 1) == [("o-1", 3)]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 import structlog
-from amends_events import Broker, BrokerError, Consumer, EventHandler, Outbox, Relay, Result, open_broker
+from amends_events import Batches, Broker, BrokerError, Consumer, EventHandler, Outbox, Relay, Result, open_broker
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -136,8 +136,10 @@ class ServiceEvents:
                 _log.warning(NO_TOPICS, source=outbox.source, error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_AGAIN.total_seconds())
 
-    async def consume(self, name: str, handlers: Mapping[type[Message], EventHandler], batch: int) -> None:
-        """Handle events under a name, for ever, up to `batch` of them in a transaction."""
+    async def consume(
+        self, name: str, handlers: Mapping[type[Message], EventHandler] | Batches, batch: int = 100
+    ) -> None:
+        """Handle events under a name, until cancelled, up to `batch` of them in a transaction."""
         if self.broker is None:
             _log.warning(NO_BROKER, consumer=name)
             return

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from amends_barrier import Barrier
-    from amends_events import EventHandler, Outbox
+    from amends_events import Batches, EventHandler, Outbox
     from google.protobuf.message import Message
 
     from amends_chassis.access import Access
@@ -136,20 +136,25 @@ class Runtime:
         `source` names who publishes, e.g. /shop/payments. Without AMENDS_BROKER events wait in the outbox. Raises
         ContractError for a message that is no event, LookupError without a database.
         """
-        events = self._with_events()
+        events = self.events
         outbox = events.outbox(source, *types)
         self.background("events.publish", partial(events.publish, outbox))
         return outbox
 
-    def consumes(self, name: str, handlers: "Mapping[type[Message], EventHandler]", batch: int = 100) -> None:
+    def consumes(self, name: str, handlers: "Mapping[type[Message], EventHandler] | Batches", batch: int = 100) -> None:
         """Handle events under a name: each has its effect once, in the database of the service.
 
         All replicas that use the name share the work. A transaction handles up to `batch` events; let it be 1 for
         handlers that lock rows which several keys have in common. Raises LookupError without a database.
         """
-        self.background(f"events.consume.{name}", partial(self._with_events().consume, name, handlers, batch))
+        self.background(f"events.consume.{name}", partial(self.events.consume, name, handlers, batch))
 
-    def _with_events(self) -> "ServiceEvents":
+    @property
+    def events(self) -> "ServiceEvents":
+        """Return the broker and the consumers of this service, for one that begins and ends consuming as it runs.
+
+        Raises LookupError without a database.
+        """
         if self._events is None:
             from amends_chassis.events import ServiceEvents  # clients of brokers, which many a service has no use for
 

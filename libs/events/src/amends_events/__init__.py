@@ -12,11 +12,11 @@ from amends_events.broker import (
     UnknownError,
 )
 from amends_events.brokers import open_broker
-from amends_events.consumer import Consumer
+from amends_events.consumer import Batches, Consumer
 from amends_events.envelope import CloudEvent, cause, caused_by
 from amends_events.meter import Meter, Result, Silent
 from amends_events.outbox import EventRefusedError, Outbox, Row, with_event, with_events
-from amends_events.partition import EventHandler, TransientError, is_transient
+from amends_events.partition import BatchHandler, EventHandler, TransientError, is_transient
 from amends_events.relay import Relay
 from amends_events.schema import DECISIONS, INBOX, OUTBOX, SENT
 from amends_events.topics import ContractError, EventType, Topic, event_type, topic_of
@@ -27,6 +27,8 @@ __all__ = [
     "OUTBOX",
     "SENT",
     "AppendRefusedError",
+    "BatchHandler",
+    "Batches",
     "Broker",
     "BrokerError",
     "CloudEvent",

@@ -8,8 +8,9 @@ import logging
 import os
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
@@ -20,8 +21,17 @@ from google.protobuf.message import Message
 from amends_events.broker import Broker, BrokerError
 from amends_events.leases import Claim, Leases
 from amends_events.meter import Meter, Silent
-from amends_events.partition import BATCH, EventHandler, FenceLostError, Partition, Reading, is_transient
-from amends_events.topics import Topic, event_type
+from amends_events.partition import (
+    BATCH,
+    BatchHandler,
+    EventHandler,
+    FenceLostError,
+    Partition,
+    Reading,
+    is_transient,
+    one_by_one,
+)
+from amends_events.topics import Topic, event_types
 
 LEASE = timedelta(seconds=10)
 CONNECTIONS = 4
@@ -39,6 +49,17 @@ DELETE FROM inbox AS i USING old WHERE i.consumer = old.consumer AND i.event_id 
 _EXPIRE_PARKED = "DELETE FROM inbox_parked WHERE consumer = $1 AND released_at < now() - $2::interval"
 
 
+@dataclass(frozen=True, slots=True)
+class Batches:
+    """How a consumer handles all events of a batch at once, e.g. by one statement: a projection that is rebuilt."""
+
+    types: Sequence[type[Message]]
+    handle: BatchHandler
+    remembers: bool = True
+    """False for a handler that knows by itself what it has handled, such as by the version of each key: it is given
+    events again that the log has twice, or that are read again, and the inbox is left out."""
+
+
 class Consumer:
     """Handles events under one name, in the database of `pool`."""
 
@@ -47,7 +68,7 @@ class Consumer:
         name: str,
         pool: Pool,
         broker: Broker,
-        handlers: Mapping[type[Message], EventHandler],
+        handlers: Mapping[type[Message], EventHandler] | Batches,
         meter: Meter | None = None,
         *,
         lease: timedelta = LEASE,
@@ -59,15 +80,18 @@ class Consumer:
         A transaction handles up to `batch` events. Let it be 1 for handlers that lock rows which events of several
         keys have in common: in batches, whose order is chance, they would wait for each other in circles.
         """
-        types = {event_type(message): handler for message, handler in handlers.items()}
+        batches = handlers if isinstance(handlers, Batches) else _each(handlers)
+        types = event_types(batches.types)
         self.name = name
-        self.topics: list[Topic] = sorted({one.topic for one in types}, key=lambda topic: topic.name)
+        self.topics: list[Topic] = sorted({one.topic for one in types.values()}, key=lambda topic: topic.name)
         self.owner = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
         self._reading = Reading(
             consumer=name,
             pool=pool,
             broker=broker,
-            handlers={one.name: (one, handler) for one, handler in types.items()},
+            types=types,
+            handle=batches.handle,
+            remembers=batches.remembers,
             meter=meter or Silent(),
             slots=asyncio.Semaphore(CONNECTIONS),
             lease=lease,
@@ -175,3 +199,8 @@ class Consumer:
             await connection.execute(_EXPIRE_PARKED, self.name, retention)
             tag = await connection.execute(_EXPIRE, self.name, retention, limit)
         return int(tag.rpartition(" ")[2])
+
+
+def _each(handlers: Mapping[type[Message], EventHandler]) -> Batches:
+    by_name = {str(message.DESCRIPTOR.full_name): handler for message, handler in handlers.items()}
+    return Batches(tuple(handlers), one_by_one(by_name))

@@ -33,6 +33,10 @@ EventHandler = Callable[[Any, CloudEvent, Any], Awaitable[None]]
 in it; whatever has to happen outside of the database is written down and done later. A refusal of the domain is no
 error: the handler writes the event that says so. What it raises is tried again, then the event is parked."""
 
+BatchHandler = Callable[[Any, Sequence[tuple[CloudEvent, Any]]], Awaitable[None]]
+"""Takes the connection of the transaction, and all events of a batch that are to be handled with their messages, in
+their order. Otherwise it is as an `EventHandler`."""
+
 BATCH = 100
 ATTEMPTS = 5
 """So often an event is handled before it is parked."""
@@ -75,8 +79,11 @@ class Reading:
     consumer: str
     pool: Pool
     broker: Broker
-    handlers: Mapping[str, tuple[EventType, EventHandler]]
-    """By the full name of the event's message."""
+    types: Mapping[str, EventType]
+    """What the consumer handles, by the full name of the event's message."""
+    handle: BatchHandler
+    remembers: bool
+    """Whether the inbox drops events that were handled before."""
     meter: Meter
     slots: asyncio.Semaphore
     """Bounds how many connections of the pool the consumer holds at once."""
@@ -93,8 +100,8 @@ class _Item:
     stored: LogEntry
     event: CloudEvent | None
     message: Message | None
-    handler: EventHandler | None
-    """None for a type that the consumer does not handle."""
+    wanted: bool
+    """False for a type that the consumer does not handle."""
     undecodable: str
     """Why it cannot be read; empty when it can."""
 
@@ -154,7 +161,9 @@ class Partition:
         elif after > ends.last or after + 1 < ends.first:
             raise PositionLostError(f"{topic}.{partition} has {ends.first} to {ends.last}, and {after} was read")
         check = known is not None and ends.first <= after
-        async with aclosing(broker.read(topic, partition, after - check, limit=BATCH, wait=WAIT)) as batches:
+        async with aclosing(
+            broker.read(topic, partition, after - check, limit=self._reading.batch, wait=WAIT)
+        ) as batches:
             async for batch in batches:
                 if check and batch:
                     check = False
@@ -211,38 +220,43 @@ class Partition:
         items = [self._read(stored) for stored in batch]
         results: list[tuple[str, Result]] = []
         parked: list[tuple[LogEntry, ParkedReason, str, int]] = []
+        taken: list[tuple[CloudEvent, Message]] = []
         blocked = set(self._parking.blocked)
         async with self._transaction() as connection:
             fresh = await self._advance(connection, items)
             for item in items:
                 kind = "" if item.event is None else item.event.type
-                if item.event is not None and item.handler is None:
+                if item.event is not None and not item.wanted:
                     results.append((kind, Result.SKIPPED))
-                elif item.event is not None and not _taken(fresh, item.event.event_id):
+                elif item.event is not None and not self._is_new(fresh, item.event.event_id):
                     results.append((kind, Result.DUPLICATE))
                 elif (reason := self._parks(item, blocked)) is not None:
                     blocked.add(key_of(self._place[1], item.stored))
                     parked.append((item.stored, reason, item.undecodable, 0))
                     results.append((kind, Result.PARKED))
                 else:
-                    await self._call(connection, item)
+                    taken.append(_readable(item))
                     results.append((kind, Result.HANDLED))
+            if taken:
+                await self._reading.handle(connection, taken)
             if parked:
                 await self._parking.park(connection, parked)
         self._committed(items[-1], blocked)
         self._tell(began, items[-1], results)
+
+    def _is_new(self, fresh: set[UUID], event_id: UUID) -> bool:
+        """Return whether an event is still to be handled, and take it: a batch may have it twice."""
+        if event_id not in fresh:
+            return False
+        if self._reading.remembers:
+            fresh.remove(event_id)
+        return True
 
     @staticmethod
     def _parks(item: _Item, blocked: set[str]) -> ParkedReason | None:
         if item.event is not None and item.event.key in blocked:
             return ParkedReason.AFTER
         return ParkedReason.UNDECODABLE if item.undecodable else None
-
-    async def _call(self, connection: Connection, item: _Item) -> None:
-        assert item.event is not None
-        assert item.handler is not None
-        with handling(item.event):
-            await item.handler(connection, item.event, item.message)
 
     async def _park(self, stored: LogEntry, error: BaseException, attempts: int) -> None:
         item = self._read(stored)
@@ -260,15 +274,21 @@ class Partition:
     async def _advance(self, connection: Connection, items: Sequence[_Item]) -> set[UUID]:
         """Move the position to the last item; return the ids that were not handled before. Raises FenceLostError."""
         last = items[-1]
-        ids = [item.event.event_id for item in items if item.event is not None and item.handler is not None]
+        ids = [item.event.event_id for item in items if item.event is not None and item.wanted]
         event_id, at = (None, None) if last.event is None else (last.event.event_id, last.event.occurred_at)
         row = await connection.fetchrow(
-            _ADVANCE, *self._place, last.stored.position, event_id, at, self.claim.fence, ids
+            _ADVANCE,
+            *self._place,
+            last.stored.position,
+            event_id,
+            at,
+            self.claim.fence,
+            ids if self._reading.remembers else [],
         )
         assert row is not None
         if not row["mine"]:
             raise FenceLostError
-        return set(row["fresh"])
+        return set(row["fresh"] if self._reading.remembers else ids)
 
     def _committed(self, last: _Item, blocked: set[str]) -> None:
         self.position = last.stored.position
@@ -282,15 +302,14 @@ class Partition:
         try:
             event = event_from(self._place[1], stored.record.attributes, stored.record.payload)
         except EnvelopeError as error:
-            return _Item(stored, None, None, None, str(error))
-        known = self._reading.handlers.get(event.type)
+            return _Item(stored, None, None, False, str(error))
+        known = self._reading.types.get(event.type)
         if known is None:
-            return _Item(stored, event, None, None, "")
-        event_type, handler = known
+            return _Item(stored, event, None, False, "")
         try:
-            return _Item(stored, event, event_type.message.FromString(event.payload), handler, "")
+            return _Item(stored, event, known.message.FromString(event.payload), True, "")
         except DecodeError as error:
-            return _Item(stored, event, None, handler, f"its bytes are no {event.type}: {error}")
+            return _Item(stored, event, None, True, f"its bytes are no {event.type}: {error}")
 
     async def _release_decided(self) -> None:
         """Let go on what a person has decided about, and everything of its key behind it."""
@@ -329,8 +348,8 @@ class Partition:
                 if first.decision is not ParkedDecision.SKIP:
                     if item.undecodable:
                         raise DecodeError(item.undecodable)
-                    if item.handler is not None:
-                        await self._call(connection, item)
+                    if item.wanted:
+                        await self._reading.handle(connection, [_readable(item)])
                 await self._parking.release(connection, position, first.decision is not ParkedDecision.SKIP)
         except Exception as error:
             if item is None or isinstance(error, FenceLostError) or self._reading.transient(error):
@@ -404,6 +423,17 @@ class Partition:
         return told if error is None else told | {"error": f"{type(error).__name__}: {error}"}
 
 
+def one_by_one(handlers: Mapping[str, EventHandler]) -> BatchHandler:
+    """Return what handles a batch by calling the handler of each event's type, by its full name, in their order."""
+
+    async def handle(connection: Any, events: Sequence[tuple[CloudEvent, Any]]) -> None:
+        for event, message in events:
+            with handling(event):
+                await handlers[event.type](connection, event, message)
+
+    return handle
+
+
 def is_transient(error: BaseException) -> bool:
     """Return whether an error goes away by itself: of the database, of a connection, or because a handler says so."""
     if isinstance(error, TransientError | OSError | TimeoutError):
@@ -411,12 +441,10 @@ def is_transient(error: BaseException) -> bool:
     return database_away(error) or conflict(error)
 
 
-def _taken(fresh: set[UUID], event_id: UUID) -> bool:
-    """Return whether an event is still to be handled, and take it: a batch may have it twice."""
-    if event_id not in fresh:
-        return False
-    fresh.remove(event_id)
-    return True
+def _readable(item: _Item) -> tuple[CloudEvent, Message]:
+    assert item.event is not None
+    assert item.message is not None
+    return item.event, item.message
 
 
 async def _pause(failures: int) -> None:

@@ -21,6 +21,13 @@ WHERE consumer = $1 AND topic = $2 AND partition = $3
 """
 
 
+_BEGIN = """
+INSERT INTO inbox_position (consumer, topic, partition, position)
+SELECT $1, $2, place.partition, place.position FROM unnest($3::smallint[], $4::bigint[]) AS place (partition, position)
+ON CONFLICT DO NOTHING
+"""
+
+
 @dataclass(frozen=True, slots=True)
 class Rewind:
     """What a replay does to one partition."""
@@ -30,6 +37,16 @@ class Rewind:
     """Where the consumer is."""
     back_to: int
     """Where it goes on after."""
+
+
+async def begin(connection: Any, broker: Broker, consumer: str, topic: Topic) -> None:
+    """Let a consumer that has never read the topic begin behind what the log has now.
+
+    For one that takes what was before from elsewhere, such as an export: the position is taken first, so that whatever
+    comes between is in both. Raises BrokerError.
+    """
+    ends = await broker.ends(topic.name)
+    await connection.execute(_BEGIN, consumer, topic.name, list(ends), [one.last for one in ends.values()])
 
 
 async def plan_replay(

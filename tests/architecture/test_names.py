@@ -7,6 +7,7 @@ SHOP = "a service's own copy: the shop's services share contracts and no code (d
 MAY_REPEAT = {
     "Address": SHOP,
     "AddressInvalid": SHOP,
+    "CardInvalid": SHOP,
     "Line": SHOP,
     "LinesInvalid": SHOP,
     "Money": SHOP,

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 from amends_barrier import Barrier
-from amends_events import OUTBOX
+from amends_events import INBOX, OUTBOX
 from amends_testkit.service import migrated
 
 SHAPE = """
@@ -15,10 +15,17 @@ ORDER BY 1
 """
 
 
-@pytest.mark.parametrize("service", ["orders", "inventory", "payments", "shipping"])
-@pytest.mark.parametrize(
-    ("table", "schema"), [("barrier", Barrier.schema()), ("outbox", OUTBOX)], ids=lambda one: one[:7]
+GUARDED = ("orders", "inventory", "payments", "shipping")
+CONSUMING = ("customers",)
+INBOXES = ("inbox", "inbox_position", "inbox_member", "inbox_parked")
+TABLES = (
+    [(service, "barrier", Barrier.schema()) for service in GUARDED]
+    + [(service, "outbox", OUTBOX) for service in (*GUARDED, *CONSUMING)]
+    + [(service, inbox, INBOX) for service in CONSUMING for inbox in INBOXES]
 )
+
+
+@pytest.mark.parametrize(("service", "table", "schema"), TABLES, ids=lambda one: one[:14])
 async def test_a_table_is_the_one_its_library_wants(database_url, make_database, service, table, schema):
     wanted = await asyncpg.connect(await make_database())
     try:

@@ -38,9 +38,9 @@ spec:
 {{- end -}}
 {{- end -}}
 
-{{/* The ConfigMap with the rules of who may call what; empty where a service has none. */}}
+{{/* The ConfigMap with the rules of who may call what, of nobody without `access`; empty where nothing can be called, or nobody is known. */}}
 {{- define "microservice.accessMap" -}}
-{{- if and .v.access .v.grpc.enabled (include "microservice.tlsSecret" .) -}}
+{{- if and .v.grpc.enabled (include "microservice.tlsSecret" .) -}}
 {{- printf "%s-access" (include "microservice.name" .root) -}}
 {{- end -}}
 {{- end -}}

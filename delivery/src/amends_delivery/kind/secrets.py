@@ -15,6 +15,7 @@ ARGOCD = "argocd"
 DATABASES = {
     "orchestrator": "amends",
     "orders": "shop",
+    "customers": "shop",
     "inventory": "shop",
     "payments": "shop",
     "shipping": "shop",

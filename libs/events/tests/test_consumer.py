@@ -6,15 +6,16 @@ import asyncpg
 import pytest
 from amends_events import Batches, Consumer, TransientError, event_type
 from amends_events import partition as reading
-from amends_events.parked import DecisionError, ParkedDecision, ParkedReason, decide, list_parked
-from amends_events.replay import begin, plan_replay, replay
+from amends_events.decisions import DecisionError
+from amends_events.parked import ParkedDecision, ParkedFilter, ParkedReason, list_parked
+from amends_events.replay import ReplayStart, begin, plan_replay
 from amends_testkit.waiting import eventually
 from google.protobuf.message import Message
 
 from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
 
 from .conftest import RETENTION
-from .world import TOPIC, Listed, answers, consuming, effects, note, own_nats, record, running
+from .world import TOPIC, Listed, answers, consuming, decide, effects, note, own_nats, record, replay, running
 
 TYPE = event_type(PaymentTaken)
 LEASE = timedelta(milliseconds=400)
@@ -44,10 +45,10 @@ async def handled(pool, count: int) -> list[tuple[str, int]]:
 
 async def parked(pool, count: int):
     async def look():
-        return len(await list_parked(pool, "test")) == count
+        return len(await list_parked(pool, ParkedFilter("test"))) == count
 
     await eventually(look, what=f"{count} parked events")
-    return await list_parked(pool, "test")
+    return await list_parked(pool, ParkedFilter("test"))
 
 
 def failing(*versions: int, times: int = 1_000_000, error: type[Exception] = ValueError):
@@ -198,10 +199,10 @@ async def test_a_retry_that_fails_again_waits_for_another_decision(pool, nats_br
         await decide(pool, first, ParkedDecision.RETRY, "ada", "hope")
 
         async def failed_again():
-            return (await list_parked(pool, "test"))[0].attempts == 6
+            return (await list_parked(pool, ParkedFilter("test")))[0].attempts == 6
 
         await eventually(failed_again)
-        assert [one.decision for one in await list_parked(pool, "test")] == [None, None]
+        assert [one.decision for one in await list_parked(pool, ParkedFilter("test"))] == [None, None]
     assert await effects(pool) == []
 
 
@@ -211,7 +212,7 @@ async def test_only_the_first_of_a_key_can_be_decided_and_only_with_a_reason(poo
         first, behind = await parked(pool, 2)
     with pytest.raises(DecisionError):
         await decide(pool, behind, ParkedDecision.SKIP, "ada", "why not")
-    with pytest.raises(ValueError, match="needs an actor and a reason"):
+    with pytest.raises(ValueError, match="needs a reason"):
         await decide(pool, first, ParkedDecision.SKIP, "ada", " ")
     await decide(pool, first, ParkedDecision.SKIP, "ada", "a test order")
     with pytest.raises(DecisionError):
@@ -250,7 +251,7 @@ async def test_a_type_that_nobody_handles_is_skipped(pool, broker):
     await log(broker, record(1, kind=refunded), record(2, kind="shop.payments.events.v1.Unheard"), record(3))
     async with consuming(pool, broker):
         assert await handled(pool, 1) == [("o-1", 3)]
-    assert await list_parked(pool, "test") == []
+    assert await list_parked(pool, ParkedFilter("test")) == []
 
 
 async def test_an_event_of_a_newer_release_is_handled_and_keeps_the_fields_that_nobody_here_knows(pool, nats_broker):
@@ -284,7 +285,7 @@ async def test_what_goes_away_by_itself_is_waited_for_and_parks_nothing(pool, na
     async with consuming(pool, nats_broker, handle):
         assert await handled(pool, 2) == [("o-1", 1), ("o-1", 2)]
     assert handle.left == [0]
-    assert await list_parked(pool, "test") == []
+    assert await list_parked(pool, ParkedFilter("test")) == []
 
 
 async def test_a_slow_handler_holds_up_its_own_partition_alone(pool, nats_broker):
@@ -405,9 +406,9 @@ async def test_a_replay_of_everything_has_no_second_effect(pool, broker):
     await log(broker, *(record(version) for version in (1, 2, 3)))
     async with consuming(pool, broker, lease=LEASE):
         await handled(pool, 3)
-        moves = await plan_replay(pool, broker, "test", TYPE.topic, 1, key="o-1")
+        moves = await plan_replay(pool, broker, "test", TYPE.topic, ReplayStart(1, key="o-1"))
         assert [(move.position, move.back_to) for move in moves] == [(3, 0)]
-        await replay(pool, "test", TYPE.topic, moves)
+        await replay(pool, moves)
         await log(broker, record(4))
         assert await handled(pool, 4) == [("o-1", version) for version in (1, 2, 3, 4)]
 
@@ -431,7 +432,7 @@ async def test_a_replay_from_a_time_finds_the_first_event_that_is_not_older(pool
         since = datetime.now(UTC)
         await log(broker, record(3), record(4))
         await handled(pool, 4)
-    (move,) = await plan_replay(pool, broker, "test", TYPE.topic, since)
+    (move,) = await plan_replay(pool, broker, "test", TYPE.topic, ReplayStart(since))
     assert (move.position, move.back_to) == (4, 2)
 
 

@@ -19,9 +19,13 @@ from amends_events import (
     Relay,
     Topic,
     UnknownError,
+    event_type,
     open_broker,
+    parked,
     with_event,
 )
+from amends_events import replay as replays
+from amends_events.decisions import DecidedBy
 from amends_events.envelope import attributes, new_event_id
 
 from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
@@ -37,9 +41,20 @@ PAY = with_event(
     " RETURNING version",
     1,
 )
-TABLES = ("outbox", "inbox", "inbox_position", "inbox_member", "inbox_parked", "effect", "payment")
+TABLES = [
+    "outbox",
+    "outbox_sent",
+    "event_decision",
+    "inbox",
+    "inbox_position",
+    "inbox_member",
+    "inbox_parked",
+    "effect",
+    "payment",
+]
 EMPTIED = ";".join(f"DELETE FROM {table}" for table in TABLES)
 SOURCE = "/shop/payments"
+ADA = DecidedBy("ada", "the disk was full")
 TOPIC = "shop.payments.events.v1"
 
 
@@ -133,6 +148,18 @@ async def effects(pool: asyncpg.Pool) -> list[tuple[str, int]]:
     """Key and version of every effect, in the order in which they were committed for their key."""
     rows = await pool.fetch("SELECT key, version FROM effect ORDER BY number")
     return [(row["key"], row["version"]) for row in rows]
+
+
+async def decide(pool, event, decision, actor: str, because: str):
+    """Decide about a parked event as a person would."""
+    async with pool.acquire() as connection:
+        return await parked.decide(connection, event.place, decision, DecidedBy(actor, because))
+
+
+async def replay(pool, moves, by: DecidedBy = ADA, **options) -> None:
+    """Move the consumer `test`."""
+    async with pool.acquire() as connection:
+        await replays.replay(connection, "test", event_type(PaymentTaken).topic, moves, by, **options)
 
 
 @asynccontextmanager

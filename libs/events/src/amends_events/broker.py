@@ -41,6 +41,14 @@ def no_topic(topic: str) -> AppendRefusedError:
     return AppendRefusedError(f"there is no topic {topic}: the service that publishes to it makes it when it starts")
 
 
+def other_partitions(topic: Topic, there: int) -> TopicError:
+    """Return the refusal of a topic that was made with another number of partitions than its contract says."""
+    return TopicError(
+        f"the topic {topic.name} has {there} partitions and should have {topic.partitions}: "
+        "the number cannot change, make a topic of another name"
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class EventRecord:
     """One event on its way to or from a broker."""

@@ -30,6 +30,7 @@ from amends_events.broker import (
     TopicError,
     UnknownError,
     no_topic,
+    other_partitions,
 )
 from amends_events.topics import Topic
 
@@ -67,10 +68,7 @@ class KafkaBroker:
         for topic in topics:
             partitions = there.get(topic.name)
             if partitions is not None and len(partitions) != topic.partitions:
-                raise TopicError(
-                    f"the topic {topic.name} has {len(partitions)} partitions and should have {topic.partitions}: "
-                    "the number cannot change, make a topic of another name"
-                )
+                raise other_partitions(topic, len(partitions))
         missing = [topic for topic in topics if topic.name not in there]
         if missing:
             await self._make(missing, retention)

@@ -28,6 +28,7 @@ from amends_events.broker import (
     TopicError,
     UnknownError,
     no_topic,
+    other_partitions,
 )
 from amends_events.topics import Topic
 
@@ -39,6 +40,8 @@ DUPLICATE_WINDOW = timedelta(minutes=2)
 INACTIVE_THRESHOLD = timedelta(seconds=30)
 
 _PREFIX = "ce-"
+_PARTITIONS = "amends-partitions"
+"""How many partitions the topic of a stream has, in its metadata."""
 _CONTENT_TYPE = "content-type"
 _MESSAGE_ID = "Nats-Msg-Id"
 _DUPLICATE_IN_BATCH = 10201
@@ -115,14 +118,21 @@ class NatsBroker:
         names = await self._streams()
         for topic in topics:
             there = _partitions(topic.name, names)
-            if any(partition >= topic.partitions for partition in there):
-                raise TopicError(
-                    f"the topic {topic.name} has {max(there) + 1} partitions and should have {topic.partitions}: "
-                    "the number cannot change, make a topic of another name"
-                )
+            if there and len(there) != topic.partitions:
+                made = await self._made_with(topic.name, there)
+                if made != topic.partitions:
+                    raise other_partitions(topic, made)
             for partition in range(topic.partitions):
                 if partition not in there:
-                    await self._make(topic.name, partition, retention)
+                    await self._make(topic, partition, retention)
+
+    async def _made_with(self, topic: str, there: Sequence[int]) -> int:
+        """Return the number of partitions that a topic was made with: whoever made it may have died before the last."""
+        try:
+            info = await self._ask(f"$JS.API.STREAM.INFO.{_stream(topic, there[0])}", None)
+        except _ApiError as error:
+            raise UnknownError(str(error)) from error
+        return int(info["config"].get("metadata", {}).get(_PARTITIONS, len(there)))
 
     async def _streams(self) -> set[str]:
         found: set[str] = set()
@@ -136,11 +146,12 @@ class NatsBroker:
             if not page or len(found) >= answer["total"]:
                 return found
 
-    async def _make(self, topic: str, partition: int, retention: timedelta) -> None:
-        stream = _stream(topic, partition)
+    async def _make(self, topic: Topic, partition: int, retention: timedelta) -> None:
+        stream = _stream(topic.name, partition)
         config = {
             "name": stream,
-            "subjects": [_subject(topic, partition)],
+            "subjects": [_subject(topic.name, partition)],
+            "metadata": {_PARTITIONS: str(topic.partitions)},
             "storage": "file",
             "retention": "limits",
             "discard": "new",  # a full log refuses, so the outbox keeps; the other way would lose

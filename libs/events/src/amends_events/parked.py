@@ -5,14 +5,15 @@ Lists and decisions are for the tools of who is on call.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 from amends_events.broker import EventRecord, LogEntry
+from amends_events.decisions import DecidedBy, DecisionError, DecisionKind, note_decision
 from amends_events.envelope import EnvelopeError, event_from
 
 
@@ -34,10 +35,6 @@ class ParkedDecision(StrEnum):
     SKIP = "skip"
 
 
-class DecisionError(Exception):
-    """The event is not parked any more, is decided already, or is not the first of its key."""
-
-
 @dataclass(frozen=True, slots=True)
 class ParkedEvent:
     """An event that waits."""
@@ -56,31 +53,94 @@ class ParkedEvent:
     decision: ParkedDecision | None
     decided_by: str | None
     decided_because: str | None
+    released_at: datetime | None
+    """When it was handled or left out; None while it waits."""
+
+    @property
+    def place(self) -> "ParkedPlace":
+        """Return where it is parked: its name."""
+        return ParkedPlace(self.consumer, self.topic, self.partition, self.position)
+
+
+class ParkedPlace(NamedTuple):
+    """Where an event is parked. As a text it is the event's name: CONSUMER/TOPIC/PARTITION/POSITION."""
+
+    consumer: str
+    topic: str
+    partition: int
+    position: int
+
+    def __str__(self) -> str:
+        """Return the name."""
+        return "/".join(map(str, self))
+
+    @classmethod
+    def parse(cls, name: str) -> "ParkedPlace":
+        """Read a name. Raises ValueError for any other text."""
+        consumer, *rest = name.rsplit("/", 3)
+        if len(rest) != 3 or not consumer or not rest[0]:
+            raise ValueError(f"{name!r} is not CONSUMER/TOPIC/PARTITION/POSITION")
+        return cls(consumer, rest[0], int(rest[1]), int(rest[2]))
 
 
 _FIELDS = (
     "consumer, topic, partition, position, event_id, key, type, reason, detail, attempts, parked_at, decision,"
-    " decided_by, decided_because"
+    " decided_by, decided_because, released_at"
 )
+_EARLIER = """
+SELECT {} FROM inbox_parked AS earlier
+WHERE earlier.consumer = p.consumer AND earlier.topic = p.topic AND earlier.partition = p.partition
+  AND earlier.key = p.key AND earlier.position < p.position AND earlier.released_at IS NULL
+"""
 _LIST = f"""
-SELECT {_FIELDS} FROM inbox_parked
-WHERE consumer = $1 AND released_at IS NULL ORDER BY topic, partition, position LIMIT $2
+SELECT {_FIELDS} FROM inbox_parked AS p
+WHERE released_at IS NULL AND ($1 = '' OR consumer = $1) AND ($2 = '' OR topic = $2) AND ($3 = '' OR key = $3)
+  AND ($4::text IS NULL OR (consumer, topic, partition, position) > ($4, $5, $6, $7))
+  AND NOT ($8 AND EXISTS ({_EARLIER.format("")}))
+ORDER BY consumer, topic, partition, position LIMIT $9
 """  # noqa: S608 - no values
-# Only the first of a key can be decided: those behind it follow.
+_ONE = f"""
+SELECT {_FIELDS}, attributes, payload FROM inbox_parked
+WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4
+"""  # noqa: S608
+_BEHIND = """
+SELECT count(*) FROM inbox_parked
+WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position > $4 AND key = $5 AND released_at IS NULL
+"""
+_LOCKED = f"""
+SELECT released_at, decision, key, ({_EARLIER.format("min(position)")}) AS earlier FROM inbox_parked AS p
+WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4 FOR UPDATE
+"""  # noqa: S608
 _DECIDE = """
-UPDATE inbox_parked AS p SET decision = $5, decided_by = $6, decided_because = $7, decided_at = now()
-WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4 AND released_at IS NULL AND decision IS NULL
-  AND NOT EXISTS (
-    SELECT FROM inbox_parked AS earlier
-    WHERE earlier.consumer = p.consumer AND earlier.topic = p.topic AND earlier.partition = p.partition
-      AND earlier.key = p.key AND earlier.position < p.position AND earlier.released_at IS NULL)
-RETURNING true
+UPDATE inbox_parked SET decision = $5, decided_by = $6, decided_because = $7, decided_at = now()
+WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4
 """
 _PARK = """
 INSERT INTO inbox_parked
     (consumer, topic, partition, position, event_id, key, type, attributes, payload, reason, detail, attempts)
 VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)
-ON CONFLICT (consumer, topic, partition, position) DO NOTHING
+ON CONFLICT (consumer, topic, partition, position) DO UPDATE SET
+    event_id = excluded.event_id, key = excluded.key, type = excluded.type, attributes = excluded.attributes,
+    payload = excluded.payload, reason = excluded.reason, detail = excluded.detail, attempts = excluded.attempts,
+    parked_at = now(), decision = NULL, decided_by = NULL, decided_because = NULL, decided_at = NULL, released_at = NULL
+WHERE inbox_parked.released_at IS NOT NULL
+  AND (excluded.event_id IS NOT NULL OR inbox_parked.event_id IS NOT NULL OR excluded.payload <> inbox_parked.payload)
+"""
+# Events of a log that is no more, whose positions are given again: they keep their order, before those of the new one.
+_MAKE_ROOM = """
+WITH open AS (
+    SELECT position, event_id, payload FROM inbox_parked
+    WHERE consumer = $1 AND topic = $2 AND partition = $3 AND released_at IS NULL
+), taken AS (
+    SELECT FROM open JOIN unnest($4::bigint[], $5::uuid[], $6::bytea[]) AS new (position, event_id, payload)
+      ON new.position = open.position
+    WHERE new.event_id IS DISTINCT FROM open.event_id OR (new.event_id IS NULL AND new.payload <> open.payload)
+), span AS (
+    SELECT greatest(max(position), max(position) - min(position) + 1) AS width FROM inbox_parked
+    WHERE consumer = $1 AND topic = $2 AND partition = $3
+)
+UPDATE inbox_parked AS p SET position = p.position - span.width FROM span
+WHERE consumer = $1 AND topic = $2 AND partition = $3 AND released_at IS NULL AND EXISTS (SELECT FROM taken)
 """
 _BLOCKED = """
 SELECT DISTINCT key FROM inbox_parked
@@ -103,7 +163,7 @@ _RELEASE = """
 UPDATE inbox_parked SET released_at = now(), attempts = attempts + $5
 WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4
 """
-# What a person decided stands in the log of the consumer; the event waits for the next decision.
+# What a person decided stays in event_decision; the event waits for the next decision.
 _AGAIN = """
 UPDATE inbox_parked SET reason = $5, detail = $6, attempts = attempts + $7,
     decision = NULL, decided_by = NULL, decided_because = NULL, decided_at = NULL
@@ -112,36 +172,75 @@ WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4
 MAX_TEXT = 2000
 
 
-async def list_parked(connection: Any, consumer: str, limit: int = 100) -> list[ParkedEvent]:
-    """Return the oldest events of a consumer that wait, at most `limit`."""
-    rows = await connection.fetch(_LIST, consumer, limit)
-    return [
-        ParkedEvent(
-            **{
-                **row,
-                "reason": ParkedReason(row["reason"]),
-                "decision": None if row["decision"] is None else ParkedDecision(row["decision"]),
-            }
-        )
-        for row in rows
-    ]
+@dataclass(frozen=True, slots=True)
+class ParkedFilter:
+    """Which parked events to list; an empty text means all."""
+
+    consumer: str = ""
+    topic: str = ""
+    key: str = ""
+    decidable: bool = False
+    """Only the first of each key."""
 
 
-async def decide(connection: Any, parked: ParkedEvent, decision: ParkedDecision, actor: str, because: str) -> None:
-    """Decide about the first parked event of a key: have it handled again, or left out.
+async def list_parked(
+    connection: Any, which: ParkedFilter = ParkedFilter(), limit: int = 100, after: ParkedPlace | None = None
+) -> list[ParkedEvent]:
+    """Return the events that wait, by their places, at most `limit`; with `after` those that come after that one."""
+    start = (None, None, None, None) if after is None else tuple(after)
+    asked = (which.consumer, which.topic, which.key, *start, which.decidable, limit)
+    return [_event(row) for row in await connection.fetch(_LIST, *asked)]
 
-    Those behind it follow by themselves, in order, until one fails. `actor` and `because` are kept with the event.
-    Raises DecisionError, ValueError.
+
+async def get_parked(connection: Any, place: ParkedPlace) -> tuple[ParkedEvent, EventRecord] | None:
+    """Return an event that is parked, or was a while ago, with its record; None when there is none."""
+    row = await connection.fetchrow(_ONE, *place)
+    if row is None:
+        return None
+    fields = dict(row)
+    record = EventRecord(json.loads(fields.pop("attributes")), fields.pop("payload"))
+    return _event(fields), record
+
+
+async def count_behind(connection: Any, event: ParkedEvent) -> int:
+    """Return how many events of its key wait behind a parked one."""
+    found: int = await connection.fetchval(_BEHIND, *event.place, event.key)
+    return found
+
+
+async def decide(connection: Any, place: ParkedPlace, decision: ParkedDecision, by: DecidedBy) -> ParkedEvent:
+    """Decide about the first parked event of a key: have it handled again, or left out. Return it.
+
+    Those behind it follow by themselves, in order, until one fails. Who decided and why is kept with the event, and for
+    ever beside it. Raises DecisionError.
     """
-    if not actor.strip() or not because.strip():
-        raise ValueError("a decision needs an actor and a reason")
-    decided = await connection.fetchval(
-        _DECIDE, parked.consumer, parked.topic, parked.partition, parked.position, decision, actor, because
+    async with connection.transaction():
+        row = await connection.fetchrow(_LOCKED, *place)
+        if row is None:
+            raise DecisionError("PARKED_UNKNOWN", f"no event is parked as {place}")
+        if row["released_at"] is not None:
+            raise DecisionError("RELEASED_ALREADY", f"{place} does not wait any more")
+        if row["earlier"] is not None:
+            first = place._replace(position=row["earlier"])
+            raise DecisionError("PARKED_BEHIND_ANOTHER", f"{place} waits behind {first}, which has the same key")
+        if row["decision"] is not None:
+            raise DecisionError("DECIDED_ALREADY", f"{place} was decided already ({row['decision']}) and is under way")
+        await connection.execute(_DECIDE, *place, decision, by.actor.strip(), by.reason.strip())
+        await note_decision(connection, DecisionKind(decision), str(place), by, f"the key is {row['key']}")
+        found = await get_parked(connection, place)
+    assert found is not None
+    return found[0]
+
+
+def _event(row: Mapping[str, Any]) -> ParkedEvent:
+    decision = row["decision"]
+    return ParkedEvent(
+        **{
+            **row,
+            "reason": ParkedReason(row["reason"]),
+            "decision": None if decision is None else ParkedDecision(decision),
+        }
     )
-    if not decided:
-        raise DecisionError(
-            f"{parked.topic}.{parked.partition} {parked.position} is not the first undecided event of {parked.key}"
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +273,8 @@ class Parking:
             attributes = json.dumps({name: _text(value) for name, value in stored.record.attributes.items()})
             identity = (*self._place, stored.position, event_id, key, kind)
             rows.append((*identity, attributes, stored.record.payload, reason, _text(detail), attempts))
+        taken = ([row[column] for row in rows] for column in (3, 4, 8))  # position, event_id, payload
+        await connection.execute(_MAKE_ROOM, *self._place, *taken)
         await connection.executemany(_PARK, rows)
 
     async def decided(self, connection: Any) -> list[str]:

@@ -26,6 +26,7 @@ from amends_events.envelope import CloudEvent, EnvelopeError, event_from, handli
 from amends_events.leases import Claim
 from amends_events.meter import Meter, Result
 from amends_events.parked import ParkedDecision, ParkedReason, Parking, key_of
+from amends_events.positions import another_event, read_after, topic_ends
 from amends_events.topics import EventType
 
 EventHandler = Callable[[Any, CloudEvent, Any], Awaitable[None]]
@@ -152,15 +153,9 @@ class Partition:
     async def _batches(self) -> AsyncGenerator[list[LogEntry], None]:
         """Read on after the position. Raises PositionLostError when the log has another event there, or is shorter."""
         broker, (_, topic, partition) = self._reading.broker, self._place
-        ends = (await broker.ends(topic)).get(partition)
-        if ends is None:
-            raise PositionLostError(f"{topic} has no partition {partition}")
-        after, known = self.position, self._event_id
-        if after == 0:
-            after = ends.first - 1
-        elif after > ends.last or after + 1 < ends.first:
-            raise PositionLostError(f"{topic}.{partition} has {ends.first} to {ends.last}, and {after} was read")
-        check = known is not None and ends.first <= after
+        ends = (await topic_ends(broker, topic, self.position)).get(partition)
+        after, known = read_after(topic, partition, self.position, ends), self._event_id
+        check = known is not None and ends is not None and ends.first <= after
         async with aclosing(
             broker.read(topic, partition, after - check, limit=self._reading.batch, wait=WAIT)
         ) as batches:
@@ -168,7 +163,7 @@ class Partition:
                 if check and batch:
                     check = False
                     if batch[0].record.attributes.get("id") != str(known):
-                        raise PositionLostError(f"{topic}.{partition} has another event at {after} than was read there")
+                        raise another_event(topic, partition, after)
                     batch = batch[1:]
                 self._say_lost(False, None)
                 yield batch

@@ -47,16 +47,21 @@ _BACKLOG_COUNTED = 10_000
 
 _log = logging.getLogger(__name__)
 
-_READ = """
-SELECT o.seq, o.event_id, o.topic, o.partition, o.key, o.version, o.type, o.dataschema, o.headers, o.payload,
-       o.occurred_at
+COLUMNS = "seq, event_id, topic, partition, key, version, type, dataschema, headers, payload, occurred_at"
+"""All that the outbox knows of an event."""
+_READ = f"""
+SELECT {", ".join(f"o.{name}" for name in COLUMNS.split(", "))}
 FROM unnest($1::text[], $2::smallint[], $3::bigint[]) AS place (topic, partition, low)
 CROSS JOIN LATERAL (
     SELECT * FROM outbox WHERE topic = place.topic AND partition = place.partition AND seq > place.low
     ORDER BY seq LIMIT $4
 ) AS o
-"""
+"""  # noqa: S608 - no values
 _DELETE = "DELETE FROM outbox WHERE seq = ANY($1::bigint[])"
+_KEEP = f"""
+WITH published AS (DELETE FROM outbox WHERE seq = ANY($1::bigint[]) RETURNING {COLUMNS})
+INSERT INTO outbox_sent ({COLUMNS}) SELECT {COLUMNS} FROM published ON CONFLICT (seq) DO UPDATE SET sent_at = now()
+"""  # noqa: S608 - no values
 _BACKLOG = """
 SELECT count(*) AS rows, coalesce(now() - min(occurred_at), interval '0') AS oldest
 FROM (SELECT occurred_at FROM outbox ORDER BY seq LIMIT $1) AS first
@@ -97,6 +102,7 @@ class _Partition:
     def failed(self, now: float) -> None:
         """Note that the broker did not take the oldest rows: they are tried again first, and later."""
         self.failures += 1
+        self.scanned_at = float("-inf")  # what a person has put back for a broker that lost it comes first
         self.not_before = now + BACKOFF.pause(self.failures).total_seconds()
 
 
@@ -111,13 +117,18 @@ class Relay:
         meter: Meter | None = None,
         *,
         lease: timedelta = LEASE,
+        keeps: bool = False,
     ) -> None:
-        """Publish what `outbox` declares. `connect` opens a session beside the pool, which the relay keeps."""
+        """Publish what `outbox` declares. `connect` opens a session beside the pool, which the relay keeps.
+
+        With `keeps` what was published stays in `outbox_sent`, until `backlog.expire_sent` is called.
+        """
         self._connect = connect
         self._outbox = outbox
         self._broker = broker
         self._meter = meter or Silent()
         self._lease = lease
+        self._keeps = keeps
         self._owned: dict[TopicPlace, _Partition] = {}
         self._turn: deque[TopicPlace] = deque()
         self._claim_at = self._backlog_at = float("-inf")
@@ -199,7 +210,7 @@ class Relay:
             for seq in sent
         ]
         if done:
-            await connection.execute(_DELETE, done)
+            await connection.execute(_KEEP if self._keeps else _DELETE, done)
         return len(done)
 
     async def _send(self, place: TopicPlace, rows: Sequence[asyncpg.Record]) -> list[int]:

@@ -9,7 +9,7 @@ import itertools
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from random import Random
@@ -22,6 +22,8 @@ import pytest_asyncio
 from amends_chassis.database import Database as Chassis
 from amends_chassis.migrations import migrate
 from amends_embedded import Postgres
+from amends_events import Outbox, Row
+from amends_orchestrator.announcer import PUBLISHES
 from amends_orchestrator.journal import claims, decisions, leases, reader, statements
 from amends_orchestrator.journal.batch import Batch, JournalRow, PendingStart
 from amends_orchestrator.journal.connection import connector
@@ -30,12 +32,16 @@ from amends_orchestrator.journal.partitions import make_partitions
 from amends_orchestrator.journal.records import JournalRefusal, NewRun, RunChange, State
 from amends_orchestrator.journal.tail import Tail
 from amends_simulation.database import STATEMENTS, SimulatedDatabase
+from google.protobuf.message import Message
+
+from amends.events.v1.runs_pb2 import RunEnded, RunResolved, RunStalled, RunStarted
 
 MINUTE = timedelta(minutes=1)
 NEAR = timedelta(seconds=20)
 """Times that differ by less are the same: the two are not asked at the same moment. Those that matter are minutes."""
 FENCE = 3
 MANY, ROOMY = 1000, 1 << 30
+OUTBOX = Outbox("/test", PUBLISHES)
 ORDERED = (reader._JOURNAL, reader._JOURNALS)
 """Statements that say in which order they answer."""
 
@@ -47,6 +53,7 @@ TABLES = {
     "run": f"SELECT {reader.COLUMNS} FROM run ORDER BY id",
     "journal": "SELECT run_id, seq, fence, record FROM journal ORDER BY run_id, seq",
     "process": "SELECT id, expires_at FROM process ORDER BY id",
+    "outbox": "SELECT key::uuid, version, type FROM outbox ORDER BY seq",
 }
 
 Table = list[tuple[Any, ...]]
@@ -215,6 +222,7 @@ class Both:
             "run": in_order([tuple(run[column] for column in columns) for run in other.runs.values()]),
             "journal": in_order([(run, *entry) for run, entries in other.journal.items() for entry in entries]),
             "process": in_order(list(other.leases.items())),
+            "outbox": list(other.outbox),
         }
 
 
@@ -263,6 +271,9 @@ async def test_the_same_runs_are_given_back(both: Both, rows: Rows, fence: int):
     for reason in ("", "BAD_ROW"):
         given = (fence, 5 * MINUTE, reason, "a row was refused")
         await both.assert_agree(*((claims._RELEASE, (run, *given)) for run in (*rows.ids, NO_RUN)))
+    given = (fence, 5 * MINUTE, "BAD_ROW", "a row was refused")
+    events = {run: an_event(run, RunStalled).values for run in (*rows.ids, NO_RUN)}
+    await both.assert_agree(*((claims._RELEASE_AND_TELL, (run, *given, *event)) for run, event in events.items()))
 
 
 async def test_what_a_process_owns_and_when_the_next_run_is_due_are_the_same(both: Both):
@@ -313,6 +324,14 @@ def a_start(namespace: str, key: str, owner: UUID | None) -> PendingStart:
     return PendingStart(new, lambda _: None)
 
 
+def an_event(run: UUID, kind: type[Message] = RunEnded) -> Row:
+    return OUTBOX.row(kind(run_id=str(run)), {})
+
+
+def told(row: JournalRow) -> JournalRow:
+    return replace(row, event=an_event(row.tail.id)) if row.seq % 2 else row
+
+
 def rows_to_write(rows: Rows) -> list[JournalRow]:
     """Rows of every run, some of which have another owner by now; with every change, and some without one."""
     written = []
@@ -339,6 +358,10 @@ async def test_batches_of_many_runs_write_the_same(both: Both, rows: Rows):
     await both.assert_agree(statement(*(JournalRow(row.tail, row.seq, row.record, None) for row in written)))
     await both.assert_agree(statement(*starts))
     await both.assert_agree(statement(*starts, *written), statement(*(a_start(*start) for start in STARTS)))
+    starts = [replace(start, event=an_event(start.new.id, RunStarted)) for start in starts[1:]] + starts[:1]
+    await both.assert_agree(statement(*map(told, written)))
+    await both.assert_agree(statement(*starts))
+    await both.assert_agree(statement(*starts, *map(told, written)), statement(*starts))
     await both.assert_agree(statement(JournalRow(tail(NO_RUN), 1, b"", CHANGES[0]), *written))
 
 
@@ -347,9 +370,12 @@ async def test_batches_of_one_run_write_the_same(both: Both, rows: Rows):
         batches = [statement(JournalRow(tail(NO_RUN, fence), 1, b"", CHANGES[0]))]
         for number, run in enumerate(rows.ids):
             to, seq, change = tail(run, fence), rows.next_seq(run), CHANGES[number % len(CHANGES)]
-            batches.append(statement(JournalRow(to, seq, b"record", None), JournalRow(to, seq + 1, b"next", change)))
+            one, next_one = JournalRow(to, seq, b"record", None), JournalRow(to, seq + 1, b"next", change)
+            batches.append(statement(one, next_one) if number % 2 else statement(told(one), told(next_one)))
         await both.assert_agree(*batches)
-    await both.assert_agree(*(statement(a_start(*start)) for start in STARTS))
+    starts = [a_start(*start) for start in STARTS]
+    await both.assert_agree(*map(statement, starts))
+    await both.assert_agree(*(statement(replace(start, event=an_event(start.new.id, RunStarted))) for start in starts))
 
 
 async def test_a_number_that_is_taken_is_refused_by_both(both: Both, rows: Rows):
@@ -385,6 +411,8 @@ async def test_decisions_are_recorded_alike(both: Both, rows: Rows):
         made.append((decisions._CLAIM, (run, LIVE, FENCE + 1, State(1 + number % 2), "told")))
         if run is not NO_RUN:
             made.append((decisions._RECORD, (run, rows.next_seq(run), FENCE + 1, b"decided")))
+            further = (run, rows.next_seq(run) + 1, FENCE + 1, b"decided", *an_event(run, RunResolved).values)
+            made.append((decisions._RECORD_AND_TELL, further))
     await both.assert_agree(*made)
     again = (decisions._RECORD, (rows.ids[0], 1, FENCE + 1, b"decided"))
     await both.assert_refuse(asyncpg.UniqueViolationError, again)

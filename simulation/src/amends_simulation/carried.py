@@ -18,6 +18,7 @@ class Carried(NamedTuple):
     rows: Rows
     changes: Rows
     starts: Rows
+    events: Rows
 
 
 def is_batch(sql: str) -> bool:
@@ -35,13 +36,16 @@ def carried(sql: str, parameters: Sequence[Any]) -> Carried:
             return []
         taken = left[: len(columns)]
         del left[: len(columns)]
-        return [tuple(taken)] if plain and columns is not statements.ROW else [*zip(*taken, strict=True)]
+        if plain and columns is not statements.ROW and columns is not statements.EVENT:
+            return [tuple(taken)]
+        return [*zip(*taken, strict=True)]
 
     found = Carried(
         held=take("owned AS", statements.HELD),
         rows=take("appended AS", statements.ROW),
         changes=take("changed AS", statements.CHANGE),
         starts=take("started AS", statements.START),
+        events=take("told AS", statements.EVENT),
     )
     assert not left, "the writer's statement has parameters that nothing here knows"
     return found

@@ -50,6 +50,8 @@ class SimulatedDatabase:
     journal: dict[UUID, list[tuple[int, int, bytes]]] = field(default_factory=dict)
     """Sequence number, fence and record, in the order of commits."""
     leases: dict[UUID, datetime] = field(default_factory=dict)
+    outbox: list[tuple[UUID, int, str]] = field(default_factory=list)
+    """Run, version and type of each event, in the order of commits."""
     outdated: list[str] = field(default_factory=list)
     """Records that were taken under a fence that was not the run's any more."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -70,7 +72,7 @@ class SimulatedDatabase:
         return result
 
     def _batch(self, sql: str, values: list[Any]) -> list[Any]:
-        held, new, changes, starts = carried(sql, values)
+        held, new, changes, starts, events = carried(sql, values)
         owned = {run for run, fence in held if self._holds(run, fence)}
         new = [row for row in new if row[0] in owned]
         taken = [(run, seq) for run in owned for seq, _, _ in self.journal[run]]
@@ -85,7 +87,12 @@ class SimulatedDatabase:
             if change[0] in owned:
                 self._change(*change)
         refused = [(run,) for run, _ in held if run not in owned]
-        return refused + self._starts(starts)
+        known = self._starts(starts)
+        self._tell(events, {*owned, *(start[0] for start in starts)}.difference(*known))
+        return refused + known
+
+    def _tell(self, events: list[tuple[Any, ...]], written: set[UUID]) -> None:
+        self.outbox += [(run, version, values[4]) for run, version, *values in events if run in written]
 
     def _holds(self, run: UUID, fence: int) -> bool:
         return run in self.runs and (not self.faults.fenced or self.runs[run]["fence"] == fence)
@@ -185,6 +192,16 @@ class SimulatedDatabase:
                 row["stalled_since"] = row["stalled_since"] or self.now()
         return []
 
+    def _release_and_tell(
+        self, run: UUID, fence: int, after: timedelta, reason: str, message: str, *event: Any
+    ) -> list[Any]:
+        row = self.runs.get(run)
+        fresh = row is not None and row["stalled_since"] is None and row["fence"] == fence and row["state"] < 3
+        self._release(run, fence, after, reason, message)
+        if fresh:
+            self.outbox.append((run, max(seq for seq, _, _ in self.journal[run]), event[4]))
+        return []
+
     def _owned(self, process: UUID) -> list[Any]:
         return [(row["id"], row["fence"]) for row in self.runs.values() if row["owner"] == process]
 
@@ -227,6 +244,11 @@ class SimulatedDatabase:
         self.journal[run].append((seq, fence, record))
         return []
 
+    def _record_and_tell(self, run: UUID, seq: int, fence: int, record: bytes, *event: Any) -> list[Any]:
+        self._record(run, seq, fence, record)
+        self.outbox.append((run, seq, event[4]))
+        return [(seq,)]
+
     def _resolved(self, run: UUID, owner: UUID, fence: int, state: int, message: str) -> list[Any]:
         if run in self.runs:
             self.runs[run].update(owner=owner, fence=fence, state=state, step="", reason="", message=message)
@@ -246,6 +268,7 @@ STATEMENTS: dict[str, Callable[..., list[Any]]] = {
     claims._CLAIM_ONE: SimulatedDatabase._claim_one,
     claims._NEXT_DUE: SimulatedDatabase._next_due,
     claims._RELEASE: SimulatedDatabase._release,
+    claims._RELEASE_AND_TELL: SimulatedDatabase._release_and_tell,
     claims._OWNED: SimulatedDatabase._owned,
     statements.PRESENT: SimulatedDatabase._present,
     statements.HOLDERS: SimulatedDatabase._holders,
@@ -256,6 +279,7 @@ STATEMENTS: dict[str, Callable[..., list[Any]]] = {
     reader._JOURNALS: SimulatedDatabase._journals,
     decisions._LOCK: SimulatedDatabase._locked,
     decisions._RECORD: SimulatedDatabase._record,
+    decisions._RECORD_AND_TELL: SimulatedDatabase._record_and_tell,
     decisions._CLAIM: SimulatedDatabase._resolved,
 }
 

@@ -12,6 +12,8 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
+from amends_events import Outbox, Row
+from amends_orchestrator.announcer import PUBLISHES, SOURCE, Announcer
 from amends_orchestrator.calls.guards import Guards
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.calls.sender import Sender
@@ -78,7 +80,7 @@ class Process:
         self.writer = JournalWriter(self.connect)
         # Every second process is crowded: what waits leaves its memory, what is started there waits for another.
         limits = Limits(hot_runs=3 if name.endswith(("2", "4", "6", "8", "0")) else 2000, passivate_after=PATIENCE)
-        self.host = RunHost(self.writer, router, Sender(_no_spans), ids)
+        self.host = RunHost(self.writer, router, Sender(_no_spans), ids, Announcer(Outbox(SOURCE, PUBLISHES)))
         self.host.hold_secret(b"the same for every process")
         self.fleet = Fleet(self.id, self.host, self._release_claim, limits)
         self.starts = RunStarts(self.host, self.fleet)
@@ -128,9 +130,11 @@ class Process:
         await self.heartbeat.end()
         await self.kill()
 
-    async def _release_claim(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
+    async def _release_claim(
+        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Row | None
+    ) -> None:
         async with self.pool.acquire() as connection:
-            await claims.release(connection, run_id, fence, after, reason, message)
+            await claims.release(connection, run_id, fence, after, reason, message, event)
 
 
 class SimulatedDefinitions:

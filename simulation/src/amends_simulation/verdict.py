@@ -8,6 +8,7 @@ from uuid import UUID
 
 from amends_orchestrator.journal.records import State
 from amends_saga.engine import RunState, UnreadableJournalError, replay
+from amends_saga.engine import events as ev
 from amends_saga.engine.state import Ending, StepRun
 from amends_saga.invariants import Invariant
 from amends_saga.journal import decode, encode
@@ -18,6 +19,15 @@ from amends_simulation.participants import RealEffect, SimulatedParticipants
 
 LEFT_OUT = (Ending.SKIPPED, Ending.BY_PERSON, Ending.NOT_CHOSEN)
 """Ends of a step of a completed run that leave no effect."""
+TOLD = {
+    ev.Started: "RunStarted",
+    ev.TurnedBack: "RunTurnedBack",
+    ev.CancelRequested: "RunCancelled",
+    ev.Parked: "RunParked",
+    ev.Resolved: "RunResolved",
+    ev.Ended: "RunEnded",
+}
+"""The records that are told of whatever else happens, and the types of their events."""
 
 
 def judge(
@@ -61,9 +71,21 @@ def _run(plan: Plan, database: SimulatedDatabase, state: int, run: UUID, effects
     elif not folded.ended or (state == State.COMPLETED) != (folded.phase.value == "COMPLETED"):
         said = f"the run is said to be {State(state).name}, its journal says {folded.phase.value}"
         yield Invariant.JOURNAL.broken(said)
+    yield from _told(entries, [(version, kind) for told, version, kind in database.outbox if told == run])
     yield from _order(plan, folded, effects)
     for index in range(len(plan.steps)):
         yield from _step(plan, folded, index, [e for e in effects if e.step == plan.steps[index].name])
+
+
+def _told(entries: list[ev.Recorded], events: list[tuple[int, str]]) -> Iterator[str]:
+    """Compare a run's events, in the order of their commits, with its journal."""
+    names = [(version, kind.rpartition(".")[2]) for version, kind in events]
+    expected = [(entry.seq, TOLD[type(entry.event)]) for entry in entries if type(entry.event) in TOLD]
+    if (found := [event for event in names if event[1] in TOLD.values()]) != expected:
+        yield Invariant.JOURNAL.broken(f"its events are {found}, its journal says {expected}")
+    versions = [version for version, _ in names]
+    if versions != sorted(versions):
+        yield Invariant.JOURNAL.broken(f"its events are not in the order of its records: {names}")
 
 
 def _journal(journal: list[tuple[int, int, bytes]]) -> Iterator[str]:

@@ -25,10 +25,20 @@ class EventRefusedError(ValueError):
     """An event that no broker may be given: its type is not declared, or it is too large. The transaction fails."""
 
 
-_COLUMNS = "event_id, topic, partition, key, type, dataschema, headers, payload, version"
-_CASTS = ("uuid", "text", "smallint", "text", "text", "text", "jsonb", "bytea")
+COLUMNS = {
+    "event_id": "uuid",
+    "topic": "text",
+    "partition": "smallint",
+    "key": "text",
+    "type": "text",
+    "dataschema": "text",
+    "headers": "jsonb",
+    "payload": "bytea",
+}
+"""The columns of `Row.values` with their types, for a statement that is put together otherwise than here."""
 
-
+_CASTS = tuple(COLUMNS.values())
+_COLUMNS = ", ".join((*COLUMNS, "version"))
 _VALUES = ", ".join(f"${{}}::{cast}" for cast in _CASTS)
 
 
@@ -98,8 +108,11 @@ class Outbox:
         """Return the topics of the events, by name."""
         return sorted({one.topic for one in self.types.values()}, key=lambda topic: topic.name)
 
-    def row(self, event: Message) -> Row:
-        """Make the row of an event. Raises EventRefusedError for whatever a broker could refuse."""
+    def row(self, event: Message, headers: Mapping[str, str] | None = None) -> Row:
+        """Make the row of an event. Raises EventRefusedError for whatever a broker could refuse.
+
+        `headers` are what it carries instead of what all events of the outbox carry.
+        """
         known = self.types.get(event.DESCRIPTOR.full_name)
         if known is None:
             raise EventRefusedError(f"{self.source} does not declare that it publishes {event.DESCRIPTOR.full_name}")
@@ -119,7 +132,7 @@ class Outbox:
                 key,
                 known.name,
                 known.dataschema,
-                json.dumps(_checked({**self._headers(), **cause()})),
+                json.dumps(_checked({**(self._headers() if headers is None else headers), **cause()})),
                 payload,
             ),
         )

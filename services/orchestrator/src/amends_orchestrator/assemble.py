@@ -13,6 +13,7 @@ from uuid import UUID, uuid4
 import structlog
 from amends_chassis.followed import FollowedFile, RulesError
 from amends_chassis.service import Runtime
+from amends_events import Row
 
 from amends.saga.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
 from amends_orchestrator import permissions, retention
@@ -166,9 +167,11 @@ class Orchestrator:
             await self._runtime.health.report("journal", self.writer.reachable.is_set())
             await asyncio.sleep(0.2)
 
-    async def _release_claim(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
+    async def _release_claim(
+        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Row | None
+    ) -> None:
         async with self._pool.acquire() as connection:
-            await claims.release(connection, run_id, fence, after, reason, message)
+            await claims.release(connection, run_id, fence, after, reason, message, event)
 
     def _span(self, name: str, traceparent: str, attributes: dict[str, str]) -> AbstractContextManager[None]:
         return self._runtime.span(name, traceparent, **attributes)

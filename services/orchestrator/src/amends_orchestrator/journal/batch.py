@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
+from amends_events import Row
+
 from amends_orchestrator.journal.records import NewRun, RunChange
 from amends_orchestrator.journal.statements import batch_statement
 from amends_orchestrator.journal.tail import Tail
@@ -15,12 +17,13 @@ from amends_orchestrator.journal.tail import Tail
 
 @dataclass(slots=True)
 class JournalRow:
-    """One journal row to be written, with its change of the run's row."""
+    """One journal row to be written, with its change of the run's row and the event that tells of it."""
 
     tail: Tail
     seq: int
     record: bytes
     change: RunChange | None
+    event: Row | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,19 +47,24 @@ class PendingStart:
     answered: OnWritten
     until: float | None = None
     """When its caller stops waiting, by the loop's clock; after that it is not sent any more."""
+    event: Row | None = None
 
 
-statement = lru_cache(maxsize=16)(batch_statement)
+statement = lru_cache(maxsize=32)(batch_statement)
 
 
 @dataclass(slots=True)
 class Batch:
-    """Rows in the order in which they were queued. `changes` holds the last change of each run."""
+    """Rows in the order in which they were queued. `changes` holds the last change of each run.
+
+    `events` holds the run, the record's number and the outbox row of each event.
+    """
 
     starts: list[PendingStart] = field(default_factory=list)
     rows: list[JournalRow] = field(default_factory=list)
     tails: dict[UUID, Tail] = field(default_factory=dict)
     changes: dict[UUID, RunChange] = field(default_factory=dict)
+    events: list[tuple[UUID, int, Row]] = field(default_factory=list)
 
     @classmethod
     def of(cls, entries: Iterable[JournalRow | PendingStart]) -> Batch:
@@ -65,11 +73,15 @@ class Batch:
         for entry in entries:
             if isinstance(entry, PendingStart):
                 batch.starts.append(entry)
+                if entry.event is not None:
+                    batch.events.append((entry.new.id, 1, entry.event))
             elif entry.tail.refusal is None:
                 batch.rows.append(entry)
                 batch.tails[entry.tail.id] = entry.tail
                 if entry.change is not None:
                     batch.changes[entry.tail.id] = entry.change
+                if entry.event is not None:
+                    batch.events.append((entry.tail.id, entry.seq, entry.event))
         return batch
 
     def __len__(self) -> int:
@@ -111,7 +123,13 @@ class Batch:
 
     def sql(self) -> str:
         """Return the SQL statement that writes this batch."""
-        return statement(starts=bool(self.starts), rows=bool(self.rows), changes=bool(self.changes), one=self.single)
+        return statement(
+            starts=bool(self.starts),
+            rows=bool(self.rows),
+            changes=bool(self.changes),
+            events=bool(self.events),
+            one=self.single,
+        )
 
     def parameters(self) -> list[Any]:
         """Return the statement's parameters in its order: one value or one array for each column."""
@@ -125,6 +143,8 @@ class Batch:
             _add(values, [_change(run_id, change) for run_id, change in self.changes.items()], plain=one)
         if self.starts:
             _add(values, [_start(start.new) for start in self.starts], plain=one)
+        if self.events:
+            _add(values, [(run_id, seq, *event.values) for run_id, seq, event in self.events], plain=False)
         return values
 
 

@@ -11,6 +11,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from amends_chassis.database import Executes
+from amends_events import Row, outbox
 
 from amends_orchestrator.journal.reader import COLUMNS, read_journals, run_row
 from amends_orchestrator.journal.records import Claimed, RunRow, State
@@ -64,6 +65,16 @@ UPDATE run SET owner = NULL, due_at = clock_timestamp() + $3,
 WHERE id = $1 AND fence = $2 AND state < {State.PARKED:d}
 """  # noqa: S608 - a number of ours
 
+# A run that shows as stalled has told so before. The event has the number of the last record, having none of its own.
+_EVENT = ", ".join(f"${6 + place}::{kind}" for place, kind in enumerate(outbox.COLUMNS.values()))
+_RELEASE_AND_TELL = f"""
+WITH released AS ({_RELEASE} RETURNING
+    (SELECT before.stalled_since IS NULL FROM run AS before WHERE before.id = run.id) AS fresh,
+    (SELECT coalesce(max(seq), 1) FROM journal WHERE run_id = run.id) AS version
+)
+INSERT INTO outbox ({", ".join(outbox.COLUMNS)}, version) SELECT {_EVENT}, version FROM released WHERE fresh
+"""  # noqa: S608 - column names of ours
+
 _OWNED = "SELECT id, fence FROM run WHERE owner = $1"
 
 
@@ -96,9 +107,23 @@ async def next_due(connection: Executes) -> timedelta | None:
     return value
 
 
-async def release(connection: Executes, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
-    """Release a run that this process cannot drive: it shows as stalled, and is due again after `after`."""
-    await connection.execute(_RELEASE, run_id, fence, after, reason, message)
+async def release(
+    connection: Executes,
+    run_id: UUID,
+    fence: int,
+    after: timedelta,
+    reason: str,
+    message: str,
+    event: Row | None = None,
+) -> None:
+    """Release a run that this process cannot drive: it shows as stalled, and is due again after `after`.
+
+    `event` tells of it, unless the run showed as stalled before.
+    """
+    if event is None:
+        await connection.execute(_RELEASE, run_id, fence, after, reason, message)
+    else:
+        await connection.execute(_RELEASE_AND_TELL, run_id, fence, after, reason, message, *event.values)
 
 
 async def owned(connection: Executes, process: UUID) -> dict[UUID, int]:

@@ -16,6 +16,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from amends_events import outbox
+
 from amends_orchestrator.journal.records import State
 
 # The columns of each part with their types, in the order of its parameters. Those of a start begin with the columns of
@@ -46,6 +48,7 @@ START = {
     "owner": "uuid",
     "traceparent": "text",
 }
+EVENT = {"run_id": "uuid", "version": "bigint", **outbox.COLUMNS}
 
 _OWNED = """
 owned AS MATERIALIZED (
@@ -86,15 +89,23 @@ started AS (
     SELECT id, 1, 1, record FROM {record} WHERE (id IN (SELECT id FROM started)) IS TRUE
 )"""
 
+# The order of a run's events is that of their numbers, which rows get as they come. The filter is applied first, so the
+# rows of the runs are locked before an event has its number.
+_TOLD = """
+told AS (
+    INSERT INTO outbox ({columns}, version)
+    SELECT {columns}, version FROM {event} WHERE (run_id IN ({taken})) IS TRUE
+)"""
+
 _LOST = "SELECT id FROM {held} WHERE id NOT IN (SELECT id FROM owned)"
 _KNOWN = "SELECT id FROM {asked} WHERE id NOT IN (SELECT id FROM started)"
 
 
-def batch_statement(*, starts: bool, rows: bool, changes: bool, one: bool) -> str:
+def batch_statement(*, starts: bool, rows: bool, changes: bool, events: bool, one: bool) -> str:
     """Return the SQL of a batch; it returns the refused ids: fenced runs, and starts whose key exists.
 
-    Its parameters are those of `held` and `row`, of `change` and of `start`, as far as they are wanted. `one` tells
-    that the batch is about one run: then only the columns of `row` are arrays.
+    Its parameters are those of `held` and `row`, of `change`, of `start` and of `event`, as far as they are wanted.
+    `one` tells that the batch is about one run: then only the columns of `row` and `event` are arrays.
     """
     parts: list[str] = []
     answers: list[str] = []
@@ -116,6 +127,10 @@ def batch_statement(*, starts: bool, rows: bool, changes: bool, one: bool) -> st
         answers.append(_KNOWN.format(asked=_source("asked", _first(START, 1), used, plain=one)))
         record = _source("made", _first(START, 2), used, plain=one)
         parts.append(_STARTED.format(start=take("start", START), record=record))
+    if events:
+        taken = " UNION ALL ".join(["SELECT id FROM owned"] * rows + ["SELECT id FROM started"] * starts)
+        event = take("event", EVENT, plain=False)
+        parts.append(_TOLD.format(columns=", ".join(outbox.COLUMNS), event=event, taken=taken))
     return "WITH " + ", ".join(parts) + "\n" + "\nUNION ALL ".join(answers)
 
 

@@ -23,6 +23,7 @@ from uuid import UUID
 
 import asyncpg
 import structlog
+from amends_events import Row
 from amends_resilience import Backoff
 
 from amends_orchestrator.journal import recovery
@@ -73,15 +74,22 @@ class JournalWriter:
         return len(self._queue)
 
     def append(
-        self, tail: Tail, seq: int, record: bytes, change: RunChange | None = None, *, hurried: bool = True
+        self,
+        tail: Tail,
+        seq: int,
+        record: bytes,
+        change: RunChange | None = None,
+        *,
+        hurried: bool = True,
+        event: Row | None = None,
     ) -> None:
         """Queue the row `seq` of a run and tell its listener later. A closed tail takes nothing.
 
-        `hurried` tells that the run waits for this row.
+        `hurried` tells that the run waits for this row. `event` is committed with it.
         """
         if tail.refusal is not None:
             return
-        self._queue.append(JournalRow(tail, seq, record, change))
+        self._queue.append(JournalRow(tail, seq, record, change, event))
         size = len(record)
         tail.size += size
         self.taken += size
@@ -92,12 +100,13 @@ class JournalWriter:
             self._idle.clear()
             self._later = asyncio.get_running_loop().call_later(UNHURRIED.total_seconds(), self._signal)
 
-    def start(self, new: NewRun, answered: OnWritten, until: float | None = None) -> None:
+    def start(self, new: NewRun, answered: OnWritten, until: float | None = None, event: Row | None = None) -> None:
         """Queue a new run with its first record; answer when it is durable, or its key exists already.
 
-        After `until` (the loop's clock) the row is not sent any more, and the answer is TimeoutError.
+        After `until` (the loop's clock) the row is not sent any more, and the answer is TimeoutError. `event` is
+        committed with the run, if it is a new one.
         """
-        self._queue.append(PendingStart(new, answered, until))
+        self._queue.append(PendingStart(new, answered, until, event))
         self.backlog_bytes += len(new.record)
         self._signal()
 

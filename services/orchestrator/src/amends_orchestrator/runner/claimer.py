@@ -32,6 +32,8 @@ RUNS_TAKEN = "claims.taken"
 RUN_UNREADABLE = "claims.unreadable"
 RUN_ADRIFT = "claims.adrift"
 CLAIM_FAILED = "claims.failed"
+UNREADABLE = "UNREADABLE"
+"""The reason of a run that is released because its journal or definition cannot be read."""
 ADRIFT_EVERY = timedelta(seconds=3)
 _log = structlog.get_logger(__name__)
 
@@ -151,7 +153,10 @@ class Claimer:
             return self._fleet.adopt(definition, claimed, asked)
         except (UnreadableJournalError, DefinitionError) as error:
             _log.error(RUN_UNREADABLE, run_id=str(row.id), error=str(error))
-            await claims.release(connection, row.id, row.fence, CLAIM_AGAIN_AFTER, "UNREADABLE", str(error)[:500])
+            host = self._fleet.host
+            info = host.info(row.id, row.namespace, row.saga, row.key, row.traceparent, row.rules)
+            event = host.announcer.undrivable(info, UNREADABLE)
+            await claims.release(connection, row.id, row.fence, CLAIM_AGAIN_AFTER, UNREADABLE, str(error)[:500], event)
             return None
 
     async def _sleep(self, pause: timedelta) -> None:

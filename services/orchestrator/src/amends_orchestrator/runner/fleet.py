@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from uuid import UUID
 
 import structlog
+from amends_events import Row
 from amends_saga.engine import RunState, replay
 from amends_saga.engine import events as ev
 from amends_saga.engine.ledger import UnreadableJournalError
@@ -41,8 +42,13 @@ _log = structlog.get_logger(__name__)
 class ReleaseClaim(Protocol):
     """Releases the claim of a run that cannot be driven here, so that it shows as stalled."""
 
-    async def __call__(self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str) -> None:
-        """Release the run. Raises the database's errors; the run is claimed later, when the lease has run out."""
+    async def __call__(
+        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Row | None
+    ) -> None:
+        """Release the run, with the event that tells of it.
+
+        Raises the database's errors; the run is claimed later, when the lease has run out.
+        """
         ...
 
 
@@ -123,7 +129,8 @@ class Fleet:
 
     async def _release(self, run: LiveRun, reason: str, message: str) -> None:
         try:
-            await self._release_claim(run.info.id, run.state.fence, CLAIM_AGAIN_AFTER, reason, message)
+            event = self.host.announcer.undrivable(run.info, reason)
+            await self._release_claim(run.info.id, run.state.fence, CLAIM_AGAIN_AFTER, reason, message, event)
         except Exception as error:
             _log.warning(RELEASE_FAILED, run_id=run.info.name, error=type(error).__name__)
 
@@ -175,7 +182,7 @@ class Fleet:
         """
         row = claimed.run
         state = restore(definition, claimed)
-        info = self.host.info(row.id, row.namespace, row.saga, row.traceparent, row.rules)
+        info = self.host.info(row.id, row.namespace, row.saga, row.key, row.traceparent, row.rules)
         before = self.runs.get(row.id)
         if before is not None:  # we lost it and claimed it again before the journal told us
             before.leave()

@@ -13,6 +13,7 @@ from uuid import UUID
 
 from amends_saga.journal import secret_for
 
+from amends_orchestrator.announcer import NOBODY_IS_TOLD, Announcer
 from amends_orchestrator.calls.metadata import CallMetadata
 from amends_orchestrator.calls.ports import Answer
 from amends_orchestrator.calls.router import ProtectedRoute, Router
@@ -34,8 +35,17 @@ class Caller(Protocol):
 class RunHost:
     """The process around the runs."""
 
-    def __init__(self, writer: JournalWriter, router: Router, caller: Caller, ids: RunIds) -> None:
+    def __init__(
+        self,
+        writer: JournalWriter,
+        router: Router,
+        caller: Caller,
+        ids: RunIds,
+        announcer: Announcer = NOBODY_IS_TOLD,
+    ) -> None:
         self.writer = writer
+        self.announcer = announcer
+        """Makes the events that are committed with records."""
         self.ids = ids
         self.now = ids.now
         """Returns the database's time, as this process estimates it."""
@@ -51,11 +61,11 @@ class RunHost:
         """Use the installation's secret for keys from now on."""
         self._secret = secret
 
-    def info(self, run_id: UUID, namespace: str, saga: str, traceparent: str, rules: int) -> RunInfo:
+    def info(self, run_id: UUID, namespace: str, saga: str, caller_key: str, traceparent: str, rules: int) -> RunInfo:
         """Return the facts about a run that was started under these rules. Raises RuntimeError before `hold_secret`."""
         if self._secret is None:
             raise RuntimeError("the installation's secret has not been read yet")
-        return RunInfo(run_id, namespace, saga, traceparent, secret_for(rules, self._secret))
+        return RunInfo(run_id, namespace, saga, caller_key, traceparent, secret_for(rules, self._secret))
 
     def leased(self) -> bool:
         """Return whether our lease is still valid, so that the runs are still ours."""

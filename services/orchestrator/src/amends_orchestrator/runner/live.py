@@ -296,8 +296,10 @@ class LiveRun:
 
     def _record(self, entry: ev.Recorded, now: datetime) -> None:
         plan = self.definition.plan
+        stalled = self._shown_stalled
         change, hurried = self._change(entry.event, now), awaited(plan, entry.event)
-        self._host.writer.append(self.tail, entry.seq, encode(plan, entry), change, hurried=hurried)
+        told = self._host.announcer.recorded(plan, self.state, self.info, entry, change, stalled=stalled)
+        self._host.writer.append(self.tail, entry.seq, encode(plan, entry), change, hurried=hurried, event=told)
 
     def _change(self, event: ev.Event, now: datetime) -> RunChange | None:
         plan = self.definition.plan
@@ -307,7 +309,10 @@ class LiveRun:
                 self._shown_stalled = stalled
                 return summary.standing(plan, self.state, now, self._until, release=False)
             return None
-        return summary.change_for(plan, self.state, event, now, self._due)
+        change = summary.change_for(plan, self.state, event, now, self._due)
+        if change is not None:
+            self._shown_stalled = change.stalled is not None
+        return change
 
     # ------------------------------------------------------------ expressions
 

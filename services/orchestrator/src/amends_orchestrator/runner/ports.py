@@ -36,15 +36,19 @@ class DefinitionError(Exception):
 class RunInfo:
     """The facts about a run that never change. Keys are computed once, because every call needs them."""
 
-    __slots__ = ("_keys", "_secret", "id", "name", "namespace", "saga", "traceparent")
+    __slots__ = ("_keys", "_secret", "caller_key", "id", "name", "namespace", "saga", "traceparent")
 
-    def __init__(self, run_id: UUID, namespace: str, saga: str, traceparent: str, secret: bytes | None) -> None:
+    def __init__(
+        self, run_id: UUID, namespace: str, saga: str, caller_key: str, traceparent: str, secret: bytes | None
+    ) -> None:
         """Set the facts. `secret` is what its keys are made with, see `amends_saga.journal.secret_for`."""
         self._secret = secret
         self.id = run_id
         self.name = str(run_id)
         self.namespace = namespace
         self.saga = saga
+        self.caller_key = caller_key
+        """The key with which the caller started it."""
         self.traceparent = traceparent
         self._keys: dict[str, str] = {}
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from amends_chassis.database import Executes, Lends
+from amends_events import Row
 from amends_saga.engine import RunState, check_resolution
 from amends_saga.engine import events as ev
 from amends_saga.engine.evolve import fold
@@ -63,7 +64,7 @@ async def resolve(
             state = restore(definition, Claimed(_with_fence(row, fence), records))
             entry = _entry(definition, state, decision, fleet)
             data = encode(definition.plan, entry)
-            await record_decision(connection, run_id, entry.seq, fence, data)
+            await record_decision(connection, run_id, entry.seq, fence, data, _told(fleet, row, definition, entry))
             after = fold(definition.plan, state, entry)
             shown = line(definition.plan, after)
             await claim_decided(connection, run_id, fleet.process, fence, state_of(after), shown)
@@ -121,6 +122,12 @@ def _entry(definition: PinnedDefinition, state: RunState, decision: PersonDecisi
     if refused is not None:
         raise ResolutionRefusedError(refused.reason, refused.message)
     return ev.Recorded(state.seq + 1, state.fence, now, resolved)
+
+
+def _told(fleet: Fleet, row: RunRow, definition: PinnedDefinition, entry: ev.Recorded) -> Row | None:
+    assert isinstance(entry.event, ev.Resolved)
+    info = fleet.host.info(row.id, row.namespace, row.saga, row.key, row.traceparent, row.rules)
+    return fleet.host.announcer.resolved(definition.plan, info, entry.event)
 
 
 def _with_fence(row: RunRow, fence: int) -> RunRow:

@@ -62,7 +62,7 @@ class RunStarts:
         refuses a row.
         """
         plan, now = definition.plan, self._host.now()
-        info = self._host.info(self._host.ids.next(), namespace, plan.saga, traceparent, RULES_VERSION)
+        info = self._host.info(self._host.ids.next(), namespace, plan.saga, key, traceparent, RULES_VERSION)
         run = LiveRun(self._host, self._fleet, definition, info, initial(plan, info.name))
         deadline = now + plan.deadline if plan.deadline is not None else None
         state, commands = start(plan, run.state, ev.Started(data, deadline), now)
@@ -88,7 +88,8 @@ class RunStarts:
             self._fleet.keep(run)
         until = loop.time() + within.total_seconds() if within is not None else None
         self._starting[namespace, key] = answer
-        self._host.writer.start(new, lambda what: self._written(run, what, answer, new, here=here), until)
+        told = self._host.announcer.started(info, digest)
+        self._host.writer.start(new, lambda what: self._written(run, what, answer, new, here=here), until, told)
         if here:
             self._fleet.soon(run.resume, commands[1:])
         return await answer

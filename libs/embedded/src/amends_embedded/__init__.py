@@ -1,4 +1,4 @@
-"""A real Postgres and a real NATS server without a container engine or root, and the processes around them.
+"""A real Postgres, NATS and Valkey server without a container engine or root, and the processes around them.
 
 Called by `amends dev`, the demo, the benchmarks and the fixtures of `amends_testkit`. Never part of a deployment.
 """
@@ -6,6 +6,7 @@ Called by `amends dev`, the demo, the benchmarks and the fixtures of `amends_tes
 from amends_embedded.nats import Nats, NatsError
 from amends_embedded.postgres import Postgres, PostgresAlreadyRunningError, PostgresError
 from amends_embedded.process import Child, ChildDiedError, Children, ReportTimeoutError
+from amends_embedded.valkey import Valkey, ValkeyError
 
 __all__ = [
     "Child",
@@ -17,4 +18,6 @@ __all__ = [
     "PostgresAlreadyRunningError",
     "PostgresError",
     "ReportTimeoutError",
+    "Valkey",
+    "ValkeyError",
 ]

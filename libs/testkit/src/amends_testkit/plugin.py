@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 if TYPE_CHECKING:
-    from amends_embedded import Nats, Postgres
+    from amends_embedded import Nats, Postgres, Valkey
 
     from amends_testkit.kafka import Kafka
     from amends_testkit.kubernetes import Kubernetes
@@ -82,6 +82,15 @@ async def nats(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Nats]
     from amends_embedded import Nats
 
     async with await Nats.start(tmp_path_factory.mktemp("nats")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def valkey(tmp_path_factory: pytest.TempPathFactory) -> "AsyncIterator[Valkey]":
+    """Start a real Valkey server for the whole session. A test that kills or stops it must start its own."""
+    from amends_embedded import Valkey
+
+    async with await Valkey.start(tmp_path_factory.mktemp("valkey")) as server:
         yield server
 
 

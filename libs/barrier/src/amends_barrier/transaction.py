@@ -44,7 +44,7 @@ def connection() -> Connection:
 
 
 @asynccontextmanager
-async def savepoint(own: "Connection | None" = None) -> AsyncIterator[Connection]:
+async def savepoint(own: Any = None) -> AsyncIterator[Connection]:
     """Undo just the block when it raises, and go on in the transaction.
 
     That is the one of `connection`, or of `own`, for handlers of events. Raises LookupError like `connection`.

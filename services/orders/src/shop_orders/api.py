@@ -13,7 +13,15 @@ from uuid import uuid4
 from amends_barrier import connection
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
-from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
+from amends_chassis.errors import (
+    AlreadyExists,
+    DomainError,
+    FailedPrecondition,
+    InvalidArgument,
+    NotFound,
+    Unavailable,
+    answers,
+)
 from amends_chassis.types import Context
 from amends_events import Outbox
 from amends_resilience import deadline
@@ -23,7 +31,7 @@ from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1 import orders_pb2_grpc
 from shop.types.v1 import types_pb2
 from shop_orders import domain, store
-from shop_orders.domain import Address, Line, Money, Order, OrderState, PageInvalid
+from shop_orders.domain import Address, Fulfilment, Line, Money, Order, OrderState, PageInvalid
 from shop_orders.order_process import OrderProcess
 
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
@@ -38,6 +46,8 @@ ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     domain.OrderReused: AlreadyExists,
     domain.OrderUnknown: NotFound,
     domain.OrderClosed: FailedPrecondition,
+    domain.FulfilmentUnavailable: FailedPrecondition,
+    domain.NeighbourAway: Unavailable,
     domain.PageInvalid: InvalidArgument,
 }
 STATES: Mapping[OrderState, "pb.OrderState.ValueType"] = {
@@ -46,6 +56,7 @@ STATES: Mapping[OrderState, "pb.OrderState.ValueType"] = {
     OrderState.REJECTED: pb.ORDER_STATE_REJECTED,
     OrderState.REFUNDED: pb.ORDER_STATE_REFUNDED,
 }
+FULFILMENTS = {known: fulfilment for fulfilment, known in store.FULFILMENTS.items()}
 ANSWER_IN = timedelta(milliseconds=500)
 """So much of the caller's time is kept for the answer when it waits for the end of the saga."""
 DEFAULT_WAIT = timedelta(seconds=10)
@@ -57,17 +68,20 @@ MAX_PAGE_BYTES = 1024 * 1024
 class OrderService(orders_pb2_grpc.OrderServiceServicer):
     """Takes orders and keeps their life cycle."""
 
-    def __init__(self, database: Database, outbox: Outbox, orders: OrderProcess) -> None:
+    def __init__(self, database: Database, outbox: Outbox, orders: OrderProcess, default: Fulfilment) -> None:
+        """`default` is how orders are fulfilled that do not say it."""
         self._database = database
         self._outbox = outbox
         self._orders = orders
+        self._default = default
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> pb.PlaceOrderResponse:
-        """Accept an order, start its saga and, if asked to, wait for its end."""
+        """Accept an order, start to fulfil it and, if asked to, wait for its end."""
         with answers(ERRORS):
             order_id = identifier(request.order_id or f"ord_{uuid4().hex}", "order_id")
             content = _content(request)
-            order = await self._orders.place(order_id, content)
+            fulfilment = FULFILMENTS.get(request.fulfilment, self._default)
+            order = await self._orders.place(order_id, content, fulfilment)
             if request.wait:
                 left = deadline.remaining(ANSWER_IN)
                 order = await self._orders.wait(order, content.card_token, DEFAULT_WAIT if left is None else left)
@@ -127,6 +141,7 @@ def _order(order: Order) -> pb.Order:
     address = order.address
     placed_at = Timestamp()
     placed_at.FromDatetime(order.placed_at)
+    has_papers = order.state is OrderState.CONFIRMED  # a choreographed order gets them one by one
     return pb.Order(
         order_id=order.order_id,
         customer_id=order.customer_id,
@@ -141,11 +156,12 @@ def _order(order: Order) -> pb.Order:
         ),
         state=STATES[order.state],
         run_id=order.run_id or "",
-        tracking_id=order.tracking_id or "",
-        payment_id=order.payment_id or "",
+        tracking_id=(has_papers and order.tracking_id) or "",
+        payment_id=(has_papers and order.payment_id) or "",
         reason=order.reason or "",
         attention=order.attention or "",
         placed_at=placed_at,
+        fulfilment=store.FULFILMENTS[order.fulfilment],
     )
 
 

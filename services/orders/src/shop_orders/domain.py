@@ -1,8 +1,8 @@
 """The rules of orders, free of SQL and gRPC.
 
 `api.py` parses requests into these values, `order_process.py` works with them, `store.py` loads and saves them. An
-order is PENDING until its saga has ended: CONFIRMED when every step took effect, REJECTED when everything was undone,
-REFUNDED when a person gave the money back behind the point of no return.
+order is PENDING until its saga or its events have ended it: CONFIRMED when every step took effect, REJECTED when none
+has one that lasts, REFUNDED when a person gave the money back behind the point of no return.
 """
 
 import hashlib
@@ -83,6 +83,18 @@ class OrderClosed(RefusedError):
     reason = "ORDER_CLOSED"
 
 
+class FulfilmentUnavailable(RefusedError):
+    """Orders cannot be fulfilled in that way here."""
+
+    reason = "FULFILMENT_UNAVAILABLE"
+
+
+class NeighbourAway(RefusedError):
+    """Payments or shipping does not answer, and the order needs both before it is placed."""
+
+    reason = "NEIGHBOUR_AWAY"
+
+
 class PageInvalid(RefusedError):
     """The page token was never given out."""
 
@@ -96,6 +108,15 @@ class OrderState(StrEnum):
     CONFIRMED = "confirmed"
     REJECTED = "rejected"
     REFUNDED = "refunded"
+
+
+class Fulfilment(StrEnum):
+    """The ways in which an order is brought to its end."""
+
+    ORCHESTRATED = "orchestrated"
+    """Its saga calls each service."""
+    CHOREOGRAPHED = "choreographed"
+    """Each service answers the events of the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +178,7 @@ class Order:
     """What a person has to decide before a PENDING order can go on, or to do for a REFUNDED one."""
     placed_at: datetime
     card_token: str | None = field(repr=False)
+    fulfilment: Fulfilment
 
 
 def content(customer_id: str, wanted: Iterable[Line], card_token: str, address: Address) -> Content:

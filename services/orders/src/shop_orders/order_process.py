@@ -1,10 +1,12 @@
-"""The life of an order: accept it, start its saga, learn how that ended, send the goods.
+"""The life of an order: accept it, start its saga or let events take over, learn how that ended, send the goods.
 
 `api.py` calls it for a customer who may be waiting, `followup.py` for every order that nobody is waiting for any more.
 Each step leaves the database in a state from which the other one can go on.
 """
 
-from dataclasses import replace
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -14,7 +16,8 @@ from amends_events import Outbox
 
 from amends.saga.v1 import run_pb2
 from shop_orders import domain, store
-from shop_orders.domain import Content, Order, OrderReused, OrderState
+from shop_orders.arrangements import Arrangements
+from shop_orders.domain import Content, Fulfilment, FulfilmentUnavailable, Money, Order, OrderReused, OrderState
 from shop_orders.saga import KeyReused, OrchestratorAway, PlaceOrderSaga, RunUnknown, SagaRefused
 from shop_orders.warehouse import Warehouse, WarehouseAway
 
@@ -28,6 +31,10 @@ SAGA_REFUSED = "order.saga_refused"
 WAIT_ENDED = "order.wait_ended"
 FOLLOW_UP_POSTPONED = "order.follow_up_postponed"
 NEEDS_ATTENTION = "order.needs_attention"
+DEADLINE_PASSED = "order.deadline_passed"
+
+WATCH_FIRST, WATCH_LAST = timedelta(milliseconds=10), timedelta(milliseconds=200)
+"""The pauses between looks at a choreographed order that a customer waits for, the first and the longest."""
 
 NEVER_ASKED = timedelta()
 """The saga of an order that was accepted just now: nobody has asked for it before, so a refusal is the last word."""
@@ -41,23 +48,51 @@ REFUND = "refund"
 UNDER_WAY = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING)
 
 
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """The price of an order in all, and of one piece of each article."""
+
+    total: Money
+    prices: Mapping[str, Money]
+
+
+@dataclass(frozen=True, slots=True)
+class Choreographed:
+    """What it takes to have orders fulfilled by events."""
+
+    arrangements: Arrangements
+    deadline: timedelta
+    """How long an order may be PENDING."""
+
+
 class OrderProcess:
     """Brings orders to their end."""
 
-    def __init__(self, database: Database, outbox: Outbox, saga: PlaceOrderSaga, warehouse: Warehouse) -> None:
+    def __init__(
+        self,
+        database: Database,
+        outbox: Outbox,
+        saga: PlaceOrderSaga,
+        warehouse: Warehouse,
+        choreographed: "Choreographed | None" = None,
+    ) -> None:
+        """Without `choreographed` every order is orchestrated."""
         self._database = database
         self._outbox = outbox
         self._saga = saga
         self._warehouse = warehouse
+        self._choreographed = choreographed
 
-    async def place(self, order_id: str, content: Content) -> Order:
-        """Accept the order, or find it accepted, and start its saga.
+    async def place(self, order_id: str, content: Content, fulfilment: Fulfilment) -> Order:
+        """Accept the order, or find it accepted, and start its saga; a choreographed one is started by its event.
 
-        When the orchestrator is away the order is accepted all the same and started by the follow-up.
-        Raises OrderReused, PriceUnknown, CurrenciesMixed, TotalTooLarge.
+        When the orchestrator is away the order is accepted all the same and started by the follow-up. An order that was
+        accepted before stays as it is, also if it is fulfilled in another way.
+        Raises OrderReused, PriceUnknown, CurrenciesMixed, TotalTooLarge, FulfilmentUnavailable, NeighbourAway.
         """
+        quote = await self._arranged(order_id, content) if fulfilment is Fulfilment.CHOREOGRAPHED else None
         async with self._database.transaction() as transaction:
-            is_new = await self._accept(transaction, order_id, content)
+            is_new = await self._accept(transaction, order_id, content, quote)
             order = await store.order_of(transaction, order_id)
             if not is_new and order.state is OrderState.PENDING:
                 await store.wake(transaction, order_id)
@@ -69,13 +104,26 @@ class OrderProcess:
             _log.warning(START_POSTPONED, order_id=order_id, why=str(error))
         return await self._stored(order_id)
 
-    async def _accept(self, transaction: "Connection", order_id: str, content: Content) -> bool:
-        """Write the order down; False when it was there already. Raises as `place` does."""
+    async def _arranged(self, order_id: str, content: Content) -> "Quote | None":
+        """Price a new choreographed order, and hand over what no event carries; None when it was accepted before."""
+        async with self._database.transaction() as transaction:
+            if await store.digest_of(transaction, order_id) is not None:
+                return None
+            quote = await _quote(transaction, content)
+        if self._choreographed is None:
+            raise FulfilmentUnavailable("choreographed orders need a broker, payments and shipping")
+        await self._choreographed.arrangements.make(order_id, content, quote.total)
+        return quote
+
+    async def _accept(
+        self, transaction: "Connection", order_id: str, content: Content, arranged: "Quote | None"
+    ) -> bool:
+        """Write the order down, choreographed if that is arranged; False when it was there. Raises as `place` does."""
         digest = await store.digest_of(transaction, order_id)
         if digest is None:
-            prices = await store.prices(transaction, [line.sku for line in content.lines])
-            total = domain.total(content.lines, prices)
-            if await store.add(transaction, self._outbox, order_id, content, total, prices):
+            quote = arranged or await _quote(transaction, content)
+            deadline = self._choreographed.deadline if arranged and self._choreographed else None
+            if await store.add(transaction, self._outbox, order_id, content, quote.total, quote.prices, deadline):
                 return True
             digest = await store.digest_of(transaction, order_id)  # another call was a moment earlier
         if digest != content.digest(order_id):
@@ -86,6 +134,8 @@ class OrderProcess:
         """Return the order when it is no longer PENDING, waits for a person, or `within` has passed."""
         if order.state is not OrderState.PENDING:
             return order
+        if order.fulfilment is Fulfilment.CHOREOGRAPHED:
+            return await self._watch(order, within)
         try:
             await self._saga.wait(replace(order, card_token=card_token), within)
             order = await self._stored(order.order_id)
@@ -94,6 +144,16 @@ class OrderProcess:
         except OrchestratorAway as error:
             _log.info(WAIT_ENDED, order_id=order.order_id, why=str(error))
         return await self._stored(order.order_id)
+
+    async def _watch(self, order: Order, within: timedelta) -> Order:
+        """Return a choreographed order when it is no longer PENDING, or `within` has passed."""
+        loop = asyncio.get_running_loop()
+        end, pause = loop.time() + within.total_seconds(), WATCH_FIRST
+        while order.state is OrderState.PENDING and (left := end - loop.time()) > 0:
+            await asyncio.sleep(min(left, pause.total_seconds()))
+            pause = min(pause * 1.5, WATCH_LAST)
+            order = await self._stored(order.order_id)
+        return order
 
     async def read(self, order_id: str) -> Order:
         """Read an order, and have it looked after soon if it is PENDING. Raises OrderUnknown."""
@@ -106,7 +166,9 @@ class OrderProcess:
     async def follow_up(self, order: Order) -> None:
         """Take the next step of an order that is not finished; when that fails now, the order is due again later."""
         try:
-            if order.state is OrderState.PENDING and order.card_token is not None:
+            if order.state is OrderState.PENDING and order.fulfilment is Fulfilment.CHOREOGRAPHED:
+                await self._end_late(order)
+            elif order.state is OrderState.PENDING and order.card_token is not None:
                 await self._start(order, REFUSED_FOR)
             elif order.state is OrderState.PENDING:
                 await self._settle(order)
@@ -114,6 +176,12 @@ class OrderProcess:
                 await self._send(order)
         except (OrchestratorAway, WarehouseAway) as error:
             _log.warning(FOLLOW_UP_POSTPONED, order_id=order.order_id, state=order.state, why=str(error))
+
+    async def _end_late(self, order: Order) -> None:
+        """Reject a choreographed order whose deadline has passed. What was done for it is undone upon that event."""
+        async with self._database.transaction() as transaction:
+            if await store.reject_late(transaction, self._outbox, order.order_id):
+                _log.warning(DEADLINE_PASSED, order_id=order.order_id)
 
     async def _start(self, order: Order, refused_for: timedelta) -> None:
         """Start the saga and note its run. Reject the order when it has been refused for `refused_for`.
@@ -149,7 +217,8 @@ class OrderProcess:
             await store.started(transaction, order.order_id, run.run_id)
             if run.state == run_pb2.RUN_STATE_COMPENSATED:
                 why = run.message or "the order could not be fulfilled"
-                await store.reject(transaction, self._outbox, order.order_id, why)
+                code = run.failure.reason or run.failure.cause
+                await store.reject(transaction, self._outbox, order.order_id, why, code)
         if run.state == run_pb2.RUN_STATE_COMPLETED:
             await self._complete(order, run)
         elif run.state == run_pb2.RUN_STATE_PARKED:
@@ -191,7 +260,9 @@ class OrderProcess:
             await store.needs_attention(transaction, order.order_id, why)
 
     async def _send(self, order: Order) -> None:
-        if order.run_id is None:  # confirmed, but the process that started the run died before it wrote it down
+        if (
+            order.run_id is None and order.fulfilment is Fulfilment.ORCHESTRATED
+        ):  # confirmed, but the process that started the run died before it wrote it down
             await self._note_run(order)
         await self._warehouse.dispatch(order.order_id)
         async with self._database.transaction() as transaction:
@@ -208,6 +279,12 @@ class OrderProcess:
     async def _stored(self, order_id: str) -> Order:
         async with self._database.transaction() as transaction:
             return await store.order_of(transaction, order_id)
+
+
+async def _quote(transaction: "Connection", content: Content) -> Quote:
+    """Say what an order costs today. Raises PriceUnknown, CurrenciesMixed, TotalTooLarge."""
+    prices = await store.prices(transaction, [line.sku for line in content.lines])
+    return Quote(domain.total(content.lines, prices), prices)
 
 
 def _state(run: run_pb2.Run, step: str) -> run_pb2.StepState.ValueType:

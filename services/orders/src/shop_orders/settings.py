@@ -5,6 +5,8 @@ from datetime import timedelta
 from amends_chassis.settings import PositiveDuration, ServiceSettings
 from pydantic import Field
 
+from shop_orders.domain import Fulfilment
+
 
 class Settings(ServiceSettings):
     """The settings of the orders service."""
@@ -15,6 +17,14 @@ class Settings(ServiceSettings):
     """Where sagas are started, e.g. 127.0.0.1:50050."""
     inventory_target: str
     """Where stock of confirmed orders is dispatched."""
+    payments_target: str | None = None
+    """Where the cards of choreographed orders are kept. Without it and the next, orders are orchestrated only."""
+    shipping_target: str | None = None
+    """Where the parcels of choreographed orders are announced."""
+    fulfilment: Fulfilment = Fulfilment.ORCHESTRATED
+    """How orders are fulfilled that do not say it: orchestrated, or choreographed."""
+    choreography_deadline: PositiveDuration = Field(default=timedelta(seconds=60), le=timedelta(hours=1))
+    """How long a choreographed order may be pending: it is rejected then. At most an hour."""
     saga_namespace: str = "shop"
     """The namespace of the saga place-order."""
     follow_up_every: PositiveDuration = timedelta(milliseconds=500)

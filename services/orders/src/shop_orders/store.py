@@ -22,6 +22,7 @@ from shop.types.v1 import types_pb2
 from shop_orders.domain import (
     Address,
     Content,
+    Fulfilment,
     Line,
     Money,
     Order,
@@ -40,29 +41,38 @@ GRACE = timedelta(seconds=5)
 FIRST_CHECK = timedelta(seconds=1)
 """How long after its start a saga is asked for its end for the first time."""
 
+DEADLINE = "DEADLINE"
+"""Why an order is rejected that took too long, for programs."""
+
+FULFILMENTS: Mapping[Fulfilment, types_pb2.Fulfilment.ValueType] = {
+    Fulfilment.ORCHESTRATED: types_pb2.FULFILMENT_ORCHESTRATED,
+    Fulfilment.CHOREOGRAPHED: types_pb2.FULFILMENT_CHOREOGRAPHED,
+}
+
 WAKE = timedelta(seconds=5)
 """An order that a customer asks for is followed up within this time, even if its next turn was later."""
 
 _ADD = with_event(
     "INSERT INTO orders (order_id, digest, customer_id, currency, total_minor, card_token,"
-    " recipient, street, city, postal_code, country, follow_up_at)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, now() + $12::interval)"
+    " recipient, street, city, postal_code, country, fulfilment, follow_up_at, deadline)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + $13::interval, now() + $14::interval)"
     " ON CONFLICT (order_id) DO NOTHING RETURNING version",
-    12,
+    14,
 )
 _CONFIRM = with_event(
     "UPDATE orders SET state = 'confirmed', tracking_id = $2, payment_id = $3, card_token = NULL, attention = NULL,"
-    " follow_up_at = now(), follow_up_tries = 0, version = version + 1 WHERE order_id = $1 RETURNING version",
+    " ended_at = now(), follow_up_at = now(), follow_up_tries = 0, version = version + 1"
+    " WHERE order_id = $1 RETURNING version",
     3,
 )
 _REJECT = with_event(
     "UPDATE orders SET state = 'rejected', reason = $2, card_token = NULL, attention = NULL, follow_up_at = NULL,"
-    " version = version + 1 WHERE order_id = $1 AND state = 'pending' RETURNING version",
+    " ended_at = now(), version = version + 1 WHERE order_id = $1 AND state = 'pending' RETURNING version",
     2,
 )
 _REFUND = with_event(
     "UPDATE orders SET state = 'refunded', card_token = NULL, attention = $2, follow_up_at = NULL,"
-    " version = version + 1 WHERE order_id = $1 AND state = 'pending' RETURNING version",
+    " ended_at = now(), version = version + 1 WHERE order_id = $1 AND state = 'pending' RETURNING version",
     2,
 )
 _DISPATCHED = with_event(
@@ -70,6 +80,16 @@ _DISPATCHED = with_event(
     " WHERE order_id = $1 AND state = 'confirmed' AND follow_up_at IS NOT NULL RETURNING version",
     1,
 )
+
+_LOCK = """
+SELECT state, tracking_id, payment_id, customer_id, currency, total_minor, fulfilment,
+       coalesce(deadline <= now(), false) AS is_late
+FROM orders WHERE order_id = $1 FOR UPDATE
+"""
+_NOTE_PAPERS = """
+UPDATE orders SET tracking_id = coalesce($2, tracking_id), payment_id = coalesce($3, payment_id)
+WHERE order_id = $1 AND state = 'pending' AND fulfilment = 'choreographed' RETURNING tracking_id, payment_id
+"""
 
 _ORDER = """
 SELECT o.*,
@@ -109,15 +129,25 @@ async def add(
     content: Content,
     total: Money,
     unit_prices: Mapping[str, Money],
+    deadline: timedelta | None = None,
 ) -> bool:
-    """Write down a new PENDING order; False when there is one with this id already."""
+    """Write down a new PENDING order; False when there is one with this id already.
+
+    `deadline` is that of a choreographed order, of which the card is kept elsewhere; None for an orchestrated one.
+    """
     address = content.address
+    fulfilment = Fulfilment.ORCHESTRATED if deadline is None else Fulfilment.CHOREOGRAPHED
     placed = outbox.row(
         OrderPlaced(
             order_id=order_id,
             customer_id=content.customer_id,
             lines=[types_pb2.Line(sku=line.sku, quantity=line.quantity) for line in content.lines],
             total=types_pb2.Money(currency=total.currency, minor=total.minor),
+            fulfilment=FULFILMENTS[fulfilment],
+            unit_prices=[
+                types_pb2.Money(currency=unit_prices[line.sku].currency, minor=unit_prices[line.sku].minor)
+                for line in content.lines
+            ],
         )
     )
     added = await connection.fetchval(
@@ -127,13 +157,15 @@ async def add(
         content.customer_id,
         total.currency,
         total.minor,
-        content.card_token,
+        content.card_token if deadline is None else None,
         address.recipient,
         address.street,
         address.city,
         address.postal_code,
         address.country,
-        GRACE,
+        fulfilment,
+        GRACE if deadline is None else deadline,
+        deadline,
         *placed.values,
     )
     if not added:
@@ -191,28 +223,88 @@ async def confirm(connection: "Connection", outbox: "Outbox", order_id: str, tra
 
     Raises OrderUnknown, OrderClosed.
     """
-    row = await connection.fetchrow(
-        "SELECT state, tracking_id, payment_id FROM orders WHERE order_id = $1 FOR UPDATE", order_id
-    )
+    row = await _locked(connection, order_id)
     if row is None:
         raise OrderUnknown(f"there is no order {order_id}")
     if row["state"] == OrderState.CONFIRMED and (row["tracking_id"], row["payment_id"]) == (tracking_id, payment_id):
         return
     if row["state"] != OrderState.PENDING:
         raise OrderClosed(f"order {order_id} was {row['state']} before")
-    confirmed = outbox.row(OrderConfirmed(order_id=order_id, tracking_id=tracking_id, payment_id=payment_id))
+    confirmed = outbox.row(
+        OrderConfirmed(
+            order_id=order_id,
+            tracking_id=tracking_id,
+            payment_id=payment_id,
+            customer_id=row["customer_id"],
+            total=types_pb2.Money(currency=row["currency"], minor=row["total_minor"]),
+            fulfilment=_fulfilment_of(row),
+        )
+    )
     await connection.execute(_CONFIRM, order_id, tracking_id, payment_id, *confirmed.values)
 
 
-async def reject(connection: "Connection", outbox: "Outbox", order_id: str, reason: str) -> None:
-    """Make the order REJECTED if it is still PENDING; nothing is left to do then."""
-    rejected = outbox.row(OrderRejected(order_id=order_id, reason=reason))
+async def note_papers(
+    connection: "Connection", outbox: "Outbox", order_id: str, *, tracking_id: str = "", payment_id: str = ""
+) -> None:
+    """Note the payment or the parcel of a choreographed order, and make it CONFIRMED when it has both.
+
+    Nothing changes for another order, nor for one that is not PENDING any more.
+    """
+    row = await connection.fetchrow(_NOTE_PAPERS, order_id, tracking_id or None, payment_id or None)
+    if row is not None and row["tracking_id"] and row["payment_id"]:
+        await confirm(connection, outbox, order_id, row["tracking_id"], row["payment_id"])
+
+
+async def reject(connection: "Connection", outbox: "Outbox", order_id: str, reason: str, code: str = "") -> None:
+    """Make the order REJECTED if it is still PENDING; nothing is left to do then. `code` is why, for programs."""
+    row = await _locked(connection, order_id)
+    if row is None or row["state"] != OrderState.PENDING:
+        return
+    rejected = outbox.row(
+        OrderRejected(
+            order_id=order_id,
+            reason=reason,
+            code=code,
+            customer_id=row["customer_id"],
+            fulfilment=_fulfilment_of(row),
+        )
+    )
     await connection.execute(_REJECT, order_id, reason, *rejected.values)
+
+
+async def reject_choreographed(
+    connection: "Connection", outbox: "Outbox", order_id: str, reason: str, code: str
+) -> None:
+    """Make a choreographed order REJECTED if it is still PENDING, because somebody refused. Others stay as they are."""
+    row = await _locked(connection, order_id)
+    if row is not None and row["fulfilment"] == Fulfilment.CHOREOGRAPHED:
+        await reject(connection, outbox, order_id, reason, code)
+
+
+async def reject_late(connection: "Connection", outbox: "Outbox", order_id: str) -> bool:
+    """Make a choreographed order REJECTED if it is still PENDING after its deadline; tell whether that has passed."""
+    row = await _locked(connection, order_id)
+    if row is None or not row["is_late"]:
+        return False
+    await reject(connection, outbox, order_id, "the order took too long", DEADLINE)
+    return True
 
 
 async def refund(connection: "Connection", outbox: "Outbox", order_id: str, to_do: str) -> None:
     """Make the order REFUNDED if it is still PENDING. `to_do` says what a person has to see to."""
-    await connection.execute(_REFUND, order_id, to_do, *outbox.row(OrderRefunded(order_id=order_id)).values)
+    row = await _locked(connection, order_id)
+    if row is not None:
+        refunded = outbox.row(OrderRefunded(order_id=order_id, customer_id=row["customer_id"]))
+        await connection.execute(_REFUND, order_id, to_do, *refunded.values)
+
+
+async def _locked(connection: "Connection", order_id: str) -> asyncpg.Record | None:
+    """Lock the order's row: what becomes of a PENDING order is decided by whoever has it first."""
+    return await connection.fetchrow(_LOCK, order_id)
+
+
+def _fulfilment_of(row: asyncpg.Record) -> types_pb2.Fulfilment.ValueType:
+    return FULFILMENTS[Fulfilment(row["fulfilment"])]
 
 
 async def refused(connection: "Connection", order_id: str, steady: timedelta) -> bool:
@@ -246,7 +338,8 @@ async def wake(connection: "Connection", order_id: str) -> None:
     """Let a PENDING order be followed up soon, because a customer asks for it; at most once within `WAKE`."""
     await connection.execute(
         "UPDATE orders SET follow_up_at = now(), follow_up_tries = 0"
-        " WHERE order_id = $1 AND state = 'pending' AND follow_up_at > now() + $2::interval",
+        " WHERE order_id = $1 AND state = 'pending' AND fulfilment = 'orchestrated'"
+        " AND follow_up_at > now() + $2::interval",
         order_id,
         WAKE,
     )
@@ -299,4 +392,5 @@ def _order(row: asyncpg.Record) -> Order:
         attention=row["attention"],
         placed_at=row["placed_at"],
         card_token=row["card_token"],
+        fulfilment=Fulfilment(row["fulfilment"]),
     )

@@ -26,7 +26,7 @@ from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1 import payments_pb2_grpc
 from shop.types.v1 import types_pb2
 from shop_payments import domain, store
-from shop_payments.cards import Card, card
+from shop_payments.cards import Card, card, fingerprint
 from shop_payments.domain import Money, PaymentState
 from shop_payments.network import Network
 
@@ -39,6 +39,7 @@ ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     domain.CardBusy: Unavailable,
     domain.ProcessingError: Unavailable,
     domain.AlreadyCharged: AlreadyExists,
+    domain.CardReused: AlreadyExists,
     domain.ChargeDisputed: FailedPrecondition,
     domain.PaymentUnknown: NotFound,
 }
@@ -74,6 +75,17 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         with answers(ERRORS):
             order_id = identifier(request.order_id, "order_id")
             return pb.RefundResponse(refund_id=await store.refund(connection(), self._outbox, order_id))
+
+    async def KeepCard(self, request: pb.KeepCardRequest, context: Context) -> pb.KeepCardResponse:
+        """Keep a card for an order that is about to be placed."""
+        with answers(ERRORS):
+            order_id = identifier(request.order_id, "order_id")
+            amount = domain.payable(Money(request.amount.currency, request.amount.minor))
+            asked = request.keep_for.ToTimedelta() if request.HasField("keep_for") else domain.MAX_KEPT
+            keep_for = min(asked, domain.MAX_KEPT)
+            async with self._database.transaction() as transaction:
+                await store.keep_card(transaction, order_id, amount, fingerprint(request.card_token), keep_for)
+            return pb.KeepCardResponse()
 
     async def CloseDispute(self, request: pb.CloseDisputeRequest, context: Context) -> pb.CloseDisputeResponse:
         """End the dispute about a charge."""

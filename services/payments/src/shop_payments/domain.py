@@ -5,11 +5,15 @@ sum to zero, so money moves between accounts and is never made or lost.
 """
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 
 from amends_chassis.domain import RefusedError
+
+MAX_KEPT = timedelta(hours=1)
+"""How long a card is kept for an order at most."""
 
 MAX_MINOR = 1_000_000_000_000  # ten billion of a currency with cents: sums of a whole ledger stay far inside 64 bits
 
@@ -58,6 +62,12 @@ class AlreadyCharged(RefusedError):
     reason = "ALREADY_CHARGED"
 
 
+class CardReused(RefusedError):
+    """Another card, or another amount, is kept for the order already."""
+
+    reason = "CARD_REUSED"
+
+
 class ChargeDisputed(RefusedError):
     """The customer disputes the charge; until that is over the money cannot go back."""
 
@@ -97,6 +107,17 @@ class Money:
 
     currency: str
     minor: int
+
+
+@dataclass(frozen=True, slots=True)
+class DueCharge:
+    """A charge that an event has asked for and that is still to be made."""
+
+    order_id: str
+    amount: Money
+    card_fingerprint: str
+    cause: Mapping[str, str]
+    """What the event carried."""
 
 
 @dataclass(frozen=True, slots=True)

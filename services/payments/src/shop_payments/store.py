@@ -5,6 +5,9 @@ is written into the outbox by the statement that makes it. Balances are sums of 
 nothing stores them, so that no two charges ever wait for each other.
 """
 
+import json
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
@@ -17,7 +20,9 @@ from shop_payments.cards import Card
 from shop_payments.domain import (
     Account,
     AlreadyCharged,
+    CardReused,
     ChargeDisputed,
+    DueCharge,
     Entry,
     Money,
     Payment,
@@ -39,6 +44,27 @@ _CHARGE = with_event(
     " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (order_id) DO NOTHING RETURNING version",
     7,
 )
+_KEEP = """
+INSERT INTO kept_card (order_id, currency, minor, card_fingerprint, expires_at)
+VALUES ($1, $2, $3, $4, now() + $5::interval)
+ON CONFLICT (order_id) DO UPDATE SET expires_at = CASE kept_card.state
+    WHEN 'kept' THEN greatest(kept_card.expires_at, excluded.expires_at) ELSE kept_card.expires_at END
+RETURNING currency, minor, card_fingerprint
+"""
+_MAKE_DUE = """
+UPDATE kept_card SET state = 'due', due_at = now(), cause = $2
+WHERE order_id = $1 AND state = 'kept' AND expires_at > now() RETURNING true
+"""
+_CLAIM_DUE = """
+WITH due AS MATERIALIZED (
+    SELECT order_id FROM kept_card WHERE state = 'due' AND due_at <= now()
+    ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
+UPDATE kept_card AS k SET tries = tries + 1, due_at = now() + interval '1 second' * least(30, 2 ^ least(tries, 10))
+FROM due WHERE k.order_id = due.order_id RETURNING k.order_id, currency, minor, card_fingerprint, cause
+"""
+_END_DUE = """
+UPDATE kept_card SET state = 'done', due_at = NULL WHERE order_id = $1 AND state = 'due' RETURNING expires_at > now()
+"""
 _REFUND = with_event(
     "UPDATE payment SET state = 'refunded', refund_id = $2, version = version + 1 WHERE payment_id = $1"
     " RETURNING version",
@@ -65,6 +91,61 @@ async def charge(connection: "Connection", outbox: "Outbox", order_id: str, amou
         raise AlreadyCharged(f"order {order_id} was charged before")
     await record(connection, payment_id, domain.charge(amount))
     return payment_id
+
+
+async def keep_card(
+    connection: "Connection", order_id: str, amount: Money, card_fingerprint: str, keep_for: timedelta
+) -> None:
+    """Keep a card for the order; again: for longer, while it is not charged. Raises CardReused for other content."""
+    kept = await connection.fetchrow(_KEEP, order_id, amount.currency, amount.minor, card_fingerprint, keep_for)
+    assert kept is not None
+    if (Money(kept["currency"], kept["minor"]), kept["card_fingerprint"]) != (amount, card_fingerprint):
+        raise CardReused(f"another card or amount is kept for order {order_id}")
+
+
+async def make_due(connection: "Connection", order_id: str, cause: Mapping[str, str]) -> bool:
+    """Have the card that is kept for the order charged soon; False when there is none, or it is charged or too old."""
+    return bool(await connection.fetchval(_MAKE_DUE, order_id, json.dumps(cause)))
+
+
+async def claim_due(connection: "Connection", limit: int) -> Sequence[DueCharge]:
+    """Claim up to `limit` charges that are due, oldest first. A claim postpones them, each time longer.
+
+    Those of which the time is over are given up. Claimants beside this one get other charges.
+    """
+    await connection.execute(
+        "UPDATE kept_card SET state = 'done', due_at = NULL WHERE state = 'due' AND expires_at <= now()"
+    )
+    rows = await connection.fetch(_CLAIM_DUE, limit)
+    return [
+        DueCharge(
+            row["order_id"], Money(row["currency"], row["minor"]), row["card_fingerprint"], json.loads(row["cause"])
+        )
+        for row in rows
+    ]
+
+
+async def end_due(connection: "Connection", order_id: str) -> bool:
+    """Note that nothing more is to be charged for the order; True when a charge was due until now, and in time."""
+    return bool(await connection.fetchval(_END_DUE, order_id))
+
+
+async def call_off(connection: "Connection", order_id: str) -> None:
+    """Note that the card that is kept for the order is not to be charged, whatever is asked for later."""
+    await connection.execute(
+        "UPDATE kept_card SET state = 'done', due_at = NULL WHERE order_id = $1 AND state <> 'done'", order_id
+    )
+
+
+async def forget_cards(connection: "Connection", older_than: timedelta, limit: int) -> int:
+    """Forget at most `limit` cards that expired so long ago; return how many."""
+    tag = await connection.execute(
+        "DELETE FROM kept_card WHERE order_id IN"
+        " (SELECT order_id FROM kept_card WHERE expires_at < now() - $1::interval LIMIT $2 FOR UPDATE SKIP LOCKED)",
+        older_than,
+        limit,
+    )
+    return int(tag.rpartition(" ")[2])
 
 
 async def refund(connection: "Connection", outbox: "Outbox", order_id: str) -> str:

@@ -4,7 +4,7 @@ Assembled by `__main__.py`. Book is guarded: the barrier has opened its transact
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 from amends_barrier import before, connection
@@ -29,6 +29,8 @@ ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     domain.NotServed: FailedPrecondition,
     domain.NoSlot: FailedPrecondition,
     domain.AlreadyBooked: AlreadyExists,
+    domain.ParcelReused: AlreadyExists,
+    domain.ParcelGone: FailedPrecondition,
     domain.ShipmentUnknown: NotFound,
 }
 
@@ -53,6 +55,17 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
             order_id, address, lines = _wanted(request)
             tracking_id, carrier = await store.book(connection(), self._outbox, order_id, address, lines)
             return pb.BookResponse(tracking_id=tracking_id, carrier=carrier)
+
+    async def AnnounceParcel(self, request: pb.AnnounceParcelRequest, context: Context) -> pb.AnnounceParcelResponse:
+        """Note which parcel an order that is about to be placed will need."""
+        with answers(ERRORS):
+            order_id = identifier(request.order_id, "order_id")
+            address, lines = domain.writable(_address(request.address)), _lines(request.lines)
+            asked = request.keep_for.ToTimedelta() if request.HasField("keep_for") else domain.MAX_KEPT
+            keep_for = min(asked, domain.MAX_KEPT)
+            async with self._database.transaction() as transaction:
+                await store.announce_parcel(transaction, order_id, address, lines, keep_for)
+            return pb.AnnounceParcelResponse()
 
     async def GetShipment(self, request: pb.GetShipmentRequest, context: Context) -> pb.GetShipmentResponse:
         """Read the parcel of an order."""
@@ -96,8 +109,12 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
 
 
 def _wanted(request: pb.BookRequest) -> tuple[str, Address, tuple[Line, ...]]:
-    lines = domain.contents(Line(line.sku, line.quantity) for line in request.lines)
+    lines = _lines(request.lines)
     return identifier(request.order_id, "order_id"), domain.deliverable(_address(request.address)), lines
+
+
+def _lines(lines: Iterable[types_pb2.Line]) -> tuple[Line, ...]:
+    return domain.contents(Line(line.sku, line.quantity) for line in lines)
 
 
 def _address(address: types_pb2.Address) -> Address:

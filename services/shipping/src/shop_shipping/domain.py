@@ -7,13 +7,16 @@ slots to a country; a country to which no carrier has any capacity set is not se
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import datetime, timedelta
+from enum import StrEnum
 from itertools import islice
 
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 
 MAX_LINES = 100
 MAX_SLOTS = 1_000_000_000
+MAX_KEPT = timedelta(hours=1)
+"""How long an announced parcel is remembered at most."""
 
 _CARRIER = re.compile(r"[a-z][a-z0-9-]{0,39}")
 _COUNTRY = re.compile(r"[A-Z]{2}")
@@ -68,10 +71,30 @@ class AlreadyBooked(RefusedError):
     reason = "ALREADY_BOOKED"
 
 
+class ParcelReused(RefusedError):
+    """Another parcel is announced for the order already."""
+
+    reason = "PARCEL_REUSED"
+
+
+class ParcelGone(RefusedError):
+    """The carrier has the parcel; it cannot be called off any more."""
+
+    reason = "PARCEL_GONE"
+
+
 class ShipmentUnknown(RefusedError):
     """The order has no parcel."""
 
     reason = "SHIPMENT_UNKNOWN"
+
+
+class ShipmentState(StrEnum):
+    """The states in the life of a parcel."""
+
+    BOOKED = "booked"
+    CANCELLED = "cancelled"
+    HANDED_OVER = "handed_over"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +137,18 @@ class Shipment:
     booked_at: datetime
 
 
-def deliverable(address: Address) -> Address:
-    """Return the address if a parcel could arrive there. Raises AddressInvalid, which names the field."""
+def writable(address: Address) -> Address:
+    """Return the address if it can be written on a parcel. Raises AddressInvalid, which names the field."""
     for field in fields(Address):
         value = getattr(address, field.name)
         if not value.strip() or len(value) > 200 or not value.isprintable():
             raise AddressInvalid(f"{field.name} must have 1 to 200 printable characters")
+    return address
+
+
+def deliverable(address: Address) -> Address:
+    """Return the address if a parcel could arrive there. Raises AddressInvalid, which names the field."""
+    writable(address)
     _country(address.country)
     if not _POSTAL_CODES.get(address.country, _ANY_POSTAL_CODE).fullmatch(address.postal_code):
         raise AddressInvalid(f"postal_code is not written as in {address.country}")

@@ -5,25 +5,51 @@ into the outbox by the statement that makes it.
 """
 
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from amends_events import with_event
 
-from shop.shipping.events.v1.shipping_pb2 import ParcelBooked
+from shop.shipping.events.v1.shipping_pb2 import ParcelBooked, ParcelCancelled, ParcelHandedOver
 from shop_shipping import domain
-from shop_shipping.domain import Address, AlreadyBooked, Line, Shipment, ShipmentUnknown, Slots
+from shop_shipping.domain import (
+    Address,
+    AlreadyBooked,
+    Line,
+    ParcelGone,
+    ParcelReused,
+    Shipment,
+    ShipmentState,
+    ShipmentUnknown,
+    Slots,
+)
 
 if TYPE_CHECKING:
+    import asyncpg
     from amends_chassis.database import Connection
     from amends_events import Outbox
 
 
 _SHIP = with_event(
     "INSERT INTO shipment (tracking_id, order_id, carrier, recipient, street, city, postal_code, country)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (order_id) DO NOTHING RETURNING 1::bigint AS version",
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (order_id) DO NOTHING RETURNING version",
     8,
 )
+
+_CANCEL = with_event(
+    "UPDATE shipment SET state = 'cancelled', version = version + 1 WHERE tracking_id = $1 RETURNING version", 1
+)
+_HAND_OVER = with_event(
+    "UPDATE shipment SET state = 'handed_over', version = version + 1 WHERE tracking_id = $1 RETURNING version", 1
+)
+_ANNOUNCE = """
+INSERT INTO announced_parcel
+    (order_id, recipient, street, city, postal_code, country, skus, quantities, expires_at)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, now() + $9::interval)
+ON CONFLICT (order_id) DO UPDATE SET expires_at = greatest(announced_parcel.expires_at, excluded.expires_at)
+RETURNING recipient, street, city, postal_code, country, skus, quantities
+"""
 
 
 async def book(
@@ -79,11 +105,94 @@ async def _ship(connection: "Connection", outbox: "Outbox", order_id: str, carri
     return tracking_id
 
 
+async def announce_parcel(
+    connection: "Connection", order_id: str, address: Address, lines: Sequence[Line], keep_for: timedelta
+) -> None:
+    """Note which parcel the order will need; again: for longer. Raises ParcelReused when it is another one."""
+    row = await connection.fetchrow(
+        _ANNOUNCE,
+        order_id,
+        address.recipient,
+        address.street,
+        address.city,
+        address.postal_code,
+        address.country,
+        [line.sku for line in lines],
+        [line.quantity for line in lines],
+        keep_for,
+    )
+    assert row is not None
+    if _announced(row) != (address, tuple(lines)):
+        raise ParcelReused(f"another parcel is announced for order {order_id}")
+
+
+async def announced_parcel_of(connection: "Connection", order_id: str) -> tuple[Address, tuple[Line, ...]] | None:
+    """Return where the announced parcel of an order goes, and what is in it; None without one, or too late."""
+    row = await connection.fetchrow(
+        "SELECT * FROM announced_parcel WHERE order_id = $1 AND expires_at > now()", order_id
+    )
+    return None if row is None else _announced(row)
+
+
+def _announced(row: "asyncpg.Record") -> tuple[Address, tuple[Line, ...]]:
+    address = Address(row["recipient"], row["street"], row["city"], row["postal_code"], row["country"])
+    lines = (Line(sku, quantity) for sku, quantity in zip(row["skus"], row["quantities"], strict=True))
+    return address, tuple(lines)
+
+
+async def forget_announced_parcel(connection: "Connection", order_id: str) -> None:
+    """Forget the parcel that was announced for an order, which is booked, or never will be."""
+    await connection.execute("DELETE FROM announced_parcel WHERE order_id = $1", order_id)
+
+
+async def forget_expired_parcels(connection: "Connection") -> None:
+    """Forget the announced parcels whose time is over."""
+    await connection.execute("DELETE FROM announced_parcel WHERE expires_at <= now()")
+
+
+async def cancel(connection: "Connection", outbox: "Outbox", order_id: str) -> None:
+    """Call the order's parcel off and give its slot back; again: nothing. Raises ShipmentUnknown, ParcelGone."""
+    parcel = await _lock_shipment(connection, order_id)
+    if parcel is None:
+        raise ShipmentUnknown(f"order {order_id} has no parcel")
+    if parcel["state"] == ShipmentState.HANDED_OVER:
+        raise ParcelGone(f"the carrier has the parcel of order {order_id}")
+    if parcel["state"] == ShipmentState.BOOKED:
+        cancelled = outbox.row(ParcelCancelled(order_id=order_id, tracking_id=parcel["tracking_id"]))
+        await connection.execute(_CANCEL, parcel["tracking_id"], *cancelled.values)
+        await connection.execute(
+            "UPDATE slots SET available = available + 1, booked = booked - 1 WHERE country = $1 AND carrier = $2",
+            parcel["country"],
+            parcel["carrier"],
+        )
+
+
+async def hand_over(connection: "Connection", outbox: "Outbox", order_id: str) -> None:
+    """Note that the carrier has the order's parcel; again, or without a parcel that is booked: nothing."""
+    parcel = await _lock_shipment(connection, order_id)
+    if parcel is not None and parcel["state"] == ShipmentState.BOOKED:
+        handed_over = outbox.row(
+            ParcelHandedOver(
+                order_id=order_id,
+                tracking_id=parcel["tracking_id"],
+                carrier=parcel["carrier"],
+                country=parcel["country"],
+            )
+        )
+        await connection.execute(_HAND_OVER, parcel["tracking_id"], *handed_over.values)
+
+
+async def _lock_shipment(connection: "Connection", order_id: str) -> "asyncpg.Record | None":
+    return await connection.fetchrow(
+        "SELECT tracking_id, carrier, country, state FROM shipment WHERE order_id = $1 FOR UPDATE", order_id
+    )
+
+
 async def shipment_of(connection: "Connection", order_id: str) -> Shipment:
     """Read the parcel of an order. Raises ShipmentUnknown."""
     row = await connection.fetchrow(
         "SELECT tracking_id, carrier, recipient, street, city, postal_code, country, booked_at FROM shipment"
-        " WHERE order_id = $1",
+        " WHERE order_id = $1 AND state <> 'cancelled'",
         order_id,
     )
     if row is None:

@@ -4,7 +4,7 @@ from amends_chassis.service import Runtime, run
 
 from shop.inventory.v1.inventory_pb2_grpc import add_InventoryServiceServicer_to_server
 from shop_inventory.api import InventoryService
-from shop_inventory.choreography import Choreography
+from shop_inventory.choreography import StockReactions
 from shop_inventory.events import PUBLISHES
 from shop_inventory.settings import Settings
 
@@ -14,7 +14,7 @@ async def assemble(runtime: Runtime) -> None:
     outbox = runtime.publishes("/shop/inventory", *PUBLISHES)
     servicer = InventoryService(runtime.database, outbox)
     runtime.add(add_InventoryServiceServicer_to_server, servicer, "shop.inventory.v1.InventoryService")
-    runtime.consumes("inventory", Choreography(outbox).handlers, batch=1)
+    runtime.consumes("inventory", StockReactions(outbox).handlers, batch=1)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from amends_events import CloudEvent, EventHandler, Outbox
 
 
-class Choreography:
+class StockReactions:
     """Answers the events of choreographed orders."""
 
     def __init__(self, outbox: "Outbox") -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     RefusalEvent = StockShort | PaymentFailed | ParcelRefused
 
 
-class Choreography:
+class OrderReactions:
     """Answers the events of choreographed orders. Those of orchestrated ones change nothing: their saga decides."""
 
     def __init__(self, outbox: "Outbox") -> None:

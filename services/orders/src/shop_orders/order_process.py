@@ -56,15 +56,6 @@ class Quote:
     prices: Mapping[str, Money]
 
 
-@dataclass(frozen=True, slots=True)
-class Choreographed:
-    """What it takes to have orders fulfilled by events."""
-
-    arrangements: Arrangements
-    deadline: timedelta
-    """How long an order may be PENDING."""
-
-
 class OrderProcess:
     """Brings orders to their end."""
 
@@ -74,14 +65,14 @@ class OrderProcess:
         outbox: Outbox,
         saga: PlaceOrderSaga,
         warehouse: Warehouse,
-        choreographed: "Choreographed | None" = None,
+        arrangements: Arrangements | None,
     ) -> None:
-        """Without `choreographed` every order is orchestrated."""
+        """Without `arrangements` every order is orchestrated."""
         self._database = database
         self._outbox = outbox
         self._saga = saga
         self._warehouse = warehouse
-        self._choreographed = choreographed
+        self._arrangements = arrangements
 
     async def place(self, order_id: str, content: Content, fulfilment: Fulfilment) -> Order:
         """Accept the order, or find it accepted, and start its saga; a choreographed one is started by its event.
@@ -110,9 +101,9 @@ class OrderProcess:
             if await store.digest_of(transaction, order_id) is not None:
                 return None
             quote = await _quote(transaction, content)
-        if self._choreographed is None:
+        if self._arrangements is None:
             raise FulfilmentUnavailable("choreographed orders need a broker, payments and shipping")
-        await self._choreographed.arrangements.make(order_id, content, quote.total)
+        await self._arrangements.make(order_id, content, quote.total)
         return quote
 
     async def _accept(
@@ -122,7 +113,7 @@ class OrderProcess:
         digest = await store.digest_of(transaction, order_id)
         if digest is None:
             quote = arranged or await _quote(transaction, content)
-            deadline = self._choreographed.deadline if arranged and self._choreographed else None
+            deadline = self._arrangements.deadline if arranged and self._arrangements else None
             if await store.add(transaction, self._outbox, order_id, content, quote.total, quote.prices, deadline):
                 return True
             digest = await store.digest_of(transaction, order_id)  # another call was a moment earlier

@@ -6,7 +6,7 @@ from amends_chassis.service import Runtime, run
 
 from shop.payments.v1.payments_pb2_grpc import add_PaymentServiceServicer_to_server
 from shop_payments.api import PaymentService
-from shop_payments.choreography import ChargeWorker, Choreography
+from shop_payments.choreography import ChargeReactions, ChargeWorker
 from shop_payments.events import PUBLISHES
 from shop_payments.network import DurableMemory, Network
 from shop_payments.settings import Settings
@@ -21,7 +21,7 @@ async def assemble(settings: Settings, runtime: Runtime) -> None:
     worker = ChargeWorker(runtime.database, outbox, network, settings.charge_every)
     runtime.background("charges", worker.run)
     runtime.background("charges.forget", worker.forget)
-    runtime.consumes("payments", Choreography(outbox, worker).handlers, batch=1)
+    runtime.consumes("payments", ChargeReactions(outbox, worker).handlers, batch=1)
 
 
 if __name__ == "__main__":

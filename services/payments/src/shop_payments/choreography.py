@@ -128,7 +128,7 @@ class ChargeWorker:
                 await self._outbox.append(transaction, failed, version=1)
 
 
-class Choreography:
+class ChargeReactions:
     """Answers the events of choreographed orders."""
 
     def __init__(self, outbox: "Outbox", worker: ChargeWorker) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 FORGET_EVERY = timedelta(minutes=1)
 
 
-class Choreography:
+class ParcelReactions:
     """Answers the events of orders."""
 
     def __init__(self, outbox: "Outbox") -> None:

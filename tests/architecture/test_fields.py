@@ -15,7 +15,7 @@ PASS_ON = (
     "operator/src/amends_operator/definitions/manifest.py",
 )
 """What takes a field in or hands it on, and does nothing about it."""
-OTHER_NAMES = {"max": "maximum", "afterPivot": "amendments"}
+OTHER_NAMES = {"max": "maximum", "with": "events", "afterPivot": "amendments"}
 REFUSED = {"false"}
 """Rules that let no value pass: such a field is reserved, and says so."""
 

@@ -30,6 +30,7 @@ GROUPS = {
     "AM040": "The graph and its shape",
     "AM060": "Expressions",
     "AM080": "Time and policies",
+    "AM090": "Choreographies",
 }
 INTRODUCTION = """# What the checker says
 
@@ -71,7 +72,7 @@ def contract() -> bytes:
         out = Path(folder) / "out.binpb"
         include = Path(protoc.__file__).parent / "_proto"
         arguments = [f"-I{HERE}", f"-I{ROOT / 'protos'}", f"-I{include}", "--include_imports", "--include_source_info"]
-        if protoc.main(["protoc", *arguments, f"--descriptor_set_out={out}", "contract.proto"]) != 0:
+        if protoc.main(["protoc", *arguments, f"--descriptor_set_out={out}", "contract.proto", "events.proto"]) != 0:
             raise SystemExit("contract.proto does not compile")
         return out.read_bytes()
 
@@ -151,7 +152,7 @@ def page() -> str:
         parts.append(f"Wrong:\n\n```yaml\n{example.wrong.rstrip()}\n```\n\n```text\n{shown}\n```\n\n")
         parts.append(f"Right:\n\n```yaml\n{example.right.rstrip()}\n```\n\n")
     parts.append("## The contract of the examples\n")
-    for name in ("contract.proto", "legacy.proto"):
+    for name in ("contract.proto", "legacy.proto", "events.proto"):
         parts.append(f"\n```protobuf\n{(HERE / name).read_text().rstrip()}\n```\n")
     return "".join(parts)
 

@@ -227,3 +227,37 @@ RETENTION_TOO_SHORT = _code(
     "A run older than barrierRetention minus one day makes no more calls and is parked.",
 )
 POLICY_IDLE = _code("AM086", "The retry policy selects nothing", "It would have no effect.", _WARNING)
+
+# Choreographies
+EVENT_UNKNOWN = _code("AM090", "No such event", "An event that is in no contract is never published.")
+NO_EVENT = _code(
+    "AM091", "The message is no event", "An event says in its contract which topic it is in and what its key is."
+)
+KEY_MISSING = _code(
+    "AM092", "The event has no such key", "Nothing would tie the event to the others of what it belongs to."
+)
+NOBODY_PUBLISHES = _code("AM093", "Nobody publishes the event", "It would be waited for in vain.")
+NOBODY_CONSUMES = _code("AM094", "Nobody consumes the event", "What it tells would be lost, and nothing would follow.")
+PARTICIPANT_UNKNOWN = _code("AM095", "No such participant", "Who is late must be somebody that can be asked.")
+OTHER_PUBLISHER = _code(
+    "AM096", "Another participant publishes the event", "The wrong one would be asked when it is late."
+)
+NOT_CONSUMED = _code(
+    "AM097", "The participant does not consume what it answers", "It cannot answer what it does not hear of."
+)
+EVENT_NOT_DESCRIBED = _code(
+    "AM098", "The event is not described", "What follows from it, and how it is undone, must be said."
+)
+EVENT_TWICE = _code("AM099", "Described twice", "Only one of the two would count.")
+TWO_PUBLISHERS = _code(
+    "AM100", "Two participants publish one event", "Events of one key keep their order only if one publisher has it."
+)
+NO_END = _code("AM101", "A path without an end", "Nobody would ever know whether what was begun is done.")
+UNBOUNDED_CYCLE = _code("AM102", "A cycle without a bound", "Events could follow each other for ever.")
+NOT_UNDONE = _code(
+    "AM103", "An effect that nobody undoes", "What ends undone must leave nothing of what was done on the way."
+)
+NEVER_HAPPENS = _code("AM104", "The event can never happen", "Nothing that can happen leads to it.", _WARNING)
+TOO_MANY_PATHS = _code("AM105", "Too many paths", "What cannot be walked through cannot be proven.")
+BAD_WHERE = _code("AM106", "A condition that cannot be", "No flow would ever begin, or every one would.")
+END_ANSWERED = _code("AM107", "An end has answers", "After the end nothing more is expected but what undoes.")

@@ -4,6 +4,17 @@ Shared by the CLI, CI, the operator and the orchestrator. Pure, and it never rai
 """
 
 from amends_saga.check.checker import CheckResult, SagaCheck, check, check_resources, check_saga
+from amends_saga.check.choreographies import ChoreographyCheck, check_choreography
 from amends_saga.check.figures import SagaFigures, StepFigures
 
-__all__ = ["CheckResult", "SagaCheck", "SagaFigures", "StepFigures", "check", "check_resources", "check_saga"]
+__all__ = [
+    "CheckResult",
+    "ChoreographyCheck",
+    "SagaCheck",
+    "SagaFigures",
+    "StepFigures",
+    "check",
+    "check_choreography",
+    "check_resources",
+    "check_saga",
+]

@@ -15,6 +15,7 @@ from amends_saga.analysis.resolve import SetCache
 from amends_saga.bundle import BundleError
 from amends_saga.cel.environment import OWN
 from amends_saga.check import constants, dataloss, numbers, resources, scope, shape, timing, views
+from amends_saga.check.choreographies import ChoreographyCheck, check_choreography
 from amends_saga.check.figures import SagaFigures, figures_of
 from amends_saga.check.rule import Rule
 from amends_saga.compile import compile_model
@@ -56,6 +57,8 @@ class CheckResult:
     sagas: list[CompiledSaga] = field(default_factory=list)
     """Those without an error."""
     figures: list[SagaFigures] = field(default_factory=list)
+    choreographies: list[ChoreographyCheck] = field(default_factory=list)
+    """All of them."""
     resources: Resources = field(default_factory=Resources)
     """Everything that could be read."""
 
@@ -77,8 +80,8 @@ def check(
     """Return all findings about the documents, the compiled sagas among them, and their figures.
 
     Participants and RetryPolicies of the documents are added to those given, and replace those of the same namespace
-    and name. `descriptors` is a FileDescriptorSet for every Participant whose own is not known. `routes` are the pinned
-    Participants, by namespace and service.
+    and name. `descriptors` is a FileDescriptorSet for every Participant and Choreography whose own is not known.
+    `routes` are the pinned Participants, by namespace and service.
     """
     read_ = read(documents, namespace=namespace)
     return check_resources(read_, participants=participants, policies=policies, descriptors=descriptors, routes=routes)
@@ -106,11 +109,14 @@ def check_resources(
         findings += checked.findings
     findings += resources.participant_findings(read_, views, sets)
     findings += resources.policy_findings(read_, views)
+    choreographies = [check_choreography(one, descriptors) for one in read_.choreographies]
+    for one in choreographies:
+        findings += one.findings
     broken = _with_errors(read_)
     compiled = [found.compiled for found in checks if found.compiled is not None]
     compiled = [saga for saga in compiled if (saga.plan.namespace, saga.plan.saga) not in broken]
     findings += _run_findings(read_.runs, compiled)
-    return CheckResult(ordered(findings), compiled, [found.figures for found in checks], read_)
+    return CheckResult(ordered(findings), compiled, [found.figures for found in checks], choreographies, read_)
 
 
 def check_saga(

@@ -1,11 +1,16 @@
-"""Reads Saga, Participant, RetryPolicy and SagaRun resources from YAML or JSON, with the place of every node kept."""
+"""Reads the resources of amends.dev from YAML or JSON, with the place of every node kept."""
 
 from amends_saga.definition.documents import Document, Resources, read
 from amends_saga.definition.nodes import Node, NodeKind, SourceText, compose
 from amends_saga.definition.resources import (
     API_VERSION,
     CallSpec,
+    Choreography,
+    DescribedEvent,
     Descriptors,
+    EventName,
+    EventParticipant,
+    FlowEnding,
     InlineField,
     MethodEntry,
     Participant,
@@ -19,8 +24,13 @@ from amends_saga.definition.resources import (
 __all__ = [
     "API_VERSION",
     "CallSpec",
+    "Choreography",
+    "DescribedEvent",
     "Descriptors",
     "Document",
+    "EventName",
+    "EventParticipant",
+    "FlowEnding",
     "InlineField",
     "MethodEntry",
     "Node",

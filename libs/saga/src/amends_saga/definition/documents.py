@@ -8,12 +8,13 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from amends_saga import codes
-from amends_saga.definition import kinds, saga_kind
+from amends_saga.definition import choreography_kind, kinds, saga_kind
 from amends_saga.definition.fields import Fields, is_name
 from amends_saga.definition.nodes import Count, Node, NodeKind, compose
 from amends_saga.definition.readers import odd_values
 from amends_saga.definition.resources import (
     API_VERSION,
+    Choreography,
     Participant,
     ResourceMetadata,
     RetryPolicyResource,
@@ -23,7 +24,7 @@ from amends_saga.definition.resources import (
 from amends_saga.findings import Finding, choices, suggestion
 
 T = TypeVar("T")
-KINDS = ("Saga", "Participant", "RetryPolicy", "SagaRun")
+KINDS = ("Saga", "Participant", "RetryPolicy", "SagaRun", "Choreography")
 _TOP = ("apiVersion", "kind", "metadata", "spec", "status")
 _METADATA = (
     "name",
@@ -60,6 +61,7 @@ class Resources:
     participants: list[Participant] = field(default_factory=list)
     policies: list[RetryPolicyResource] = field(default_factory=list)
     runs: list[SagaRun] = field(default_factory=list)
+    choreographies: list[Choreography] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     passed_by: list[Node] = field(default_factory=list)
     """Documents of other kinds, such as a rendered release has."""
@@ -139,6 +141,7 @@ def _resource(
         "Participant": lambda: _keep(resources.participants, kinds.participant(metadata, spec, found)),
         "RetryPolicy": lambda: _keep(resources.policies, kinds.retry_policy(metadata, spec, found)),
         "SagaRun": lambda: _keep(resources.runs, kinds.saga_run(metadata, spec, found)),
+        "Choreography": lambda: _keep(resources.choreographies, choreography_kind.choreography(metadata, spec, found)),
     }
     readers[kind]()
 

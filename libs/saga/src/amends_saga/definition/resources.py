@@ -6,6 +6,7 @@ Made by `documents`; read by the analysis, the checker, the orchestrator and the
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
+from enum import StrEnum
 from typing import Any
 
 from amends_resilience import NamedPolicy, RetryPolicy, Selector
@@ -168,3 +169,81 @@ class SagaRun:
     saga: str
     input: Mapping[str, Any]
     input_node: Node | None
+
+
+class FlowEnding(StrEnum):
+    """How an event ends a flow of a choreography."""
+
+    WELL = "Well"
+    """What was to be done is done."""
+    UNDONE = "Undone"
+    """Nothing is left of what was done."""
+
+
+@dataclass(frozen=True, slots=True)
+class EventName:
+    """The full name of an event's message, and where it stands."""
+
+    name: str
+    node: Node
+
+
+@dataclass(frozen=True, slots=True)
+class EventParticipant:
+    """A service that takes part in a choreography."""
+
+    name: str
+    node: Node
+    publishes: tuple[EventName, ...] = ()
+    consumes: tuple[EventName, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class EventAnswer:
+    """What follows from an event: one of several events, by one participant, within a time."""
+
+    node: Node
+    by: str
+    by_node: Node
+    events: tuple[EventName, ...]
+    within: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class EventUndo:
+    """What undoes the effect of an event."""
+
+    event: EventName
+    upon: tuple[EventName, ...] | None
+    """None when left out: upon each event that ends the flow undone."""
+    within: timedelta
+
+
+@dataclass(frozen=True, slots=True)
+class DescribedEvent:
+    """An event of a choreography as written."""
+
+    event: EventName
+    answers: tuple[EventAnswer, ...] = ()
+    answers_node: Node | None = None
+    effect: bool = True
+    """False when it changed nothing that would have to be undone."""
+    undone_by: EventUndo | None = None
+    at_most: int | None = None
+    """How often it may happen in one flow; None when left out."""
+    ends: FlowEnding | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Choreography:
+    """A Choreography as written."""
+
+    metadata: ResourceMetadata
+    key: str
+    key_node: Node
+    start: EventName
+    where: tuple[tuple[Node, Node], ...]
+    """Fields of the start's event, and the values that they must have."""
+    participants: tuple[EventParticipant, ...]
+    events: tuple[DescribedEvent, ...]
+    descriptors: Descriptors | None = None

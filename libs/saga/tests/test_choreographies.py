@@ -1,0 +1,240 @@
+"""Broken choreographies are found, those that look alike are accepted: all of them are the shop's, with one change."""
+
+from pathlib import Path
+
+import pytest
+from amends_saga.check import ChoreographyCheck, check
+from amends_saga.check.render import text
+from amends_saga.definition import Document
+
+ORDER = (Path(__file__).parents[3] / "examples/place-order/choreography.yaml").read_text()
+STOCK, PAYMENTS = "shop.inventory.events.v1", "shop.payments.events.v1"
+ORDERS, SHIPPING = "shop.orders.events.v1", "shop.shipping.events.v1"
+BY_THE_DEADLINE = f"""        - by: orders  # by its deadline at the latest
+          with: [{ORDERS}.OrderConfirmed, {ORDERS}.OrderRejected]
+          within: 90s
+"""
+SHORT = f"    - event: {STOCK}.StockShort\n      effect: false\n"
+REJECTED_UPON_SHORT = f"{SHORT}      answers: [{{by: orders, with: [{ORDERS}.OrderRejected], within: 10s}}]\n"
+TAKEN_OR_FAILED = f"with: [{PAYMENTS}.PaymentTaken, {PAYMENTS}.PaymentFailed]"
+FAILED = f"    - event: {PAYMENTS}.PaymentFailed\n      effect: false\n"
+REJECTED_UPON_FAILED = f"{FAILED}      answers: [{{by: orders, with: [{ORDERS}.OrderRejected], within: 10s}}]\n"
+
+Change = tuple[tuple[str, str], ...]
+
+BROKEN: dict[str, tuple[str, Change, str]] = {
+    "a path has no end": (
+        "AM101",
+        ((BY_THE_DEADLINE, ""), (REJECTED_UPON_SHORT, SHORT)),
+        "After OrderPlaced > StockShort nothing more comes",
+    ),
+    "a refusal is answered by nobody": (
+        "AM094",
+        (
+            (REJECTED_UPON_FAILED, FAILED),
+            (
+                f"        - {PAYMENTS}.PaymentFailed\n        - {SHIPPING}.ParcelBooked",
+                f"        - {SHIPPING}.ParcelBooked",
+            ),
+            (
+                f"        - {PAYMENTS}.PaymentFailed\n        - {SHIPPING}.ParcelRefused",
+                f"        - {SHIPPING}.ParcelRefused",
+            ),
+            (f"          - {PAYMENTS}.PaymentFailed\n", ""),
+        ),
+        f"Nobody consumes `{PAYMENTS}.PaymentFailed`",
+    ),
+    "an effect has nothing that undoes it": (
+        "AM103",
+        (
+            (f"      undoneBy: {{event: {SHIPPING}.ParcelCancelled, within: 10s}}\n", ""),
+            (f"    - event: {SHIPPING}.ParcelCancelled\n", ""),
+            (f"        - {SHIPPING}.ParcelCancelled\n", ""),
+        ),
+        "Nothing undoes `ParcelBooked` on the path",
+    ),
+    "an effect is undone upon some ends only": (
+        "AM103",
+        (
+            (
+                f"        upon: [{ORDERS}.OrderRejected, {SHIPPING}.ParcelRefused]",
+                f"        upon: [{SHIPPING}.ParcelRefused]",
+            ),
+        ),
+        "`PaymentRefunded` comes upon none of the events of the path",
+    ),
+    "nobody publishes an event": (
+        "AM093",
+        (
+            (
+                f"        - {PAYMENTS}.PaymentFailed\n        - {PAYMENTS}.PaymentRefunded",
+                f"        - {PAYMENTS}.PaymentRefunded",
+            ),
+        ),
+        f"No participant publishes `{PAYMENTS}.PaymentFailed`.",
+    ),
+    "an event is in no contract": (
+        "AM090",
+        ((f"{STOCK}.StockShort", f"{STOCK}.StockShrot"),),
+        f"There is no message `{STOCK}.StockShrot`",
+    ),
+    "a message is no event": (
+        "AM091",
+        ((f"{STOCK}.StockReleased", "shop.inventory.v1.ReleaseResponse"),),
+        "is no event of a topic",
+    ),
+    "an event lacks the key": (
+        "AM092",
+        ((f"{STOCK}.StockReleased", f"{STOCK}.StockChanged"),),
+        f"`{STOCK}.StockChanged` has no text `order_id`.",
+    ),
+    "events follow each other for ever": (
+        "AM102",
+        (
+            (
+                REJECTED_UPON_FAILED,
+                f"{FAILED}      answers: [{{by: inventory, with: [{STOCK}.StockReserved], within: 10s}}]\n",
+            ),
+        ),
+        "StockReserved > PaymentFailed > StockReserved",
+    ),
+    "who answers does not hear of it": (
+        "AM097",
+        ((f"        - {STOCK}.StockReserved\n        - {ORDERS}.OrderRejected", f"        - {ORDERS}.OrderRejected"),),
+        f"`payments` answers `{STOCK}.StockReserved`, and does not consume it.",
+    ),
+    "who undoes does not hear that it must": (
+        "AM097",
+        (
+            (
+                f"      consumes:\n        - {ORDERS}.OrderRejected\n        - {PAYMENTS}",
+                f"      consumes:\n        - {PAYMENTS}",
+            ),
+        ),
+        f"`shipping` undoes upon `{ORDERS}.OrderRejected`",
+    ),
+    "another one publishes the answer": (
+        "AM096",
+        ((f"by: payments\n          {TAKEN_OR_FAILED}", f"by: inventory\n          {TAKEN_OR_FAILED}"),),
+        f"`{PAYMENTS}.PaymentTaken` is published by `payments`, not by `inventory`.",
+    ),
+    "who answers is nobody": (
+        "AM095",
+        (("        - by: inventory", "        - by: inventry"),),
+        "There is no participant `inventry`.",
+    ),
+    "two publish one event": (
+        "AM100",
+        (
+            (
+                f"        - {SHIPPING}.ParcelCancelled\n",
+                f"        - {SHIPPING}.ParcelCancelled\n        - {STOCK}.StockShort\n",
+            ),
+        ),
+        f"`inventory` and `shipping` publish `{STOCK}.StockShort`.",
+    ),
+    "an answer is not described": (
+        "AM098",
+        ((f"    - event: {STOCK}.StockReleased\n", ""),),
+        f"`events` does not describe `{STOCK}.StockReleased`.",
+    ),
+    "the condition can never hold": (
+        "AM106",
+        (("FULFILMENT_CHOREOGRAPHED", "CHOREOGRAPHED"),),
+        "`fulfilment` is never `CHOREOGRAPHED`.",
+    ),
+}
+
+ALIKE: dict[str, Change] = {
+    "it ends undone by another end too": (
+        (
+            f"        - {ORDERS}.OrderRejected\n      consumes",
+            f"        - {ORDERS}.OrderRejected\n        - {ORDERS}.OrderRefunded\n      consumes",
+        ),
+        (
+            f"with: [{ORDERS}.OrderConfirmed, {ORDERS}.OrderRejected]",
+            f"with: [{ORDERS}.OrderConfirmed, {ORDERS}.OrderRejected, {ORDERS}.OrderRefunded]",
+        ),
+        (
+            f"          - {ORDERS}.OrderRejected\n",
+            f"          - {ORDERS}.OrderRejected\n          - {ORDERS}.OrderRefunded\n",
+        ),
+        (f"upon: [{ORDERS}.OrderRejected, ", f"upon: [{ORDERS}.OrderRejected, {ORDERS}.OrderRefunded, "),
+        (
+            f"        - {ORDERS}.OrderRejected\n        - ",
+            f"        - {ORDERS}.OrderRejected\n        - {ORDERS}.OrderRefunded\n        - ",
+        ),
+        (
+            f"    - event: {ORDERS}.OrderRejected\n",
+            f"    - event: {ORDERS}.OrderRefunded\n      ends: Undone\n    - event: {ORDERS}.OrderRejected\n",
+        ),
+    ),
+    "an effect has nothing that undoes it, and says that it needs nothing": (
+        (f"      undoneBy: {{event: {SHIPPING}.ParcelCancelled, within: 10s}}\n", "      effect: false\n"),
+        (f"    - event: {SHIPPING}.ParcelCancelled\n", ""),
+        (f"        - {SHIPPING}.ParcelCancelled\n", ""),
+    ),
+    "events follow each other three times": (
+        (
+            REJECTED_UPON_FAILED,
+            f"{FAILED}      atMost: 3\n      answers:\n        - by: inventory\n"
+            f"          with: [{STOCK}.StockReserved, {STOCK}.StockShort]\n          within: 10s\n",
+        ),
+        (f"    - event: {STOCK}.StockReserved\n", f"    - event: {STOCK}.StockReserved\n      atMost: 3\n"),
+    ),
+    "an event is heard by somebody who does not answer": (
+        (
+            f"        - {STOCK}.StockShort\n        - {PAYMENTS}",
+            f"        - {STOCK}.StockShort\n        - {STOCK}.StockReserved\n        - {PAYMENTS}",
+        ),
+    ),
+    "a participant answers its own event without consuming it": (
+        ("        - by: orders  # by its deadline at the latest\n", "        - by: orders\n"),
+    ),
+    "there is no condition": (("    where: {fulfilment: FULFILMENT_CHOREOGRAPHED}\n", ""),),
+    "two events are answered by one, each by itself": (
+        (
+            f"answers: [{{by: orders, with: [{ORDERS}.OrderConfirmed], within: 10s}}]",
+            f"answers: [{{by: orders, with: [{ORDERS}.OrderConfirmed, {ORDERS}.OrderRejected], within: 10s}}]",
+        ),
+    ),
+}
+
+
+def checked(changes: Change, contracts: bytes) -> ChoreographyCheck:
+    """Checks the shop's choreography with some texts replaced, each of which is there."""
+    changed = ORDER
+    for before, after in changes:
+        assert before in changed, before
+        changed = changed.replace(before, after)
+    return check([Document("choreography.yaml", changed)], descriptors=contracts).choreographies[0]
+
+
+def test_the_choreography_of_the_shop_is_accepted(shop_contract: bytes) -> None:
+    found = checked((), shop_contract)
+    assert found.findings == []
+    assert found.plan is not None
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_a_broken_choreography_is_found(what: str, shop_contract: bytes) -> None:
+    code, changes, said = BROKEN[what]
+    found = checked(changes, shop_contract)
+    errors = [finding for finding in found.findings if finding.is_error]
+    assert {finding.code for finding in errors} == {code}, text(found.findings)
+    assert any(said in finding.message for finding in errors), text(found.findings)
+    assert all(finding.place.line > 0 and finding.hint for finding in errors)
+    assert found.plan is None
+
+
+@pytest.mark.parametrize("what", ALIKE)
+def test_one_that_looks_alike_is_accepted(what: str, shop_contract: bytes) -> None:
+    found = checked(ALIKE[what], shop_contract)
+    assert found.findings == [], text(found.findings)
+    assert found.plan is not None
+
+
+def test_without_contracts_nothing_is_accepted(shop_contract: bytes) -> None:
+    found = check([Document("choreography.yaml", ORDER)]).choreographies[0]
+    assert [finding.code for finding in found.findings] == ["AM025"]
+    assert found.plan is None

@@ -97,7 +97,9 @@ def test_every_reason_of_a_condition_or_event_is_explained(root):
 
 
 DOMAIN_ERRORS = "|".join(kind.__name__ for kind in DomainError.__subclasses__())
-REFUSING = re.compile(rf"{DOMAIN_ERRORS}|ResolutionRefusedError|RequestReply|CallRefusal|DecisionRefusal|_dependency")
+REFUSING = re.compile(
+    rf"{DOMAIN_ERRORS}|ResolutionRefusedError|RequestReply|CallRefusal|DecisionRefusal|DecisionError|_dependency"
+)
 REASON = re.compile(r"[A-Z]+(_[A-Z]+)*")
 
 
@@ -110,7 +112,7 @@ def refusals_in(source: str) -> set[str]:
 
 
 def test_every_reason_of_the_api_is_explained(root):
-    folders = ("services/orchestrator/src/amends_orchestrator", "libs/chassis/src")
+    folders = ("services/orchestrator/src/amends_orchestrator", "libs/chassis/src", "libs/events/src")
     sources = [path.read_text() for folder in folders for path in (root / folder).rglob("*.py")]
     given = set[str]().union(*(refusals_in(source) for source in sources))
     judged = (root / "libs/saga/src/amends_saga/engine/resolve.py").read_text()

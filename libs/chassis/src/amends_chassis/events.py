@@ -5,11 +5,27 @@ Made by `service.Runtime`, when a service says that it publishes or consumes som
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 
 import structlog
-from amends_events import Batches, Broker, BrokerError, Consumer, EventHandler, Outbox, Relay, Result, open_broker
+from amends_barrier.transaction import Pool
+from amends_events import (
+    Batches,
+    Broker,
+    BrokerError,
+    Consumer,
+    EventHandler,
+    Outbox,
+    Relay,
+    Result,
+    Topic,
+    open_broker,
+)
+from amends_events.backlog import expire_sent
+from amends_events.topics import event_types
 from google.protobuf.message import Message
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
@@ -104,6 +120,17 @@ class EventMetrics:
         self._lost.labels(consumer, topic, partition).set(lost)
 
 
+@dataclass(frozen=True, slots=True)
+class Consumed:
+    """What a consumer reads, and what may be done with it."""
+
+    topics: tuple[Topic, ...]
+    repeatable: bool
+    """Whether its handlers may handle an event again."""
+    remembers: bool
+    """Whether its inbox has what it has handled."""
+
+
 class ServiceEvents:
     """The events of one process."""
 
@@ -111,6 +138,11 @@ class ServiceEvents:
         """Prepare; the broker is reached when there is something to publish or to read."""
         self._database = database
         self._retention = settings.broker_retention
+        self._outboxes: list[Outbox] = []
+        self.keep = settings.outbox_keep
+        """How long what was published is kept."""
+        self.consumed: dict[str, Consumed] = {}
+        """What is consumed under which name, also by those that have ended."""
         self._metrics = EventMetrics(registry)
         url = settings.broker
         self.broker: Broker | None = None if url is None else open_broker(url.get_secret_value())
@@ -118,7 +150,41 @@ class ServiceEvents:
 
     def outbox(self, source: str, *types: type[Message]) -> Outbox:
         """Return the outbox for events of these types, which carry the trace they belong to."""
-        return Outbox(source, types, headers=_place_in_trace)
+        made = Outbox(source, types, headers=_place_in_trace)
+        self._outboxes.append(made)
+        return made
+
+    @property
+    def pool(self) -> Pool:
+        """Return the pool of the service's database."""
+        return self._database.pool
+
+    @property
+    def source(self) -> str:
+        """Return the name under which the service publishes; empty when it does not."""
+        return next((outbox.source for outbox in self._outboxes), "")
+
+    def topics(self) -> list[Topic]:
+        """Return all topics that the service publishes to or consumes, by name."""
+        written = (topic for outbox in self._outboxes for topic in outbox.topics)
+        read = (topic for consumed in self.consumed.values() for topic in consumed.topics)
+        return sorted({*written, *read}, key=lambda topic: topic.name)
+
+    def published(self, topic: str) -> list[str]:
+        """Return the types of events that the service publishes to a topic."""
+        types = (one for outbox in self._outboxes for one in outbox.types.values())
+        return sorted(one.name for one in types if one.topic.name == topic)
+
+    def consumers_of(self, topic: str) -> list[str]:
+        """Return the names under which the service consumes a topic."""
+        return sorted(
+            name for name, consumed in self.consumed.items() if topic in [one.name for one in consumed.topics]
+        )
+
+    def wake(self) -> None:
+        """Let the relays look at once: something was put into the outbox."""
+        for outbox in self._outboxes:
+            outbox.written.set()
 
     async def publish(self, outbox: Outbox) -> None:
         """Publish what is in the outbox, for ever. The topics are made first, as the contracts say."""
@@ -126,7 +192,14 @@ class ServiceEvents:
             _log.warning(NO_BROKER, source=outbox.source)
             return
         await self._ensure(self.broker, outbox)
-        await Relay(self._database.open_connection, outbox, self.broker, self._metrics).run()
+        keeps = bool(self.keep)
+        relay = Relay(self._database.open_connection, outbox, self.broker, self._metrics, keeps=keeps)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(relay.run())
+            group.create_task(_expire(self._forget_sent))
+
+    async def _forget_sent(self) -> int:
+        return await expire_sent(self._database.pool, self.keep, _EXPIRED_AT_ONCE)
 
     async def _ensure(self, broker: Broker, outbox: Outbox) -> None:
         while True:
@@ -136,17 +209,30 @@ class ServiceEvents:
                 _log.warning(NO_TOPICS, source=outbox.source, error=f"{type(error).__name__}: {error}")
                 await asyncio.sleep(_AGAIN.total_seconds())
 
+    def declare(self, name: str, handlers: Mapping[type[Message], EventHandler] | Batches, repeatable: bool) -> None:
+        """Note what is consumed under a name, for who is on call. Raises ContractError."""
+        remembers = handlers.remembers if isinstance(handlers, Batches) else True
+        types = handlers.types if isinstance(handlers, Batches) else tuple(handlers)
+        topics = {one.topic for one in event_types(types).values()}
+        self.consumed[name] = Consumed(tuple(topics), repeatable or not remembers, remembers)
+
     async def consume(
-        self, name: str, handlers: Mapping[type[Message], EventHandler] | Batches, batch: int = 100
+        self,
+        name: str,
+        handlers: Mapping[type[Message], EventHandler] | Batches,
+        batch: int = 100,
+        *,
+        repeatable: bool = False,
     ) -> None:
         """Handle events under a name, until cancelled, up to `batch` of them in a transaction."""
+        self.declare(name, handlers, repeatable)
         if self.broker is None:
             _log.warning(NO_BROKER, consumer=name)
             return
         consumer = Consumer(name, self._database.pool, self.broker, handlers, self._metrics, batch=batch)
         async with asyncio.TaskGroup() as group:
             group.create_task(consumer.run())
-            group.create_task(_expire(consumer))
+            group.create_task(_expire(partial(consumer.expire, limit=_EXPIRED_AT_ONCE)))
 
     async def close(self) -> None:
         """Let the broker go."""
@@ -154,9 +240,10 @@ class ServiceEvents:
             await self.broker.close()
 
 
-async def _expire(consumer: Consumer) -> None:
+async def _expire(forget: Callable[[], Awaitable[int]]) -> None:
+    """Have what is too old forgotten, up to _EXPIRED_AT_ONCE at a time."""
     while True:
-        removed = await consumer.expire(limit=_EXPIRED_AT_ONCE)
+        removed = await forget()
         if removed < _EXPIRED_AT_ONCE:
             await asyncio.sleep(_EXPIRE_EVERY.total_seconds())
 

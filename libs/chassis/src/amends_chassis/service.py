@@ -141,13 +141,24 @@ class Runtime:
         self.background("events.publish", partial(events.publish, outbox))
         return outbox
 
-    def consumes(self, name: str, handlers: "Mapping[type[Message], EventHandler] | Batches", batch: int = 100) -> None:
+    def consumes(
+        self,
+        name: str,
+        handlers: "Mapping[type[Message], EventHandler] | Batches",
+        batch: int = 100,
+        *,
+        repeatable: bool = False,
+    ) -> None:
         """Handle events under a name: each has its effect once, in the database of the service.
 
         All replicas that use the name share the work. A transaction handles up to `batch` events; let it be 1 for
-        handlers that lock rows which several keys have in common. Raises LookupError without a database.
+        handlers that lock rows which several keys have in common. `repeatable` handlers may be given an event again
+        that they have handled, if a person wants that: they do nothing outside of the database, nor twice in it.
+        Raises LookupError without a database, ContractError.
         """
-        self.background(f"events.consume.{name}", partial(self.events.consume, name, handlers, batch))
+        self.events.declare(name, handlers, repeatable)
+        consume = partial(self.events.consume, name, handlers, batch, repeatable=repeatable)
+        self.background(f"events.consume.{name}", consume)
 
     @property
     def events(self) -> "ServiceEvents":
@@ -264,6 +275,11 @@ class Runtime:
             await self.migrate()
             await self.health.report("database", True)
         await assemble(self)
+        if self._events is not None:
+            from amends.events.v1.events_service_pb2_grpc import add_EventsServiceServicer_to_server
+            from amends_chassis.events_api import SERVICE, EventsServicer
+
+            self.add(add_EventsServiceServicer_to_server, EventsServicer(self._events), SERVICE)
         if self._database is not None:
             self.barrier = guard.barrier(self._database.pool, self._services)
         if self.barrier is not None:

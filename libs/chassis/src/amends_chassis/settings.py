@@ -127,6 +127,9 @@ class ServiceSettings(BaseSettings):
     outbox."""
     broker_retention: PositiveDuration = timedelta(days=7)
     """How long topics keep events, for those that this service makes."""
+    outbox_keep: Duration = timedelta(0)
+    """How long the database keeps what was published, so that it can be published again to a broker that has lost it;
+    0: not at all."""
     barrier_retention: PositiveDuration = timedelta(days=30)
     """How long guarded methods remember keys. A safety rule: longer than any run can live."""
 

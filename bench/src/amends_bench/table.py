@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.progress import Progress
 
 from amends_bench.chassis import chassis_vs_grpc, tls_vs_plain_text
+from amends_bench.events import events
 from amends_bench.guarded import barrier_transaction
 from amends_bench.journal import journal
 from amends_bench.kubernetes import operator_vs_kopf
@@ -40,8 +41,9 @@ BENCHMARKS = {
     ),
     "recovery": Benchmark("The rate after kill -9 and after a restart of Postgres", recovery),
     "barrier-transaction": Benchmark("A local transaction with the barrier and without", barrier_transaction),
+    "events": Benchmark("What events cost: outbox, relay and consumer, each beside its like", events),
 }
 GROWTH = "growth"
 GROWTH_MEASURES = 'Cost as work grows; the largest history needs 42 GB of disk (ARGS="--finished 0,1000000": less)'
-QUICK = ("sagas-vs-plain-calls", "journal", "chassis-vs-grpc", "claims-vs-queue", "barrier-transaction")
+QUICK = ("sagas-vs-plain-calls", "journal", "chassis-vs-grpc", "claims-vs-queue", "barrier-transaction", "events")
 """Without latency: how long one saga takes on a busy machine says how busy it is."""

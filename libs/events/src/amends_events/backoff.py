@@ -1,5 +1,6 @@
 """How relay and consumer wait before they try again. This library takes nothing of the chassis or its parts."""
 
+import asyncio
 import random
 from dataclasses import dataclass
 from datetime import timedelta
@@ -23,3 +24,8 @@ class EventBackoff:
 
 
 BACKOFF = EventBackoff()
+
+
+def now_of_loop() -> float:
+    """Return the seconds of the running loop's clock, by which everything here is timed: a simulation has its own."""
+    return asyncio.get_running_loop().time()

@@ -6,7 +6,6 @@ it does not matter where a process dies, or how often the log has an event. Made
 
 import asyncio
 import logging
-import time
 from collections import Counter
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager
@@ -20,7 +19,7 @@ from amends_barrier import BROKEN, conflict, database_away
 from amends_barrier.transaction import Connection, Pool
 from google.protobuf.message import DecodeError, Message
 
-from amends_events.backoff import BACKOFF
+from amends_events.backoff import BACKOFF, now_of_loop
 from amends_events.broker import Broker, BrokerError, LogEntry, PositionLostError
 from amends_events.envelope import CloudEvent, EnvelopeError, event_from, handling
 from amends_events.leases import Claim
@@ -211,7 +210,7 @@ class Partition:
 
     async def _handle(self, batch: Sequence[LogEntry]) -> None:
         """Handle a batch in one transaction. Raises FenceLostError, and what a handler raises."""
-        began = time.monotonic()
+        began = now_of_loop()
         items = [self._read(stored) for stored in batch]
         results: list[tuple[str, Result]] = []
         parked: list[tuple[LogEntry, ParkedReason, str, int]] = []
@@ -308,7 +307,7 @@ class Partition:
 
     async def _release_decided(self) -> None:
         """Let go on what a person has decided about, and everything of its key behind it."""
-        now = time.monotonic()
+        now = now_of_loop()
         if not self._parking.blocked or now - self._looked_at < LOOK_EVERY.total_seconds():
             return
         self._looked_at = now
@@ -399,7 +398,7 @@ class Partition:
         for (kind, result), events in Counter(results).items():
             meter.handled(consumer, kind, result, events)
         if last.event is not None:
-            took = timedelta(seconds=time.monotonic() - began)
+            took = timedelta(seconds=now_of_loop() - began)
             meter.took(consumer, topic, took, datetime.now(UTC) - last.event.occurred_at)
 
     def _tell_blocked(self) -> None:

@@ -9,7 +9,6 @@ it can only publish again what the next one publishes in the same order. Whoever
 import asyncio
 import json
 import logging
-import time
 import zlib
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -23,7 +22,7 @@ import asyncpg
 from amends_barrier import BROKEN, database_away
 from amends_barrier.transaction import Connection
 
-from amends_events.backoff import BACKOFF
+from amends_events.backoff import BACKOFF, now_of_loop
 from amends_events.broker import MAX_BATCH, Broker, BrokerError, EventRecord
 from amends_events.envelope import CloudEvent, attributes
 from amends_events.meter import Meter, Silent
@@ -185,7 +184,7 @@ class Relay:
 
     async def publish_once(self, connection: Connection) -> int:
         """Publish one batch of each partition that is due and return how many events the broker took."""
-        now = time.monotonic()
+        now = now_of_loop()
         if now - self._claim_at >= CLAIM_EVERY.total_seconds():
             self._claim_at = now
             await self._claim(connection)
@@ -217,18 +216,18 @@ class Relay:
         """Publish a batch; return the numbers of its rows, or none when it has to be tried again."""
         topic, partition = place
         owned = self._owned[place]
-        began = time.monotonic()
+        began = now_of_loop()
         try:
             duplicates = await self._broker.append(topic, partition, [self._record(row) for row in rows])
         except BrokerError as error:
-            owned.failed(time.monotonic())
+            owned.failed(now_of_loop())
             self._meter.publish_failed(topic, type(error).__name__)
             _log.warning(
                 "relay.not_published",
                 extra={"topic": topic, "partition": partition, "failures": owned.failures, "error": str(error)},
             )
             return []
-        now = time.monotonic()
+        now = now_of_loop()
         owned.succeeded(now, rows[-1]["seq"])
         self._meter.published(topic, len(rows), duplicates, timedelta(seconds=now - began))
         return [row["seq"] for row in rows]

@@ -5,9 +5,10 @@ from contextlib import aclosing
 from datetime import timedelta
 
 import pytest
-from amends_events import AppendRefusedError, Ends, PositionLostError, Topic, TopicError, open_broker
+from amends_events import AppendRefusedError, Ends, PositionLostError, Topic, TopicError, nats, open_broker
 from amends_events.broker import MAX_BATCH
 from amends_testkit.waiting import eventually
+from nats.aio.msg import Msg
 
 from .conftest import RETENTION
 from .world import read_all, record
@@ -142,3 +143,27 @@ async def test_many_write_at_once_and_each_partition_keeps_the_order_of_its_writ
 def test_an_unknown_kind_of_broker_is_refused():
     with pytest.raises(ValueError, match="a broker is nats://HOST:PORT or kafka://HOST:PORT"):
         open_broker("amqp://127.0.0.1")
+
+
+ODD = [
+    "a:b\r\n",
+    "a b: c\r\n",
+    "é: x\r\n",
+    "a:\tb\r\n",
+    "a: b \r\n",
+    "x\r\na: b\r\n",
+    "a: b\r\na: c\r\n",
+    "\ta: b\r\n",
+    "\r\n",
+]
+
+
+@pytest.mark.parametrize("raw", [*ODD, "ce-id: 1\r\nce-subject: ü: 2\r\nNats-Msg-Id: 1\r\n\r\n"])
+def test_headers_are_read_as_nats_py_reads_them(raw):
+    assert nats._Client._parse_header_lines(raw.encode()) == nats.Client._parse_header_lines(raw.encode())
+    assert nats._Client._process_headers.__code__.co_names.count("_parse_header_lines"), "nats-py reads them elsewhere"
+
+
+@pytest.mark.parametrize("reply", ["$JS.ACK.s-1.c.1.42.7.99.0", "$JS.ACK._.acc.s-1.c.1.42.7.99.0.x"])
+def test_a_position_is_where_an_acknowledgement_would_go_to(reply):
+    assert nats._position(reply) == Msg.Metadata._from_reply(reply).sequence.stream == 42

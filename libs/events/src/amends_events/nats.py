@@ -65,11 +65,28 @@ class _ApiError(Exception):
         self.code = int(error.get("err_code", 0))
 
 
+class _Client(Client):
+    """A client that reads the headers of events in a third of the time: reading a log is mostly that.
+
+    What it overrides is nats-py's own; were it called otherwise there, this would be without effect.
+    """
+
+    @staticmethod
+    def _parse_header_lines(raw: bytes) -> dict[str, str]:
+        """Return the headers of a message; those that are not written as every client does are left to nats-py."""
+        lines = raw.decode("utf-8", "replace").rstrip("\r\n").split("\r\n")
+        headers = {pair[0]: pair[2].strip() for line in lines if (pair := line.partition(": "))[1]}
+        names = "".join(headers)
+        if len(headers) == len(lines) and names.isascii() and names.isprintable() and " " not in names:
+            return headers
+        return Client._parse_header_lines(raw)
+
+
 class _Link:
     """One connection. It is never mended: after a restart of the server a mended one may be deaf without a sign."""
 
     def __init__(self) -> None:
-        self.client = Client()
+        self.client = _Client()
         self.lost = asyncio.Event()
 
     async def open(self, url: str) -> None:
@@ -399,4 +416,14 @@ def _stored(message: Msg) -> LogEntry:
     attributes = {name.removeprefix(_PREFIX): value for name, value in headers.items() if name.startswith(_PREFIX)}
     if _CONTENT_TYPE in headers:
         attributes["datacontenttype"] = headers[_CONTENT_TYPE]
-    return LogEntry(message.metadata.sequence.stream, EventRecord(attributes, message.data))
+    return LogEntry(_position(message.reply), EventRecord(attributes, message.data))
+
+
+def _position(reply: str) -> int:
+    """Read the sequence in the stream from where an acknowledgement would go to.
+
+    $JS.ACK.STREAM.CONSUMER.DELIVERED.SEQUENCE and four more; of newer servers with a domain and an account before the
+    stream: https://docs.nats.io/reference/reference-protocols/nats_api_reference.
+    """
+    tokens = reply.split(".")
+    return int(tokens[5 if len(tokens) == 9 else 7])

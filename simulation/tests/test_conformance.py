@@ -22,7 +22,7 @@ import pytest_asyncio
 from amends_chassis.database import Database as Chassis
 from amends_chassis.migrations import migrate
 from amends_embedded import Postgres
-from amends_events import Outbox, Row
+from amends_events import Outbox
 from amends_orchestrator.announcer import PUBLISHES
 from amends_orchestrator.journal import claims, decisions, leases, reader, statements
 from amends_orchestrator.journal.batch import Batch, JournalRow, PendingStart
@@ -31,6 +31,7 @@ from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.partitions import make_partitions
 from amends_orchestrator.journal.records import JournalRefusal, NewRun, RunChange, State
 from amends_orchestrator.journal.tail import Tail
+from amends_orchestrator.journal.telling import Told
 from amends_simulation.database import STATEMENTS, SimulatedDatabase
 from google.protobuf.message import Message
 
@@ -54,6 +55,7 @@ TABLES = {
     "journal": "SELECT run_id, seq, fence, record FROM journal ORDER BY run_id, seq",
     "process": "SELECT id, expires_at FROM process ORDER BY id",
     "outbox": "SELECT key::uuid, version, type FROM outbox ORDER BY seq",
+    "deliveries": "SELECT webhook, key::uuid, version, type FROM webhook_delivery ORDER BY webhook, seq",
 }
 
 Table = list[tuple[Any, ...]]
@@ -223,6 +225,7 @@ class Both:
             "journal": in_order([(run, *entry) for run, entries in other.journal.items() for entry in entries]),
             "process": in_order(list(other.leases.items())),
             "outbox": list(other.outbox),
+            "deliveries": sorted(other.deliveries, key=lambda delivery: delivery[0]),
         }
 
 
@@ -324,8 +327,12 @@ def a_start(namespace: str, key: str, owner: UUID | None) -> PendingStart:
     return PendingStart(new, lambda _: None)
 
 
-def an_event(run: UUID, kind: type[Message] = RunEnded) -> Row:
-    return OUTBOX.row(kind(run_id=str(run)), {})
+TELLING = ((True, ()), (True, ("one",)), (False, ("one", "two")), (False, ()))
+"""Whether the broker is told, and which webhooks are."""
+
+
+def an_event(run: UUID, kind: type[Message] = RunEnded) -> Told:
+    return Told(OUTBOX.row(kind(run_id=str(run)), {}), *TELLING[run.int // 7 % len(TELLING)])
 
 
 def told(row: JournalRow) -> JournalRow:

@@ -6,7 +6,7 @@ the simulation.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -51,7 +51,9 @@ class SimulatedDatabase:
     """Sequence number, fence and record, in the order of commits."""
     leases: dict[UUID, datetime] = field(default_factory=dict)
     outbox: list[tuple[UUID, int, str]] = field(default_factory=list)
-    """Run, version and type of each event, in the order of commits."""
+    """Run, version and type of each event for the broker, in the order of commits."""
+    deliveries: list[tuple[str, UUID, int, str]] = field(default_factory=list)
+    """The same for webhooks, each after the webhook's name."""
     outdated: list[str] = field(default_factory=list)
     """Records that were taken under a fence that was not the run's any more."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
@@ -92,7 +94,16 @@ class SimulatedDatabase:
         return refused + known
 
     def _tell(self, events: list[tuple[Any, ...]], written: set[UUID]) -> None:
-        self.outbox += [(run, version, values[4]) for run, version, *values in events if run in written]
+        for run, version, *event, publish, webhooks in events:
+            if run in written:
+                self._told(run, version, [*event, publish, webhooks.split()])
+
+    def _told(self, run: UUID, version: int, event: Sequence[Any]) -> None:
+        *_, publish, webhooks = event
+        kind = event[4]
+        if publish:
+            self.outbox.append((run, version, kind))
+        self.deliveries += [(webhook, run, version, kind) for webhook in webhooks]
 
     def _holds(self, run: UUID, fence: int) -> bool:
         return run in self.runs and (not self.faults.fenced or self.runs[run]["fence"] == fence)
@@ -196,11 +207,13 @@ class SimulatedDatabase:
         self, run: UUID, fence: int, after: timedelta, reason: str, message: str, *event: Any
     ) -> list[Any]:
         row = self.runs.get(run)
-        fresh = row is not None and row["stalled_since"] is None and row["fence"] == fence and row["state"] < 3
+        if row is None or row["fence"] != fence or row["state"] >= 3:
+            return []
+        fresh, version = row["stalled_since"] is None, max(seq for seq, _, _ in self.journal[run])
         self._release(run, fence, after, reason, message)
         if fresh:
-            self.outbox.append((run, max(seq for seq, _, _ in self.journal[run]), event[4]))
-        return []
+            self._told(run, version, event)
+        return [(fresh, version)]
 
     def _owned(self, process: UUID) -> list[Any]:
         return [(row["id"], row["fence"]) for row in self.runs.values() if row["owner"] == process]
@@ -246,7 +259,7 @@ class SimulatedDatabase:
 
     def _record_and_tell(self, run: UUID, seq: int, fence: int, record: bytes, *event: Any) -> list[Any]:
         self._record(run, seq, fence, record)
-        self.outbox.append((run, seq, event[4]))
+        self._told(run, seq, event)
         return [(seq,)]
 
     def _resolved(self, run: UUID, owner: UUID, fence: int, state: int, message: str) -> list[Any]:

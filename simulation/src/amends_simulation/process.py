@@ -12,12 +12,12 @@ from typing import Any
 from uuid import UUID
 
 import asyncpg
-from amends_events import Outbox, Row
-from amends_orchestrator.announcer import PUBLISHES, SOURCE, Announcer
+from amends_orchestrator.announcer import Announcer
 from amends_orchestrator.calls.guards import Guards
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.calls.sender import Sender
 from amends_orchestrator.journal import claims
+from amends_orchestrator.journal.telling import Told
 from amends_orchestrator.journal.writer import JournalWriter
 from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet, Limits
@@ -80,7 +80,8 @@ class Process:
         self.writer = JournalWriter(self.connect)
         # Every second process is crowded: what waits leaves its memory, what is started there waits for another.
         limits = Limits(hot_runs=3 if name.endswith(("2", "4", "6", "8", "0")) else 2000, passivate_after=PATIENCE)
-        self.host = RunHost(self.writer, router, Sender(_no_spans), ids, Announcer(Outbox(SOURCE, PUBLISHES)))
+        announcer = Announcer(publish=True, wanted=lambda *_: ("hook",))
+        self.host = RunHost(self.writer, router, Sender(_no_spans), ids, announcer)
         self.host.hold_secret(b"the same for every process")
         self.fleet = Fleet(self.id, self.host, self._release_claim, limits)
         self.starts = RunStarts(self.host, self.fleet)
@@ -131,7 +132,7 @@ class Process:
         await self.kill()
 
     async def _release_claim(
-        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Row | None
+        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Told | None
     ) -> None:
         async with self.pool.acquire() as connection:
             await claims.release(connection, run_id, fence, after, reason, message, event)

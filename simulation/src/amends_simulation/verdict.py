@@ -72,6 +72,7 @@ def _run(plan: Plan, database: SimulatedDatabase, state: int, run: UUID, effects
         said = f"the run is said to be {State(state).name}, its journal says {folded.phase.value}"
         yield Invariant.JOURNAL.broken(said)
     yield from _told(entries, [(version, kind) for told, version, kind in database.outbox if told == run])
+    yield from _told(entries, [(version, kind) for _, told, version, kind in database.deliveries if told == run])
     yield from _order(plan, folded, effects)
     for index in range(len(plan.steps)):
         yield from _step(plan, folded, index, [e for e in effects if e.step == plan.steps[index].name])

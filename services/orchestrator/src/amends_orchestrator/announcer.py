@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 
-from amends_events import Outbox, Row
+from amends_events import Outbox
 from amends_events.envelope import CORRELATION, TRACEPARENT
 from amends_saga.engine import RunState
 from amends_saga.engine import events as ev
@@ -29,6 +29,7 @@ from amends.events.v1.runs_pb2 import (
     RunTurnedBack,
 )
 from amends_orchestrator.journal.records import RunChange
+from amends_orchestrator.journal.telling import Told
 from amends_orchestrator.runner.ports import RunInfo
 
 SOURCE = "/amends/orchestrator"
@@ -52,17 +53,27 @@ KINDS = {"saga": "Saga", "participant": "Participant", "retry_policy": "RetryPol
 _LONGEST = 1000
 
 
+Wanted = Callable[[str, str, str], tuple[str, ...]]
+"""Returns the names of the webhooks that want events of a type (its name), of a namespace and a saga there; the saga is
+empty for Participants and RetryPolicies."""
+
+
 class Announcer:
-    """Makes outbox rows. Every method returns None when nobody wants to be told."""
+    """Makes the events of one process. Every method returns None when nobody wants to be told."""
 
-    def __init__(self, outbox: Outbox | None = None, wanted: Callable[[str], bool] = lambda _: True) -> None:
-        """Make rows of this outbox, of the types (full names) that are wanted just now; without one, none."""
-        self._outbox = outbox
+    def __init__(self, *, publish: bool = False, wanted: Wanted | None = None, outbox: Outbox | None = None) -> None:
+        """Tell the broker, if `publish`, and the webhooks that want it. `outbox` is the one whose relay publishes."""
+        self._publish = publish
         self._wanted = wanted
+        self._outbox = outbox or Outbox(SOURCE, PUBLISHES)
 
-    def started(self, info: RunInfo, digest: bytes) -> Row | None:
+    def started(self, info: RunInfo, digest: bytes) -> Told | None:
         """Tell of a run's first record."""
-        return self._run(info, RunStarted(digest=digest.hex()))
+        return self._run(info, RunStarted(digest=digest.hex())) if self._tells else None
+
+    @property
+    def _tells(self) -> bool:
+        return self._publish or self._wanted is not None
 
     def recorded(
         self,
@@ -73,12 +84,12 @@ class Announcer:
         change: RunChange | None,
         *,
         stalled: bool,
-    ) -> Row | None:
+    ) -> Told | None:
         """Tell of a record. `state` is the state after it, `change` what it changes in the run's row.
 
         `stalled` says whether the row showed that the run is stalled, before the record.
         """
-        if self._outbox is None:
+        if not self._tells:
             return None
         told: Message
         match entry.event:
@@ -102,7 +113,7 @@ class Announcer:
                 return None
         return self._run(info, told)
 
-    def resolved(self, plan: Plan, info: RunInfo, event: ev.Resolved) -> Row | None:
+    def resolved(self, plan: Plan, info: RunInfo, event: ev.Resolved) -> Told | None:
         """Tell of a person's decision."""
         return self._run(
             info,
@@ -114,34 +125,32 @@ class Announcer:
             ),
         )
 
-    def undrivable(self, info: RunInfo, reason: str) -> Row | None:
+    def undrivable(self, info: RunInfo, reason: str) -> Told | None:
         """Tell of a run that this orchestrator cannot drive, and releases."""
         return self._run(info, RunStalled(reason=reason))
 
-    def definition(self, table: str, namespace: str, name: str, change: str, digest: bytes = b"") -> Row | None:
+    def definition(self, table: str, namespace: str, name: str, change: str, digest: bytes = b"") -> Told | None:
         """Tell of a change of what is in force. `table`: saga, participant or retry_policy."""
         kind = KINDS[table]
         full = "/".join((kind, namespace, name))
         event = DefinitionChanged(
             definition=full, kind=kind, namespace=namespace, name=name, change=change, digest=digest.hex()
         )
-        return self._row(event, {CORRELATION: full})
+        saga = name if kind == "Saga" else ""
+        return self._told(event, namespace, saga, {CORRELATION: full})
 
-    def _run(self, info: RunInfo, event: Message) -> Row | None:
-        if self._outbox is None or not self._wanted(event.DESCRIPTOR.full_name):
-            return None
+    def _run(self, info: RunInfo, event: Message) -> Told | None:
         event.run_id = info.name  # type: ignore[attr-defined] # every event of a run has it
         name = RunName(namespace=info.namespace, saga=info.saga, idempotency_key=info.caller_key)
         event.run.CopyFrom(name)  # type: ignore[attr-defined]
-        headers = {CORRELATION: info.name}
-        if info.traceparent:
-            headers[TRACEPARENT] = info.traceparent
-        return self._row(event, headers)
+        headers = {CORRELATION: info.name, **({TRACEPARENT: info.traceparent} if info.traceparent else {})}
+        return self._told(event, info.namespace, info.saga, headers)
 
-    def _row(self, event: Message, headers: dict[str, str]) -> Row | None:
-        if self._outbox is None or not self._wanted(event.DESCRIPTOR.full_name):
+    def _told(self, event: Message, namespace: str, saga: str, headers: dict[str, str]) -> Told | None:
+        webhooks = self._wanted(event.DESCRIPTOR.name, namespace, saga) if self._wanted is not None else ()
+        if not self._publish and not webhooks:
             return None
-        return self._outbox.row(event, headers)
+        return Told(self._outbox.row(event, headers), self._publish, webhooks)
 
 
 NOBODY_IS_TOLD = Announcer()

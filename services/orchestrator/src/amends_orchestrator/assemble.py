@@ -13,7 +13,6 @@ from uuid import UUID, uuid4
 import structlog
 from amends_chassis.followed import FollowedFile, RulesError
 from amends_chassis.service import Runtime
-from amends_events import Row
 
 from amends.saga.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
 from amends_orchestrator import permissions, retention
@@ -36,6 +35,7 @@ from amends_orchestrator.journal.connection import connector
 from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.partitions import make_partitions
 from amends_orchestrator.journal.reader import read_secret
+from amends_orchestrator.journal.telling import Told
 from amends_orchestrator.journal.writer import JournalWriter
 from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet, Limits
@@ -168,7 +168,7 @@ class Orchestrator:
             await asyncio.sleep(0.2)
 
     async def _release_claim(
-        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Row | None
+        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Told | None
     ) -> None:
         async with self._pool.acquire() as connection:
             await claims.release(connection, run_id, fence, after, reason, message, event)

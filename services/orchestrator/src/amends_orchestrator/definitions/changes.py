@@ -18,6 +18,7 @@ from amends_saga.definition import Document, Participant
 from amends_saga.findings import Finding, Place, has_errors, ordered
 
 from amends_orchestrator import permissions
+from amends_orchestrator.announcer import APPLIED, DELETED, NOBODY_IS_TOLD, Announcer
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.definitions import store
 from amends_orchestrator.definitions.contracts import Contract, contract_of
@@ -61,7 +62,15 @@ class Applied:
 class DefinitionChanges:
     """Checks and applies resources against those in force."""
 
-    def __init__(self, pool: Pool, registry: Registry, channels: Channels, checker: WorkerClient) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        registry: Registry,
+        channels: Channels,
+        checker: WorkerClient,
+        announcer: Announcer = NOBODY_IS_TOLD,
+    ) -> None:
+        self.announcer = announcer
         self._pool = pool
         self._registry = registry
         self._channels = channels
@@ -149,8 +158,9 @@ class DefinitionChanges:
         digest = bytes.fromhex(compiled.digest)
         now = datetime.now(UTC)
         row = SagaRow(compiled.namespace, compiled.name, digest, document.text, document.source, True, "", now)
+        told = self.announcer.definition("saga", row.namespace, row.name, APPLIED, digest)
         async with self._pool.acquire() as connection:
-            await store.put_saga(connection, row, compiled.bundle, self.routes_of(compiled))
+            await store.put_saga(connection, row, compiled.bundle, self.routes_of(compiled), told)
         await self._registry.reload(force=True)
 
     def routes_of(self, compiled: CompiledBundle) -> list[StoredRoute]:
@@ -184,8 +194,9 @@ class DefinitionChanges:
         is_known = contract.descriptors is not None
         methods = result.methods.get("/".join(name))
         row = ParticipantRow(*name, document.text, document.source, is_known, contract.message, methods)
+        told = self.announcer.definition("participant", *name, APPLIED)
         async with self._pool.acquire() as connection:
-            await store.put_participant(connection, row, given or None, contract.descriptors)
+            await store.put_participant(connection, row, given or None, contract.descriptors, told)
         await self._registry.reload(force=True)
         return Applied(findings, name)
 
@@ -205,15 +216,17 @@ class DefinitionChanges:
         if name is None or has_errors(findings):
             return Applied(findings)
         permissions.current().require(Role.DEFINER, name[0])
+        told = self.announcer.definition("retry_policy", *name, APPLIED)
         async with self._pool.acquire() as connection:
-            await store.put_policy(connection, PolicyRow(*name, document.text, document.source))
+            await store.put_policy(connection, PolicyRow(*name, document.text, document.source), told)
         await self._registry.reload(force=True)
         return Applied(findings, name)
 
     async def delete(self, table: str, namespace: str, name: str) -> bool:
         """Take a resource out of force; return False when there was none."""
+        told = self.announcer.definition(table, namespace, name, DELETED)
         async with self._pool.acquire() as connection:
-            deleted = await store.delete(connection, table, namespace, name)
+            deleted = await store.delete(connection, table, namespace, name, told)
         await self._registry.reload(force=True)
         return deleted
 

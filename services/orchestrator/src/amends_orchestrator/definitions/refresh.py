@@ -19,13 +19,15 @@ from amends_saga import codes
 from amends_saga.definition import Document
 from amends_saga.findings import Finding
 
+from amends_orchestrator.announcer import CONTRACT, NOT_READY, READY
 from amends_orchestrator.calls.channels import Channels
 from amends_orchestrator.definitions import store
 from amends_orchestrator.definitions.changes import DefinitionChanges
 from amends_orchestrator.definitions.contracts import contract_of
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
-from amends_orchestrator.definitions.store import SagaRow
+from amends_orchestrator.definitions.store import ParticipantRow, SagaRow
 from amends_orchestrator.journal.connection import Connect
+from amends_orchestrator.journal.telling import Told
 from amends_orchestrator.worker.process import WorkError
 
 CONTRACT_CHANGED = "contracts.changed"
@@ -88,7 +90,8 @@ class Refresher:
             if row.is_known or row.message == contract.message:  # the service may just be restarting
                 return
             _log.warning(CONTRACT_UNREADABLE, participant=row.full_name, why=contract.message)
-            await store.put_contract(connection, replace(row, ready=False, message=contract.message), None)
+            told = self._told("participant", row, NOT_READY)
+            await store.put_contract(connection, replace(row, ready=False, message=contract.message), None, told)
         elif contract.descriptors != former or not row.ready or row.methods is None:
             await self._take(connection, known, contract.descriptors, former)
 
@@ -106,11 +109,15 @@ class Refresher:
             message = f"its contract cannot be used, the former one stays: {refused}"
             if row.message != message:
                 _log.warning(CONTRACT_REFUSED, participant=row.full_name, why=refused)
-                await store.put_contract(connection, replace(row, ready=False, message=message), former)
+                told = self._told("participant", row, NOT_READY)
+                await store.put_contract(connection, replace(row, ready=False, message=message), former, told)
             return
         _log.info(CONTRACT_CHANGED, participant=row.full_name)
         fresh = replace(row, ready=True, message="", methods=result.methods.get(row.full_name))
-        await store.put_contract(connection, fresh, contract)
+        told = None
+        if not row.ready or contract != former:
+            told = self._told("participant", row, CONTRACT if row.ready else READY)
+        await store.put_contract(connection, fresh, contract, told)
 
     async def _look_again(self, connection: Transacts, saga: SagaRow) -> None:
         document = Document(saga.source, saga.manifest)
@@ -120,18 +127,23 @@ class Refresher:
             message = errors[0].message if errors else "it could not be read again"
             if saga.ready or saga.message != message:
                 _log.warning(SAGA_NOT_READY, saga=f"{saga.namespace}/{saga.name}", why=message)
-                await store.mark_saga(connection, saga.namespace, saga.name, ready=False, message=message)
+                told = self._told("saga", saga, NOT_READY)
+                await store.mark_saga(connection, saga.namespace, saga.name, ready=False, message=message, told=told)
             return
         compiled = result.sagas[0]
         if compiled.digest != saga.digest.hex():
             await self._definitions.apply_saga(document, saga.namespace)
             return
         if not saga.ready:
-            await store.mark_saga(connection, saga.namespace, saga.name, ready=True, message="")
+            told = self._told("saga", saga, READY)
+            await store.mark_saga(connection, saga.namespace, saga.name, ready=True, message="", told=told)
         routes = self._definitions.routes_of(compiled)
         if any(self._registry.routes.get((route.namespace, route.service)) != route for route in routes):
             await store.put_routes(connection, routes)
             await self._registry.reload()
+
+    def _told(self, table: str, row: ParticipantRow | SagaRow, change: str) -> Told | None:
+        return self._definitions.announcer.definition(table, row.namespace, row.name, change)
 
 
 def _unusable(findings: list[Finding]) -> str:

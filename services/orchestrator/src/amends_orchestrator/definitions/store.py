@@ -15,11 +15,14 @@ from amends_chassis.database import Executes, Transacts
 
 from amends_orchestrator.journal.records import State
 from amends_orchestrator.journal.requests import RESOURCES
+from amends_orchestrator.journal.telling import Told, and_tell
 from amends_orchestrator.worker.client import MethodFacts
 
 _REFRESH_LOCK = "amends.contracts.refresh"
 
 _CHANGED = f"WITH bumped AS (UPDATE resources_version SET version = version + 1) SELECT pg_notify('{RESOURCES}', '')"  # noqa: S608
+_CHANGED_AND_TOLD = and_tell("UPDATE resources_version SET version = version + 1 RETURNING version", 0)
+_NOTIFY = f"SELECT pg_notify('{RESOURCES}', '')"
 _SAGA = """
 INSERT INTO saga (namespace, name, digest, manifest, source) VALUES ($1, $2, $3, $4, $5)
 ON CONFLICT (namespace, name) DO UPDATE SET digest = excluded.digest, manifest = excluded.manifest,
@@ -48,6 +51,7 @@ INSERT INTO retry_policy (namespace, name, manifest, source) VALUES ($1, $2, $3,
 ON CONFLICT (namespace, name) DO UPDATE SET manifest = excluded.manifest, source = excluded.source,
     applied_at = clock_timestamp()
 """
+_MARK = "UPDATE saga SET ready = $3, message = $4 WHERE namespace = $1 AND name = $2"
 _DELETE = {
     "saga": "DELETE FROM saga WHERE namespace = $1 AND name = $2",
     "participant": "DELETE FROM participant WHERE namespace = $1 AND name = $2",
@@ -203,20 +207,31 @@ async def read_definition(database: Executes, digest: bytes) -> bytes | None:
     return value
 
 
-async def put_saga(connection: Transacts, row: SagaRow, bundle: bytes, routes: Iterable[StoredRoute]) -> None:
+async def _changed(connection: Transacts, told: Told | None = None) -> None:
+    """Let the other replicas know of the change that this transaction makes, and tell whoever wants to be told."""
+    if told is None:
+        await connection.execute(_CHANGED)
+    else:
+        await connection.execute(_CHANGED_AND_TOLD, *told.values)
+        await connection.execute(_NOTIFY)
+
+
+async def put_saga(
+    connection: Transacts, row: SagaRow, bundle: bytes, routes: Iterable[StoredRoute], told: Told | None
+) -> None:
     """Put a saga in force for new runs, and pin the routes with which it was checked."""
     async with connection.transaction():
         await put_definition(connection, row.digest, bundle)
         await connection.execute(_SAGA, row.namespace, row.name, row.digest, row.manifest, row.source)
         await _put_routes(connection, routes)
-        await connection.execute(_CHANGED)
+        await _changed(connection, told)
 
 
 async def put_routes(connection: Transacts, routes: Iterable[StoredRoute]) -> None:
     """Pin routes: later checks of the namespace's sagas use the same Participants."""
     async with connection.transaction():
         await _put_routes(connection, routes)
-        await connection.execute(_CHANGED)
+        await _changed(connection)
 
 
 async def _put_routes(connection: Transacts, routes: Iterable[StoredRoute]) -> None:
@@ -224,30 +239,33 @@ async def _put_routes(connection: Transacts, routes: Iterable[StoredRoute]) -> N
     await connection.executemany(_ROUTE, sorted(rows))
 
 
-async def mark_saga(connection: Transacts, namespace: str, name: str, *, ready: bool, message: str) -> None:
+async def mark_saga(
+    connection: Transacts, namespace: str, name: str, *, ready: bool, message: str, told: Told | None
+) -> None:
     """Record whether the version in force still fits its participants' contracts."""
-    await connection.execute(
-        "UPDATE saga SET ready = $3, message = $4 WHERE namespace = $1 AND name = $2", namespace, name, ready, message
-    )
-    await connection.execute(_CHANGED)
+    async with connection.transaction():
+        await connection.execute(_MARK, namespace, name, ready, message)
+        await _changed(connection, told)
 
 
 async def put_participant(
-    connection: Transacts, row: ParticipantRow, given: bytes | None, contract: bytes | None
+    connection: Transacts, row: ParticipantRow, given: bytes | None, contract: bytes | None, told: Told | None
 ) -> None:
     """Put a Participant in force. `given` are descriptors that came with it, `contract` those in use."""
     values = (row.namespace, row.name, row.manifest, row.source, row.ready, row.message, _write_methods(row.methods))
     async with connection.transaction():
         await connection.execute(_PARTICIPANT, *values, given, contract)
-        await connection.execute(_CHANGED)
+        await _changed(connection, told)
 
 
-async def put_contract(connection: Transacts, row: ParticipantRow, contract: bytes | None) -> None:
+async def put_contract(
+    connection: Transacts, row: ParticipantRow, contract: bytes | None, told: Told | None = None
+) -> None:
     """Replace the contract that a Participant uses, and record whether it is ready."""
     values = (row.namespace, row.name, row.manifest, row.ready, row.message, _write_methods(row.methods), contract)
     async with connection.transaction():
         await connection.execute(_CONTRACT, *values)
-        await connection.execute(_CHANGED)
+        await _changed(connection, told)
 
 
 def _write_methods(methods: tuple[MethodFacts, ...] | None) -> str | None:
@@ -258,19 +276,20 @@ def _read_methods(text: str | None) -> tuple[MethodFacts, ...] | None:
     return None if text is None else tuple(MethodFacts(**row) for row in json.loads(text))
 
 
-async def put_policy(connection: Transacts, row: PolicyRow) -> None:
+async def put_policy(connection: Transacts, row: PolicyRow, told: Told | None) -> None:
     """Put a RetryPolicy in force."""
     async with connection.transaction():
         await connection.execute(_POLICY, row.namespace, row.name, row.manifest, row.source)
-        await connection.execute(_CHANGED)
+        await _changed(connection, told)
 
 
-async def delete(connection: Transacts, table: str, namespace: str, name: str) -> bool:
+async def delete(connection: Transacts, table: str, namespace: str, name: str, told: Told | None) -> bool:
     """Take a resource out of force; return False if there was none. `table`: saga, participant or retry_policy."""
     async with connection.transaction():
         tag: str = await connection.execute(_DELETE[table], namespace, name)
-        await connection.execute(_CHANGED)
-    return tag != "DELETE 0"
+        deleted = tag != "DELETE 0"
+        await _changed(connection, told if deleted else None)
+    return deleted
 
 
 async def uses(database: Executes) -> dict[tuple[str, str], list[VersionUse]]:

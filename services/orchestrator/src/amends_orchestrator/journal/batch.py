@@ -8,11 +8,10 @@ from functools import lru_cache
 from typing import Any
 from uuid import UUID
 
-from amends_events import Row
-
 from amends_orchestrator.journal.records import NewRun, RunChange
-from amends_orchestrator.journal.statements import batch_statement
+from amends_orchestrator.journal.statements import WEBHOOKS_ARE_JOINED_BY, batch_statement
 from amends_orchestrator.journal.tail import Tail
+from amends_orchestrator.journal.telling import Told
 
 
 @dataclass(slots=True)
@@ -23,7 +22,7 @@ class JournalRow:
     seq: int
     record: bytes
     change: RunChange | None
-    event: Row | None = None
+    event: Told | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,24 +46,24 @@ class PendingStart:
     answered: OnWritten
     until: float | None = None
     """When its caller stops waiting, by the loop's clock; after that it is not sent any more."""
-    event: Row | None = None
+    event: Told | None = None
 
 
-statement = lru_cache(maxsize=32)(batch_statement)
+statement = lru_cache(maxsize=64)(batch_statement)
 
 
 @dataclass(slots=True)
 class Batch:
     """Rows in the order in which they were queued. `changes` holds the last change of each run.
 
-    `events` holds the run, the record's number and the outbox row of each event.
+    `events` holds the run and the record's number of each event.
     """
 
     starts: list[PendingStart] = field(default_factory=list)
     rows: list[JournalRow] = field(default_factory=list)
     tails: dict[UUID, Tail] = field(default_factory=dict)
     changes: dict[UUID, RunChange] = field(default_factory=dict)
-    events: list[tuple[UUID, int, Row]] = field(default_factory=list)
+    events: list[tuple[UUID, int, Told]] = field(default_factory=list)
 
     @classmethod
     def of(cls, entries: Iterable[JournalRow | PendingStart]) -> Batch:
@@ -128,6 +127,7 @@ class Batch:
             rows=bool(self.rows),
             changes=bool(self.changes),
             events=bool(self.events),
+            webhooks=any(told.webhooks for _, _, told in self.events),
             one=self.single,
         )
 
@@ -144,7 +144,7 @@ class Batch:
         if self.starts:
             _add(values, [_start(start.new) for start in self.starts], plain=one)
         if self.events:
-            _add(values, [(run_id, seq, *event.values) for run_id, seq, event in self.events], plain=False)
+            _add(values, [_event(*event) for event in self.events], plain=False)
         return values
 
 
@@ -166,6 +166,11 @@ def _start(new: NewRun) -> tuple[Any, ...]:
         new.owner,
         new.traceparent,
     )
+
+
+def _event(run_id: UUID, seq: int, told: Told) -> tuple[Any, ...]:
+    """Return the values of the columns of `statements.EVENT`."""
+    return (run_id, seq, *told.row.values, told.publish, WEBHOOKS_ARE_JOINED_BY.join(told.webhooks))
 
 
 def _change(run_id: UUID, change: RunChange) -> tuple[Any, ...]:

@@ -11,10 +11,10 @@ from datetime import timedelta
 from uuid import UUID
 
 from amends_chassis.database import Executes
-from amends_events import Row, outbox
 
 from amends_orchestrator.journal.reader import COLUMNS, read_journals, run_row
 from amends_orchestrator.journal.records import Claimed, RunRow, State
+from amends_orchestrator.journal.telling import Told, and_tell
 
 BATCH = 64
 BATCH_BYTES = 8 * 1024 * 1024
@@ -66,14 +66,11 @@ WHERE id = $1 AND fence = $2 AND state < {State.PARKED:d}
 """  # noqa: S608 - a number of ours
 
 # A run that shows as stalled has told so before. The event has the number of the last record, having none of its own.
-_EVENT = ", ".join(f"${6 + place}::{kind}" for place, kind in enumerate(outbox.COLUMNS.values()))
-_RELEASE_AND_TELL = f"""
-WITH released AS ({_RELEASE} RETURNING
-    (SELECT before.stalled_since IS NULL FROM run AS before WHERE before.id = run.id) AS fresh,
+_RELEASED = """
+RETURNING (SELECT before.stalled_since IS NULL FROM run AS before WHERE before.id = run.id) AS fresh,
     (SELECT coalesce(max(seq), 1) FROM journal WHERE run_id = run.id) AS version
-)
-INSERT INTO outbox ({", ".join(outbox.COLUMNS)}, version) SELECT {_EVENT}, version FROM released WHERE fresh
-"""  # noqa: S608 - column names of ours
+"""
+_RELEASE_AND_TELL = and_tell(_RELEASE + _RELEASED, 5, when="fresh")
 
 _OWNED = "SELECT id, fence FROM run WHERE owner = $1"
 
@@ -114,7 +111,7 @@ async def release(
     after: timedelta,
     reason: str,
     message: str,
-    event: Row | None = None,
+    event: Told | None = None,
 ) -> None:
     """Release a run that this process cannot drive: it shows as stalled, and is due again after `after`.
 

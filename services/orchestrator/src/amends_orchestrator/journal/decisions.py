@@ -9,13 +9,13 @@ from __future__ import annotations
 from uuid import UUID
 
 from amends_chassis.database import Executes
-from amends_events import Row, with_event
 
 from amends_orchestrator.journal.records import State
+from amends_orchestrator.journal.telling import Told, and_tell
 
 _LOCK = "SELECT fence FROM run WHERE id = $1 FOR NO KEY UPDATE"
 _RECORD = "INSERT INTO journal (run_id, seq, fence, record) VALUES ($1, $2, $3, $4)"
-_RECORD_AND_TELL = with_event(_RECORD + " RETURNING seq AS version", 4)
+_RECORD_AND_TELL = and_tell(_RECORD + " RETURNING seq AS version", 4)
 _CLAIM = """
 UPDATE run SET owner = $2, fence = $3, state = $4, due_at = NULL, step = '', reason = '', message = $5,
     stalled_since = NULL, next_attempt_at = NULL
@@ -29,7 +29,7 @@ async def lock_run(connection: Executes, run_id: UUID) -> bool:
 
 
 async def record_decision(
-    connection: Executes, run_id: UUID, seq: int, fence: int, record: bytes, event: Row | None
+    connection: Executes, run_id: UUID, seq: int, fence: int, record: bytes, event: Told | None
 ) -> None:
     """Append the decision to the journal of a locked run, with the event that tells of it."""
     if event is None:

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from amends_events import outbox
+from amends_events.outbox import COLUMNS
 
 from amends_orchestrator.journal.records import State
+from amends_orchestrator.journal.telling import DELIVERY_COLUMNS, OUTBOX_COLUMNS
 
 # The columns of each part with their types, in the order of its parameters. Those of a start begin with the columns of
 # its first record, which are used alone too.
@@ -48,7 +49,8 @@ START = {
     "owner": "uuid",
     "traceparent": "text",
 }
-EVENT = {"run_id": "uuid", "version": "bigint", **outbox.COLUMNS}
+EVENT = {"run_id": "uuid", "version": "bigint", **COLUMNS, "publish": "boolean", "webhooks": "text"}
+WEBHOOKS_ARE_JOINED_BY = " "
 
 _OWNED = """
 owned AS MATERIALIZED (
@@ -92,20 +94,28 @@ started AS (
 # The order of a run's events is that of their numbers, which rows get as they come. The filter is applied first, so the
 # rows of the runs are locked before an event has its number.
 _TOLD = """
-told AS (
-    INSERT INTO outbox ({columns}, version)
-    SELECT {columns}, version FROM {event} WHERE (run_id IN ({taken})) IS TRUE
+event AS MATERIALIZED (
+    SELECT * FROM {event} WHERE (run_id IN ({taken})) IS TRUE
+), told AS (
+    INSERT INTO outbox ({columns}) SELECT {columns} FROM event WHERE publish
+)"""
+
+_DELIVERED = """
+delivered AS (
+    INSERT INTO webhook_delivery (webhook, {columns})
+    SELECT webhook, {columns} FROM event, unnest(string_to_array(webhooks, '{by}')) AS webhook
 )"""
 
 _LOST = "SELECT id FROM {held} WHERE id NOT IN (SELECT id FROM owned)"
 _KNOWN = "SELECT id FROM {asked} WHERE id NOT IN (SELECT id FROM started)"
 
 
-def batch_statement(*, starts: bool, rows: bool, changes: bool, events: bool, one: bool) -> str:
+def batch_statement(*, starts: bool, rows: bool, changes: bool, events: bool, webhooks: bool, one: bool) -> str:
     """Return the SQL of a batch; it returns the refused ids: fenced runs, and starts whose key exists.
 
     Its parameters are those of `held` and `row`, of `change`, of `start` and of `event`, as far as they are wanted.
-    `one` tells that the batch is about one run: then only the columns of `row` and `event` are arrays.
+    `one` tells that the batch is about one run: then only the columns of `row` and `event` are arrays. `webhooks` tells
+    that some of the events go to webhooks.
     """
     parts: list[str] = []
     answers: list[str] = []
@@ -129,8 +139,10 @@ def batch_statement(*, starts: bool, rows: bool, changes: bool, events: bool, on
         parts.append(_STARTED.format(start=take("start", START), record=record))
     if events:
         taken = " UNION ALL ".join(["SELECT id FROM owned"] * rows + ["SELECT id FROM started"] * starts)
-        event = take("event", EVENT, plain=False)
-        parts.append(_TOLD.format(columns=", ".join(outbox.COLUMNS), event=event, taken=taken))
+        event = take("brought", EVENT, plain=False)
+        parts.append(_TOLD.format(columns=OUTBOX_COLUMNS, event=event, taken=taken))
+    if webhooks:
+        parts.append(_DELIVERED.format(columns=DELIVERY_COLUMNS, by=WEBHOOKS_ARE_JOINED_BY))
     return "WITH " + ", ".join(parts) + "\n" + "\nUNION ALL ".join(answers)
 
 

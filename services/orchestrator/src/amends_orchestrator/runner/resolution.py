@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from uuid import UUID
 
 from amends_chassis.database import Executes, Lends
-from amends_events import Row
 from amends_saga.engine import RunState, check_resolution
 from amends_saga.engine import events as ev
 from amends_saga.engine.evolve import fold
@@ -18,6 +17,7 @@ from amends_saga.journal import RULES_VERSION, encode
 from amends_orchestrator.journal.decisions import claim_decided, lock_run, record_decision
 from amends_orchestrator.journal.reader import read_journal, read_run
 from amends_orchestrator.journal.records import Claimed, RunRow, State, StoredRecord
+from amends_orchestrator.journal.telling import Told
 from amends_orchestrator.runner.fleet import Fleet, restore
 from amends_orchestrator.runner.live import LiveRun
 from amends_orchestrator.runner.ports import PinnedDefinition, PinnedDefinitions
@@ -124,7 +124,7 @@ def _entry(definition: PinnedDefinition, state: RunState, decision: PersonDecisi
     return ev.Recorded(state.seq + 1, state.fence, now, resolved)
 
 
-def _told(fleet: Fleet, row: RunRow, definition: PinnedDefinition, entry: ev.Recorded) -> Row | None:
+def _told(fleet: Fleet, row: RunRow, definition: PinnedDefinition, entry: ev.Recorded) -> Told | None:
     assert isinstance(entry.event, ev.Resolved)
     info = fleet.host.info(row.id, row.namespace, row.saga, row.key, row.traceparent, row.rules)
     return fleet.host.announcer.resolved(definition.plan, info, entry.event)

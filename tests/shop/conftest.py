@@ -1,6 +1,7 @@
 """A real orchestrator, the real orders service and scripted neighbours, and a wire that loses answers."""
 
-from collections.abc import AsyncIterator
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import pytest
 import pytest_asyncio
 from amends_chassis.database import Database
 from amends_chassis.dial import dial
 from amends_chassis.service import Runtime, running
 from amends_contracts import descriptor_set
+from amends_embedded import Nats, Postgres
 from amends_orchestrator.assemble import Orchestrator
 from amends_orchestrator.calls.targets import TargetScope
 from amends_orchestrator.settings import Settings as OrchestratorSettings
@@ -21,7 +24,7 @@ from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.participant import FakeParticipant
 from amends_testkit.service import migrated
 from pydantic import SecretStr
-from shop_orders.__main__ import assemble
+from shop_orders.assemble import assemble
 from shop_orders.settings import Settings
 
 from amends.saga.v1 import definition_service_pb2 as dpb
@@ -31,6 +34,9 @@ from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
 from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.types.v1 import types_pb2
+
+from . import market as markets
+from .market import Market
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "place-order"
 NEIGHBOURS = {
@@ -80,12 +86,33 @@ class Wire(run_service_pb2_grpc.RunServiceServicer):
 
 
 @dataclass
-class Shop:
+class Definitions:
+    """The example, to be put in force."""
+
+    definitions: Any
+
+    async def apply_participant(self, name: str, target: str) -> None:
+        """Say where a participant of the example is."""
+        text = (EXAMPLE / "participants.yaml").read_text()
+        [manifest] = [one for one in text.split("\n---\n") if f"name: {name}," in one]
+        filled = manifest.replace(f"dns:///{name}.shop.svc.cluster.local:50051", target)
+        request = dpb.ApplyParticipantRequest(manifest=dpb.Manifest(text=filled, source="participants.yaml"))
+        answer = await self.definitions.ApplyParticipant(request, timeout=CALL)
+        assert answer.accepted, answer.findings
+
+    async def apply_saga(self, text: str) -> None:
+        """Put a saga in force."""
+        request = dpb.ApplySagaRequest(manifest=dpb.Manifest(text=text, source="saga.yaml"))
+        answer = await self.definitions.ApplySaga(request, timeout=CALL)
+        assert answer.accepted, answer.findings
+
+
+@dataclass
+class Shop(Definitions):
     """What a test plays with."""
 
     orders: Any
     runs: Any
-    definitions: Any
     wire: Wire
     database: Database
     """Of the orders service."""
@@ -136,21 +163,6 @@ class Shop:
             timeout=CALL,
         )
 
-    async def apply_participant(self, name: str, target: str) -> None:
-        """Say where a participant of the example is."""
-        text = (EXAMPLE / "participants.yaml").read_text()
-        [manifest] = [one for one in text.split("\n---\n") if f"name: {name}," in one]
-        filled = manifest.replace(f"dns:///{name}.shop.svc.cluster.local:50051", target)
-        request = dpb.ApplyParticipantRequest(manifest=dpb.Manifest(text=filled, source="participants.yaml"))
-        answer = await self.definitions.ApplyParticipant(request, timeout=CALL)
-        assert answer.accepted, answer.findings
-
-    async def apply_saga(self, text: str) -> None:
-        """Put a saga in force."""
-        request = dpb.ApplySagaRequest(manifest=dpb.Manifest(text=text, source="saga.yaml"))
-        answer = await self.definitions.ApplySaga(request, timeout=CALL)
-        assert answer.accepted, answer.findings
-
 
 @pytest_asyncio.fixture(loop_scope="session")
 async def shop(database_url: str, make_database: Any) -> AsyncIterator[Shop]:
@@ -178,7 +190,7 @@ async def shop(database_url: str, make_database: Any) -> AsyncIterator[Shop]:
         price = types_pb2.Money(currency="EUR", minor=900)
         await orders.SetPrice(orders_pb2.SetPriceRequest(sku="mug", price=price))
         definitions = DefinitionServiceStub(channel)
-        shop = Shop(orders, RunServiceStub(channel), definitions, wire, database, service.address, neighbours)
+        shop = Shop(definitions, orders, RunServiceStub(channel), wire, database, service.address, neighbours)
         for name, participant in neighbours.items():
             await shop.apply_participant(name, participant.target)
         await shop.apply_participant("orders", service.address)
@@ -212,3 +224,77 @@ async def served(wire: Wire) -> AsyncIterator[str]:
         yield f"127.0.0.1:{port}"
     finally:
         await server.stop(None)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def make_lasting(postgres: Postgres) -> Callable[[], Awaitable[str]]:
+    """Makes databases that last as long as the session."""
+
+    async def make() -> str:
+        name = f"market_{next(_numbers)}"
+        return await postgres.create(name, name)
+
+    return make
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def nats_market(make_lasting: Any, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Market]:
+    """A shop over NATS, with an orchestrator."""
+    journal = await make_lasting()
+    async with (
+        await Nats.start(tmp_path_factory.mktemp("market")) as nats,
+        orchestrator(journal) as address,
+        dial(address) as channel,
+        markets.market(nats.url, make_lasting, address, journal) as shop,
+    ):
+        definitions = Definitions(DefinitionServiceStub(channel))
+        for name, target in shop.addresses.items():
+            await definitions.apply_participant(name, target)
+        await definitions.apply_saga((EXAMPLE / "saga.yaml").read_text())
+        yield shop
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def kafka_market(kafka: Any, make_lasting: Any) -> AsyncIterator[Market]:
+    """A shop over Kafka, without an orchestrator."""
+    journal = await make_lasting()
+    async with (
+        markets.an_empty_journal(journal),
+        markets.market(kafka.url, make_lasting, "127.0.0.1:1", journal) as shop,
+    ):
+        yield shop
+
+
+WAYS = {
+    "orchestrated": ("nats", types_pb2.FULFILMENT_ORCHESTRATED),
+    "choreographed": ("nats", types_pb2.FULFILMENT_CHOREOGRAPHED),
+    "choreographed over kafka": ("kafka", types_pb2.FULFILMENT_CHOREOGRAPHED),
+}
+
+
+@pytest.fixture(params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """A way to fulfil orders."""
+    return str(request.param)
+
+
+@pytest.fixture
+def market(request: pytest.FixtureRequest, way: str) -> Market:
+    """The shop for a way to fulfil orders."""
+    shop: Market = request.getfixturevalue(f"{WAYS[way][0]}_market")
+    return shop
+
+
+@pytest.fixture
+def fulfilment(way: str) -> Any:
+    """What an order says that is fulfilled in that way."""
+    return WAYS[way][1]
+
+
+@pytest.fixture
+def order_id() -> str:
+    """The id of an order of this test alone."""
+    return f"order-{next(_numbers)}"

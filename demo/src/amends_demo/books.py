@@ -1,7 +1,8 @@
 """The books of the shop: what its four databases and the orchestrator's say, and not what a service says of them.
 
 `laws.py` judges them. Orders and runs are read first, because what is said about an ended order stays true: an order
-that is rejected was paid back before, and nobody charges it later. So a shop may be checked while it works.
+that is rejected was paid back before, and nobody charges it later. A choreographed order is undone upon the event that
+says so, hence moments later. So a shop may be checked while it works.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -38,6 +39,8 @@ class OrderRow:
     has_token: bool
     is_finished: bool
     """Nothing is left to do: a confirmed order's stock has left."""
+    is_new: bool
+    """Choreographed, and ended so lately that perhaps not everybody has heard of it."""
     lines: Lines
 
 
@@ -191,7 +194,9 @@ async def _orders(connection: DatabaseConnection) -> dict[str, OrderRow]:
     rows = await connection.fetch(
         "SELECT order_id, state, currency, total_minor, coalesce(tracking_id, '') AS tracking_id,"
         " coalesce(payment_id, '') AS payment_id, coalesce(attention, '') AS attention,"
-        " card_token IS NOT NULL AS has_token, follow_up_at IS NULL AS is_finished FROM orders"
+        " card_token IS NOT NULL AS has_token, follow_up_at IS NULL AS is_finished,"
+        " fulfilment = 'choreographed' AND coalesce(ended_at > now() - $1::interval, false) AS is_new FROM orders",
+        LATE,
     )
     return {
         row["order_id"]: OrderRow(
@@ -202,6 +207,7 @@ async def _orders(connection: DatabaseConnection) -> dict[str, OrderRow]:
             row["attention"],
             row["has_token"],
             row["is_finished"],
+            row["is_new"],
             lines.get(row["order_id"], {}),
         )
         for row in rows
@@ -253,7 +259,9 @@ async def _reservations(connection: DatabaseConnection) -> dict[str, Reservation
 
 async def _shipments(connection: DatabaseConnection) -> dict[str, ShipmentRow]:
     lines = await _lines(connection, "SELECT tracking_id AS owner, sku, quantity FROM shipment_line")
-    rows = await connection.fetch("SELECT order_id, tracking_id, country, carrier FROM shipment")
+    rows = await connection.fetch(
+        "SELECT order_id, tracking_id, country, carrier FROM shipment WHERE state <> 'cancelled'"
+    )
     return {
         row["order_id"]: ShipmentRow(
             row["tracking_id"], (row["country"], row["carrier"]), lines.get(row["tracking_id"], {})

@@ -42,6 +42,11 @@ def _of(books: Books, state: str) -> Iterator[tuple[str, OrderRow]]:
     return ((order_id, order) for order_id, order in books.orders.items() if order.state == state)
 
 
+def _undone(books: Books) -> Iterator[tuple[str, OrderRow]]:
+    """Return the rejected orders of which everything must be undone by now."""
+    return ((order_id, order) for order_id, order in _of(books, "rejected") if not order.is_new)
+
+
 def money(amount: tuple[str, int]) -> str:
     """Return an amount of minor units as people read it, e.g. 21.90 EUR."""
     currency, minor = amount
@@ -51,7 +56,7 @@ def money(amount: tuple[str, int]) -> str:
 @law("rejected, and charged", "no rejected order was charged, or it got everything back")
 def rejected_and_charged(books: Books) -> Violations:
     """Find rejected orders whose money stayed here."""
-    for order_id, _ in _of(books, "rejected"):
+    for order_id, _ in _undone(books):
         payment = books.payments.get(order_id)
         if payment is not None and payment.state == "charged":
             yield f"order {order_id}: payment {payment.payment_id} of {money(payment.amount)} stands"
@@ -60,7 +65,7 @@ def rejected_and_charged(books: Books) -> Violations:
 @law("rejected, and shipped", "no rejected order has a parcel")
 def rejected_and_shipped(books: Books) -> Violations:
     """Find rejected orders with a parcel."""
-    for order_id, _ in _of(books, "rejected"):
+    for order_id, _ in _undone(books):
         if order_id in books.shipments:
             yield f"order {order_id}: parcel {books.shipments[order_id].tracking_id}"
 
@@ -68,7 +73,7 @@ def rejected_and_shipped(books: Books) -> Violations:
 @law("rejected, and reserved", "no stock is kept or sold for a rejected order")
 def rejected_and_reserved(books: Books) -> Violations:
     """Find rejected orders that stock is kept for."""
-    for order_id, _ in _of(books, "rejected"):
+    for order_id, _ in _undone(books):
         reservation = books.reservations.get(order_id)
         if reservation is not None and reservation.state != "released":
             yield f"order {order_id}: its stock is {reservation.state}"

@@ -18,7 +18,7 @@ from google.rpc.error_details_pb2 import ErrorInfo
 from google.rpc.status_pb2 import Status
 from grpc_status import rpc_status
 from pydantic import SecretStr
-from shop_orders.__main__ import assemble
+from shop_orders.assemble import assemble
 from shop_orders.settings import Settings
 
 from amends.saga.v1 import run_pb2, run_service_pb2, run_service_pb2_grpc

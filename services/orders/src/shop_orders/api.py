@@ -1,6 +1,6 @@
 """shop.orders.v1.OrderService: parses requests, opens transactions, answers.
 
-Assembled by `__main__.py`. Confirm is guarded: the barrier has opened its transaction and commits it.
+Assembled by `assemble.py`. Confirm is guarded: the barrier has opened its transaction and commits it.
 """
 
 import base64

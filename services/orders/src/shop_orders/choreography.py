@@ -1,6 +1,6 @@
 """The part of orders in choreographed orders: what the others say brings an order to its end.
 
-Assembled by `__main__.py`. An order is confirmed when it is paid and its parcel is booked, in whatever order that is
+Assembled by `assemble.py`. An order is confirmed when it is paid and its parcel is booked, in whatever order that is
 heard, and rejected when somebody refuses, or at its deadline (`followup.py`): whichever is committed first. Everybody
 else follows that.
 """

@@ -1,4 +1,4 @@
-"""What the orders service tells others. Read by `__main__.py`."""
+"""What the orders service tells others. Read by `assemble.py`."""
 
 from shop.orders.events.v1.orders_pb2 import (
     OrderConfirmed,

@@ -1,4 +1,4 @@
-"""The loop that completes every order, also after processes died. `__main__.py` runs it in every replica.
+"""The loop that completes every order, also after processes died. `assemble.py` runs it in every replica.
 
 It takes what is due from the database, several orders side by side, and never holds a transaction while it waits for
 another service.

@@ -106,6 +106,7 @@ class ChargeWorker:
                 await self._network.authorise(due.order_id, card)
             except (CardBusy, ProcessingError) as refusal:
                 _log.info(CHARGE_POSTPONED, order_id=due.order_id, why=refusal.reason)
+                await self._postpone(due.order_id)
                 return
             except RefusedError as refusal:
                 await self._refuse(due.order_id, refusal)
@@ -114,6 +115,10 @@ class ChargeWorker:
                 await self._charge(due, card)
             except RefusedError as refusal:
                 await self._refuse(due.order_id, refusal)
+
+    async def _postpone(self, order_id: str) -> None:
+        async with self._database.transaction() as transaction:
+            await store.postpone(transaction, order_id)
 
     async def _charge(self, due: DueCharge, card: Card) -> None:
         async with self._database.transaction() as transaction:

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
     from amends_chassis.database import Connection
     from amends_events import Outbox
 
+ANSWERED_WITHIN = timedelta(seconds=10)
+"""A charge is asked for again when nobody has noted an answer for so long: whoever asked has died."""
+
 _PAYMENT = (
     "SELECT payment_id, order_id, currency, minor, state, disputed, charged_at, refund_id FROM payment"
     " WHERE order_id = $1"
@@ -59,7 +62,7 @@ _CLAIM_DUE = """
 WITH due AS MATERIALIZED (
     SELECT order_id FROM kept_card WHERE state = 'due' AND due_at <= now()
     ORDER BY due_at LIMIT $1 FOR UPDATE SKIP LOCKED)
-UPDATE kept_card AS k SET tries = tries + 1, due_at = now() + interval '1 second' * least(30, 2 ^ least(tries, 10))
+UPDATE kept_card AS k SET tries = tries + 1, due_at = now() + $2::interval
 FROM due WHERE k.order_id = due.order_id RETURNING k.order_id, currency, minor, card_fingerprint, cause
 """
 _END_DUE = """
@@ -109,20 +112,29 @@ async def make_due(connection: "Connection", order_id: str, cause: Mapping[str, 
 
 
 async def claim_due(connection: "Connection", limit: int) -> Sequence[DueCharge]:
-    """Claim up to `limit` charges that are due, oldest first. A claim postpones them, each time longer.
+    """Claim up to `limit` charges that are due, oldest first, for as long as the network may take.
 
     Those of which the time is over are given up. Claimants beside this one get other charges.
     """
     await connection.execute(
         "UPDATE kept_card SET state = 'done', due_at = NULL WHERE state = 'due' AND expires_at <= now()"
     )
-    rows = await connection.fetch(_CLAIM_DUE, limit)
+    rows = await connection.fetch(_CLAIM_DUE, limit, ANSWERED_WITHIN)
     return [
         DueCharge(
             row["order_id"], Money(row["currency"], row["minor"]), row["card_fingerprint"], json.loads(row["cause"])
         )
         for row in rows
     ]
+
+
+async def postpone(connection: "Connection", order_id: str) -> None:
+    """Have a due charge tried again after a pause, which grows with the tries from 0.2 s to 30 s."""
+    await connection.execute(
+        "UPDATE kept_card SET due_at = now() + interval '0.1 seconds' * least(300, 2 ^ least(tries, 10))"
+        " WHERE order_id = $1 AND state = 'due'",
+        order_id,
+    )
 
 
 async def end_due(connection: "Connection", order_id: str) -> bool:

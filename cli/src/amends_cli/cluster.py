@@ -120,11 +120,17 @@ class KubectlCluster:
         metadata = found[0]["metadata"]
         return Service(metadata["namespace"], metadata["name"], port or _port(found[0]))
 
+    def service(self, text: str) -> Service:
+        """Find the Service NAMESPACE/NAME, or NAMESPACE/NAME:PORT. Raises CliError."""
+        namespace, name, port = _named(text, "--service")
+        shown = self.kubectl("get", "service", name, f"--namespace={namespace}", "--output=json")
+        return Service(namespace, name, port or _port(json.loads(shown)))
 
-def _named(text: str) -> tuple[str, str, int]:
+
+def _named(text: str, option: str = ORCHESTRATOR) -> tuple[str, str, int]:
     found = re.fullmatch(r"([a-z0-9-]+)/([a-z0-9-]+)(?::([0-9]+))?", text)
     if found is None:
-        raise usage(f"`{text}` names no Service", f"Give {ORCHESTRATOR} NAMESPACE/SERVICE or NAMESPACE/SERVICE:PORT.")
+        raise usage(f"`{text}` names no Service", f"Give {option} NAMESPACE/SERVICE or NAMESPACE/SERVICE:PORT.")
     return found[1], found[2], int(found[3] or 0)
 
 

@@ -147,8 +147,8 @@ def _say_once(text: str) -> None:
         output.say(text)
 
 
-@contextmanager
-def _open(target: str, found: str, forward: cluster.Forward | None = None) -> Iterator[OrchestratorConnection]:
+def check_address(target: str) -> None:
+    """Raise CliError (wrong use) for what is no address of a server."""
     if "://" in target and not target.startswith(("dns:", "ipv4:", "ipv6:", "unix:")):
         raise usage(f"`{target}` is no address", f"Leave out `{target.partition('://')[0]}://`: give host:port.")
     if target.count(":") > 1 and "[" not in target and "//" not in target and not target.startswith("unix:"):
@@ -156,6 +156,11 @@ def _open(target: str, found: str, forward: cluster.Forward | None = None) -> It
         raise usage(f"`{target}` is no address", f"Write an IPv6 address in brackets: [{host}]:{port}.")
     if not ADDRESS.fullmatch(target) and not target.startswith("unix:"):
         raise usage(f"`{target}` is no address", "Give host:port, e.g. --address 127.0.0.1:7400 or [::1]:7400.")
+
+
+@contextmanager
+def _open(target: str, found: str, forward: cluster.Forward | None = None) -> Iterator[OrchestratorConnection]:
+    check_address(target)
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its own log lines are no answer to a person
     import grpc
     from amends_chassis.dial import dial_blocking
@@ -174,7 +179,7 @@ def _failure(error: Any, target: str, found: str) -> CliError:
     reason = reason_of(error)
     if code is grpc.StatusCode.UNAVAILABLE and not reason:
         return CliError(
-            f"no orchestrator answers at {target} ({found}): {_cause(text)}",
+            f"no orchestrator answers at {target} ({found}): {cause_of(text)}",
             "Start one with `amends dev` or `make up`, or say where it is with --address.",
             Exit.UNREACHABLE,
         )
@@ -195,7 +200,8 @@ def _failure(error: Any, target: str, found: str) -> CliError:
     return CliError(f"{text or code.name} ({label})", HINTS.get(reason, ""), reason=reason)
 
 
-def _cause(text: str) -> str:
+def cause_of(text: str) -> str:
+    """Return why a connection failed, from what gRPC says of it."""
     from amends_chassis.dial import cause
 
     said = cause(text) or (text.splitlines() or ["the connection failed"])[0][:200]

@@ -24,3 +24,12 @@ def duration(text: str | timedelta) -> timedelta:
     if not SHORTEST <= value <= LONGEST:
         raise typer.BadParameter(f"`{text}` is not from 1ms to 366d")
     return value
+
+
+def age_in_words(age: timedelta) -> str:
+    """Return an age as people say it, to the precision that matters: 5s, 12m, 3h, 4d."""
+    seconds = max(0, int(age.total_seconds()))
+    for unit, size, below in (("s", 1, 120), ("m", 60, 7200), ("h", 3600, 172_800)):
+        if seconds < below:
+            return f"{seconds // size}{unit}"
+    return f"{seconds // 86_400}d"

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperArgument, TyperCommand
 
 from amends_cli import cluster, output
 from amends_cli.connection import VARIABLE
 from amends_cli.failure import CliError, Exit, usage
+from amends_cli.options import NamedArguments
 
 COMMANDS = {
     "check": ("check", "check"),
@@ -34,9 +34,10 @@ COMMANDS = {
     "audit": ("audit", "audit"),
     "explore": ("explore", "explore"),
     "probe": ("probe", "probe"),
+    "events": ("events", "events"),
     "dev": ("dev", "dev"),
 }
-"""Module in `amends_cli.commands` and function of each command."""
+"""Module in `amends_cli.commands` and function of each command, or its group of commands."""
 
 EXAMPLES = {
     "check": ("amends check saga.yaml participants.yaml --protos protos", "amends check . --strict -o sarif"),
@@ -67,11 +68,15 @@ EXAMPLES = {
         "amends probe 127.0.0.1:50051 shop.v1.Payments/Charge --observe shop.v1.Payments/ListBalances",
         "amends probe 127.0.0.1:50051 shop.v1.Payments/Charge --request charge.json",
     ),
+    "events": (
+        "amends events lag --address 127.0.0.1:7413",
+        "amends events parked retry NAME --reason 'the handler is mended'",
+    ),
     "dev": ("amends dev --data /tmp/amends --detach", "amends dev --stop"),
 }
 """Two command lines for each command."""
 
-WITHOUT_CLUSTER = ("dev", "probe", "audit")
+WITHOUT_CLUSTER = ("dev", "probe", "audit", "events")
 """Commands that need no namespace of a context."""
 ELSEWHERE = {
     "describe": "`amends get RUN` shows how a run stands, `amends watch RUN` what happened.",
@@ -92,19 +97,6 @@ WORDS = (
 """Phrases of the library that checks values, and what people read instead."""
 
 
-class _Command(TyperCommand):
-    """A command whose help and usage call arguments by their names alone: typer would add Python's types and braces."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        for parameter in self.params:
-            if isinstance(parameter, TyperArgument):
-                name = parameter.metavar or str(parameter.name).upper()
-                shown = name if parameter.required else f"[{name}]"
-                vars(parameter)["display_type_rich"] = lambda ctx: None
-                vars(parameter)["get_usage_pieces"] = lambda ctx, shown=shown: [shown]
-
-
 def build(names: Iterable[str] = COMMANDS, *, epilog: str | None = None) -> typer.Typer:
     """Build the application with some of its commands."""
     app = typer.Typer(
@@ -121,9 +113,11 @@ def build(names: Iterable[str] = COMMANDS, *, epilog: str | None = None) -> type
         module, function = COMMANDS[name]
         # \b keeps the lines as they are.
         examples = "\b\n" + "\n".join(("Examples:", *(f"  {example}" for example in EXAMPLES[name])))
-        app.command(name, epilog=examples, cls=_Command)(
-            getattr(import_module(f"amends_cli.commands.{module}"), function)
-        )
+        command = getattr(import_module(f"amends_cli.commands.{module}"), function)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name, epilog=examples)
+        else:
+            app.command(name, epilog=examples, cls=NamedArguments)(command)
     return app
 
 

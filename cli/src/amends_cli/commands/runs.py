@@ -1,8 +1,5 @@
 """`amends start`, `watch`, `resolve` and `cancel`: what people do with runs."""
 
-import getpass
-import os
-import socket
 import sys
 import time
 import uuid
@@ -59,7 +56,6 @@ RunId = Annotated[
     ),
 ]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the journal for ever.")]
-Actor = Annotated[str, typer.Option("--actor", metavar="NAME", help="Who decides; left out: user@host.")]
 
 
 def start(
@@ -166,7 +162,7 @@ def resolve(
     amendment: Annotated[
         str, typer.Argument(metavar="[AMENDMENT]", help="For amend: which of the saga's `afterPivot` to do instead.")
     ] = "",
-    actor: Actor = "",
+    actor: options.Actor = "",
     effect: Annotated[
         EffectChoice | None, typer.Option("--effect", help="For a plain call in doubt: whether it had its effect.")
     ] = None,
@@ -200,7 +196,7 @@ def resolve(
         amendment=_amendment(decision, amendment),
         resolution=api.Resolution.Value(f"RESOLUTION_{decision.upper()}"),
         reason=reason,
-        actor=actor or _me(),
+        actor=actor or options.me(),
         effect=api.Effect.Value(f"EFFECT_{effect.upper()}") if effect else api.EFFECT_UNSPECIFIED,
     )
     if result:
@@ -227,7 +223,7 @@ def cancel(
     context: typer.Context,
     run: RunId,
     reason: ReasonOption,
-    actor: Actor = "",
+    actor: options.Actor = "",
     namespace: options.RunNamespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.AddressOption = None,
@@ -235,7 +231,7 @@ def cancel(
     """Ask a run to undo what it did, up to its pivot."""
     from amends.saga.v1 import run_service_pb2
 
-    request = run_service_pb2.CancelRunRequest(reason=reason, actor=actor or _me())
+    request = run_service_pb2.CancelRunRequest(reason=reason, actor=actor or options.me())
     with connection.connect(address) as server:
         request.run_id = runids.find(server, context, run)
         answer = server.runs.CancelRun(request, timeout=CALL_TIMEOUT.total_seconds())
@@ -377,11 +373,3 @@ def _json(option: str, text: str) -> str:
         sentence = error.message[:1].lower() + error.message[1:].rstrip(".")
         raise usage(f"{option} cannot be used{place}: {sentence}", example) from None
     return text
-
-
-def _me() -> str:
-    try:
-        user = getpass.getuser()
-    except (KeyError, OSError):  # a container may have no name for its user
-        user = f"user {os.getuid()}"
-    return f"{user}@{socket.gethostname()}"

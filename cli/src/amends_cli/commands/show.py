@@ -9,6 +9,7 @@ import typer
 from amends_cli import connection, options, output, runids, suggestions
 from amends_cli.cluster import NAMESPACE_VARIABLE
 from amends_cli.connection import CALL_TIMEOUT
+from amends_cli.durations import age_in_words
 from amends_cli.failure import usage
 from amends_cli.output import Column, Format, Listing, OutputRow, Styled, field
 from amends_cli.resources import ALSO, SINGULAR, ListedKind, absent, fetch_all, kind_of, plain, plain_run, resource_of
@@ -54,16 +55,7 @@ def _ready(row: OutputRow) -> str:
 def _age(row: OutputRow) -> str:
     if "startedAt" not in row:
         return ""
-    return in_words(datetime.now(UTC) - datetime.fromisoformat(row["startedAt"]))
-
-
-def in_words(age: timedelta) -> str:
-    """Return an age as people say it, to the precision that matters: 5s, 12m, 3h, 4d."""
-    seconds = max(0, int(age.total_seconds()))
-    for unit, size, below in (("s", 1, 120), ("m", 60, 7200), ("h", 3600, 172_800)):
-        if seconds < below:
-            return f"{seconds // size}{unit}"
-    return f"{seconds // 86_400}d"
+    return age_in_words(datetime.now(UTC) - datetime.fromisoformat(row["startedAt"]))
 
 
 def _message(row: OutputRow) -> str:

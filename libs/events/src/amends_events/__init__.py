@@ -19,7 +19,7 @@ from amends_events.outbox import EventRefusedError, Outbox, Row, with_event, wit
 from amends_events.partition import BatchHandler, EventHandler, TransientError, is_transient
 from amends_events.relay import Relay
 from amends_events.schema import DECISIONS, INBOX, OUTBOX, SENT
-from amends_events.topics import ContractError, EventType, Topic, event_type, topic_of
+from amends_events.topics import ContractError, EventType, Topic, declared_topics, event_type, topic_of
 
 __all__ = [
     "DECISIONS",
@@ -53,6 +53,7 @@ __all__ = [
     "UnknownError",
     "cause",
     "caused_by",
+    "declared_topics",
     "event_type",
     "is_transient",
     "open_broker",

@@ -12,7 +12,7 @@ from functools import cached_property
 from typing import cast
 
 from google.protobuf.descriptor import FileDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto
+from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import Message
 
 from amends.options.v1 import events_pb2
@@ -86,8 +86,25 @@ def event_types(messages: Iterable[type[Message]]) -> dict[str, EventType]:
 def topic_of(file: FileDescriptor) -> Topic | None:
     """Read the topic that a file declares; None when it declares none. Raises ContractError."""
     partitions = file.GetOptions().Extensions[events_pb2.topic].partitions
-    if not partitions:
-        return None
+    return _topic(str(file.package), partitions) if partitions else None
+
+
+def declared_topics(contracts: FileDescriptorSet) -> list[Topic]:
+    """Return the topics that a set of contracts declares, by name. Raises ContractError when they contradict."""
+    found: dict[str, Topic] = {}
+    # Read again, because whoever parsed the set may not have known the options.
+    for file in FileDescriptorSet.FromString(contracts.SerializeToString()).file:
+        partitions = file.options.Extensions[events_pb2.topic].partitions
+        if partitions:
+            topic = found.setdefault(file.package, _topic(file.package, partitions))
+            if topic.partitions != partitions:
+                raise ContractError(
+                    f"{file.name} says that {file.package} has {partitions} partitions, another file {topic.partitions}"
+                )
+    return sorted(found.values(), key=lambda topic: topic.name)
+
+
+def _topic(name: str, partitions: int) -> Topic:
     if partitions > MAX_PARTITIONS:
-        raise ContractError(f"the topic {file.package} must have 1 to {MAX_PARTITIONS} partitions, not {partitions}")
-    return Topic(str(file.package), partitions)
+        raise ContractError(f"the topic {name} must have 1 to {MAX_PARTITIONS} partitions, not {partitions}")
+    return Topic(name, partitions)

@@ -10,7 +10,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
-from amends_chassis import metrics
+from amends_chassis import web
 from amends_chassis.service import Runtime, running
 from amends_testkit.waiting import eventually
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
@@ -137,6 +137,27 @@ async def test_the_report_says_which_addresses_it_got(tmp_path):
         assert [entry.name for entry in path.parent.iterdir()] == ["echo.json"]
 
 
+async def test_a_service_answers_http_at_a_port_of_its_own_that_its_report_names(tmp_path):
+    def application(environ, start_response):
+        start_response("200 OK", [("Content-Type", "text/plain")])
+        return [environ["PATH_INFO"].encode()]
+
+    async def assemble(runtime):
+        runtime.serve_http("keys", application, 0)
+
+    report = tmp_path / "report.json"
+    async with running(settings(report_file=report), assemble):
+        address = json.loads(report.read_text())["keys"]
+        assert await asyncio.to_thread(_read, f"http://{address}/a/path") == b"/a/path"
+    with pytest.raises(OSError, match="refused"):
+        await asyncio.to_thread(_read, f"http://{address}/")
+
+
+def _read(url):
+    with urllib.request.urlopen(url, timeout=5) as answer:
+        return answer.read()
+
+
 async def test_the_metrics_are_served_on_their_own_port():
     async with serving(Echo()) as runtime:
         url = f"http://{runtime.metrics_address}/metrics"
@@ -167,7 +188,7 @@ async def test_connections_that_say_nothing_take_neither_threads_nor_the_scrape(
             url = f"http://{runtime.metrics_address}/healthz"
             answer = await asyncio.to_thread(urllib.request.urlopen, url, timeout=10)
             assert (await asyncio.to_thread(answer.read)) == b"ok\n"
-            await eventually(lambda: threading.active_count() <= before + metrics.CONNECTIONS)
+            await eventually(lambda: threading.active_count() <= before + web.CONNECTIONS)
         finally:
             for connection in silent:
                 connection.close()

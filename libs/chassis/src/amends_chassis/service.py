@@ -38,6 +38,7 @@ from amends_chassis.metrics import ClientMetrics, MetricsServer, ServerMetrics
 from amends_chassis.migrations import MigrationError, migrate
 from amends_chassis.server import Registrar, Routes, Servicer, add_reflection, server_options
 from amends_chassis.settings import ServiceSettings
+from amends_chassis.web import HttpServer, WsgiApplication
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -114,6 +115,7 @@ class Runtime:
         self._server: grpc.aio.Server | None = None
         self._health_server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
+        self._http_servers: dict[str, HttpServer] = {}
         self._events: ServiceEvents | None = None
 
     @property
@@ -180,6 +182,14 @@ class Runtime:
         if name in self._tasks:
             raise ValueError(f"a background task is already called {name}")
         self._tasks[name] = asyncio.create_task(_supervise(name, run), name=name, context=detached())
+
+    def serve_http(self, name: str, application: WsgiApplication, port: int) -> None:
+        """Answer HTTP requests at a port of their own, in threads; 0 picks a free one. The report has it as `name`.
+
+        It is for what is small and read now and then. Raises OSError when the port is taken.
+        """
+        self._http_servers[name] = HttpServer(name, application, to_listen_on(self.settings.host), port)
+        self._report()
 
     def channel(self, target: str) -> grpc.aio.Channel:
         """Return the channel to `target`, one per target: deadlines, trace context and metrics are seen to."""
@@ -263,6 +273,7 @@ class Runtime:
         }
         if self.health_address:
             report["health"] = self.health_address
+        report |= {name: server.address for name, server in self._http_servers.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(json.dumps(report) + "\n", encoding="utf-8")
@@ -353,8 +364,9 @@ class Runtime:
             await self._database.close()
         if self._health_server is not None:
             await self._health_server.stop(None)
-        if self._metrics_server is not None:
-            await asyncio.to_thread(self._metrics_server.close)
+        for server in (self._metrics_server, *self._http_servers.values()):
+            if server is not None:
+                await asyncio.to_thread(server.close)
         if self._tracing is not None:
             await asyncio.to_thread(self._tracing.close)
         _log.info("service.stopped")

@@ -11,7 +11,7 @@ from amends_delivery.running import DeliveryError
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = inputs.deployables(ROOT)
-GENERATED = re.compile(r"(amends|shop)\.([a-z]+)\.v1")
+GENERATED = re.compile(r"(amends|shop)\.([a-z]+)(?:\.[a-z]+)?\.v1")
 
 
 def tag(repository, name="orders", **more):

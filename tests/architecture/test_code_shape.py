@@ -144,7 +144,9 @@ def imports_no_other_service(module):
         else:
             continue
         for name in names:
-            other = re.match(r"(?:shop|amends)_(orders|customers|inventory|payments|shipping|orchestrator)\b", name)
+            other = re.match(
+                r"(?:shop|amends)_(orders|customers|identity|inventory|payments|shipping|orchestrator)\b", name
+            )
             if other and other[1] != match[1]:
                 yield f"line {node.lineno} imports {name}"
 

@@ -5,9 +5,11 @@ from collections import defaultdict
 
 SHOP = "a service's own copy: the shop's services share contracts and no code (decision 10)"
 MAY_REPEAT = {
+    "Account": SHOP,
     "Address": SHOP,
     "AddressInvalid": SHOP,
     "CardInvalid": SHOP,
+    "EmailAddressInvalid": SHOP,
     "Line": SHOP,
     "LinesInvalid": SHOP,
     "Money": SHOP,

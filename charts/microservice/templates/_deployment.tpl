@@ -148,6 +148,9 @@ spec:
             - {name: health, containerPort: {{ $v.grpc.healthPort }}}
             {{- end }}
             - {name: http, containerPort: {{ $v.http.port }}}
+            {{- if $v.web.port }}
+            - {name: web, containerPort: {{ $v.web.port }}}
+            {{- end }}
           {{- include "microservice.probes" . | nindent 10 }}
           lifecycle: {preStop: {sleep: {seconds: {{ $v.drain.beforeSeconds }}}}}
           resources:

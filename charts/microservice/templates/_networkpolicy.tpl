@@ -27,6 +27,13 @@ spec:
       ports: [{port: grpc, protocol: TCP}]
     {{- end }}
     {{- end }}
+    {{- if $v.web.port }}
+    {{- range $v.web.from }}
+    - from:
+        {{- include "microservice.peer" . | nindent 8 }}
+      ports: [{port: web, protocol: TCP}]
+    {{- end }}
+    {{- end }}
     - from:  # helm test
         - podSelector: {matchLabels: {amends.dev/test-of: {{ include "microservice.name" .root }}}}
       ports: [{port: {{ ternary "grpc" "http" (and $v.grpc.enabled (not (include "microservice.tlsSecret" .))) }}, protocol: TCP}]

@@ -13,6 +13,9 @@ spec:
     - {name: grpc, port: {{ .v.grpc.port }}, targetPort: grpc, appProtocol: grpc}
     {{- end }}
     - {name: http, port: {{ .v.http.port }}, targetPort: http}
+    {{- if .v.web.port }}
+    - {name: web, port: {{ .v.web.port }}, targetPort: web, appProtocol: http}
+    {{- end }}
 {{- if and .v.grpc.enabled .v.grpc.nodePort }}
 ---
 apiVersion: v1

@@ -5,6 +5,8 @@ from functools import partial
 import asyncpg
 import pytest
 from amends_events import Outbox
+from amends_events.backlog import list_waiting, skip_waiting
+from amends_events.decisions import DecidedBy
 from amends_testkit.service import one_behind_the_other
 from shop_customers import store
 from shop_customers.domain import (
@@ -87,6 +89,20 @@ async def test_a_closed_account_leaves_its_id_alone_in_tables_and_events(databas
     row = await database.pool.fetchrow("SELECT * FROM customer")
     assert tuple(row.values()) == ("acc-1", 3, True, "", "", "en")
     assert await published(database) == [(3, CustomerErased(account_id="acc-1"))]
+
+
+async def test_the_erasure_reaches_events_that_are_kept_for_who_is_on_call(database):
+    on_call = DecidedBy("Grace", "the broker will not take it")
+    await change(database)
+    await change(database, Details("Ada", "ada@example.org", "en", None))
+    async with database.pool.acquire() as connection:
+        waiting, _ = await list_waiting(connection)
+        await skip_waiting(connection, "/shop/customers", waiting.event_id, on_call)
+        await connection.execute("INSERT INTO outbox_sent SELECT *, now() FROM outbox")
+    await handle(database, AccountClosed(account_id="acc-1"))
+    assert await database.pool.fetchval("SELECT count(*) FROM outbox_sent") == 0
+    decision = await database.pool.fetchrow("SELECT * FROM event_decision")
+    assert (decision["actor"], decision["payload"]) == ("Grace", None)
 
 
 async def test_nothing_brings_back_who_was_erased_even_before_it_was_known(database):

@@ -16,6 +16,7 @@ DATABASES = {
     "orchestrator": "amends",
     "orders": "shop",
     "customers": "shop",
+    "identity": "shop",
     "inventory": "shop",
     "payments": "shop",
     "shipping": "shop",
@@ -42,6 +43,11 @@ def make_databases(cluster: KindCluster) -> None:
         for role, secret in ((service, f"{service}-database"), (f"{service}-owner", f"{service}-migrations")):
             url = f"postgresql://{role}:{roles[role]}@{POSTGRES}/{service}"
             cluster.apply(_secret(namespace, secret, {"url": url}))
+
+
+def make_keys(cluster: KindCluster) -> None:
+    """Make the secret with which identity encrypts its signing keys."""
+    _once(cluster, DATABASES["identity"], "identity-keys", ["secret"])
 
 
 def make_git(cluster: KindCluster) -> dict[str, str]:

@@ -64,6 +64,7 @@ def up(root: Path, console: Console) -> None:
         argocd.install(cluster, release)
         secrets.make_namespaces(cluster)
         secrets.make_databases(cluster)
+        secrets.make_keys(cluster)
         tokens = secrets.make_git(cluster)
     with _step(console, "the git server"):
         install_git_server(cluster, tags[GIT_SERVER])

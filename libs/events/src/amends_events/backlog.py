@@ -9,9 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 from uuid import UUID
 
+from google.protobuf.message import Message
+
 from amends_events.decisions import DecidedBy, DecisionError, DecisionKind, note_decision
 from amends_events.envelope import CloudEvent, attributes
 from amends_events.relay import COLUMNS
+from amends_events.topics import event_type
 
 _WAITING = """
 SELECT seq, event_id, topic, partition, key, type, version, occurred_at, octet_length(payload) AS size
@@ -30,6 +33,11 @@ INSERT INTO outbox ({COLUMNS}) OVERRIDING SYSTEM VALUE SELECT {COLUMNS} {_SENT} 
 _EXPIRE = """
 WITH old AS (SELECT seq FROM outbox_sent WHERE sent_at < now() - $1::interval LIMIT $2)
 DELETE FROM outbox_sent AS s USING old WHERE s.seq = old.seq
+"""
+_FORGET = """
+WITH waiting AS (DELETE FROM outbox WHERE type = $1 AND key = $2),
+     sent AS (DELETE FROM outbox_sent WHERE type = $1 AND key = $2)
+UPDATE event_decision SET payload = NULL WHERE attributes ->> 'type' = $1 AND attributes ->> 'subject' = $2
 """
 COUNTED = 10_000
 
@@ -120,6 +128,14 @@ async def republish(
         effect = f"{found.events} events from {since.astimezone(UTC).isoformat()} on"
         await note_decision(connection, DecisionKind.REPUBLISH, about, by, effect)
     return found
+
+
+async def forget_events(connection: Any, message: type[Message], key: str) -> None:
+    """Delete what the database still has of events of one type that happened to `key`, because of what is in them.
+
+    Those that wait are not published. The broker has what it has until its retention ends.
+    """
+    await connection.execute(_FORGET, event_type(message).name, key)
 
 
 async def expire_sent(connection: Any, keep: timedelta, limit: int) -> int:

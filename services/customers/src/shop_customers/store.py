@@ -7,6 +7,7 @@ come one after the other, and nothing here can deadlock.
 from typing import TYPE_CHECKING
 
 from amends_events import with_event
+from amends_events.backlog import forget_events
 
 from shop.customers.events.v1.customers_pb2 import CustomerChanged, CustomerErased
 from shop_customers.domain import (
@@ -73,9 +74,7 @@ async def erase(connection: "Executes", outbox: "Outbox", account_id: str) -> No
         return
     for table in ("billing_address", "delivery_address", "payment_method"):
         await connection.execute(f"DELETE FROM {table} WHERE account_id = $1", account_id)  # noqa: S608 - our tables
-    await connection.execute(
-        "DELETE FROM outbox WHERE key = $1 AND type = $2", account_id, CustomerChanged.DESCRIPTOR.full_name
-    )
+    await forget_events(connection, CustomerChanged, account_id)
 
 
 async def customer_of(connection: "Connection", account_id: str) -> Customer:

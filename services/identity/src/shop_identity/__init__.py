@@ -1,0 +1,1 @@
+"""The shop's identity service: who may sign in, and the tokens that show it."""

@@ -30,18 +30,24 @@ outbox = typer.Typer(help="Events that the broker does not have yet.", invoke_wi
 events.add_typer(parked, name="parked")
 events.add_typer(outbox, name="outbox")
 
-Reason = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the service's database for ever.")]
+DecisionReason = Annotated[
+    str, typer.Option("--reason", metavar="TEXT", help="Why; kept in the service's database for ever.")
+]
 ReasonUnlessDry = Annotated[
     str, typer.Option("--reason", metavar="TEXT", help="Why; kept for ever. Needed but with --dry-run.")
 ]
-DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
-Key = Annotated[str, typer.Option("--key", metavar="KEY", help="Only of this key.")]
-Topic = Annotated[str, typer.Option("--topic", metavar="TOPIC", help="Only of this topic.")]
-ConsumerName = Annotated[str, typer.Option("--consumer", metavar="NAME", help="Only of this consumer.")]
-Limit = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most this many.")]
-Names = Annotated[list[str] | None, typer.Argument(metavar="NAME...", help="Names, as `parked list` shows them.")]
-Every = Annotated[bool, typer.Option("--all", help="All that can be decided, with --consumer, --topic and --key.")]
-Wait = Annotated[
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")]
+KeyOption = Annotated[str, typer.Option("--key", metavar="KEY", help="Only of this key.")]
+TopicOption = Annotated[str, typer.Option("--topic", metavar="TOPIC", help="Only of this topic.")]
+ConsumerOption = Annotated[str, typer.Option("--consumer", metavar="NAME", help="Only of this consumer.")]
+LimitOption = Annotated[int, typer.Option("--limit", metavar="N", min=1, max=100_000, help="At most this many.")]
+NamesArgument = Annotated[
+    list[str] | None, typer.Argument(metavar="NAME...", help="Names, as `parked list` shows them.")
+]
+EveryOption = Annotated[
+    bool, typer.Option("--all", help="All that can be decided, with --consumer, --topic and --key.")
+]
+WaitOption = Annotated[
     timedelta,
     typer.Option("--wait", metavar="DURATION", parser=duration, show_default="30s", help="How long to wait for it."),
 ]
@@ -69,8 +75,8 @@ def topics(
 
 @events.command("lag", cls=NamedArguments)
 def lag(
-    consumer: ConsumerName = "",
-    topic: Topic = "",
+    consumer: ConsumerOption = "",
+    topic: TopicOption = "",
     partitions: Annotated[bool, typer.Option("--partitions", help="A line for each partition.")] = False,
     form: output.Output = Format.TABLE,
     services: ServicesOption = None,
@@ -94,13 +100,13 @@ def lag(
 
 @parked.command("list", cls=NamedArguments)
 def list_parked(
-    consumer: ConsumerName = "",
-    topic: Topic = "",
-    key: Key = "",
+    consumer: ConsumerOption = "",
+    topic: TopicOption = "",
+    key: KeyOption = "",
     decidable: Annotated[
         bool, typer.Option("--decidable", help="Only the first of each key: those that can be decided.")
     ] = False,
-    limit: Limit = 100,
+    limit: LimitOption = 100,
     form: output.NamedOutput = Listing.TABLE,
     services: ServicesOption = None,
     addresses: AddressesOption = None,
@@ -130,13 +136,13 @@ def show_parked(
 
 @parked.command("retry", cls=NamedArguments)
 def retry_parked(
-    reason: Reason,
-    names: Names = None,
-    every: Every = False,
-    consumer: ConsumerName = "",
-    topic: Topic = "",
-    key: Key = "",
-    wait: Wait = timedelta(seconds=30),
+    reason: DecisionReason,
+    names: NamesArgument = None,
+    every: EveryOption = False,
+    consumer: ConsumerOption = "",
+    topic: TopicOption = "",
+    key: KeyOption = "",
+    wait: WaitOption = timedelta(seconds=30),
     actor: options.Actor = "",
     services: ServicesOption = None,
     addresses: AddressesOption = None,
@@ -150,13 +156,13 @@ def retry_parked(
 
 @parked.command("skip", cls=NamedArguments)
 def skip_parked(
-    reason: Reason,
-    names: Names = None,
-    every: Every = False,
-    consumer: ConsumerName = "",
-    topic: Topic = "",
-    key: Key = "",
-    wait: Wait = timedelta(seconds=30),
+    reason: DecisionReason,
+    names: NamesArgument = None,
+    every: EveryOption = False,
+    consumer: ConsumerOption = "",
+    topic: TopicOption = "",
+    key: KeyOption = "",
+    wait: WaitOption = timedelta(seconds=30),
     actor: options.Actor = "",
     services: ServicesOption = None,
     addresses: AddressesOption = None,
@@ -217,7 +223,7 @@ def replay(
     partition: Annotated[
         int | None, typer.Option("--partition", metavar="N", min=0, max=63, help="Only this partition.")
     ] = None,
-    dry_run: DryRun = False,
+    dry_run: DryRunOption = False,
     force: Annotated[
         bool, typer.Option("--force", help="Handle again what was handled; refused where that would do harm.")
     ] = False,
@@ -301,8 +307,8 @@ def _said(request: Any, dry_run: bool, reason: str, actor: str) -> None:
 @outbox.callback()
 def list_outbox(
     context: typer.Context,
-    topic: Topic = "",
-    limit: Limit = 100,
+    topic: TopicOption = "",
+    limit: LimitOption = 100,
     form: output.Output = Format.TABLE,
     services: ServicesOption = None,
     addresses: AddressesOption = None,
@@ -320,7 +326,7 @@ def list_outbox(
 @outbox.command("skip", cls=NamedArguments)
 def skip_outbox(
     event_id: Annotated[str, typer.Argument(metavar="EVENT", help="The id, as `amends events outbox` shows it.")],
-    reason: Reason,
+    reason: DecisionReason,
     actor: options.Actor = "",
     form: output.Output = Format.TABLE,
     services: ServicesOption = None,
@@ -348,8 +354,8 @@ def republish(
     since: Annotated[
         str, typer.Option("--since", metavar="TIME", help="What occurred since: 2h (ago) or 2026-01-31T10:00:00Z.")
     ],
-    key: Key = "",
-    dry_run: DryRun = False,
+    key: KeyOption = "",
+    dry_run: DryRunOption = False,
     reason: ReasonUnlessDry = "",
     actor: options.Actor = "",
     form: output.Output = Format.TABLE,
@@ -376,7 +382,7 @@ def republish(
 
 @events.command("decisions", cls=NamedArguments)
 def decisions(
-    limit: Limit = 100,
+    limit: LimitOption = 100,
     form: output.Output = Format.TABLE,
     services: ServicesOption = None,
     addresses: AddressesOption = None,
@@ -404,7 +410,7 @@ def ensure(
             "--retention", metavar="DURATION", parser=duration, show_default="7d", help="How long they keep events."
         ),
     ] = timedelta(days=7),
-    dry_run: DryRun = False,
+    dry_run: DryRunOption = False,
     form: output.Output = Format.TABLE,
     services: ServicesOption = None,
     addresses: AddressesOption = None,

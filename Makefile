@@ -198,6 +198,7 @@ test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a cl
 .PHONY: soak
 soak: setup compiled ## Live through SEEDS worlds of the simulation that go wrong (100000 take half an hour on two cores)
 	@$(PY_COMPILED) -m amends_simulation --seeds $(SEEDS) --jobs 2 $(ARGS)
+	@$(PY_COMPILED) -m amends_simulation --events --seeds $(SEEDS) --jobs 2 $(ARGS)
 
 .PHONY: faults
 faults: setup ## Every crash point, every pair of them, and all faults of real processes

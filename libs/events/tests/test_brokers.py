@@ -8,6 +8,7 @@ import pytest
 from amends_events import AppendRefusedError, Ends, PositionLostError, Topic, TopicError, nats, open_broker
 from amends_events.broker import MAX_BATCH
 from amends_testkit.waiting import eventually
+from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from .conftest import RETENTION
@@ -160,7 +161,7 @@ ODD = [
 
 @pytest.mark.parametrize("raw", [*ODD, "ce-id: 1\r\nce-subject: ü: 2\r\nNats-Msg-Id: 1\r\n\r\n"])
 def test_headers_are_read_as_nats_py_reads_them(raw):
-    assert nats._Client._parse_header_lines(raw.encode()) == nats.Client._parse_header_lines(raw.encode())
+    assert nats._Client._parse_header_lines(raw.encode()) == Client._parse_header_lines(raw.encode())
     assert nats._Client._process_headers.__code__.co_names.count("_parse_header_lines"), "nats-py reads them elsewhere"
 
 

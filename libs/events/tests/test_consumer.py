@@ -346,6 +346,17 @@ async def test_a_process_that_dies_is_taken_over_when_its_lease_has_run_out(pool
         assert await handled(pool, 2) == [("o-1", 1), ("o-1", 2)]
 
 
+async def test_a_partition_whose_claim_was_never_answered_is_read_all_the_same(pool, nats_broker):
+    """The database gave it to this process, which did not hear of it: it keeps the lease, and has to read."""
+    claimed = "UPDATE inbox_position SET owner = $1, fence = fence + 1, lease_until = now() + interval '1 hour'"
+    await log(nats_broker, record(1))
+    async with consuming(pool, nats_broker, lease=LEASE) as consumer:
+        await handled(pool, 1)
+        await pool.execute(claimed, consumer.owner)
+        await log(nats_broker, record(2))
+        assert await handled(pool, 2) == [("o-1", 1), ("o-1", 2)]
+
+
 async def test_who_stood_still_in_the_middle_of_a_transaction_commits_nothing(pool, broker):
     """The first stands still in its handler for longer than its lease, without a word to the database."""
     await log(broker, record(1))

@@ -6,11 +6,12 @@ Called by `python -m amends_simulation`, and so by `make soak`.
 import argparse
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
 
+from amends_simulation.events.world import simulate_events
 from amends_simulation.world import SeedResult, simulate
 
 MODULE = "amends_simulation"
@@ -24,23 +25,24 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=1000, help="how many to live through")
     parser.add_argument("--first", type=int, default=0, help="the first of them")
     parser.add_argument("--jobs", type=int, default=1, help="how many processes")
+    parser.add_argument("--events", action="store_true", help="worlds of events instead of sagas")
     asked = parser.parse_args()
     if asked.seed is not None:
-        outcome = simulate(asked.seed)
+        outcome = (simulate_events if asked.events else simulate)(asked.seed)
         say(*outcome.trace, *(f"!! {finding}" for finding in outcome.findings))
         return 1 if outcome.findings else 0
-    return _many(range(asked.first, asked.first + asked.seeds), asked.jobs)
+    return _many(range(asked.first, asked.first + asked.seeds), asked.jobs, asked.events)
 
 
-def report(outcome: SeedResult) -> str:
+def report(outcome: SeedResult, *, events: bool = False) -> str:
     """Return what broke in a seed, and how to see it again; empty when nothing did."""
     found = [f"seed {outcome.seed}: {finding}" for finding in outcome.findings]
-    return "\n".join([*found, f"  replay it: {replay(outcome.seed)}"]) if found else ""
+    return "\n".join([*found, f"  replay it: {replay(outcome.seed, events=events)}"]) if found else ""
 
 
-def replay(seed: int) -> str:
+def replay(seed: int, *, events: bool = False) -> str:
     """Return the command that lives through a seed again and shows everything, as a shell here takes it."""
-    return f"{_interpreter()} -m {MODULE} --seed {seed}"
+    return f"{_interpreter()} -m {MODULE}{' --events' if events else ''} --seed {seed}"
 
 
 def _interpreter() -> str:
@@ -55,28 +57,35 @@ def say(*lines: str) -> None:
     sys.stdout.flush()
 
 
-def _many(seeds: range, jobs: int) -> int:
+def _many(seeds: range, jobs: int, events: bool) -> int:
     began, broken, runs, calls = time.monotonic(), 0, 0, 0
-    for reports, more_runs, more_calls in _lived(_chunks(seeds), jobs):
+    for reports, more_runs, more_calls in _lived(_chunks(seeds), jobs, _live_events if events else _live):
         say(*reports)
         broken, runs, calls = broken + len(reports), runs + more_runs, calls + more_calls
     took = time.monotonic() - began
-    say(f"{len(seeds):,} seeds, {runs:,} runs, {calls:,} calls in {took:.1f} s: {broken} seeds break an invariant")
+    what = f"{runs:,} changes, {calls:,} effects" if events else f"{runs:,} runs, {calls:,} calls"
+    say(f"{len(seeds):,} seeds, {what} in {took:.1f} s: {broken} seeds break an invariant")
     return 1 if broken else 0
 
 
-def _lived(chunks: Iterable[list[int]], jobs: int) -> Iterator[tuple[list[str], int, int]]:
+def _lived(
+    chunks: Iterable[list[int]], jobs: int, live: Callable[[list[int]], tuple[list[str], int, int]]
+) -> Iterator[tuple[list[str], int, int]]:
     if jobs == 1:
-        yield from map(_live, chunks)
+        yield from map(live, chunks)
         return
     with ProcessPoolExecutor(jobs) as pool:
-        yield from pool.map(_live, chunks)
+        yield from pool.map(live, chunks)
 
 
-def _live(seeds: list[int]) -> tuple[list[str], int, int]:
-    outcomes = [simulate(seed) for seed in seeds]
-    reports = [text for text in map(report, outcomes) if text]
+def _live(seeds: list[int], events: bool = False) -> tuple[list[str], int, int]:
+    outcomes = [(simulate_events if events else simulate)(seed) for seed in seeds]
+    reports = [text for text in (report(outcome, events=events) for outcome in outcomes) if text]
     return reports, sum(outcome.runs for outcome in outcomes), sum(outcome.calls for outcome in outcomes)
+
+
+def _live_events(seeds: list[int]) -> tuple[list[str], int, int]:
+    return _live(seeds, events=True)
 
 
 def _chunks(seeds: range) -> Iterator[list[int]]:

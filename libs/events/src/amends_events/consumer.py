@@ -139,11 +139,13 @@ class Consumer:
                 del self._running[place]
             elif owned.get(place) != partition.claim.fence:
                 await self._stop(place)
+        for place in sorted(owned.keys() - self._running.keys()):  # the answer to a claim was lost
+            await self._leases.release(connection, place, owned[place])
         share = await self._leases.share(connection, sum(topic.partitions for topic in self.topics))
         for place in list(self._running)[share:]:
             partition, _ = self._running[place]
             await self._stop(place)
-            await self._leases.release(connection, partition.claim)
+            await self._leases.release(connection, place, partition.claim.fence)
         if (missing := share - len(self._running)) > 0:
             for claim in await self._leases.claim(connection, missing):
                 self._begin(claim, group)
@@ -182,12 +184,12 @@ class Consumer:
 
     async def _leave(self) -> None:
         """Give everything back; what cannot be given back is free when its lease has run out."""
-        claims = [partition.claim for partition, _ in self._running.values()]
+        fences = {place: partition.claim.fence for place, (partition, _) in self._running.items()}
         self._running.clear()
         with suppress(*BROKEN, TimeoutError):
             async with self._reading.pool.acquire(timeout=1) as connection:
-                for claim in claims:
-                    await self._leases.release(connection, claim)
+                for place, fence in fences.items():
+                    await self._leases.release(connection, place, fence)
                 await self._leases.leave(connection)
 
     async def expire(self, retention: timedelta = INBOX_RETENTION, limit: int = 1_000) -> int:

@@ -95,9 +95,9 @@ class Leases:
         rows = await connection.fetch(_CLAIM, self._consumer, self._owner, self._lease, limit)
         return [Claim(**row) for row in rows]
 
-    async def release(self, connection: Any, claim: Claim) -> None:
-        """Give a partition back, so that another process need not wait for the lease to run out."""
-        await connection.execute(_RELEASE, self._consumer, claim.topic, claim.partition, self._owner, claim.fence)
+    async def release(self, connection: Any, place: tuple[str, int], fence: int) -> None:
+        """Give a partition of a topic back, so that another process need not wait for the lease to run out."""
+        await connection.execute(_RELEASE, self._consumer, *place, self._owner, fence)
 
     async def leave(self, connection: Any) -> None:
         """End the membership of this process."""

@@ -1,0 +1,1 @@
+"""Worlds in which events are published and consumed, over the real relay and the real consumer."""

@@ -31,7 +31,7 @@ from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.partitions import make_partitions
 from amends_orchestrator.journal.records import JournalRefusal, NewRun, RunChange, State
 from amends_orchestrator.journal.tail import Tail
-from amends_orchestrator.journal.telling import Told
+from amends_orchestrator.journal.telling import Announcement
 from amends_simulation.database import STATEMENTS, SimulatedDatabase
 from google.protobuf.message import Message
 
@@ -331,8 +331,8 @@ TELLING = ((True, ()), (True, ("one",)), (False, ("one", "two")), (False, ()))
 """Whether the broker is told, and which webhooks are."""
 
 
-def an_event(run: UUID, kind: type[Message] = RunEnded) -> Told:
-    return Told(OUTBOX.row(kind(run_id=str(run)), {}), *TELLING[run.int // 7 % len(TELLING)])
+def an_event(run: UUID, kind: type[Message] = RunEnded) -> Announcement:
+    return Announcement(OUTBOX.row(kind(run_id=str(run)), {}), *TELLING[run.int // 7 % len(TELLING)])
 
 
 def told(row: JournalRow) -> JournalRow:

@@ -14,6 +14,8 @@ from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.service import refusal_of
 from amends_testkit.waiting import eventually
 
+from amends.events.v1 import events_service_pb2 as epb
+from amends.events.v1 import webhooks_pb2 as wpb
 from amends.saga.v1 import definition_service_pb2 as dpb
 from amends.saga.v1 import run_service_pb2 as pb
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
@@ -73,8 +75,13 @@ async def refused(call) -> str:
     return "OK"
 
 
-def test_every_method_of_both_services_has_a_role():
-    services = [pb.DESCRIPTOR.services_by_name["RunService"], dpb.DESCRIPTOR.services_by_name["DefinitionService"]]
+def test_every_method_of_all_services_has_a_role():
+    services = [
+        pb.DESCRIPTOR.services_by_name["RunService"],
+        dpb.DESCRIPTOR.services_by_name["DefinitionService"],
+        wpb.DESCRIPTOR.services_by_name["WebhookService"],
+        epb.DESCRIPTOR.services_by_name["EventsService"],
+    ]
     assert {method.name for service in services for method in service.methods} == set(METHODS)
 
 

@@ -17,7 +17,7 @@ from amends_orchestrator.calls.guards import Guards
 from amends_orchestrator.calls.router import Router
 from amends_orchestrator.calls.sender import Sender
 from amends_orchestrator.journal import claims
-from amends_orchestrator.journal.telling import Told
+from amends_orchestrator.journal.telling import Announcement
 from amends_orchestrator.journal.writer import JournalWriter
 from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet, Limits
@@ -132,7 +132,7 @@ class Process:
         await self.kill()
 
     async def _release_claim(
-        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Told | None
+        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Announcement | None
     ) -> None:
         async with self.pool.acquire() as connection:
             await claims.release(connection, run_id, fence, after, reason, message, event)

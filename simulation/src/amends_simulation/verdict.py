@@ -71,16 +71,16 @@ def _run(plan: Plan, database: SimulatedDatabase, state: int, run: UUID, effects
     elif not folded.ended or (state == State.COMPLETED) != (folded.phase.value == "COMPLETED"):
         said = f"the run is said to be {State(state).name}, its journal says {folded.phase.value}"
         yield Invariant.JOURNAL.broken(said)
-    yield from _told(entries, [(version, kind) for told, version, kind in database.outbox if told == run])
-    yield from _told(entries, [(version, kind) for _, told, version, kind in database.deliveries if told == run])
+    yield from _told(entries, run, database.outbox)
+    yield from _told(entries, run, [delivery[1:] for delivery in database.deliveries])
     yield from _order(plan, folded, effects)
     for index in range(len(plan.steps)):
         yield from _step(plan, folded, index, [e for e in effects if e.step == plan.steps[index].name])
 
 
-def _told(entries: list[ev.Recorded], events: list[tuple[int, str]]) -> Iterator[str]:
+def _told(entries: list[ev.Recorded], run: UUID, events: list[tuple[UUID, int, str]]) -> Iterator[str]:
     """Compare a run's events, in the order of their commits, with its journal."""
-    names = [(version, kind.rpartition(".")[2]) for version, kind in events]
+    names = [(version, kind.rpartition(".")[2]) for told, version, kind in events if told == run]
     expected = [(entry.seq, TOLD[type(entry.event)]) for entry in entries if type(entry.event) in TOLD]
     if (found := [event for event in names if event[1] in TOLD.values()]) != expected:
         yield Invariant.JOURNAL.broken(f"its events are {found}, its journal says {expected}")

@@ -87,6 +87,8 @@ class Runtime:
         """Set when the process begins to stop: stop taking on work, end long polls."""
         self.barrier: Barrier | None = None
         """There after `assemble` when an added service has guarded methods."""
+        self.around_events: Callable[[Any], Any] = lambda servicer: servicer
+        """Makes of what is served to who is on call what asks first, in a service with rules of its own."""
         self.address = ""
         self.metrics_address = ""
         self.health_address = ""
@@ -290,7 +292,8 @@ class Runtime:
             from amends.events.v1.events_service_pb2_grpc import add_EventsServiceServicer_to_server
             from amends_chassis.events_api import SERVICE, EventsServicer
 
-            self.add(add_EventsServiceServicer_to_server, EventsServicer(self._events), SERVICE)
+            servicer = self.around_events(EventsServicer(self._events))
+            self.add(add_EventsServiceServicer_to_server, servicer, SERVICE)
         if self._database is not None:
             self.barrier = guard.barrier(self._database.pool, self._services)
         if self.barrier is not None:

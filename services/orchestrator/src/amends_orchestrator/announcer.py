@@ -29,7 +29,7 @@ from amends.events.v1.runs_pb2 import (
     RunTurnedBack,
 )
 from amends_orchestrator.journal.records import RunChange
-from amends_orchestrator.journal.telling import Told
+from amends_orchestrator.journal.telling import Announcement
 from amends_orchestrator.runner.ports import RunInfo
 
 SOURCE = "/amends/orchestrator"
@@ -67,7 +67,7 @@ class Announcer:
         self._wanted = wanted
         self._outbox = outbox or Outbox(SOURCE, PUBLISHES)
 
-    def started(self, info: RunInfo, digest: bytes) -> Told | None:
+    def started(self, info: RunInfo, digest: bytes) -> Announcement | None:
         """Tell of a run's first record."""
         return self._run(info, RunStarted(digest=digest.hex())) if self._tells else None
 
@@ -84,7 +84,7 @@ class Announcer:
         change: RunChange | None,
         *,
         stalled: bool,
-    ) -> Told | None:
+    ) -> Announcement | None:
         """Tell of a record. `state` is the state after it, `change` what it changes in the run's row.
 
         `stalled` says whether the row showed that the run is stalled, before the record.
@@ -113,7 +113,7 @@ class Announcer:
                 return None
         return self._run(info, told)
 
-    def resolved(self, plan: Plan, info: RunInfo, event: ev.Resolved) -> Told | None:
+    def resolved(self, plan: Plan, info: RunInfo, event: ev.Resolved) -> Announcement | None:
         """Tell of a person's decision."""
         return self._run(
             info,
@@ -125,11 +125,13 @@ class Announcer:
             ),
         )
 
-    def undrivable(self, info: RunInfo, reason: str) -> Told | None:
+    def undrivable(self, info: RunInfo, reason: str) -> Announcement | None:
         """Tell of a run that this orchestrator cannot drive, and releases."""
         return self._run(info, RunStalled(reason=reason))
 
-    def definition(self, table: str, namespace: str, name: str, change: str, digest: bytes = b"") -> Told | None:
+    def definition(
+        self, table: str, namespace: str, name: str, change: str, digest: bytes = b""
+    ) -> Announcement | None:
         """Tell of a change of what is in force. `table`: saga, participant or retry_policy."""
         kind = KINDS[table]
         full = "/".join((kind, namespace, name))
@@ -139,18 +141,18 @@ class Announcer:
         saga = name if kind == "Saga" else ""
         return self._told(event, namespace, saga, {CORRELATION: full})
 
-    def _run(self, info: RunInfo, event: Message) -> Told | None:
+    def _run(self, info: RunInfo, event: Message) -> Announcement | None:
         event.run_id = info.name  # type: ignore[attr-defined] # every event of a run has it
         name = RunName(namespace=info.namespace, saga=info.saga, idempotency_key=info.caller_key)
         event.run.CopyFrom(name)  # type: ignore[attr-defined]
         headers = {CORRELATION: info.name, **({TRACEPARENT: info.traceparent} if info.traceparent else {})}
         return self._told(event, info.namespace, info.saga, headers)
 
-    def _told(self, event: Message, namespace: str, saga: str, headers: dict[str, str]) -> Told | None:
+    def _told(self, event: Message, namespace: str, saga: str, headers: dict[str, str]) -> Announcement | None:
         webhooks = self._wanted(event.DESCRIPTOR.name, namespace, saga) if self._wanted is not None else ()
         if not self._publish and not webhooks:
             return None
-        return Told(self._outbox.row(event, headers), self._publish, webhooks)
+        return Announcement(self._outbox.row(event, headers), self._publish, webhooks)
 
 
 NOBODY_IS_TOLD = Announcer()

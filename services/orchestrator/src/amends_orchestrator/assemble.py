@@ -7,17 +7,20 @@ import gc
 import socket
 from contextlib import AbstractContextManager
 from datetime import timedelta
-from typing import Any
+from functools import partial
 from uuid import UUID, uuid4
 
 import structlog
 from amends_chassis.followed import FollowedFile, RulesError
 from amends_chassis.service import Runtime
 
+from amends.events.v1.webhooks_pb2_grpc import add_WebhookServiceServicer_to_server
 from amends.saga.v1.definition_service_pb2_grpc import add_DefinitionServiceServicer_to_server
 from amends_orchestrator import permissions, retention
+from amends_orchestrator.announcer import PUBLISHES, SOURCE, Announcer
 from amends_orchestrator.api import definitions as definition_api
 from amends_orchestrator.api import runs as run_api
+from amends_orchestrator.api import webhooks as webhook_api
 from amends_orchestrator.api.permitted import permitted
 from amends_orchestrator.api.run_decisions import RunDecisions
 from amends_orchestrator.api.start_run import RunStarter
@@ -35,7 +38,7 @@ from amends_orchestrator.journal.connection import connector
 from amends_orchestrator.journal.ids import RunIds
 from amends_orchestrator.journal.partitions import make_partitions
 from amends_orchestrator.journal.reader import read_secret
-from amends_orchestrator.journal.telling import Told
+from amends_orchestrator.journal.telling import Announcement
 from amends_orchestrator.journal.writer import JournalWriter
 from amends_orchestrator.runner.claimer import Claimer
 from amends_orchestrator.runner.fleet import Fleet, Limits
@@ -44,6 +47,8 @@ from amends_orchestrator.runner.host import RunHost
 from amends_orchestrator.runner.request_server import RequestServer
 from amends_orchestrator.runner.starts import RunStarts
 from amends_orchestrator.settings import Settings
+from amends_orchestrator.webhooks.destinations import parse
+from amends_orchestrator.webhooks.sender import Manner, WebhookSender
 from amends_orchestrator.worker.client import WorkerClient
 from amends_orchestrator.worker.process import WorkerProcess
 
@@ -67,13 +72,15 @@ class Orchestrator:
         self._settings = settings
         self.process = uuid4()
         self._pool = runtime.database.pool
+        self.webhooks = _webhooks(runtime, settings)
+        announcer = _announcer(runtime, settings, self.webhooks)
         connect = connector(url.get_secret_value, settings.name)
         rules = settings.target_rules()
         ids = RunIds()
         self.channels = Channels(rules, max_message_bytes=settings.max_message_bytes, certificates=runtime.certificates)
         router = Router(self.channels, Guards())
         self.writer = JournalWriter(connect)
-        self.host = RunHost(self.writer, router, Sender(self._span), ids)
+        self.host = RunHost(self.writer, router, Sender(self._span), ids, announcer)
         limits = Limits(settings.hot_runs, settings.passivate_after, hot_bytes=settings.hot_bytes)
         self.fleet = Fleet(self.process, self.host, self._release_claim, limits)
         self.starts = RunStarts(self.host, self.fleet)
@@ -82,7 +89,7 @@ class Orchestrator:
         self.worker = WorkerProcess()
         checker = WorkerClient(self.worker, rules)
         self.registry = Registry(self._pool, router, self.channels, checker)
-        self.definitions = DefinitionChanges(self._pool, self.registry, self.channels, checker)
+        self.definitions = DefinitionChanges(self._pool, self.registry, self.channels, checker, announcer)
         self.refresher = Refresher(connect, self.registry, self.channels, self.definitions)
         self._requests = RequestServer(self.fleet, connect, self._resources_changed)
         self._claimer = Claimer(self.fleet, self.registry, connect, self._requests, settings.poll)
@@ -101,13 +108,21 @@ class Orchestrator:
         watched = WatchedRuns(self._pool, self._settings.watchers)
         starter = RunStarter(self.host, self.fleet, self.starts, views)
         decisions = RunDecisions(self.fleet, views, self._claimer, most)
-        runs: Any = run_api.RunApi(views, starter, decisions, watched)
-        definitions: Any = definition_api.DefinitionApi(self._pool, self.registry, self.definitions)
+        runs = run_api.RunApi(views, starter, decisions, watched)
+        definitions = definition_api.DefinitionApi(self._pool, self.registry, self.definitions)
         if self._settings.roles is not None:
             bindings = FollowedFile(self._settings.roles, permissions.parse)
-            runs, definitions = permitted(runs, bindings, views), permitted(definitions, bindings, views)
-        runtime.add(run_api.registrar(most), runs, run_api.SERVICE)
-        runtime.add(add_DefinitionServiceServicer_to_server, definitions, definition_api.SERVICE)
+            runtime.around_events = partial(permitted, bindings=bindings, views=views)
+        guarded = runtime.around_events
+        runtime.add(run_api.registrar(most), guarded(runs), run_api.SERVICE)
+        runtime.add(add_DefinitionServiceServicer_to_server, guarded(definitions), definition_api.SERVICE)
+        if self.webhooks is not None:
+            webhooks = webhook_api.WebhookApi(self._pool, self.webhooks.destinations, self.webhooks)
+            runtime.add(add_WebhookServiceServicer_to_server, guarded(webhooks), webhook_api.SERVICE)
+            runtime.background("webhooks", self.webhooks.run)
+            runtime.background("webhooks.counting", partial(retention.counting_webhooks, self._pool, self.webhooks))
+            forgetting = partial(retention.forgetting_webhooks, self._pool, self._settings.webhook_retention)
+            runtime.background("webhooks.forgetting", forgetting)
         runtime.background("runs", self._run)
         runtime.background("watches", watched.run)
         runtime.background("resources", self._reload)
@@ -168,13 +183,27 @@ class Orchestrator:
             await asyncio.sleep(0.2)
 
     async def _release_claim(
-        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Told | None
+        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Announcement | None
     ) -> None:
         async with self._pool.acquire() as connection:
             await claims.release(connection, run_id, fence, after, reason, message, event)
 
     def _span(self, name: str, traceparent: str, attributes: dict[str, str]) -> AbstractContextManager[None]:
         return self._runtime.span(name, traceparent, **attributes)
+
+
+def _webhooks(runtime: Runtime, settings: Settings) -> WebhookSender | None:
+    if settings.webhooks is None:
+        return None
+    destinations = FollowedFile(settings.webhooks, parse)
+    return WebhookSender(runtime.database.pool, destinations, runtime.draining, Manner(within=settings.webhook_timeout))
+
+
+def _announcer(runtime: Runtime, settings: Settings, webhooks: WebhookSender | None) -> Announcer:
+    wanted = webhooks.wanted if webhooks is not None else None
+    if settings.broker is None:
+        return Announcer(wanted=wanted)
+    return Announcer(publish=True, wanted=wanted, outbox=runtime.publishes(SOURCE, *PUBLISHES))
 
 
 async def assemble(runtime: Runtime) -> None:

@@ -36,4 +36,13 @@ CALL_SECONDS = Histogram(
 CALLS_IN_FLIGHT = Gauge("amends_calls_in_flight", "Calls under way", ["service"])
 RETRIES = Counter("amends_retries", "Attempts that were not the first", ["service", "method"])
 NOT_ADMITTED = Counter("amends_calls_not_admitted", "Calls held back, by what", ["service", "by"])
+WEBHOOK_ATTEMPTS = Counter("amends_webhook_attempts", "Attempts to deliver an event, by result", ["webhook", "result"])
+WEBHOOK_SECONDS = Histogram(
+    "amends_webhook_seconds",
+    "Time of one attempt to deliver an event",
+    ["webhook"],
+    buckets=(0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10),
+)
+WEBHOOK_WAITING = Gauge("amends_webhook_waiting", "Events that are not delivered, by state", ["webhook", "state"])
+WEBHOOK_OLDEST = Gauge("amends_webhook_oldest_seconds", "Since when the oldest of them waits", ["webhook", "state"])
 BREAKER_OPEN = Gauge("amends_breaker_open", "1 while the circuit breaker is open, 0.5 half-open", ["service"])

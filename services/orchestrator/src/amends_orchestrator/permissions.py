@@ -56,8 +56,23 @@ METHODS: Mapping[str, Role] = {
     "ApplyRetryPolicy": Role.DEFINER,
     "ListRetryPolicies": Role.VIEWER,
     "DeleteRetryPolicy": Role.DEFINER,
+    "ListWebhooks": Role.ADMIN,
+    "TestWebhook": Role.ADMIN,
+    "ListParkedWebhooks": Role.ADMIN,
+    "DecideWebhook": Role.ADMIN,
+    "ReplayWebhook": Role.ADMIN,
+    "ListTopics": Role.ADMIN,
+    "ListLag": Role.ADMIN,
+    "ListParked": Role.ADMIN,
+    "GetParked": Role.ADMIN,
+    "DecideParked": Role.ADMIN,
+    "Replay": Role.ADMIN,
+    "ListOutbox": Role.ADMIN,
+    "SkipOutbox": Role.ADMIN,
+    "Republish": Role.ADMIN,
+    "ListDecisions": Role.ADMIN,
 }
-"""The role that each method of both services takes."""
+"""The role that each method takes: in the namespace that it is about, ADMIN in all of them."""
 
 Bindings = Mapping[str, Mapping[str, frozenset[Role]]]
 """Roles by subject and namespace."""

@@ -58,6 +58,12 @@ class Settings(ServiceSettings):
     """Largest StartRun, and largest result of a resolution, as they are sent."""
     roles: Path | None = None
     """The file that gives callers roles in namespaces, by their certificates; None: whoever can connect may do all."""
+    webhooks: Path | None = None
+    """The file that says where events are sent over HTTPS; None: nowhere."""
+    webhook_timeout: PositiveDuration = timedelta(seconds=10)
+    """How long a webhook may take to answer."""
+    webhook_retention: PositiveDuration = timedelta(days=7)
+    """How long what webhooks were sent is kept, so that it can be sent again."""
     watchers: int = Field(default=2500, ge=1)
     """How many calls of WatchRun may be open at a time."""
     idempotency_retention: Duration = timedelta(days=30)

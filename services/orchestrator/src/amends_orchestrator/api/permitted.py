@@ -1,4 +1,4 @@
-"""Serves the methods of both services under the permissions of each caller. Used where AMENDS_ROLES names roles."""
+"""Serves the methods of all services under the permissions of each caller. Used where AMENDS_ROLES names roles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from amends_chassis.followed import FollowedFile
 
 from amends.saga.v1 import run_service_pb2 as pb
 from amends_orchestrator.api.views import Views, parse_run_id
-from amends_orchestrator.permissions import METHODS, Bindings, Permissions, Role, acting_with, permissions_of
+from amends_orchestrator.permissions import EVERY, METHODS, Bindings, Permissions, Role, acting_with, permissions_of
 
 DEFAULT = "default"
 _LISTS = ("sagas", "participants", "retry_policies")
@@ -53,6 +53,9 @@ async def _asked(name: str, request: Any, permissions: Permissions, views: Views
     """Return the request as its caller may make it. Raises PermissionDenied, NotFound."""
     role = METHODS[name]
     fields = request.DESCRIPTOR.fields_by_name
+    if role is Role.ADMIN:
+        permissions.require(role, EVERY)
+        return _signed(request, permissions)
     if name.startswith("List"):
         return request  # The answer has only what the caller may read.
     if "manifest" in fields or "manifests" in fields:
@@ -68,9 +71,17 @@ async def _asked(name: str, request: Any, permissions: Permissions, views: Views
     asked.CopyFrom(request)
     if "payloads" in fields and not permissions.may(Role.PAYLOAD_READER, namespace):
         asked.payloads = pb.PAYLOADS_NONE
-    if "actor" in fields and permissions.identity:
-        claimed = request.actor.strip()
-        asked.actor = f"{permissions.identity} (says to be {claimed})" if claimed else permissions.identity
+    return _signed(asked, permissions)
+
+
+def _signed(request: Any, permissions: Permissions) -> Any:
+    """Return the request with the caller's identity beside the actor that it names."""
+    if "actor" not in request.DESCRIPTOR.fields_by_name or not permissions.identity:
+        return request
+    asked = type(request)()
+    asked.CopyFrom(request)
+    claimed = request.actor.strip()
+    asked.actor = f"{permissions.identity} (says to be {claimed})" if claimed else permissions.identity
     return asked
 
 

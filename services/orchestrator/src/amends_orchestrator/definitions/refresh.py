@@ -27,7 +27,7 @@ from amends_orchestrator.definitions.contracts import contract_of
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
 from amends_orchestrator.definitions.store import ParticipantRow, SagaRow
 from amends_orchestrator.journal.connection import Connect
-from amends_orchestrator.journal.telling import Told
+from amends_orchestrator.journal.telling import Announcement
 from amends_orchestrator.worker.process import WorkError
 
 CONTRACT_CHANGED = "contracts.changed"
@@ -142,7 +142,7 @@ class Refresher:
             await store.put_routes(connection, routes)
             await self._registry.reload()
 
-    def _told(self, table: str, row: ParticipantRow | SagaRow, change: str) -> Told | None:
+    def _told(self, table: str, row: ParticipantRow | SagaRow, change: str) -> Announcement | None:
         return self._definitions.announcer.definition(table, row.namespace, row.name, change)
 
 

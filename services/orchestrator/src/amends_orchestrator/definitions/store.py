@@ -15,7 +15,7 @@ from amends_chassis.database import Executes, Transacts
 
 from amends_orchestrator.journal.records import State
 from amends_orchestrator.journal.requests import RESOURCES
-from amends_orchestrator.journal.telling import Told, and_tell
+from amends_orchestrator.journal.telling import Announcement, and_tell
 from amends_orchestrator.worker.client import MethodFacts
 
 _REFRESH_LOCK = "amends.contracts.refresh"
@@ -207,7 +207,7 @@ async def read_definition(database: Executes, digest: bytes) -> bytes | None:
     return value
 
 
-async def _changed(connection: Transacts, told: Told | None = None) -> None:
+async def _changed(connection: Transacts, told: Announcement | None = None) -> None:
     """Let the other replicas know of the change that this transaction makes, and tell whoever wants to be told."""
     if told is None:
         await connection.execute(_CHANGED)
@@ -217,7 +217,7 @@ async def _changed(connection: Transacts, told: Told | None = None) -> None:
 
 
 async def put_saga(
-    connection: Transacts, row: SagaRow, bundle: bytes, routes: Iterable[StoredRoute], told: Told | None
+    connection: Transacts, row: SagaRow, bundle: bytes, routes: Iterable[StoredRoute], told: Announcement | None
 ) -> None:
     """Put a saga in force for new runs, and pin the routes with which it was checked."""
     async with connection.transaction():
@@ -240,7 +240,7 @@ async def _put_routes(connection: Transacts, routes: Iterable[StoredRoute]) -> N
 
 
 async def mark_saga(
-    connection: Transacts, namespace: str, name: str, *, ready: bool, message: str, told: Told | None
+    connection: Transacts, namespace: str, name: str, *, ready: bool, message: str, told: Announcement | None
 ) -> None:
     """Record whether the version in force still fits its participants' contracts."""
     async with connection.transaction():
@@ -249,7 +249,7 @@ async def mark_saga(
 
 
 async def put_participant(
-    connection: Transacts, row: ParticipantRow, given: bytes | None, contract: bytes | None, told: Told | None
+    connection: Transacts, row: ParticipantRow, given: bytes | None, contract: bytes | None, told: Announcement | None
 ) -> None:
     """Put a Participant in force. `given` are descriptors that came with it, `contract` those in use."""
     values = (row.namespace, row.name, row.manifest, row.source, row.ready, row.message, _write_methods(row.methods))
@@ -259,7 +259,7 @@ async def put_participant(
 
 
 async def put_contract(
-    connection: Transacts, row: ParticipantRow, contract: bytes | None, told: Told | None = None
+    connection: Transacts, row: ParticipantRow, contract: bytes | None, told: Announcement | None = None
 ) -> None:
     """Replace the contract that a Participant uses, and record whether it is ready."""
     values = (row.namespace, row.name, row.manifest, row.ready, row.message, _write_methods(row.methods), contract)
@@ -276,14 +276,14 @@ def _read_methods(text: str | None) -> tuple[MethodFacts, ...] | None:
     return None if text is None else tuple(MethodFacts(**row) for row in json.loads(text))
 
 
-async def put_policy(connection: Transacts, row: PolicyRow, told: Told | None) -> None:
+async def put_policy(connection: Transacts, row: PolicyRow, told: Announcement | None) -> None:
     """Put a RetryPolicy in force."""
     async with connection.transaction():
         await connection.execute(_POLICY, row.namespace, row.name, row.manifest, row.source)
         await _changed(connection, told)
 
 
-async def delete(connection: Transacts, table: str, namespace: str, name: str, told: Told | None) -> bool:
+async def delete(connection: Transacts, table: str, namespace: str, name: str, told: Announcement | None) -> bool:
     """Take a resource out of force; return False if there was none. `table`: saga, participant or retry_policy."""
     async with connection.transaction():
         tag: str = await connection.execute(_DELETE[table], namespace, name)

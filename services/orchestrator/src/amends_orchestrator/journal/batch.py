@@ -11,7 +11,7 @@ from uuid import UUID
 from amends_orchestrator.journal.records import NewRun, RunChange
 from amends_orchestrator.journal.statements import WEBHOOKS_ARE_JOINED_BY, batch_statement
 from amends_orchestrator.journal.tail import Tail
-from amends_orchestrator.journal.telling import Told
+from amends_orchestrator.journal.telling import Announcement
 
 
 @dataclass(slots=True)
@@ -22,7 +22,7 @@ class JournalRow:
     seq: int
     record: bytes
     change: RunChange | None
-    event: Told | None = None
+    event: Announcement | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ class PendingStart:
     answered: OnWritten
     until: float | None = None
     """When its caller stops waiting, by the loop's clock; after that it is not sent any more."""
-    event: Told | None = None
+    event: Announcement | None = None
 
 
 statement = lru_cache(maxsize=64)(batch_statement)
@@ -63,7 +63,7 @@ class Batch:
     rows: list[JournalRow] = field(default_factory=list)
     tails: dict[UUID, Tail] = field(default_factory=dict)
     changes: dict[UUID, RunChange] = field(default_factory=dict)
-    events: list[tuple[UUID, int, Told]] = field(default_factory=list)
+    events: list[tuple[UUID, int, Announcement]] = field(default_factory=list)
 
     @classmethod
     def of(cls, entries: Iterable[JournalRow | PendingStart]) -> Batch:
@@ -168,7 +168,7 @@ def _start(new: NewRun) -> tuple[Any, ...]:
     )
 
 
-def _event(run_id: UUID, seq: int, told: Told) -> tuple[Any, ...]:
+def _event(run_id: UUID, seq: int, told: Announcement) -> tuple[Any, ...]:
     """Return the values of the columns of `statements.EVENT`."""
     return (run_id, seq, *told.row.values, told.publish, WEBHOOKS_ARE_JOINED_BY.join(told.webhooks))
 

@@ -14,7 +14,7 @@ from amends_chassis.database import Executes
 
 from amends_orchestrator.journal.reader import COLUMNS, read_journals, run_row
 from amends_orchestrator.journal.records import Claimed, RunRow, State
-from amends_orchestrator.journal.telling import Told, and_tell
+from amends_orchestrator.journal.telling import Announcement, and_tell
 
 BATCH = 64
 BATCH_BYTES = 8 * 1024 * 1024
@@ -111,7 +111,7 @@ async def release(
     after: timedelta,
     reason: str,
     message: str,
-    event: Told | None = None,
+    event: Announcement | None = None,
 ) -> None:
     """Release a run that this process cannot drive: it shows as stalled, and is due again after `after`.
 

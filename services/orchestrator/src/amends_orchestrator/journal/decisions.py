@@ -11,7 +11,7 @@ from uuid import UUID
 from amends_chassis.database import Executes
 
 from amends_orchestrator.journal.records import State
-from amends_orchestrator.journal.telling import Told, and_tell
+from amends_orchestrator.journal.telling import Announcement, and_tell
 
 _LOCK = "SELECT fence FROM run WHERE id = $1 FOR NO KEY UPDATE"
 _RECORD = "INSERT INTO journal (run_id, seq, fence, record) VALUES ($1, $2, $3, $4)"
@@ -29,7 +29,7 @@ async def lock_run(connection: Executes, run_id: UUID) -> bool:
 
 
 async def record_decision(
-    connection: Executes, run_id: UUID, seq: int, fence: int, record: bytes, event: Told | None
+    connection: Executes, run_id: UUID, seq: int, fence: int, record: bytes, event: Announcement | None
 ) -> None:
     """Append the decision to the journal of a locked run, with the event that tells of it."""
     if event is None:

@@ -14,7 +14,7 @@ from amends_events.outbox import COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Announcement:
     """An event, and who is told."""
 
     row: Row
@@ -37,8 +37,8 @@ DELIVERY_COLUMNS = ", ".join((*(name for name in COLUMNS if name not in ("topic"
 def and_tell(change: str, parameters: int, *, when: str = "true") -> str:
     """Return the statement that makes a change and tells of it: what the change returns is its result.
 
-    `change` has so many parameters; `Told.values` follow them. It returns a row with the column `version`, the version
-    of what it has changed, when there is something to tell, and `when` is true of that row.
+    `change` has so many parameters; `Announcement.values` follow them. When there is something to tell, it returns a
+    row of which `when` is true, with the column `version`: that of what it has changed.
     """
     numbers = {name: f"${parameters + place}::{kind}" for place, (name, kind) in enumerate(COLUMNS.items(), 1)}
     publish, webhooks = parameters + len(COLUMNS) + 1, parameters + len(COLUMNS) + 2

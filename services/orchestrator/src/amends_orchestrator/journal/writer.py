@@ -31,7 +31,7 @@ from amends_orchestrator.journal.connection import Connect
 from amends_orchestrator.journal.records import JournalRefusal, NewRun, RunChange
 from amends_orchestrator.journal.statements import HOLDERS
 from amends_orchestrator.journal.tail import Tail
-from amends_orchestrator.journal.telling import Told
+from amends_orchestrator.journal.telling import Announcement
 from amends_orchestrator.observe import JOURNAL_BATCH, JOURNAL_REFUSED, JOURNAL_SECONDS
 
 JOURNAL_UNREACHABLE = "journal.unreachable"
@@ -81,7 +81,7 @@ class JournalWriter:
         change: RunChange | None = None,
         *,
         hurried: bool = True,
-        event: Told | None = None,
+        event: Announcement | None = None,
     ) -> None:
         """Queue the row `seq` of a run and tell its listener later. A closed tail takes nothing.
 
@@ -100,7 +100,9 @@ class JournalWriter:
             self._idle.clear()
             self._later = asyncio.get_running_loop().call_later(UNHURRIED.total_seconds(), self._signal)
 
-    def start(self, new: NewRun, answered: OnWritten, until: float | None = None, event: Told | None = None) -> None:
+    def start(
+        self, new: NewRun, answered: OnWritten, until: float | None = None, event: Announcement | None = None
+    ) -> None:
         """Queue a new run with its first record; answer when it is durable, or its key exists already.
 
         After `until` (the loop's clock) the row is not sent any more, and the answer is TimeoutError. `event` is

@@ -20,7 +20,7 @@ from amends_saga.engine.ledger import UnreadableJournalError
 from amends_saga.journal import decode
 
 from amends_orchestrator.journal.records import Claimed, JournalRefusal
-from amends_orchestrator.journal.telling import Told
+from amends_orchestrator.journal.telling import Announcement
 from amends_orchestrator.observe import RUNS_ENDED, RUNS_HOT, RUNS_HOT_BYTES, RUNS_LOST
 from amends_orchestrator.runner.host import RunHost
 from amends_orchestrator.runner.live import LiveRun
@@ -43,7 +43,7 @@ class ReleaseClaim(Protocol):
     """Releases the claim of a run that cannot be driven here, so that it shows as stalled."""
 
     async def __call__(
-        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Told | None
+        self, run_id: UUID, fence: int, after: timedelta, reason: str, message: str, event: Announcement | None
     ) -> None:
         """Release the run, with the event that tells of it.
 

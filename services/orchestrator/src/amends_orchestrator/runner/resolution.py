@@ -17,7 +17,7 @@ from amends_saga.journal import RULES_VERSION, encode
 from amends_orchestrator.journal.decisions import claim_decided, lock_run, record_decision
 from amends_orchestrator.journal.reader import read_journal, read_run
 from amends_orchestrator.journal.records import Claimed, RunRow, State, StoredRecord
-from amends_orchestrator.journal.telling import Told
+from amends_orchestrator.journal.telling import Announcement
 from amends_orchestrator.runner.fleet import Fleet, restore
 from amends_orchestrator.runner.live import LiveRun
 from amends_orchestrator.runner.ports import PinnedDefinition, PinnedDefinitions
@@ -124,7 +124,7 @@ def _entry(definition: PinnedDefinition, state: RunState, decision: PersonDecisi
     return ev.Recorded(state.seq + 1, state.fence, now, resolved)
 
 
-def _told(fleet: Fleet, row: RunRow, definition: PinnedDefinition, entry: ev.Recorded) -> Told | None:
+def _told(fleet: Fleet, row: RunRow, definition: PinnedDefinition, entry: ev.Recorded) -> Announcement | None:
     assert isinstance(entry.event, ev.Resolved)
     info = fleet.host.info(row.id, row.namespace, row.saga, row.key, row.traceparent, row.rules)
     return fleet.host.announcer.resolved(definition.plan, info, entry.event)

@@ -1,0 +1,233 @@
+"""The table of what webhooks are sent: which delivery is next, and what became of it.
+
+Rows are written with the events (`journal.telling`). A process takes the first open event of a key under a lease, tries
+it outside of any transaction, and writes down what came of it, unless somebody else has taken it meanwhile. So events
+of a key are tried in their order, whatever dies, and an event whose attempt was not written down is tried again.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+from uuid import UUID
+
+from amends_chassis.database import Executes
+from amends_events import CloudEvent
+from amends_events.envelope import attributes
+from amends_events.structured import structured
+from google.protobuf import json_format
+
+from amends_orchestrator.announcer import PUBLISHES, SOURCE
+
+TOPIC = str(PUBLISHES[0].DESCRIPTOR.file.package)
+LONGEST_DETAIL = 500
+COUNTED = 10_000
+
+_TAKE = """
+UPDATE webhook_delivery SET leased_until = clock_timestamp() + $2, attempts = attempts + 1
+WHERE seq = ANY (ARRAY(
+    SELECT seq FROM webhook_delivery AS next
+    WHERE webhook = $1 AND state = 'due' AND due_at <= clock_timestamp()
+      AND (leased_until IS NULL OR leased_until < clock_timestamp())
+      AND NOT EXISTS (
+        SELECT FROM webhook_delivery AS before
+        WHERE before.webhook = next.webhook AND before.key = next.key AND before.seq < next.seq
+          AND before.state IN ('due', 'parked'))
+    ORDER BY due_at, seq LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
+))
+RETURNING seq, webhook, event_id, key, version, type, dataschema, headers, payload, occurred_at, attempts, failures
+"""
+# What comes after the event of the same key: it is not looked at before the event can be tried again.
+_BEHIND = "webhook = $3 AND key = $4 AND seq > $1 AND state = 'due'"
+_DELIVERED = f"""
+WITH done AS (
+    UPDATE webhook_delivery SET state = 'delivered', ended_at = now(), leased_until = NULL, detail = $5
+    WHERE seq = $1 AND attempts = $2 AND state = 'due' RETURNING seq
+), next AS (
+    UPDATE webhook_delivery SET due_at = now() WHERE {_BEHIND} AND due_at > now() AND EXISTS (SELECT FROM done)
+)
+SELECT seq FROM done
+"""  # noqa: S608 - a condition of ours
+_FAILED = f"""
+WITH tried AS (
+    UPDATE webhook_delivery SET failures = failures + 1, due_at = now() + $6, leased_until = NULL, detail = $5
+    WHERE seq = $1 AND attempts = $2 AND state = 'due' RETURNING seq
+), next AS (
+    UPDATE webhook_delivery SET due_at = now() + $6 WHERE {_BEHIND} AND EXISTS (SELECT FROM tried)
+)
+SELECT seq FROM tried
+"""  # noqa: S608 - a condition of ours
+_PARKED = f"""
+WITH tried AS (
+    UPDATE webhook_delivery SET state = 'parked', parked_at = now(), failures = failures + 1, leased_until = NULL,
+        detail = $5
+    WHERE seq = $1 AND attempts = $2 AND state = 'due' RETURNING seq
+), next AS (
+    UPDATE webhook_delivery SET due_at = 'infinity' WHERE {_BEHIND} AND EXISTS (SELECT FROM tried)
+)
+SELECT seq FROM tried
+"""  # noqa: S608 - a condition of ours
+_GIVE_BACK = """
+UPDATE webhook_delivery AS given SET leased_until = NULL
+FROM unnest($1::bigint[], $2::integer[]) AS mine (seq, attempts)
+WHERE given.seq = mine.seq AND given.attempts = mine.attempts AND given.state = 'due'
+"""
+_COUNT = """
+SELECT webhook, state, count(open.seq) AS events, min(open.occurred_at) AS oldest,
+    coalesce(now() - min(open.occurred_at), interval '0') AS waits
+FROM unnest($1::text[]) AS webhook CROSS JOIN unnest(ARRAY['due', 'parked']) AS state
+LEFT JOIN LATERAL (
+    SELECT seq, occurred_at FROM webhook_delivery AS one
+    WHERE one.webhook = webhook AND one.state = state AND one.state IN ('due', 'parked') LIMIT $2
+) AS open ON true
+GROUP BY webhook, state
+"""
+_NAMES = "SELECT DISTINCT webhook FROM webhook_delivery WHERE state IN ('due', 'parked') ORDER BY webhook"
+_LIST = """
+SELECT webhook, event_id, key, type, occurred_at, parked_at, attempts, detail, (
+    SELECT count(*) FROM webhook_delivery AS later
+    WHERE later.webhook = parked.webhook AND later.key = parked.key AND later.seq > parked.seq AND later.state = 'due'
+) AS behind
+FROM webhook_delivery AS parked WHERE state = 'parked' AND ($1 = '' OR webhook = $1) ORDER BY seq LIMIT $2
+"""
+_DECIDE = """
+WITH decided AS (
+    UPDATE webhook_delivery SET state = CASE $3 WHEN 'skip' THEN 'skipped' ELSE 'due' END,
+        ended_at = CASE $3 WHEN 'skip' THEN now() END, parked_at = NULL, failures = 0, due_at = now(),
+        decision = $3, decided_by = $4, decided_because = $5, decided_at = now()
+    WHERE webhook = $1 AND event_id = $2 AND state = 'parked' RETURNING seq, webhook, key
+), next AS (
+    UPDATE webhook_delivery AS behind SET due_at = now() FROM decided
+    WHERE behind.webhook = decided.webhook AND behind.key = decided.key AND behind.seq > decided.seq
+      AND behind.state = 'due'
+)
+SELECT seq FROM decided
+"""
+_REPLAY = """
+UPDATE webhook_delivery SET state = 'due', ended_at = NULL, failures = 0, due_at = now(), decision = NULL,
+    decided_by = NULL, decided_because = NULL, decided_at = NULL
+WHERE webhook = $1 AND state IN ('delivered', 'skipped') AND occurred_at >= $2 AND ($3 = '' OR key = $3)
+"""
+_STATE = "SELECT state FROM webhook_delivery WHERE webhook = $1 AND event_id = $2 ORDER BY seq LIMIT 1"
+_EXPIRE = """
+DELETE FROM webhook_delivery WHERE seq = ANY (ARRAY(
+    SELECT seq FROM webhook_delivery WHERE ended_at < now() - $1::interval LIMIT $2
+))
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookDelivery:
+    """An event that this process has taken to send."""
+
+    seq: int
+    webhook: str
+    event: CloudEvent
+    dataschema: str
+    attempts: int
+    """The number of this attempt: what tells it from those after it."""
+    failures: int
+    """How many attempts have failed since the last decision."""
+
+    def body(self) -> bytes:
+        """Return the event as CloudEvents 1.0 has it in JSON (amends.events.v1.CloudEvent), the same each time."""
+        shown = structured(attributes(self.event, self.dataschema), self.event.payload)
+        return json_format.MessageToJson(shown, indent=None, sort_keys=True).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDeliveries:
+    """How many events of a webhook are in a state, and how long the oldest has waited."""
+
+    webhook: str
+    state: str
+    events: int
+    oldest: datetime | None
+    waits: timedelta
+
+
+async def take(database: Executes, webhook: str, limit: int, lease: timedelta) -> list[WebhookDelivery]:
+    """Take up to `limit` events that are due, each the first open one of its key, in the order of their turn."""
+    rows = await database.fetch(_TAKE, webhook, lease, limit)
+    return sorted((_delivery(row) for row in rows), key=lambda delivery: delivery.seq)
+
+
+def _delivery(row: Any) -> WebhookDelivery:
+    headers: Mapping[str, str] = json.loads(row["headers"])
+    event = CloudEvent(
+        event_id=row["event_id"],
+        source=SOURCE,
+        type=row["type"],
+        topic=TOPIC,
+        key=row["key"],
+        version=row["version"],
+        occurred_at=row["occurred_at"],
+        headers=headers,
+        payload=row["payload"],
+    )
+    return WebhookDelivery(row["seq"], row["webhook"], event, row["dataschema"], row["attempts"], row["failures"])
+
+
+def _place(delivery: WebhookDelivery, detail: str) -> tuple[Any, ...]:
+    return delivery.seq, delivery.attempts, delivery.webhook, delivery.event.key, detail[:LONGEST_DETAIL]
+
+
+async def delivered(database: Executes, delivery: WebhookDelivery, detail: str) -> bool:
+    """Note that the destination has taken an event; return False when the attempt is not ours any more."""
+    return await database.fetchval(_DELIVERED, *_place(delivery, detail)) is not None
+
+
+async def failed(database: Executes, delivery: WebhookDelivery, detail: str, pause: timedelta) -> bool:
+    """Note that an attempt has failed, and when the next is due; return False when it is not ours any more."""
+    return await database.fetchval(_FAILED, *_place(delivery, detail), pause) is not None
+
+
+async def parked(database: Executes, delivery: WebhookDelivery, detail: str) -> bool:
+    """Note that an event is not tried any more before somebody decides; return False when it is not ours any more."""
+    return await database.fetchval(_PARKED, *_place(delivery, detail)) is not None
+
+
+async def give_back(database: Executes, deliveries: list[WebhookDelivery]) -> None:
+    """Let others take what was taken here and not finished, without waiting for the lease."""
+    await database.execute(_GIVE_BACK, [one.seq for one in deliveries], [one.attempts for one in deliveries])
+
+
+async def count(database: Executes, webhooks: Iterable[str]) -> list[OpenDeliveries]:
+    """Return what is due and what is parked of each of some webhooks, counted up to COUNTED."""
+    return [OpenDeliveries(**row) for row in await database.fetch(_COUNT, [*webhooks], COUNTED)]
+
+
+async def names(database: Executes) -> list[str]:
+    """Return the webhooks of which anything is open, also those that are not in the settings any more."""
+    return [row["webhook"] for row in await database.fetch(_NAMES)]
+
+
+async def list_parked(database: Executes, webhook: str, limit: int) -> list[Any]:
+    """Return the parked events of a webhook (of all, if it is empty), oldest first."""
+    return [*await database.fetch(_LIST, webhook, limit)]
+
+
+async def decide(database: Executes, webhook: str, event_id: UUID, decision: str, actor: str, because: str) -> bool:
+    """Have a parked event tried again (`retry`) or left out (`skip`); return False when it is not parked."""
+    return await database.fetchval(_DECIDE, webhook, event_id, decision, actor, because) is not None
+
+
+async def state_of(database: Executes, webhook: str, event_id: UUID) -> str | None:
+    """Return the state of an event for a webhook; None when there is no such event."""
+    found: str | None = await database.fetchval(_STATE, webhook, event_id)
+    return found
+
+
+async def replay(database: Executes, webhook: str, since: datetime, key: str) -> int:
+    """Have what ended tried again, as far back as `since` (of `key` alone, unless it is empty); return how many."""
+    tag: str = await database.execute(_REPLAY, webhook, since, key)
+    return int(tag.rpartition(" ")[2])
+
+
+async def expire(database: Executes, retention: timedelta, limit: int = 1_000) -> int:
+    """Forget at most `limit` events that ended longer ago than `retention`; return how many."""
+    tag: str = await database.execute(_EXPIRE, retention, limit)
+    return int(tag.rpartition(" ")[2])

@@ -108,7 +108,8 @@ class Stack:
         environment |= TOLD.get(name, {})
         if name == "orders":
             environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
-            environment["AMENDS_INVENTORY_TARGET"] = self.address("inventory")
+            for neighbour in ("inventory", "payments", "shipping"):
+                environment[f"AMENDS_{neighbour.upper()}_TARGET"] = self.address(neighbour)
         if self.identities is not None:
             environment["AMENDS_TLS_DIR"] = str(self.identities.folder(name))
         port = self._port(name, environment)

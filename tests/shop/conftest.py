@@ -35,7 +35,9 @@ from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.types.v1 import types_pb2
 
+from . import letters as post
 from . import market as markets
+from .letters import Letters
 from .market import Market
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "place-order"
@@ -298,3 +300,10 @@ def fulfilment(way: str) -> Any:
 def order_id() -> str:
     """The id of an order of this test alone."""
     return f"order-{next(_numbers)}"
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def letters(make_lasting: Any) -> AsyncIterator[Letters]:
+    """The handlers of all services, over databases of their own."""
+    async with post.opened(make_lasting) as opened:
+        yield opened

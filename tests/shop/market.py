@@ -11,12 +11,15 @@ import asyncpg
 from amends_chassis.database import Database
 from amends_chassis.service import Runtime, running
 from amends_demo import books, laws
+from amends_events import open_broker
+from amends_events.parked import ParkedEvent, ParkedFilter, list_parked
 from amends_testkit.service import migrated
 from amends_testkit.waiting import eventually
 from pydantic import SecretStr
 from shop_inventory.__main__ import assemble as assemble_inventory
 from shop_inventory.settings import Settings as InventorySettings
 from shop_orders.assemble import assemble as assemble_orders
+from shop_orders.domain import Fulfilment
 from shop_orders.settings import Settings as OrdersSettings
 from shop_payments.__main__ import assemble as assemble_payments
 from shop_payments.settings import Settings as PaymentsSettings
@@ -75,7 +78,7 @@ class Market:
     orchestrator: str
     addresses: dict[str, str] = field(default_factory=dict)
     stubs: dict[str, Any] = field(default_factory=dict)
-    deadline: timedelta = timedelta(seconds=60)
+    default: Fulfilment = Fulfilment.ORCHESTRATED
     _stacks: dict[str, AsyncExitStack] = field(default_factory=dict)
 
     async def start(self, name: str) -> None:
@@ -109,7 +112,7 @@ class Market:
             inventory_target=self.addresses["inventory"],
             payments_target=self.addresses["payments"],
             shipping_target=self.addresses["shipping"],
-            choreography_deadline=self.deadline,
+            fulfilment=self.default,
             follow_up_every=HASTE,
             follow_up_at_most=HASTE,
             follow_up_waiting_at_most=HASTE,
@@ -158,13 +161,7 @@ class Market:
 
     async def effects(self, order_id: str) -> "Effects":
         """What the books say was done for an order."""
-        found = await books.read(self.databases)
-        reservation, payment = found.reservations.get(order_id), found.payments.get(order_id)
-        return Effects(
-            "" if reservation is None else reservation.state,
-            "" if payment is None else payment.state,
-            order_id in found.shipments,
-        )
+        return effects_in(await books.read(self.databases), order_id)
 
     async def come_to(self, order_id: str, *wanted: "Effects") -> None:
         """Return when what was done for an order is one of `wanted`."""
@@ -181,13 +178,54 @@ class Market:
         found = await books.read(self.databases)
         return [f"{law.name}: {what}" for law in laws.LAWS for what in law.broken(found)]
 
-    async def execute(self, name: str, query: str, *values: Any) -> None:
-        """Change something in a service's database, such as the time."""
+    @asynccontextmanager
+    async def without(self, name: str) -> AsyncIterator[None]:
+        """Stop a service for a block."""
+        await self.stop(name)
+        try:
+            yield
+        finally:
+            if name not in self._stacks:
+                await self.start(name)
+
+    @asynccontextmanager
+    async def looking(self, name: str) -> AsyncIterator[Any]:
+        """Connect to a service's database, to look or to change something in it, such as the time."""
         connection = await asyncpg.connect(self.databases[name])
         try:
-            await connection.execute(query, *values)
+            yield connection
         finally:
             await connection.close()
+
+    async def parked(self, name: str, order_id: str, events: int) -> list[ParkedEvent]:
+        """The events of an order that are parked at a service, as soon as there are so many."""
+
+        async def look() -> bool:
+            async with self.looking(name) as connection:
+                found[:] = await list_parked(connection, ParkedFilter(consumer=name, key=order_id))
+            return len(found) == events
+
+        found: list[ParkedEvent] = []
+        await eventually(look, what=f"{events} parked events at {name}")
+        return found
+
+    async def heard_everything(self, name: str) -> None:
+        """Return when a service has read everything that the broker had when this was called."""
+        broker = open_broker(self.broker)
+        async with self.looking(name) as connection:
+            try:
+                query = "SELECT DISTINCT topic FROM inbox_position WHERE consumer = $1"
+                ends = {row["topic"]: await broker.ends(row["topic"]) for row in await connection.fetch(query, name)}
+            finally:
+                await broker.close()
+            wanted = {(topic, number): end.last for topic, all_ in ends.items() for number, end in all_.items()}
+
+            async def look() -> bool:
+                query = "SELECT topic, partition, position FROM inbox_position WHERE consumer = $1"
+                rows = await connection.fetch(query, name)
+                return all(row["position"] >= wanted[row["topic"], row["partition"]] for row in rows)
+
+            await eventually(look, what=f"{name} has heard everything")
 
 
 @dataclass(frozen=True)
@@ -199,13 +237,23 @@ class Effects:
     parcel: bool = False
 
 
+def effects_in(found: books.Books, order_id: str) -> Effects:
+    """What stands of an order by the books."""
+    reservation, payment = found.reservations.get(order_id), found.payments.get(order_id)
+    return Effects(
+        "" if reservation is None else reservation.state,
+        "" if payment is None else payment.state,
+        order_id in found.shipments,
+    )
+
+
 @asynccontextmanager
 async def market(
-    broker: str, make: Callable[[], Awaitable[str]], orchestrator: str, journal: str, deadline: timedelta | None = None
+    broker: str, make: Callable[[], Awaitable[str]], orchestrator: str, journal: str
 ) -> AsyncIterator[Market]:
     """Run a stocked shop for a block. `journal` is the URL of the orchestrator's database."""
     urls = {name: await make() for name in STUBS} | {"orchestrator": journal}
-    shop = Market(broker, urls, orchestrator, deadline=deadline or timedelta(seconds=60))
+    shop = Market(broker, urls, orchestrator)
     try:
         for name in ("inventory", "payments", "shipping", "orders"):
             await shop.start(name)

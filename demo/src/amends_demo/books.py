@@ -39,6 +39,7 @@ class OrderRow:
     has_token: bool
     is_finished: bool
     """Nothing is left to do: a confirmed order's stock has left."""
+    fulfilment: str
     is_new: bool
     """Choreographed, and ended so lately that perhaps not everybody has heard of it."""
     lines: Lines
@@ -194,7 +195,7 @@ async def _orders(connection: DatabaseConnection) -> dict[str, OrderRow]:
     rows = await connection.fetch(
         "SELECT order_id, state, currency, total_minor, coalesce(tracking_id, '') AS tracking_id,"
         " coalesce(payment_id, '') AS payment_id, coalesce(attention, '') AS attention,"
-        " card_token IS NOT NULL AS has_token, follow_up_at IS NULL AS is_finished,"
+        " card_token IS NOT NULL AS has_token, follow_up_at IS NULL AS is_finished, fulfilment,"
         " fulfilment = 'choreographed' AND coalesce(ended_at > now() - $1::interval, false) AS is_new FROM orders",
         LATE,
     )
@@ -207,6 +208,7 @@ async def _orders(connection: DatabaseConnection) -> dict[str, OrderRow]:
             row["attention"],
             row["has_token"],
             row["is_finished"],
+            row["fulfilment"],
             row["is_new"],
             lines.get(row["order_id"], {}),
         )

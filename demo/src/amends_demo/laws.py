@@ -145,6 +145,14 @@ def confirmed_and_undone(books: Books) -> Violations:
             yield f"order {order_id}: its run is in state {books.runs[order_id]}"
 
 
+@law("choreographed, and orchestrated too", "no choreographed order has a run")
+def choreographed_with_run(books: Books) -> Violations:
+    """Find choreographed orders that a saga has worked on too."""
+    for order_id, order in books.orders.items():
+        if order.fulfilment == "choreographed" and order_id in books.runs:
+            yield f"order {order_id}: its run is in state {books.runs[order_id]}"
+
+
 @law("refunded, and charged", "every refunded order got its money back, in a run that a person ended")
 def refunded_and_charged(books: Books) -> Violations:
     """Find refunded orders whose money stayed here, or whose run did not end so."""

@@ -35,7 +35,7 @@ async def two_hundred_orders(shop: Shop, telling: Telling) -> None:
     """Place the orders with a progress bar, then show the table."""
     declined = ORDERS // DECLINED_EVERY
     telling.title(
-        7, f"{ORDERS} orders, {AT_A_TIME} at a time", f"{declined} cards are declined, packing a parcel takes 40 ms"
+        f"{ORDERS} orders, {AT_A_TIME} at a time", f"{declined} cards are declined, packing a parcel takes 40 ms"
     )
     result = await _place_all(shop, telling)
     confirmed = result.states[orders_pb2.ORDER_STATE_CONFIRMED]

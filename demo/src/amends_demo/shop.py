@@ -67,11 +67,18 @@ class Shop:
             await self.shipping.SetSlots(slots, timeout=CALL)
 
     async def place(
-        self, order_id: str, card: str = "tok_visa", *, country: str = "DE", quantity: int = 1, wait: bool = True
+        self,
+        order_id: str,
+        card: str = "tok_visa",
+        *,
+        country: str = "DE",
+        quantity: int = 1,
+        wait: bool = True,
+        fulfilment: types_pb2.Fulfilment.ValueType = types_pb2.FULFILMENT_UNSPECIFIED,
     ) -> orders_pb2.Order:
         """Place an order for a tea and a mug; with `wait` it is answered when the order has ended."""
         request = order(order_id, card, country=country, quantity=quantity)
-        request.wait = wait
+        request.wait, request.fulfilment = wait, fulfilment
         return (await self.orders.PlaceOrder(request, timeout=CALL)).order
 
     async def order(self, order_id: str) -> orders_pb2.Order:

@@ -7,6 +7,7 @@ states what must hold afterwards.
 import asyncio
 import os
 import sys
+import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
@@ -18,14 +19,27 @@ from amends.saga.v1 import run_pb2
 from amends_demo.shop import CALL, FULL, Shop
 from amends_demo.stack import REPLICAS, Stack
 from amends_demo.telling import Telling
+from amends_demo.told import events_of, name_of
 from shop.orders.v1 import orders_pb2
 from shop.payments.v1 import payments_pb2
+from shop.types.v1 import types_pb2
 
 CROWD = 50
 SLOW_EVERY = 5
 """One order in this many has the slow card, so that some are surely under way when the replica dies."""
 KILL_AFTER = 15
 END = timedelta(seconds=60)
+GOOD = [
+    "OrderPlaced",
+    "StockReserved",
+    "PaymentTaken",
+    "ParcelBooked",
+    "OrderConfirmed",
+    "OrderDispatched",
+    "ParcelHandedOver",
+]
+UNDONE = {"PaymentRefunded", "StockReleased", "OrderRejected"}
+"""The events of an order that nobody orchestrates: of one that succeeds, and of a refused one, after the refusal."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +57,7 @@ Story = Callable[[Scene], Awaitable[None]]
 async def an_order(scene: Scene) -> None:
     """Tell how an order succeeds."""
     shop, telling = scene.shop, scene.telling
-    telling.title(1, "An order", "reserve, charge, ship, confirm")
+    telling.title("An order", "reserve, charge, ship, confirm")
     order = await shop.place("order-1")
     run = await telling.timeline(shop.runs, order.run_id)
     order = await shop.order("order-1")
@@ -58,7 +72,7 @@ async def an_order(scene: Scene) -> None:
 async def the_card_is_declined(scene: Scene) -> None:
     """Tell how the second step is refused, and the first one undone."""
     shop, telling = scene.shop, scene.telling
-    telling.title(2, "The card is declined", "the reservation is released, nothing is charged")
+    telling.title("The card is declined", "the reservation is released, nothing is charged")
     before = await shop.available("tea-assam")
     order = await shop.place("order-2", "tok_chargeDeclined")
     run = await telling.timeline(shop.runs, order.run_id)
@@ -72,7 +86,7 @@ async def the_card_is_declined(scene: Scene) -> None:
 async def shipping_has_no_slot(scene: Scene) -> None:
     """Tell how the pivot is refused, and everything before it undone."""
     shop, telling = scene.shop, scene.telling
-    telling.title(3, "Shipping has no slot", f"no carrier has room to {FULL}: the money and the stock go back")
+    telling.title("Shipping has no slot", f"no carrier has room to {FULL}: the money and the stock go back")
     before = await shop.available("tea-assam")
     order = await shop.place("order-3", country=FULL)
     run = await telling.timeline(shop.runs, order.run_id)
@@ -91,7 +105,7 @@ async def shipping_has_no_slot(scene: Scene) -> None:
 async def payments_answers_late(scene: Scene) -> None:
     """Let the deadline of a call pass: nobody knows whether the card was charged. The same key is sent again."""
     shop, telling = scene.shop, scene.telling
-    telling.title(4, "Payments answers late", "after the call's deadline: unknown, asked again with the same key")
+    telling.title("Payments answers late", "after the call's deadline: unknown, asked again with the same key")
     order = await shop.place("order-4", "tok_slow", wait=False)
     run = await telling.timeline(shop.runs, await _run_id(scene, order.order_id))
     charge = next(step for step in run.steps if step.name == "charge")
@@ -105,7 +119,7 @@ async def the_orchestrator_is_killed(scene: Scene) -> None:
     """kill -9 under load; another replica takes the runs over."""
     stack, shop, telling = scene.stack, scene.shop, scene.telling
     victim, survivor = REPLICAS
-    telling.title(5, f"kill -9 of {victim}", f"while {CROWD} orders run; {survivor} takes over")
+    telling.title(f"kill -9 of {victim}", f"while {CROWD} orders run; {survivor} takes over")
     names = [f"crowd-{number}" for number in range(1, CROWD + 1)]
     placed: list[str] = []
 
@@ -136,7 +150,7 @@ async def the_orchestrator_is_killed(scene: Scene) -> None:
 async def refunds_are_refused(scene: Scene) -> None:
     """Refuse a compensation: the run waits for a person, and a person releases it."""
     shop, telling = scene.shop, scene.telling
-    telling.title(6, "Refunds are refused", "the customer disputes the charge: the run waits for a person")
+    telling.title("Refunds are refused", "the customer disputes the charge: the run waits for a person")
     order = await shop.place("order-6", "tok_disputed", country=FULL, wait=False)
     run_id = await _run_id(scene, order.order_id)
     run = await telling.timeline(shop.runs, run_id, until_parked=True)
@@ -158,6 +172,68 @@ async def refunds_are_refused(scene: Scene) -> None:
     code, output = await _amends(scene, "watch", run_id, "-o", "json", "--address", scene.stack.address(REPLICAS[0]))
     told = any(actor in line and reason in line for line in output.splitlines())
     telling.claim("who and why is in the journal", told, output)
+
+
+async def an_order_by_events(scene: Scene) -> None:
+    """Tell how an order succeeds that nobody orchestrates, beside one that has a saga."""
+    shop, telling = scene.shop, scene.telling
+    telling.title(
+        "An order by events", "each service answers the events of the others; the same order by its saga beside it"
+    )
+    began = time.monotonic()
+    order = await shop.place("order-events", fulfilment=types_pb2.FULFILMENT_CHOREOGRAPHED)
+    by_events, began = time.monotonic() - began, time.monotonic()
+    other = await shop.place("order-saga", fulfilment=types_pb2.FULFILMENT_ORCHESTRATED)
+    by_saga = time.monotonic() - began
+    told = await _told(scene, order.order_id, "ParcelHandedOver")
+    telling.say(f"  by events it took {by_events * 1000:.0f} ms, by its saga {by_saga * 1000:.0f} ms")
+    telling.claim(
+        f"both are CONFIRMED, tracking {order.tracking_id} and {other.tracking_id}",
+        {order.state, other.state} == {orders_pb2.ORDER_STATE_CONFIRMED} and bool(order.tracking_id),
+        (order, other),
+    )
+    telling.claim("the order by events has no run, the other one has", not order.run_id and bool(other.run_id))
+    telling.claim(f"its events are {', '.join(GOOD)}", told == GOOD, told)
+
+
+async def an_order_by_events_is_undone(scene: Scene) -> None:
+    """Tell how a refusal at the third service is followed by everybody: each undoes what it did."""
+    shop, telling = scene.shop, scene.telling
+    telling.title(
+        "An order by events is refused", f"shipping has no room to {FULL}: each service undoes its part by itself"
+    )
+    before = await shop.available("tea-assam")
+    order = await shop.place("order-undone", country=FULL, fulfilment=types_pb2.FULFILMENT_CHOREOGRAPHED)
+    told = await _told(scene, order.order_id, "PaymentRefunded", "StockReleased", "OrderRejected")
+    payment = await shop.payment(order.order_id)
+    telling.claim(
+        "the charge is refunded",
+        payment is not None and payment.state == payments_pb2.PAYMENT_STATE_REFUNDED,
+        payment,
+    )
+    after = await shop.available("tea-assam")
+    telling.claim("the stock is returned", after == before, (before, after))
+    telling.claim(
+        "after ParcelRefused came what undoes it", set(told[4:]) == UNDONE and told[3] == "ParcelRefused", told
+    )
+    await _rejected(scene, order.order_id)
+
+
+async def _told(scene: Scene, order_id: str, *last: str) -> list[str]:
+    """Show the events of an order, once these are among them; return what they are called, as they happened."""
+    end = asyncio.get_running_loop().time() + END.total_seconds()
+    while True:
+        events = await events_of(scene.stack.nats.url, order_id)
+        names = [name_of(event) for event in events]
+        if set(last) <= set(names):
+            break
+        if asyncio.get_running_loop().time() > end:
+            raise TimeoutError(f"{order_id} has only the events {', '.join(names)}")
+        await asyncio.sleep(0.05)
+    for event in events:
+        since = (event.occurred_at - events[0].occurred_at).total_seconds()
+        scene.telling.say(f"  {since:+8.3f}s {name_of(event):<17} {event.source}")
+    return names
 
 
 async def _rejected(scene: Scene, order_id: str) -> None:
@@ -219,4 +295,6 @@ STORIES: tuple[Story, ...] = (
     payments_answers_late,
     the_orchestrator_is_killed,
     refunds_are_refused,
+    an_order_by_events,
+    an_order_by_events_is_undone,
 )

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from amends_chassis.text import escape
+from amends_events import BrokerError
 from rich import markup
 from rich.console import Console
 
@@ -34,11 +35,14 @@ class Telling:
 
     console: Console
     broken: list[str] = field(default_factory=list)
+    stories: int = 0
+    """How many have begun."""
 
-    def title(self, number: int, text: str, what: str) -> None:
-        """Print the title with which a story begins."""
+    def title(self, text: str, what: str) -> None:
+        """Print the title with which a story begins, with its number."""
+        self.stories += 1
         self.console.print()
-        self.console.rule(f"[bold]{number}. {text}[/]", align="left")
+        self.console.rule(f"[bold]{self.stories}. {text}[/]", align="left")
         self.console.print(what, style="dim")
 
     def say(self, text: str) -> None:
@@ -58,7 +62,7 @@ class Telling:
         """Note a story that fails as broken, so that the other stories are still told."""
         try:
             yield
-        except (grpc.RpcError, LookupError, ChildDiedError, ReportTimeoutError, TimeoutError) as error:
+        except (grpc.RpcError, BrokerError, LookupError, ChildDiedError, ReportTimeoutError, TimeoutError) as error:
             why = error.details() if isinstance(error, grpc.aio.AioRpcError) else str(error)
             self.claim(
                 f"the story `{story.replace('_', ' ')}` can be told to its end", False, why or type(error).__name__

@@ -145,7 +145,7 @@ def imports_no_other_service(module):
             continue
         for name in names:
             other = re.match(
-                r"(?:shop|amends)_(orders|customers|identity|inventory|payments|shipping|orchestrator)\b", name
+                r"(?:shop|amends)_(orders|customers|identity|inventory|payments|shipping|orchestrator|monitor)\b", name
             )
             if other and other[1] != match[1]:
                 yield f"line {node.lineno} imports {name}"

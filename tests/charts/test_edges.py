@@ -9,7 +9,7 @@ from .conftest import ENVS, ROOT, Helm
 
 SAGAS = ROOT / "charts" / "sagas" / "sagas"
 TARGET = re.compile(r"dns:///([a-z-]+)\.([a-z-]+)\.svc\.cluster\.local:(\d+)")
-GRPC = ("customers", "identity", "inventory", "operator", "orchestrator", "orders", "payments", "shipping")
+GRPC = ("customers", "identity", "inventory", "monitor", "operator", "orchestrator", "orders", "payments", "shipping")
 
 
 def resources(kind: str) -> list[dict]:

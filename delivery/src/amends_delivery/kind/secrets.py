@@ -14,6 +14,7 @@ GITOPS = "gitops"
 ARGOCD = "argocd"
 DATABASES = {
     "orchestrator": "amends",
+    "monitor": "amends",
     "orders": "shop",
     "customers": "shop",
     "identity": "shop",

@@ -3,8 +3,14 @@
 The checker walks the paths; the monitor judges flows by the same rules.
 """
 
-from amends_saga.choreography.contracts import EventContract, EventContracts, read_contracts
-from amends_saga.choreography.flow import FlowJudgement, Happened, MissingEvent, judge
+from amends_saga.choreography.contracts import (
+    EventContract,
+    EventContracts,
+    message_types,
+    needed_files,
+    read_contracts,
+)
+from amends_saga.choreography.flow import FlowJudgement, FlowState, Happened, MissingEvent, judge
 from amends_saga.choreography.plan import ChoreographyPlan, EventPlan, plan_of
 
 __all__ = [
@@ -13,9 +19,12 @@ __all__ = [
     "EventContracts",
     "EventPlan",
     "FlowJudgement",
+    "FlowState",
     "Happened",
     "MissingEvent",
     "judge",
+    "message_types",
+    "needed_files",
     "plan_of",
     "read_contracts",
 ]

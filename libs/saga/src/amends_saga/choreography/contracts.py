@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
+from google.protobuf.message import Message
+from google.protobuf.message_factory import GetMessageClass
 
 from amends.options.v1 import events_pb2
+from amends_saga.descriptors.files import build_pool, with_well_known
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,3 +73,27 @@ def _nested(message: DescriptorProto, prefix: str, name: str) -> list[str]:
         if f"{prefix}.{enum.name}" == name:
             return [value.name for value in enum.value]
     return next((found for one in message.nested_type if (found := _nested(one, f"{prefix}.{one.name}", name))), [])
+
+
+def needed_files(files: FileDescriptorSet, events: Iterable[str]) -> FileDescriptorSet:
+    """Return the files that define these events, and what they import, without comments."""
+    by_name = {file.name: file for file in files.file}
+    homes = {one.name: file.name for file in files.file for one in _of_file(file)}
+    wanted: dict[str, None] = {}
+    waiting = sorted({homes[event] for event in events if event in homes})
+    while waiting:
+        name = waiting.pop()
+        if name in by_name and name not in wanted:
+            wanted[name] = None
+            waiting += by_name[name].dependency
+    needed = FileDescriptorSet()
+    for name in sorted(wanted):
+        needed.file.add().CopyFrom(by_name[name])
+        needed.file[-1].ClearField("source_code_info")
+    return needed
+
+
+def message_types(files: FileDescriptorSet, names: Iterable[str]) -> dict[str, type[Message]]:
+    """Return classes for messages, apart from those of the same name that this process has. Raises DescriptorError."""
+    pool = build_pool(with_well_known(files.file, ()).values())
+    return {name: GetMessageClass(pool.FindMessageTypeByName(name)) for name in names}

@@ -1,0 +1,1 @@
+"""The monitor: where choreographies stand, seen from their events."""

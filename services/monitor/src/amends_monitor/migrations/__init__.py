@@ -1,0 +1,1 @@
+"""The schema of the monitor's database, one file for each step."""

@@ -88,10 +88,10 @@ def test_only_who_has_a_database_reaches_one(helm: Helm) -> None:
         assert reaches == (set() if me == "amends/operator" else {"data/postgres"}), me
 
 
-def test_only_who_publishes_reaches_the_broker(helm: Helm) -> None:
+def test_only_who_publishes_or_consumes_reaches_the_broker(helm: Helm) -> None:
     for me, spec in policies(helm, "kind").items():
         reaches = peers(spec["egress"], "to", 4222)
-        assert reaches == ({"data/nats"} if me.startswith("shop/") else set()), me
+        assert reaches == ({"data/nats"} if me.startswith("shop/") or me == "amends/monitor" else set()), me
 
 
 def test_in_production_the_database_and_the_broker_are_outside_of_the_cluster(helm: Helm) -> None:

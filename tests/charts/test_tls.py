@@ -74,7 +74,8 @@ def test_without_certificates_nothing_of_them_is_rendered(helm: Helm, values) ->
 
 def test_the_rules_are_those_of_the_values_as_the_service_reads_them(helm: Helm, values) -> None:
     for chart in SERVICES:
-        made = helm.render(chart, values(SECRET), namespace="amends" if chart == "orchestrator" else "shop")
+        namespace = "amends" if chart in ("monitor", "orchestrator") else "shop"
+        made = helm.render(chart, values(SECRET), namespace=namespace)
         rules = parse(one(made, "ConfigMap", f"{chart}-access")["data"]["access.json"], chart)
         given = {
             (caller.removeprefix("spiffe://amends.local/ns/").replace("/sa/", "/"), method.removeprefix("/"))

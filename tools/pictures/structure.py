@@ -114,7 +114,7 @@ def calls() -> Drawing:
     return drawing
 
 
-OURS = frozenset({"operator", "orchestrator"})
+OURS = frozenset({"monitor", "operator", "orchestrator"})
 
 
 def _allowed() -> Mapping[str, set[str]]:

@@ -15,20 +15,20 @@ from amends_saga.findings import Finding
 from amends.monitor.v1 import monitor_service_pb2 as pb
 from amends.monitor.v1.monitor_service_pb2_grpc import MonitorServiceServicer
 from amends.saga.v1 import definition_service_pb2 as saga
-from amends_monitor.definitions import Definitions, UnreadableManifestError, Watched
+from amends_monitor.definitions import Definitions, UnreadableManifestError, WatchedChoreography
 from amends_monitor.flows import (
     Cursor,
     FlowCounts,
     FlowKey,
+    FlowQuery,
     JudgedFlow,
     StoredState,
-    Wanted,
     count,
     judged,
     list_keys,
     read_events,
 )
-from amends_monitor.reading import Reading
+from amends_monitor.reading import FlowReading
 
 SERVICE = "amends.monitor.v1.MonitorService"
 PAGE = 100
@@ -39,7 +39,7 @@ LONGEST_TEXT = 500
 class MonitorApi(MonitorServiceServicer):
     """Serves choreographies and flows."""
 
-    def __init__(self, database: Database, definitions: Definitions, reading: Reading, grace: timedelta) -> None:
+    def __init__(self, database: Database, definitions: Definitions, reading: FlowReading, grace: timedelta) -> None:
         self._database = database
         self._definitions = definitions
         self._reading = reading
@@ -121,7 +121,7 @@ class MonitorApi(MonitorServiceServicer):
         if {number for number, _ in keys} - self._definitions.known.keys():
             await self._definitions.reload()
 
-    def _info(self, watched: Watched, counts: FlowCounts) -> pb.ChoreographyInfo:
+    def _info(self, watched: WatchedChoreography, counts: FlowCounts) -> pb.ChoreographyInfo:
         info = pb.ChoreographyInfo(
             namespace=watched.namespace,
             name=watched.name,
@@ -139,7 +139,9 @@ class MonitorApi(MonitorServiceServicer):
         info.applied_at.FromDatetime(watched.applied_at)
         return info
 
-    def _flow(self, watched: Watched, key: str, flow: JudgedFlow, now: datetime, *, events: bool) -> pb.Flow:
+    def _flow(
+        self, watched: WatchedChoreography, key: str, flow: JudgedFlow, now: datetime, *, events: bool
+    ) -> pb.Flow:
         overdue = now - self._grace
         late = flow.due_at is not None and flow.due_at < overdue
         message = pb.Flow(
@@ -168,7 +170,7 @@ class MonitorApi(MonitorServiceServicer):
         return message
 
 
-def _wanted(request: pb.ListFlowsRequest) -> Wanted:
+def _wanted(request: pb.ListFlowsRequest) -> FlowQuery:
     try:
         names = {pb.FlowState.Name(state).removeprefix("FLOW_STATE_") for state in request.states}
     except ValueError:
@@ -178,7 +180,7 @@ def _wanted(request: pb.ListFlowsRequest) -> Wanted:
     others = [
         state for state in StoredState if state is not StoredState.LEFT_OUT and (not names or state.name in names)
     ]
-    return Wanted(request.namespace, request.choreography, request.key, not names or "LATE" in names, others)
+    return FlowQuery(request.namespace, request.choreography, request.key, not names or "LATE" in names, others)
 
 
 def _token(cursor: Cursor) -> str:

@@ -9,7 +9,7 @@ from amends_monitor.api import SERVICE, MonitorApi
 from amends_monitor.definitions import Definitions
 from amends_monitor.judging import Judging
 from amends_monitor.metrics import FlowMetrics, report
-from amends_monitor.reading import Reading
+from amends_monitor.reading import FlowReading
 from amends_monitor.retention import expire
 from amends_monitor.settings import Settings
 
@@ -19,7 +19,7 @@ async def assemble(settings: Settings, runtime: Runtime) -> None:
     database = runtime.database
     definitions = Definitions(database)
     judging = Judging(database, definitions)
-    reading = Reading(runtime.events, definitions, judging.changed)
+    reading = FlowReading(runtime.events, definitions, judging.changed)
     api = MonitorApi(database, definitions, reading, settings.grace)
     runtime.add(add_MonitorServiceServicer_to_server, api, SERVICE)
     runtime.background("definitions", definitions.follow)

@@ -57,7 +57,7 @@ _DELETE = "DELETE FROM choreography WHERE namespace = $1 AND name = $2 RETURNING
 
 
 @dataclass(frozen=True, slots=True)
-class Watched:
+class WatchedChoreography:
     """A choreography that is watched."""
 
     choreography_id: int
@@ -88,7 +88,7 @@ def consumer_of(namespace: str, name: str, choreography_id: int, reading: int) -
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
+class AppliedChoreography:
     """What became of a choreography that was sent."""
 
     findings: list[Finding]
@@ -106,7 +106,7 @@ class Definitions:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self.known: dict[int, Watched] = {}
+        self.known: dict[int, WatchedChoreography] = {}
         self.changed = asyncio.Event()
         """Set when others are known than before."""
 
@@ -131,16 +131,16 @@ class Definitions:
         if stale or gone:
             self.changed.set()
 
-    def named(self, namespace: str, name: str) -> list[Watched]:
+    def named(self, namespace: str, name: str) -> list[WatchedChoreography]:
         """Return those of a namespace and a name, by both; an empty text means all."""
         found = [one for one in self.known.values() if namespace in ("", one.namespace) and name in ("", one.name)]
         return sorted(found, key=lambda one: (one.namespace, one.name))
 
-    async def apply(self, document: Document, namespace: str, descriptors: bytes) -> Applied:
+    async def apply(self, document: Document, namespace: str, descriptors: bytes) -> AppliedChoreography:
         """Check a choreography and watch it when there is no error. Raises InvalidArgument for anything else."""
         choreography, checked, findings = await asyncio.to_thread(_checked, document, namespace, descriptors)
         metadata = choreography.metadata
-        applied = Applied(findings, metadata.namespace, metadata.name)
+        applied = AppliedChoreography(findings, metadata.namespace, metadata.name)
         if applied.accepted and checked.plan is not None:
             await self._keep(document.text, choreography, checked)
             await self.reload()
@@ -179,7 +179,7 @@ class Definitions:
         return row is not None
 
 
-def _version(watched: Watched | None) -> tuple[str, int, datetime] | None:
+def _version(watched: WatchedChoreography | None) -> tuple[str, int, datetime] | None:
     return None if watched is None else (watched.digest, watched.reading, watched.applied_at)
 
 
@@ -215,7 +215,7 @@ class UnreadableManifestError(Exception):
         self.findings = findings
 
 
-def _load(row: Any) -> Watched | None:
+def _load(row: Any) -> WatchedChoreography | None:
     """Return a choreography of the database; None when this version cannot read it: a newer one has written it."""
     document = Document(f"{row['namespace']}/{row['name']}", row["manifest"])
     found = read([document], namespace=row["namespace"]).choreographies
@@ -223,7 +223,7 @@ def _load(row: Any) -> Watched | None:
     if checked is None or checked.plan is None:
         _log.error(UNREADABLE, namespace=row["namespace"], name=row["name"])
         return None
-    return Watched(
+    return WatchedChoreography(
         choreography_id=row["choreography_id"],
         namespace=row["namespace"],
         name=row["name"],

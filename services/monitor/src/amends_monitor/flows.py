@@ -109,7 +109,7 @@ async def read_events(connection: "Executes", keys: Iterable[FlowKey]) -> Mappin
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class FlowQuery:
     """Which flows to list; an empty text means all."""
 
     namespace: str
@@ -150,7 +150,7 @@ ORDER BY f.began_at DESC, f.choreography_id, f.key LIMIT $8
 
 
 async def list_keys(
-    connection: "Executes", wanted: Wanted, cursor: Cursor, grace: timedelta, limit: int
+    connection: "Executes", wanted: FlowQuery, cursor: Cursor, grace: timedelta, limit: int
 ) -> tuple[list[FlowKey], Cursor | None]:
     """Return the keys of a page, and where the next one begins; None when there is none."""
     found: list[tuple[Cursor, FlowKey]] = []

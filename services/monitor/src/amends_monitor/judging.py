@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from amends_chassis.database import Database
 
-from amends_monitor.definitions import Definitions, Watched
+from amends_monitor.definitions import Definitions, WatchedChoreography
 from amends_monitor.flows import FlowKey, JudgedFlow, judged, read_events
 
 if TYPE_CHECKING:
@@ -80,7 +80,9 @@ class Judging:
             await self._judge(transaction, known, sorted({(row["choreography_id"], row["key"]) for row in rows}))
             return len(rows)
 
-    async def _judge(self, transaction: "Connection", known: Mapping[int, Watched], keys: list[FlowKey]) -> None:
+    async def _judge(
+        self, transaction: "Connection", known: Mapping[int, WatchedChoreography], keys: list[FlowKey]
+    ) -> None:
         """Write where these flows stand."""
         events = await read_events(transaction, keys)
         put: list[tuple[FlowKey, JudgedFlow]] = []

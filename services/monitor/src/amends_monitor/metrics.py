@@ -8,7 +8,7 @@ from prometheus_client import CollectorRegistry, Gauge
 
 from amends_monitor.definitions import Definitions
 from amends_monitor.flows import FlowCounts, StoredState, count
-from amends_monitor.reading import Reading
+from amends_monitor.reading import FlowReading
 
 EVERY = timedelta(seconds=5)
 OPEN = (StoredState.RUNNING, StoredState.CONTRADICTORY)
@@ -36,7 +36,7 @@ class FlowMetrics:
 
 
 async def report(
-    database: Database, definitions: Definitions, reading: Reading, metrics: FlowMetrics, grace: timedelta
+    database: Database, definitions: Definitions, reading: FlowReading, metrics: FlowMetrics, grace: timedelta
 ) -> None:
     """Count for ever."""
     while True:

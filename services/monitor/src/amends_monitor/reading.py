@@ -16,7 +16,7 @@ from amends_chassis.events import ServiceEvents
 from amends_events import Batches, BrokerError, CloudEvent
 from google.protobuf.message import Message
 
-from amends_monitor.definitions import Definitions, Watched
+from amends_monitor.definitions import Definitions, WatchedChoreography
 
 if TYPE_CHECKING:
     from amends_chassis.database import Connection
@@ -44,7 +44,7 @@ INSERT INTO flow_changed (choreography_id, key) SELECT DISTINCT $1::bigint, key 
 """
 
 
-class Reading:
+class FlowReading:
     """The consumers of this process, one for each choreography."""
 
     def __init__(self, events: ServiceEvents, definitions: Definitions, changed: asyncio.Event) -> None:
@@ -55,7 +55,7 @@ class Reading:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._unread: frozenset[str] = frozenset()
 
-    def unread(self, watched: Watched) -> list[str]:
+    def unread(self, watched: WatchedChoreography) -> list[str]:
         """Return the topics of a choreography that cannot be read: nobody has made them, or the broker is away."""
         return [topic for topic in watched.topics if self._events.broker is None or topic in self._unread]
 
@@ -84,7 +84,7 @@ class Reading:
                 self._running[name] = group.create_task(self._read(watched))
                 _log.info(READS, consumer=name, topics=watched.topics)
 
-    async def _read(self, watched: Watched) -> None:
+    async def _read(self, watched: WatchedChoreography) -> None:
         try:
             batches = Batches(watched.types, Writer(watched, self._changed).write, remembers=False)
             await self._events.consume(watched.consumer, batches)
@@ -110,7 +110,7 @@ class Reading:
 class Writer:
     """Writes down the events of one choreography."""
 
-    def __init__(self, watched: Watched, changed: asyncio.Event) -> None:
+    def __init__(self, watched: WatchedChoreography, changed: asyncio.Event) -> None:
         """Take what is set when something was written."""
         self._watched = watched
         self._changed = changed

@@ -16,7 +16,7 @@ STAMPS := $(VENV)/.stamps
 # A folder is a package as soon as it has a pyproject.toml.
 PROJECTS := $(sort $(wildcard libs/*/pyproject.toml services/*/pyproject.toml operator/pyproject.toml \
 	cli/pyproject.toml demo/pyproject.toml bench/pyproject.toml delivery/pyproject.toml simulation/pyproject.toml \
-	argocd/git-server/pyproject.toml))
+	demo/mail-catcher/pyproject.toml argocd/git-server/pyproject.toml))
 PACKAGES := $(patsubst %/pyproject.toml,%,$(PROJECTS))
 SOURCES := $(addsuffix /src,$(PACKAGES))
 PROTOS := $(shell find protos -name '*.proto')
@@ -202,7 +202,7 @@ soak: setup compiled ## Live through SEEDS worlds of the simulation that go wron
 
 .PHONY: faults
 faults: setup ## Every crash point, every pair of them, and all faults of real processes
-	@$(PY) -m pytest tests/faults libs/events -m "faults or not faults" $(ARGS)
+	@$(PY) -m pytest tests/faults libs/events services/notifications -m "faults or not faults" $(ARGS)
 
 .PHONY: mutants
 mutants: setup ## Make small mistakes on purpose and count what tests notice (ARGS="--only engine", ARGS="--sample 30")

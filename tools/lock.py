@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON_FLOOR = "3.11"
-FOLDERS = ("libs/*", "services/*", "operator", "cli", "demo", "delivery", "simulation", "argocd/git-server")
-DEPLOYABLES = ("services/*", "operator", "cli", "argocd/git-server")
+DEPLOYABLES = ("services/*", "operator", "cli", "demo/mail-catcher", "argocd/git-server")
+FOLDERS = ("libs/*", "demo", "delivery", "simulation", *DEPLOYABLES)
 PINNED = re.compile(r"^([A-Za-z0-9._-]+)==([^ ;\\]+)")
 
 

@@ -15,6 +15,7 @@ MAY_REPEAT = {
     "Money": SHOP,
     "Operation": "what a call asks for: the engine writes it into metadata and the barrier reads it; neither imports "
     "the other",
+    "PageInvalid": SHOP,
     "Settings": "each deployable's own settings; nobody imports those of two",
 }
 """Names that several packages may use, and why."""

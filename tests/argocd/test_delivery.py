@@ -12,6 +12,8 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 ARGOCD = ROOT / "argocd"
 ENVIRONMENTS = sorted(path.name for path in (ARGOCD / "envs").iterdir())
+OF_KIND = {"mail-catcher", "nats", "postgres"}
+"""What other environments have of their own."""
 NO_KUBECTL = "needs kubectl on PATH: https://kubernetes.io/docs/tasks/tools"
 SNAPSHOTS = ROOT / "tests" / "charts" / "snapshots"
 
@@ -135,7 +137,7 @@ def test_no_image_of_a_real_environment_floats(environment: str) -> None:
 
 def test_production_is_highly_available_and_has_its_data_outside() -> None:
     deployed = files("production")
-    assert not {"postgres", "nats"} & set(deployed)
+    assert not OF_KIND & set(deployed)
     for name, values in deployed.items():
         if name in ("amends-crds", "sagas", "operator"):
             continue
@@ -145,7 +147,7 @@ def test_production_is_highly_available_and_has_its_data_outside() -> None:
 
 
 def test_every_environment_deploys_the_same_services() -> None:
-    services = {name: set(files(name)) - {"postgres", "nats"} for name in ENVIRONMENTS}
+    services = {name: set(files(name)) - OF_KIND for name in ENVIRONMENTS}
     assert len({frozenset(names) for names in services.values()}) == 1
 
 
@@ -206,7 +208,8 @@ def test_the_ports_of_kind_lead_to_what_is_deployed(bootstrap) -> None:
     mappings = [mapping for node in config["nodes"] for mapping in node["extraPortMappings"]]
     assert {mapping["listenAddress"] for mapping in mappings} == {"127.0.0.1"}
     published = {values["grpc"]["nodePort"] for values in files("kind").values() if "grpc" in values}
-    published.add(yaml.safe_load((ROOT / "charts/git-server/values.yaml").read_text())["nodePort"])
+    for chart in ("git-server", "mail-catcher"):
+        published.add(yaml.safe_load((ROOT / "charts" / chart / "values.yaml").read_text())["nodePort"])
     published |= {
         one["nodePort"] for one in bootstrap["Service", "argocd-server"]["spec"]["ports"] if "nodePort" in one
     }

@@ -9,7 +9,18 @@ from .conftest import ENVS, ROOT, Helm
 
 SAGAS = ROOT / "charts" / "sagas" / "sagas"
 TARGET = re.compile(r"dns:///([a-z-]+)\.([a-z-]+)\.svc\.cluster\.local:(\d+)")
-GRPC = ("customers", "identity", "inventory", "monitor", "operator", "orchestrator", "orders", "payments", "shipping")
+GRPC = (
+    "customers",
+    "identity",
+    "inventory",
+    "monitor",
+    "notifications",
+    "operator",
+    "orchestrator",
+    "orders",
+    "payments",
+    "shipping",
+)
 
 
 def resources(kind: str) -> list[dict]:
@@ -95,11 +106,15 @@ def test_only_who_publishes_or_consumes_reaches_the_broker(helm: Helm) -> None:
 
 
 def test_in_production_the_database_and_the_broker_are_outside_of_the_cluster(helm: Helm) -> None:
-    database, broker = "10.20.0.0/24", "10.20.1.0/24"
+    database, broker, mail = "10.20.0.0/24", "10.20.1.0/24", "10.20.2.0/24"
     for me, spec in policies(helm, "production").items():
         blocks = [rule["to"][0]["ipBlock"]["cidr"] for rule in spec["egress"] if "ipBlock" in str(rule.get("to"))]
-        wanted = {"amends/operator": [], "amends/orchestrator": [database]}.get(me, [database, broker])
-        assert blocks == wanted, me
+        differ = {
+            "amends/operator": [],
+            "amends/orchestrator": [database],
+            "shop/notifications": [mail, database, broker],
+        }
+        assert blocks == differ.get(me, [database, broker]), me
 
 
 def test_the_participants_are_reached_by_the_names_of_their_services(helm: Helm) -> None:

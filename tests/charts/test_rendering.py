@@ -11,7 +11,17 @@ import charts as charts_tool
 from .conftest import CHARTS, ENVS, KUBERNETES, ROOT, TAGGED, Helm, containers, pods, updating
 
 SNAPSHOTS = ROOT / "tests" / "charts" / "snapshots"
-SERVICES = ("customers", "identity", "inventory", "monitor", "orchestrator", "orders", "payments", "shipping")
+SERVICES = (
+    "customers",
+    "identity",
+    "inventory",
+    "monitor",
+    "notifications",
+    "orchestrator",
+    "orders",
+    "payments",
+    "shipping",
+)
 
 
 @pytest.mark.parametrize("chart", CHARTS)

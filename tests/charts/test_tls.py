@@ -13,7 +13,17 @@ from .test_api_server import cluster, try_on
 
 SECRET = TAGGED | {"tls": {"existingSecret": "payments-tls"}}
 ISSUED = TAGGED | {"tls": {"issuer": {"name": "installation"}}}
-SERVICES = ("customers", "identity", "inventory", "monitor", "orchestrator", "orders", "payments", "shipping")
+SERVICES = (
+    "customers",
+    "identity",
+    "inventory",
+    "monitor",
+    "notifications",
+    "orchestrator",
+    "orders",
+    "payments",
+    "shipping",
+)
 ORCHESTRATOR = "spiffe://amends.local/ns/amends/sa/orchestrator"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 

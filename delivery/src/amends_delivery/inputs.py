@@ -14,7 +14,9 @@ from pathlib import Path
 
 from amends_delivery.running import DeliveryError, run
 
-DOCKERFILES = ("services/*/Dockerfile", "operator/Dockerfile", "argocd/git-server/Dockerfile")
+DOCKERFILES = tuple(
+    f"{folder}/Dockerfile" for folder in ("services/*", "operator", "argocd/git-server", "demo/mail-catcher")
+)
 DEFAULT_BASE = "python:3.13-slim"
 LIBRARY_CHART = "charts/microservice"
 EVERYTHING = ("requirements.lock", "pyproject.toml", "Makefile", ".ci/run")

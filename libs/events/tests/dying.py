@@ -11,36 +11,19 @@ nobody died.
 
 import asyncio
 import json
-import os
 import sys
 from datetime import timedelta
 
 import asyncpg
 from amends_events import Consumer, Relay, event_type, open_broker
 from amends_events import partition as reading
+from amends_testkit.dying import DIED, Fate, forked
 from amends_testkit.waiting import eventually
 
 from libs.events.tests.world import EMPTIED, TOPIC, Named, effects, note, outbox, pay, read_all, record
 from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
 
-DIED = 137
 VERSIONS = (1, 2)
-
-
-class Fate:
-    """Ends the process at a place, the first being 1; never when that is 0."""
-
-    def __init__(self, dies_at: int) -> None:
-        self._dies_at = dies_at
-        self._place = 0
-        self.names: list[str] = []
-
-    def here(self, name: str) -> None:
-        self._place += 1
-        self.names.append(name)
-        if self._place == self._dies_at:
-            os.write(2, f"{name}\n".encode())
-            os._exit(DIED)
 
 
 def wrapped(fate: Fate, name: str, call):
@@ -168,28 +151,6 @@ async def look(url: str, broker: Named, place: int) -> dict:
         return {"log": log, "effects": had, "followed": [row["version"] for row in rows], "left": left}
     finally:
         await pool.close()
-
-
-def forked(work) -> tuple[int, str]:
-    """Do something asynchronous in a process of its own; return its exit code and the last line that it wrote."""
-    heard, says = os.pipe()
-    child = os.fork()
-    if not child:
-        os.close(heard)
-        os.dup2(says, 2)
-        code = 1
-        try:
-            answer = asyncio.run(work())
-            os.write(2, (json.dumps(answer) + "\n").encode())
-            code = 0
-        except BaseException as error:  # the parent is told, whatever it is
-            os.write(2, f"{type(error).__name__}: {error}\n".encode())
-        finally:
-            os._exit(code)
-    os.close(says)
-    with os.fdopen(heard) as stream:
-        said = stream.read()
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), said.strip().rpartition("\n")[2]
 
 
 def main(kind: str, url: str, server: str, prefix: str) -> None:

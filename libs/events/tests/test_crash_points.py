@@ -7,8 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from amends_testkit.dying import DIED
 
-from .dying import DIED, VERSIONS
+from .dying import VERSIONS
 
 pytestmark = pytest.mark.faults
 

@@ -19,6 +19,7 @@ DATABASES = {
     "customers": "shop",
     "identity": "shop",
     "inventory": "shop",
+    "notifications": "shop",
     "payments": "shop",
     "shipping": "shop",
 }

@@ -1,0 +1,1 @@
+"""The notifications service: writes to customers what became of their orders."""

@@ -1,0 +1,1 @@
+"""The schema of the payments database, applied in order when the service starts."""

@@ -13,6 +13,7 @@ MAY_REPEAT = {
     "Line": SHOP,
     "LinesInvalid": SHOP,
     "Money": SHOP,
+    "PriceInvalid": SHOP,
     "Operation": "what a call asks for: the engine writes it into metadata and the barrier reads it; neither imports "
     "the other",
     "PageInvalid": SHOP,

@@ -19,6 +19,8 @@ ENVS = {f"{path.parent.name}/{path.stem}": path for path in sorted((ROOT / "argo
 CHARTS = sorted(
     path.parent.name for path in (ROOT / "charts").glob("*/Chart.yaml") if path.parent.name != "microservice"
 )
+SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if (path / "pyproject.toml").exists())
+"""What has a folder in services/, which is called as its chart."""
 TAGGED = {"image": {"tag": "0123456789ab"}}
 """What a chart cannot render without."""
 

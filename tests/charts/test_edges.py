@@ -5,22 +5,11 @@ import re
 import pytest
 import yaml
 
-from .conftest import ENVS, ROOT, Helm
+from .conftest import ENVS, ROOT, SERVICES, Helm
 
 SAGAS = ROOT / "charts" / "sagas" / "sagas"
 TARGET = re.compile(r"dns:///([a-z-]+)\.([a-z-]+)\.svc\.cluster\.local:(\d+)")
-GRPC = (
-    "customers",
-    "identity",
-    "inventory",
-    "monitor",
-    "notifications",
-    "operator",
-    "orchestrator",
-    "orders",
-    "payments",
-    "shipping",
-)
+GRPC = (*SERVICES, "operator")
 
 
 def resources(kind: str) -> list[dict]:
@@ -107,11 +96,13 @@ def test_only_who_publishes_or_consumes_reaches_the_broker(helm: Helm) -> None:
 
 def test_in_production_the_database_and_the_broker_are_outside_of_the_cluster(helm: Helm) -> None:
     database, broker, mail = "10.20.0.0/24", "10.20.1.0/24", "10.20.2.0/24"
+    cache = "10.20.3.0/24"
     for me, spec in policies(helm, "production").items():
         blocks = [rule["to"][0]["ipBlock"]["cidr"] for rule in spec["egress"] if "ipBlock" in str(rule.get("to"))]
         differ = {
             "amends/operator": [],
             "amends/orchestrator": [database],
+            "shop/catalog": [database, cache, broker],
             "shop/notifications": [mail, database, broker],
         }
         assert blocks == differ.get(me, [database, broker]), me

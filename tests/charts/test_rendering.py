@@ -8,20 +8,9 @@ import yaml
 
 import charts as charts_tool
 
-from .conftest import CHARTS, ENVS, KUBERNETES, ROOT, TAGGED, Helm, containers, pods, updating
+from .conftest import CHARTS, ENVS, KUBERNETES, ROOT, SERVICES, TAGGED, Helm, containers, pods, updating
 
 SNAPSHOTS = ROOT / "tests" / "charts" / "snapshots"
-SERVICES = (
-    "customers",
-    "identity",
-    "inventory",
-    "monitor",
-    "notifications",
-    "orchestrator",
-    "orders",
-    "payments",
-    "shipping",
-)
 
 
 @pytest.mark.parametrize("chart", CHARTS)

@@ -8,22 +8,11 @@ from amends_chassis.access import parse
 from amends_contracts import descriptor_set
 from amends_testkit.kubernetes import Kubernetes
 
-from .conftest import ENVS, ROOT, TAGGED, Helm, Manifest, containers
+from .conftest import ENVS, ROOT, SERVICES, TAGGED, Helm, Manifest, containers
 from .test_api_server import cluster, try_on
 
 SECRET = TAGGED | {"tls": {"existingSecret": "payments-tls"}}
 ISSUED = TAGGED | {"tls": {"issuer": {"name": "installation"}}}
-SERVICES = (
-    "customers",
-    "identity",
-    "inventory",
-    "monitor",
-    "notifications",
-    "orchestrator",
-    "orders",
-    "payments",
-    "shipping",
-)
 ORCHESTRATOR = "spiffe://amends.local/ns/amends/sa/orchestrator"
 REFLECTION = "grpc.reflection.v1alpha.ServerReflection/ServerReflectionInfo"
 

@@ -12,6 +12,9 @@
 {{- if $v.database.enabled -}}
 {{- $own = append $own (list "AMENDS_DATABASE_URL_FILE" "/etc/amends/database/url") -}}
 {{- end -}}
+{{- if $v.cache.existingSecret -}}
+{{- $own = append $own (list "AMENDS_CACHE_URL_FILE" "/etc/amends/cache/url") -}}
+{{- end -}}
 {{- with $v.broker.url }}{{ $own = append $own (list "AMENDS_BROKER" .) }}{{ end -}}
 {{- if $v.retryPolicies.configMap -}}
 {{- $own = append $own (list "AMENDS_RETRY_POLICIES" "/etc/amends/policies/policies.json") -}}
@@ -50,6 +53,9 @@
 - {name: tmp, mountPath: /tmp}
 {{- if .v.database.enabled }}
 - {name: database, mountPath: /etc/amends/database, readOnly: true}
+{{- end }}
+{{- if .v.cache.existingSecret }}
+- {name: cache, mountPath: /etc/amends/cache, readOnly: true}
 {{- end }}
 {{- if .v.retryPolicies.configMap }}
 - {name: policies, mountPath: /etc/amends/policies, readOnly: true}
@@ -174,6 +180,9 @@ spec:
             secretName: {{ $v.database.migrationsSecret }}
             defaultMode: 0440
             items: [{key: {{ $v.database.key }}, path: url}]
+        {{- end }}
+        {{- with $v.cache.existingSecret }}
+        - {name: cache, secret: {secretName: {{ . }}, defaultMode: 0440, items: [{key: {{ $v.cache.key }}, path: url}]}}
         {{- end }}
         {{- if $v.retryPolicies.configMap }}
         - {name: policies, configMap: {name: {{ $v.retryPolicies.configMap }}, optional: true}}

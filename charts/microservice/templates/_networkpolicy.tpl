@@ -47,6 +47,7 @@ spec:
       ports: [{port: 53, protocol: UDP}, {port: 53, protocol: TCP}]
     {{- $calls := $v.networkPolicy.calls }}
     {{- if $v.database.enabled }}{{ $calls = append $calls $v.database.at }}{{ end }}
+    {{- if $v.cache.existingSecret }}{{ $calls = append $calls $v.cache.at }}{{ end }}
     {{- if $v.broker.url }}{{ $calls = append $calls $v.broker.at }}{{ end }}
     {{- range $calls }}
     - {{ if .cidr }}to: [{ipBlock: {cidr: {{ .cidr }}}}]{{ else }}to:

@@ -9,7 +9,7 @@ import asyncpg
 import pytest
 from amends_events import Outbox
 from amends_testkit.service import one_behind_the_other
-from shop_orders import domain, store
+from shop_orders import articles, domain, store
 from shop_orders.domain import Address, Line, Money, OrderClosed, OrderState, OrderUnknown
 from shop_orders.events import PUBLISHES
 
@@ -49,8 +49,8 @@ async def test_an_order_is_added_once_even_by_two_at_once(database):
 
 async def test_the_price_of_an_article_is_the_last_one_set(database):
     for minor in (400, 450):
-        await do(database, store.set_price, "tea", Money("EUR", minor))
-    assert await do(database, store.prices, ["tea", "cup"]) == PRICES
+        await do(database, articles.set_price, "tea", Money("EUR", minor), None)
+    assert await do(database, articles.prices, ["tea", "cup"]) == PRICES
 
 
 async def test_a_started_order_has_no_card_token_any_more(database):

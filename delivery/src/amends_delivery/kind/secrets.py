@@ -16,6 +16,7 @@ DATABASES = {
     "orchestrator": "amends",
     "monitor": "amends",
     "orders": "shop",
+    "catalog": "shop",
     "customers": "shop",
     "identity": "shop",
     "inventory": "shop",
@@ -24,6 +25,8 @@ DATABASES = {
     "shipping": "shop",
 }
 """Services that have a database, and their namespaces."""
+CACHES = {"catalog": "shop"}
+"""Services that have a Redis of their own, and their namespaces."""
 NAMESPACES = sorted({DATA, GITOPS, *DATABASES.values()})
 """Where everything but Argo CD is."""
 RESTRICTED = {f"pod-security.kubernetes.io/{mode}": "restricted" for mode in ("enforce", "warn")}
@@ -45,6 +48,17 @@ def make_databases(cluster: KindCluster) -> None:
         for role, secret in ((service, f"{service}-database"), (f"{service}-owner", f"{service}-migrations")):
             url = f"postgresql://{role}:{roles[role]}@{POSTGRES}/{service}"
             cluster.apply(_secret(namespace, secret, {"url": url}))
+
+
+def make_caches(cluster: KindCluster) -> None:
+    """Make the one user of each service's Redis, and the URL for the service."""
+    for service, namespace in CACHES.items():
+        name = f"{service}-cache"
+        password = _once(cluster, DATA, f"{name}-password", ["password"])["password"]
+        users = f"user default off\nuser {service} on >{password} ~* &* +@all\n"
+        cluster.apply(_secret(DATA, name, {"users.acl": users}))
+        url = f"redis://{service}:{password}@{name}.{DATA}.svc.cluster.local:6379"
+        cluster.apply(_secret(namespace, name, {"url": url}))
 
 
 def make_keys(cluster: KindCluster) -> None:

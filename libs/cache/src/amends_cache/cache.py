@@ -17,8 +17,8 @@ from amends_resilience import Bulkhead, BulkheadFullError
 from amends_resilience.policy import BulkheadPolicy
 from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
 
-from amends_cache.server import AwayError, Server
-from amends_cache.value import NOTHING, Entry, Versioned
+from amends_cache.server import CacheAwayError, CacheServer
+from amends_cache.value import NOTHING, CacheEntry, Versioned
 
 Load = Callable[[], Awaitable[Versioned | None]]
 
@@ -74,13 +74,13 @@ class Cache:
         timing: Timing | None = None,
         registry: CollectorRegistry = REGISTRY,
     ) -> None:
-        """Use the server at `url` (see `Server`); None: what this process remembers is all there is."""
+        """Use the server at `url` (see `CacheServer`); None: what this process remembers is all there is."""
         self._prefix = prefix
         self._timing = timing or Timing()
         self._metrics = CacheMetrics(registry)
         is_open = self._metrics.open.labels(prefix)
-        self._server = None if url is None else Server(url, self._timing.budget, lambda yes: is_open.set(int(yes)))
-        self._remembered: OrderedDict[str, Entry] = OrderedDict()
+        self._server = None if url is None else CacheServer(url, self._timing.budget, lambda yes: is_open.set(int(yes)))
+        self._remembered: OrderedDict[str, CacheEntry] = OrderedDict()
         self._flights: dict[str, asyncio.Task[Versioned]] = {}
         self._origin = Bulkhead(_ORIGIN)
 
@@ -103,6 +103,13 @@ class Cache:
         """Tell of a change that is committed. Readers see it at once, or after `fresh` when the server is away."""
         await self._keep(f"{self._prefix}:{name}", Versioned(version, data))
 
+    async def run(self) -> None:
+        """Keep the connections until this is cancelled, then close them: for a process' background work."""
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await self.close()
+
     async def close(self) -> None:
         """Let reads in flight go, and close the connections."""
         for flight in list(self._flights.values()):
@@ -116,7 +123,7 @@ class Cache:
         try:
             entry = None if self._server is None else await self._server.get(key)
             result = "miss"
-        except AwayError:
+        except CacheAwayError:
             entry, result = None, "away"
         if self._server is None or result == "away":
             entry = self._remembered.get(key)
@@ -157,15 +164,15 @@ class Cache:
     async def _keep(self, key: str, value: Versioned) -> None:
         timing = self._timing
         fresh = timing.missing if value.missing else timing.fresh * (1 - random.random() / 10)  # noqa: S311
-        entry = Entry(value, _now() + int(fresh.total_seconds() * 1000))
+        entry = CacheEntry(value, _now() + int(fresh.total_seconds() * 1000))
         self._remember(key, entry)
         if self._server is not None:
             try:
                 await self._server.put(key, entry, timing.missing if value.missing else timing.keep)
-            except AwayError:
+            except CacheAwayError:
                 self._metrics.not_kept.labels(self._prefix).inc()
 
-    def _remember(self, key: str, entry: Entry) -> None:
+    def _remember(self, key: str, entry: CacheEntry) -> None:
         known = self._remembered.get(key)
         if known is not None and known.value.version > entry.value.version:
             return
@@ -179,7 +186,7 @@ def _now() -> int:
     return time.time_ns() // 1_000_000
 
 
-def _fresh(entry: Entry) -> bool:
+def _fresh(entry: CacheEntry) -> bool:
     return _now() < entry.fresh_until
 
 

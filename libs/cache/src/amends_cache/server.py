@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from redis.asyncio.connection import ConnectionPool
 from redis.exceptions import RedisError
 
-from amends_cache.value import Entry
+from amends_cache.value import CacheEntry
 
 _BREAKER = BreakerPolicy(failure_ratio=0.5, minimum_calls=5, open_for=timedelta(seconds=1))
 _CONNECTIONS = 16
@@ -30,12 +30,12 @@ return 1
 """
 
 
-class AwayError(Exception):
+class CacheAwayError(Exception):
     """The server did not do it in time, or is not asked for the moment."""
 
 
-class Server:
-    """A server of entries. Every failure is an AwayError: none of them is a reason for a reader to fail."""
+class CacheServer:
+    """A server of entries. Every failure is an CacheAwayError: none of them is a reason for a reader to fail."""
 
     def __init__(self, url: Callable[[], str], budget: timedelta, changed: Callable[[bool], None]) -> None:
         """Ask `url` for redis://[USER:PASSWORD@]HOST:PORT[/DB] with each failure; `changed` hears open and closed."""
@@ -55,13 +55,13 @@ class Server:
         )
         return Redis.from_pool(pool)
 
-    async def get(self, key: str) -> Entry | None:
-        """Read an entry; None when there is none. Raises AwayError."""
+    async def get(self, key: str) -> CacheEntry | None:
+        """Read an entry; None when there is none. Raises CacheAwayError."""
         written = await self._ask(lambda: self._redis.get(key))
-        return None if written is None else Entry.decode(written)
+        return None if written is None else CacheEntry.decode(written)
 
-    async def put(self, key: str, entry: Entry, keep: timedelta) -> bool:
-        """Keep an entry, unless there is one of a later version; return whether it is kept. Raises AwayError."""
+    async def put(self, key: str, entry: CacheEntry, keep: timedelta) -> bool:
+        """Keep an entry, unless there is one of a later version; return whether it is kept. Raises CacheAwayError."""
         milliseconds = int(keep.total_seconds() * 1000)
         return bool(await self._ask(lambda: self._redis.eval(_PUT_UNLESS_OLDER, 1, key, entry.encode(), milliseconds)))
 
@@ -71,7 +71,7 @@ class Server:
             try:
                 permit = self._breaker.acquire()
             except BreakerOpenError as error:
-                raise AwayError(str(error)) from error
+                raise CacheAwayError(str(error)) from error
             with permit:
                 try:
                     async with asyncio.timeout(self._budget):
@@ -79,7 +79,7 @@ class Server:
                 except (RedisError, OSError, TimeoutError) as error:
                     permit.failure()
                     self._follow_url()
-                    raise AwayError(f"{type(error).__name__}: {error}") from error
+                    raise CacheAwayError(f"{type(error).__name__}: {error}") from error
                 permit.success()
         return answer
 

@@ -24,7 +24,7 @@ NOTHING = Versioned(0)
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheEntry:
     """A value with the moment until which nobody needs to look whether it has changed."""
 
     value: Versioned

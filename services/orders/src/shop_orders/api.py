@@ -30,9 +30,11 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from shop.orders.v1 import orders_pb2 as pb
 from shop.orders.v1 import orders_pb2_grpc
 from shop.types.v1 import types_pb2
-from shop_orders import domain, store
-from shop_orders.domain import Address, Fulfilment, Line, Money, Order, OrderState, PageInvalid
+from shop_orders import articles, domain, store
+from shop_orders.catalogue import Catalogue
+from shop_orders.domain import Address, Line, Money, Order, OrderState, PageInvalid
 from shop_orders.order_process import OrderProcess
+from shop_orders.settings import Settings
 
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     IdentifierInvalidError: InvalidArgument,
@@ -40,6 +42,7 @@ ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     domain.CardInvalid: InvalidArgument,
     domain.AddressInvalid: InvalidArgument,
     domain.PriceInvalid: InvalidArgument,
+    domain.PriceMoved: FailedPrecondition,
     domain.PriceUnknown: FailedPrecondition,
     domain.CurrenciesMixed: FailedPrecondition,
     domain.TotalTooLarge: InvalidArgument,
@@ -68,19 +71,27 @@ MAX_PAGE_BYTES = 1024 * 1024
 class OrderService(orders_pb2_grpc.OrderServiceServicer):
     """Takes orders and keeps their life cycle."""
 
-    def __init__(self, database: Database, outbox: Outbox, orders: OrderProcess, default: Fulfilment) -> None:
-        """`default` is how orders are fulfilled that do not say it."""
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        outbox: Outbox,
+        orders: OrderProcess,
+        catalogue: Catalogue | None,
+    ) -> None:
+        """`catalogue` owns prices; None: they are written here."""
+        self._settings = settings
         self._database = database
         self._outbox = outbox
         self._orders = orders
-        self._default = default
+        self._catalogue = catalogue
 
     async def PlaceOrder(self, request: pb.PlaceOrderRequest, context: Context) -> pb.PlaceOrderResponse:
         """Accept an order, start to fulfil it and, if asked to, wait for its end."""
         with answers(ERRORS):
             order_id = identifier(request.order_id or f"ord_{uuid4().hex}", "order_id")
             content = _content(request)
-            fulfilment = FULFILMENTS.get(request.fulfilment, self._default)
+            fulfilment = FULFILMENTS.get(request.fulfilment, self._settings.fulfilment)
             order = await self._orders.place(order_id, content, fulfilment)
             if request.wait:
                 left = deadline.remaining(ANSWER_IN)
@@ -118,13 +129,30 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
             return pb.ConfirmResponse()
 
     async def SetPrice(self, request: pb.SetPriceRequest, context: Context) -> pb.SetPriceResponse:
-        """Set what an article costs."""
+        """Set what an article costs, for clients of before catalog owned prices."""
         with answers(ERRORS):
+            if not self._settings.serves_set_price:
+                raise domain.PriceMoved("prices are set by shop.catalog.v1.CatalogService/SetPrice")
             sku = identifier(request.sku, "sku")
             price = domain.price(Money(request.price.currency, request.price.minor))
+            version = None if self._catalogue is None else await self._catalogue.set_price(sku, price)
             async with self._database.transaction() as transaction:
-                await store.set_price(transaction, sku, price)
+                await articles.set_price(transaction, sku, price, version)
             return pb.SetPriceResponse()
+
+    async def ListArticles(self, request: pb.ListArticlesRequest, context: Context) -> pb.ListArticlesResponse:
+        """Read the copies of articles."""
+        with answers(ERRORS):
+            skus = [identifier(sku, "sku") for sku in request.skus]
+            if len(skus) > articles.MAX_ARTICLES:
+                raise domain.LinesInvalid(f"at most {articles.MAX_ARTICLES} articles can be asked for at once")
+            async with self._database.transaction() as transaction:
+                found = await articles.articles_of(transaction, skus)
+        response = pb.ListArticlesResponse()
+        for one in found:
+            price = None if one.price is None else types_pb2.Money(currency=one.price.currency, minor=one.price.minor)
+            response.articles.add(sku=one.sku, name=one.name, price=price, withdrawn=one.withdrawn)
+        return response
 
 
 def _content(request: pb.PlaceOrderRequest) -> domain.Content:

@@ -47,6 +47,12 @@ class PriceInvalid(RefusedError):
     reason = "PRICE_INVALID"
 
 
+class PriceMoved(RefusedError):
+    """Prices are not set here any more."""
+
+    reason = "PRICE_MOVED"
+
+
 class PriceUnknown(RefusedError):
     """The article is not for sale."""
 
@@ -209,6 +215,16 @@ def _lines(wanted: Iterable[Line]) -> tuple[Line, ...]:
     if max(pieces.values()) > MAX_QUANTITY:
         raise LinesInvalid(f"no more than {MAX_QUANTITY} of one article can be ordered at once")
     return tuple(Line(sku, pieces[sku]) for sku in sorted(pieces))
+
+
+@dataclass(frozen=True, slots=True)
+class ArticleCopy:
+    """What catalog told last of an article; no name while it has not told, no price while there is none."""
+
+    sku: str
+    name: str
+    price: Money | None
+    withdrawn: bool
 
 
 def price(value: Money) -> Money:

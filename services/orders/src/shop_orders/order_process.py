@@ -15,7 +15,7 @@ from amends_chassis.database import Database
 from amends_events import Outbox
 
 from amends.saga.v1 import run_pb2
-from shop_orders import domain, store
+from shop_orders import articles, domain, store
 from shop_orders.arrangements import Arrangements
 from shop_orders.domain import Content, Fulfilment, FulfilmentUnavailable, Money, Order, OrderReused, OrderState
 from shop_orders.saga import KeyReused, OrchestratorAway, PlaceOrderSaga, RunUnknown, SagaRefused
@@ -274,7 +274,7 @@ class OrderProcess:
 
 async def _quote(transaction: "Connection", content: Content) -> Quote:
     """Say what an order costs today. Raises PriceUnknown, CurrenciesMixed, TotalTooLarge."""
-    prices = await store.prices(transaction, [line.sku for line in content.lines])
+    prices = await articles.prices(transaction, [line.sku for line in content.lines])
     return Quote(domain.total(content.lines, prices), prices)
 
 

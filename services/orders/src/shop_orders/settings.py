@@ -21,6 +21,10 @@ class Settings(ServiceSettings):
     """Where the cards of choreographed orders are kept. Without it and the next, orders are orchestrated only."""
     shipping_target: str | None = None
     """Where the parcels of choreographed orders are announced."""
+    catalog_target: str | None = None
+    """Where prices are set since catalog owns them. Without it SetPrice writes them here, as before."""
+    serves_set_price: bool = True
+    """Whether SetPrice is still served here: the last step of prices' move is to say no."""
     fulfilment: Fulfilment = Fulfilment.ORCHESTRATED
     """How orders are fulfilled that do not say it: orchestrated, or choreographed."""
     choreography_deadline: PositiveDuration = Field(default=timedelta(seconds=60), le=timedelta(hours=1))

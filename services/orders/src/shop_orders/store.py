@@ -1,10 +1,10 @@
-"""Orders and prices in Postgres: every function is one change inside a transaction that its caller owns.
+"""Orders in Postgres: every function is one change inside a transaction that its caller owns.
 
 `api.py` and `order_process.py` call it. Every change touches one order's row, so nothing here can deadlock. The column
 `follow_up_at` is the service's to-do list: `followup.py` claims what is due; code that leaves work sets it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -97,23 +97,6 @@ SELECT o.*,
        ARRAY(SELECT quantity FROM order_line l WHERE l.order_id = o.order_id ORDER BY sku) AS quantities
 FROM orders o
 """
-
-
-async def set_price(connection: "Connection", sku: str, price: Money) -> None:
-    """Set what one piece of an article costs from now on."""
-    await connection.execute(
-        "INSERT INTO price (sku, currency, minor) VALUES ($1, $2, $3)"
-        " ON CONFLICT (sku) DO UPDATE SET currency = excluded.currency, minor = excluded.minor",
-        sku,
-        price.currency,
-        price.minor,
-    )
-
-
-async def prices(connection: "Connection", skus: Iterable[str]) -> dict[str, Money]:
-    """Read the prices of those articles that have one."""
-    rows = await connection.fetch("SELECT sku, currency, minor FROM price WHERE sku = ANY($1::text[])", list(skus))
-    return {row["sku"]: Money(row["currency"], row["minor"]) for row in rows}
 
 
 async def digest_of(connection: "Connection", order_id: str) -> bytes | None:

@@ -1,0 +1,1 @@
+"""The shop's catalog service: articles with descriptions, pictures, categories and prices."""

@@ -160,8 +160,9 @@ lint-protos: setup ## Style of the contracts (buf lint, buf format)
 	@$(BIN)/buf format --diff --exit-code
 
 .PHONY: breaking
-breaking: setup ## Contracts against the last release (or AGAINST=REVISION): nothing that breaks a deployed peer
+breaking: setup ## Contracts against the last release (or AGAINST=REVISION), those of events against all that may be in a log
 	@BUF=$(BIN)/buf tools/buf-breaking $(AGAINST)
+	@BUF=$(BIN)/buf PYTHONPATH=tools $(PY) -m event_rules $(AGAINST)
 
 .PHONY: typecheck
 typecheck: setup ## mypy --strict over every package

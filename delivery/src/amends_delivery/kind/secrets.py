@@ -18,7 +18,6 @@ DATABASES = {
     "orders": "shop",
     "catalog": "shop",
     "customers": "shop",
-    "reporting": "shop",
     "identity": "shop",
     "inventory": "shop",
     "notifications": "shop",

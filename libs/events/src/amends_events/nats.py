@@ -139,9 +139,8 @@ class NatsBroker:
                 made = await self._made_with(topic.name, there)
                 if made != topic.partitions:
                     raise other_partitions(topic, made)
-            for partition in range(topic.partitions):
-                if partition not in there:
-                    await self._make(topic, partition, retention)
+            missing = set(range(topic.partitions)) - set(there)
+            await asyncio.gather(*(self._make(topic, partition, retention) for partition in sorted(missing)))
 
     async def _made_with(self, topic: str, there: Sequence[int]) -> int:
         """Return the number of partitions that a topic was made with: whoever made it may have died before the last."""

@@ -1,1 +1,0 @@
-"""The schema of the reporting database, applied in order when the service starts."""

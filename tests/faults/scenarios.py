@@ -15,6 +15,11 @@ class Scenario:
     records: tuple[str, ...]
     effects: tuple[str, ...]
 
+    @property
+    def told(self) -> tuple[str, ...]:
+        """What a webhook is told of the run."""
+        return ("RunStarted", *(["RunTurnedBack"] if "decided" in self.records else []), "RunEnded")
+
     def of_orchestrator(self) -> list[str]:
         """Before and after the start, every record and every call."""
         points = ["start.asked", "start.acknowledged"]

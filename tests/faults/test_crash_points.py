@@ -52,9 +52,10 @@ def new_order() -> str:
 
 
 async def as_it_should_be(world: World, order_id: str, scenario: Scenario) -> None:
-    """Assert that the run ended as without a fault, with the same effects in the same order."""
+    """Assert that the run ended as without a fault, with the same effects in the same order, and that it was told."""
     assert await world.ended(order_id) == scenario.state
     assert await world.effects(order_id) == list(scenario.effects)
+    await world.told(order_id, *scenario.told)
 
 
 async def dies(world: World, name: str) -> None:

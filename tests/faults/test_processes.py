@@ -8,6 +8,7 @@ from typing import Any
 import asyncpg
 import grpc.aio
 import pytest
+from amends_testkit.receiver import HANG
 from amends_testkit.waiting import eventually
 
 from .places import action, compensation
@@ -107,6 +108,25 @@ class TestAnOwnerThatStoodStillPastItsLease:
         await placing
         await quiet.place("a", second)
         await as_it_should_be(quiet, second, ACCEPTED)
+
+
+class TestWhoeverTellsAWebhook:
+    @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "stopped"])
+    async def test_and_ends_while_it_answers_leaves_it_to_the_next(self, quiet: World, how: signal.Signals):
+        order_id, a = new_order(), quiet.processes["a"]
+        before = len(quiet.receiver.received)
+        quiet.receiver.script(HANG)
+        await quiet.place("a", order_id)
+        assert await quiet.ended(order_id) == "COMPLETED"
+        await eventually(lambda: len(quiet.receiver.received) > before, what="it is being told")
+        a.send(how)
+        await asyncio.wait_for(a.ended, 30)
+        if how is signal.SIGKILL:
+            await quiet.expire()
+        await quiet.start("a")
+        await quiet.told(order_id, "RunStarted", "RunEnded")
+        first = [request for request in quiet.receiver.received[before:] if request.kind == "RunStarted"]
+        assert len(first) == 2, "nobody knows whether it was told, so it is told again"
 
 
 def proxied(url: str, proxy: Proxy) -> str:

@@ -22,6 +22,7 @@ import asyncpg
 import grpc.aio
 from amends_cli import audit_databases
 from amends_saga.journal import idempotency_key
+from amends_testkit.receiver import Receiver, receiving, write_settings
 from amends_testkit.waiting import eventually
 from google.protobuf.struct_pb2 import Struct
 
@@ -192,6 +193,8 @@ class World:
     participants_url: str
     journal: "asyncpg.Pool[Any]"
     memory: "asyncpg.Pool[Any]"
+    receiver: Receiver
+    """Who is told of every run."""
     processes: dict[str, Process] = field(default_factory=dict)
     addresses: dict[str, str] = field(default_factory=dict)
     channels: dict[str, grpc.aio.Channel] = field(default_factory=dict)
@@ -205,19 +208,28 @@ class World:
         journal_url, participants_url = await make(), await make()
         journal = await asyncpg.create_pool(journal_url, min_size=1, max_size=4)
         memory = await asyncpg.create_pool(participants_url, min_size=1, max_size=4)
-        world = cls(nursery, folder, journal_url, participants_url, journal, memory)
+        async with receiving(folder, "told", scheme="http") as receiver:
+            entry = receiver.entry(types=["RunStarted", "RunTurnedBack", "RunParked", "RunResolved", "RunEnded"])
+            write_settings(folder / "webhooks.json", entry)
+            world = cls(nursery, folder, journal_url, participants_url, journal, memory, receiver)
+            async with world._running():
+                await world.apply("a", policy)
+                yield world
+
+    @asynccontextmanager
+    async def _running(self) -> AsyncIterator[None]:
+        """Run the participants and the orchestrator `a`; kill every process at the end of the block."""
         try:
-            await world.start_participants()
-            await world.start("a")
-            await world.apply("a", policy)
-            yield world
+            await self.start_participants()
+            await self.start("a")
+            yield
         finally:
-            for process in world.processes.values():
+            for process in self.processes.values():
                 await process.kill()
-            for channel in world.channels.values():
+            for channel in self.channels.values():
                 await channel.close()
-            journal.terminate()
-            memory.terminate()
+            self.journal.terminate()
+            self.memory.terminate()
 
     async def start(self, name: str, database: str = "", order: str = "", **told: str) -> Process:
         """Starts an orchestrator, on the port it had if it ran before, with an order for one of its places."""
@@ -227,6 +239,7 @@ class World:
             "AMENDS_LEASE": f"{int(LEASE.total_seconds())}s",
             "AMENDS_POLL": "30ms",
             "AMENDS_DRAIN": "2s",
+            "AMENDS_WEBHOOKS": str(self.folder / "webhooks.json"),
         }
         return await self._start(name, "orchestrator", environment | told, order)
 
@@ -304,6 +317,7 @@ class World:
     async def expire(self) -> None:
         """End the lease of dead orchestrators in the database, instead of waiting for it."""
         await self.journal.execute("UPDATE process SET expires_at = clock_timestamp() - interval '1 ms'")
+        await self.journal.execute("UPDATE webhook_delivery SET leased_until = NULL WHERE leased_until IS NOT NULL")
 
     async def key(self, run_id: str, step: str) -> str:
         """The idempotency key of a step's calls."""
@@ -319,6 +333,20 @@ class World:
         query = "SELECT step, operation FROM effect WHERE order_id = $1 ORDER BY id"
         rows = await patiently(self.memory, query, order_id)
         return [f"{row['step']}:{row['operation']}" for row in rows]
+
+    async def told(self, order_id: str, *kinds: str) -> None:
+        """Wait until the receiver was told this of an order's run, in this order; repetitions are left out."""
+
+        def look() -> bool:
+            found = {
+                request.headers["webhook-id"]: request.kind
+                for request in self.receiver.received
+                if request.event["data"]["run"]["idempotencyKey"] == order_id
+            }
+            assert [*found.values()] == [*kinds], found
+            return True
+
+        await eventually(look, timeout=PATIENCE, what=f"the receiver is told {kinds} of {order_id}")
 
     async def report(self) -> audit_databases.AuditReport:
         """What `amends audit` sees."""

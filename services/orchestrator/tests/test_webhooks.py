@@ -28,7 +28,7 @@ from .receiver import HANG, Receiver, receiving, verifies, write_settings
 
 QUICK = Manner(
     within=timedelta(seconds=2),
-    lease=timedelta(seconds=5),
+    written_within=timedelta(seconds=1),
     pauses=Backoff(initial=timedelta(milliseconds=10), maximum=timedelta(milliseconds=40)),
 )
 TELL = and_tell("SELECT $1::bigint AS version", 1)
@@ -193,7 +193,7 @@ async def test_what_was_delivered_is_sent_again_in_its_order_when_it_is_replayed
 
 
 async def test_one_that_hangs_delays_no_other(office, tmp_path):
-    manner = Manner(within=timedelta(seconds=30), lease=timedelta(seconds=60), pauses=QUICK.pauses)
+    manner = Manner(within=timedelta(seconds=30), pauses=QUICK.pauses)
     async with (
         receiving(tmp_path, "hangs") as hangs,
         receiving(tmp_path, "well") as well,
@@ -233,7 +233,7 @@ async def test_a_sender_that_stops_in_the_middle_leaves_its_events_to_the_next(o
         receiver.script(HANG)
         await desk.tell(run)
         await desk.tell(run)
-        async with desk.sending(Manner(within=timedelta(seconds=30), lease=timedelta(hours=1))):
+        async with desk.sending(Manner(within=timedelta(seconds=30), written_within=timedelta(hours=1))):
             await eventually(lambda: receiver.received)
         # Its lease would stand for an hour: it was given back.
         async with desk.sending():

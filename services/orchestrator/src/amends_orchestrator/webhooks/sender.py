@@ -28,8 +28,8 @@ from amends_orchestrator.webhooks.destinations import Destination, Destinations
 
 AT_ONCE = 4
 """So many events of different keys a replica sends to one webhook at the same time."""
-LEASE = timedelta(seconds=45)
-"""Longer than an attempt takes, and what is written about it."""
+WRITTEN_WITHIN = timedelta(seconds=15)
+"""How long it may take to write down what came of an attempt; after that another replica tries again."""
 POLL_MIN, POLL_MAX = timedelta(milliseconds=20), timedelta(seconds=1)
 LOOK_EVERY = timedelta(seconds=1)
 """How often new and former destinations are looked for."""
@@ -46,9 +46,15 @@ class Manner:
     """How deliveries are tried; the defaults are for production."""
 
     within: timedelta = WITHIN
-    lease: timedelta = LEASE
+    """How long a look-up may take, and how long everything after it."""
     pauses: Backoff = PAUSES
     look_up: Lookup = look_up
+    written_within: timedelta = WRITTEN_WITHIN
+
+    @property
+    def lease(self) -> timedelta:
+        """Return how long a delivery belongs to who has taken it."""
+        return 2 * self.within + self.written_within
 
 
 @dataclass(slots=True)

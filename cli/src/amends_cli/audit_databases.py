@@ -104,7 +104,8 @@ class UnreadableError(Exception):
 
 
 @asynccontextmanager
-async def _connected(name: str, url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+async def connected(name: str, url: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    """Give a connection to the database of a service. Raises UnreadableError, which has no password."""
     try:
         connection = await asyncpg.connect(url, timeout=CONNECT.total_seconds())
     except (OSError, ValueError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
@@ -132,7 +133,7 @@ class _Auditor:
         self._keys: dict[str, set[bytes]] = {service: set() for service in wanted.participants}
 
     async def audit(self) -> AuditReport:
-        async with _connected("the orchestrator", self._wanted.database) as journal:
+        async with connected("the orchestrator", self._wanted.database) as journal:
             async with journal.transaction(isolation="repeatable_read", readonly=True):
                 now: datetime = await journal.fetchval("SELECT clock_timestamp()")
                 since = EVER if self._wanted.since is None else now - self._wanted.since
@@ -220,7 +221,7 @@ class _Auditor:
                     asked[service].append(key)
 
         async def read(service: str, keys: list[str]) -> dict[tuple[str, str], Remembered]:
-            async with _connected(service, self._wanted.participants[service]) as connection:
+            async with connected(service, self._wanted.participants[service]) as connection:
                 rows = await connection.fetch(_BARRIER, keys)
             return {(r["idempotency_key"], r["operation"]): Remembered(r["void"], r["response"]) for r in rows}
 
@@ -238,7 +239,7 @@ class _Auditor:
         for url, services in by_database.items():
             known = set().union(*(self._keys[service] for service in services))
             name = ", ".join(sorted(services))
-            async with _connected(name, url) as connection:
+            async with connected(name, url) as connection:
                 rows = await connection.fetch(_ACTED, oldest, now)
             odd += [(name, row[0]) for row in rows if bytes.fromhex(row[0]) not in known]
         if not odd:

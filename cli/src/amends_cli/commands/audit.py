@@ -1,14 +1,16 @@
-"""`amends audit`: proves from the databases that every run kept what was promised, or names those that did not."""
+"""`amends audit`: proves from databases and logs that every run and every event kept what was promised, or names it."""
 
 import asyncio
 import json
+from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from amends_cli import output
+from amends_cli import audit_told, output
 from amends_cli.durations import duration
 from amends_cli.failure import CliError, Exit, usage
 from amends_cli.output import Column, Format, field
@@ -63,26 +65,66 @@ def audit(
     strangers: Annotated[
         bool, typer.Option("--strangers", help="The services serve other orchestrators too: allow effects without run.")
     ] = False,
+    services: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--service",
+            metavar="NAME=URL",
+            envvar="AMENDS_SERVICE_DATABASES",
+            help="The database of a service that publishes or consumes events and is no participant.",
+        ),
+    ] = None,
+    broker: Annotated[
+        str,
+        typer.Option(
+            "--broker",
+            metavar="URL",
+            envvar="AMENDS_BROKER",
+            help="The broker of the events: nats://HOST:PORT or kafka://HOST:PORT.",
+        ),
+    ] = "",
     form: output.Output = Format.TABLE,
 ) -> None:
-    """Prove that every run kept what was promised.
+    """Prove that every run and every event kept what was promised.
 
-    Checks the invariants over the databases of a running installation, and names each run that breaks one.
+    Checks the invariants over the databases of a running installation and the log of its broker, and names each run and
+    each event that breaks one.
     """
-    from amends_cli import audit_databases  # a database driver, which no other command needs
+    from amends_cli import audit_databases, audit_events  # a database driver, which no other command needs
 
-    url, services = (database, _pairs(participants or ())) if database else _left_by_up(participants or ())
-    wanted = audit_databases.AuditRequest(url, services, since, lease, strangers)
+    found = _Databases(database, _pairs(participants or ()), _named(services or ()), broker)
+    if not database:
+        found = _left_by_up(found)
+    assert found.orchestrator is not None
+    wanted = audit_databases.AuditRequest(found.orchestrator, found.participants, since, lease, strangers)
     try:
         report = asyncio.run(audit_databases.audit(wanted))
+        events = asyncio.run(audit_events.audit_events(found.by_name, found.broker))
     except audit_databases.UnreadableError as error:
         raise CliError(str(error)) from None
-    _show(report, form)
-    if report.found:
+    _show(report, events, form)
+    if report.found or events.found:
         raise typer.Exit(Exit.FAILED)
 
 
-def _show(report: Any, form: Format) -> None:
+@dataclass(frozen=True, slots=True)
+class _Databases:
+    """The databases of an installation, and its broker."""
+
+    orchestrator: str | None
+    participants: dict[str, str]
+    """By protobuf service."""
+    others: dict[str, str]
+    broker: str
+
+    @property
+    def by_name(self) -> dict[str, str]:
+        """Return all of them, each once."""
+        named = {"the orchestrator": self.orchestrator or "", **self.participants, **self.others}
+        return {name: url for url, name in {url: name for name, url in reversed(named.items())}.items() if url}
+
+
+def _show(report: Any, events: Any, form: Format) -> None:
     rows = [
         {
             "invariant": named.finding.invariant.value,
@@ -104,6 +146,7 @@ def _show(report: Any, form: Format) -> None:
         "runsOfNewerVersion": report.newer,
         "runsPastRetention": report.past,
         "findings": rows,
+        "events": audit_told.summary(events),
     }
     if output.emit(summary, form):
         return
@@ -119,25 +162,34 @@ def _show(report: Any, form: Format) -> None:
         output.line(f"{report.newer} runs of a newer version were not checked")
     if report.past:
         output.line(f"{report.past} runs are past their retention: their journal was dropped")
-    broken = len({named.finding.run_id or named.key for named in report.found})
-    if not report.runs:
-        output.line("nothing to check")
-        return
-    output.line(f"{broken} of them break an invariant" if rows else "every invariant holds")
+    if rows:
+        broken = len({named.finding.run_id or named.key for named in report.found})
+        output.line(f"{broken} of them break an invariant")
+    audit_told.tell(events, form)
+    if events.found:
+        output.line(f"{len(events.found) + sum(events.more.values())} times a law of events is broken")
+    elif not rows:
+        output.line("every invariant holds" if report.runs or events.events else "nothing to check")
 
 
-def _pairs(given: Any) -> dict[str, str]:
-    pairs = {}
+def _pairs(given: Sequence[str]) -> dict[str, str]:
     for text in given:
-        service, equals, url = text.partition("=")
-        if not equals or "." not in service or "://" not in url:
+        service, _, url = text.partition("=")
+        if "." not in service or "://" not in url:
             raise usage(f"--participant takes SERVICE=URL, not `{service}`", "e.g. shop.v1.Payments=postgresql://...")
-        pairs[service] = url
-    return pairs
+    return dict(text.split("=", 1) for text in given)
 
 
-def _left_by_up(given: Any) -> tuple[str, dict[str, str]]:
-    """Return the databases that `make up` wrote down; participants given by hand replace those of the same name."""
+def _named(given: Sequence[str]) -> dict[str, str]:
+    for text in given:
+        name, _, url = text.partition("=")
+        if not name or "://" not in url:
+            raise usage(f"--service takes NAME=URL, not `{name}`", "e.g. notifications=postgresql://...")
+    return dict(text.split("=", 1) for text in given)
+
+
+def _left_by_up(given: _Databases) -> _Databases:
+    """Return the databases that `make up` wrote down; what was given by hand replaces those of the same name."""
     here = Path.cwd().resolve()
     for folder in (here, *here.parents):
         path = folder / LEFT_BY_UP
@@ -146,8 +198,19 @@ def _left_by_up(given: Any) -> tuple[str, dict[str, str]]:
     else:
         raise usage("no database was given", "Give --database and --participant, or run `make up` first.")
     processes = json.loads(path.read_text(encoding="utf-8"))["processes"]
-    found = {process["service"]: process["database"] for process in processes.values() if process.get("service")}
+    participants = {process["service"]: process["database"] for process in processes.values() if process.get("service")}
+    others = {
+        name: process["database"]
+        for name, process in processes.items()
+        if process["database"] and not process.get("service") and name != "postgres"
+    }
     journals = [process["database"] for name, process in processes.items() if name.startswith("orchestrator")]
     if not journals:
         raise usage(f"{path} names no orchestrator", "Give --database and --participant.")
-    return journals[0], found | _pairs(given)
+    address = processes.get("nats", {}).get("address")
+    return _Databases(
+        journals[0],
+        participants | given.participants,
+        others | given.others,
+        given.broker or (f"nats://{address}" if address else ""),
+    )

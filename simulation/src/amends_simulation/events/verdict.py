@@ -4,11 +4,11 @@ Called by `world`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Set
-from enum import StrEnum
 from typing import TypeAlias
 from uuid import UUID
 
 from amends_events import Consumer
+from amends_events.laws import EventLaw as Law
 
 from amends_simulation.events.log import SimulatedLog, TopicPlace
 from amends_simulation.events.process import FOLLOWS, SEES
@@ -17,29 +17,6 @@ from shop.payments.events.v1.payments_pb2 import PaymentTaken
 
 Standing: TypeAlias = tuple[str, str, int]
 """A consumer, and a partition that it cannot read on."""
-
-
-class Law(StrEnum):
-    """What must be so of every world."""
-
-    PUBLISHED = "E1"
-    """A committed change has its event in the log, and a change that was rolled back has none."""
-    ORDER = "E2"
-    """The first occurrences of a key's events are in the log in the order of their commits."""
-    ONE_EFFECT = "E3"
-    """Each consumer has the effect of each event once."""
-    EFFECTS_IN_ORDER = "E4"
-    """Each consumer has the effects of a key in the order of its commits."""
-    LOST_IS_SAID = "E5"
-    """Who cannot read on says so. That nobody jumps is in the effects."""
-    SEEN = "E6"
-    """Nothing is left: not in the outbox, and not parked."""
-    END = "E7"
-    """The world goes on."""
-
-    def broken(self, what: str) -> str:
-        """Return a sentence for people: the law by number and name, and what breaks it."""
-        return f"{self.value} ({self.name.lower().replace('_', ' ')}): {what}"
 
 
 def judge(tables: EventTables, log: SimulatedLog, skipped: Set[tuple[str, UUID]]) -> list[str]:
@@ -123,4 +100,4 @@ def hidden(standing: Mapping[Standing, int], consumers: Iterable[Consumer]) -> I
             claim = partition.claim
             fence = standing.get((consumer.name, claim.topic, claim.partition))
             if fence == claim.fence and not partition.lost:
-                yield Law.LOST_IS_SAID.broken(f"{consumer.name} cannot read on in {claim.partition}, and says nothing")
+                yield Law.POSITION.broken(f"{consumer.name} cannot read on in {claim.partition}, and says nothing")

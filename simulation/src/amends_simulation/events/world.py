@@ -19,6 +19,7 @@ from amends_events import outbox as outboxes
 from amends_events import partition as reading
 from amends_events import relay as relaying
 from amends_events import topics as contracts
+from amends_events.laws import EventLaw
 from amends_events.parked import _DECIDE, ParkedReason
 
 from amends_simulation.events import verdict
@@ -50,7 +51,7 @@ def simulate_events(seed: int, tweak: Tweak | None = None) -> SeedResult:
         with world.in_force():
             run_virtually(world.live(tweak))
     except DeadlockError as deadlock:
-        world.findings.append(verdict.Law.END.broken(str(deadlock)))
+        world.findings.append(EventLaw.END.broken(str(deadlock)))
     finally:
         log.setLevel(level)
         random.setstate(before)

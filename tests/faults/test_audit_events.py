@@ -1,0 +1,242 @@
+"""`amends audit` over events finds what contradicts the laws, in databases and a log that relay and consumer filled."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+import asyncpg
+import pytest
+import pytest_asyncio
+from amends_cli.audit_databases import UnreadableError
+from amends_cli.audit_events import EventReport, audit_events
+from amends_embedded import Nats, Postgres
+from amends_events import (
+    INBOX,
+    OUTBOX,
+    Broker,
+    CloudEvent,
+    Consumer,
+    Outbox,
+    Relay,
+    event_type,
+    open_broker,
+    with_event,
+)
+from amends_events.decisions import DecidedBy
+from amends_events.parked import ParkedDecision, decide, list_parked
+from amends_testkit.waiting import eventually
+
+from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
+
+from .test_audit import ended_order, told
+from .world import World
+
+PAY = with_event(
+    "INSERT INTO payment VALUES ($1, 1) ON CONFLICT (order_id) DO UPDATE SET version = payment.version + 1"
+    " RETURNING version",
+    1,
+)
+TOPIC = event_type(PaymentTaken).topic
+OF_ONE = TOPIC.partition_of("o-1")
+BOX = Outbox("/shop/payments", [PaymentTaken, PaymentRefunded])
+
+
+@dataclass
+class Installation:
+    """Payments that publish, shipping that consumes, and the broker between them."""
+
+    payments: asyncpg.Pool
+    shipping: asyncpg.Pool
+    urls: dict[str, str]
+    server: Nats
+    broker: Broker
+
+    async def audited(self, **also: Any) -> EventReport:
+        return await audit_events(self.urls, self.server.url, **also)
+
+    async def broken(self) -> set[tuple[str, str, str]]:
+        """Law, consumer and key of each finding."""
+        return {(one.law.value, one.consumer, one.key) for one in (await self.audited()).found}
+
+    async def pay(self, *orders: str) -> None:
+        for order in orders:
+            await self.payments.execute(PAY, order, *BOX.row(PaymentTaken(order_id=order)).values)
+
+    async def published(self) -> None:
+        async def emptied() -> bool:
+            return not await self.payments.fetchval("SELECT count(*) FROM outbox")
+
+        relay = Relay(lambda: asyncpg.connect(self.urls["payments"]), BOX, self.broker, keeps=True)
+        async with running(relay.run()):
+            await eventually(emptied)
+
+    async def consumed(self, handled: int, parked: int = 0) -> None:
+        async def done() -> bool:
+            known = await self.shipping.fetchval("SELECT count(*) FROM inbox")
+            return known == handled and len(await list_parked(self.shipping)) == parked
+
+        async def ship(connection: Any, event: CloudEvent, message: PaymentTaken) -> None:
+            if message.order_id.startswith("poison"):
+                raise ValueError("no")
+
+        async with running(Consumer("shipping", self.shipping, self.broker, {PaymentTaken: ship}).run()):
+            await eventually(done)
+
+
+@asynccontextmanager
+async def running(work: Any) -> AsyncIterator[None]:
+    task = asyncio.create_task(work)
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def urls(postgres: Postgres) -> dict[str, str]:
+    urls = {name: await postgres.create(f"audited_{name}", f"audited_{name}") for name in ("payments", "shipping")}
+    for name, tables in (
+        ("payments", OUTBOX + "CREATE TABLE payment (order_id text PRIMARY KEY, version bigint)"),
+        ("shipping", INBOX),
+    ):
+        connection = await asyncpg.connect(urls[name])
+        await connection.execute(tables)
+        await connection.close()
+    return urls
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def server(tmp_path_factory) -> AsyncIterator[Nats]:
+    """A server of this module's own: the topics have the names that the contracts give them."""
+    async with await Nats.start(tmp_path_factory.mktemp("audited")) as server:
+        yield server
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def shop(urls: dict[str, str], server: Nats) -> AsyncIterator[Installation]:
+    """Six payments of three orders, all of them published and consumed."""
+    async with (
+        asyncpg.create_pool(urls["payments"], min_size=1) as payments,
+        asyncpg.create_pool(urls["shipping"], min_size=1) as shipping,
+    ):
+        await payments.execute("TRUNCATE outbox, outbox_sent, payment")
+        await shipping.execute("TRUNCATE inbox, inbox_position, inbox_member, inbox_parked")
+        broker: Any = open_broker(server.url)
+        for stream in await broker._streams():
+            await broker._ask(f"$JS.API.STREAM.DELETE.{stream}", None)
+        await broker.ensure([TOPIC], timedelta(hours=1))
+        made = Installation(payments, shipping, urls, server, broker)
+        await made.pay("o-1", "o-2", "o-3", "o-1", "o-2", "o-1")
+        await made.published()
+        await made.consumed(6)
+        yield made
+        await broker.close()
+
+
+async def test_of_what_went_well_everything_is_counted_and_nothing_is_found(shop: Installation):
+    report = await shop.audited()
+    assert (report.events, report.topics, report.consumers, report.handled) == (6, 1, 1, 6)
+    assert (report.found, report.unknown, report.waiting, report.parked.total()) == ([], [], {}, 0)
+
+
+LAST = "(SELECT event_id FROM inbox_position WHERE partition = $1)"
+
+
+@pytest.mark.parametrize(
+    ("contradiction", "law", "key"),
+    [
+        (f"DELETE FROM inbox WHERE event_id = {LAST}", "L3", "o-1"),
+        (f"UPDATE inbox SET at = at - interval '1 hour' WHERE event_id = {LAST}", "L4", "o-1"),
+        ("UPDATE inbox_position SET position = 7 WHERE partition = $1", "L5", ""),
+        ("UPDATE inbox_position SET event_id = gen_random_uuid() WHERE partition = $1", "L5", ""),
+        ("INSERT INTO inbox SELECT 'shipping', gen_random_uuid() WHERE $1::int >= 0", "L1", ""),
+    ],
+    ids=["an effect is missing", "out of order", "behind the end", "another event there", "an event of no log"],
+)
+async def test_what_a_consumer_cannot_have_done_is_found(shop: Installation, contradiction: str, law: str, key: str):
+    await shop.shipping.execute(contradiction, OF_ONE)
+    assert await shop.broken() == {(law, "shipping", key)}
+
+
+async def test_what_was_published_and_is_not_in_the_log_is_found(shop: Installation):
+    row = BOX.row(PaymentTaken(order_id="o-1")).values
+    names = "event_id, topic, partition, key, type, dataschema, headers, payload"
+    await shop.payments.execute(
+        f"INSERT INTO outbox_sent (seq, {names}, version, occurred_at)"
+        " VALUES (99, $1, $2, $3, $4, $5, $6, $7, $8, 4, now())",
+        *row,
+    )
+    assert await shop.broken() == {("L1", "", "o-1")}
+
+
+async def test_a_log_in_which_a_key_goes_back_is_found(shop: Installation):
+    async for batch in shop.broker.read(TOPIC.name, OF_ONE, 0):
+        again = batch[0].record
+        break
+    other = type(again)({**again.attributes, "id": "0198c0de-0000-7000-8000-000000000001"}, again.payload)
+    await shop.broker.append(TOPIC.name, OF_ONE, [other])
+    assert await shop.broken() == {("L2", "", "o-1")}
+
+
+async def test_what_waits_is_parked_or_is_still_to_be_read_is_told_and_breaks_no_law(shop: Installation):
+    await shop.pay("poison-1", "poison-1", "o-1")
+    await shop.published()
+    await shop.consumed(9, parked=2)
+    await shop.pay("o-1")
+    await shop.published()
+    await shop.pay("o-2")
+    report = await shop.audited()
+    assert (report.found, report.parked["shipping"], report.lag["shipping"]) == ([], 2, 1)
+    assert report.waiting["payments"].events == 1
+    [first, _] = await list_parked(shop.shipping)
+    async with shop.shipping.acquire() as connection:
+        await decide(connection, first.place, ParkedDecision.SKIP, DecidedBy("me", "gone"))
+    await shop.consumed(10, parked=1)
+    report = await shop.audited()
+    assert (report.found, report.left_out) == ([], 1)
+
+
+async def test_what_was_handled_behind_an_event_that_waits_is_found(shop: Installation):
+    await shop.pay("poison-1", "poison-1")
+    await shop.published()
+    await shop.consumed(8, parked=2)
+    await shop.shipping.execute("DELETE FROM inbox_parked WHERE reason = 'after'")
+    assert await shop.broken() == {("L4", "shipping", "poison-1")}
+
+
+async def test_what_cannot_be_known_is_said(shop: Installation):
+    await shop.payments.execute("DELETE FROM outbox_sent")
+    await shop.shipping.execute("DELETE FROM inbox")
+    said = (await shop.audited()).unknown
+    assert [text.partition(" ")[0] for text in said] == ["shipping", "no"]
+    report = await audit_events(shop.urls, "")
+    assert (report.events, report.unknown) == (0, ["the log was not read: give --broker"])
+
+
+async def test_an_inbox_is_not_asked_for_what_it_may_have_forgotten(shop: Installation):
+    await shop.shipping.execute(f"DELETE FROM inbox WHERE event_id = {LAST}", OF_ONE)
+    assert (await shop.audited(retention=timedelta(0))).found == []
+
+
+async def test_a_broker_that_is_away_is_a_failure(shop: Installation):
+    with pytest.raises(UnreadableError, match="the broker cannot be read"):
+        await audit_events(shop.urls, "nats://127.0.0.1:1")
+
+
+async def test_the_command_checks_runs_and_events(shop: Installation, world: World):
+    await ended_order(world)
+    given = {
+        "AMENDS_SERVICE_DATABASES": " ".join(f"{name}={url}" for name, url in shop.urls.items()),
+        "AMENDS_BROKER": shop.server.url,
+    }
+    code, said = await told(world, **given)
+    assert (code, said.splitlines()[-1]) == (0, "every invariant holds"), said
+    assert "6 events in 1 topics, 6 effects of 1 consumers" in said
+    await shop.shipping.execute(f"DELETE FROM inbox WHERE event_id = {LAST}", OF_ONE)
+    code, said = await told(world, **given)
+    assert code == 1
+    assert all(word in said for word in ("L3", "o-1", "shipping", "was passed by", "1 times a law of events is broken"))

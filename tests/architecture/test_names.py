@@ -17,6 +17,7 @@ MAY_REPEAT = {
     "Operation": "what a call asks for: the engine writes it into metadata and the barrier reads it; neither imports "
     "the other",
     "PageInvalid": SHOP,
+    "OrderUnknown": SHOP,
     "Settings": "each deployable's own settings; nobody imports those of two",
 }
 """Names that several packages may use, and why."""

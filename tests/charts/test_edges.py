@@ -38,7 +38,7 @@ def graph() -> set[tuple[str, str]]:
         if participant["spec"]["service"] in called_services():
             name, namespace, _ = parts(participant["spec"]["target"])
             edges.add(("amends/orchestrator", f"{namespace}/{name}"))
-    for chart, namespace in (("orders", "shop"), ("operator", "amends")):
+    for chart, namespace in (("orders", "shop"), ("reporting", "shop"), ("operator", "amends")):
         values = yaml.safe_load((ROOT / "charts" / chart / "values.yaml").read_text())
         for name, other, _ in TARGET.findall(str(values["env"])):
             edges.add((f"{namespace}/{chart}", f"{other}/{name}"))

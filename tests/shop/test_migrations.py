@@ -21,7 +21,7 @@ INBOXES = ("inbox", "inbox_position", "inbox_member", "inbox_parked")
 TABLES = (
     [(service, "barrier", Barrier.schema()) for service in GUARDED]
     + [(service, "outbox", OUTBOX) for service in (*GUARDED, *CONSUMING, "identity")]
-    + [(service, inbox, INBOX) for service in (*CONSUMING, "notifications") for inbox in INBOXES]
+    + [(service, inbox, INBOX) for service in (*CONSUMING, "notifications", "reporting") for inbox in INBOXES]
 )
 
 

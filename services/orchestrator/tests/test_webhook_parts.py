@@ -17,8 +17,7 @@ from amends_orchestrator.webhooks.addresses import NOT_PUBLIC, AddressRefusedErr
 from amends_orchestrator.webhooks.client import AttemptOutcome, WebhookClient
 from amends_orchestrator.webhooks.destinations import Destination, SecretError, parse
 from amends_orchestrator.webhooks.signing import signature
-
-from .receiver import HANG, Receiver, answer, new_secret, receiving, verifies, write_settings
+from amends_testkit.receiver import HANG, Receiver, answer, new_secret, receiving, verifies, write_settings
 
 WITHIN = timedelta(seconds=1)
 

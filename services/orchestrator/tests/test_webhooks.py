@@ -19,12 +19,11 @@ from amends_orchestrator.webhooks import deliveries
 from amends_orchestrator.webhooks.destinations import Destinations, parse
 from amends_orchestrator.webhooks.sender import Manner, WebhookSender
 from amends_resilience import Backoff
+from amends_testkit.receiver import HANG, Receiver, receiving, verifies, write_settings
 from amends_testkit.waiting import eventually
 from google.protobuf import json_format
 
 from amends.events.v1.cloud_event_pb2 import CloudEvent
-
-from .receiver import HANG, Receiver, receiving, verifies, write_settings
 
 QUICK = Manner(
     within=timedelta(seconds=2),

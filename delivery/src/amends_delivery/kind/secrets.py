@@ -18,6 +18,7 @@ DATABASES = {
     "orders": "shop",
     "catalog": "shop",
     "customers": "shop",
+    "reporting": "shop",
     "identity": "shop",
     "inventory": "shop",
     "notifications": "shop",

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from amends_chassis.access import Access
     from amends_chassis.certificates import Certificates
     from amends_chassis.events import ServiceEvents
+    from amends_chassis.export import ExportedTable
     from amends_chassis.policies import PolicySource
     from amends_chassis.tracing import Tracing
 
@@ -163,6 +164,13 @@ class Runtime:
         self.events.declare(name, handlers, repeatable)
         consume = partial(self.events.consume, name, handlers, batch, repeatable=repeatable)
         self.background(f"events.consume.{name}", consume)
+
+    def exports(self, *tables: "ExportedTable") -> None:
+        """Serve what these tables keep as the events that led to it. Raises LookupError without a database."""
+        from amends.events.v1.export_pb2_grpc import add_ExportServiceServicer_to_server
+        from amends_chassis.export import NAME, ExportService
+
+        self.add(add_ExportServiceServicer_to_server, ExportService(self.database, tables), NAME)
 
     @property
     def events(self) -> "ServiceEvents":

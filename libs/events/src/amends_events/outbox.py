@@ -51,17 +51,19 @@ class Row:
     """The last parameters of a statement made by `with_event`."""
 
 
-def with_event(change: str, parameters: int) -> str:
+def with_event(change: str, parameters: int, *, timed: bool = False) -> str:
     """Return the statement that makes a change and writes its event: what the change returns is its result.
 
     `change` has so many parameters; `Row.values` follow them. It returns one row with the column `version`: what the
-    aggregate has after it. When it returns none, because it changed nothing, there is no event.
+    aggregate has after it. When it returns none, because it changed nothing, there is no event. A `timed` change
+    returns the column `occurred_at` too, for a service that keeps when it happened; else it is that of the statement.
 
         _PAY = with_event("UPDATE payment SET ... WHERE order_id = $1 RETURNING payment_id, version", 1)
         await connection.fetchval(_PAY, order_id, *row.values)
     """
     values = _VALUES.format(*range(parameters + 1, parameters + 1 + len(_CASTS)))
-    event = f"INSERT INTO outbox ({_COLUMNS}) SELECT {values}, changed.version FROM changed"  # noqa: S608 - no values
+    column, at = (", occurred_at", ", changed.occurred_at") if timed else ("", "")
+    event = f"INSERT INTO outbox ({_COLUMNS}{column}) SELECT {values}, changed.version{at} FROM changed"  # noqa: S608
     return f"WITH changed AS ({change}), event AS ({event}) SELECT * FROM changed"  # noqa: S608
 
 

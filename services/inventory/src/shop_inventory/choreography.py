@@ -11,7 +11,6 @@ from amends_barrier import action, compensation, savepoint
 from amends_chassis.domain import RefusedError
 from google.protobuf.message import Message
 
-from shop.inventory.events.v1.inventory_pb2 import StockShort
 from shop.orders.events.v1.orders_pb2 import OrderPlaced, OrderRejected
 from shop.payments.events.v1.payments_pb2 import PaymentFailed
 from shop.shipping.events.v1.shipping_pb2 import ParcelRefused
@@ -50,8 +49,7 @@ class StockReactions:
                     lines = domain.lines(Line(line.sku, line.quantity) for line in placed.lines)
                     await store.reserve(connection, self._outbox, order_id, lines)
         except RefusedError as refusal:
-            short = StockShort(order_id=order_id, reason=refusal.reason, message=str(refusal))
-            await self._outbox.append(connection, short, version=1)
+            await store.refuse(connection, self._outbox, order_id, refusal.reason, str(refusal))
 
     async def _follow(self, connection: "Connection", event: "CloudEvent", rejected: OrderRejected) -> None:
         if rejected.fulfilment == FULFILMENT_CHOREOGRAPHED:

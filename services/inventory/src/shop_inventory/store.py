@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from amends_events import with_event, with_events
 
-from shop.inventory.events.v1.inventory_pb2 import StockChanged, StockReleased, StockReserved
+from shop.inventory.events.v1.inventory_pb2 import StockChanged, StockReleased, StockReserved, StockShort
 from shop.types.v1 import types_pb2
 from shop_inventory.domain import (
     AlreadyReserved,
@@ -31,11 +31,21 @@ if TYPE_CHECKING:
 
 _RESERVE = with_event(
     "INSERT INTO reservation (order_id, reservation_id, state) VALUES ($1, $2, 'held')"
-    " ON CONFLICT (order_id) DO NOTHING RETURNING version",
+    " ON CONFLICT (order_id) DO NOTHING RETURNING version, told_at[version] AS occurred_at",
     2,
+    timed=True,
 )
 _RELEASE = with_event(
-    "UPDATE reservation SET state = 'released', version = version + 1 WHERE order_id = $1 RETURNING version", 1
+    "UPDATE reservation SET state = 'released', version = version + 1, told_at = told_at || clock_timestamp()"
+    " WHERE order_id = $1 RETURNING version, told_at[version] AS occurred_at",
+    1,
+    timed=True,
+)
+_REFUSE = with_event(
+    "INSERT INTO refusal (order_id, reason, message) VALUES ($1, $2, $3)"
+    " ON CONFLICT (order_id) DO NOTHING RETURNING 1::bigint AS version, refused_at AS occurred_at",
+    3,
+    timed=True,
 )
 _CHANGE_STOCK = with_events(
     "UPDATE stock SET received = a.received, available = a.available, reserved = a.reserved, sold = a.sold,"
@@ -56,6 +66,12 @@ async def reserve(connection: "Connection", outbox: "Outbox", order_id: str, lin
     return reservation_id
 
 
+async def refuse(connection: "Connection", outbox: "Outbox", order_id: str, reason: str, message: str) -> None:
+    """Write down that stock cannot be kept for a choreographed order; again: nothing."""
+    short = outbox.row(StockShort(order_id=order_id, reason=reason, message=message))
+    await connection.execute(_REFUSE, order_id, reason, message, *short.values)
+
+
 async def release(connection: "Connection", outbox: "Outbox", order_id: str) -> None:
     """Give back what is kept for the order; again: nothing. Raises NotReserved when it is unknown or has left."""
     match await _lock_reservation(connection, order_id):
@@ -73,7 +89,9 @@ async def dispatch(connection: "Connection", outbox: "Outbox", order_id: str) ->
     match await _lock_reservation(connection, order_id):
         case ReservationState.HELD:
             await connection.execute(
-                "UPDATE reservation SET state = 'dispatched', version = version + 1 WHERE order_id = $1", order_id
+                "UPDATE reservation SET state = 'dispatched', version = version + 1,"
+                " told_at = told_at || clock_timestamp() WHERE order_id = $1",
+                order_id,
             )
             lines = await _moved(connection, Movement.RESERVE, order_id)
             await _move(connection, outbox, Movement.DISPATCH, order_id, lines)

@@ -8,6 +8,7 @@ from shop_orders.arrangements import arrangements
 from shop_orders.catalogue import HANDLERS, Catalogue
 from shop_orders.choreography import OrderReactions
 from shop_orders.events import PUBLISHES
+from shop_orders.export import EXPORTED
 from shop_orders.followup import FollowUp
 from shop_orders.order_process import OrderProcess
 from shop_orders.saga import PlaceOrderSaga
@@ -25,6 +26,7 @@ async def assemble(settings: Settings, runtime: Runtime) -> None:
     catalogue = None if catalog is None else Catalogue(runtime.channel(catalog))
     api = OrderService(settings, runtime.database, outbox, orders, catalogue)
     runtime.add(add_OrderServiceServicer_to_server, api, "shop.orders.v1.OrderService")
+    runtime.exports(*EXPORTED)
     runtime.background("follow-up", FollowUp(runtime.database, orders, settings).run)
     runtime.consumes("orders", OrderReactions(outbox).handlers, batch=1)
     runtime.consumes("orders.articles", HANDLERS)

@@ -56,29 +56,38 @@ _ADD = with_event(
     "INSERT INTO orders (order_id, digest, customer_id, currency, total_minor, card_token,"
     " recipient, street, city, postal_code, country, fulfilment, follow_up_at, deadline)"
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, now() + $13::interval, now() + $14::interval)"
-    " ON CONFLICT (order_id) DO NOTHING RETURNING version",
+    " ON CONFLICT (order_id) DO NOTHING RETURNING version, told_at[version] AS occurred_at",
     14,
+    timed=True,
 )
 _CONFIRM = with_event(
     "UPDATE orders SET state = 'confirmed', tracking_id = $2, payment_id = $3, card_token = NULL, attention = NULL,"
-    " ended_at = now(), follow_up_at = now(), follow_up_tries = 0, version = version + 1"
-    " WHERE order_id = $1 RETURNING version",
+    " ended_at = now(), follow_up_at = now(), follow_up_tries = 0, version = version + 1,"
+    " told_at = told_at || clock_timestamp()"
+    " WHERE order_id = $1 RETURNING version, told_at[version] AS occurred_at",
     3,
+    timed=True,
 )
 _REJECT = with_event(
-    "UPDATE orders SET state = 'rejected', reason = $2, card_token = NULL, attention = NULL, follow_up_at = NULL,"
-    " ended_at = now(), version = version + 1 WHERE order_id = $1 AND state = 'pending' RETURNING version",
-    2,
+    "UPDATE orders SET state = 'rejected', reason = $2, code = $3, card_token = NULL, attention = NULL,"
+    " follow_up_at = NULL, ended_at = now(), version = version + 1, told_at = told_at || clock_timestamp()"
+    " WHERE order_id = $1 AND state = 'pending' RETURNING version, told_at[version] AS occurred_at",
+    3,
+    timed=True,
 )
 _REFUND = with_event(
     "UPDATE orders SET state = 'refunded', card_token = NULL, attention = $2, follow_up_at = NULL,"
-    " ended_at = now(), version = version + 1 WHERE order_id = $1 AND state = 'pending' RETURNING version",
+    " ended_at = now(), version = version + 1, told_at = told_at || clock_timestamp()"
+    " WHERE order_id = $1 AND state = 'pending' RETURNING version, told_at[version] AS occurred_at",
     2,
+    timed=True,
 )
 _DISPATCHED = with_event(
-    "UPDATE orders SET follow_up_at = NULL, version = version + 1"
-    " WHERE order_id = $1 AND state = 'confirmed' AND follow_up_at IS NOT NULL RETURNING version",
+    "UPDATE orders SET follow_up_at = NULL, version = version + 1, told_at = told_at || clock_timestamp()"
+    " WHERE order_id = $1 AND state = 'confirmed' AND follow_up_at IS NOT NULL"
+    " RETURNING version, told_at[version] AS occurred_at",
     1,
+    timed=True,
 )
 
 _LOCK = """
@@ -252,7 +261,7 @@ async def reject(connection: "Connection", outbox: "Outbox", order_id: str, reas
             fulfilment=_fulfilment_of(row),
         )
     )
-    await connection.execute(_REJECT, order_id, reason, *rejected.values)
+    await connection.execute(_REJECT, order_id, reason, code, *rejected.values)
 
 
 async def reject_choreographed(

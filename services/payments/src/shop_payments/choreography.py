@@ -19,7 +19,6 @@ from google.protobuf.message import Message
 
 from shop.inventory.events.v1.inventory_pb2 import StockReserved
 from shop.orders.events.v1.orders_pb2 import OrderRejected
-from shop.payments.events.v1.payments_pb2 import PaymentFailed
 from shop.shipping.events.v1.shipping_pb2 import ParcelRefused
 from shop.types.v1.types_pb2 import FULFILMENT_CHOREOGRAPHED
 from shop_payments import store
@@ -129,8 +128,7 @@ class ChargeWorker:
     async def _refuse(self, order_id: str, refusal: RefusedError) -> None:
         async with self._database.transaction() as transaction:
             if await store.end_due(transaction, order_id):
-                failed = PaymentFailed(order_id=order_id, reason=refusal.reason, message=str(refusal))
-                await self._outbox.append(transaction, failed, version=1)
+                await store.refuse(transaction, self._outbox, order_id, refusal.reason, str(refusal))
 
 
 class ChargeReactions:

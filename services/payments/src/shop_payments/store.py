@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from amends_events import with_event
 
-from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
+from shop.payments.events.v1.payments_pb2 import PaymentFailed, PaymentRefunded, PaymentTaken
 from shop.types.v1 import types_pb2
 from shop_payments import domain
 from shop_payments.cards import Card
@@ -44,8 +44,16 @@ _PAYMENT = (
 
 _CHARGE = with_event(
     "INSERT INTO payment (payment_id, order_id, currency, minor, card_fingerprint, card_last_four, disputed)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (order_id) DO NOTHING RETURNING version",
+    " VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (order_id) DO NOTHING"
+    " RETURNING version, told_at[version] AS occurred_at",
     7,
+    timed=True,
+)
+_REFUSE = with_event(
+    "INSERT INTO refusal (order_id, reason, message) VALUES ($1, $2, $3)"
+    " ON CONFLICT (order_id) DO NOTHING RETURNING 1::bigint AS version, refused_at AS occurred_at",
+    3,
+    timed=True,
 )
 _KEEP = """
 INSERT INTO kept_card (order_id, currency, minor, card_fingerprint, expires_at)
@@ -69,9 +77,10 @@ _END_DUE = """
 UPDATE kept_card SET state = 'done', due_at = NULL WHERE order_id = $1 AND state = 'due' RETURNING expires_at > now()
 """
 _REFUND = with_event(
-    "UPDATE payment SET state = 'refunded', refund_id = $2, version = version + 1 WHERE payment_id = $1"
-    " RETURNING version",
+    "UPDATE payment SET state = 'refunded', refund_id = $2, version = version + 1,"
+    " told_at = told_at || clock_timestamp() WHERE payment_id = $1 RETURNING version, told_at[version] AS occurred_at",
     2,
+    timed=True,
 )
 
 
@@ -94,6 +103,12 @@ async def charge(connection: "Connection", outbox: "Outbox", order_id: str, amou
         raise AlreadyCharged(f"order {order_id} was charged before")
     await record(connection, payment_id, domain.charge(amount))
     return payment_id
+
+
+async def refuse(connection: "Connection", outbox: "Outbox", order_id: str, reason: str, message: str) -> None:
+    """Write down that a choreographed order cannot be paid; again: nothing."""
+    failed = outbox.row(PaymentFailed(order_id=order_id, reason=reason, message=message))
+    await connection.execute(_REFUSE, order_id, reason, message, *failed.values)
 
 
 async def keep_card(

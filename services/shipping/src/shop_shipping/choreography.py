@@ -17,7 +17,6 @@ from google.protobuf.message import Message
 
 from shop.orders.events.v1.orders_pb2 import OrderDispatched, OrderRejected
 from shop.payments.events.v1.payments_pb2 import PaymentTaken
-from shop.shipping.events.v1.shipping_pb2 import ParcelRefused
 from shop.types.v1.types_pb2 import FULFILMENT_CHOREOGRAPHED
 from shop_shipping import domain, store
 
@@ -50,8 +49,7 @@ class ParcelReactions:
                 if await action(connection, _step(order_id)):
                     await store.book(connection, self._outbox, order_id, domain.deliverable(address), lines)
         except RefusedError as refusal:
-            refused = ParcelRefused(order_id=order_id, reason=refusal.reason, message=str(refusal))
-            await self._outbox.append(connection, refused, version=1)
+            await store.refuse(connection, self._outbox, order_id, refusal.reason, str(refusal))
         await store.forget_announced_parcel(connection, order_id)
 
     async def _cancel(self, connection: "Connection", event: "CloudEvent", rejected: OrderRejected) -> None:

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from amends_events import with_event
 
-from shop.shipping.events.v1.shipping_pb2 import ParcelBooked, ParcelCancelled, ParcelHandedOver
+from shop.shipping.events.v1.shipping_pb2 import ParcelBooked, ParcelCancelled, ParcelHandedOver, ParcelRefused
 from shop_shipping import domain
 from shop_shipping.domain import (
     Address,
@@ -33,15 +33,29 @@ if TYPE_CHECKING:
 
 _SHIP = with_event(
     "INSERT INTO shipment (tracking_id, order_id, carrier, recipient, street, city, postal_code, country)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (order_id) DO NOTHING RETURNING version",
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (order_id) DO NOTHING"
+    " RETURNING version, told_at[version] AS occurred_at",
     8,
+    timed=True,
+)
+_REFUSE = with_event(
+    "INSERT INTO refusal (order_id, reason, message) VALUES ($1, $2, $3)"
+    " ON CONFLICT (order_id) DO NOTHING RETURNING 1::bigint AS version, refused_at AS occurred_at",
+    3,
+    timed=True,
 )
 
 _CANCEL = with_event(
-    "UPDATE shipment SET state = 'cancelled', version = version + 1 WHERE tracking_id = $1 RETURNING version", 1
+    "UPDATE shipment SET state = 'cancelled', version = version + 1, told_at = told_at || clock_timestamp()"
+    " WHERE tracking_id = $1 RETURNING version, told_at[version] AS occurred_at",
+    1,
+    timed=True,
 )
 _HAND_OVER = with_event(
-    "UPDATE shipment SET state = 'handed_over', version = version + 1 WHERE tracking_id = $1 RETURNING version", 1
+    "UPDATE shipment SET state = 'handed_over', version = version + 1, told_at = told_at || clock_timestamp()"
+    " WHERE tracking_id = $1 RETURNING version, told_at[version] AS occurred_at",
+    1,
+    timed=True,
 )
 _ANNOUNCE = """
 INSERT INTO announced_parcel
@@ -103,6 +117,12 @@ async def _ship(connection: "Connection", outbox: "Outbox", order_id: str, carri
     if not is_new:
         raise AlreadyBooked(f"order {order_id} was shipped before")
     return tracking_id
+
+
+async def refuse(connection: "Connection", outbox: "Outbox", order_id: str, reason: str, message: str) -> None:
+    """Write down that no parcel can be booked for a choreographed order; again: nothing."""
+    refused = outbox.row(ParcelRefused(order_id=order_id, reason=reason, message=message))
+    await connection.execute(_REFUSE, order_id, reason, message, *refused.values)
 
 
 async def announce_parcel(

@@ -76,14 +76,14 @@ FROM unnest($1::bigint[], $2::integer[]) AS mine (seq, attempts)
 WHERE given.seq = mine.seq AND given.attempts = mine.attempts AND given.state = 'due'
 """
 _COUNT = """
-SELECT webhook, state, count(open.seq) AS events, min(open.occurred_at) AS oldest,
+SELECT asked.webhook, asked.state, count(open.seq) AS events, min(open.occurred_at) AS oldest,
     coalesce(now() - min(open.occurred_at), interval '0') AS waits
-FROM unnest($1::text[]) AS webhook CROSS JOIN unnest(ARRAY['due', 'parked']) AS state
+FROM (SELECT webhook, state FROM unnest($1::text[]) AS webhook, unnest(ARRAY['due', 'parked']) AS state) AS asked
 LEFT JOIN LATERAL (
     SELECT seq, occurred_at FROM webhook_delivery AS one
-    WHERE one.webhook = webhook AND one.state = state AND one.state IN ('due', 'parked') LIMIT $2
+    WHERE one.webhook = asked.webhook AND one.state = asked.state AND one.state IN ('due', 'parked') LIMIT $2
 ) AS open ON true
-GROUP BY webhook, state
+GROUP BY asked.webhook, asked.state
 """
 _NAMES = "SELECT DISTINCT webhook FROM webhook_delivery WHERE state IN ('due', 'parked') ORDER BY webhook"
 _LIST = """

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from amends_embedded.authority import Authority, spiffe
+
 from amends_testkit.waiting import eventually
 
 HANG = b"hang"
@@ -24,6 +25,7 @@ HANG = b"hang"
 
 
 def new_secret() -> str:
+    """Return a secret as Standard Webhooks writes it."""
     return "whsec_" + base64.b64encode(secrets.token_bytes(24)).decode()
 
 
@@ -36,7 +38,7 @@ def verifies(secret: str, headers: dict[str, str], body: bytes) -> bool:
 
 
 @dataclass(frozen=True)
-class Received:
+class WebhookRequest:
     """One request."""
 
     target: str
@@ -45,11 +47,13 @@ class Received:
 
     @property
     def event(self) -> dict[str, Any]:
+        """Return the event that came."""
         found: dict[str, Any] = json.loads(self.body)
         return found
 
     @property
     def kind(self) -> str:
+        """Return the name of the event's message."""
         return str(self.event["type"]).rpartition(".")[2]
 
 
@@ -57,18 +61,20 @@ class Receiver:
     """A destination and its secret."""
 
     def __init__(self, folder: Path, name: str, port: int, scheme: str) -> None:
+        """Keep the secret in `folder`."""
         self.name = name
         self.folder = folder
         self.scheme = scheme
         self.port = port
         self.answers: deque[bytes] = deque()
         """What is answered next, as bytes or HANG; 204 when nothing is scripted."""
-        self.received: list[Received] = []
+        self.received: list[WebhookRequest] = []
         self.secret = new_secret()
         self.secret_file.write_text(self.secret + "\n")
 
     @property
     def secret_file(self) -> Path:
+        """Return the file that has the secret."""
         return self.folder / f"{self.name}.secret"
 
     def script(self, *statuses: int | bytes) -> None:
@@ -86,7 +92,7 @@ class Receiver:
             **fields,
         }
 
-    async def kinds(self, *expected: str) -> list[Received]:
+    async def kinds(self, *expected: str) -> list[WebhookRequest]:
         """Wait until exactly these types of events have come, and return the requests."""
 
         def look() -> bool:
@@ -97,13 +103,14 @@ class Receiver:
         await eventually(look, what=f"{self.name} receives {expected}")
         return self.received
 
-    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Read one request, keep it, and answer."""
         with suppress(OSError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode()
             request, *lines = head.rstrip().split("\r\n")
             headers = {name.lower(): value for name, value in (line.split(": ", 1) for line in lines)}
             body = await reader.readexactly(int(headers["content-length"]))
-            self.received.append(Received(request.split(" ")[1], headers, body))
+            self.received.append(WebhookRequest(request.split(" ")[1], headers, body))
             said = self.answers.popleft() if self.answers else answer(204)
             if said is HANG:
                 await reader.read()
@@ -113,6 +120,7 @@ class Receiver:
 
 
 def answer(status: int, **headers: str) -> bytes:
+    """Return an answer without a body; underscores of header names are hyphens."""
     lines = [f"HTTP/1.1 {status} Said", *(f"{name.replace('_', '-')}: {value}" for name, value in headers.items())]
     return "\r\n".join([*lines, "Content-Length: 0", "", ""]).encode()
 
@@ -130,7 +138,7 @@ async def receiving(folder: Path, name: str = "on-call", *, scheme: str = "https
     made: list[Receiver] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await made[0]._serve(reader, writer)
+        await made[0].serve(reader, writer)
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=tls)
     made.append(Receiver(folder, name, server.sockets[0].getsockname()[1], scheme))

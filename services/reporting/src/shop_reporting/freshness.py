@@ -1,0 +1,90 @@
+"""As of when a projection is: everything that was published before that moment is in it.
+
+A partition that was read to its end is as fresh as the moment at which its end was asked for; any other is as old as
+the last event that was handled. A projection is as old as the oldest of its partitions.
+"""
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import structlog
+from amends_chassis.database import Executes
+from amends_events import Broker, BrokerError, Ends
+
+from shop_reporting.facts import SOURCES
+
+LOOK_EVERY = timedelta(seconds=1)
+TOPICS = tuple(source.topic for source in SOURCES)
+PARTITIONS = sum(topic.partitions for topic in TOPICS)
+
+_log = structlog.get_logger(__name__)
+
+_PLACES = "SELECT topic, partition, position, event_at FROM inbox_position WHERE consumer = $1"
+
+
+async def places(connection: Executes, consumer: str) -> Sequence[Any]:
+    """Return where a consumer is: topic, partition, position and event_at."""
+    return await connection.fetch(_PLACES, consumer)
+
+
+class Freshness:
+    """Knows the ends of the logs, as they were a moment ago."""
+
+    def __init__(self, broker: Broker | None) -> None:
+        """Without a broker nothing is ever published, so everything is there."""
+        self._broker = broker
+        self._asked_at: datetime | None = None
+        self._ends: dict[tuple[str, int], Ends] = {}
+
+    async def run(self) -> None:
+        """Keep looking, for ever."""
+        while True:
+            try:
+                await self.look()
+            except BrokerError as error:
+                _log.warning("freshness.broker_away", error=f"{type(error).__name__}: {error}")
+            await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+    async def look(self) -> None:
+        """Ask for the ends of all logs. Raises BrokerError."""
+        asked_at, found = datetime.now(UTC), {}
+        if self._broker is not None:
+            for topic in TOPICS:
+                for partition, ends in (await self._broker.ends(topic.name)).items():
+                    found[topic.name, partition] = ends
+        self._asked_at, self._ends = asked_at, found
+
+    def as_of(self, read: Sequence[Any]) -> datetime | None:
+        """Return as of when is what a consumer has read that is at these `places`; None while that is not known."""
+        if self._broker is None:
+            return self._asked_at
+        moments = [self._moment(place) for place in read]
+        if len(moments) < PARTITIONS or None in moments:
+            return None
+        return min(moment for moment in moments if moment is not None)
+
+    def _moment(self, place: Any) -> datetime | None:
+        event_at: datetime | None = place["event_at"]
+        ends = self._ends.get((place["topic"], place["partition"]))
+        if ends is None or self._asked_at is None or place["position"] < ends.last:
+            return event_at
+        return self._asked_at if event_at is None else max(self._asked_at, event_at)
+
+    def left(self, read: Sequence[Any]) -> int:
+        """Return how many records of the logs a consumer that is at these `places` has not read."""
+        position = _positions(read)
+        return sum(max(0, ends.last - position.get(place, 0)) for place, ends in self._ends.items())
+
+    def has_lost(self, read: Sequence[Any]) -> bool:
+        """Return whether a log does not have any more what a consumer that is at these `places` would read next."""
+        position = _positions(read)
+        return any(
+            position.get(place, 0) + 1 < ends.first or position.get(place, 0) > ends.last
+            for place, ends in self._ends.items()
+        )
+
+
+def _positions(read: Sequence[Any]) -> dict[tuple[str, int], int]:
+    return {(place["topic"], place["partition"]): place["position"] for place in read}

@@ -1,0 +1,169 @@
+"""A projection is built beside the one that serves, and takes its place when it has caught up.
+
+It begins with the logs, as long as they have everything since the first event; else with what the services export,
+after the ends of the logs were noted: there it goes on. Everything that is known of the progress is in the database, in
+the transaction of what was done: a process that is killed is followed by one that goes on where it was.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Protocol
+
+import structlog
+from amends_chassis.database import Database
+from amends_events import Broker, BrokerError
+from amends_events.replay import begin
+
+from shop_reporting import freshness, versions
+from shop_reporting.exports import Exports
+from shop_reporting.facts import SOURCES
+from shop_reporting.freshness import Freshness
+from shop_reporting.projection import LAYOUT, CountGaps, Projection, consumer_of
+from shop_reporting.versions import Version
+
+if TYPE_CHECKING:
+    from amends_chassis.database import Connection
+
+SWITCH_BELOW = timedelta(seconds=1)
+"""A projection that is less than this behind takes the place of the one that serves."""
+LOOK_EVERY = timedelta(milliseconds=200)
+_AGAIN = timedelta(seconds=1)
+
+_log = structlog.get_logger(__name__)
+
+Consume = Callable[[Projection], Awaitable[None]]
+"""Consumes for a projection, until cancelled."""
+
+
+class RebuildProgress(Protocol):
+    """Is told how far a rebuild is."""
+
+    def __call__(self, stage: str, done: int, total: int | None) -> None:
+        """Show that `done` events of `total` are in it; `total` is None when nobody knows."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Rebuild:
+    """What building a projection takes."""
+
+    database: Database
+    broker: Broker | None
+    exports: Exports
+    consume: Consume
+    count_gaps: CountGaps
+
+    async def run(self, progress: RebuildProgress, *, export: bool = False) -> int | None:
+        """Build a projection, or go on with one, let it serve and return its number; None while somebody else builds.
+
+        `export` begins with what the services export, even if the logs have everything. Raises Unavailable when a
+        service does not export, BrokerError while the broker is away in the middle of the decision.
+        """
+        async with versions.alone(self.database) as connection:
+            if connection is None:
+                return None
+            version = await self._unfinished(connection) or await versions.make(connection, LAYOUT)
+            projection = Projection(version.version, self.count_gaps)
+            await self._let_go(connection, projection)
+            if await self._from_export(connection, projection, version, export):
+                await self._take_exports(projection, progress)
+            await self._catch_up(connection, projection, progress)
+            return version.version
+
+    async def _unfinished(self, connection: "Connection") -> Version | None:
+        """Return the projection to go on with; one of which a log has forgotten what comes next is dropped."""
+        found = await versions.unfinished(connection, LAYOUT)
+        if found is None or self.broker is None or found.from_export is None:
+            return found
+        fresh = Freshness(self.broker)
+        await self._until_possible(fresh.look)
+        if not fresh.has_lost(await freshness.places(connection, consumer_of(found.version))):
+            return found
+        await versions.drop(connection, found.version)
+        return None
+
+    async def _let_go(self, connection: "Connection", projection: Projection) -> None:
+        """Take over from a builder that died: its leases need not run out, because nobody else builds."""
+        await connection.execute(
+            "UPDATE inbox_position SET owner = NULL, lease_until = NULL WHERE consumer = $1", projection.consumer
+        )
+        await connection.execute("DELETE FROM inbox_member WHERE consumer = $1", projection.consumer)
+
+    async def _from_export(
+        self, connection: "Connection", projection: Projection, version: Version, export: bool
+    ) -> bool:
+        """Return whether to begin with the exports; decided once, with the positions that the export is to cover."""
+        if version.from_export is not None:
+            return version.from_export
+        fresh = Freshness(self.broker)
+        await self._until_possible(fresh.look)
+        from_export = export or fresh.has_lost(())
+        async with connection.transaction():
+            if from_export and self.broker is not None:
+                for source in SOURCES:
+                    await begin(connection, self.broker, projection.consumer, source.topic)
+            await connection.execute(
+                "UPDATE projection SET from_export = $2 WHERE version = $1", projection.version, from_export
+            )
+        return from_export
+
+    async def _take_exports(self, projection: Projection, progress: RebuildProgress) -> None:
+        for source in SOURCES:
+            await self._take_export(projection, source.name, progress)
+
+    async def _take_export(self, projection: Projection, source: str, progress: RebuildProgress) -> None:
+        known = await self.database.pool.fetchrow(
+            "SELECT page_token, events, done FROM projection_export WHERE version = $1 AND source = $2",
+            projection.version,
+            source,
+        )
+        token, events, done = known or ("", 0, False)
+        while not done:
+            told, token = await self.exports.page(source, token)
+            events, done = events + len(told), not token
+            async with self.database.transaction() as transaction:
+                await projection.take(transaction, told)
+                await transaction.execute(
+                    "INSERT INTO projection_export (version, source, page_token, events, done)"
+                    " VALUES ($1, $2, $3, $4, $5) ON CONFLICT (version, source) DO UPDATE SET"
+                    " page_token = excluded.page_token, events = excluded.events, done = excluded.done",
+                    projection.version,
+                    source,
+                    token,
+                    events,
+                    done,
+                )
+            progress(f"export of {source}", events, None)
+
+    async def _catch_up(self, connection: "Connection", projection: Projection, progress: RebuildProgress) -> None:
+        """Consume until the projection is hardly behind; then let it serve."""
+        fresh, total = Freshness(self.broker), 0
+        consuming = asyncio.ensure_future(self.consume(projection))
+        try:
+            while True:
+                if consuming.done() and self.broker is not None:
+                    consuming.result()
+                await self._until_possible(fresh.look)
+                read = await freshness.places(connection, projection.consumer)
+                left = fresh.left(read)
+                total = max(total, left)
+                progress("events", total - left, total)
+                as_of = fresh.as_of(read)
+                if as_of is not None and datetime.now(UTC) - as_of < SWITCH_BELOW:
+                    break
+                await asyncio.sleep(LOOK_EVERY.total_seconds())
+            await versions.switch(connection, projection.version)
+        finally:
+            consuming.cancel()
+            await asyncio.wait([consuming])
+
+    async def _until_possible(self, look: Callable[[], Awaitable[None]]) -> None:
+        """Ask the broker as soon as it is there, with all topics."""
+        while True:
+            try:
+                return await look()
+            except BrokerError as error:
+                _log.warning("rebuild.broker_away", error=f"{type(error).__name__}: {error}")
+                await asyncio.sleep(_AGAIN.total_seconds())

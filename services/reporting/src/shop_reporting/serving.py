@@ -1,0 +1,124 @@
+"""Keeps the projection that serves up to date, follows it when another takes its place, and drops what is retired.
+
+One of the replicas builds a projection when there is none of this code's layout: the first of all, and the next after a
+release that has changed the tables. Until then the process is not ready, and replicas of the old release serve.
+Assembled by `assemble.py`.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+import structlog
+from amends_chassis.database import Database
+from amends_chassis.errors import Unavailable
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from shop_reporting import freshness, versions
+from shop_reporting.freshness import Freshness
+from shop_reporting.projection import LAYOUT, Projection
+from shop_reporting.rebuild import Rebuild
+from shop_reporting.repair import Repair
+
+LOOK_EVERY = timedelta(seconds=1)
+DROP_EVERY = timedelta(minutes=10)
+
+_log = structlog.get_logger(__name__)
+
+
+class ProjectionMetrics:
+    """The metrics of projections in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        """Register the metrics; a registry takes them once."""
+        self._gaps = Counter("projection_version_gaps", "Versions that were jumped over.", registry=registry)
+        self._age = Gauge(
+            "projection_as_of_seconds", "How old the projection is that serves.", ("projection",), registry=registry
+        )
+
+    def gaps(self, new: int) -> None:
+        """Count gaps in versions."""
+        self._gaps.inc(new)
+
+    def age(self, version: int, age: timedelta) -> None:
+        """Note how old the projection is that serves now; others are forgotten."""
+        self._age.clear()
+        self._age.labels(version).set(age.total_seconds())
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """What a replica does beside answering."""
+
+    database: Database
+    rebuild: Rebuild
+    fresh: Freshness
+    metrics: ProjectionMetrics
+    report: Callable[[bool], Awaitable[None]]
+    """Is told whether there is a projection that this code can show."""
+    keep_retired: timedelta
+
+    async def run(self) -> None:
+        """Follow the projection that serves, for ever."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self.fresh.run())
+            group.create_task(self._drop())
+            following: asyncio.Task[None] | None = None
+            version = 0
+            while True:
+                found = await versions.serving(self.database.pool)
+                if found is None or found.layout != LAYOUT:
+                    await self._build()
+                elif found.version != version or following is None:
+                    await _stopped(following)
+                    version = found.version
+                    following = group.create_task(self._follow(Projection(version, self.metrics.gaps)))
+                    await self.report(True)
+                    _log.info("projection.serves", projection=version)
+                if found is not None:
+                    await self._tell_age(found.version)
+                await asyncio.sleep(LOOK_EVERY.total_seconds())
+
+    async def _build(self) -> None:
+        await self.report(False)
+        try:
+            await self.rebuild.run(_no_progress)
+        except Unavailable as error:
+            _log.warning("projection.not_built", error=str(error))
+
+    async def _follow(self, projection: Projection) -> None:
+        repair = Repair(self.database, self.rebuild.exports, projection)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(_done(self.rebuild.consume(projection)))
+            group.create_task(repair.run())
+
+    async def _tell_age(self, version: int) -> None:
+        read = await freshness.places(self.database.pool, Projection(version, self.metrics.gaps).consumer)
+        as_of = self.fresh.as_of(read)
+        if as_of is not None:
+            self.metrics.age(version, max(timedelta(0), datetime.now(UTC) - as_of))
+
+    async def _drop(self) -> None:
+        while True:
+            async with versions.alone(self.database) as connection:
+                if connection is not None:
+                    for version in await versions.drop_retired(connection, self.keep_retired):
+                        _log.info("projection.dropped", projection=version)
+            await asyncio.sleep(DROP_EVERY.total_seconds())
+
+
+async def _done(work: Awaitable[None]) -> None:
+    await work
+
+
+async def _stopped(task: asyncio.Task[None] | None) -> None:
+    if task is not None:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+
+
+def _no_progress(stage: str, done: int, total: int | None) -> None:
+    """Show nothing: nobody watches."""

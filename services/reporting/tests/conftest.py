@@ -1,0 +1,47 @@
+"""A migrated database with a projection, and a log of each test's own."""
+
+import itertools
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest_asyncio
+from amends_chassis.database import Database
+from amends_embedded import Nats
+from amends_events import Broker, open_broker
+from amends_testkit.service import migrated
+from shop_reporting import versions
+from shop_reporting.projection import LAYOUT, Projection
+
+from .world import Named
+
+_numbers = itertools.count(1)
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def database(database_url: str) -> AsyncIterator[Database]:
+    async with migrated(database_url, "shop_reporting.migrations") as database:
+        yield database
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def projection(database: Database) -> Projection:
+    """The first projection, which serves."""
+    async with database.pool.acquire() as connection:
+        made = await versions.make(connection, LAYOUT)
+        await versions.switch(connection, made.version)
+    return Projection(made.version, lambda new: None)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def client(nats: Nats) -> AsyncIterator[Broker]:
+    opened = open_broker(nats.url)
+    yield opened
+    await opened.close()
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def broker(client: Any) -> Named:
+    """A broker in which this test alone has every topic."""
+    named = Named(client, f"reporting.n{next(_numbers)}")
+    await named.make_topics()
+    return named

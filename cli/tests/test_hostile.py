@@ -152,6 +152,7 @@ NEEDED = {
     "audit": ["--database", "postgresql://127.0.0.1:1/x"],
     "explore": ["payments.yaml"],
     "probe": ["127.0.0.1:1", "a.v1.B/C", "--timeout", "100ms"],
+    "flows": ["x"],
     "events": [],
     "dev": ["--stop"],
 }

@@ -28,7 +28,8 @@ VARIABLE = "AMENDS_ORCHESTRATOR"
 NAMESPACE_VARIABLE = "AMENDS_NAMESPACE"
 SELECTOR = "app.kubernetes.io/part-of=amends"
 NAMES = ("orchestrator", "amends-orchestrator")
-"""What the Service or its label `app.kubernetes.io/name` is called."""
+MONITORS = ("monitor", "amends-monitor")
+"""What the Service of each, or its label `app.kubernetes.io/name`, is called."""
 GRPC_PORT = 50051
 MAY_BE_AN_ID = re.compile(r"[0-9a-f]{4,8}(-[0-9a-f-]*)?")
 PATIENCE = timedelta(seconds=30)
@@ -110,7 +111,7 @@ class KubectlCluster:
             found = [json.loads(self.kubectl("get", "service", name, *scope, "--output=json"))]
         else:
             listed = json.loads(self.kubectl("get", "services", *scope, f"--selector={SELECTOR}", "--output=json"))
-            found = [item for item in listed["items"] if _is_orchestrator(item)]
+            found = [item for item in listed["items"] if _is_called(item, NAMES)]
         if len(found) != 1:
             names = ", ".join(sorted(f"{item['metadata']['namespace']}/{item['metadata']['name']}" for item in found))
             raise CliError(
@@ -119,6 +120,18 @@ class KubectlCluster:
             )
         metadata = found[0]["metadata"]
         return Service(metadata["namespace"], metadata["name"], port or _port(found[0]))
+
+    def monitor(self) -> Service:
+        """Find the monitor's Service. Raises CliError when there is none, or more than one."""
+        arguments = ("get", "services", "--all-namespaces", f"--selector={SELECTOR}", "--output=json")
+        found = [item for item in json.loads(self.kubectl(*arguments))["items"] if _is_called(item, MONITORS)]
+        if len(found) != 1:
+            raise CliError(
+                "there are several monitors" if found else "there is no monitor in this cluster",
+                "Forward a port of the one that you mean, and give --address 127.0.0.1:PORT.",
+            )
+        metadata = found[0]["metadata"]
+        return Service(metadata["namespace"], metadata["name"], _port(found[0]))
 
     def service(self, text: str) -> Service:
         """Find the Service NAMESPACE/NAME, or NAMESPACE/NAME:PORT. Raises CliError."""
@@ -134,11 +147,11 @@ def _named(text: str, option: str = ORCHESTRATOR) -> tuple[str, str, int]:
     return found[1], found[2], int(found[3] or 0)
 
 
-def _is_orchestrator(item: dict[str, Any]) -> bool:
+def _is_called(item: dict[str, Any], names: tuple[str, ...]) -> bool:
     metadata = item["metadata"]
     called = {metadata["name"], (metadata.get("labels") or {}).get("app.kubernetes.io/name")}
     # A second, headless Service of the same pods is for their clients in the cluster.
-    return bool(called & set(NAMES)) and not metadata["name"].endswith("-headless")
+    return bool(called & set(names)) and not metadata["name"].endswith("-headless")
 
 
 def _port(item: dict[str, Any]) -> int:

@@ -18,6 +18,7 @@ import typer
 from amends_cli import cluster, output
 from amends_cli.connection import VARIABLE
 from amends_cli.failure import CliError, Exit, usage
+from amends_cli.monitor import VARIABLE as MONITOR
 from amends_cli.options import NamedArguments
 
 COMMANDS = {
@@ -34,6 +35,7 @@ COMMANDS = {
     "audit": ("audit", "audit"),
     "explore": ("explore", "explore"),
     "probe": ("probe", "probe"),
+    "flows": ("flows", "flows"),
     "events": ("events", "events"),
     "dev": ("dev", "dev"),
 }
@@ -68,6 +70,7 @@ EXAMPLES = {
         "amends probe 127.0.0.1:50051 shop.v1.Payments/Charge --observe shop.v1.Payments/ListBalances",
         "amends probe 127.0.0.1:50051 shop.v1.Payments/Charge --request charge.json",
     ),
+    "flows": ("amends flows --state late", "amends flows order-7 -n shop"),
     "events": (
         "amends events lag --address 127.0.0.1:7413",
         "amends events parked retry NAME --reason 'the handler is mended'",
@@ -245,7 +248,8 @@ def _in_cluster(given: list[str]) -> list[str]:
     """Make the commands speak to a cluster; return the command line without kubectl's flags. Raises CliError."""
     through, rest = cluster.take_flags(given)
     rest = _command_first(rest)
-    os.environ.pop(VARIABLE, None)  # of an orchestrator beside the cluster; --address still counts
+    for name in (VARIABLE, MONITOR):  # of what is beside the cluster; --address still counts
+        os.environ.pop(name, None)
     cluster.use(through)
     helping = not {"-h", "--help", "--version"}.isdisjoint(rest)
     if rest and rest[0] in COMMANDS and rest[0] not in WITHOUT_CLUSTER and not helping:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from amends_saga.definition import Node
 
 SUFFIXES = (".yaml", ".yml", ".json")
-ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2, "SagaRun": 3}
+ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2, "SagaRun": 3, "Choreography": 4}
 """What others refer to comes first."""
 
 

@@ -25,6 +25,7 @@ def _namespace(what: str) -> Any:
 
 Namespace = Annotated[str, _namespace("The namespace of resources that name none.")]
 SagaNamespace = Annotated[str, _namespace("The saga's namespace.")]
+EveryNamespace = Annotated[str, _namespace("Only of this namespace; left out: of all (with kubectl: -A).")]
 RunNamespace = Annotated[str, _namespace("The run's namespace; a run of another one is refused.")]
 Actor = Annotated[str, typer.Option("--actor", metavar="NAME", help="Who decides; left out: user@host.")]
 

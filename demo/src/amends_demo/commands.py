@@ -88,6 +88,7 @@ async def serve(place: ShopFolder, tls: bool = False) -> int:
             async with visiting(stack) as shop:
                 targets = {service: stack.address(name) for name, service in SERVICES.items()}
                 await manifests.apply(shop.definitions, targets, NAMESPACE)
+                await manifests.watch(stack.address("monitor"), stack.certificates)
                 await shop.stock_up()
             stack.say_what_runs("up")
             place.report_started()

@@ -41,6 +41,9 @@ def lines(place: ShopFolder) -> list[str]:
         f"  {amends} get --namespace shop --key mine-1",
         f"  {amends} watch RUN                             (a RUN of the list)",
         "",
+        'Orders by events, which have no run (put "fulfilment": "FULFILMENT_CHOREOGRAPHED" into the order):',
+        f"  {amends} flows                                 (where each stands, late ones first; with a KEY its events)",
+        "",
         "make audit checks the books, make logs follows the logs (ARGS=payments: of one process),",
         "make status shows the ports, make down stops everything.",
     ]

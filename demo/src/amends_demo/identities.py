@@ -29,7 +29,8 @@ class Identities:
 
     def renew(self, name: str) -> None:
         """Write a new certificate for a process."""
-        account, namespace = ("orchestrator", "amends") if name.startswith("orchestrator-") else (name, "shop")
+        account = "orchestrator" if name.startswith("orchestrator-") else name
+        namespace = "amends" if account in ("monitor", "orchestrator") else "shop"
         self._authority.certify(self._root / name, spiffe(namespace, account))
 
     def of_person(self) -> Certificates:

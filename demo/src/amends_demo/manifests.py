@@ -1,4 +1,4 @@
-"""Applies examples/place-order to the running orchestrator, with the addresses that the services got.
+"""Applies examples/place-order to the running orchestrator and monitor, with the addresses that the services got.
 
 Called by `demo` and `up`. The example is a normal set of resources: only the targets differ on this machine.
 """
@@ -8,7 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
+from amends_chassis.certificates import Certificates
+from amends_chassis.dial import dial
+from amends_contracts import descriptor_set
 
+from amends.monitor.v1 import monitor_service_pb2
+from amends.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
 from amends.saga.v1 import definition_service_pb2 as api
 from amends_demo.place import CHECKOUT
 
@@ -20,8 +25,11 @@ ORDER = {"Participant": 0, "RetryPolicy": 1, "Saga": 2}
 TIMEOUT_SECONDS = 20
 
 
+CHOREOGRAPHY = EXAMPLE / "choreography.yaml"
+
+
 class ApplyRefusedError(RuntimeError):
-    """The orchestrator refused a resource of the example. The text has its findings."""
+    """A resource of the example was refused. The text has its findings."""
 
 
 def rendered(targets: Mapping[str, str], folder: Path = EXAMPLE) -> Iterator[tuple[str, str, str]]:
@@ -57,6 +65,21 @@ async def apply(definitions: "DefinitionServiceAsyncStub", targets: Mapping[str,
             answer = await definitions.ApplySaga(
                 api.ApplySagaRequest(manifest=manifest, namespace=namespace), timeout=TIMEOUT_SECONDS
             )
-        if not answer.accepted:
-            said = "\n".join(f"{found.source}:{found.line}: {found.message} {found.hint}" for found in answer.findings)
-            raise ApplyRefusedError(f"{source} was refused\n{said}")
+        _refuse(answer, source)
+
+
+async def watch(monitor: str, certificates: Certificates | None) -> None:
+    """Have the choreography watched by the monitor at an address. Raises ApplyRefusedError."""
+    request = monitor_service_pb2.ApplyChoreographyRequest(
+        manifest=api.Manifest(text=CHOREOGRAPHY.read_text(), source=CHOREOGRAPHY.name),
+        descriptors=descriptor_set().SerializeToString(),
+    )
+    async with dial(monitor, certificates=certificates) as channel:
+        answer: Any = await MonitorServiceStub(channel).ApplyChoreography(request, timeout=TIMEOUT_SECONDS)
+    _refuse(answer, CHOREOGRAPHY.name)
+
+
+def _refuse(answer: Any, source: str) -> None:
+    if not answer.accepted:
+        said = "\n".join(f"{found.source}:{found.line}: {found.message} {found.hint}" for found in answer.findings)
+        raise ApplyRefusedError(f"{source} was refused\n{said}")

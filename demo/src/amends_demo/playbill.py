@@ -23,7 +23,7 @@ async def play(place: ShopFolder, console: Console, tls: bool = False) -> int:
     """Play all stories; return 0 when every claim of every story holds."""
     began = time.monotonic()
     telling = Telling(console)
-    console.print("Starting Postgres, two orchestrators, orders, inventory, payments and shipping ...")
+    console.print("Starting Postgres, two orchestrators, the monitor, orders, inventory, payments and shipping ...")
     async with running(place, tls=tls) as stack:
         stack.say_what_runs("demo")
         async with visiting(stack) as shop:
@@ -42,6 +42,7 @@ async def play(place: ShopFolder, console: Console, tls: bool = False) -> int:
 async def _open(stack: Stack, shop: Shop) -> None:
     targets = {service: stack.address(name) for name, service in SERVICES.items()}
     await manifests.apply(shop.definitions, targets, NAMESPACE)
+    await manifests.watch(stack.address("monitor"), stack.certificates)
     await shop.stock_up()
 
 

@@ -1,4 +1,4 @@
-"""The processes of the shop: a Postgres, a NATS server, two replicas of the orchestrator, and the four services.
+"""The processes of the shop: Postgres, NATS, two replicas of the orchestrator, the monitor, and the four services.
 
 Called by the commands `demo` and `up`. Every service gets a database of its own and two roles: one owns the tables and
 migrates them, the other serves; nobody knows another's password. All listen on free ports of 127.0.0.1, or on
@@ -34,6 +34,7 @@ MODULES = {
     "orders": "shop_orders",
     "payments": "shop_payments",
     "shipping": "shop_shipping",
+    "monitor": "amends_monitor",
 }
 SERVICES = {
     "inventory": "shop.inventory.v1.InventoryService",
@@ -43,12 +44,13 @@ SERVICES = {
 }
 TOLD = {
     **{replica: {"AMENDS_TARGETS": "loopback", "AMENDS_LEASE": "5s"} for replica in REPLICAS},
+    "monitor": {"AMENDS_GRACE": "0s"},  # one machine, one clock
     "shipping": {"AMENDS_HANDLING_TIME": "40ms"},  # packing a parcel takes a while: the slow one of the four
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
 READY = timedelta(seconds=60)
-CONNECTIONS, OWNERS_CONNECTIONS = 36, 3
-"""Of each role that serves, and of each that owns: five of both share the 200 of the server, and none can leave the
+CONNECTIONS, OWNERS_CONNECTIONS = 29, 3
+"""Of each role that serves, and of each that owns: six of both share the 200 of the server, and none can leave the
 others without."""
 
 
@@ -63,7 +65,7 @@ class Stack:
     identities: Identities | None = None
     """The certificates with which everything is mutual TLS; None: plain text."""
     databases: dict[str, str] = field(default_factory=dict)
-    """Database URLs by name: orchestrator, orders, inventory, payments, shipping."""
+    """Database URLs by name: orchestrator, monitor, orders, inventory, payments, shipping."""
     owners: dict[str, str] = field(default_factory=dict)
     """The same under the roles that own the tables: only migrations use these."""
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -89,12 +91,12 @@ class Stack:
 
     async def start(self) -> None:
         """Start everything, the orders last: they are told where the others are."""
-        names = ("orchestrator", "orders", *PARTICIPANTS)
+        names = ("orchestrator", "monitor", "orders", *PARTICIPANTS)
         for name in names:
             owner = f"{name}_owner"
             self.owners[name] = await self.postgres.create(owner, name, connections=OWNERS_CONNECTIONS)
             self.databases[name] = await self.postgres.create(name, name, connections=CONNECTIONS, owner=owner)
-        await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS)))
+        await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS, "monitor")))
         await self.start_one("orders")
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:

@@ -219,6 +219,39 @@ async def an_order_by_events_is_undone(scene: Scene) -> None:
     await _rejected(scene, order.order_id)
 
 
+async def an_order_by_events_is_late(scene: Scene) -> None:
+    """Tell how the monitor says who keeps an order waiting that nobody orchestrates."""
+    shop, telling, stack = scene.shop, scene.telling, scene.stack
+    telling.title("An order by events is late", "inventory is stopped; the monitor says who is missing, and since when")
+    await stack.child("inventory").terminate(timedelta(seconds=10))
+    placed = await shop.place("order-late", fulfilment=types_pb2.FULFILMENT_CHOREOGRAPHED, wait=False)
+    telling.claim("the order is taken, and PENDING", placed.state == orders_pb2.ORDER_STATE_PENDING, placed)
+    late = await _flows(scene, "--state", "late")
+    telling.claim("the monitor shows it as LATE, and that inventory is missing", "by inventory" in late, late)
+    await stack.start_one("inventory")
+    ended = await _flows(scene, placed.order_id, until="ENDED_WELL")
+    telling.claim("inventory is back, and the flow has ENDED_WELL", "missing" not in ended, ended)
+    order = await shop.order(placed.order_id)
+    telling.claim("the order is CONFIRMED", order.state == orders_pb2.ORDER_STATE_CONFIRMED, order)
+
+
+async def _flows(scene: Scene, *arguments: str, until: str = "LATE") -> str:
+    """Ask `amends flows` until it says something; tell and return what it says."""
+    end = asyncio.get_running_loop().time() + END.total_seconds()
+    command = ("flows", *arguments, "--address", scene.stack.address("monitor"))
+    while True:
+        _, output = await _amends(scene, *command)
+        if until in output:
+            break
+        if asyncio.get_running_loop().time() > end:
+            raise TimeoutError(f"`amends flows {' '.join(arguments)}` never says {until}: {output}")
+        await asyncio.sleep(0.1)
+    scene.telling.say(f"  $ amends flows {' '.join(arguments)}")
+    for line in output.splitlines():
+        scene.telling.say(f"  {line}")
+    return output
+
+
 async def _told(scene: Scene, order_id: str, *last: str) -> list[str]:
     """Show the events of an order, once these are among them; return what they are called, as they happened."""
     end = asyncio.get_running_loop().time() + END.total_seconds()
@@ -297,4 +330,5 @@ STORIES: tuple[Story, ...] = (
     refunds_are_refused,
     an_order_by_events,
     an_order_by_events_is_undone,
+    an_order_by_events_is_late,
 )

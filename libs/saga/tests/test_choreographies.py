@@ -15,10 +15,10 @@ BY_THE_DEADLINE = f"""        - by: orders  # by its deadline at the latest
           within: 90s
 """
 SHORT = f"    - event: {STOCK}.StockShort\n      effect: false\n"
-REJECTED_UPON_SHORT = f"{SHORT}      answers: [{{by: orders, with: [{ORDERS}.OrderRejected], within: 10s}}]\n"
+REJECTED_UPON_SHORT = f"{SHORT}      answers: [{{by: orders, with: [{ORDERS}.OrderRejected], within: 2s}}]\n"
 TAKEN_OR_FAILED = f"with: [{PAYMENTS}.PaymentTaken, {PAYMENTS}.PaymentFailed]"
 FAILED = f"    - event: {PAYMENTS}.PaymentFailed\n      effect: false\n"
-REJECTED_UPON_FAILED = f"{FAILED}      answers: [{{by: orders, with: [{ORDERS}.OrderRejected], within: 10s}}]\n"
+REJECTED_UPON_FAILED = f"{FAILED}      answers: [{{by: orders, with: [{ORDERS}.OrderRejected], within: 2s}}]\n"
 
 Change = tuple[tuple[str, str], ...]
 
@@ -47,7 +47,7 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
     "an effect has nothing that undoes it": (
         "AM103",
         (
-            (f"      undoneBy: {{event: {SHIPPING}.ParcelCancelled, within: 10s}}\n", ""),
+            (f"      undoneBy: {{event: {SHIPPING}.ParcelCancelled, within: 5s}}\n", ""),
             (f"    - event: {SHIPPING}.ParcelCancelled\n", ""),
             (f"        - {SHIPPING}.ParcelCancelled\n", ""),
         ),
@@ -170,7 +170,7 @@ ALIKE: dict[str, Change] = {
         ),
     ),
     "an effect has nothing that undoes it, and says that it needs nothing": (
-        (f"      undoneBy: {{event: {SHIPPING}.ParcelCancelled, within: 10s}}\n", "      effect: false\n"),
+        (f"      undoneBy: {{event: {SHIPPING}.ParcelCancelled, within: 5s}}\n", "      effect: false\n"),
         (f"    - event: {SHIPPING}.ParcelCancelled\n", ""),
         (f"        - {SHIPPING}.ParcelCancelled\n", ""),
     ),
@@ -194,8 +194,8 @@ ALIKE: dict[str, Change] = {
     "there is no condition": (("    where: {fulfilment: FULFILMENT_CHOREOGRAPHED}\n", ""),),
     "two events are answered by one, each by itself": (
         (
-            f"answers: [{{by: orders, with: [{ORDERS}.OrderConfirmed], within: 10s}}]",
-            f"answers: [{{by: orders, with: [{ORDERS}.OrderConfirmed, {ORDERS}.OrderRejected], within: 10s}}]",
+            f"answers: [{{by: orders, with: [{ORDERS}.OrderConfirmed], within: 2s}}]",
+            f"answers: [{{by: orders, with: [{ORDERS}.OrderConfirmed, {ORDERS}.OrderRejected], within: 2s}}]",
         ),
     ),
 }

@@ -1,10 +1,13 @@
-"""`amends apply`: puts Participants, RetryPolicies and Sagas in force, in the order in which they need each other."""
+"""`amends apply`: puts Participants, RetryPolicies and Sagas in force, in the order in which they need each other.
+
+Choreographies go to the monitor, everything else to the orchestrator.
+"""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from amends_cli import connection, descriptors, findings, manifests, options, output, resources
+from amends_cli import connection, descriptors, findings, manifests, monitor, options, output, resources
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import Exit, usage
 from amends_cli.manifests import Manifest
@@ -12,6 +15,8 @@ from amends_cli.output import Column, Format, field
 
 if TYPE_CHECKING:
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
+
+    from amends.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
 
 COLUMNS = [
     Column("RESOURCE", field("resource")),
@@ -27,6 +32,7 @@ def apply(
     namespace: options.Namespace = "default",
     form: output.Output = Format.TABLE,
     address: connection.AddressOption = None,
+    watching: monitor.MonitorOption = None,
 ) -> None:
     """Check resources and put them in force.
 
@@ -41,9 +47,15 @@ def apply(
             raise usage(f"{document.source}: a SagaRun is not applied here", "Start one with `amends start SAGA`.")
     contracts = descriptors.load(descriptor_files, protos)
     results: list[dict[str, Any]] = []
-    with connection.connect(address) as server:
-        for document in documents:
-            results.append(_apply(server, document, namespace, contracts))
+    watched = [document for document in documents if document.kind == "Choreography"]
+    if len(watched) < len(documents):
+        with connection.connect(address) as server:
+            for document in documents:
+                if document.kind != "Choreography":
+                    results.append(_apply(server, document, namespace, contracts))
+    if watched:
+        with monitor.connect(watching) as stub:
+            results += [_watch(stub, document, namespace, contracts) for document in watched]
     if form in (Format.TABLE, Format.WIDE):
         _show(results, form)
     else:
@@ -79,6 +91,27 @@ def _apply(
         "result": "applied" if answer.accepted else "refused",
         "message": stands.message if answer.accepted and stands is not None and not stands.ready else "",
         "digest": getattr(answer, "digest", ""),
+        "findings": [findings.from_message(found) for found in answer.findings],
+    }
+
+
+def _watch(
+    stub: "MonitorServiceStub", document: Manifest, namespace: str, contracts: "FileDescriptorSet | None"
+) -> dict[str, Any]:
+    from amends.monitor.v1 import monitor_service_pb2 as api
+    from amends.saga.v1.definition_service_pb2 import Manifest as ManifestMessage
+
+    request = api.ApplyChoreographyRequest(
+        manifest=ManifestMessage(text=document.text, source=document.source),
+        namespace=namespace,
+        descriptors=b"" if contracts is None else contracts.SerializeToString(),
+    )
+    answer = stub.ApplyChoreography(request, timeout=CALL_TIMEOUT.total_seconds())
+    return {
+        "resource": f"choreography {document.namespace or namespace}/{document.name}",
+        "result": "applied" if answer.accepted else "refused",
+        "message": "",
+        "digest": answer.choreography.digest if answer.accepted else "",
         "findings": [findings.from_message(found) for found in answer.findings],
     }
 

@@ -7,25 +7,11 @@ from typing import Annotated, Any
 import typer
 
 from amends_cli import connection, options, output, runids, suggestions
-from amends_cli.cluster import NAMESPACE_VARIABLE
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.durations import age_in_words
 from amends_cli.failure import usage
 from amends_cli.output import Column, Format, Listing, OutputRow, Styled, field
 from amends_cli.resources import ALSO, SINGULAR, ListedKind, absent, fetch_all, kind_of, plain, plain_run, resource_of
-
-EVERY_NAMESPACE = Annotated[
-    str,
-    typer.Option(
-        "-n",
-        "--namespace",
-        metavar="NAME",
-        envvar=NAMESPACE_VARIABLE,
-        autocompletion=suggestions.namespaces,
-        help="Only of this namespace; left out: of all (with kubectl: -A).",
-    ),
-]
-
 
 PAYLOAD_TIMEOUT = timedelta(minutes=1)
 
@@ -129,7 +115,7 @@ def list_(
             autocompletion=lambda: list(ListedKind),
         ),
     ] = ListedKind.RUNS,
-    namespace: EVERY_NAMESPACE = "",
+    namespace: options.EveryNamespace = "",
     everywhere: Annotated[bool, typer.Option("-A", "--all-namespaces", help="Of all namespaces.")] = False,
     saga: Annotated[
         str, typer.Option("--saga", metavar="NAME", help="Only runs of this saga.", autocompletion=suggestions.sagas)

@@ -10,7 +10,7 @@ from amends_events import event_type
 
 from amends.options.v1 import events_pb2
 
-SERVICES = ("catalog", "customers", "identity", "inventory", "orders", "payments", "shipping")
+SERVICES = ("catalog", "customers", "identity", "inventory", "marketing", "orders", "payments", "shipping")
 PRIVATE = {"card_token", "email", "email_address", "password", "address", "recipient", "street"}
 MAY_HAVE_IT = {
     ("CustomerChanged", "email_address"): "who writes to customers has to know where, also while nobody can be asked"

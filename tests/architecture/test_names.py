@@ -9,6 +9,8 @@ MAY_REPEAT = {
     "Address": SHOP,
     "AddressInvalid": SHOP,
     "CardInvalid": SHOP,
+    "Customer": "of orders and of marketing: two models of one word, on purpose, tied by an account's id",
+    "CustomerUnknown": SHOP,
     "EmailAddressInvalid": SHOP,
     "Line": SHOP,
     "LinesInvalid": SHOP,

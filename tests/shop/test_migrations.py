@@ -16,7 +16,7 @@ ORDER BY 1
 
 
 GUARDED = ("orders", "inventory", "payments", "shipping")
-CONSUMING = ("customers",)
+CONSUMING = ("customers", "marketing")
 INBOXES = ("inbox", "inbox_position", "inbox_member", "inbox_parked")
 TABLES = (
     [(service, "barrier", Barrier.schema()) for service in GUARDED]

@@ -21,6 +21,7 @@ DATABASES = {
     "reporting": "shop",
     "identity": "shop",
     "inventory": "shop",
+    "marketing": "shop",
     "notifications": "shop",
     "payments": "shop",
     "shipping": "shop",

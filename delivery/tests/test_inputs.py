@@ -11,7 +11,7 @@ from amends_delivery.running import DeliveryError
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = inputs.deployables(ROOT)
-GENERATED = re.compile(r"(amends|shop)\.([a-z]+)(?:\.[a-z]+)?\.v1")
+GENERATED = re.compile(r"((?:amends|shop)\.[a-z]+(?:\.events)?)\.v1")
 
 
 def tag(repository, name="orders", **more):
@@ -166,12 +166,12 @@ def needed_protos(folders):
             for node in ast.walk(ast.parse(path.read_text())):
                 names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
                 names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-                pending |= {f"{one[1]}/{one[2]}" for name in names if (one := GENERATED.match(name))}
+                pending |= {one[1].replace(".", "/") for name in names if (one := GENERATED.match(name))}
     while pending:
         name = pending.pop()
         found.add(name)
         for path in (ROOT / "protos" / name).rglob("*.proto"):
-            imported = re.findall(r'^import "((?:amends|shop)/[a-z]+)/', path.read_text(), re.MULTILINE)
+            imported = re.findall(r'^import "((?:amends|shop)/[a-z]+(?:/events)?)/v1/', path.read_text(), re.MULTILINE)
             pending |= set(imported) - found
     return found
 
@@ -199,9 +199,9 @@ def test_a_contract_of_one_service_touches_that_service_and_who_calls_it():
     def by(name):
         return {one.name for one in REAL.values() if any(name.startswith(f"{path}/") for path in one.inputs)}
 
-    assert by("protos/shop/payments/v1/payments.proto") == {"payments"}
+    assert by("protos/shop/payments/v1/payments.proto") == {"orders", "payments"}
     assert by("protos/shop/inventory/v1/inventory.proto") == {"inventory", "orders"}
-    assert by("libs/saga/src/amends_saga/plan.py") == {"orchestrator"}
+    assert by("libs/saga/src/amends_saga/plan.py") == {"monitor", "orchestrator"}
 
 
 def test_every_deployable_has_a_chart_and_a_file_in_kind():

@@ -6,6 +6,7 @@ import pytest
 import yaml
 from amends_chassis.access import parse
 from amends_contracts import descriptor_set
+from amends_orchestrator import permissions
 from amends_testkit.kubernetes import Kubernetes
 
 from .conftest import ENVS, ROOT, SERVICES, TAGGED, Helm, Manifest, containers
@@ -82,6 +83,28 @@ def test_the_rules_are_those_of_the_values_as_the_service_reads_them(helm: Helm,
             for method in allowed
         }
         assert given == {(caller, method) for callee, caller, method in edges() if callee == chart}
+
+
+def test_the_orchestrators_roles_let_each_of_its_callers_do_what_it_does_and_nothing_more(helm: Helm, values) -> None:
+    made = helm.render("orchestrator", values(SECRET), namespace="amends")
+    pod = one(made, "Deployment", "orchestrator")["spec"]["template"]
+    for container in containers(pod):
+        assert environment(container)["AMENDS_ROLES"] == "/etc/amends/roles/roles.json"
+    bindings = permissions.parse(one(made, "ConfigMap", "orchestrator-roles")["data"]["roles.json"], "roles.json")
+    callers = {caller for callee, caller, _ in edges() if callee == "orchestrator"}
+    spiffe = {caller: f"spiffe://amends.local/ns/{caller.replace('/', '/sa/')}" for caller in callers}
+    assert set(bindings) == set(spiffe.values()), "who may call has a role, and nobody else"
+    orders = permissions.permissions_of(bindings, spiffe["shop/orders"])
+    assert orders.may(permissions.Role.OPERATOR, "shop")
+    assert not orders.may(permissions.Role.VIEWER, "elsewhere")
+    assert not orders.may(permissions.Role.DEFINER, "shop")
+    operator = permissions.permissions_of(bindings, spiffe["amends/operator"])
+    assert operator.may(permissions.Role.DEFINER, "elsewhere")
+    assert not operator.may(permissions.Role.ADMIN, "shop")
+
+
+def test_without_certificates_no_roles_are_rendered_because_nobody_is_known(helm: Helm, values) -> None:
+    assert "roles.json" not in helm.text("orchestrator", values(TAGGED), namespace="amends")
 
 
 def test_every_entry_names_a_method_that_exists_and_a_deployable_of_the_installation() -> None:

@@ -25,6 +25,9 @@
 {{- if include "microservice.accessMap" . -}}
 {{- $own = append $own (list "AMENDS_ACCESS" "/etc/amends/access/access.json") -}}
 {{- end -}}
+{{- if include "microservice.rolesMap" . -}}
+{{- $own = append $own (list "AMENDS_ROLES" "/etc/amends/roles/roles.json") -}}
+{{- end -}}
 {{- with $v.tracing.endpoint -}}
 {{- $own = append $own (list "AMENDS_OTLP_ENDPOINT" .) -}}
 {{- $own = append $own (list "AMENDS_TRACE_RATIO" $v.tracing.ratio) -}}
@@ -65,6 +68,9 @@
 {{- end }}
 {{- if include "microservice.accessMap" . }}
 - {name: access, mountPath: /etc/amends/access, readOnly: true}
+{{- end }}
+{{- if include "microservice.rolesMap" . }}
+- {name: roles, mountPath: /etc/amends/roles, readOnly: true}
 {{- end }}
 {{- end -}}
 
@@ -192,6 +198,9 @@ spec:
         {{- end }}
         {{- with include "microservice.accessMap" . }}
         - {name: access, configMap: {name: {{ . }}}}
+        {{- end }}
+        {{- with include "microservice.rolesMap" . }}
+        - {name: roles, configMap: {name: {{ . }}}}
         {{- end }}
       topologySpreadConstraints:
         {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}

@@ -45,6 +45,38 @@ spec:
 {{- end -}}
 {{- end -}}
 
+{{/* The ConfigMap with the roles in namespaces; empty where none are given, or nobody is known. */}}
+{{- define "microservice.rolesMap" -}}
+{{- if and .v.roles (include "microservice.tlsSecret" .) -}}
+{{- printf "%s-roles" (include "microservice.name" .root) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Who has which roles: the file of AMENDS_ROLES. */}}
+{{- define "microservice.roles" -}}
+{{- if include "microservice.rolesMap" . -}}
+{{- $bindings := list -}}
+{{- range .v.roles -}}
+{{- $subjects := list -}}
+{{- range .subjects -}}
+{{- if kindIs "string" . }}{{ $subjects = append $subjects . }}
+{{- else }}{{ $subjects = append $subjects (include "microservice.spiffe" (dict "trustDomain" $.v.tls.trustDomain "namespace" .namespace "name" .name)) }}{{ end -}}
+{{- end -}}
+{{- $bindings = append $bindings (dict "subjects" $subjects "namespaces" .namespaces "roles" .roles) -}}
+{{- end -}}
+apiVersion: v1
+kind: ConfigMap
+metadata:
+  name: {{ include "microservice.rolesMap" . }}
+  namespace: {{ .root.Release.Namespace }}
+  labels:
+    {{- include "microservice.labels" .root | nindent 4 }}
+data:
+  roles.json: |
+    {{- dict "bindings" $bindings | toPrettyJson | nindent 4 }}
+{{- end -}}
+{{- end -}}
+
 {{/* Who may call what: the file of AMENDS_ACCESS. */}}
 {{- define "microservice.access" -}}
 {{- if include "microservice.accessMap" . -}}

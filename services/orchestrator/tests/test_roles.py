@@ -148,6 +148,24 @@ async def test_what_a_caller_may_not_read_does_not_exist_for_it(served):
         assert state(await admin.run(run_id)) == "COMPLETED"
 
 
+async def test_a_participant_names_those_sagas_alone_that_its_reader_may_read(served):
+    shop, acting = served
+    open_to_both = [text.replace("callers: [shop]", "callers: [shop, elsewhere]") for text in shop.manifests()]
+    saga = (EXAMPLE / "saga.yaml").read_text()
+    names = {}
+    for identity in (ADMIN, VIEWER):
+        async with acting(identity) as caller:
+            if identity == ADMIN:
+                await caller.apply(shop)
+                for text in open_to_both:
+                    manifest = dpb.Manifest(text=text, source="participants.yaml")
+                    await caller.definitions.ApplyParticipant(dpb.ApplyParticipantRequest(manifest=manifest))
+                await caller.apply_saga(saga.replace("namespace: shop", "namespace: elsewhere"))
+            listed = await caller.definitions.ListParticipants(dpb.ListParticipantsRequest(namespace="shop"))
+            names[identity] = set().union(*(one.sagas for one in listed.participants))
+    assert names == {ADMIN: {"shop/place-order", "elsewhere/place-order"}, VIEWER: {"shop/place-order"}}
+
+
 async def test_the_journal_names_who_decided_by_the_certificate_and_what_was_said_beside_it(served):
     shop, acting = served
     async with acting(ADMIN) as admin:

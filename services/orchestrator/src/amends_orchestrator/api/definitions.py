@@ -21,6 +21,7 @@ from amends_orchestrator.definitions import store
 from amends_orchestrator.definitions.changes import DefinitionChanges
 from amends_orchestrator.definitions.registry import KnownParticipant, Registry
 from amends_orchestrator.definitions.store import SagaRow
+from amends_orchestrator.permissions import Role, current
 from amends_orchestrator.runner.ports import DefinitionError
 
 if TYPE_CHECKING:
@@ -146,7 +147,7 @@ class DefinitionApi(DefinitionServiceServicer):
         service = known.resource.service if known.resource is not None else ""
         sagas: list[str] = []
         for (namespace, name), row in self._registry.sagas.items():
-            compiled = await self._compiled(row)
+            compiled = await self._compiled(row) if current().may(Role.VIEWER, namespace) else None
             if compiled is not None and any(step.action.service == service for step in compiled.plan.steps):
                 sagas.append(f"{namespace}/{name}")
         return participant_message(known, sagas)

@@ -192,6 +192,10 @@ test-attacks: setup ## What a stranger may send, in turn, beside 20 honest sagas
 test-foreign: setup ## Contracts, dialects and servers that nobody here wrote (with servers in Go, Java and Node where these are installed)
 	@$(PY) -m pytest -q -rs -n 0 -m "foreign or not foreign" tests/foreign cli/tests/test_foreign.py libs/saga/tests/test_contracts.py libs/saga/tests/test_presence.py $(ARGS)
 
+.PHONY: test-kafka
+test-kafka: setup ## All faults of events on a real Kafka: KAFKA_HOME names the folder of a distribution, and there is Java
+	@$(PY) -m pytest -q -n 0 -m "faults or not faults" libs/events -k kafka $(ARGS)
+
 .PHONY: test-kind
 test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a clone of what is committed (KEEP_KIND=1 keeps it)
 	@$(PY) -m pytest -m kind -p no:randomly -s -v tests/kind $(ARGS)

@@ -1,8 +1,10 @@
 """A real broker of each kind, with topics of each test's own, and one database that is emptied for each."""
 
 import itertools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
 from datetime import timedelta
+from typing import Any
 
 import asyncpg
 import pytest
@@ -10,7 +12,7 @@ import pytest_asyncio
 from amends_embedded import Nats, Postgres
 from amends_events import INBOX, OUTBOX, Broker, Topic, open_broker
 
-from .world import EFFECTS, EMPTIED, Named
+from .world import EFFECTS, EMPTIED, Named, own_kafka, own_nats
 
 _numbers = itertools.count(1)
 RETENTION = timedelta(hours=1)
@@ -48,6 +50,23 @@ async def topic(client: Broker) -> Topic:
 def broker(client: Broker) -> Named:
     """The broker, in which this test alone has every topic."""
     return Named(client, f"test.n{next(_numbers)}")
+
+
+BOTH_IN_FAULTS = ["nats", pytest.param("kafka", marks=pytest.mark.faults)]
+"""For what does not depend on the kind of broker: NATS in `make test`, Kafka too in `make faults`."""
+
+
+@pytest.fixture(params=BOTH_IN_FAULTS)
+def either_broker(request: pytest.FixtureRequest) -> Named:
+    """The broker, in which this test alone has every topic, for what does not depend on its kind."""
+    return Named(request.getfixturevalue(f"{request.param}_client"), f"test.n{next(_numbers)}")
+
+
+@pytest.fixture(params=BOTH_IN_FAULTS)
+def own(request: pytest.FixtureRequest, tmp_path) -> Callable[[], AbstractAsyncContextManager[tuple[Any, Broker]]]:
+    """Opens a server of the test's own, which it may kill, and a client of it."""
+    opened = {"nats": own_nats, "kafka": own_kafka}[request.param]
+    return lambda: opened(tmp_path)
 
 
 @pytest.fixture

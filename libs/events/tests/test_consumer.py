@@ -112,9 +112,9 @@ async def test_a_transaction_handles_as_many_events_as_its_consumer_wants(pool, 
     assert len(set(seen)) == transactions
 
 
-async def test_two_consumers_of_different_names_each_see_everything(pool, nats_broker):
-    await log(nats_broker, record(1))
-    async with consuming(pool, nats_broker, name="one"), consuming(pool, nats_broker, name="other"):
+async def test_two_consumers_of_different_names_each_see_everything(pool, either_broker):
+    await log(either_broker, record(1))
+    async with consuming(pool, either_broker, name="one"), consuming(pool, either_broker, name="other"):
         assert await handled(pool, 2) == [("o-1", 1), ("o-1", 1)]
 
 
@@ -183,18 +183,18 @@ async def test_an_event_that_is_twice_in_a_batch_behind_a_parked_one_has_one_eff
         await parked(pool, 0)
 
 
-async def test_a_skipped_event_is_left_out_and_those_behind_it_follow(pool, nats_broker):
-    await log(nats_broker, *(record(version) for version in (1, 2, 3)))
-    async with consuming(pool, nats_broker, failing(1)):
+async def test_a_skipped_event_is_left_out_and_those_behind_it_follow(pool, either_broker):
+    await log(either_broker, *(record(version) for version in (1, 2, 3)))
+    async with consuming(pool, either_broker, failing(1)):
         first = (await parked(pool, 3))[0]
         await decide(pool, first, ParkedDecision.SKIP, "ada", "a test order")
         assert await handled(pool, 2) == [("o-1", 2), ("o-1", 3)]
         await parked(pool, 0)
 
 
-async def test_a_retry_that_fails_again_waits_for_another_decision(pool, nats_broker):
-    await log(nats_broker, record(1), record(2))
-    async with consuming(pool, nats_broker, failing(1)):
+async def test_a_retry_that_fails_again_waits_for_another_decision(pool, either_broker):
+    await log(either_broker, record(1), record(2))
+    async with consuming(pool, either_broker, failing(1)):
         first = (await parked(pool, 2))[0]
         await decide(pool, first, ParkedDecision.RETRY, "ada", "hope")
 
@@ -206,9 +206,9 @@ async def test_a_retry_that_fails_again_waits_for_another_decision(pool, nats_br
     assert await effects(pool) == []
 
 
-async def test_only_the_first_of_a_key_can_be_decided_and_only_with_a_reason(pool, nats_broker):
-    await log(nats_broker, record(1), record(2))
-    async with consuming(pool, nats_broker, failing(1)):
+async def test_only_the_first_of_a_key_can_be_decided_and_only_with_a_reason(pool, either_broker):
+    await log(either_broker, record(1), record(2))
+    async with consuming(pool, either_broker, failing(1)):
         first, behind = await parked(pool, 2)
     with pytest.raises(DecisionError):
         await decide(pool, behind, ParkedDecision.SKIP, "ada", "why not")
@@ -219,12 +219,14 @@ async def test_only_the_first_of_a_key_can_be_decided_and_only_with_a_reason(poo
         await decide(pool, first, ParkedDecision.RETRY, "bob", "decided already")
 
 
-async def test_who_dies_between_a_release_and_what_is_behind_it_is_followed_by_somebody_who_goes_on(pool, nats_broker):
-    await log(nats_broker, record(1), record(2))
-    async with consuming(pool, nats_broker, failing(1)):
+async def test_who_dies_between_a_release_and_what_is_behind_it_is_followed_by_somebody_who_goes_on(
+    pool, either_broker
+):
+    await log(either_broker, record(1), record(2))
+    async with consuming(pool, either_broker, failing(1)):
         await parked(pool, 2)
     await pool.execute("UPDATE inbox_parked SET released_at = now() WHERE reason = 'failed'")
-    async with consuming(pool, nats_broker):
+    async with consuming(pool, either_broker):
         assert await handled(pool, 1) == [("o-1", 2)]
 
 
@@ -236,11 +238,11 @@ async def test_bytes_that_are_no_event_are_parked_at_once_and_block_their_key(po
     assert [(one.reason, one.attempts) for one in found] == [(ParkedReason.UNDECODABLE, 0), (ParkedReason.AFTER, 0)]
 
 
-async def test_an_envelope_that_makes_no_sense_is_parked(pool, nats_broker):
+async def test_an_envelope_that_makes_no_sense_is_parked(pool, either_broker):
     broken = record(1)
     strange = type(broken)({**broken.attributes, "sequence": "one"}, b"")
-    await log(nats_broker, strange, record(1, "o-2"))
-    async with consuming(pool, nats_broker):
+    await log(either_broker, strange, record(1, "o-2"))
+    async with consuming(pool, either_broker):
         (found,) = await parked(pool, 1)
         assert await handled(pool, 1) == [("o-2", 1)]
     assert (found.reason, found.key, found.event_id) == (ParkedReason.UNDECODABLE, "o-1", None)
@@ -254,7 +256,7 @@ async def test_a_type_that_nobody_handles_is_skipped(pool, broker):
     assert await list_parked(pool, ParkedFilter("test")) == []
 
 
-async def test_an_event_of_a_newer_release_is_handled_and_keeps_the_fields_that_nobody_here_knows(pool, nats_broker):
+async def test_an_event_of_a_newer_release_is_handled_and_keeps_the_fields_that_nobody_here_knows(pool, either_broker):
     newer = PaymentTaken(order_id="o-1").SerializeToString() + b"\xfa\x3f\x03new"  # field 1023, bytes
     seen = []
 
@@ -262,8 +264,8 @@ async def test_an_event_of_a_newer_release_is_handled_and_keeps_the_fields_that_
         seen.append(message.SerializeToString())
         await note(connection, event, message)
 
-    await log(nats_broker, record(1, payload=newer), record(2, kind="shop.payments.events.v1.PaymentForgiven"))
-    async with consuming(pool, nats_broker, handle):
+    await log(either_broker, record(1, payload=newer), record(2, kind="shop.payments.events.v1.PaymentForgiven"))
+    async with consuming(pool, either_broker, handle):
         assert await handled(pool, 1) == [("o-1", 1)]
     assert seen == [newer]
 
@@ -279,18 +281,18 @@ async def test_one_bad_event_among_a_hundred_is_parked_and_the_others_are_handle
     assert sorted(version for _, version in found) == [number for number in range(100) if number != 50]
 
 
-async def test_what_goes_away_by_itself_is_waited_for_and_parks_nothing(pool, nats_broker):
-    await log(nats_broker, record(1), record(2))
+async def test_what_goes_away_by_itself_is_waited_for_and_parks_nothing(pool, either_broker):
+    await log(either_broker, record(1), record(2))
     handle = failing(1, times=7, error=TransientError)
-    async with consuming(pool, nats_broker, handle):
+    async with consuming(pool, either_broker, handle):
         assert await handled(pool, 2) == [("o-1", 1), ("o-1", 2)]
     assert handle.left == [0]
     assert await list_parked(pool, ParkedFilter("test")) == []
 
 
-async def test_a_slow_handler_holds_up_its_own_partition_alone(pool, nats_broker):
+async def test_a_slow_handler_holds_up_its_own_partition_alone(pool, either_broker):
     other = next(key for key in ("o-2", "o-3") if TYPE.topic.partition_of(key) != TYPE.topic.partition_of("o-1"))
-    await log(nats_broker, record(1), record(1, other), record(2, other))
+    await log(either_broker, record(1), record(1, other), record(2, other))
     going = asyncio.Event()
 
     async def handle(connection, event, message):
@@ -298,13 +300,13 @@ async def test_a_slow_handler_holds_up_its_own_partition_alone(pool, nats_broker
             await going.wait()
         await note(connection, event, message)
 
-    async with consuming(pool, nats_broker, handle):
+    async with consuming(pool, either_broker, handle):
         assert await handled(pool, 2) == [(other, 1), (other, 2)]
         going.set()
         assert len(await handled(pool, 3)) == 3
 
 
-async def test_a_handler_that_swallows_an_error_of_the_database_is_not_committed(pool, nats_broker):
+async def test_a_handler_that_swallows_an_error_of_the_database_is_not_committed(pool, either_broker):
     async def swallow(connection, event, message):
         await note(connection, event, message)
         try:
@@ -312,25 +314,25 @@ async def test_a_handler_that_swallows_an_error_of_the_database_is_not_committed
         except asyncpg.DivisionByZeroError:
             return
 
-    await log(nats_broker, record(1))
-    async with consuming(pool, nats_broker, swallow):
+    await log(either_broker, record(1))
+    async with consuming(pool, either_broker, swallow):
         (found,) = await parked(pool, 1)
     assert "went on after an error" in found.detail
     assert await effects(pool) == []
 
 
-async def test_processes_share_the_partitions_and_who_is_left_takes_them_over(pool, nats_broker):
-    await nats_broker.ensure([TYPE.topic], RETENTION)
-    async with consuming(pool, nats_broker, lease=LEASE) as first:
+async def test_processes_share_the_partitions_and_who_is_left_takes_them_over(pool, either_broker):
+    await either_broker.ensure([TYPE.topic], RETENTION)
+    async with consuming(pool, either_broker, lease=LEASE) as first:
         await eventually(lambda: len(first.partitions) == 8)
-        async with consuming(pool, nats_broker, lease=LEASE) as second:
+        async with consuming(pool, either_broker, lease=LEASE) as second:
             await eventually(lambda: (len(first.partitions), len(second.partitions)) == (4, 4))
         await eventually(lambda: len(first.partitions) == 8)
 
 
-async def test_a_process_that_dies_is_taken_over_when_its_lease_has_run_out(pool, nats_broker, monkeypatch):
-    await log(nats_broker, record(1))
-    dying = Consumer("test", pool, nats_broker, {PaymentTaken: note}, lease=LEASE)
+async def test_a_process_that_dies_is_taken_over_when_its_lease_has_run_out(pool, either_broker, monkeypatch):
+    await log(either_broker, record(1))
+    dying = Consumer("test", pool, either_broker, {PaymentTaken: note}, lease=LEASE)
 
     async def leaves_nothing_behind() -> None:
         """As after kill -9: nothing is given back."""
@@ -341,19 +343,19 @@ async def test_a_process_that_dies_is_taken_over_when_its_lease_has_run_out(pool
     task.cancel()
     await asyncio.wait([task])
     assert await pool.fetchval("SELECT count(*) FROM inbox_position WHERE owner IS NOT NULL") == 8
-    await log(nats_broker, record(2))
-    async with consuming(pool, nats_broker, lease=LEASE):
+    await log(either_broker, record(2))
+    async with consuming(pool, either_broker, lease=LEASE):
         assert await handled(pool, 2) == [("o-1", 1), ("o-1", 2)]
 
 
-async def test_a_partition_whose_claim_was_never_answered_is_read_all_the_same(pool, nats_broker):
+async def test_a_partition_whose_claim_was_never_answered_is_read_all_the_same(pool, either_broker):
     """The database gave it to this process, which did not hear of it: it keeps the lease, and has to read."""
     claimed = "UPDATE inbox_position SET owner = $1, fence = fence + 1, lease_until = now() + interval '1 hour'"
-    await log(nats_broker, record(1))
-    async with consuming(pool, nats_broker, lease=LEASE) as consumer:
+    await log(either_broker, record(1))
+    async with consuming(pool, either_broker, lease=LEASE) as consumer:
         await handled(pool, 1)
         await pool.execute(claimed, consumer.owner)
-        await log(nats_broker, record(2))
+        await log(either_broker, record(2))
         assert await handled(pool, 2) == [("o-1", 1), ("o-1", 2)]
 
 
@@ -388,8 +390,8 @@ async def _never(connection):
     await asyncio.Event().wait()
 
 
-async def test_a_claim_with_an_old_fence_cannot_commit(pool, nats_broker):
-    await log(nats_broker, record(1))
+async def test_a_claim_with_an_old_fence_cannot_commit(pool, either_broker):
+    await log(either_broker, record(1))
     in_handler, goes_on = asyncio.Event(), asyncio.Event()
 
     async def handle(connection, event, message):
@@ -397,14 +399,14 @@ async def test_a_claim_with_an_old_fence_cannot_commit(pool, nats_broker):
         await goes_on.wait()
         await note(connection, event, message)
 
-    async with consuming(pool, nats_broker, handle) as consumer:
+    async with consuming(pool, either_broker, handle) as consumer:
         await in_handler.wait()
         fences = {one.claim.fence for one in consumer.partitions}
         assert fences == {1}
         goes_on.set()
         await handled(pool, 1)
         await pool.execute("UPDATE inbox_position SET fence = fence + 1")  # as another owner's claim does
-        await log(nats_broker, record(2))
+        await log(either_broker, record(2))
 
         async def let_go():
             return all(one.claim.fence != 1 for one in consumer.partitions)
@@ -448,8 +450,8 @@ async def test_a_replay_from_a_time_finds_the_first_event_that_is_not_older(pool
 
 
 @pytest.mark.parametrize("grown", [False, True], ids=["shorter", "longer than before"])
-async def test_a_log_that_has_forgotten_stops_its_consumer_and_nothing_is_jumped_over(pool, tmp_path, grown):
-    async with own_nats(tmp_path) as (server, broker):
+async def test_a_log_that_has_forgotten_stops_its_consumer_and_nothing_is_jumped_over(pool, own, grown):
+    async with own() as (server, broker):
         await log(broker, record(1), record(2))
         async with consuming(pool, broker):
             await handled(pool, 2)
@@ -488,8 +490,8 @@ async def test_what_the_log_has_dropped_by_age_before_it_was_read_is_seen(pool, 
         assert await effects(pool) == [("o-1", 1)]
 
 
-async def test_a_broker_that_comes_back_is_read_on_from(pool, tmp_path):
-    async with own_nats(tmp_path) as (server, broker):
+async def test_a_broker_that_comes_back_is_read_on_from(pool, own):
+    async with own() as (server, broker):
         await log(broker, record(1))
         async with consuming(pool, broker):
             await handled(pool, 1)
@@ -500,9 +502,9 @@ async def test_a_broker_that_comes_back_is_read_on_from(pool, tmp_path):
             assert await handled(pool, 2) == [("o-1", 1), ("o-1", 2)]
 
 
-async def test_what_was_handled_long_ago_is_forgotten(pool, nats_broker):
-    await log(nats_broker, record(1), record(2))
-    async with consuming(pool, nats_broker) as consumer:
+async def test_what_was_handled_long_ago_is_forgotten(pool, either_broker):
+    await log(either_broker, record(1), record(2))
+    async with consuming(pool, either_broker) as consumer:
         await handled(pool, 2)
         await pool.execute(
             "UPDATE inbox SET at = now() - interval '20 days' WHERE event_id = (SELECT event_id FROM effect LIMIT 1)"

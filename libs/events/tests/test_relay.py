@@ -69,21 +69,21 @@ async def test_what_is_committed_is_published_and_leaves_the_outbox(pool, events
     assert await log_of(broker) == {f"o-{number}": [1, 2, 3] for number in range(20)}
 
 
-async def test_without_the_hint_it_is_found_within_a_poll(pool, events_url, nats_broker):
-    await nats_broker.ensure(outbox().topics, RETENTION)
-    async with relaying(events_url, outbox(), nats_broker) as relay:
+async def test_without_the_hint_it_is_found_within_a_poll(pool, events_url, either_broker):
+    await either_broker.ensure(outbox().topics, RETENTION)
+    async with relaying(events_url, outbox(), either_broker) as relay:
         await eventually(lambda: len(relay.owned) == 8)
         await asyncio.sleep(2 * POLL_MAX.total_seconds())  # it has slowed down
-        await publishing(pool, nats_broker, ["o-1"], outbox())  # the hint is another process's
+        await publishing(pool, either_broker, ["o-1"], outbox())  # the hint is another process's
         await emptied(pool)
-    assert await log_of(nats_broker) == {"o-1": [1]}
+    assert await log_of(either_broker) == {"o-1": [1]}
 
 
 async def test_transactions_that_commit_in_the_reverse_order_of_their_rows_are_all_published(
-    pool, events_url, nats_broker
+    pool, events_url, either_broker
 ):
-    await nats_broker.ensure(outbox().topics, RETENTION)
-    async with relaying(events_url, outbox(), nats_broker), pool.acquire() as early, pool.acquire() as late:
+    await either_broker.ensure(outbox().topics, RETENTION)
+    async with relaying(events_url, outbox(), either_broker), pool.acquire() as early, pool.acquire() as late:
         first = early.transaction()
         await first.start()
         await pay(early, outbox(), "o-1")
@@ -91,15 +91,15 @@ async def test_transactions_that_commit_in_the_reverse_order_of_their_rows_are_a
         await emptied(pool)
         await first.commit()
         await emptied(pool)
-    assert await log_of(nats_broker) == {"o-1": [1], "o-2": [1]}
+    assert await log_of(either_broker) == {"o-1": [1], "o-2": [1]}
 
 
 @pytest.mark.parametrize("error", [UnknownError("away"), AppendRefusedError("full")], ids=["unknown", "refused"])
 async def test_a_partition_that_is_refused_is_tried_again_in_order_and_others_go_on(
-    pool, events_url, nats_broker, error
+    pool, events_url, either_broker, error
 ):
-    interrupted = Interrupted(nats_broker)
-    await nats_broker.ensure(outbox().topics, RETENTION)
+    interrupted = Interrupted(either_broker)
+    await either_broker.ensure(outbox().topics, RETENTION)
     refusing = asyncio.Event()
     refusing.set()
 
@@ -109,7 +109,7 @@ async def test_a_partition_that_is_refused_is_tried_again_in_order_and_others_go
 
     interrupted.before = refuse
     async with relaying(events_url, outbox(), interrupted):
-        await publishing(pool, nats_broker, ["o-1", "o-1", "o-2", "o-1"])
+        await publishing(pool, either_broker, ["o-1", "o-1", "o-2", "o-1"])
 
         async def only_the_refused_are_left():
             keys = {row["key"] for row in await pool.fetch("SELECT key FROM outbox")}
@@ -118,7 +118,7 @@ async def test_a_partition_that_is_refused_is_tried_again_in_order_and_others_go
         await eventually(only_the_refused_are_left)
         refusing.clear()
         await emptied(pool)
-    assert await log_of(nats_broker) == {"o-1": [1, 2, 3], "o-2": [1]}
+    assert await log_of(either_broker) == {"o-1": [1, 2, 3], "o-2": [1]}
 
 
 async def test_a_batch_whose_answer_is_lost_is_published_again_and_keeps_its_order(pool, events_url, broker):
@@ -141,29 +141,29 @@ async def test_a_batch_whose_answer_is_lost_is_published_again_and_keeps_its_ord
 
 
 async def test_two_relays_share_no_partition_and_the_second_takes_over_at_once_when_the_first_dies(
-    pool, events_url, nats_broker
+    pool, events_url, either_broker
 ):
-    await nats_broker.ensure(outbox().topics, RETENTION)
+    await either_broker.ensure(outbox().topics, RETENTION)
     sessions: list[asyncpg.Connection] = []
 
     async def connect():
         sessions.append(await asyncpg.connect(events_url))
         return sessions[-1]
 
-    first = Relay(connect, outbox(), nats_broker)
+    first = Relay(connect, outbox(), either_broker)
     dying = asyncio.create_task(first.run())
     await eventually(lambda: len(first.owned) == 8)
-    async with relaying(events_url, outbox(), nats_broker) as second:
-        await publishing(pool, nats_broker, ["o-1", "o-2"])
+    async with relaying(events_url, outbox(), either_broker) as second:
+        await publishing(pool, either_broker, ["o-1", "o-2"])
         await emptied(pool)
         assert second.owned == frozenset()
         dying.cancel()
         await asyncio.wait([dying])
         sessions[0].terminate()
         await eventually(lambda: len(second.owned) == 8, timeout=LEASE)
-        await publishing(pool, nats_broker, ["o-1", "o-2"])
+        await publishing(pool, either_broker, ["o-1", "o-2"])
         await emptied(pool)
-    assert await log_of(nats_broker) == {"o-1": [1, 2], "o-2": [1, 2]}
+    assert await log_of(either_broker) == {"o-1": [1, 2], "o-2": [1, 2]}
 
 
 async def test_a_relay_that_stood_still_can_only_repeat_what_its_successor_publishes(pool, events_url, broker):
@@ -192,8 +192,8 @@ async def test_a_relay_that_stood_still_can_only_repeat_what_its_successor_publi
     assert await log_of(broker) == {"o-1": [1, 2, 3, 4, 5]}
 
 
-async def test_nobody_waits_for_a_broker_that_is_away_and_everything_follows_in_order(pool, events_url, tmp_path):
-    async with own_nats(tmp_path) as (server, broker):
+async def test_nobody_waits_for_a_broker_that_is_away_and_everything_follows_in_order(pool, events_url, own):
+    async with own() as (server, broker):
         await broker.ensure(outbox().topics, RETENTION)
         async with relaying(events_url, outbox(), broker):
             await publishing(pool, broker, ["o-1", "o-2"])
@@ -208,9 +208,9 @@ async def test_nobody_waits_for_a_broker_that_is_away_and_everything_follows_in_
 
 
 async def test_a_broker_that_is_killed_again_and_again_while_publishing_loses_nothing_acknowledged(
-    pool, events_url, tmp_path
+    pool, events_url, own
 ):
-    async with own_nats(tmp_path) as (server, broker):
+    async with own() as (server, broker):
         await broker.ensure(outbox().topics, RETENTION)
         orders = [f"o-{number}" for number in range(8)]
         async with relaying(events_url, outbox(), broker):

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import asyncpg
+import pytest
 from amends_embedded import Nats
 from amends_events import (
     Broker,
@@ -27,6 +28,7 @@ from amends_events import (
 from amends_events import replay as replays
 from amends_events.decisions import DecidedBy
 from amends_events.envelope import attributes, new_event_id
+from amends_testkit.kafka import HOW_TO_GET, Kafka, libraries
 
 from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
 
@@ -192,12 +194,27 @@ async def running(work) -> AsyncIterator[asyncio.Task]:
 @asynccontextmanager
 async def own_nats(folder: Path, **options) -> AsyncIterator[tuple[Nats, Broker]]:
     """A server of the test's own, which it may kill, and a client of it."""
-    async with await Nats.start(folder, **options) as server:
-        broker = open_broker(server.url)
-        try:
-            yield server, broker
-        finally:
-            await broker.close()
+    async with await Nats.start(folder, **options) as server, _client(server) as broker:
+        yield server, broker
+
+
+@asynccontextmanager
+async def own_kafka(folder: Path) -> AsyncIterator[tuple[Kafka, Broker]]:
+    """The same of the other kind; skipped, with how to get one, where there are no programs of it."""
+    jars = libraries()
+    if jars is None:
+        pytest.skip(HOW_TO_GET)
+    async with await Kafka.start(folder, jars) as server, _client(server) as broker:
+        yield server, broker
+
+
+@asynccontextmanager
+async def _client(server: Nats | Kafka) -> AsyncIterator[Broker]:
+    broker = open_broker(server.url)
+    try:
+        yield broker
+    finally:
+        await broker.close()
 
 
 async def answers(broker: Broker) -> bool:

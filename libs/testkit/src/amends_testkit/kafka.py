@@ -49,14 +49,19 @@ class Kafka:
         server.port, controller = _free_ports(2)
         settings = home / "server.properties"
         settings.write_text(_SETTINGS.format(port=server.port, controller=controller, logs=home / "logs"))
-        cluster = uuid.uuid4().hex[:22]
-        subprocess.run(  # noqa: S603, ASYNC221 - our own command, once a session
-            [*server._java, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(settings)],
-            check=True,
-            capture_output=True,
-        )
+        server._format()
         await server.restart()
         return server
+
+    def _format(self) -> None:
+        command = [*self._java, "kafka.tools.StorageTool", "format", "-t", uuid.uuid4().hex[:22], "-c"]
+        settings = str(self.home / "server.properties")
+        subprocess.run([*command, settings], check=True, capture_output=True)  # noqa: S603 - our own command
+
+    def forget(self) -> None:
+        """Lose all that was stored. Only while it is stopped."""
+        shutil.rmtree(self.home / "logs")
+        self._format()
 
     @property
     def url(self) -> str:

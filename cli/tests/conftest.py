@@ -22,7 +22,11 @@ Amends = Callable[..., Awaitable[Result]]
 
 @pytest.fixture
 async def orchestrator() -> AsyncIterator[FakeParticipant]:
-    services = ["amends.saga.v1.RunService", "amends.saga.v1.DefinitionService"]
+    services = [
+        "amends.saga.v1.RunService",
+        "amends.saga.v1.DefinitionService",
+        "amends.events.v1.WebhookService",
+    ]
     async with await FakeParticipant.start(descriptor_set(), services) as server:
         yield server
 

@@ -21,6 +21,7 @@ from amends_cli.failure import CliError, Exit, usage
 if TYPE_CHECKING:
     import grpc
 
+    from amends.events.v1.webhooks_pb2_grpc import WebhookServiceStub
     from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
     from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
 
@@ -58,6 +59,9 @@ HINTS = {
     "EFFECT_REQUIRED": "Find out whether the call had its effect and say so: --effect happened or --effect none.",
     "RESULT_REQUIRED": "An expression uses this step's response: give it with --result '{...}'.",
     "RUN_NOT_PARKED": "`amends resolve RUN retry` tries it now; `amends resolve RUN park` stops a stalled one.",
+    "WEBHOOK_UNKNOWN": "`amends webhooks list` shows those that there are.",
+    "EVENT_UNKNOWN": "`amends webhooks parked` shows the events that wait.",
+    "EVENT_NOT_PARKED": "`amends webhooks parked` shows the events that wait.",
     "PAST_PIVOT": "The point of no return is passed: the run goes forward to its end.",
 }
 
@@ -117,6 +121,13 @@ class OrchestratorConnection:
         from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
 
         return DefinitionServiceStub(self._channel)
+
+    @property
+    def webhooks(self) -> "WebhookServiceStub":
+        """Return the stub of WebhookService."""
+        from amends.events.v1.webhooks_pb2_grpc import WebhookServiceStub
+
+        return WebhookServiceStub(self._channel)
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """Durations on the command line: one grammar for every option, the one that definitions have. Called by commands."""
 
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
 import typer
 from amends_resilience.durations import parse_duration
+
+from amends_cli.failure import usage
 
 LONGEST = timedelta(days=366)
 SHORTEST = timedelta(milliseconds=1)
@@ -24,6 +26,20 @@ def duration(text: str | timedelta) -> timedelta:
     if not SHORTEST <= value <= LONGEST:
         raise typer.BadParameter(f"`{text}` is not from 1ms to 366d")
     return value
+
+
+def moment(option: str, text: str) -> datetime:
+    """Return the moment that a person wrote: so long ago, or a date and time. Raises CliError (wrong use)."""
+    if text[:4].isdecimal() and text[4:5] == "-":
+        try:
+            moment = datetime.fromisoformat(text)
+        except ValueError:
+            raise usage(f"{option} `{text}` is no date and time", "Write it as 2026-01-31T10:00:00Z.") from None
+        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    try:
+        return datetime.now(UTC) - duration(text)
+    except typer.BadParameter as error:
+        raise usage(f"{option}: {error.message}", "Or a date and time, as 2026-01-31T10:00:00Z.") from None
 
 
 def age_in_words(age: timedelta) -> str:

@@ -37,6 +37,7 @@ COMMANDS = {
     "probe": ("probe", "probe"),
     "flows": ("flows", "flows"),
     "events": ("events", "events"),
+    "webhooks": ("webhooks", "webhooks"),
     "dev": ("dev", "dev"),
 }
 """Module in `amends_cli.commands` and function of each command, or its group of commands."""
@@ -75,11 +76,15 @@ EXAMPLES = {
         "amends events lag --address 127.0.0.1:7413",
         "amends events parked retry NAME --reason 'the handler is mended'",
     ),
+    "webhooks": (
+        "amends webhooks test on-call",
+        "amends webhooks retry on-call/01a206d5-0000-7000-8000-000000000000 --reason 'it is back'",
+    ),
     "dev": ("amends dev --data /tmp/amends --detach", "amends dev --stop"),
 }
 """Two command lines for each command."""
 
-WITHOUT_CLUSTER = ("dev", "probe", "audit", "events")
+WITHOUT_CLUSTER = ("dev", "probe", "audit", "events", "webhooks")
 """Commands that need no namespace of a context."""
 ELSEWHERE = {
     "describe": "`amends get RUN` shows how a run stands, `amends watch RUN` what happened.",

@@ -205,6 +205,15 @@ def emit_rows(rows: Sequence[OutputRow], columns: Iterable[Column], form: Format
     emit_table([column.title for column in shown], [[column.value(row) for column in shown] for row in rows], cut=cut)
 
 
+def emit_named(rows: Sequence[OutputRow], columns: Iterable[Column], form: Format | Listing, *, empty: str) -> None:
+    """Print rows that have a name; for scripts the names alone."""
+    if form is Listing.NAME:
+        for row in rows:
+            line(str(row["name"]))
+    else:
+        emit_rows(rows, columns, form, empty=empty)
+
+
 def emit_table(headings: Sequence[str], rows: Iterable[Sequence[str]], *, cut: Iterable[int] = ()) -> None:
     """Print a table, a line for each row; on a terminal the columns in `cut` are shortened to its width."""
     from rich.cells import cell_len, set_cell_size

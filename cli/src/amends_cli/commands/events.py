@@ -5,13 +5,13 @@ Everything is asked of the services themselves (amends.events.v1.EventsService),
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from amends_cli import descriptors, event_decisions, event_tables, options, output, topics_made
-from amends_cli.durations import duration
+from amends_cli.durations import duration, moment
 from amends_cli.event_services import AddressesOption, AskedService, ServicesOption, ask_all, ask_first, asked
 from amends_cli.failure import CliError, Exit, usage
 from amends_cli.options import NamedArguments
@@ -278,21 +278,7 @@ def _start(request: "pb.ReplayRequest", text: str) -> None:
     elif text.isdecimal() and text.isascii() and len(text) < 19:
         request.position = int(text)
     else:
-        request.since.FromDatetime(_moment("--from", text))
-
-
-def _moment(option: str, text: str) -> datetime:
-    """Return the moment that a person wrote: so long ago, or a date and time. Raises CliError (wrong use)."""
-    if text[:4].isdecimal() and text[4:5] == "-":
-        try:
-            moment = datetime.fromisoformat(text)
-        except ValueError:
-            raise usage(f"{option} `{text}` is no date and time", "Write it as 2026-01-31T10:00:00Z.") from None
-        return moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
-    try:
-        return datetime.now(UTC) - duration(text)
-    except typer.BadParameter as error:
-        raise usage(f"{option}: {error.message}", "Or a date and time, as 2026-01-31T10:00:00Z.") from None
+        request.since.FromDatetime(moment("--from", text))
 
 
 def _said(request: Any, dry_run: bool, reason: str, actor: str) -> None:
@@ -370,7 +356,7 @@ def republish(
     from amends.events.v1 import events_service_pb2 as pb
 
     request = pb.RepublishRequest(topic=topic, key=key, dry_run=dry_run)
-    request.since.FromDatetime(_moment("--since", since))
+    request.since.FromDatetime(moment("--since", since))
     _said(request, dry_run, reason, actor)
     with asked(addresses, services) as known:
         service, answer = ask_first(known, lambda service: service.ask("Republish", request), ("TOPIC_UNKNOWN",))
@@ -441,17 +427,9 @@ def _rows(columns: Sequence[output.Column], form: Format | Listing, empty: str) 
         yield rows
     except CliError:
         if rows:
-            _print(rows, columns, form, empty)
+            output.emit_named(rows, columns, form, empty=empty)
         raise
-    _print(rows, columns, form, empty)
-
-
-def _print(rows: list[output.OutputRow], columns: Sequence[output.Column], form: Format | Listing, empty: str) -> None:
-    if form is Listing.NAME:
-        for row in rows:
-            output.line(row["name"])
-    else:
-        output.emit_rows(rows, columns, form, empty=empty)
+    output.emit_named(rows, columns, form, empty=empty)
 
 
 def _of(service: AskedService, messages: Sequence[Any]) -> list[dict[str, Any]]:

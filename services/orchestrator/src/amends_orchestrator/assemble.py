@@ -116,9 +116,9 @@ class Orchestrator:
         guarded = runtime.around_events
         runtime.add(run_api.registrar(most), guarded(runs), run_api.SERVICE)
         runtime.add(add_DefinitionServiceServicer_to_server, guarded(definitions), definition_api.SERVICE)
+        webhooks = webhook_api.WebhookApi(self._pool, self.webhooks)
+        runtime.add(add_WebhookServiceServicer_to_server, guarded(webhooks), webhook_api.SERVICE)
         if self.webhooks is not None:
-            webhooks = webhook_api.WebhookApi(self._pool, self.webhooks.destinations, self.webhooks)
-            runtime.add(add_WebhookServiceServicer_to_server, guarded(webhooks), webhook_api.SERVICE)
             runtime.background("webhooks", self.webhooks.run)
             runtime.background("webhooks.counting", partial(retention.counting_webhooks, self._pool, self.webhooks))
             forgetting = partial(retention.forgetting_webhooks, self._pool, self._settings.webhook_retention)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
@@ -10,7 +11,6 @@ from uuid import UUID
 import structlog
 from amends_chassis.database import Executes
 from amends_chassis.errors import FailedPrecondition, InvalidArgument, NotFound
-from amends_chassis.followed import FollowedFile
 from amends_events.envelope import new_event_id
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -19,7 +19,7 @@ from amends.events.v1.webhooks_pb2_grpc import WebhookServiceServicer
 from amends_orchestrator.announcer import SOURCE
 from amends_orchestrator.api.request_checks import check_request, check_said
 from amends_orchestrator.webhooks import deliveries
-from amends_orchestrator.webhooks.destinations import Destinations
+from amends_orchestrator.webhooks.destinations import Destination
 from amends_orchestrator.webhooks.sender import WebhookSender
 
 SERVICE = "amends.events.v1.WebhookService"
@@ -34,14 +34,18 @@ _log = structlog.get_logger(__name__)
 class WebhookApi(WebhookServiceServicer):
     """Serves webhooks to administrators and the CLI."""
 
-    def __init__(self, database: Executes, destinations: FollowedFile[Destinations], sender: WebhookSender) -> None:
+    def __init__(self, database: Executes, sender: WebhookSender | None) -> None:
+        """Serve the webhooks of a sender; without one there are none, but events may be left of former ones."""
         self._database = database
-        self._destinations = destinations
         self._sender = sender
+
+    @property
+    def _configured(self) -> Mapping[str, Destination]:
+        return self._sender.destinations.current.by_name if self._sender is not None else {}
 
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Any) -> pb.ListWebhooksResponse:
         """List the destinations, and those of which only events are left."""
-        configured = self._destinations.current.by_name
+        configured = self._configured
         names = sorted(configured.keys() | set(await deliveries.names(self._database)))
         counts = {(one.webhook, one.state): one for one in await deliveries.count(self._database, names)}
         shown = []
@@ -61,8 +65,8 @@ class WebhookApi(WebhookServiceServicer):
     async def TestWebhook(self, request: pb.TestWebhookRequest, context: Any) -> pb.TestWebhookResponse:
         """Send a test now, beside what is due."""
         check_request(request)
-        destination = self._destinations.current.by_name.get(request.webhook)
-        if destination is None:
+        destination = self._configured.get(request.webhook)
+        if destination is None or self._sender is None:
             raise NotFound("WEBHOOK_UNKNOWN", f"There is no webhook {request.webhook!r} in the settings.")
         event_id = new_event_id()
         outcome = await self._sender.attempt(destination, event_id, _test(event_id, request.webhook))

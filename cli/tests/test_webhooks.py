@@ -77,13 +77,8 @@ async def test_a_decision_has_an_actor_and_a_reason(amends, orchestrator, comman
     result = await amends("webhooks", command, name, "--reason", "mended", "--actor", "ada")
     assert (result.code, name in result.out) == (0, True)
     request = orchestrator.calls("DecideWebhook")[0].request
-    assert request == pb.DecideWebhookRequest(
-        webhook="on-call",
-        event_id=EVENT,
-        decision=pb.WebhookDecision.Value(f"WEBHOOK_DECISION_{decision}"),
-        reason="mended",
-        actor="ada",
-    )
+    assert (request.webhook, request.event_id, request.reason, request.actor) == ("on-call", EVENT, "mended", "ada")
+    assert request.decision == pb.WebhookDecision.Value(f"WEBHOOK_DECISION_{decision}")
     assert (await amends("webhooks", command, name)).code == 2
     assert (await amends("webhooks", command, "on-call", "--reason", "mended")).code == 2
 

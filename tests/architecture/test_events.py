@@ -1,6 +1,8 @@
 """The contracts of events: each is complete, somebody publishes it, and the page of them is current."""
 
+import re
 from importlib import import_module
+from pathlib import Path
 
 import asyncapi
 import pytest
@@ -83,3 +85,16 @@ def test_no_event_has_what_is_private_but_for_one_with_a_reason():
         if field in PRIVATE
     }
     assert private == set(MAY_HAVE_IT)
+
+
+def test_every_service_with_events_has_the_tables_of_who_is_on_call(root):
+    """What `amends events` writes: an outbox that can keep what was published, and the decisions of people."""
+    lacking = []
+    for folder in sorted(root.glob("services/*/src/*/migrations")):
+        tables = set(
+            re.findall(r"CREATE TABLE (?:IF NOT EXISTS )?(\w+)", "".join(map(Path.read_text, folder.glob("*.sql"))))
+        )
+        needed = {"outbox_sent", "event_decision"} if "outbox" in tables else set()
+        needed |= {"event_decision", "inbox_parked"} if "inbox" in tables else set()
+        lacking += [f"{folder.parent.name}: {name}" for name in needed - tables]
+    assert lacking == []

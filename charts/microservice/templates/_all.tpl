@@ -2,7 +2,7 @@
 {{- define "microservice.all" -}}
 {{- $context := dict "root" . "v" (include "microservice.values" . | fromYaml) -}}
 {{- include "microservice.integers" $context.v -}}
-{{- range $part := list "serviceaccount" "rbac" "deployment" "service" "hpa" "pdb" "networkpolicy" "certificate" "access" "roles" "monitoring" "test" }}
+{{- range $part := list "serviceaccount" "rbac" "deployment" "service" "hpa" "pdb" "networkpolicy" "certificate" "access" "roles" "webhooks" "monitoring" "test" }}
 {{- with include (printf "microservice.%s" $part) $context | trim }}
 ---
 {{ . }}

@@ -28,6 +28,9 @@
 {{- if include "microservice.rolesMap" . -}}
 {{- $own = append $own (list "AMENDS_ROLES" "/etc/amends/roles/roles.json") -}}
 {{- end -}}
+{{- if $v.webhooks -}}
+{{- $own = append $own (list "AMENDS_WEBHOOKS" "/etc/amends/webhooks/webhooks.json") -}}
+{{- end -}}
 {{- with $v.tracing.endpoint -}}
 {{- $own = append $own (list "AMENDS_OTLP_ENDPOINT" .) -}}
 {{- $own = append $own (list "AMENDS_TRACE_RATIO" $v.tracing.ratio) -}}
@@ -71,6 +74,10 @@
 {{- end }}
 {{- if include "microservice.rolesMap" . }}
 - {name: roles, mountPath: /etc/amends/roles, readOnly: true}
+{{- end }}
+{{- if .v.webhooks }}
+- {name: webhooks, mountPath: /etc/amends/webhooks, readOnly: true}
+- {name: webhook-files, mountPath: /etc/amends/webhook-files, readOnly: true}
 {{- end }}
 {{- end -}}
 
@@ -201,6 +208,14 @@ spec:
         {{- end }}
         {{- with include "microservice.rolesMap" . }}
         - {name: roles, configMap: {name: {{ . }}}}
+        {{- end }}
+        {{- if $v.webhooks }}
+        - {name: webhooks, configMap: {name: {{ include "microservice.webhooksMap" . }}}}
+        - name: webhook-files
+          projected:
+            defaultMode: 0440
+            sources:
+              {{- include "microservice.webhookFiles" . | trim | nindent 14 }}
         {{- end }}
       topologySpreadConstraints:
         {{- range list "topology.kubernetes.io/zone" "kubernetes.io/hostname" }}

@@ -54,6 +54,17 @@ spec:
         {{- include "microservice.peer" . | nindent 8 }}{{ end }}
       ports: [{port: {{ .port }}, protocol: TCP}]
     {{- end }}
+    {{- range $v.webhooks }}
+    - to:
+        - ipBlock:
+            cidr: 0.0.0.0/0
+            except: [10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, 172.16.0.0/12, 192.168.0.0/16]
+        - ipBlock: {cidr: "2000::/3"}
+        {{- range .allowNetworks }}
+        - ipBlock: {cidr: {{ . | quote }}}
+        {{- end }}
+      ports: [{port: {{ include "microservice.portOf" .url }}, protocol: TCP}]
+    {{- end }}
     {{- with $v.networkPolicy.apiServerPorts }}
     - ports:
         {{- range . }}

@@ -74,7 +74,8 @@ SOUND = {
 }
 LOOSE = {
     "orders": "ALTER TABLE orders DROP CONSTRAINT confirmed_has_papers,"
-    " DROP CONSTRAINT token_is_erased_once_the_saga_has_it, DROP CONSTRAINT rejected_has_reason",
+    " DROP CONSTRAINT token_is_erased_once_the_saga_has_it, DROP CONSTRAINT rejected_has_reason,"
+    " DROP CONSTRAINT choreographed_has_no_run",
     "payments": "ALTER TABLE entry DISABLE TRIGGER USER; ALTER TABLE posting DISABLE TRIGGER USER;"
     " ALTER TABLE payment DROP CONSTRAINT payment_check",
     "inventory": "ALTER TABLE stock DROP CONSTRAINT nothing_is_lost",
@@ -237,6 +238,12 @@ BREAKS = [
         "UPDATE orders SET card_token = 'tok' WHERE order_id = 'good'",
         "order good",
     ),
+    (
+        "choreographed, and orchestrated too",
+        "orders",
+        "UPDATE orders SET fulfilment = 'choreographed', deadline = now() WHERE order_id = 'good'",
+        "order good",
+    ),
     ("a journal has a gap", "orchestrator", "DELETE FROM journal WHERE seq = 2", "run of good"),
 ]
 
@@ -248,6 +255,30 @@ async def test_a_broken_law_is_named(by_hand: Connections, law: str, database: s
     assert code == 1
     assert any(line.startswith(f"{law}  ") and named in line for line in text.splitlines()), text
     assert text.endswith("The books are wrong.\n")
+
+
+@pytest.mark.parametrize(("ended", "code"), [("1 second", 0), ("10 seconds", 1)])
+async def test_a_choreographed_order_that_was_rejected_a_moment_ago_may_still_be_undone(
+    by_hand: Connections, ended: str, code: int
+) -> None:
+    await by_hand["orders"].execute(
+        "INSERT INTO orders (order_id, digest, customer_id, currency, total_minor, recipient, street, city,"
+        " postal_code, country, state, reason, fulfilment, deadline, ended_at) VALUES ('events', '', 'c', 'EUR', 900,"
+        " 'r', 's', 'c', 'p', 'DE', 'rejected', 'declined', 'choreographed', now(), now() - $1::text::interval)",
+        ended,
+    )
+    await by_hand["inventory"].execute("UPDATE reservation SET order_id = 'events' WHERE order_id = 'new'")
+    await by_hand["inventory"].execute("UPDATE movement SET reference = 'events' WHERE reference = 'new'")
+    found, text = said(await books.read_from(by_hand))
+    assert found == code, text
+    assert ("rejected, and reserved  order events: its stock is held" in text) is bool(code)
+
+
+async def test_a_parcel_that_was_called_off_is_none(by_hand: Connections) -> None:
+    await by_hand["shipping"].execute("UPDATE shipment SET state = 'cancelled'; UPDATE slots SET booked = 0")
+    found = await books.read_from(by_hand)
+    assert found.shipments == {}
+    assert not list(laws.slots(found))
 
 
 def test_every_law_is_broken_by_some_test() -> None:

@@ -10,6 +10,7 @@ from rich.progress import Progress
 
 from amends_bench.chassis import chassis_vs_grpc, tls_vs_plain_text
 from amends_bench.events import events
+from amends_bench.fulfilments import choreographed_vs_orchestrated
 from amends_bench.guarded import barrier_transaction
 from amends_bench.journal import journal
 from amends_bench.kubernetes import operator_vs_kopf
@@ -42,6 +43,9 @@ BENCHMARKS = {
     "recovery": Benchmark("The rate after kill -9 and after a restart of Postgres", recovery),
     "barrier-transaction": Benchmark("A local transaction with the barrier and without", barrier_transaction),
     "events": Benchmark("What events cost: outbox, relay and consumer, each beside its like", events),
+    "choreographed-vs-orchestrated": Benchmark(
+        "An order by events, against the same order by its saga", choreographed_vs_orchestrated
+    ),
 }
 GROWTH = "growth"
 GROWTH_MEASURES = 'Cost as work grows; the largest history needs 42 GB of disk (ARGS="--finished 0,1000000": less)'

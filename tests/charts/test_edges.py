@@ -91,7 +91,7 @@ def test_only_who_has_a_database_reaches_one(helm: Helm) -> None:
 def test_only_who_publishes_or_consumes_reaches_the_broker(helm: Helm) -> None:
     for me, spec in policies(helm, "kind").items():
         reaches = peers(spec["egress"], "to", 4222)
-        assert reaches == ({"data/nats"} if me.startswith("shop/") or me == "amends/monitor" else set()), me
+        assert reaches == ({"data/nats"} if me != "amends/operator" else set()), me
 
 
 def test_in_production_the_database_and_the_broker_are_outside_of_the_cluster(helm: Helm) -> None:
@@ -101,7 +101,6 @@ def test_in_production_the_database_and_the_broker_are_outside_of_the_cluster(he
         blocks = [rule["to"][0]["ipBlock"]["cidr"] for rule in spec["egress"] if "ipBlock" in str(rule.get("to"))]
         differ = {
             "amends/operator": [],
-            "amends/orchestrator": [database],
             "shop/catalog": [database, cache, broker],
             "shop/notifications": [mail, database, broker],
         }

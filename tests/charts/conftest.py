@@ -27,6 +27,16 @@ TAGGED = {"image": {"tag": "0123456789ab"}}
 Manifest = dict[str, Any]
 
 
+def value_files(name: str) -> list[Path]:
+    """The files of a deployable's values in an environment, as the ApplicationSet gives them: the last one wins.
+
+    Of a broker that the environment could have instead there is nothing; it is looked at as if it had it.
+    """
+    own = ENVS[name]
+    shared = own.parent / "environment" / "values.yaml"
+    return [shared, own] if shared.exists() and own.stem != "kafka" else [own]
+
+
 @dataclass
 class Helm:
     """Renders charts."""
@@ -59,7 +69,7 @@ class Helm:
     def deployed(self, name: str) -> list[Manifest]:
         """All objects of a deployable of an environment, e.g. `kind/orders`, as Argo CD would apply them."""
         deploy = yaml.safe_load(ENVS[name].read_text())["deploy"]
-        return self.render(deploy["chart"], ENVS[name], namespace=deploy["namespace"])
+        return self.render(deploy["chart"], *value_files(name), namespace=deploy["namespace"])
 
 
 @pytest.fixture(scope="session")

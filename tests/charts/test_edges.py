@@ -1,11 +1,12 @@
 """Who may call whom, by the NetworkPolicies: exactly the edges of the participants' graph and of the code's clients."""
 
 import re
+from typing import Any
 
 import pytest
 import yaml
 
-from .conftest import ENVS, ROOT, SERVICES, Helm
+from .conftest import ENVS, ROOT, SERVICES, Helm, containers, pods
 
 SAGAS = ROOT / "charts" / "sagas" / "sagas"
 TARGET = re.compile(r"dns:///([a-z-]+)\.([a-z-]+)\.svc\.cluster\.local:(\d+)")
@@ -118,3 +119,40 @@ def test_the_participants_are_reached_by_the_names_of_their_services(helm: Helm)
         name, namespace, port = parts(participant["spec"]["target"])
         assert f"{name}.{namespace}" in services
         assert port == "50051"
+
+
+SWITCHED = sorted(name for name in ENVS if name.startswith("kind/") and "broker:" in ENVS[name].read_text())
+
+
+def brokers(manifests: list[dict]) -> set[str]:
+    found = (container for _, pod in pods(manifests) for container in containers(pod))
+    return {one["value"] for container in found for one in container.get("env", []) if one["name"] == "AMENDS_BROKER"}
+
+
+@pytest.mark.parametrize("name", SWITCHED)
+def test_one_line_of_an_environment_switches_the_broker_of_all(helm: Helm, values: Any, name: str) -> None:
+    deploy = yaml.safe_load(ENVS[name].read_text())["deploy"]
+    files = [values({"global": {"broker": "kafka"}}), ENVS[name]]
+    manifests = helm.render(deploy["chart"], *files, namespace=deploy["namespace"])
+    assert brokers(manifests) == {"kafka://kafka.data.svc.cluster.local:9092"}
+    (policy,) = (one["spec"] for one in manifests if one["kind"] == "NetworkPolicy")
+    assert peers(policy["egress"], "to", 9092) == {"data/kafka"}
+    assert peers(policy["egress"], "to", 4222) == set()
+    assert brokers(helm.deployed(name)) == {"nats://nats.data.svc.cluster.local:4222"}
+
+
+def test_the_same_line_brings_kafka_and_without_it_there_is_none(helm: Helm, values: Any) -> None:
+    made = helm.render("kafka", values({"global": {"broker": "kafka"}}), namespace="data")
+    assert {one["kind"] for one in made} >= {"StatefulSet", "Service", "NetworkPolicy"}
+    (settings,) = (one["data"]["server.properties"] for one in made if one["kind"] == "ConfigMap")
+    assert "advertised.listeners=PLAINTEXT://kafka.data.svc.cluster.local:9092" in settings
+    shared = ENVS["kind/kafka"].parent / "environment" / "values.yaml"
+    assert helm.render("kafka", shared, ENVS["kind/kafka"], namespace="data") == []
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_real_environments_name_a_kafka_of_their_own(helm: Helm, environment: str) -> None:
+    found = {name: brokers(helm.deployed(name)) for name in ENVS if name.startswith(f"{environment}/")}
+    named = set().union(*found.values())
+    assert named
+    assert all(url.startswith("kafka://") and "svc.cluster.local" not in url for url in named)

@@ -1,6 +1,13 @@
-{{/* The values: the library's, and the deployable's own over them. */}}
+{{/* The values: the library's, the deployable's own over them, and the environment's broker for all that name one. */}}
 {{- define "microservice.values" -}}
-{{- mergeOverwrite (deepCopy .Values.microservice) (omit .Values "microservice" "deploy" "global") | toYaml -}}
+{{- $v := mergeOverwrite (deepCopy .Values.microservice) (omit .Values "microservice" "deploy" "global") -}}
+{{- $broker := (default dict .Values.global).broker -}}
+{{- if and $broker $v.broker.url -}}
+{{- $at := dict "name" $broker "namespace" "data" "cidr" "" "port" (ternary 9092 4222 (eq $broker "kafka")) -}}
+{{- $url := printf "%s://%s.%s.svc.cluster.local:%d" $broker $at.name $at.namespace $at.port -}}
+{{- $_ := set $v "broker" (dict "url" $url "at" $at) -}}
+{{- end -}}
+{{- $v | toYaml -}}
 {{- end -}}
 
 {{/* Makes every whole number of a map an integer, in place: YAML gives helm floats, and 1000000 would be 1e+06. */}}

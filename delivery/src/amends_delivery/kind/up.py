@@ -97,7 +97,7 @@ def wanted(root: Path, tags: dict[str, str], release: bytes) -> list[str]:
     """Return all images that the cluster runs: ours, and those of others that the charts and Argo CD name."""
     ours = [f"{images.repository(one)}:{tags[one.name]}" for one in inputs.named(root, tags)]
     others = argocd.images(release)
-    for chart in ("cache", "nats", "postgres"):
+    for chart in ("cache", "kafka", "nats", "postgres"):
         image = yaml.safe_load((root / "charts" / chart / "values.yaml").read_text())["image"]
         others.append(f"{image['repository']}:{image['tag']}")
     return ours + others

@@ -8,6 +8,7 @@ import pytest
 from amends_barrier.protocol import Reason
 from amends_chassis.errors import DomainError
 from amends_chassis.settings import ServiceSettings
+from amends_monitor.settings import Settings as MonitorSettings
 from amends_orchestrator.settings import Settings
 from amends_resilience import RetryPolicy
 from amends_resilience.durations import format_duration
@@ -82,12 +83,21 @@ def reasons_in(source: str) -> set[str]:
 
 
 def test_every_reason_of_a_condition_or_event_is_explained(root):
+    from amends_operator.definitions.choreography import ChoreographyReconciler
     from amends_operator.definitions.findings import REASONS
     from amends_operator.kube.statuses import AWAY
     from amends_operator.runs.view import PHASES
 
     sources = [path.read_text() for path in (root / "operator" / "src").rglob("*.py")]
-    given = {AWAY, "CheckFailed", "TargetRefused", "ContractChanged", "SpecInvalid", "InputInvalid"}
+    given = {
+        AWAY,
+        ChoreographyReconciler.away,
+        "CheckFailed",
+        "TargetRefused",
+        "ContractChanged",
+        "SpecInvalid",
+        "InputInvalid",
+    }
     given |= set(REASONS.values()) | set(PHASES.values())
     given |= {reason for source in sources for reason in reasons_in(source)}
     page = (root / "docs/reference/statuses.md").read_text().split("## Reasons of conditions\n")[1]
@@ -132,7 +142,10 @@ def shown_default(value: object) -> str | None:
     return str(value) if isinstance(value, int | float | str) else None
 
 
-@pytest.mark.parametrize(("heading", "kind"), [("The orchestrator", Settings), ("Every service", ServiceSettings)])
+SETTINGS = [("The orchestrator", Settings), ("The monitor", MonitorSettings), ("Every service", ServiceSettings)]
+
+
+@pytest.mark.parametrize(("heading", "kind"), SETTINGS)
 def test_every_setting_is_explained_with_its_default(root, heading, kind):
     section = (root / "docs/reference/settings.md").read_text().split(f"## {heading}\n")[1].split("\n## ")[0]
     rows = dict(re.findall(r"^\| `AMENDS_([A-Z_]+)` \| ([^|]+) \|", section, re.MULTILINE))

@@ -98,3 +98,24 @@ def test_every_service_with_events_has_the_tables_of_who_is_on_call(root):
         needed |= {"event_decision", "inbox_parked"} if "inbox" in tables else set()
         lacking += [f"{folder.parent.name}: {name}" for name in needed - tables]
     assert lacking == []
+
+
+CHOREOGRAPHY = "examples/place-order/choreography.yaml"
+
+
+def reactions(service):
+    """The class of a service that answers events of choreographed orders, without what it is made of."""
+    module = import_module(f"shop_{service}.choreography")
+    (found,) = (one for name, one in vars(module).items() if name.endswith("Reactions"))
+    return object.__new__(found)
+
+
+def test_the_choreography_says_of_its_services_what_they_publish_and_consume(root):
+    spec = yaml.safe_load((root / CHOREOGRAPHY).read_text())["spec"]
+    described = {one["event"] for one in spec["events"]}
+    for participant in spec["participants"]:
+        name = participant["name"]
+        published = {one.DESCRIPTOR.full_name for one in import_module(f"shop_{name}.events").PUBLISHES}
+        consumed = {one.DESCRIPTOR.full_name for one in reactions(name).handlers}
+        assert set(participant["publishes"]) == published & described, name
+        assert set(participant["consumes"]) == consumed & described, name

@@ -31,6 +31,8 @@ def test_every_kind_is_seen_in_every_health(kind: str) -> None:
         ("SagaRun/degraded_compensated", "the card was declined"),
         ("SagaRun/healthy_skippedByPerson", "1 skipped by a person"),
         ("RetryPolicy/degraded_selectedTwice", "shop/hasty"),
+        ("Choreography/healthy_late", "2 late, waiting for an event"),
+        ("Choreography/degraded_topicsUnread", "cannot read shop.orders.events.v1"),
     ],
 )
 def test_the_message_says_why(run, name: str, said: str) -> None:

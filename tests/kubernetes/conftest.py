@@ -47,7 +47,7 @@ async def cluster(kubernetes: Kubernetes) -> Kubernetes:
 
 @dataclass(slots=True)
 class Platform:
-    """The orchestrator and the shop."""
+    """The orchestrator, the monitor and the shop."""
 
     stack: Stack
     shop: Shop
@@ -91,7 +91,7 @@ class Namespace:
     async def look(self, kind: str, name: str) -> dict | None:
         """An object of ours, or a ConfigMap, as it is now; None when there is none."""
         group = "/api/v1" if kind == "configmap" else "/apis/amends.dev/v1alpha1"
-        plural = "retrypolicies" if kind == "retrypolicy" else f"{kind}s"
+        plural = f"{kind.removesuffix('y')}ies" if kind.endswith("y") else f"{kind}s"
         return await self.cluster.read(f"{group}/namespaces/{self.name}/{plural}/{name}")
 
     async def get(self, kind: str, name: str) -> dict:
@@ -168,6 +168,7 @@ class Namespace:
             "KUBECONFIG": str(kubeconfig),
             "AMENDS_NAMESPACES": self.name,
             "AMENDS_ORCHESTRATOR_TARGET": self.platform.stack.orchestrator,
+            "AMENDS_MONITOR_TARGET": self.platform.stack.address("monitor"),
             "AMENDS_LOG_FORMAT": "console",
             "AMENDS_SLOWEST_LOOK": "1s",
             "AMENDS_RESYNC": "2s",

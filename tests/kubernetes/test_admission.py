@@ -13,7 +13,7 @@ from amends.saga.v1 import definition_service_pb2 as definitions
 
 from .conftest import EXAMPLES, ROOT, Namespace, Platform, a_namespace
 
-INVALID = [path for path in sorted((EXAMPLES / "invalid").glob("*.yaml")) if not path.name.startswith("choreography")]
+INVALID = sorted((EXAMPLES / "invalid").glob("*.yaml"))
 
 
 def lenient(crd: dict) -> dict:
@@ -59,6 +59,7 @@ def worse() -> list[dict]:
             {"callers": {"a": 1}},
         ],
         "RetryPolicy": [{"selector": "all"}, {"backoff": 5}, {"retryOn": "UNAVAILABLE"}, {"attempts": "many"}],
+        "Choreography": [{"events": "none"}, {"start": 5, "events": [5]}, {"key": ["a"]}, {"participants": {"a": 1}}],
         "SagaRun": [{}, {"saga": 5}, {"saga": "fulfil-order", "resolution": "skip"}, {"saga": ["fulfil-order"]}],
     }
     return [

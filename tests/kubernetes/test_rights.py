@@ -10,9 +10,10 @@ from amends_testkit.kubernetes import KubectlError, Kubernetes
 from .conftest import ROOT, RULES, Namespace
 
 READ = ("get", "list", "watch")
+KINDS = ("sagas", "participants", "retrypolicies", "sagaruns", "choreographies")
 MAY = {
-    *(("amends.dev", kind, verb) for kind in ("sagas", "participants", "retrypolicies", "sagaruns") for verb in READ),
-    *(("amends.dev", f"{kind}/status", "patch") for kind in ("sagas", "participants", "retrypolicies", "sagaruns")),
+    *(("amends.dev", kind, verb) for kind in KINDS for verb in READ),
+    *(("amends.dev", f"{kind}/status", "patch") for kind in KINDS),
     ("amends.dev", "sagaruns", "patch"),
     ("amends.dev", "sagaruns", "delete"),
     ("", "events", "create"),

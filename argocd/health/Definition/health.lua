@@ -1,4 +1,4 @@
--- Saga, Participant and RetryPolicy are kstatus-shaped: observedGeneration, Ready, and Reconciling while there is work.
+-- Saga, Participant, RetryPolicy and Choreography are kstatus-shaped: observedGeneration, Ready, and Reconciling while there is work.
 local function condition(obj, kind)
   for _, found in ipairs(obj.status.conditions or {}) do
     if found.type == kind then
@@ -36,6 +36,10 @@ if ready ~= nil and ready.status == "True" then
   local runs = obj.status.runs
   if runs ~= nil and runs.parked ~= nil and runs.parked > 0 then
     return {status = "Healthy", message = runs.parked .. " parked, waiting for a person; " .. ready.message}
+  end
+  local flows = obj.status.flows
+  if flows ~= nil and flows.late ~= nil and flows.late > 0 then
+    return {status = "Healthy", message = flows.late .. " late, waiting for an event; " .. ready.message}
   end
   return {status = "Healthy", message = ready.message}
 end

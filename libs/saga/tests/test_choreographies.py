@@ -33,8 +33,8 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         (
             (REJECTED_UPON_FAILED, FAILED),
             (
-                f"        - {PAYMENTS}.PaymentFailed\n        - {SHIPPING}.ParcelBooked",
-                f"        - {SHIPPING}.ParcelBooked",
+                f"        - {PAYMENTS}.PaymentFailed\n        - {PAYMENTS}.PaymentTaken\n",
+                f"        - {PAYMENTS}.PaymentTaken\n",
             ),
             (
                 f"        - {PAYMENTS}.PaymentFailed\n        - {SHIPPING}.ParcelRefused",

@@ -23,6 +23,7 @@ from prometheus_client import CollectorRegistry
 
 from amends_operator import watching
 from amends_operator.definitions.base import Tools
+from amends_operator.definitions.choreography import ChoreographyReconciler
 from amends_operator.definitions.compiled import CompiledPolicies
 from amends_operator.definitions.mounting import Pods
 from amends_operator.definitions.participant import ParticipantReconciler
@@ -35,6 +36,7 @@ from amends_operator.kube.login import LoginError, credentials
 from amends_operator.kube.objects import GROUP, VERSION, Key, Objects, ResourceKind
 from amends_operator.kube.statuses import Statuses
 from amends_operator.metrics import Metrics
+from amends_operator.monitor import MonitorClient
 from amends_operator.orchestrator import OrchestratorClient
 from amends_operator.peering import Turn
 from amends_operator.queue import WorkQueue
@@ -65,6 +67,8 @@ class Operator:
         self._client = Client(credentials, self._metrics.wrote)
         own = None if settings.tls_dir is None else Certificates.shown_in(registry, settings.tls_dir)
         self._orchestrator = OrchestratorClient(settings.orchestrator_target, settings.timeline, own)
+        target = settings.monitor_target
+        self._monitor = None if target is None else MonitorClient(target, own)
         self.objects = Objects(self._changed)
         self._beats = Heartbeats(2 * settings.watch_silence)
         self._turn = Turn(self._client, settings, self._turned)
@@ -101,6 +105,9 @@ class Operator:
             ResourceKind.SAGA: self._queue(ResourceKind.SAGA, SagaReconciler(tools).reconcile),
             ResourceKind.PARTICIPANT: self._queue(ResourceKind.PARTICIPANT, ParticipantReconciler(tools).reconcile),
             ResourceKind.POLICY: self._queue(ResourceKind.POLICY, self._reconcile_policy),
+            ResourceKind.CHOREOGRAPHY: self._queue(
+                ResourceKind.CHOREOGRAPHY, ChoreographyReconciler(tools, self._monitor).reconcile
+            ),
             ResourceKind.RUN: self._queue(ResourceKind.RUN, RunReconciler(actions, limits).reconcile, RUN_WORKERS),
         }
         for kind in ResourceKind:
@@ -109,6 +116,7 @@ class Operator:
             self._client,
             self.objects,
             self._orchestrator,
+            self._monitor,
             self._beats,
             self._turn,
             settings,
@@ -166,6 +174,8 @@ class Operator:
         finally:
             await server.close()
             await self._orchestrator.close()
+            if self._monitor is not None:
+                await self._monitor.close()
             await self._client.close()
             _log.info(STOPPED)
 

@@ -50,11 +50,11 @@ _OF_A_PROXY = frozenset(
 
 
 class AwayError(Exception):
-    """The orchestrator does not answer, or not now. Try again later."""
+    """The orchestrator, or the monitor, does not answer, or not now. Try again later."""
 
 
 class OrchestratorRefusedError(Exception):
-    """The orchestrator says no, and would say so again. `reason` is its ErrorInfo's."""
+    """The orchestrator, or the monitor, says no, and would say so again. `reason` is its ErrorInfo's."""
 
     def __init__(self, code: grpc.StatusCode, reason: str, message: str) -> None:
         super().__init__(message)
@@ -87,55 +87,55 @@ class OrchestratorClient:
     async def check(self, manifest: definitions.Manifest, namespace: str) -> list[definitions.Finding]:
         """Return what the checker says about a resource. Raises AwayError, OrchestratorRefusedError."""
         request = definitions.CheckSagaRequest(manifests=[manifest], namespace=namespace)
-        return list((await _answer(self._definitions.CheckSaga(request))).findings)
+        return list((await answer_of(self._definitions.CheckSaga(request))).findings)
 
     async def apply_saga(self, manifest: definitions.Manifest, namespace: str) -> definitions.ApplySagaResponse:
         """Put a Saga in force. Raises AwayError, OrchestratorRefusedError."""
         request = definitions.ApplySagaRequest(manifest=manifest, namespace=namespace)
-        return await _answer(self._definitions.ApplySaga(request))
+        return await answer_of(self._definitions.ApplySaga(request))
 
     async def apply_participant(
         self, manifest: definitions.Manifest, namespace: str, descriptors: bytes
     ) -> definitions.ApplyParticipantResponse:
         """Put a Participant in force. Raises AwayError, OrchestratorRefusedError."""
         request = definitions.ApplyParticipantRequest(manifest=manifest, namespace=namespace, descriptors=descriptors)
-        return await _answer(self._definitions.ApplyParticipant(request))
+        return await answer_of(self._definitions.ApplyParticipant(request))
 
     async def apply_policy(
         self, manifest: definitions.Manifest, namespace: str
     ) -> definitions.ApplyRetryPolicyResponse:
         """Put a RetryPolicy in force. Raises AwayError, OrchestratorRefusedError."""
         request = definitions.ApplyRetryPolicyRequest(manifest=manifest, namespace=namespace)
-        return await _answer(self._definitions.ApplyRetryPolicy(request))
+        return await answer_of(self._definitions.ApplyRetryPolicy(request))
 
     async def sagas(self, namespace: str = "", name: str = "") -> list[definitions.SagaInfo]:
         """Return the Sagas in force. Raises AwayError."""
         request = definitions.ListSagasRequest(namespace=namespace, name=name)
-        return list((await _answer(self._definitions.ListSagas(request))).sagas)
+        return list((await answer_of(self._definitions.ListSagas(request))).sagas)
 
     async def participants(self, namespace: str = "") -> list[definitions.ParticipantInfo]:
         """Return the Participants in force. Raises AwayError."""
         request = definitions.ListParticipantsRequest(namespace=namespace)
-        return list((await _answer(self._definitions.ListParticipants(request))).participants)
+        return list((await answer_of(self._definitions.ListParticipants(request))).participants)
 
     async def policies(self, namespace: str = "") -> list[definitions.RetryPolicyInfo]:
         """Return the RetryPolicies in force. Raises AwayError."""
         request = definitions.ListRetryPoliciesRequest(namespace=namespace)
-        return list((await _answer(self._definitions.ListRetryPolicies(request))).retry_policies)
+        return list((await answer_of(self._definitions.ListRetryPolicies(request))).retry_policies)
 
     async def delete_saga(self, namespace: str, name: str) -> None:
         """Take a Saga out of force. Raises AwayError."""
-        await _answer(self._definitions.DeleteSaga(definitions.DeleteSagaRequest(namespace=namespace, name=name)))
+        await answer_of(self._definitions.DeleteSaga(definitions.DeleteSagaRequest(namespace=namespace, name=name)))
 
     async def delete_participant(self, namespace: str, name: str) -> None:
         """Take a Participant out of force. Raises AwayError."""
         request = definitions.DeleteParticipantRequest(namespace=namespace, name=name)
-        await _answer(self._definitions.DeleteParticipant(request))
+        await answer_of(self._definitions.DeleteParticipant(request))
 
     async def delete_policy(self, namespace: str, name: str) -> None:
         """Take a RetryPolicy out of force. Raises AwayError."""
         request = definitions.DeleteRetryPolicyRequest(namespace=namespace, name=name)
-        await _answer(self._definitions.DeleteRetryPolicy(request))
+        await answer_of(self._definitions.DeleteRetryPolicy(request))
 
     async def start(self, namespace: str, saga: str, key: str, data: dict[str, Any], wait: timedelta) -> SeenRun:
         """Start a run, or find the one of that key; return it when it rests or `wait` has passed.
@@ -147,7 +147,7 @@ class OrchestratorClient:
         if wait > timedelta():
             request.wait = True
             request.wait_timeout.FromTimedelta(wait)
-        answer = await _answer(self._runs.StartRun(request))
+        answer = await answer_of(self._runs.StartRun(request))
         return SeenRun(answer.run, answer.timeline)
 
     async def run(self, run_id: str) -> SeenRun:
@@ -160,25 +160,26 @@ class OrchestratorClient:
 
     async def _seen(self, request: runs.GetRunRequest) -> SeenRun:
         request.timeline, request.payloads = self._timeline, runs.PAYLOADS_NONE
-        answer = await _answer(self._runs.GetRun(request))
+        answer = await answer_of(self._runs.GetRun(request))
         return SeenRun(answer.run, answer.timeline)
 
     async def open_runs(self, most: int = 1000) -> list[run_pb2.Run]:
         """Return the newest runs that have not ended, at most `most`. Raises AwayError."""
         states = (run_pb2.RUN_STATE_RUNNING, run_pb2.RUN_STATE_COMPENSATING, run_pb2.RUN_STATE_PARKED)
         request = runs.ListRunsRequest(states=states, page_size=most)
-        return list((await _answer(self._runs.ListRuns(request))).runs)
+        return list((await answer_of(self._runs.ListRuns(request))).runs)
 
     async def resolve(self, request: runs.ResolveRunRequest) -> None:
         """Decide about a parked run. Raises AwayError, OrchestratorRefusedError."""
-        await _answer(self._runs.ResolveRun(request))
+        await answer_of(self._runs.ResolveRun(request))
 
     async def cancel(self, run_id: str, reason: str, actor: str) -> None:
         """Ask for the compensation of a run. Raises AwayError, OrchestratorRefusedError (PAST_PIVOT)."""
-        await _answer(self._runs.CancelRun(runs.CancelRunRequest(run_id=run_id, reason=reason, actor=actor)))
+        await answer_of(self._runs.CancelRun(runs.CancelRunRequest(run_id=run_id, reason=reason, actor=actor)))
 
 
-async def _answer(call: Awaitable[T]) -> T:
+async def answer_of(call: Awaitable[T]) -> T:
+    """Return the answer of a call. Raises AwayError, OrchestratorRefusedError."""
     try:
         return await call
     except grpc.aio.AioRpcError as error:

@@ -9,15 +9,17 @@ logged, for a person to decide about.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from datetime import timedelta
 
 import structlog
 
+from amends.monitor.v1.monitor_service_pb2 import ChoreographyInfo
 from amends_operator.definitions.manifest import is_ours
 from amends_operator.health import Heartbeats
 from amends_operator.kube.client import ApiError, Client, NotFoundError
 from amends_operator.kube.objects import Key, Objects, ResourceKind, key_of
+from amends_operator.monitor import MonitorClient
 from amends_operator.orchestrator import AwayError, OrchestratorClient, OrchestratorRefusedError
 from amends_operator.peering import Turn
 from amends_operator.runs.values import UID_KEY
@@ -40,6 +42,7 @@ class Resync:
         client: Client,
         objects: Objects,
         orchestrator: OrchestratorClient,
+        monitor: MonitorClient | None,
         beats: Heartbeats,
         turn: Turn,
         settings: Settings,
@@ -49,6 +52,7 @@ class Resync:
         self._client = client
         self._objects = objects
         self._orchestrator = orchestrator
+        self._monitor = monitor
         self._beats = beats
         self._turn = turn
         self._settings = settings
@@ -111,12 +115,21 @@ class Resync:
             (ResourceKind.SAGA, await self._orchestrator.sagas()),
             (ResourceKind.PARTICIPANT, await self._orchestrator.participants()),
             (ResourceKind.POLICY, await self._orchestrator.policies()),
+            (ResourceKind.CHOREOGRAPHY, await self._watched()),
         ):
             for info in infos:
                 key = Key(kind, info.namespace, info.name)
                 if self._settings.serves(info.namespace) and is_ours(info.manifest) and self._objects.get(key) is None:
                     gone.append(key)
         self._look_again(gone)
+
+    async def _watched(self) -> Sequence[ChoreographyInfo]:
+        """Return the Choreographies that the monitor watches; none while it is away: the rest does not wait for it."""
+        try:
+            return [] if self._monitor is None else await self._monitor.choreographies()
+        except (AwayError, OrchestratorRefusedError) as error:
+            _log.warning(POSTPONED, why=str(error))
+            return []
 
     async def _count_orphans(self) -> None:
         uids = {body["metadata"]["uid"] for _, body in self._objects.of(ResourceKind.RUN)}

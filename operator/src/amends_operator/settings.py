@@ -16,6 +16,8 @@ class Settings(ServiceSettings):
     name: str = "operator"
     orchestrator_target: str = "dns:///amends-orchestrator:50051"
     """Where the orchestrator is, as a gRPC target."""
+    monitor_target: str | None = None
+    """Where the monitor is, as a gRPC target; unset: Choreographies are not handed on."""
     namespaces: Annotated[tuple[str, ...], NoDecode] = ("default",)
     """The namespaces that are served, separated by commas; `*` serves all, and needs a ClusterRole."""
     resync: PositiveDuration = timedelta(seconds=30)

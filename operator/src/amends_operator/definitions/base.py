@@ -1,4 +1,4 @@
-"""The common part of the three reconcilers of definitions: leave alone, wait for the orchestrator, take out of force.
+"""The common part of the four reconcilers of definitions: leave alone, wait for the orchestrator, take out of force.
 
 Called by the work queue, one call at a time for each object.
 """
@@ -60,6 +60,8 @@ class DefinitionReconciler(ABC):
 
     stays: tuple[str, ...] = ()
     """Fields of the status that stay while nothing can be asked."""
+    away = AWAY
+    """The reason of the conditions meanwhile."""
 
     def __init__(self, tools: Tools) -> None:
         self._client = tools.client
@@ -131,11 +133,23 @@ class DefinitionReconciler(ABC):
         if status.get("observedGeneration") == generation_of(body):
             return
         fields = {"phase": "Pending", **carried(body, (*self.stays, HANDLED))}
-        wanted = [Condition("Ready", None, AWAY, why), Condition("Reconciling", True, AWAY, why)]
+        wanted = [Condition("Ready", None, self.away, why), Condition("Reconciling", True, self.away, why)]
         try:
             await self._statuses.put(key, body, fields, wanted)
         except ApiError as error:  # the next attempt says it
             _log.debug(UNSAID, kind=key.kind.value, object=key.full_name, why=str(error))
+
+    async def _filled(self, key: Key, body: Body) -> dict[str, Any]:
+        """Return the spec with the ConfigMap's descriptors in it, because nobody else reads ConfigMaps.
+
+        Raises MissingDescriptorsError, ApiError.
+        """
+        spec: dict[str, Any] = dict(body["spec"])
+        reference = self._reference(spec)
+        if reference is not None:
+            data = await self._descriptors(key.namespace, reference)
+            spec["descriptors"] = {"inline": base64.b64encode(data).decode()}
+        return spec
 
     def _reference(self, spec: Mapping[str, Any]) -> Mapping[str, str] | None:
         """Return the ConfigMap that a spec names; a malformed name is left to the checker."""

@@ -25,6 +25,7 @@ REASONS = {
     "AM029": "MethodNotFound",
     "AM032": "MessageNotFound",
     "AM080": "PolicyConflict",
+    "AM090": "EventNotFound",
 }
 """Codes that speak of something outside of the resource: it may come right without being changed."""
 MOST = 50

@@ -1,7 +1,7 @@
-"""Writes an object as the text that the orchestrator gets: YAML in the order in which people write it.
+"""Writes an object as the text that the orchestrator or the monitor gets: YAML in the order in which people write it.
 
-The orchestrator keeps the text, so it also tells what of a Saga, Participant or RetryPolicy is in force, and by the
-mark at its end that it came from Kubernetes: only those are taken out of force when their object is gone.
+They keep the text, so it also tells what of a definition is in force, and by the mark at its end that it came from
+Kubernetes: only those are taken out of force when their object is gone.
 """
 
 from __future__ import annotations
@@ -24,6 +24,9 @@ _FIRST = {
             *(
                 "name",
                 "namespace",
+                "event",
+                "key",
+                "start",
                 "input",
                 "service",
                 "target",

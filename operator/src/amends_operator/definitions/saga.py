@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 from datetime import timedelta
 from typing import Any
 
@@ -72,15 +71,6 @@ class SagaReconciler(DefinitionReconciler):
     def _known(self, body: Body) -> bool:
         status = body.get("status") or {}
         return bool(status.get("phase") == "Accepted" and status.get("observedGeneration") == generation_of(body))
-
-    async def _filled(self, key: Key, body: Body) -> dict[str, Any]:
-        """Return the spec with the ConfigMap's descriptors in it, because the orchestrator reads no ConfigMaps."""
-        spec: dict[str, Any] = dict(body["spec"])
-        reference = self._reference(spec)
-        if reference is not None:
-            data = await self._descriptors(key.namespace, reference)
-            spec["descriptors"] = {"inline": base64.b64encode(data).decode()}
-        return spec
 
     async def _info(self, key: Key) -> pb.SagaInfo | None:
         found = await self._orchestrator.sagas(key.namespace, key.name)

@@ -28,6 +28,7 @@ class ResourceKind(StrEnum):
     RUN = "sagaruns"
     POLICY = "retrypolicies"
     PARTICIPANT = "participants"
+    CHOREOGRAPHY = "choreographies"
 
 
 NAMES = {
@@ -35,6 +36,7 @@ NAMES = {
     ResourceKind.RUN: "SagaRun",
     ResourceKind.POLICY: "RetryPolicy",
     ResourceKind.PARTICIPANT: "Participant",
+    ResourceKind.CHOREOGRAPHY: "Choreography",
 }
 
 

@@ -25,7 +25,9 @@ from amends_events import (
     open_broker,
     with_event,
 )
+from amends_events.broker import no_topic
 from amends_events.decisions import DecidedBy
+from amends_events.laws import EventLaw
 from amends_events.parked import ParkedDecision, decide, list_parked
 from amends_testkit.waiting import eventually
 
@@ -240,3 +242,20 @@ async def test_the_command_checks_runs_and_events(shop: Installation, world: Wor
     code, said = await told(world, **given)
     assert code == 1
     assert all(word in said for word in ("L3", "o-1", "shipping", "was passed by", "1 times a law of events is broken"))
+
+
+async def test_a_topic_that_the_broker_has_lost_is_found_by_whoever_was_in_it(shop: Installation):
+    for stream in await shop.broker._streams():
+        await shop.broker._ask(f"$JS.API.STREAM.DELETE.{stream}", None)
+    report = await shop.audited()
+    assert {one.law for one in report.found} >= {EventLaw.POSITION, EventLaw.PUBLISHED}
+    assert any(sentence.startswith(f"there is no topic {TOPIC.name}") for sentence in report.unknown)
+
+
+async def test_a_topic_to_which_nobody_has_published_yet_is_no_contradiction(shop: Installation):
+    await shop.shipping.execute(
+        "INSERT INTO inbox_position (consumer, topic, partition) VALUES ('shipping', 'shop.catalog.events.v1', 0)"
+    )
+    report = await shop.audited()
+    assert report.found == []
+    assert report.unknown == [str(no_topic("shop.catalog.events.v1"))]

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, TypeAlias
 from uuid import UUID
 
-from amends_events import Broker, BrokerError, CloudEvent, Ends, LogEntry, open_broker
+from amends_events import Broker, BrokerError, CloudEvent, Ends, LogEntry, NoTopicError, open_broker
 from amends_events.consumer import INBOX_RETENTION
 from amends_events.envelope import EnvelopeError, event_from
 from amends_events.laws import EventLaw
@@ -35,6 +35,7 @@ _OUTBOX = "SELECT topic, count(*) AS events, now() - min(occurred_at) AS oldest 
 _SENT = "SELECT event_id, key, version, occurred_at FROM outbox_sent WHERE topic = $1 AND partition = $2"
 _SENT_ANY = "SELECT EXISTS (SELECT FROM outbox_sent)"
 _HAS_READ = "SELECT EXISTS (SELECT FROM inbox_position WHERE consumer = $1 AND position > 0)"
+_SENT_PARTITIONS = "SELECT DISTINCT partition FROM outbox_sent WHERE topic = $1"
 _SENT_TOPICS = "SELECT DISTINCT topic FROM outbox_sent"
 _POSITIONS = "SELECT consumer, topic, partition, position, event_id FROM inbox_position"
 _HANDLED = "SELECT event_id, at FROM inbox WHERE consumer = $1 AND event_id = ANY($2::uuid[])"
@@ -214,7 +215,7 @@ class _Auditor:
         topics = published | {topic for topic, _ in readers}
         self._report.topics = len(topics)
         for topic in sorted(topics):
-            for partition, ends in sorted((await self._broker.ends(topic)).items()):
+            for partition, ends in sorted((await self._ends(topic, readers)).items()):
                 await self._partition((topic, partition), ends, readers.get((topic, partition), ()))
         await self._inboxes()
         if self._forgetful:
@@ -227,6 +228,18 @@ class _Auditor:
                 "no service keeps what it has published (AMENDS_OUTBOX_KEEP): an event that the broker acknowledged "
                 "and lost is seen only where a consumer has handled it"
             )
+
+    async def _ends(self, topic: str, readers: Mapping[Place, Sequence[_Reader]]) -> Mapping[int, Ends]:
+        """Return the ends of a topic; one that is not there is empty, wherever somebody was in it."""
+        try:
+            return await self._broker.ends(topic)
+        except NoTopicError as error:
+            self._report.unknown.append(str(error))
+            partitions = {partition for name, partition in readers if name == topic}
+            for database in self._databases:
+                if database.has_sent:
+                    partitions |= {row["partition"] for row in await database.connection.fetch(_SENT_PARTITIONS, topic)}
+            return {partition: Ends(first=1, last=0) for partition in partitions}
 
     async def _partition(self, place: Place, ends: Ends, readers: Sequence[_Reader]) -> None:
         if ends.first > 1:

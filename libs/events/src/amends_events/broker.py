@@ -24,6 +24,10 @@ class AppendRefusedError(BrokerError):
     """The broker has said no and has stored nothing: the log is full, the topic is not there. Trying again may help."""
 
 
+class NoTopicError(AppendRefusedError):
+    """The topic is not there: nobody has made it yet, or the broker has lost it."""
+
+
 class UnknownError(BrokerError):
     """The broker is away, or did not answer: it may have stored the records, and only trying again tells."""
 
@@ -36,9 +40,9 @@ class TopicError(BrokerError):
     """The topic is there with another number of partitions, or cannot be made. A person has to look."""
 
 
-def no_topic(topic: str) -> AppendRefusedError:
+def no_topic(topic: str) -> NoTopicError:
     """Return the refusal of a topic that nobody has made."""
-    return AppendRefusedError(f"there is no topic {topic}: the service that publishes to it makes it when it starts")
+    return NoTopicError(f"there is no topic {topic}: the service that publishes to it makes it when it starts")
 
 
 def other_partitions(topic: Topic, there: int) -> TopicError:
@@ -104,7 +108,7 @@ class Broker(Protocol):
         ...
 
     async def ends(self, topic: str) -> dict[int, Ends]:
-        """Return the ends of all partitions of a topic. Raises AppendRefusedError when there is none, UnknownError."""
+        """Return the ends of all partitions of a topic. Raises NoTopicError, UnknownError."""
         ...
 
     async def close(self) -> None:

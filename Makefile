@@ -90,8 +90,9 @@ charts: setup ## Write the charts' schemas and the page of their values, from ch
 	@$(PY) tools/charts.py
 
 .PHONY: asyncapi
-asyncapi: setup ## Write the page of all events, docs/reference/events.asyncapi.yaml, from protos/
+asyncapi: setup ## Write the page of all events, and what the monitor knows of them, from protos/
 	@$(PY) tools/asyncapi.py
+	@$(PY) tools/event_contracts.py
 
 .PHONY: pictures
 pictures: setup ## Draw docs/explanation/pictures from the import law, the charts and the engine

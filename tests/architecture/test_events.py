@@ -5,6 +5,7 @@ from importlib import import_module
 from pathlib import Path
 
 import asyncapi
+import event_contracts
 import pytest
 import yaml
 from amends_contracts import descriptor_set
@@ -98,6 +99,10 @@ def test_every_service_with_events_has_the_tables_of_who_is_on_call(root):
         needed |= {"event_decision", "inbox_parked"} if "inbox" in tables else set()
         lacking += [f"{folder.parent.name}: {name}" for name in needed - tables]
     assert lacking == []
+
+
+def test_what_the_monitor_knows_of_the_events_is_what_the_contracts_say():
+    assert event_contracts.TARGET.read_text() == event_contracts.document(), "run `make asyncapi`"
 
 
 CHOREOGRAPHY = "examples/place-order/choreography.yaml"

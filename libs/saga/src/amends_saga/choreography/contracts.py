@@ -6,6 +6,7 @@ Called by the checker, and by the monitor, which reads keys out of events whose 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from amends_contracts.wellknown import well_known_file
 from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.message import Message
 from google.protobuf.message_factory import GetMessageClass
@@ -76,14 +77,17 @@ def _nested(message: DescriptorProto, prefix: str, name: str) -> list[str]:
 
 
 def needed_files(files: FileDescriptorSet, events: Iterable[str]) -> FileDescriptorSet:
-    """Return the files that define these events, and what they import, without comments."""
+    """Return the files that define these events, and what they import, without comments.
+
+    Those that everybody has, google.protobuf's own, are left out.
+    """
     by_name = {file.name: file for file in files.file}
     homes = {one.name: file.name for file in files.file for one in _of_file(file)}
     wanted: dict[str, None] = {}
     waiting = sorted({homes[event] for event in events if event in homes})
     while waiting:
         name = waiting.pop()
-        if name in by_name and name not in wanted:
+        if name in by_name and name not in wanted and well_known_file(name) is None:
             wanted[name] = None
             waiting += by_name[name].dependency
     needed = FileDescriptorSet()

@@ -184,5 +184,13 @@ def test_a_demo_has_a_place_of_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 def test_no_line_to_copy_is_longer_than_an_address_makes_it(place: ShopFolder) -> None:
     with place.held():
-        place.write_state("up", "x", processes() | {"orchestrator-1": processes()["orders"]})
+        place.write_state(
+            "up",
+            "x",
+            processes()
+            | {
+                "orchestrator-1": processes()["orders"],
+                "identity": processes()["orders"] | {"keys": "127.0.0.1:54321"},
+            },
+        )
         assert max(len(line) for line in guide.lines(place)) <= 130

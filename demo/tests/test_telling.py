@@ -13,6 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from amends.saga.v1 import run_pb2, run_service_pb2
+from shop.identity.v1 import identity_pb2
 from shop.orders.v1 import orders_pb2
 
 BEGAN = datetime(2026, 1, 1)
@@ -46,13 +47,16 @@ def test_a_claim_that_does_not_hold_is_remembered_with_what_was_seen() -> None:
 
 def test_the_lines_to_copy_hold_valid_messages(tmp_path) -> None:
     place = ShopFolder(tmp_path)
+    processes = {name: {"address": f"{name}:1", "keys": "k:1"} for name in ("orders", "orchestrator-1", "identity")}
     with place.held():
-        place.write_state("up", "a:1", {"orders": {"address": "o:1"}, "orchestrator-1": {"address": "a:1"}})
+        place.write_state("up", "a:1", processes)
         text = "\n".join(guide.lines(place))
     files = re.findall(r"-d @ \S+ (\S+) < (\S+)", text)
     kinds = {
         "shop.orders.v1.OrderService/PlaceOrder": orders_pb2.PlaceOrderRequest,
         "amends.saga.v1.RunService/StartRun": run_service_pb2.StartRunRequest,
+        "shop.identity.v1.IdentityService/SignUp": identity_pb2.SignUpRequest,
+        "shop.identity.v1.IdentityService/SignIn": identity_pb2.SignInRequest,
     }
     assert {method for method, _ in files} == set(kinds)
     bodies = {method: json.loads((CHECKOUT / file).read_text()) for method, file in files}

@@ -19,7 +19,7 @@ from rich.text import Text
 
 from amends_demo import audit, guide, logs, manifests
 from amends_demo.place import CHECKOUT, ShopFolder, ShopRunsAlreadyError
-from amends_demo.stack import MODULES, SERVICES, Stack, running
+from amends_demo.stack import SERVICES, Stack, running
 
 HOME = CHECKOUT / ".amends"
 UP_TIMEOUT = timedelta(seconds=120)
@@ -84,7 +84,7 @@ async def serve(place: ShopFolder, tls: bool = False) -> int:
     for order in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(order, stop.set)
     with place.held():
-        async with running(place, tls=tls) as stack:
+        async with running(place, tls=tls, people=True) as stack:
             async with visiting(stack) as shop:
                 targets = {service: stack.address(name) for name, service in SERVICES.items()}
                 await manifests.apply(shop.definitions, targets, NAMESPACE)
@@ -110,7 +110,7 @@ async def _keep(stack: Stack, stop: asyncio.Event) -> None:
             with contextlib.suppress(NatsError):
                 await stack.nats.restart()
             stack.say_what_runs("up")
-        for name in MODULES:
+        for name in stack.modules:
             if not stack.child(name).alive and not stop.is_set():
                 await asyncio.sleep(RESTART_PAUSE.total_seconds())
                 # Not ready in time, or dead again: the next round sees it.

@@ -6,6 +6,7 @@ from amends_demo.place import ShopFolder
 
 ORDER = "examples/place-order/place-order.json"
 START = "examples/place-order/start-run.json"
+SIGN_IN = "examples/people/sign-in.json"
 
 
 def show(place: ShopFolder, console: Console) -> None:
@@ -23,6 +24,16 @@ def lines(place: ShopFolder) -> list[str]:
         grpcurl = f"grpcurl -cacert {folder}/ca.crt -cert {folder}/tls.crt -key {folder}/tls.key"
         amends = f"AMENDS_TLS_DIR={folder} .venv/bin/amends"
     orders, orchestrator = processes["orders"]["address"], processes["orchestrator-1"]["address"]
+    people = []
+    if "identity" in processes:
+        identity, keys = processes["identity"]["address"], processes["identity"]["keys"]
+        people = [
+            "An account, a token for it, and the keys by which services check the token:",
+            f"  {grpcurl} -d @ {identity} shop.identity.v1.IdentityService/SignUp < {SIGN_IN}",
+            f"  {grpcurl} -d @ {identity} shop.identity.v1.IdentityService/SignIn < {SIGN_IN}",
+            f"  curl http://{keys}/.well-known/jwks.json",
+            "",
+        ]
     return [
         "",
         "What the services offer:",
@@ -44,6 +55,7 @@ def lines(place: ShopFolder) -> list[str]:
         'Orders by events, which have no run (put "fulfilment": "FULFILMENT_CHOREOGRAPHED" into the order):',
         f"  {amends} flows                                 (where each stands, late ones first; with a KEY its events)",
         "",
+        *people,
         "make audit checks the books, make logs follows the logs (ARGS=payments: of one process),",
         "make status shows the ports, make down stops everything.",
     ]

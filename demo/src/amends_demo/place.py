@@ -7,6 +7,7 @@ never looks like a running shop.
 import fcntl
 import json
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -42,6 +43,15 @@ class ShopFolder:
     def certificates(self) -> Path:
         """Return the folder of the authority and of the certificates of each process."""
         return self.root / "certificates"
+
+    def secret(self, name: str) -> Path:
+        """Return the file with the secret of a process; it is made when it is asked for first."""
+        path = self.root / "secrets" / name
+        if not path.exists():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            path.touch(mode=0o600)
+            path.write_text(secrets.token_urlsafe(32))
+        return path
 
     @property
     def address(self) -> Path:

@@ -1,11 +1,12 @@
-"""The processes of the shop: Postgres, NATS, two replicas of the orchestrator, the monitor, and the four services.
+"""The processes of the shop: Postgres, NATS, two replicas of the orchestrator, the monitor, and the services.
 
-Called by the commands `demo` and `up`. Every service gets a database of its own and two roles: one owns the tables and
-migrates them, the other serves; nobody knows another's password. All listen on free ports of 127.0.0.1, or on
-AMENDS_PORT_<NAME>, and report what they got.
+Called by the commands `demo` and `up`. The services that know people run for `up` alone: no story needs them. Every
+service gets a database of its own and two roles: one owns the tables and migrates them, the other serves; nobody knows
+another's password. All listen on free ports of 127.0.0.1, or on AMENDS_PORT_<NAME>, and report what they got.
 """
 
 import asyncio
+import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -36,6 +37,12 @@ MODULES = {
     "shipping": "shop_shipping",
     "monitor": "amends_monitor",
 }
+PEOPLE = {
+    "customers": "shop_customers",
+    "identity": "shop_identity",
+    "marketing": "shop_marketing",
+}
+"""What knows people."""
 SERVICES = {
     "inventory": "shop.inventory.v1.InventoryService",
     "orders": "shop.orders.v1.OrderService",
@@ -45,13 +52,14 @@ SERVICES = {
 TOLD = {
     **{replica: {"AMENDS_TARGETS": "loopback", "AMENDS_LEASE": "5s"} for replica in REPLICAS},
     "monitor": {"AMENDS_GRACE": "0s"},  # one machine, one clock
+    **{name: {"AMENDS_DATABASE_POOL": "4"} for name in PEOPLE},
     "shipping": {"AMENDS_HANDLING_TIME": "40ms"},  # packing a parcel takes a while: the slow one of the four
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
 READY = timedelta(seconds=60)
-CONNECTIONS, OWNERS_CONNECTIONS = 29, 3
-"""Of each role that serves, and of each that owns: six of both share the 200 of the server, and none can leave the
-others without."""
+CONNECTIONS, FEW_CONNECTIONS, OWNERS_CONNECTIONS = 29, 10, 3
+"""Of each role that serves, of those of PEOPLE, and of each that owns: six of the first, three of the second and all
+owners share the 240 of the server, and none can leave the others without."""
 
 
 @dataclass
@@ -64,6 +72,8 @@ class Stack:
     children: Children
     identities: Identities | None = None
     """The certificates with which everything is mutual TLS; None: plain text."""
+    people: bool = False
+    """Whether the services that know people run, too."""
     databases: dict[str, str] = field(default_factory=dict)
     """Database URLs by name: orchestrator, monitor, orders, inventory, payments, shipping."""
     owners: dict[str, str] = field(default_factory=dict)
@@ -81,6 +91,11 @@ class Stack:
         return {} if self.identities is None else {"AMENDS_TLS_DIR": str(self.identities.folder(PERSON))}
 
     @property
+    def modules(self) -> Mapping[str, str]:
+        """Return the module of each process, by name."""
+        return MODULES | PEOPLE if self.people else MODULES
+
+    @property
     def orchestrator(self) -> str:
         """Return a gRPC target of all replicas: the first that answers is used."""
         return "ipv4:" + ",".join(self.address(replica) for replica in REPLICAS)
@@ -91,12 +106,13 @@ class Stack:
 
     async def start(self) -> None:
         """Start everything, the orders last: they are told where the others are."""
-        names = ("orchestrator", "monitor", "orders", *PARTICIPANTS)
-        for name in names:
+        people = PEOPLE if self.people else ()
+        for name in ("orchestrator", "monitor", "orders", *PARTICIPANTS, *people):
             owner = f"{name}_owner"
             self.owners[name] = await self.postgres.create(owner, name, connections=OWNERS_CONNECTIONS)
-            self.databases[name] = await self.postgres.create(name, name, connections=CONNECTIONS, owner=owner)
-        await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS, "monitor")))
+            connections = FEW_CONNECTIONS if name in PEOPLE else CONNECTIONS
+            self.databases[name] = await self.postgres.create(name, name, connections=connections, owner=owner)
+        await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS, "monitor", *people)))
         await self.start_one("orders")
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:
@@ -112,6 +128,10 @@ class Stack:
             environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
             for neighbour in ("inventory", "payments", "shipping"):
                 environment[f"AMENDS_{neighbour.upper()}_TARGET"] = self.address(neighbour)
+        if name == "identity":
+            environment["AMENDS_KEY_SECRET_FILE"] = str(self.place.secret("identity"))
+            if name in self.reports:
+                environment["AMENDS_JWKS_PORT"] = str(self.reports[name]["jwks"]).rpartition(":")[2]
         if self.identities is not None:
             environment["AMENDS_TLS_DIR"] = str(self.identities.folder(name))
         port = self._port(name, environment)
@@ -119,15 +139,15 @@ class Stack:
             environment["AMENDS_PORT"] = port
         child = Child.start(
             name,
-            [sys.executable, "-m", MODULES[name]],
+            [sys.executable, "-m", self.modules[name]],
             log=self.place.logs / f"{name}.log",
-            report=self.place.reports / f"{name}.json",
+            report=(written := self.place.reports / f"{name}.json"),
             environment=environment | dict(more or {}),
         )
         self.children.add(child)
         report = await child.ready(READY)
         await _serving(child, str(report["grpc"]), self.certificates)
-        self.reports[name] = report
+        self.reports[name] = json.loads(written.read_text())  # what it opened after it had its database, too
 
     def _port(self, name: str, environment: dict[str, str]) -> str | None:
         asked = environment.pop(f"AMENDS_PORT_{name.upper().replace('-', '_')}", None)
@@ -156,7 +176,7 @@ class Stack:
                 "database": "",
             },
         }
-        for name in MODULES:
+        for name in self.modules:
             report = self.reports[name]
             shown[name] = {
                 "pid": self.child(name).pid,
@@ -164,7 +184,7 @@ class Stack:
                 "metrics": report.get("metrics", ""),
                 "database": self.databases["orchestrator" if name in REPLICAS else name],
                 "service": SERVICES.get(name, ""),
-            }
+            } | ({"keys": report["jwks"]} if "jwks" in report else {})
         return shown
 
     def say_what_runs(self, mode: str) -> None:
@@ -191,10 +211,11 @@ async def _serving(child: Child, address: str, certificates: Certificates | None
 
 
 @asynccontextmanager
-async def running(place: ShopFolder, *, tls: bool = False) -> AsyncIterator[Stack]:
+async def running(place: ShopFolder, *, tls: bool = False, people: bool = False) -> AsyncIterator[Stack]:
     """Yield a started shop over a place that the caller holds, and stop everything afterwards.
 
-    With `tls` every call in it is mutual TLS, by certificates in the place.
+    With `tls` every call in it is mutual TLS, by certificates in the place; with `people` it has accounts, customers
+    and campaigns.
     """
     identities = Identities(place.certificates) if tls else None
     async with (
@@ -202,6 +223,6 @@ async def running(place: ShopFolder, *, tls: bool = False) -> AsyncIterator[Stac
         await Nats.start(place.root / "nats") as nats,
         Children(grace=timedelta(seconds=10)) as children,
     ):
-        stack = Stack(place, postgres, nats, children, identities)
+        stack = Stack(place, postgres, nats, children, identities, people)
         await stack.start()
         yield stack

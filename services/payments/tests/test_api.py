@@ -190,3 +190,44 @@ async def test_no_log_line_and_no_answer_holds_a_token(service, call, capfd):
     details = [await each.details() for each in calls]
     captured = capfd.readouterr()
     assert "tok_" not in f"{details} {captured.out} {captured.err}"
+
+
+def keep(order_id="o-1", token="tok_visa", minor=1250, seconds=None):
+    request = pb.KeepCardRequest(order_id=order_id, amount=Money(currency="EUR", minor=minor), card_token=token)
+    if seconds is not None:
+        request.keep_for.seconds = seconds
+    return request
+
+
+async def expires_in(database, order_id="o-1"):
+    left = await database.pool.fetchval("SELECT expires_at - now() FROM kept_card WHERE order_id = $1", order_id)
+    return left.total_seconds()
+
+
+async def test_a_card_is_kept_for_an_order_for_as_long_as_it_was_asked_for_last(service, database):
+    await service.KeepCard(keep(seconds=30))
+    assert 20 < await expires_in(database) <= 30
+    await service.KeepCard(keep(seconds=60))
+    assert 50 < await expires_in(database) <= 60
+    await service.KeepCard(keep(seconds=10))
+    assert 50 < await expires_in(database) <= 60
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(None, 3600), (86_400, 3600), (2**62, 3600), (-5, 0)])
+async def test_a_card_is_kept_for_an_hour_at_most(service, database, seconds, kept):
+    await service.KeepCard(keep(seconds=seconds))
+    assert kept - 10 < await expires_in(database) <= kept
+
+
+@pytest.mark.parametrize(("token", "minor"), [("tok_mastercard", 1250), ("tok_visa", 1251)])
+async def test_another_card_or_amount_for_the_order_is_refused(service, token, minor):
+    await service.KeepCard(keep())
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.KeepCard(keep(token=token, minor=minor))
+    assert refusal_of(error.value) == ("ALREADY_EXISTS", "CARD_REUSED")
+
+
+async def test_a_card_of_an_amount_that_cannot_be_paid_is_not_kept(service):
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.KeepCard(keep(minor=0))
+    assert refusal_of(error.value) == ("INVALID_ARGUMENT", "AMOUNT_INVALID")

@@ -5,7 +5,7 @@ import asyncio
 import grpc
 import pytest
 from amends_testkit.service import refusal_of, refusals_of
-from shop_shipping import api, domain
+from shop_shipping import api, domain, store
 
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.types.v1.types_pb2 import Address, Line
@@ -110,3 +110,42 @@ async def test_a_wrong_request_is_refused_with_a_reason_and_takes_no_slot(served
         await getattr(served, method)(request_)
     assert refusal_of(error.value) == expected
     assert await slots(served) == [("postal", 5, 0)]
+
+
+def announce(order_id="o-1", *, street="S", quantity=1, seconds=None):
+    address = Address(recipient="R", street=street, city="C", postal_code="nonsense", country="DE")
+    lines = [Line(sku="tea", quantity=quantity)]
+    request = pb.AnnounceParcelRequest(order_id=order_id, address=address, lines=lines)
+    if seconds is not None:
+        request.keep_for.seconds = seconds
+    return request
+
+
+@pytest.mark.parametrize(("seconds", "kept"), [(None, 3600), (30, 30), (2**62, 3600), (-5, 0)])
+async def test_an_announced_parcel_is_remembered_for_an_hour_at_most(service, database, seconds, kept):
+    await service.AnnounceParcel(announce(seconds=seconds))
+    left = await database.pool.fetchval("SELECT expires_at - now() FROM announced_parcel")
+    assert kept - 10 < left.total_seconds() <= kept
+
+
+async def test_another_parcel_for_the_order_is_refused_and_the_same_again_is_not(service):
+    await service.AnnounceParcel(announce())
+    await service.AnnounceParcel(announce())
+    for other in (announce(street="T"), announce(quantity=2)):
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await service.AnnounceParcel(other)
+        assert refusal_of(error.value) == ("ALREADY_EXISTS", "PARCEL_REUSED")
+
+
+async def test_what_cannot_be_written_on_a_parcel_is_not_announced(service):
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await service.AnnounceParcel(announce(street=" "))
+    assert refusal_of(error.value) == ("INVALID_ARGUMENT", "ADDRESS_INVALID")
+
+
+async def test_announced_parcels_are_forgotten_when_their_time_is_over(service, database):
+    await service.AnnounceParcel(announce("o-old", seconds=0))
+    await service.AnnounceParcel(announce("o-new"))
+    async with database.transaction() as transaction:
+        await store.forget_expired_parcels(transaction)
+    assert [row["order_id"] for row in await database.pool.fetch("SELECT order_id FROM announced_parcel")] == ["o-new"]

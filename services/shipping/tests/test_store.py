@@ -8,7 +8,7 @@ import pytest
 from amends_events import Outbox
 from amends_testkit.service import one_behind_the_other
 from shop_shipping import store
-from shop_shipping.domain import Address, AlreadyBooked, Line, NoSlot, NotServed, ShipmentUnknown, Slots
+from shop_shipping.domain import Address, AlreadyBooked, Line, NoSlot, NotServed, ParcelGone, ShipmentUnknown, Slots
 from shop_shipping.events import PUBLISHES
 
 from shop.shipping.events.v1.shipping_pb2 import ParcelBooked
@@ -100,3 +100,40 @@ async def test_a_booked_parcel_has_its_event(database):
     booked = ParcelBooked.FromString(row["payload"])
     assert (row["key"], row["version"]) == ("o-1", 1)
     assert (booked.tracking_id, booked.carrier, booked.country) == (tracking_id, carrier, HOME.country)
+
+
+async def booked(database, order_id):
+    async with database.transaction() as transaction:
+        await store.set_slots(transaction, Slots("postal", "DE", 5, 0))
+        return await store.book(transaction, OUTBOX, order_id, HOME, LINES)
+
+
+async def test_a_parcel_that_is_called_off_gives_its_slot_back_once(database):
+    await booked(database, "o-1")
+    for _ in range(2):
+        async with database.transaction() as transaction:
+            await store.cancel(transaction, OUTBOX, "o-1")
+    assert await database.pool.fetchrow("SELECT available, booked FROM slots") == (5, 0)
+    assert await database.pool.fetchval("SELECT count(*) FROM outbox WHERE type LIKE '%ParcelCancelled'") == 1
+    with pytest.raises(ShipmentUnknown):
+        async with database.transaction() as transaction:
+            await store.shipment_of(transaction, "o-1")
+
+
+async def test_a_parcel_is_handed_over_once_and_cannot_be_called_off_then(database):
+    await booked(database, "o-1")
+    for _ in range(2):
+        async with database.transaction() as transaction:
+            await store.hand_over(transaction, OUTBOX, "o-1")
+    assert await database.pool.fetchval("SELECT count(*) FROM outbox WHERE type LIKE '%ParcelHandedOver'") == 1
+    with pytest.raises(ParcelGone):
+        async with database.transaction() as transaction:
+            await store.cancel(transaction, OUTBOX, "o-1")
+
+
+async def test_an_order_without_a_parcel_has_none_to_hand_over_or_call_off(database):
+    async with database.transaction() as transaction:
+        await store.hand_over(transaction, OUTBOX, "o-1")
+    with pytest.raises(ShipmentUnknown):
+        async with database.transaction() as transaction:
+            await store.cancel(transaction, OUTBOX, "o-1")

@@ -4,7 +4,7 @@ Assembled by `__main__.py`. Charge and Refund are guarded: the barrier has opene
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from amends_barrier import before, connection
 from amends_chassis.database import Database
@@ -81,8 +81,7 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
         with answers(ERRORS):
             order_id = identifier(request.order_id, "order_id")
             amount = domain.payable(Money(request.amount.currency, request.amount.minor))
-            asked = request.keep_for.ToTimedelta() if request.HasField("keep_for") else domain.MAX_KEPT
-            keep_for = min(asked, domain.MAX_KEPT)
+            keep_for = _keep_for(request)
             async with self._database.transaction() as transaction:
                 await store.keep_card(transaction, order_id, amount, fingerprint(request.card_token), keep_for)
             return pb.KeepCardResponse()
@@ -126,6 +125,14 @@ def _wanted(request: pb.ChargeRequest) -> tuple[str, Money, Card]:
 
 def _money(amount: Money) -> types_pb2.Money:
     return types_pb2.Money(currency=amount.currency, minor=amount.minor)
+
+
+def _keep_for(request: pb.KeepCardRequest) -> timedelta:
+    """Return how long to keep it: what is asked for, up to the most that is allowed."""
+    if not request.HasField("keep_for"):
+        return domain.MAX_KEPT
+    asked = request.keep_for.seconds + request.keep_for.nanos / 1e9
+    return timedelta(seconds=min(max(asked, 0), domain.MAX_KEPT.total_seconds()))
 
 
 def _timestamp(moment: datetime) -> Timestamp:

@@ -61,8 +61,7 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
         with answers(ERRORS):
             order_id = identifier(request.order_id, "order_id")
             address, lines = domain.writable(_address(request.address)), _lines(request.lines)
-            asked = request.keep_for.ToTimedelta() if request.HasField("keep_for") else domain.MAX_KEPT
-            keep_for = min(asked, domain.MAX_KEPT)
+            keep_for = _keep_for(request)
             async with self._database.transaction() as transaction:
                 await store.announce_parcel(transaction, order_id, address, lines, keep_for)
             return pb.AnnounceParcelResponse()
@@ -119,6 +118,14 @@ def _lines(lines: Iterable[types_pb2.Line]) -> tuple[Line, ...]:
 
 def _address(address: types_pb2.Address) -> Address:
     return Address(address.recipient, address.street, address.city, address.postal_code, address.country)
+
+
+def _keep_for(request: pb.AnnounceParcelRequest) -> timedelta:
+    """Return how long to keep it: what is asked for, up to the most that is allowed."""
+    if not request.HasField("keep_for"):
+        return domain.MAX_KEPT
+    asked = request.keep_for.seconds + request.keep_for.nanos / 1e9
+    return timedelta(seconds=min(max(asked, 0), domain.MAX_KEPT.total_seconds()))
 
 
 def _timestamp(moment: datetime) -> Timestamp:

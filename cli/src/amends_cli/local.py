@@ -36,6 +36,8 @@ from amends_cli.output import Styled
 READY = timedelta(seconds=60)
 STOPPED = timedelta(seconds=30)
 REPORT = "AMENDS_REPORT_FILE"
+PASSED = ("AMENDS_OTLP", "AMENDS_TRACE", "AMENDS_WEBHOOK")
+"""Settings of the environment that the orchestrator is given as they are, by how they begin."""
 HELP = """
   amends apply participant.yaml saga.yaml      put a saga in force (--descriptors FILE for services without reflection)
   amends start SAGA --input '{...}' --watch    run it and see its timeline
@@ -151,7 +153,7 @@ async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -
 
 
 def _orchestrator(data: Path, environment: dict[str, str]) -> Child:
-    passed = {name: value for name, value in os.environ.items() if name.startswith(("AMENDS_OTLP", "AMENDS_TRACE"))}
+    passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
     return Child.start(
         "orchestrator",
         [sys.executable, "-m", "amends_orchestrator"],

@@ -1,7 +1,5 @@
 """A webhook's destination: a real HTTPS server on this machine that keeps what it is sent and answers as scripted."""
 
-from __future__ import annotations
-
 import asyncio
 import base64
 import hashlib

@@ -129,17 +129,20 @@ class Destinations:
 
 
 def parse(text: str, where: str) -> Destinations:
-    """Return the webhooks of a file. Raises RulesError, which says where and why, and has no URL in it."""
+    """Return the webhooks of a file. Raises RulesError, which says where and why, and has no URL in it.
+
+    `where` is the file's path, from whose folder relative paths in it start.
+    """
     found: dict[str, Destination] = {}
     for place, entry in entries(text, where, "webhooks"):
-        destination = _destination(entry, place)
+        destination = _destination(entry, place, Path(where).parent)
         if destination.name in found:
             raise RulesError(f"{place}.name: {destination.name} is the name of another one")
         found[destination.name] = destination
     return Destinations(found)
 
 
-def _destination(entry: Any, place: str) -> Destination:
+def _destination(entry: Any, place: str, folder: Path) -> Destination:
     if not isinstance(entry, dict):
         raise RulesError(f"{place} must be an object")
     if unknown := sorted(entry.keys() - FIELDS):
@@ -157,12 +160,12 @@ def _destination(entry: Any, place: str) -> Destination:
     return Destination(
         name,
         _url(_text(entry, "url", place), f"{place}.url"),
-        Path(_text(entry, "secretFile", place)),
+        folder / _text(entry, "secretFile", place),
         types,
         _texts(entry, "namespaces", place),
         _texts(entry, "sagas", place),
         networks,
-        Path(_text(entry, "caFile", place)) if "caFile" in entry else None,
+        folder / _text(entry, "caFile", place) if "caFile" in entry else None,
         attempts,
     )
 

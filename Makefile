@@ -195,7 +195,7 @@ test-foreign: setup ## Contracts, dialects and servers that nobody here wrote (w
 
 .PHONY: test-kafka
 test-kafka: setup ## All faults of events on a real Kafka: KAFKA_HOME names the folder of a distribution, and there is Java
-	@$(PY) -m pytest -q -n 0 -m "faults or not faults" libs/events -k kafka $(ARGS)
+	@$(PY) -m pytest -q -n 0 -m "faults or not faults" libs/events tests/charts/test_kafka.py -k kafka $(ARGS)
 
 .PHONY: test-kind
 test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a clone of what is committed (KEEP_KIND=1 keeps it)

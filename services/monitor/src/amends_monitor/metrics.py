@@ -38,15 +38,22 @@ class FlowMetrics:
 async def report(
     database: Database, definitions: Definitions, reading: FlowReading, metrics: FlowMetrics, grace: timedelta
 ) -> None:
-    """Count for ever."""
+    """Tell for ever how many flows are open."""
     while True:
-        counts = await count(database.pool, grace, OPEN)
-        metrics.forget()
-        for number, watched in definitions.known.items():
-            of_it = counts.get(number, FlowCounts())
-            names = (watched.namespace, watched.name)
-            metrics.running.labels(*names).set(of_it.running)
-            metrics.unread.labels(*names).set(len(reading.unread(watched)))
-            metrics.stuck.labels("late", *names).set(of_it.late)
-            metrics.stuck.labels("contradictory", *names).set(of_it.contradictory)
+        await tell(database, definitions, reading, metrics, grace)
         await asyncio.sleep(EVERY.total_seconds())
+
+
+async def tell(
+    database: Database, definitions: Definitions, reading: FlowReading, metrics: FlowMetrics, grace: timedelta
+) -> None:
+    """Tell how many flows are open."""
+    counts = await count(database.pool, grace, OPEN)
+    metrics.forget()
+    for number, watched in definitions.known.items():
+        of_it = counts.get(number, FlowCounts())
+        names = (watched.namespace, watched.name)
+        metrics.running.labels(*names).set(of_it.running)
+        metrics.unread.labels(*names).set(len(reading.unread(watched)))
+        metrics.stuck.labels("late", *names).set(of_it.late)
+        metrics.stuck.labels("contradictory", *names).set(of_it.contradictory)

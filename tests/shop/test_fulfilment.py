@@ -1,6 +1,7 @@
 """Both ways to fulfil an order end in the same state with the same books, whatever refuses; and what can go wrong on
 the way of a choreographed one."""
 
+import asyncio
 from datetime import timedelta
 from typing import Any
 
@@ -163,3 +164,20 @@ async def test_a_parcel_is_handed_over_once_its_goods_have_left(market: Market, 
         return bool(state == "handed_over")
 
     await eventually(handed_over, what="the carrier has the parcel")
+
+
+async def test_orders_of_both_kinds_at_once_share_articles_slots_and_cards(shop: Market, order_id: str) -> None:
+    wishes: list[dict[str, Any]] = [{}, {"card": "tok_chargeDeclined"}, {"country": "AT"}, {}]
+    placed = await asyncio.gather(
+        *(
+            shop.place(wish(f"{order_id}-{number}", **wishes[number % len(wishes)]), way)
+            for number in range(12)
+            for way in ([CHOREOGRAPHED, ORCHESTRATED][number // len(wishes) % 2],)
+        )
+    )
+    for number, order in enumerate(placed):
+        wanted = ORDER_STATE_REJECTED if wishes[number % len(wishes)] else ORDER_STATE_CONFIRMED
+        assert (number, (await shop.ended(order.order_id)).state) == (number, wanted)
+        done = [Effects("dispatched", "charged", True)] if wanted == ORDER_STATE_CONFIRMED else UNDONE
+        await shop.come_to(order.order_id, *done)
+    assert await shop.broken_laws() == []

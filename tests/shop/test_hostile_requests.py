@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import grpc.aio
@@ -22,6 +23,9 @@ SERVICES = {
     "inventory": "InventoryService",
     "payments": "PaymentService",
     "shipping": "ShippingService",
+    "identity": "IdentityService",
+    "customers": "CustomerService",
+    "marketing": "MarketingService",
 }
 BAD = ("INTERNAL", "UNKNOWN", "DATA_LOSS", "DEADLINE_EXCEEDED", "CANCELLED")
 TEXTS = (
@@ -43,6 +47,7 @@ NUMBERS = {
     FieldDescriptor.CPPTYPE_INT32: (0, -1, 1, 2**31 - 1, -(2**31)),
     FieldDescriptor.CPPTYPE_INT64: (0, -1, 1, 2**63 - 1, -(2**63)),
     FieldDescriptor.CPPTYPE_BOOL: (True, False),
+    FieldDescriptor.CPPTYPE_ENUM: (0, -1, 1, 77, 2**31 - 1),
 }
 
 
@@ -68,6 +73,10 @@ def plausible(field: FieldDescriptor) -> list[Any]:
         "card_token": "tok_visa",
         "page_token": "",
         "carrier": "postal",
+        "email_address": "ada@example.com",
+        "password": "correct horse battery",
+        "locale": "de",
+        "last_four": "4242",
     }
     if field.message_type is not None:
         return [sound(field.message_type)]
@@ -106,6 +115,10 @@ def service_of(name: str) -> ServiceDescriptor:
     return found
 
 
+TOLD = {
+    "orders": {"orchestrator_target": "127.0.0.1:1", "inventory_target": "127.0.0.1:1"},
+    "identity": {"key_secret": SecretStr("k" * 32)},
+}
 METHODS = [(name, method) for name in SERVICES for method in service_of(name).methods_by_name]
 
 
@@ -113,9 +126,9 @@ METHODS = [(name, method) for name in SERVICES for method in service_of(name).me
 async def serve(name: str, url: str) -> AsyncIterator[grpc.aio.Channel]:
     """One service of the shop, whose neighbours are away."""
     main, settings = import_module(f"shop_{name}.__main__"), import_module(f"shop_{name}.settings")
-    away = {"orchestrator_target": "127.0.0.1:1", "inventory_target": "127.0.0.1:1"} if name == "orders" else {}
-    told = settings.Settings(database_url=SecretStr(url), **away)
-    assemble = main.assemble if name == "inventory" else partial(main.assemble, told)
+    told = settings.Settings(database_url=SecretStr(url), **TOLD.get(name, {}))
+    takes_settings = len(signature(main.assemble).parameters) == 2
+    assemble = partial(main.assemble, told) if takes_settings else main.assemble
     async with running(told, assemble) as runtime, dial(runtime.address) as channel:
         yield channel
 

@@ -1,7 +1,7 @@
 """Whatever a stranger puts into a field of a request, every service of the shop answers in words of its contract."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from importlib import import_module
@@ -100,14 +100,22 @@ def changes(message: Message, field: Any) -> Iterator[tuple[str, Any]]:
     yield "=absent", lambda other: other.ClearField(name)
     if field.is_repeated:
         yield "*200", lambda other: getattr(other, name).extend(list(getattr(message, name)) * 200)
+        if field.message_type is None:
+            for value in values_of(field):
+                yield f"[0]={str(value)[:20]!r}", lambda other, value=value: getattr(other, name).insert(0, value)
+            return
         for text, inner in hostile(getattr(message, name)[0]):
             yield f"[0].{text}", lambda other, inner=inner: getattr(other, name)[0].CopyFrom(inner)
     elif field.message_type is not None:
         for text, inner in hostile(getattr(message, name)):
             yield f".{text}", lambda other, inner=inner: getattr(other, name).CopyFrom(inner)
     else:
-        for value in TEXTS if field.cpp_type == FieldDescriptor.CPPTYPE_STRING else NUMBERS[field.cpp_type]:
+        for value in values_of(field):
             yield f"={str(value)[:20]!r}", lambda other, value=value: setattr(other, name, value)
+
+
+def values_of(field: Any) -> Sequence[Any]:
+    return TEXTS if field.cpp_type == FieldDescriptor.CPPTYPE_STRING else NUMBERS[field.cpp_type]
 
 
 def service_of(name: str) -> ServiceDescriptor:
@@ -115,7 +123,7 @@ def service_of(name: str) -> ServiceDescriptor:
     return found
 
 
-TOLD = {
+TOLD: Mapping[str, Mapping[str, Any]] = {
     "orders": {"orchestrator_target": "127.0.0.1:1", "inventory_target": "127.0.0.1:1"},
     "identity": {"key_secret": SecretStr("k" * 32)},
 }

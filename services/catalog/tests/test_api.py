@@ -4,7 +4,6 @@ import asyncio
 
 import grpc
 import pytest
-from amends_chassis.pages import PageInvalidError
 from amends_testkit.service import refusal_of, refusals_of
 from shop_catalog import api, domain
 
@@ -31,7 +30,7 @@ async def events(database):
 
 
 def test_every_refusal_of_the_domain_has_an_answer():
-    assert set(api.ERRORS) == refusals_of(domain) | {PageInvalidError}
+    assert set(api.ERRORS) == refusals_of(domain, pages=True)
 
 
 async def test_an_article_is_written_priced_changed_and_withdrawn_and_others_hear_of_each(service, database):

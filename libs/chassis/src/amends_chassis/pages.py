@@ -7,6 +7,7 @@ added or removed meanwhile moves what is still to come.
 import base64
 import binascii
 import json
+from datetime import UTC, datetime
 
 from amends_chassis.domain import RefusedError
 
@@ -20,11 +21,11 @@ class PageInvalidError(RefusedError):
     reason = "PAGE_INVALID"
 
 
-def page_size(asked: int) -> int:
-    """Return how many things are on a page: 0 is 50. Raises PageInvalidError beyond 100."""
-    if not 0 <= asked <= LARGEST_SIZE:
-        raise PageInvalidError(f"page_size must be 0 (for {DEFAULT_SIZE}) to {LARGEST_SIZE}")
-    return asked or DEFAULT_SIZE
+def page_size(asked: int, *, default: int = DEFAULT_SIZE, largest: int = LARGEST_SIZE) -> int:
+    """Return how many things are on a page: `default` for 0. Raises PageInvalidError beyond the largest."""
+    if not 0 <= asked <= largest:
+        raise PageInvalidError(f"page_size must be 0 (for {default}) to {largest}")
+    return asked or default
 
 
 def page_token(*key: str) -> str:
@@ -41,8 +42,24 @@ def parts_of(token: str, parts: int) -> tuple[str, ...] | None:
     except (binascii.Error, ValueError, RecursionError):  # and bytes that are no text
         key = None
     if not isinstance(key, list) or len(key) != parts or not all(_is_plain(part) for part in key):
-        raise PageInvalidError("page_token must come from the answer before")
+        raise never_given_out()
     return tuple(key)
+
+
+def moment_of(part: str) -> datetime:
+    """Return the moment that a part of a sort key says, as `isoformat` wrote it. Raises PageInvalidError."""
+    try:
+        moment = datetime.fromisoformat(part)
+        if moment.tzinfo is None:
+            raise ValueError("a moment without its time zone")
+        return moment.astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise never_given_out() from error
+
+
+def never_given_out() -> PageInvalidError:
+    """Return the refusal of a token that no answer has had."""
+    return PageInvalidError("page_token must come from the answer before")
 
 
 def _is_plain(part: object) -> bool:

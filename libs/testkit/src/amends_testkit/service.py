@@ -10,6 +10,7 @@ import grpc.aio
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError
 from amends_chassis.migrations import migrate
+from amends_chassis.pages import PageInvalidError
 from google.rpc.error_details_pb2 import ErrorInfo  # type: ignore[import-untyped]
 from grpc_status import rpc_status
 
@@ -46,10 +47,10 @@ def refusal_of(error: BaseException) -> tuple[str, str]:
     return error.code().name, str(info.reason)
 
 
-def refusals_of(domain: ModuleType) -> set[type[RefusedError]]:
-    """Return every refusal that the rules of a domain raise, those of the chassis too."""
+def refusals_of(domain: ModuleType, *, pages: bool = False) -> set[type[RefusedError]]:
+    """Return every refusal that the rules of a domain raise, those of the chassis too; with `pages`, for lists."""
     own = {one for one in RefusedError.__subclasses__() if one.__module__ == domain.__name__}
-    return own | {IdentifierInvalidError}
+    return own | {IdentifierInvalidError} | ({PageInvalidError} if pages else set())
 
 
 async def one_behind_the_other(

@@ -1,28 +1,35 @@
 """shop.notifications.v1.NotificationService: parses requests, reads, answers. Assembled by `__main__`."""
 
-import base64
-import binascii
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import datetime
 from uuid import UUID
 
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import DomainError, InvalidArgument, NotFound, answers
+from amends_chassis.pages import (
+    PageInvalidError,
+    moment_of,
+    never_given_out,
+    page_size,
+    page_token,
+    parts_of,
+)
 from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from shop.notifications.v1 import notifications_pb2 as pb
 from shop.notifications.v1 import notifications_pb2_grpc
 from shop_notifications import domain, store
-from shop_notifications.domain import MessageUnknown, Notification, NotificationState, PageInvalid
+from shop_notifications.domain import MessageUnknown, Notification, NotificationState
 
-DEFAULT_PAGE, MAX_PAGE = 50, 500
+MAX_PAGE = 500
 
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     IdentifierInvalidError: InvalidArgument,
     domain.MessageUnknown: NotFound,
-    domain.PageInvalid: InvalidArgument,
+    PageInvalidError: InvalidArgument,
+    domain.StateUnknown: InvalidArgument,
 }
 STATES: Mapping[NotificationState, "pb.MessageState.ValueType"] = {
     NotificationState.DUE: pb.MESSAGE_STATE_DUE,
@@ -56,7 +63,7 @@ class NotificationService(notifications_pb2_grpc.NotificationServiceServicer):
                 order_id=identifier(request.order_id, "order_id") if request.order_id else "",
                 state=_state(request.state),
             )
-            size, before = _page_size(request.page_size), _page_token(request.page_token)
+            size, before = page_size(request.page_size, largest=MAX_PAGE), _before(request.page_token)
             async with self._database.transaction() as transaction:
                 found = await store.page(transaction, wanted, before, size + 1)
         return pb.ListMessagesResponse(
@@ -76,31 +83,22 @@ def _state(number: int) -> NotificationState | None:
     if number == pb.MESSAGE_STATE_UNSPECIFIED:
         return None
     if number not in _BY_NUMBER:
-        raise PageInvalid(f"there is no state {number}")
+        raise domain.StateUnknown(f"there is no state {number}")
     return _BY_NUMBER[number]  # type: ignore[index] # it is a number of an open enum
 
 
-def _page_size(asked: int) -> int:
-    if not 0 <= asked <= MAX_PAGE:
-        raise PageInvalid(f"page_size must be 0 (for {DEFAULT_PAGE}) to {MAX_PAGE}")
-    return asked or DEFAULT_PAGE
-
-
-def _page_token(token: str) -> tuple[datetime, UUID] | None:
-    if not token:
+def _before(token: str) -> tuple[datetime, UUID] | None:
+    key = parts_of(token, 2)
+    if key is None:
         return None
     try:
-        written, _, notification_id = base64.urlsafe_b64decode(token).decode().partition("|")
-        occurred_at = datetime.fromisoformat(written)
-        if occurred_at.tzinfo is None:
-            raise ValueError("a moment without its time zone")
-        return occurred_at.astimezone(UTC), UUID(notification_id)
-    except (binascii.Error, ValueError, OverflowError) as error:
-        raise PageInvalid("page_token must come from the answer before") from error
+        return moment_of(key[0]), UUID(key[1])
+    except ValueError as error:
+        raise never_given_out() from error
 
 
 def _token_after(last: Notification) -> str:
-    return base64.urlsafe_b64encode(f"{last.occurred_at.isoformat()}|{last.notification_id}".encode()).decode()
+    return page_token(last.occurred_at.isoformat(), str(last.notification_id))
 
 
 def _message(notification: Notification) -> pb.Message:

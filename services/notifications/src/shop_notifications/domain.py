@@ -23,10 +23,10 @@ class MessageUnknown(RefusedError):
     reason = "MESSAGE_UNKNOWN"
 
 
-class PageInvalid(RefusedError):
-    """No page of messages can be read with these values."""
+class StateUnknown(RefusedError):
+    """There is no such state of a message."""
 
-    reason = "PAGE_INVALID"
+    reason = "STATE_UNKNOWN"
 
 
 class NotificationState(StrEnum):

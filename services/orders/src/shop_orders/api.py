@@ -3,10 +3,8 @@
 Assembled by `assemble.py`. Confirm is guarded: the barrier has opened its transaction and commits it.
 """
 
-import base64
-import binascii
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from itertools import accumulate
 from uuid import uuid4
 
@@ -22,6 +20,7 @@ from amends_chassis.errors import (
     Unavailable,
     answers,
 )
+from amends_chassis.pages import PageInvalidError, moment_of, page_size, page_token, parts_of
 from amends_chassis.types import Context
 from amends_events import Outbox
 from amends_resilience import deadline
@@ -32,7 +31,7 @@ from shop.orders.v1 import orders_pb2_grpc
 from shop.types.v1 import types_pb2
 from shop_orders import articles, domain, store
 from shop_orders.catalogue import Catalogue
-from shop_orders.domain import Address, Line, Money, Order, OrderState, PageInvalid
+from shop_orders.domain import Address, Line, Money, Order, OrderState
 from shop_orders.order_process import OrderProcess
 from shop_orders.settings import Settings
 
@@ -51,7 +50,7 @@ ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     domain.OrderClosed: FailedPrecondition,
     domain.FulfilmentUnavailable: FailedPrecondition,
     domain.NeighbourAway: Unavailable,
-    domain.PageInvalid: InvalidArgument,
+    PageInvalidError: InvalidArgument,
 }
 STATES: Mapping[OrderState, "pb.OrderState.ValueType"] = {
     OrderState.PENDING: pb.ORDER_STATE_PENDING,
@@ -63,7 +62,7 @@ FULFILMENTS = {known: fulfilment for fulfilment, known in store.FULFILMENTS.item
 ANSWER_IN = timedelta(milliseconds=500)
 """So much of the caller's time is kept for the answer when it waits for the end of the saga."""
 DEFAULT_WAIT = timedelta(seconds=10)
-DEFAULT_PAGE, MAX_PAGE = 50, 500
+MAX_PAGE = 500
 MAX_PAGE_BYTES = 1024 * 1024
 """A page of large orders ends here, well before an answer is larger than a client takes."""
 
@@ -107,7 +106,7 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
         """Read a page of orders, newest first."""
         with answers(ERRORS):
             customer_id = identifier(request.customer_id, "customer_id") if request.customer_id else None
-            size, before = _page_size(request.page_size), _page_token(request.page_token)
+            size, before = page_size(request.page_size, largest=MAX_PAGE), _before(request.page_token)
             async with self._database.transaction() as transaction:
                 orders = await store.page(transaction, customer_id, before, size + 1)
         page = _fitting([_order(order) for order in orders[:size]])
@@ -199,24 +198,10 @@ def _fitting(orders: Sequence[pb.Order]) -> Sequence[pb.Order]:
     return orders[: max(1, sum(size <= MAX_PAGE_BYTES for size in sizes))]
 
 
-def _page_size(asked: int) -> int:
-    if not 0 <= asked <= MAX_PAGE:
-        raise PageInvalid(f"page_size must be 0 (for {DEFAULT_PAGE}) to {MAX_PAGE}")
-    return asked or DEFAULT_PAGE
-
-
-def _page_token(token: str) -> tuple[datetime, str] | None:
-    if not token:
-        return None
-    try:
-        written, order_id = base64.urlsafe_b64decode(token).decode().split("|", 1)
-        placed_at = datetime.fromisoformat(written)
-        if placed_at.tzinfo is None:
-            raise ValueError("a moment without its time zone")
-        return placed_at.astimezone(UTC), identifier(order_id, "order_id")
-    except (binascii.Error, ValueError, OverflowError, IdentifierInvalidError) as error:
-        raise PageInvalid("page_token must come from the answer before") from error
+def _before(token: str) -> tuple[datetime, str] | None:
+    key = parts_of(token, 2)
+    return None if key is None else (moment_of(key[0]), key[1])
 
 
 def _token_after(order: Order) -> str:
-    return base64.urlsafe_b64encode(f"{order.placed_at.isoformat()}|{order.order_id}".encode()).decode()
+    return page_token(order.placed_at.isoformat(), order.order_id)

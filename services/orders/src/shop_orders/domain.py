@@ -101,12 +101,6 @@ class NeighbourAway(RefusedError):
     reason = "NEIGHBOUR_AWAY"
 
 
-class PageInvalid(RefusedError):
-    """The page token was never given out."""
-
-    reason = "PAGE_INVALID"
-
-
 class OrderState(StrEnum):
     """The states in the life of an order."""
 

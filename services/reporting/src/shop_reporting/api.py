@@ -10,6 +10,7 @@ from typing import Any
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import DomainError, InvalidArgument, NotFound, answers
+from amends_chassis.pages import PageInvalidError, page_size
 from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -23,7 +24,7 @@ from shop_reporting.freshness import Freshness
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     IdentifierInvalidError: InvalidArgument,
     domain.PeriodInvalid: InvalidArgument,
-    domain.PageInvalid: InvalidArgument,
+    PageInvalidError: InvalidArgument,
     domain.OrderUnknown: NotFound,
 }
 
@@ -39,7 +40,10 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
     async def ListSales(self, request: pb.ListSalesRequest, context: Context) -> pb.ListSalesResponse:
         """Read a page of sales, newest day first."""
         with answers(ERRORS):
-            days, size = _period(request.period), domain.page_size(request.page_size)
+            days, size = (
+                _period(request.period),
+                _page_size(request.page_size),
+            )
             after = domain.day_of(request.page_token)
             async with self._database.transaction() as transaction:
                 as_of = self._as_of(await store.begin(transaction))
@@ -75,7 +79,10 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
     async def ListUndone(self, request: pb.ListUndoneRequest, context: Context) -> pb.ListUndoneResponse:
         """Read a page of what was undone and why, newest day first."""
         with answers(ERRORS):
-            days, size = _period(request.period), domain.page_size(request.page_size)
+            days, size = (
+                _period(request.period),
+                _page_size(request.page_size),
+            )
             after = domain.day_of(request.page_token)
             async with self._database.transaction() as transaction:
                 as_of = self._as_of(await store.begin(transaction))
@@ -102,7 +109,10 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
     async def ListOpenOrders(self, request: pb.ListOpenOrdersRequest, context: Context) -> pb.ListOpenOrdersResponse:
         """Read a page of the orders in which something is still to come, the oldest first."""
         with answers(ERRORS):
-            size, after = domain.page_size(request.page_size), domain.order_of(request.page_token)
+            size, after = (
+                _page_size(request.page_size),
+                domain.order_of(request.page_token),
+            )
             async with self._database.transaction() as transaction:
                 as_of = self._as_of(await store.begin(transaction))
                 rows = await store.open_orders(transaction, self._stuck_after, request.stuck, after, size + 1)
@@ -125,6 +135,10 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
     def _as_of(self, read: Sequence[Any]) -> Timestamp | None:
         as_of = self._fresh.as_of(read)
         return None if as_of is None else _timestamp(as_of)
+
+
+def _page_size(asked: int) -> int:
+    return page_size(asked, default=domain.DEFAULT_PAGE, largest=domain.MAX_PAGE)
 
 
 def _period(asked: pb.Period) -> domain.Period:

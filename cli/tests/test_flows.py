@@ -15,7 +15,6 @@ from amends.monitor.v1 import monitor_service_pb2 as api
 from amends.saga.v1 import definition_service_pb2 as saga
 
 EXAMPLE = Path(__file__).parents[2] / "examples/place-order/choreography.yaml"
-NOW = datetime.now(UTC)
 PLACED, RESERVED = "shop.orders.events.v1.OrderPlaced", "shop.inventory.events.v1.StockReserved"
 TAKEN, FAILED = "shop.payments.events.v1.PaymentTaken", "shop.payments.events.v1.PaymentFailed"
 
@@ -27,15 +26,18 @@ async def monitor(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[FakeParticip
         yield server
 
 
-def flow(key: str, state: int, *, overdue: timedelta | None = None, events: bool = False) -> api.Flow:
+def flow(
+    key: str, state: api.FlowState.ValueType, *, overdue: timedelta | None = None, events: bool = False
+) -> api.Flow:
     """A flow whose first event was a minute ago; one that has not ended waits for payments."""
     made = api.Flow(namespace="shop", choreography="place-order", key=key, state=state)
-    began = NOW - timedelta(minutes=1)
+    now = datetime.now(UTC)
+    began = now - timedelta(minutes=1)
     made.began_at.FromDatetime(began)
     made.last_at.FromDatetime(began)
     if overdue is not None:
         missing = made.missing.add(events=[TAKEN, FAILED], by="payments", upon=RESERVED, late=overdue > timedelta())
-        missing.due_at.FromDatetime(NOW - overdue)
+        missing.due_at.FromDatetime(now - overdue)
     for number, (event, by) in enumerate(((PLACED, "orders"), (RESERVED, "inventory")) if events else ()):
         seen = made.events.add(event=event, by=by, source=f"/shop/{by}", event_id=f"id-{number}")
         seen.occurred_at.FromDatetime(began + timedelta(milliseconds=12 * number))
@@ -152,3 +154,27 @@ async def test_a_choreography_is_checked_without_a_server(run, tmp_path: Path) -
     assert re.match(
         r"bad\.yaml:\d+:14: error AM094: Nobody consumes `shop\.orders\.events\.v1\.OrderConfirmed`", result.out
     )
+
+
+async def test_choreographies_are_listed_shown_and_deleted(run, monitor) -> None:
+    info = api.ChoreographyInfo(namespace="shop", name="place-order", digest="abcdef0123456789", unread_topics=["a.v1"])
+    info.flows.late, info.flows.ended_well = 2, 40
+    monitor.script(
+        "ListChoreographies", *[ScriptedAnswer.ok(api.ListChoreographiesResponse(choreographies=[info]))] * 4
+    )
+    listed = await run("list", "choreographies")
+    header, row = (line.split() for line in listed.out.splitlines())
+    assert header[:7] == ["NAMESPACE", "NAME", "RUNNING", "LATE", "WELL", "UNDONE", "CONTRADICTORY"]
+    assert row == ["shop", "place-order", "0", "2", "40", "0", "0", "a.v1"]
+    assert (await run("list", "choreographies", "-o", "name")).out == "choreography/place-order\n"
+    assert "abcdef012345" in (await run("get", "choreography/place-order", "-n", "shop")).out
+    monitor.script(
+        "DeleteChoreography",
+        ScriptedAnswer.ok(api.DeleteChoreographyResponse(deleted=True)),
+        ScriptedAnswer.ok(api.DeleteChoreographyResponse()),
+    )
+    deleted = await run("delete", "choreography/place-order", "-n", "shop")
+    assert (deleted.code, deleted.err) == (0, "choreography shop/place-order deleted\n")
+    absent = await run("delete", "choreography/place-order")
+    assert absent.code == 1
+    assert "There is one in the namespace shop: add `-n shop`." in absent.err

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from amends_cli import connection, findings, manifests
+from amends_cli import connection, findings, manifests, monitor
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.failure import CliError, Exit, usage
 from amends_cli.manifests import Manifest, ManifestUnreadableError, Text
@@ -25,6 +25,7 @@ class ListedKind(StrEnum):
     SAGAS = "sagas"
     PARTICIPANTS = "participants"
     POLICIES = "policies"
+    CHOREOGRAPHIES = "choreographies"
 
 
 _POLICIES = ("policy", "policies", "retrypolicy", "retrypolicies", "retry-policy", "retry-policies", "rp")
@@ -33,6 +34,7 @@ ALSO = {
     **dict.fromkeys(("saga", "sagas"), ListedKind.SAGAS),
     **dict.fromkeys(("participant", "participants"), ListedKind.PARTICIPANTS),
     **dict.fromkeys(_POLICIES, ListedKind.POLICIES),
+    **dict.fromkeys(("choreography", "choreographies"), ListedKind.CHOREOGRAPHIES),
 }
 """Every way to name a kind: one, many, and short."""
 SINGULAR = {
@@ -40,6 +42,7 @@ SINGULAR = {
     ListedKind.SAGAS: "saga",
     ListedKind.PARTICIPANTS: "participant",
     ListedKind.POLICIES: "policy",
+    ListedKind.CHOREOGRAPHIES: "choreography",
 }
 """The word for one of a kind; it stands before the name of a resource, as in `saga/place-order`."""
 
@@ -58,7 +61,7 @@ def resource_of(name: str, more: str | None = None) -> tuple[ListedKind, str]:
     if more is not None:
         kind, resource = name, more
     if kind.lower() not in ALSO or not resource or (slash and more is not None):
-        raise usage(f"`{name}` is no resource", "Give saga/NAME, participant/NAME or policy/NAME.")
+        raise usage(f"`{name}` is no resource", "Give saga/NAME, participant/NAME, policy/NAME or choreography/NAME.")
     return ALSO[kind.lower()], resource
 
 
@@ -99,6 +102,18 @@ def fetch_all(server: connection.OrchestratorConnection, kind: ListedKind, names
     return list(server.definitions.ListRetryPolicies(policies, timeout=timeout).retry_policies)
 
 
+def fetch(kind: ListedKind, namespace: str, address: str | None, watching: str | None) -> list[Any]:
+    """Read all resources of a kind: choreographies from the monitor, others from the orchestrator. Raises CliError."""
+    if kind is not ListedKind.CHOREOGRAPHIES:
+        with connection.connect(address) as server:
+            return fetch_all(server, kind, namespace)
+    from amends.monitor.v1 import monitor_service_pb2 as api
+
+    with monitor.connect(watching) as stub:
+        request = api.ListChoreographiesRequest(namespace=namespace)
+        return list(stub.ListChoreographies(request, timeout=CALL_TIMEOUT.total_seconds()).choreographies)
+
+
 def split(texts: list[Text], namespace: str) -> list[Manifest]:
     """Return the resources of all files. Unreadable ones are shown as `check` shows them; the command ends with 1."""
     try:
@@ -125,10 +140,10 @@ def check_by_server(texts: list[Text], namespace: str, address: str | None) -> "
     return [findings.from_message(found) for found in answer.findings]
 
 
-def absent(server: connection.OrchestratorConnection, kind: ListedKind, namespace: str, name: str) -> CliError:
+def absent(everywhere: list[Any], kind: ListedKind, namespace: str, name: str) -> CliError:
     """Return the failure for a resource that does not exist, with a namespace that has one of that name, if any."""
     hint = f"`amends list {kind}` shows those that are there."
-    elsewhere = sorted(one.namespace for one in fetch_all(server, kind, "") if one.name == name)
+    elsewhere = sorted(one.namespace for one in everywhere if one.name == name)
     if elsewhere:
         hint = f"There is one in the namespace {elsewhere[0]}: add `-n {elsewhere[0]}`."
     return CliError(f"there is no {SINGULAR[kind]} {namespace}/{name}", hint)

@@ -1,4 +1,4 @@
-"""`amends get` and `amends list`: shows runs, sagas, participants and retry policies."""
+"""`amends get` and `amends list`: shows runs, sagas, participants, retry policies and choreographies."""
 
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from amends_cli import connection, options, output, runids, suggestions
+from amends_cli import connection, monitor, options, output, runids, suggestions
 from amends_cli.connection import CALL_TIMEOUT
 from amends_cli.durations import age_in_words
 from amends_cli.failure import usage
 from amends_cli.output import Column, Format, Listing, OutputRow, Styled, field
-from amends_cli.resources import ALSO, SINGULAR, ListedKind, absent, fetch_all, kind_of, plain, plain_run, resource_of
+from amends_cli.resources import ALSO, SINGULAR, ListedKind, absent, fetch, kind_of, plain, plain_run, resource_of
 
 PAYLOAD_TIMEOUT = timedelta(minutes=1)
 
@@ -32,6 +32,10 @@ def _count(*path: str) -> Any:
         return str(sum(int(use.get(path[0], 0)) for use in digests))
 
     return read
+
+
+def _flows(state: str) -> Any:
+    return lambda row: str(row.get("flows", {}).get(state, 0))
 
 
 def _ready(row: OutputRow) -> str:
@@ -102,6 +106,18 @@ COLUMNS = {
         Column("METHODS", lambda row: " ".join(row.get("methods", [])) or "all"),
         Column("CONFLICTS", lambda row: " ".join(row.get("conflicts", []))),
     ],
+    ListedKind.CHOREOGRAPHIES: [
+        Column("NAMESPACE", field("namespace")),
+        Column("NAME", field("name")),
+        Column("RUNNING", _flows("running")),
+        Column("LATE", _flows("late")),
+        Column("WELL", _flows("endedWell")),
+        Column("UNDONE", _flows("endedUndone")),
+        Column("CONTRADICTORY", _flows("contradictory")),
+        Column("UNREAD TOPICS", lambda row: " ".join(row.get("unreadTopics", []))),
+        Column("DIGEST", lambda row: row.get("digest", "")[:12], wide=True),
+        Column("APPLIED", field("appliedAt"), wide=True),
+    ],
 }
 
 
@@ -110,7 +126,7 @@ def list_(
         ListedKind,
         typer.Argument(
             metavar="KIND",
-            help="runs, sagas, participants or policies.",
+            help="runs, sagas, participants, policies or choreographies.",
             parser=kind_of,
             autocompletion=lambda: list(ListedKind),
         ),
@@ -134,16 +150,17 @@ def list_(
     ] = 50,
     form: output.NamedOutput = Listing.TABLE,
     address: connection.AddressOption = None,
+    watching: monitor.MonitorOption = None,
 ) -> None:
-    """List runs (newest first), sagas, participants or policies."""
+    """List runs (newest first), or the resources of a kind."""
     namespace = "" if everywhere else namespace
     if kind is not ListedKind.RUNS and (saga or state or stalled):
         raise usage("--saga, --state and --stalled select runs", f"`amends list {kind}` takes --namespace.")
-    with connection.connect(address) as server:
-        if kind is ListedKind.RUNS:
+    if kind is ListedKind.RUNS:
+        with connection.connect(address) as server:
             messages = _runs(server, namespace, saga, state or [], stalled, limit)
-        else:
-            messages = fetch_all(server, kind, namespace)
+    else:
+        messages = fetch(kind, namespace, address, watching)
     if form is Listing.NAME:
         for message in messages:
             output.line(_name(kind, message))
@@ -190,7 +207,7 @@ def get(
         typer.Argument(
             metavar="RUN|KIND",
             help="A run's id, or how it begins (with kubectl also a SagaRun's name), or saga/NAME, saga NAME, "
-            "participant NAME, policy NAME.",
+            "participant NAME, policy NAME, choreography NAME.",
             autocompletion=suggestions.resources,
         ),
     ] = "",
@@ -205,6 +222,7 @@ def get(
     namespace: options.RunNamespace = "default",
     form: output.NamedOutput = Listing.TABLE,
     address: connection.AddressOption = None,
+    watching: monitor.MonitorOption = None,
 ) -> None:
     """Show one run with its steps, or one resource."""
     if bool(name) == bool(key):
@@ -215,10 +233,13 @@ def get(
     elif name.lower() in ALSO:
         hint = f"Give its name: `amends get {name} NAME`; `amends list {ALSO[name.lower()]}` shows all."
         raise usage(f"which {name}?", hint)
+    if kind is not ListedKind.RUNS:
+        for message in fetch(kind, namespace, address, watching):
+            if message.name == name:
+                _show_resource(message, kind, form)
+                return
+        raise absent(fetch(kind, "", address, watching), kind, namespace, name)
     with connection.connect(address) as server:
-        if kind is not ListedKind.RUNS:
-            _show_resource(server, kind, name, namespace, form)
-            return
         run_id = runids.find_by_key(server, namespace, key) if key else runids.find(server, context, name)
         if payload:
             _print_payload(server, run_id, payload)
@@ -241,18 +262,12 @@ def _print_payload(server: connection.OrchestratorConnection, run_id: str, paylo
     output.line()
 
 
-def _show_resource(
-    server: connection.OrchestratorConnection, kind: ListedKind, name: str, namespace: str, form: Listing
-) -> None:
-    for message in fetch_all(server, kind, namespace):
-        if message.name == name:
-            row = plain(message)
-            if form is Listing.NAME:
-                output.line(_name(kind, message))
-            elif not output.emit(row, form):
-                output.emit_rows([row], COLUMNS[kind], Format.WIDE, empty="")
-            return
-    raise absent(server, kind, namespace, name)
+def _show_resource(message: Any, kind: ListedKind, form: Listing) -> None:
+    row = plain(message)
+    if form is Listing.NAME:
+        output.line(_name(kind, message))
+    elif not output.emit(row, form):
+        output.emit_rows([row], COLUMNS[kind], Format.WIDE, empty="")
 
 
 def _show_run(run: Any, form: Format) -> None:

@@ -102,9 +102,17 @@ async def test_a_choreographed_order_needs_payments_when_it_is_placed_and_not_th
     assert (await shop.ended(order_id)).state == ORDER_STATE_CONFIRMED
 
 
+@pytest.fixture(params=["nats", "kafka"])
+def any_shop(request: pytest.FixtureRequest) -> Market:
+    """The shop over each kind of broker."""
+    shop: Market = request.getfixturevalue(f"{request.param}_market")
+    return shop
+
+
 async def test_an_order_that_payments_hears_of_too_late_is_rejected_and_never_charged(
-    shop: Market, order_id: str
+    any_shop: Market, order_id: str
 ) -> None:
+    shop = any_shop
     async with shop.without("inventory"):
         await shop.place(wish(order_id), CHOREOGRAPHED, wait=False)
         await shop.stop("payments")
@@ -127,8 +135,9 @@ async def test_an_order_that_payments_hears_of_too_late_is_rejected_and_never_ch
 
 
 async def test_a_refund_that_is_refused_is_parked_and_done_when_the_dispute_is_over(
-    shop: Market, order_id: str, monkeypatch: pytest.MonkeyPatch
+    any_shop: Market, order_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    shop = any_shop
     monkeypatch.setattr(partition, "BACKOFF", EventBackoff(timedelta(milliseconds=2)))
     order = await shop.place(wish(order_id, card="tok_disputed", country="AT"), CHOREOGRAPHED)
     assert order.state == ORDER_STATE_REJECTED

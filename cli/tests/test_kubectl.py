@@ -22,6 +22,7 @@ from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.kubernetes import HOW_TO_GET, Kubernetes, assets
 from amends_testkit.participant import FakeParticipant
 
+from amends.monitor.v1 import monitor_service_pb2 as monitor
 from amends.saga.v1 import definition_service_pb2 as definitions
 from amends.saga.v1 import run_pb2
 from amends.saga.v1 import run_service_pb2 as api
@@ -154,6 +155,18 @@ async def test_no_orchestrator_and_too_many_are_told_with_the_way_out(plugin, ku
     assert result.code == 1
     assert said in result.err
     assert "--orchestrator NAMESPACE/SERVICE" in result.err
+
+
+async def test_the_clusters_monitor_is_found_like_its_orchestrator(plugin, kubectl) -> None:
+    none = await plugin("flows")
+    assert (none.code, "there is no monitor in this cluster" in none.err) == (1, True)
+    async with await FakeParticipant.start(descriptor_set(), ["amends.monitor.v1.MonitorService"]) as watching:
+        services = [service("amends-orchestrator"), service("monitor"), service("monitor-headless")]
+        kubectl.set(services=services, targets={"service/monitor": watching.target})
+        watching.script("ListFlows", ScriptedAnswer.ok(monitor.ListFlowsResponse()))
+        found = await plugin("flows", "--state", "late")
+        assert (found.code, found.err) == (0, "no flows\n")
+        assert watching.calls("ListFlows")[0].request.namespace == "shop"
 
 
 async def test_an_orchestrator_can_be_named(plugin, kubectl, orchestrator) -> None:

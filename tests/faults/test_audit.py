@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from .participants_process import SERVICES
+from .publishing import LAST, OF_ONE, Installation
 from .test_crash_points import new_order
 from .world import World
 
@@ -241,3 +242,18 @@ async def test_without_any_database_the_command_says_what_to_give(tmp_path, monk
     code, said = await told(world, AMENDS_DATABASE_URL="")
     assert code == 2
     assert "--database" in said
+
+
+async def test_the_command_checks_runs_and_events(shop: Installation, world: World):
+    await ended_order(world)
+    given = {
+        "AMENDS_SERVICE_DATABASES": " ".join(f"{name}={url}" for name, url in shop.urls.items()),
+        "AMENDS_BROKER": shop.server.url,
+    }
+    code, said = await told(world, **given)
+    assert (code, said.splitlines()[-1]) == (0, "every invariant holds"), said
+    assert "6 events in 1 topics, 6 effects of 1 consumers" in said
+    await shop.shipping.execute(f"DELETE FROM inbox WHERE event_id = {LAST}", OF_ONE)
+    code, said = await told(world, **given)
+    assert code == 1
+    assert all(word in said for word in ("L3", "o-1", "shipping", "was passed by", "1 times a law of events is broken"))

@@ -89,7 +89,7 @@ class SimulatedBroker:
         if fate == "refused":
             raise AppendRefusedError("the log is full")
         if fate == "late":
-            later = chance.uniform(0.1, 5)
+            later = chance.uniform(0.1, 2.5)
             asyncio.get_running_loop().call_later(later, log.store, place, list(records))
         if fate:
             await asyncio.sleep(0.1)

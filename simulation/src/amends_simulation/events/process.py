@@ -16,7 +16,7 @@ from amends_simulation.events.statements import NOTE, PAY
 from amends_simulation.events.tables import EventTables, SimulatedEventPool, SimulatedSession
 from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
 
-LEASE = timedelta(seconds=5)
+LEASE = timedelta(seconds=4)
 SOURCE = "/shop/payments"
 FOLLOWS, SEES = "follows", "sees"
 """The consumers: one takes payments and refunds each; one sees all that happens, in batches."""

@@ -31,7 +31,7 @@ from amends_simulation.virtual import DeadlockError, run_virtually, seconds
 from amends_simulation.world import SeedResult
 from shop.payments.events.v1.payments_pb2 import PaymentTaken
 
-STORM = 7.0
+STORM = 6.0
 """Seconds for which things go wrong."""
 PATIENCE = 240.0
 """Seconds after which, with everything well, all must have had their effects."""
@@ -154,7 +154,7 @@ class EventsSimulation:
         """Change payments, one or several in a transaction, some of which are rolled back."""
         box = outbox()
         while seconds() < STORM:
-            await asyncio.sleep(self.chance.expovariate(1.6))
+            await asyncio.sleep(self.chance.expovariate(2.0))
             keys = sorted(self.chance.sample(self.keys, self.chance.randint(1, min(3, len(self.keys)))))
             session = SimulatedSession(self.tables, _always)
             try:
@@ -174,12 +174,12 @@ class EventsSimulation:
 
     async def _storm(self) -> None:
         while seconds() < STORM:
-            await asyncio.sleep(self.chance.expovariate(1 / 1.5))
+            await asyncio.sleep(self.chance.expovariate(1 / 1.2))
             wrong = (self._pause, self._kill, self._leave, self._database_away, self._broker_away, self._forget)
             await self.chance.choice(wrong)()
 
     async def _pause(self) -> None:
-        process, by = self.chance.choice(self.processes), self.chance.uniform(1, 8)
+        process, by = self.chance.choice(self.processes), self.chance.uniform(1, 6)
         self.tell(f"{process.name} stands still for {by:.1f} s")
         self._begin(process.pause(by))
 
@@ -226,7 +226,7 @@ class EventsSimulation:
         self.tables.lost = self.tables.slow = self.unsure = 0.0
         faults = self.log.faults
         faults.lost = faults.unheard = faults.half = faults.late = faults.refused = faults.deaf = 0.0
-        await asyncio.sleep(8)  # who stood still goes on, and whoever lost its place has seen it
+        await asyncio.sleep(6)  # who stood still goes on, and whoever lost its place has seen it
         standing = verdict.standing(self.tables, self.log)
         self.stood = len(standing)
         self.findings += verdict.hidden(standing, (one for process in self.processes for one in process.consumers))
@@ -253,7 +253,7 @@ class EventsSimulation:
             await asyncio.sleep(1)
             if not self.tables.table("outbox") and verdict.all_seen(self.tables, self.skipped):
                 break
-        await asyncio.sleep(5)  # what is late arrives
+        await asyncio.sleep(3)  # what is late arrives
 
     def outcome(self) -> SeedResult:
         """Return the result of the seed: changes, effects, decisions, and how often a partition was taken."""

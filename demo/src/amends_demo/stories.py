@@ -19,7 +19,7 @@ from amends.saga.v1 import run_pb2
 from amends_demo.shop import CALL, FULL, Shop
 from amends_demo.stack import REPLICAS, Stack
 from amends_demo.telling import Telling
-from amends_demo.told import events_of, name_of
+from amends_demo.told import events_of, name_of, spoil
 from shop.orders.v1 import orders_pb2
 from shop.payments.v1 import payments_pb2
 from shop.types.v1 import types_pb2
@@ -235,21 +235,52 @@ async def an_order_by_events_is_late(scene: Scene) -> None:
     telling.claim("the order is CONFIRMED", order.state == orders_pb2.ORDER_STATE_CONFIRMED, order)
 
 
+async def an_event_is_poison(scene: Scene) -> None:
+    """Tell how an event that nobody can read holds up its order and no other, until a person leaves it out."""
+    shop, telling, stack = scene.shop, scene.telling, scene.stack
+    telling.title("An event is poison", "nobody can read it: its order waits, all others go on, and a person decides")
+    await spoil(stack.nats.url, "order-poison")
+    placed = await shop.place("order-poison", fulfilment=types_pb2.FULFILMENT_CHOREOGRAPHED, wait=False)
+    other = await shop.place("order-beside", fulfilment=types_pb2.FULFILMENT_CHOREOGRAPHED)
+    telling.claim("another order is CONFIRMED meanwhile", other.state == orders_pb2.ORDER_STATE_CONFIRMED, other)
+    command = ["events", "parked", "list", "--key", placed.order_id]
+    where = [part for name in stack.reports for part in ("--address", stack.address(name))]
+    parked = await _said(scene, *command, *where, until=" after ")
+    _tell(scene, command, parked)
+    order = await shop.order(placed.order_id)
+    telling.claim("its own payment waits behind it", order.state == orders_pb2.ORDER_STATE_PENDING, order)
+    reason = "no service of ours wrote it"
+    command = ["events", "parked", "skip", "--all", "--key", placed.order_id, "--reason", reason]
+    code, output = await _amends(scene, *command, *where)
+    _tell(scene, [*command[:-1], f"'{reason}'"], output)
+    telling.claim("`amends events` leaves it out", code == 0, output)
+    order = await shop.place("order-poison", fulfilment=types_pb2.FULFILMENT_CHOREOGRAPHED)  # waits for its end
+    telling.claim("then the order is CONFIRMED", order.state == orders_pb2.ORDER_STATE_CONFIRMED, order)
+
+
 async def _flows(scene: Scene, *arguments: str, until: str = "LATE") -> str:
     """Ask `amends flows` until it says something; tell and return what it says."""
+    output = await _said(scene, "flows", *arguments, "--address", scene.stack.address("monitor"), until=until)
+    _tell(scene, ["flows", *arguments], output)
+    return output
+
+
+async def _said(scene: Scene, *command: str, until: str) -> str:
+    """Run a command again and again until it says something; return what it says."""
     end = asyncio.get_running_loop().time() + END.total_seconds()
-    command = ("flows", *arguments, "--address", scene.stack.address("monitor"))
     while True:
         _, output = await _amends(scene, *command)
         if until in output:
-            break
+            return output
         if asyncio.get_running_loop().time() > end:
-            raise TimeoutError(f"`amends flows {' '.join(arguments)}` never says {until}: {output}")
+            raise TimeoutError(f"`amends {' '.join(command)}` never says {until}: {output}")
         await asyncio.sleep(0.1)
-    scene.telling.say(f"  $ amends flows {' '.join(arguments)}")
+
+
+def _tell(scene: Scene, command: list[str], output: str) -> None:
+    scene.telling.say(f"  $ amends {' '.join(command)}")
     for line in output.splitlines():
         scene.telling.say(f"  {line}")
-    return output
 
 
 async def _told(scene: Scene, order_id: str, *last: str) -> list[str]:
@@ -331,4 +362,5 @@ STORIES: tuple[Story, ...] = (
     an_order_by_events,
     an_order_by_events_is_undone,
     an_order_by_events_is_late,
+    an_event_is_poison,
 )

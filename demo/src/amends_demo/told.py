@@ -1,10 +1,10 @@
-"""What the services of the shop have told each other about an order: read from the broker. Called by the stories."""
+"""What the services of the shop tell each other about an order, in the broker: read, or spoiled. For the stories."""
 
 from contextlib import aclosing
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 
-from amends_events import Broker, CloudEvent, Topic, event_type, open_broker
-from amends_events.envelope import event_from
+from amends_events import Broker, CloudEvent, EventRecord, Topic, event_type, open_broker
+from amends_events.envelope import attributes, event_from, new_event_id
 
 from shop.inventory.events.v1.inventory_pb2 import StockReserved
 from shop.orders.events.v1.orders_pb2 import OrderPlaced
@@ -30,6 +30,28 @@ async def events_of(url: str, order_id: str) -> list[CloudEvent]:
     finally:
         await broker.close()
     return sorted((event for event in found if event.key == order_id), key=lambda event: event.occurred_at)
+
+
+async def spoil(url: str, order_id: str) -> None:
+    """Put an event of an order into the broker whose bytes are no event, as no service of the shop would."""
+    taken = event_type(PaymentTaken)
+    event = CloudEvent(
+        event_id=new_event_id(),
+        source="/somebody/else",
+        type=taken.name,
+        topic=taken.topic.name,
+        key=order_id,
+        version=1,
+        occurred_at=datetime.now(UTC),
+        headers={},
+        payload=b"\xff",
+    )
+    broker = open_broker(url)
+    try:
+        record = EventRecord(attributes(event, taken.dataschema), event.payload)
+        await broker.append(event.topic, taken.topic.partition_of(order_id), [record])
+    finally:
+        await broker.close()
 
 
 async def _read(broker: Broker, topic: Topic, partition: int) -> list[CloudEvent]:

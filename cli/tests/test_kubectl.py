@@ -10,6 +10,7 @@ import shutil
 import signal
 import sys
 from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.kubernetes import HOW_TO_GET, Kubernetes, assets
 from amends_testkit.participant import FakeParticipant
 
+from amends.events.v1 import events_service_pb2 as events
 from amends.monitor.v1 import monitor_service_pb2 as monitor
 from amends.saga.v1 import definition_service_pb2 as definitions
 from amends.saga.v1 import run_pb2
@@ -117,6 +119,27 @@ async def test_the_clusters_orchestrator_is_found_and_reached_without_a_manual_s
     assert forward == [
         *("port-forward", "--address=127.0.0.1", "--namespace=amends", "service/amends-orchestrator", ":50051")
     ]
+
+
+async def test_events_are_asked_of_the_services_that_are_named(plugin, kubectl) -> None:
+    topics = {name: events.TopicStatus(name=f"shop.{name}.events.v1", partitions=8) for name in ("orders", "payments")}
+    async with AsyncExitStack() as stack:
+        targets = {}
+        for name, topic in topics.items():
+            asked = await FakeParticipant.start(descriptor_set(), ["amends.events.v1.EventsService"])
+            await stack.enter_async_context(asked)
+            asked.script("ListTopics", ScriptedAnswer.ok(events.ListTopicsResponse(topics=[topic])))
+            targets[f"service/{name}"] = asked.target
+        kubectl.set(objects={f"service/{name}": service(name) for name in topics}, targets=targets)
+        named = [word for name in topics for word in ("--service", f"shop/{name}")]
+        result = await plugin("events", "topics", *named, "--context", "kind")
+    assert result.code == 0, result
+    assert [line.split()[:2] for line in result.out.splitlines()[1:]] == [
+        [f"shop/{name}", f"shop.{name}.events.v1"] for name in topics
+    ]
+    assert [call[-2] for call in kubectl.called("port-forward")] == ["service/orders", "service/payments"]
+    unnamed = await plugin("events", "topics")
+    assert (unnamed.code, "--service shop/payments" in unnamed.err) == (2, True)
 
 
 async def test_the_flags_of_kubectl_go_to_kubectl_wherever_they_stand(plugin, kubectl, orchestrator) -> None:

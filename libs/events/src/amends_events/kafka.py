@@ -238,7 +238,7 @@ async def _within(call: Awaitable[T]) -> T:
 async def _started(client: Any) -> None:
     try:
         await _within(client.start())
-    except UnknownError:
+    except (UnknownError, asyncio.CancelledError):
         await _stopped(client)
         raise
 

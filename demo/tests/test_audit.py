@@ -25,6 +25,7 @@ PACKAGES = {
     "inventory": "shop_inventory",
     "payments": "shop_payments",
     "shipping": "shop_shipping",
+    "reporting": "shop_reporting",
     "orchestrator": "amends_orchestrator",
 }
 SOUND = {
@@ -38,9 +39,11 @@ SOUND = {
     """,
     "payments": """
         INSERT INTO payment (payment_id, order_id, currency, minor, card_fingerprint, card_last_four, state, disputed,
-                             refund_id, charged_at)
-        VALUES ('pay-1', 'good', 'EUR', 900, 'f', '4242', 'charged', false, NULL, now() - interval '1 hour'),
-               ('pay-2', 'bad', 'EUR', 900, 'f', '4242', 'refunded', false, 'ref-2', now() - interval '1 hour');
+                             refund_id, charged_at, told_at)
+        VALUES ('pay-1', 'good', 'EUR', 900, 'f', '4242', 'charged', false, NULL, now() - interval '1 hour',
+                ARRAY[now() - interval '1 hour']),
+               ('pay-2', 'bad', 'EUR', 900, 'f', '4242', 'refunded', false, 'ref-2', now() - interval '1 hour',
+                ARRAY[now() - interval '1 hour']);
         INSERT INTO entry (entry_id, payment_id, kind, currency)
         VALUES ('e-1', 'pay-1', 'charge', 'EUR'), ('e-2', 'pay-2', 'charge', 'EUR'), ('e-3', 'pay-2', 'refund', 'EUR');
         INSERT INTO posting VALUES ('e-1', 'customer-cards', -900), ('e-1', 'merchant', 900),
@@ -60,6 +63,15 @@ SOUND = {
         INSERT INTO shipment (tracking_id, order_id, carrier, recipient, street, city, postal_code, country)
         VALUES ('trk-1', 'good', 'postal', 'r', 's', 'c', 'p', 'DE');
         INSERT INTO shipment_line VALUES ('trk-1', 1, 'mug', 1);
+    """,
+    "reporting": """
+        SELECT make_projection(1, 1);
+        SELECT switch_projection(1);
+        INSERT INTO r1.order_fact (order_id, shard, marks, orders_seen, inventory_seen, payments_seen, shipping_seen,
+                                   taken_currency, taken_minor, refunded_currency, refunded_minor)
+        VALUES ('good', 0, 0, 1, 1, 1, 1, 'EUR', 900, NULL, NULL), ('bad', 1, 0, 1, 1, 3, 0, 'EUR', 900, 'EUR', 900);
+        INSERT INTO r1.sales_sum VALUES ('2026-11-30', 'EUR', 0, 0, 0, 1, 900, 0, 0),
+               ('2026-11-30', 'EUR', 1, 0, 0, 1, 900, 1, 900);
     """,
     "orchestrator": """
         SELECT make_journal_partitions(1);
@@ -85,7 +97,7 @@ LOOSE = {
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
 async def urls(postgres: Postgres) -> AsyncIterator[dict[str, str]]:
-    """Sound books in the five databases: a confirmed order, a rejected one, and one that is on its way."""
+    """Sound books in the six databases: a confirmed order, a rejected one, and one that is on its way."""
     made = {name: await postgres.create(f"books_{name}", f"books_{name}") for name in PACKAGES}
     for name, package in PACKAGES.items():
         async with migrated(made[name], f"{package}.migrations") as database:
@@ -124,6 +136,24 @@ async def test_sound_books_keep_every_law_while_an_order_is_on_its_way(urls: dic
 
 
 BREAKS = [
+    (
+        "the report and the ledger differ",
+        "reporting",
+        "UPDATE r1.order_fact SET taken_currency = NULL WHERE order_id = 'good'",
+        "order good: 9.00 EUR were taken, and are not reported",
+    ),
+    (
+        "the report and the ledger differ",
+        "reporting",
+        "UPDATE r1.order_fact SET refunded_currency = 'EUR', refunded_minor = 900 WHERE order_id = 'good'",
+        "order good: a refund of 9.00 EUR is reported, and there is none",
+    ),
+    (
+        "the report does not add up",
+        "reporting",
+        "UPDATE r1.sales_sum SET taken_minor = 901 WHERE shard = 0",
+        "9.01 EUR by its days, 9.00 EUR by its orders",
+    ),
     (
         "an event was not published",
         "payments",
@@ -328,7 +358,7 @@ async def test_books_elsewhere_are_named_in_the_environment(
     monkeypatch.setenv("AMENDS_SHOP_DATABASES", " ".join(f"{name}={url}" for name, url in urls.items()))
     assert databases(ShopFolder(tmp_path)) == urls
     monkeypatch.setenv("AMENDS_SHOP_DATABASES", f"orders={urls['orders']}")
-    with pytest.raises(DatabasesUnknownError, match="no URL for orchestrator, payments, inventory, shipping"):
+    with pytest.raises(DatabasesUnknownError, match="no URL for orchestrator, reporting, payments, inventory"):
         databases(ShopFolder(tmp_path))
 
 

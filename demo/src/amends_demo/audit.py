@@ -1,4 +1,4 @@
-"""`audit`: checks the books of a shop and names what is wrong. Reads five databases, changes nothing.
+"""`audit`: checks the books of a shop and names what is wrong. Reads six databases, changes nothing.
 
 `amends audit` checks what the orchestrator promised about runs. This checks what the shop's services made of it.
 """
@@ -22,7 +22,7 @@ class DatabasesUnknownError(RuntimeError):
 
 
 def databases(place: ShopFolder) -> dict[str, str]:
-    """Return the URLs of the five databases: from the environment, else those of the shop that runs here.
+    """Return the URLs of the six databases: from the environment, else those of the shop that runs here.
 
     Raises DatabasesUnknownError.
     """

@@ -1,11 +1,11 @@
-"""The books of the shop: what its four databases and the orchestrator's say, and not what a service says of them.
+"""The books of the shop: what its databases and the orchestrator's say, and not what a service says of them.
 
 `laws.py` judges them. Orders and runs are read first, because what is said about an ended order stays true: an order
 that is rejected was paid back before, and nobody charges it later. A choreographed order is undone upon the event that
 says so, hence moments later. So a shop may be checked while it works.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -17,7 +17,7 @@ DatabaseConnection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 Lines: TypeAlias = Mapping[str, int]
 """Pieces by article."""
 
-DATABASES = ("orders", "orchestrator", "payments", "inventory", "shipping")
+DATABASES = ("orders", "orchestrator", "reporting", "payments", "inventory", "shipping")
 PUBLISHERS = ("orders", "payments", "inventory", "shipping")
 LATE = timedelta(seconds=5)
 """An event is published within milliseconds while its broker is there."""
@@ -54,7 +54,18 @@ class PaymentRow:
     amount: tuple[str, int]
     entries: Sequence[str]
     is_new: bool
-    """Perhaps charged after the orders were read."""
+    """Perhaps charged after the orders were read, or charged or refunded too lately to be in the report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The payments that the report has."""
+
+    taken: Mapping[str, tuple[str, int]]
+    """By the order's id."""
+    refunded: Mapping[str, tuple[str, int]]
+    sums: Mapping[str, int]
+    """Currency to what was taken less what was refunded, as the sums of its days say."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +117,8 @@ class Books:
     shipments: Mapping[str, ShipmentRow]
     slots: Mapping[tuple[str, str], int]
     """Country and carrier to parcels booked."""
+    reported: Reported
+    """Read before the payments, so that it has none that they do not have."""
     late_events: Mapping[str, int]
     """The services whose events wait, with how many of them have waited for longer than LATE."""
 
@@ -123,7 +136,7 @@ class Books:
 
 @asynccontextmanager
 async def opened(databases: Mapping[str, str]) -> AsyncIterator[dict[str, DatabaseConnection]]:
-    """Open the five databases (name to URL) for reading, each as it is at its first statement.
+    """Open the six databases (name to URL) for reading, each as it is at its first statement.
 
     Raises OSError, asyncpg.PostgresError.
     """
@@ -150,6 +163,7 @@ async def read_from(connections: Mapping[str, DatabaseConnection]) -> Books:
     began = await orders.fetchval("SELECT clock_timestamp() - interval '5 seconds'")
     found_orders = await _orders(orders)
     runs, gaps = await _runs(connections["orchestrator"])
+    reported = await _reported(connections["reporting"])
     return Books(
         orders=found_orders,
         runs=runs,
@@ -176,6 +190,7 @@ async def read_from(connections: Mapping[str, DatabaseConnection]) -> Books:
             (row["country"], row["carrier"]): row["booked"]
             for row in await shipping.fetch("SELECT country, carrier, booked FROM slots")
         },
+        reported=reported,
         late_events=await _late_events(connections),
     )
 
@@ -229,7 +244,7 @@ async def _runs(connection: DatabaseConnection) -> tuple[dict[str, int], list[st
 
 async def _payments(connection: DatabaseConnection, began: Any) -> dict[str, PaymentRow]:
     rows = await connection.fetch(
-        "SELECT order_id, payment_id, state, currency, minor, charged_at >= $1 AS is_new,"
+        "SELECT order_id, payment_id, state, currency, minor, told_at[version] >= $1 AS is_new,"
         " ARRAY(SELECT kind FROM entry e WHERE e.payment_id = p.payment_id ORDER BY at, kind) AS entries"
         " FROM payment p",
         began,
@@ -240,6 +255,24 @@ async def _payments(connection: DatabaseConnection, began: Any) -> dict[str, Pay
         )
         for row in rows
     }
+
+
+async def _reported(connection: DatabaseConnection) -> Reported:
+    """Read what reporting makes of payments; nothing before it has its first projection."""
+    if await connection.fetchval("SELECT to_regclass('sales')") is None:
+        return Reported({}, {}, {})
+    rows = await connection.fetch(
+        "SELECT order_id, taken_currency, taken_minor, refunded_currency, refunded_minor FROM order_process"
+    )
+    sums = await connection.fetch(
+        "SELECT currency, sum(taken_minor - refunded_minor)::bigint AS minor FROM sales GROUP BY currency"
+    )
+    of_days = {row["currency"]: row["minor"] for row in sums}
+    return Reported(_amounts(rows, "taken"), _amounts(rows, "refunded"), of_days)
+
+
+def _amounts(rows: Iterable[Any], what: str) -> dict[str, tuple[str, int]]:
+    return {row["order_id"]: (row[f"{what}_currency"], row[f"{what}_minor"]) for row in rows if row[f"{what}_currency"]}
 
 
 async def _stock(connection: DatabaseConnection) -> dict[str, StockRow]:

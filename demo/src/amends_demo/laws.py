@@ -265,6 +265,37 @@ def event_kept(books: Books) -> Violations:
     yield from (f"{service}: {events} events wait" for service, events in books.late_events.items())
 
 
+@law("the report and the ledger differ", "the report has every payment and every refund of the ledger, and no other")
+def report_differs(books: Books) -> Violations:
+    """Find payments that the report does not have as the ledger does. What is new may be on its way to it."""
+    reported = books.reported
+    for order_id, payment in books.payments.items():
+        if not payment.is_new and reported.taken.get(order_id) != payment.amount:
+            yield f"order {order_id}: {money(payment.amount)} were taken, and are not reported"
+        if not payment.is_new and payment.state == "refunded" and order_id not in reported.refunded:
+            yield f"order {order_id}: {money(payment.amount)} were refunded, and are not reported"
+    for order_id, amount in reported.taken.items():
+        if order_id not in books.payments or books.payments[order_id].amount != amount:
+            yield f"order {order_id}: {money(amount)} are reported, and were not taken"
+    for order_id, amount in reported.refunded.items():
+        if order_id not in books.payments or books.payments[order_id].state != "refunded":
+            yield f"order {order_id}: a refund of {money(amount)} is reported, and there is none"
+
+
+@law("the report does not add up", "the report's sums of its days are the sums of its orders")
+def report_adds_up(books: Books) -> Violations:
+    """Find currencies in which the sums of the days differ from those of the orders."""
+    sums: Counter[str] = Counter()
+    for currency, minor in books.reported.taken.values():
+        sums[currency] += minor
+    for currency, minor in books.reported.refunded.values():
+        sums[currency] -= minor
+    for currency in sorted(sums.keys() | books.reported.sums):
+        if sums[currency] != books.reported.sums.get(currency, 0):
+            of_days = money((currency, books.reported.sums.get(currency, 0)))
+            yield f"{of_days} by its days, {money((currency, sums[currency]))} by its orders"
+
+
 def waiting(books: Books) -> dict[str, str]:
     """Return the orders that a person has to decide, with what there is to decide. They break no law."""
     found = {order_id: order.attention for order_id, order in _of(books, "pending") if order.attention}

@@ -8,7 +8,7 @@ from collections import Counter
 
 from rich.console import Console
 
-from amends_demo import books, laws, load, manifests
+from amends_demo import books, laws, load, manifests, report
 from amends_demo.books import COMPENSATED, COMPLETED, Books
 from amends_demo.place import ShopFolder
 from amends_demo.shop import NAMESPACE, Shop, visiting
@@ -23,7 +23,9 @@ async def play(place: ShopFolder, console: Console, tls: bool = False) -> int:
     """Play all stories; return 0 when every claim of every story holds."""
     began = time.monotonic()
     telling = Telling(console)
-    console.print("Starting Postgres, two orchestrators, the monitor, orders, inventory, payments and shipping ...")
+    console.print(
+        "Starting Postgres, two orchestrators, the monitor, orders, inventory, payments, shipping and reporting ..."
+    )
     async with running(place, tls=tls) as stack:
         stack.say_what_runs("demo")
         async with visiting(stack) as shop:
@@ -35,6 +37,8 @@ async def play(place: ShopFolder, console: Console, tls: bool = False) -> int:
                     await story(scene)
             with telling.surviving("two hundred orders"):
                 await load.two_hundred_orders(shop, telling)
+            with telling.surviving("the report adds up"):
+                await report.the_report_adds_up(stack, shop, telling)
             await _prove(stack, telling)
     return _conclude(telling, time.monotonic() - began)
 
@@ -49,7 +53,7 @@ async def _open(stack: Stack, shop: Shop) -> None:
 async def _prove(stack: Stack, telling: Telling) -> None:
     telling.console.print()
     telling.console.rule("[bold]The books[/]", align="left")
-    telling.console.print("read from the five databases, after everything", style="dim")
+    telling.console.print("read from the six databases, after everything", style="dim")
     end = time.monotonic() + SETTLE_SECONDS
     found = await books.read(stack.databases)
     while not found.is_settled and time.monotonic() < end:

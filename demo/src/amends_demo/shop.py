@@ -14,13 +14,14 @@ from amends_chassis.dial import dial
 from amends.saga.v1 import run_pb2, run_service_pb2
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
-from amends_demo.stack import Stack
+from amends_demo.stack import READERS, SERVICES, Stack
 from shop.inventory.v1 import inventory_pb2
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.payments.v1 import payments_pb2
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
+from shop.reporting.v1.reporting_pb2_grpc import ReportingServiceStub
 from shop.shipping.v1 import shipping_pb2
 from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
 from shop.types.v1 import types_pb2
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceAsyncStub
     from shop.orders.v1.orders_pb2_grpc import OrderServiceAsyncStub
     from shop.payments.v1.payments_pb2_grpc import PaymentServiceAsyncStub
+    from shop.reporting.v1.reporting_pb2_grpc import ReportingServiceAsyncStub
     from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceAsyncStub
 
 NAMESPACE = "shop"
@@ -51,6 +53,7 @@ class Shop:
     inventory: "InventoryServiceAsyncStub"
     payments: "PaymentServiceAsyncStub"
     shipping: "ShippingServiceAsyncStub"
+    reporting: "ReportingServiceAsyncStub"
     runs: "RunServiceAsyncStub"
     definitions: "DefinitionServiceAsyncStub"
 
@@ -135,6 +138,7 @@ async def reaching(
         dial(addresses["inventory"], certificates=certificates) as inventory,
         dial(addresses["payments"], certificates=certificates) as payments,
         dial(addresses["shipping"], certificates=certificates) as shipping,
+        dial(addresses["reporting"], certificates=certificates) as reporting,
         dial(orchestrator, certificates=certificates) as runs,
     ):
         yield Shop(
@@ -142,6 +146,7 @@ async def reaching(
             InventoryServiceStub(inventory),
             PaymentServiceStub(payments),
             ShippingServiceStub(shipping),
+            ReportingServiceStub(reporting),
             RunServiceStub(runs),
             DefinitionServiceStub(runs),
         )
@@ -150,6 +155,6 @@ async def reaching(
 @asynccontextmanager
 async def visiting(stack: Stack) -> AsyncIterator[Shop]:
     """Yield channels to a running shop of this machine."""
-    names = {name: stack.address(name) for name in ("orders", "inventory", "payments", "shipping")}
+    names = {name: stack.address(name) for name in (*SERVICES, *READERS)}
     async with reaching(names, stack.orchestrator, stack.certificates) as shop:
         yield shop

@@ -29,11 +29,16 @@ from amends_demo.place import ShopFolder
 
 REPLICAS = ("orchestrator-1", "orchestrator-2")
 PARTICIPANTS = ("inventory", "payments", "shipping")
+READERS = ("reporting",)
+"""Services that no saga calls."""
+NEIGHBOURS = {"orders": PARTICIPANTS, "reporting": ("orders", *PARTICIPANTS)}
+"""Who is told where which others are, beside the orchestrator."""
 MODULES = {
     **dict.fromkeys(REPLICAS, "amends_orchestrator"),
     "inventory": "shop_inventory",
     "orders": "shop_orders",
     "payments": "shop_payments",
+    "reporting": "shop_reporting",
     "shipping": "shop_shipping",
     "monitor": "amends_monitor",
 }
@@ -57,8 +62,8 @@ TOLD = {
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
 READY = timedelta(seconds=60)
-CONNECTIONS, FEW_CONNECTIONS, OWNERS_CONNECTIONS = 29, 10, 3
-"""Of each role that serves, of those of PEOPLE, and of each that owns: six of the first, three of the second and all
+CONNECTIONS, FEW_CONNECTIONS, OWNERS_CONNECTIONS = 25, 10, 3
+"""Of each role that serves, of those of PEOPLE, and of each that owns: seven of the first, three of the second and all
 owners share the 240 of the server, and none can leave the others without."""
 
 
@@ -75,7 +80,7 @@ class Stack:
     people: bool = False
     """Whether the services that know people run, too."""
     databases: dict[str, str] = field(default_factory=dict)
-    """Database URLs by name: orchestrator, monitor, orders, inventory, payments, shipping."""
+    """Database URLs by name: orchestrator, monitor, orders, inventory, payments, shipping, reporting."""
     owners: dict[str, str] = field(default_factory=dict)
     """The same under the roles that own the tables: only migrations use these."""
     reports: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -105,35 +110,20 @@ class Stack:
         return str(self.reports[name]["grpc"])
 
     async def start(self) -> None:
-        """Start everything, the orders last: they are told where the others are."""
+        """Start everything, those who are told where the others are last."""
         people = PEOPLE if self.people else ()
-        for name in ("orchestrator", "monitor", "orders", *PARTICIPANTS, *people):
+        for name in ("orchestrator", "monitor", "orders", *PARTICIPANTS, *READERS, *people):
             owner = f"{name}_owner"
             self.owners[name] = await self.postgres.create(owner, name, connections=OWNERS_CONNECTIONS)
             connections = FEW_CONNECTIONS if name in PEOPLE else CONNECTIONS
             self.databases[name] = await self.postgres.create(name, name, connections=connections, owner=owner)
         await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS, "monitor", *people)))
         await self.start_one("orders")
+        await asyncio.gather(*(self.start_one(name) for name in READERS))
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:
         """Start one process, or start it again on the port it had. Raises ChildDiedError, ReportTimeoutError."""
-        environment = {"AMENDS_LOG_FORMAT": "console"}  # `make logs` is read by people
-        environment |= {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
-        data = "orchestrator" if name in REPLICAS else name
-        environment["AMENDS_DATABASE_URL"] = self.databases[data]
-        environment["AMENDS_MIGRATIONS_DATABASE_URL"] = self.owners[data]
-        environment["AMENDS_BROKER"] = self.nats.url
-        environment |= TOLD.get(name, {})
-        if name == "orders":
-            environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
-            for neighbour in ("inventory", "payments", "shipping"):
-                environment[f"AMENDS_{neighbour.upper()}_TARGET"] = self.address(neighbour)
-        if name == "identity":
-            environment["AMENDS_KEY_SECRET_FILE"] = str(self.place.secret("identity"))
-            if name in self.reports:
-                environment["AMENDS_JWKS_PORT"] = str(self.reports[name]["jwks"]).rpartition(":")[2]
-        if self.identities is not None:
-            environment["AMENDS_TLS_DIR"] = str(self.identities.folder(name))
+        environment = self.environment(name)
         port = self._port(name, environment)
         if port is not None:
             environment["AMENDS_PORT"] = port
@@ -148,6 +138,27 @@ class Stack:
         report = await child.ready(READY)
         await _serving(child, str(report["grpc"]), self.certificates)
         self.reports[name] = json.loads(written.read_text())  # what it opened after it had its database, too
+
+    def environment(self, name: str) -> dict[str, str]:
+        """Return the settings of a process, as environment variables."""
+        environment = {"AMENDS_LOG_FORMAT": "console"}  # `make logs` is read by people
+        environment |= {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
+        data = "orchestrator" if name in REPLICAS else name
+        environment["AMENDS_DATABASE_URL"] = self.databases[data]
+        environment["AMENDS_MIGRATIONS_DATABASE_URL"] = self.owners[data]
+        environment["AMENDS_BROKER"] = self.nats.url
+        environment |= TOLD.get(name, {})
+        if name == "orders":
+            environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
+        for neighbour in NEIGHBOURS.get(name, ()):
+            environment[f"AMENDS_{neighbour.upper()}_TARGET"] = self.address(neighbour)
+        if name == "identity":
+            environment["AMENDS_KEY_SECRET_FILE"] = str(self.place.secret("identity"))
+            if name in self.reports:
+                environment["AMENDS_JWKS_PORT"] = str(self.reports[name]["jwks"]).rpartition(":")[2]
+        if self.identities is not None:
+            environment["AMENDS_TLS_DIR"] = str(self.identities.folder(name))
+        return environment
 
     def _port(self, name: str, environment: dict[str, str]) -> str | None:
         asked = environment.pop(f"AMENDS_PORT_{name.upper().replace('-', '_')}", None)

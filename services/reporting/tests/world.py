@@ -25,6 +25,7 @@ from shop.shipping.events.v1.shipping_pb2 import ParcelBooked, ParcelCancelled, 
 from shop.types.v1.types_pb2 import FULFILMENT_CHOREOGRAPHED, FULFILMENT_ORCHESTRATED, Money
 
 RETENTION = timedelta(hours=1)
+TOPICS = [source.topic for source in SOURCES]
 BEGAN = datetime(2026, 11, 28, 22, tzinfo=UTC)
 
 
@@ -142,14 +143,14 @@ async def rows(connection: Any, schema: str = "public") -> dict[str, list[tuple[
 
 
 class Named:
-    """A broker whose topics have a prefix, so that tests share a server and no topic."""
+    """A broker whose topics have a prefix, so that tests share a server and no topic; with none, those of contracts."""
 
     def __init__(self, broker: Broker, prefix: str) -> None:
         self.broker = broker
         self._prefix = prefix
 
     def name(self, topic: str) -> str:
-        return f"{self._prefix}.{topic}"
+        return f"{self._prefix}.{topic}" if self._prefix else topic
 
     async def make_topics(self) -> None:
         topics = [Topic(self.name(source.topic.name), source.topic.partitions) for source in SOURCES]

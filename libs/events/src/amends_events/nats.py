@@ -278,7 +278,8 @@ class NatsBroker:
         partitions = _partitions(topic, await self._streams())
         if not partitions:
             raise no_topic(topic)
-        return {partition: await self._ends(topic, partition) for partition in partitions}
+        ends = await asyncio.gather(*(self._ends(topic, partition) for partition in partitions))
+        return dict(zip(partitions, ends, strict=True))
 
     async def _ends(self, topic: str, partition: int) -> Ends:
         try:

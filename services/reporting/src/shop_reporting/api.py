@@ -3,13 +3,15 @@
 Assembled by `assemble.py`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import asyncpg
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
-from amends_chassis.errors import DomainError, InvalidArgument, NotFound, answers
+from amends_chassis.errors import DomainError, InvalidArgument, NotFound, Unavailable, answers
 from amends_chassis.pages import PageInvalidError, page_size
 from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
@@ -20,6 +22,9 @@ from shop.types.v1 import types_pb2
 from shop_reporting import domain, store
 from shop_reporting.facts import CHOREOGRAPHED, EVENTS
 from shop_reporting.freshness import Freshness
+
+if TYPE_CHECKING:
+    from amends_chassis.database import Connection
 
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     IdentifierInvalidError: InvalidArgument,
@@ -40,13 +45,9 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
     async def ListSales(self, request: pb.ListSalesRequest, context: Context) -> pb.ListSalesResponse:
         """Read a page of sales, newest day first."""
         with answers(ERRORS):
-            days, size = (
-                _period(request.period),
-                _page_size(request.page_size),
-            )
+            days, size = _period(request.period), _page_size(request.page_size)
             after = domain.day_of(request.page_token)
-            async with self._database.transaction() as transaction:
-                as_of = self._as_of(await store.begin(transaction))
+            async with self._moment() as (transaction, as_of):
                 rows = await store.sales(transaction, days, request.currency, after, size + 1)
         return pb.ListSalesResponse(
             sales=[
@@ -70,8 +71,7 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
         """Count how far the orders of a period came."""
         with answers(ERRORS):
             days = _period(request.period)
-            async with self._database.transaction() as transaction:
-                as_of = self._as_of(await store.begin(transaction))
+            async with self._moment() as (transaction, as_of):
                 rows = await store.funnel(transaction, days)
         funnels = [pb.Funnel(fulfilment=_fulfilment(row["fulfilment"]), **_without(row, "fulfilment")) for row in rows]
         return pb.GetFunnelResponse(funnels=funnels, as_of=as_of)
@@ -79,13 +79,9 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
     async def ListUndone(self, request: pb.ListUndoneRequest, context: Context) -> pb.ListUndoneResponse:
         """Read a page of what was undone and why, newest day first."""
         with answers(ERRORS):
-            days, size = (
-                _period(request.period),
-                _page_size(request.page_size),
-            )
+            days, size = _period(request.period), _page_size(request.page_size)
             after = domain.day_of(request.page_token)
-            async with self._database.transaction() as transaction:
-                as_of = self._as_of(await store.begin(transaction))
+            async with self._moment() as (transaction, as_of):
                 rows = await store.undone(transaction, days, after, size + 1)
         return pb.ListUndoneResponse(
             undone=[
@@ -113,8 +109,7 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
                 _page_size(request.page_size),
                 domain.order_of(request.page_token),
             )
-            async with self._database.transaction() as transaction:
-                as_of = self._as_of(await store.begin(transaction))
+            async with self._moment() as (transaction, as_of):
                 rows = await store.open_orders(transaction, self._stuck_after, request.stuck, after, size + 1)
         last = rows[size - 1] if len(rows) > size else None
         return pb.ListOpenOrdersResponse(
@@ -127,14 +122,19 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
         """Read where one order stands."""
         with answers(ERRORS):
             order_id = identifier(request.order_id, "order_id")
-            async with self._database.transaction() as transaction:
-                as_of = self._as_of(await store.begin(transaction))
+            async with self._moment() as (transaction, as_of):
                 row = await store.order(transaction, order_id, self._stuck_after)
         return pb.GetOrderProcessResponse(order=_process(row), as_of=as_of)
 
-    def _as_of(self, read: Sequence[Any]) -> Timestamp | None:
-        as_of = self._fresh.as_of(read)
-        return None if as_of is None else _timestamp(as_of)
+    @asynccontextmanager
+    async def _moment(self) -> AsyncIterator[tuple["Connection", Timestamp | None]]:
+        """Yield a transaction that sees one moment, and as of when that is. Raises Unavailable before there is one."""
+        try:
+            async with self._database.transaction() as transaction:
+                as_of = self._fresh.as_of(await store.begin(transaction))
+                yield transaction, None if as_of is None else _timestamp(as_of)
+        except asyncpg.UndefinedTableError as error:
+            raise Unavailable("PROJECTION_MISSING", "The first projection is still being built.") from error
 
 
 def _page_size(asked: int) -> int:

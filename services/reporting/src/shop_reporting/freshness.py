@@ -49,11 +49,12 @@ class Freshness:
 
     async def look(self) -> None:
         """Ask for the ends of all logs. Raises BrokerError."""
-        asked_at, found = datetime.now(UTC), {}
+        asked_at = datetime.now(UTC)
+        found: dict[tuple[str, int], Ends] = {}
         if self._broker is not None:
-            for topic in TOPICS:
-                for partition, ends in (await self._broker.ends(topic.name)).items():
-                    found[topic.name, partition] = ends
+            answers = await asyncio.gather(*(self._broker.ends(topic.name) for topic in TOPICS))
+            for topic, answer in zip(TOPICS, answers, strict=True):
+                found |= {(topic.name, partition): ends for partition, ends in answer.items()}
         self._asked_at, self._ends = asked_at, found
 
     def as_of(self, read: Sequence[Any]) -> datetime | None:

@@ -8,6 +8,7 @@ from typing import Any
 import grpc.aio
 import pytest
 import pytest_asyncio
+from amends_chassis.pages import PageInvalidError
 from amends_chassis.service import Runtime, running
 from amends_embedded import Nats
 from amends_events import open_broker
@@ -161,4 +162,4 @@ async def test_what_makes_no_sense_is_refused(service, method, request_, refusal
 
 
 def test_every_refusal_has_a_status():
-    assert refusals_of(domain) == set(ERRORS)
+    assert refusals_of(domain) | {PageInvalidError} == set(ERRORS)

@@ -17,7 +17,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from amends_demo import audit, guide, logs, manifests
+from amends_demo import audit, guide, logs, mail, manifests
 from amends_demo.place import CHECKOUT, ShopFolder, ShopRunsAlreadyError
 from amends_demo.stack import SERVICES, Stack, running
 
@@ -90,6 +90,7 @@ async def serve(place: ShopFolder, tls: bool = False) -> int:
                 await manifests.apply(shop.definitions, targets, NAMESPACE)
                 await manifests.watch(stack.address("monitor"), stack.certificates)
                 await shop.stock_up()
+            await mail.know_customer(stack.address("customers"), stack.certificates)
             stack.say_what_runs("up")
             place.report_started()
             await _keep(stack, stop)
@@ -110,7 +111,7 @@ async def _keep(stack: Stack, stop: asyncio.Event) -> None:
             with contextlib.suppress(NatsError):
                 await stack.nats.restart()
             stack.say_what_runs("up")
-        for name in stack.modules:
+        for name in stack.programs:
             if not stack.child(name).alive and not stop.is_set():
                 await asyncio.sleep(RESTART_PAUSE.total_seconds())
                 # Not ready in time, or dead again: the next round sees it.

@@ -3,6 +3,7 @@
 from rich.console import Console
 
 from amends_demo.place import ShopFolder
+from amends_demo.stack import MAIL_CATCHER
 
 ORDER = "examples/place-order/place-order.json"
 START = "examples/place-order/start-run.json"
@@ -32,6 +33,9 @@ def lines(place: ShopFolder) -> list[str]:
             f"  {grpcurl} -d @ {identity} shop.identity.v1.IdentityService/SignUp < {SIGN_IN}",
             f"  {grpcurl} -d @ {identity} shop.identity.v1.IdentityService/SignIn < {SIGN_IN}",
             f"  curl http://{keys}/.well-known/jwks.json",
+            "",
+            "What customers were written; nothing is delivered to anybody. The customer of the order above is ada:",
+            f"  {processes[MAIL_CATCHER]['page']}",
             "",
         ]
     return [

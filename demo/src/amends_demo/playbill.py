@@ -8,7 +8,7 @@ from collections import Counter
 
 from rich.console import Console
 
-from amends_demo import books, laws, load, manifests, report
+from amends_demo import books, laws, load, mail, manifests, report
 from amends_demo.books import COMPENSATED, COMPLETED, Books
 from amends_demo.place import ShopFolder
 from amends_demo.shop import NAMESPACE, Shop, visiting
@@ -23,10 +23,8 @@ async def play(place: ShopFolder, console: Console, tls: bool = False) -> int:
     """Play all stories; return 0 when every claim of every story holds."""
     began = time.monotonic()
     telling = Telling(console)
-    console.print(
-        "Starting Postgres, two orchestrators, the monitor, orders, inventory, payments, shipping and reporting ..."
-    )
-    async with running(place, tls=tls) as stack:
+    console.print("Starting Postgres, a mail server, two orchestrators, the monitor and the services ...")
+    async with running(place, tls=tls, people=True) as stack:
         stack.say_what_runs("demo")
         async with visiting(stack) as shop:
             await _open(stack, shop)
@@ -48,6 +46,7 @@ async def _open(stack: Stack, shop: Shop) -> None:
     await manifests.apply(shop.definitions, targets, NAMESPACE)
     await manifests.watch(stack.address("monitor"), stack.certificates)
     await shop.stock_up()
+    await mail.know_customer(stack.address("customers"), stack.certificates)
 
 
 async def _prove(stack: Stack, telling: Telling) -> None:

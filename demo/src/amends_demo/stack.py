@@ -1,6 +1,7 @@
 """The processes of the shop: Postgres, NATS, two replicas of the orchestrator, the monitor, and the services.
 
-Called by the commands `demo` and `up`. The services that know people run for `up` alone: no story needs them. Every
+Called by the commands `demo` and `up`, and by tests, which can do without the services that know people. With these
+runs a mail server that delivers nothing and shows what customers were written. Every
 service gets a database of its own and two roles: one owns the tables and migrates them, the other serves; nobody knows
 another's password. All listen on free ports of 127.0.0.1, or on AMENDS_PORT_<NAME>, and report what they got.
 """
@@ -46,8 +47,10 @@ PEOPLE = {
     "customers": "shop_customers",
     "identity": "shop_identity",
     "marketing": "shop_marketing",
+    "notifications": "shop_notifications",
 }
 """What knows people."""
+MAIL_CATCHER = "mail-catcher"
 SERVICES = {
     "inventory": "shop.inventory.v1.InventoryService",
     "orders": "shop.orders.v1.OrderService",
@@ -62,8 +65,8 @@ TOLD = {
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
 READY = timedelta(seconds=60)
-CONNECTIONS, FEW_CONNECTIONS, OWNERS_CONNECTIONS = 25, 10, 3
-"""Of each role that serves, of those of PEOPLE, and of each that owns: seven of the first, three of the second and all
+CONNECTIONS, FEW_CONNECTIONS, OWNERS_CONNECTIONS = 23, 10, 3
+"""Of each role that serves, of those of PEOPLE, and of each that owns: seven of the first, four of the second and all
 owners share the 240 of the server, and none can leave the others without."""
 
 
@@ -97,8 +100,18 @@ class Stack:
 
     @property
     def modules(self) -> Mapping[str, str]:
-        """Return the module of each process, by name."""
+        """Return the module of each service, by name."""
         return MODULES | PEOPLE if self.people else MODULES
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        """Return the names of all processes but Postgres and NATS."""
+        return (*self.modules, MAIL_CATCHER) if self.people else (*self.modules,)
+
+    @property
+    def inbox(self) -> str:
+        """Return the address of the page that shows what customers were written."""
+        return f"http://{self.reports[MAIL_CATCHER]['http']}"
 
     @property
     def orchestrator(self) -> str:
@@ -112,6 +125,8 @@ class Stack:
     async def start(self) -> None:
         """Start everything, those who are told where the others are last."""
         people = PEOPLE if self.people else ()
+        if people:
+            await self.start_one(MAIL_CATCHER)
         for name in ("orchestrator", "monitor", "orders", *PARTICIPANTS, *READERS, *people):
             owner = f"{name}_owner"
             self.owners[name] = await self.postgres.create(owner, name, connections=OWNERS_CONNECTIONS)
@@ -123,6 +138,9 @@ class Stack:
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:
         """Start one process, or start it again on the port it had. Raises ChildDiedError, ReportTimeoutError."""
+        if name == MAIL_CATCHER:
+            await self._start_mail_catcher()
+            return
         environment = self.environment(name)
         port = self._port(name, environment)
         if port is not None:
@@ -156,9 +174,25 @@ class Stack:
             environment["AMENDS_KEY_SECRET_FILE"] = str(self.place.secret("identity"))
             if name in self.reports:
                 environment["AMENDS_JWKS_PORT"] = str(self.reports[name]["jwks"]).rpartition(":")[2]
+        if name == "notifications":
+            environment["AMENDS_SMTP"] = f"smtp://{self.reports[MAIL_CATCHER]['smtp']}"
         if self.identities is not None:
             environment["AMENDS_TLS_DIR"] = str(self.identities.folder(name))
         return environment
+
+    async def _start_mail_catcher(self) -> None:
+        asked = {"smtp": "0", "http": os.environ.get("AMENDS_PORT_MAIL_CATCHER", "0")}
+        had = self.reports.get(MAIL_CATCHER, asked)
+        ports = {kind: str(had[kind]).rpartition(":")[2] for kind in asked}
+        child = Child.start(
+            MAIL_CATCHER,
+            [sys.executable, "-m", "amends_mail_catcher"],
+            log=self.place.logs / f"{MAIL_CATCHER}.log",
+            report=self.place.reports / f"{MAIL_CATCHER}.json",
+            environment={"AMENDS_PORT": ports["smtp"], "AMENDS_HTTP_PORT": ports["http"]},
+        )
+        self.children.add(child)
+        self.reports[MAIL_CATCHER] = await child.ready(READY)
 
     def _port(self, name: str, environment: dict[str, str]) -> str | None:
         asked = environment.pop(f"AMENDS_PORT_{name.upper().replace('-', '_')}", None)
@@ -196,6 +230,13 @@ class Stack:
                 "database": self.databases["orchestrator" if name in REPLICAS else name],
                 "service": SERVICES.get(name, ""),
             } | ({"keys": report["jwks"]} if "jwks" in report else {})
+        if MAIL_CATCHER in self.reports:
+            shown[MAIL_CATCHER] = {
+                "pid": self.child(MAIL_CATCHER).pid,
+                "address": self.reports[MAIL_CATCHER]["smtp"],
+                "page": self.inbox,
+                "database": "",
+            }
         return shown
 
     def say_what_runs(self, mode: str) -> None:
@@ -226,7 +267,7 @@ async def running(place: ShopFolder, *, tls: bool = False, people: bool = False)
     """Yield a started shop over a place that the caller holds, and stop everything afterwards.
 
     With `tls` every call in it is mutual TLS, by certificates in the place; with `people` it has accounts, customers
-    and campaigns.
+    and campaigns, and writes to customers.
     """
     identities = Identities(place.certificates) if tls else None
     async with (

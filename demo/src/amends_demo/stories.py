@@ -16,10 +16,12 @@ import grpc.aio
 from amends_embedded.process import until
 
 from amends.saga.v1 import run_pb2
+from amends_demo.mail import EMAIL_ADDRESS, mail_about, messages_about
 from amends_demo.shop import CALL, FULL, Shop
 from amends_demo.stack import REPLICAS, Stack
 from amends_demo.telling import Telling
 from amends_demo.told import events_of, name_of, spoil
+from shop.notifications.v1 import notifications_pb2
 from shop.orders.v1 import orders_pb2
 from shop.payments.v1 import payments_pb2
 from shop.types.v1 import types_pb2
@@ -283,6 +285,30 @@ def _tell(scene: Scene, command: list[str], output: str) -> None:
         scene.telling.say(f"  {line}")
 
 
+async def the_mail_that_came(scene: Scene) -> None:
+    """Tell what the customer was written about an order that succeeded, and about one that did not."""
+    shop, telling, stack, page = scene.shop, scene.telling, scene.stack, scene.stack.inbox
+    telling.title("The mail that came", f"what {EMAIL_ADDRESS} was written about the first two orders")
+    good, bad = [await mail_about(page, order_id) for order_id in ("order-1", "order-2")]
+    telling.say(f"  Subject: {good.subject}")
+    for line in good.text.splitlines():
+        telling.say(f"  | {line}".rstrip())
+    order = await shop.order("order-1")
+    telling.claim(
+        "order-1 is confirmed, and the mail says where its parcel can be followed",
+        good.recipient == EMAIL_ADDRESS and "confirmed" in good.subject and order.tracking_id in good.text,
+        good,
+    )
+    telling.claim("order-2 cannot be fulfilled, because the card was declined", "card was declined" in bad.text, bad)
+    told = await messages_about(stack.address("notifications"), "order-1", stack.certificates)
+    sent = [message for message in told if message.message_id == good.message_id]
+    telling.claim(
+        "the notifications service says that this mail was sent, once",
+        [(one.state, one.attempts) for one in sent] == [(notifications_pb2.MESSAGE_STATE_SENT, 1)],
+        told,
+    )
+
+
 async def _told(scene: Scene, order_id: str, *last: str) -> list[str]:
     """Show the events of an order, once these are among them; return what they are called, as they happened."""
     end = asyncio.get_running_loop().time() + END.total_seconds()
@@ -363,4 +389,5 @@ STORIES: tuple[Story, ...] = (
     an_order_by_events_is_undone,
     an_order_by_events_is_late,
     an_event_is_poison,
+    the_mail_that_came,
 )

@@ -11,6 +11,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import yaml
+from amends_demo.mail import know_customer
 from amends_demo.shop import Shop, reaching
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -28,6 +29,7 @@ ADDRESSES = {
     "shipping": "127.0.0.1:7413",
 }
 ORCHESTRATOR = "127.0.0.1:7400"
+CUSTOMERS = "127.0.0.1:7415"
 GIT_SERVER = "git-server"
 END = """
 [bold green]The shop is up[/], deployed by Argo CD from {revision}. Place an order:
@@ -142,8 +144,10 @@ async def _patiently(shop: Shop) -> None:
     for _ in range(20):
         try:
             await shop.stock_up()
+            await know_customer(CUSTOMERS)
         except Exception:
             await asyncio.sleep(0.5)
         else:
             return
     await shop.stock_up()
+    await know_customer(CUSTOMERS)

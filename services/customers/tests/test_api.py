@@ -102,21 +102,21 @@ async def test_one_has_no_more_addresses_and_cards_than_are_needed(service):
     assert read.delivery_addresses[0].label == "Garden"
 
 
-@pytest.mark.parametrize(
-    ("method", "request_", "expected"),
-    [
-        ("GetCustomer", pb.GetCustomerRequest(account_id="nobody"), ("NOT_FOUND", "CUSTOMER_UNKNOWN")),
-        ("GetCustomer", pb.GetCustomerRequest(), ("INVALID_ARGUMENT", "IDENTIFIER_INVALID")),
-        ("ChangeCustomer", change(name=""), ("INVALID_ARGUMENT", "NAME_INVALID")),
-        ("ChangeCustomer", change(email_address="ada"), ("INVALID_ARGUMENT", "EMAIL_ADDRESS_INVALID")),
-        ("ChangeCustomer", change(locale="x"), ("INVALID_ARGUMENT", "LOCALE_INVALID")),
-        ("ChangeCustomer", change(billing_address=Address()), ("INVALID_ARGUMENT", "ADDRESS_INVALID")),
-        ("PutDeliveryAddress", address(label=""), ("INVALID_ARGUMENT", "LABEL_INVALID")),
-        ("PutDeliveryAddress", address(""), ("INVALID_ARGUMENT", "IDENTIFIER_INVALID")),
-        ("PutPaymentMethod", card(token=""), ("INVALID_ARGUMENT", "CARD_INVALID")),
-    ],
-)
-async def test_what_is_wrong_has_a_code_and_a_reason(service, method, request_, expected):
-    with pytest.raises(grpc.aio.AioRpcError) as error:
-        await getattr(service, method)(request_)
-    assert refusal_of(error.value) == expected
+WRONG = [
+    ("GetCustomer", pb.GetCustomerRequest(account_id="nobody"), ("NOT_FOUND", "CUSTOMER_UNKNOWN")),
+    ("GetCustomer", pb.GetCustomerRequest(), ("INVALID_ARGUMENT", "IDENTIFIER_INVALID")),
+    ("ChangeCustomer", change(name=""), ("INVALID_ARGUMENT", "NAME_INVALID")),
+    ("ChangeCustomer", change(email_address="ada"), ("INVALID_ARGUMENT", "EMAIL_ADDRESS_INVALID")),
+    ("ChangeCustomer", change(locale="x"), ("INVALID_ARGUMENT", "LOCALE_INVALID")),
+    ("ChangeCustomer", change(billing_address=Address()), ("INVALID_ARGUMENT", "ADDRESS_INVALID")),
+    ("PutDeliveryAddress", address(label=""), ("INVALID_ARGUMENT", "LABEL_INVALID")),
+    ("PutDeliveryAddress", address(""), ("INVALID_ARGUMENT", "IDENTIFIER_INVALID")),
+    ("PutPaymentMethod", card(token=""), ("INVALID_ARGUMENT", "CARD_INVALID")),
+]
+
+
+async def test_what_is_wrong_has_a_code_and_a_reason(service):
+    for method, request, expected in WRONG:
+        with pytest.raises(grpc.aio.AioRpcError) as error:
+            await getattr(service, method)(request)
+        assert refusal_of(error.value) == expected, f"{method} {request}"

@@ -31,6 +31,15 @@ async def migrated(url: str, package: str) -> AsyncIterator[Database]:
         await database.close()
 
 
+async def empty(database: Database) -> None:
+    """Delete every row of a migrated database, so that tests of one service can share it: making one takes longer."""
+    rows = await database.pool.fetch(
+        "SELECT quote_ident(tablename) AS name FROM pg_tables"
+        " WHERE schemaname = 'public' AND tablename <> 'schema_migrations'"
+    )
+    await database.pool.execute(f"TRUNCATE {', '.join(row['name'] for row in rows)} RESTART IDENTITY CASCADE")
+
+
 def saga_call(key: str, operation: str = "action", outcome: str | None = None) -> SentMetadata:
     """Return the metadata of a saga's call; `outcome` is that of a compensation's action, `ok` or `unknown`."""
     metadata = [("amends-idempotency-key", key), ("amends-operation", operation)]

@@ -60,11 +60,11 @@ def mails(page: str) -> list[ReceivedMail]:
     return [ReceivedMail(", ".join(one["to"]), one["subject"], one["messageId"], one["text"]) for one in found]
 
 
-async def mail_about(page: str, order_id: str) -> ReceivedMail:
-    """Wait for a mail whose subject names an order, and return it. Raises TimeoutError, OSError."""
+async def mail_with(page: str, subject: str) -> ReceivedMail:
+    """Wait for a mail with a subject, and return it. Raises TimeoutError, OSError."""
     async with asyncio.timeout(WAIT.total_seconds()):
         while True:
             for mail in await asyncio.to_thread(mails, page):
-                if order_id in mail.subject.split():
+                if mail.subject == subject:
                     return mail
             await asyncio.sleep(0.1)

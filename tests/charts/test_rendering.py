@@ -159,6 +159,22 @@ def test_monitoring_is_behind_a_switch(helm: Helm, chart: str, values) -> None:
     assert all(one["metadata"]["labels"]["release"] == "p" for one in kinds.values())
 
 
+def test_who_is_on_call_hears_of_events_and_what_to_type(helm: Helm, values) -> None:
+    broker = {"url": "nats://nats.data:4222", "at": {"name": "nats", "namespace": "data", "port": 4222}}
+    given = values(TAGGED | {"monitoring": {"enabled": True}, "broker": broker})
+    (found,) = (one for one in helm.render("payments", given) if one["kind"] == "PrometheusRule")
+    rules = {rule["alert"]: rule for rule in found["spec"]["groups"][0]["rules"]}
+    for name, metric, command in (
+        ("OutboxWaits", "outbox_oldest_seconds", "outbox"),
+        ("EventsLate", "inbox_lag_events", "lag"),
+        ("EventsParked", "inbox_keys_blocked", "parked list"),
+        ("PositionLost", "inbox_position_lost", "lag"),
+    ):
+        assert f'{metric}{{namespace="shop",job="payments"}}' in rules[name]["expr"]
+        summary = rules[name]["annotations"]["summary"]
+        assert f"`kubectl amends events {command} --service shop/payments`" in summary
+
+
 @pytest.mark.parametrize("chart", CHARTS)
 def test_the_notes_end_with_a_command(chart: str) -> None:
     path = ROOT / "charts" / chart / "templates" / "NOTES.txt"

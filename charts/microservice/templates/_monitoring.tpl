@@ -46,6 +46,17 @@ spec:
         {{- include "microservice.alert" (dict "alert" "CallsSlow" "summary" (printf "One call in a hundred to %s takes longer than a second." $name)
               "expr" (printf "histogram_quantile(0.99, sum by (le) (rate(grpc_server_handling_seconds_bucket{%s}[5m]))) > 1" $mine)) | nindent 8 }}
         {{- end }}
+        {{- if .v.broker.url }}
+        {{- $events := printf "`kubectl amends events %%s --service %s/%s`" .root.Release.Namespace $name }}
+        {{- include "microservice.alert" (dict "alert" "OutboxWaits" "for" "1m" "summary" (printf "Events of %s do not reach the broker. %s shows them." $name (printf $events "outbox"))
+              "expr" (printf "max(outbox_oldest_seconds{%s}) > 30" $mine)) | nindent 8 }}
+        {{- include "microservice.alert" (dict "alert" "EventsLate" "for" "1m" "summary" (printf "%s has not been at the end of a topic for minutes. %s shows where it is." $name (printf $events "lag"))
+              "expr" (printf "max(min_over_time(inbox_lag_events{%s}[2m])) > 0" $mine)) | nindent 8 }}
+        {{- include "microservice.alert" (dict "alert" "EventsParked" "for" "1m" "summary" (printf "Events wait for a person at %s. %s shows them." $name (printf $events "parked list"))
+              "expr" (printf "max(inbox_keys_blocked{%s}) > 0" $mine)) | nindent 8 }}
+        {{- include "microservice.alert" (dict "alert" "PositionLost" "for" "1m" "severity" "critical" "summary" (printf "The log does not go on where %s has read to: it stands still. %s shows where." $name (printf $events "lag"))
+              "expr" (printf "max(inbox_position_lost{%s}) > 0" $mine)) | nindent 8 }}
+        {{- end }}
         {{- range .v.monitoring.alerts }}
         {{- include "microservice.alert" . | nindent 8 }}
         {{- end }}

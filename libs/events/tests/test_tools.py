@@ -7,7 +7,7 @@ from uuid import uuid4
 
 import asyncpg
 import pytest
-from amends_events import Topic, TopicError, event_type
+from amends_events import Silent, Topic, TopicError, event_type
 from amends_events import partition as reading
 from amends_events import relay as relays
 from amends_events.backlog import count_waiting, expire_sent, list_waiting, republish, skip_waiting
@@ -113,6 +113,21 @@ async def test_where_a_consumer_is_says_how_far_behind_who_reads_and_what_is_blo
     found = await place(pool, nats_broker)
     assert (found.lag, found.owner, found.state) == (1, None, ReadingState.UNOWNED)
     assert len(await list_lag(pool, nats_broker)) == TYPE.topic.partitions
+
+
+async def test_who_lets_go_of_a_partition_says_nothing_of_it_any_more(pool, nats_broker):
+    """Two processes would say different things of one partition, and an alert would never end."""
+    told: dict[tuple, int] = {}
+
+    class Telling(Silent):
+        def keys_blocked(self, consumer, topic, number, keys):
+            told[topic, number] = keys
+
+    await log(nats_broker, record(1))
+    async with consuming(pool, nats_broker, poisoned, meter=Telling()):
+        await parked(pool, 1)
+        await eventually(lambda: told.get((TOPIC, HOME)) == 1)
+    assert set(told.values()) == {0}
 
 
 async def test_a_consumer_whose_log_has_forgotten_goes_on_at_the_oldest_event_when_a_person_moves_it(pool, tmp_path):

@@ -165,6 +165,15 @@ class Consumer:
                 "consumer.fence_lost",
                 extra={"consumer": self.name, "topic": claim.topic, "partition": claim.partition},
             )
+        finally:
+            self._tell_nothing(partition.claim)
+
+    def _tell_nothing(self, claim: Claim) -> None:
+        """Take back what was said of a partition: another process says it now, or nobody."""
+        meter, place = self._reading.meter, (self.name, claim.topic, claim.partition)
+        meter.lag(*place, 0)
+        meter.keys_blocked(*place, 0)
+        meter.position_lost(*place, False)
 
     async def _stop(self, place: tuple[str, int]) -> None:
         _, task = self._running.pop(place)

@@ -26,6 +26,7 @@ SERVICES = {
     "identity": "IdentityService",
     "customers": "CustomerService",
     "marketing": "MarketingService",
+    "notifications": "NotificationService",
 }
 BAD = ("INTERNAL", "UNKNOWN", "DATA_LOSS", "DEADLINE_EXCEEDED", "CANCELLED")
 TEXTS = (

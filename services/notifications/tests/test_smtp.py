@@ -1,8 +1,11 @@
 """The client against a real server, whatever that answers."""
 
+import ssl
 from datetime import timedelta
 
 import pytest
+from aiosmtpd.smtp import AuthResult
+from amends_embedded.authority import Authority
 from shop_notifications.domain import ServerReply
 from shop_notifications.smtp import Security, SmtpClient, SmtpServer, SmtpUnreachableError, smtp_server
 
@@ -132,3 +135,44 @@ def test_a_url_that_names_none_is_refused_without_repeating_it(url):
     with pytest.raises(ValueError, match="AMENDS_SMTP must be") as refused:
         smtp_server(url)
     assert "password@" not in str(refused.value)
+
+
+@pytest.fixture
+def tls(tmp_path, monkeypatch) -> ssl.SSLContext:
+    """What a server with a certificate for localhost shows; its authority is trusted by whoever looks for one."""
+    authority = Authority.make()
+    authority.certify(tmp_path, "spiffe://amends.local/ns/shop/sa/mail", ("localhost",))
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)  # of a server
+    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.crt"))
+    return context
+
+
+def log_in(server, session, envelope, mechanism, credentials) -> AuthResult:
+    return AuthResult(success=(credentials.login, credentials.password) == (b"shop", b"secret"), handled=False)
+
+
+def with_password(port: int, password: str) -> SmtpClient:
+    place = SmtpServer("localhost", port, Security.STARTTLS, "shop", password)
+    return SmtpClient(lambda: place, "shop.test", timedelta(seconds=5))
+
+
+async def test_a_password_goes_over_an_encrypted_connection(tls):
+    async with mail_server(tls_context=tls, require_starttls=True, auth_required=True, authenticator=log_in) as server:
+        one = with_password(server.port, "secret")
+        assert (await sent(one)).reply is ServerReply.TAKEN
+        one.drop()
+        with pytest.raises(SmtpUnreachableError, match="535"):
+            await with_password(server.port, "wrong").connect()
+
+
+async def test_a_server_whose_certificate_is_not_trusted_or_of_another_name_gets_nothing(tls, monkeypatch):
+    async with mail_server(tls_context=tls) as server:
+        other = SmtpServer("127.0.0.1", server.port, Security.STARTTLS)
+        with pytest.raises(SmtpUnreachableError):
+            await SmtpClient(lambda: other, "shop.test", timedelta(seconds=5)).connect()
+        monkeypatch.delenv("SSL_CERT_FILE")
+        named = SmtpServer("localhost", server.port, Security.STARTTLS)
+        with pytest.raises(SmtpUnreachableError):
+            await SmtpClient(lambda: named, "shop.test", timedelta(seconds=5)).connect()
+    assert server.mails == []

@@ -1,4 +1,4 @@
-"""The story of the report: it adds up to the ledger, and is rebuilt while it serves. Called by `playbill.py`."""
+"""The story of the report: it adds up to the ledger, and is built anew while it answers. The last of `make demo`."""
 
 import asyncio
 import os

@@ -1,6 +1,7 @@
 """A projection is built beside the one that serves, from a real log and from exports, and takes its place."""
 
 import asyncio
+import shutil
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import date, timedelta
@@ -9,7 +10,8 @@ import asyncpg
 import pytest
 from amends_chassis.database import Database
 from amends_chassis.migrations import migrate
-from amends_events import Consumer
+from amends_embedded import Nats
+from amends_events import Consumer, open_broker
 from amends_testkit.waiting import eventually
 from shop_reporting import store, versions
 from shop_reporting.domain import Period
@@ -18,7 +20,7 @@ from shop_reporting.projection import BATCH, LAYOUT, Projection
 from shop_reporting.rebuild import Rebuild
 from shop_reporting.repair import Repair
 
-from .world import Kept, interleaved, orders, rows
+from .world import RETENTION, TOPICS, Kept, Named, interleaved, orders, rows
 
 ORDERS = 60
 EVER = Period(date.min, date.max)
@@ -50,6 +52,14 @@ async def beside(work):
         await asyncio.wait([task])
         if not task.cancelled():
             task.result()
+
+
+async def whole(database, of):
+    """A projection that was given everything at once."""
+    async with database.pool.acquire() as connection:
+        made = Projection((await versions.make(connection, LAYOUT)).version, ignore)
+        await made.take(connection, [one.fact for told in of for one in told])
+    return made
 
 
 async def caught_up(database, broker, projection):
@@ -158,19 +168,47 @@ async def test_one_process_builds_at_a_time(database, broker):
     assert await builder(database, broker).run(ignore) == 1
 
 
-async def test_a_log_that_has_forgotten_is_replaced_by_the_export(database, broker, projection):
-    """E8: the positions of the old projection are lost, and nobody has to know them any more."""
+async def test_a_log_that_lost_its_store_is_replaced_by_what_services_export(database, projection, tmp_path):
+    """E8: the consumer of the old projection stands still, and that of the new one needs nothing of the old log."""
+    of = orders(ORDERS)
+    told = interleaved(of)
+    async with await Nats.start(tmp_path / "nats") as nats:
+        client = open_broker(nats.url)
+        broker = Named(client, "")
+        await client.ensure(TOPICS, RETENTION)
+        await broker.tell(told[:200])
+        async with beside(consumes(database, broker)(projection)):
+            await caught_up(database, broker, projection)
+        await client.close()
+    shutil.rmtree(tmp_path / "nats")
+    async with await Nats.start(tmp_path / "nats") as nats:
+        client = open_broker(nats.url)
+        broker = Named(client, "")
+        await client.ensure(TOPICS, RETENTION)
+        await broker.tell(told[100:])
+        assert await builder(database, broker, Kept(of)).run(ignore) == 2
+        assert (await versions.serving(database.pool)).from_export
+        async with beside(consumes(database, broker)(Projection(2, ignore))):
+            await caught_up(database, broker, Projection(2, ignore))
+        await client.close()
+    wanted = await whole(database, of)
+    assert await rows(database.pool) == await rows(database.pool, wanted.schema)
+
+
+async def test_a_log_that_has_forgotten_is_not_begun_with(database, broker, projection):
     of = orders(ORDERS)
     await broker.tell(interleaved(of))
     ends = broker.ends
 
     async def forgotten(topic):
-        return {number: replace(one, first=one.last + 1) for number, one in (await ends(topic)).items()}
+        return {number: replace(one, first=min(3, one.last + 1)) for number, one in (await ends(topic)).items()}
 
     broker.ends = forgotten
     assert await builder(database, broker, Kept(of)).run(ignore) == 2
     assert (await versions.serving(database.pool)).from_export
-    assert len((await rows(database.pool))["order_process"]) == ORDERS
+    broker.ends = ends
+    wanted = await whole(database, of)
+    assert await rows(database.pool) == await rows(database.pool, wanted.schema)
 
 
 async def test_a_gap_is_repaired_by_the_export_of_its_order(database, projection):

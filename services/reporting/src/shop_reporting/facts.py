@@ -78,7 +78,7 @@ class Fact(NamedTuple):
     """Which part of the sums it goes into: the partition of the order, so that whoever reads it writes that alone."""
 
 
-Values = tuple[str | None, int | None, str | None, str | None]
+ToldValues = tuple[str | None, int | None, str | None, str | None]
 """Currency, minor units, code and reason, as far as an event tells them."""
 
 
@@ -87,7 +87,7 @@ class Source:
     """A service that tells facts, with what each of its events means."""
 
     name: str
-    kinds: Mapping[type[Message], tuple[Kind, Callable[[Any], Values]]]
+    kinds: Mapping[type[Message], tuple[Kind, Callable[[Any], ToldValues]]]
 
     @property
     def topic(self) -> Topic:
@@ -95,20 +95,20 @@ class Source:
         return event_type(next(iter(self.kinds))).topic
 
 
-def _nothing(_: Any) -> Values:
+def _nothing(_: Any) -> ToldValues:
     return None, None, None, None
 
 
-def _placed(event: OrderPlaced) -> Values:
+def _placed(event: OrderPlaced) -> ToldValues:
     fulfilment = CHOREOGRAPHED if event.fulfilment == FULFILMENT_CHOREOGRAPHED else ORCHESTRATED
     return event.total.currency, event.total.minor, fulfilment, None
 
 
-def _rejected(event: OrderRejected) -> Values:
+def _rejected(event: OrderRejected) -> ToldValues:
     return None, None, event.code, event.reason
 
 
-def _amount(event: PaymentTaken | PaymentRefunded) -> Values:
+def _amount(event: PaymentTaken | PaymentRefunded) -> ToldValues:
     return event.amount.currency, event.amount.minor, None, None
 
 

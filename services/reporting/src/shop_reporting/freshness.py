@@ -21,11 +21,11 @@ PARTITIONS = sum(topic.partitions for topic in TOPICS)
 
 _log = structlog.get_logger(__name__)
 
-_PLACES = "SELECT topic, partition, position, event_at FROM inbox_position WHERE consumer = $1"
+_PLACES = "SELECT topic, partition, position, event_id, event_at FROM inbox_position WHERE consumer = $1"
 
 
 async def places(connection: Executes, consumer: str) -> Sequence[Any]:
-    """Return where a consumer is: topic, partition, position and event_at."""
+    """Return where a consumer is: topic, partition, position, event_id and event_at."""
     return await connection.fetch(_PLACES, consumer)
 
 

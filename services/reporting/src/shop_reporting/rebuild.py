@@ -1,15 +1,17 @@
 """A projection is built beside the one that serves, and takes its place when it has caught up.
 
-It begins with the logs, as long as they have everything since the first event; else with what the services export,
-after the ends of the logs were noted: there it goes on. Everything that is known of the progress is in the database, in
-the transaction of what was done: a process that is killed is followed by one that goes on where it was.
+It begins with the logs if they have everything since the first event, and what was read before; else with what the
+services export, after the ends of the logs were noted: there it goes on. What is known of the progress is in the
+database, in the transaction of what was done: a process that is killed is followed by one that goes on where it was.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Protocol
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import structlog
 from amends_chassis.database import Database
@@ -25,6 +27,8 @@ from shop_reporting.versions import Version
 
 if TYPE_CHECKING:
     from amends_chassis.database import Connection
+
+T = TypeVar("T")
 
 SWITCH_BELOW = timedelta(seconds=1)
 """A projection that is less than this behind takes the place of the one that serves."""
@@ -97,9 +101,7 @@ class Rebuild:
         """Return whether to begin with the exports; decided once, with the positions that the export is to cover."""
         if version.from_export is not None:
             return version.from_export
-        fresh = Freshness(self.broker)
-        await self._until_possible(fresh.look)
-        from_export = export or fresh.has_lost(())
+        from_export = export or await self._until_possible(partial(self._log_is_not_whole, connection))
         async with connection.transaction():
             if from_export and self.broker is not None:
                 for source in SOURCES:
@@ -108,6 +110,30 @@ class Rebuild:
                 "UPDATE projection SET from_export = $2 WHERE version = $1", projection.version, from_export
             )
         return from_export
+
+    async def _log_is_not_whole(self, connection: "Connection") -> bool:
+        """Return whether the logs lack events: the first ones, or those that the projection that serves has read.
+
+        Raises BrokerError.
+        """
+        if self.broker is None:
+            return False
+        fresh = Freshness(self.broker)
+        await fresh.look()
+        serving = await versions.serving(connection)
+        read = [] if serving is None else await freshness.places(connection, consumer_of(serving.version))
+        if fresh.has_lost(()) or (read and fresh.has_lost(read)):
+            return True
+        known = [place for place in read if place["event_id"] is not None]
+        return not all(await asyncio.gather(*(self._has(self.broker, place) for place in known)))
+
+    async def _has(self, broker: Broker, place: Any) -> bool:
+        """Return whether a log has the event that was read at a place, and is not another log by now."""
+        reading = broker.read(place["topic"], place["partition"], place["position"] - 1, limit=1)
+        async with aclosing(reading) as batches:
+            async for batch in batches:
+                return bool(batch) and batch[0].record.attributes.get("id") == str(place["event_id"])
+        raise AssertionError("reading a log never ends")
 
     async def _take_exports(self, projection: Projection, progress: RebuildProgress) -> None:
         for source in SOURCES:
@@ -159,7 +185,7 @@ class Rebuild:
             consuming.cancel()
             await asyncio.wait([consuming])
 
-    async def _until_possible(self, look: Callable[[], Awaitable[None]]) -> None:
+    async def _until_possible(self, look: Callable[[], Awaitable[T]]) -> T:
         """Ask the broker as soon as it is there, with all topics."""
         while True:
             try:

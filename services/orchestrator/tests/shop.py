@@ -92,6 +92,7 @@ class Client:
     parts: Orchestrator
     runs: RunServiceStub
     definitions: DefinitionServiceStub
+    channel: grpc.aio.Channel
 
     async def apply(self, shop: Shop, saga: str | None = None, policy: str = POLICY) -> str:
         for manifest in shop.manifests():
@@ -164,7 +165,7 @@ async def orchestrator(url: str, **settings: Any) -> AsyncIterator[Client]:
         running(Settings(database_url=url, **wanted), assemble) as runtime,
         grpc.aio.insecure_channel(runtime.address) as channel,
     ):
-        yield Client(runtime, made[0], RunServiceStub(channel), DefinitionServiceStub(channel))
+        yield Client(runtime, made[0], RunServiceStub(channel), DefinitionServiceStub(channel), channel)
 
 
 def states(run: run_pb2.Run) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import json
 from contextlib import asynccontextmanager
+from uuid import uuid4
 
 import grpc.aio
 import pytest
@@ -13,9 +14,12 @@ from amends_orchestrator.permissions import METHODS, Role, parse, permissions_of
 from amends_testkit.answers import ScriptedAnswer
 from amends_testkit.service import refusal_of
 from amends_testkit.waiting import eventually
+from pydantic import SecretStr
 
 from amends.events.v1 import events_service_pb2 as epb
 from amends.events.v1 import webhooks_pb2 as wpb
+from amends.events.v1.events_service_pb2_grpc import EventsServiceStub
+from amends.events.v1.webhooks_pb2_grpc import WebhookServiceStub
 from amends.saga.v1 import definition_service_pb2 as dpb
 from amends.saga.v1 import run_service_pb2 as pb
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
@@ -26,6 +30,8 @@ from .shop import EXAMPLE, Client, open_shop, orchestrator, state
 DEFINER, OPERATOR, VIEWER, READER, OTHER, NOBODY, ADMIN = (
     spiffe("people", name) for name in ("definer", "operator", "viewer", "reader", "other", "nobody", "admin")
 )
+NOWHERE = SecretStr("nats://127.0.0.1:9")
+"""With a broker, the service for events is there, too."""
 REFUSED = ScriptedAnswer.refused(grpc.StatusCode.FAILED_PRECONDITION, text="no")
 ROLES = [
     ([DEFINER], ["shop"], ["definer"]),
@@ -49,7 +55,7 @@ async def served(tmp_path, database_url):
     for name in ("orchestrator", "shop"):
         authority.certify(tmp_path / name, spiffe("amends", name))
     (tmp_path / "roles.json").write_text(roles(ROLES))
-    settings = {"tls_dir": tmp_path / "orchestrator", "roles": tmp_path / "roles.json"}
+    settings = {"tls_dir": tmp_path / "orchestrator", "roles": tmp_path / "roles.json", "broker": NOWHERE}
     async with open_shop(Certificates(tmp_path / "shop")) as shop, orchestrator(database_url, **settings) as client:
 
         @asynccontextmanager
@@ -57,7 +63,9 @@ async def served(tmp_path, database_url):
             folder = tmp_path / identity.rpartition("/")[2]
             authority.certify(folder, identity)
             async with dial(client.runtime.address, certificates=Certificates(folder)) as channel:
-                yield Client(client.runtime, client.parts, RunServiceStub(channel), DefinitionServiceStub(channel))
+                yield Client(
+                    client.runtime, client.parts, RunServiceStub(channel), DefinitionServiceStub(channel), channel
+                )
 
         yield shop, acting
 
@@ -109,6 +117,23 @@ async def test_each_role_may_do_what_it_says_and_no_more(served):
         assert await refused(reader.start("k2")) == "PERMISSION_DENIED ROLE_MISSING"
     async with acting(ADMIN) as admin:
         assert state((await admin.start("k3")).run) == "COMPLETED"
+
+
+@pytest.mark.parametrize(("identity", "answer"), [(OPERATOR, "PERMISSION_DENIED ROLE_MISSING"), (ADMIN, "OK")])
+async def test_only_an_administrator_of_every_namespace_sees_and_decides_what_others_are_told(served, identity, answer):
+    """Webhooks and events are of all namespaces together."""
+    _, acting = served
+    decide = wpb.DecideWebhookRequest(
+        webhook="on-call", event_id=str(uuid4()), decision=wpb.WEBHOOK_DECISION_SKIP, reason="r", actor="ada"
+    )
+    skip = epb.SkipOutboxRequest(event_id=str(uuid4()), reason="r", actor="ada")
+    unknown = {"OK": ("NOT_FOUND EVENT_UNKNOWN", "NOT_FOUND OUTBOX_EVENT_UNKNOWN")}.get(answer, (answer, answer))
+    async with acting(identity) as caller:
+        webhooks, events = WebhookServiceStub(caller.channel), EventsServiceStub(caller.channel)
+        assert await refused(webhooks.ListWebhooks(wpb.ListWebhooksRequest())) == answer
+        assert await refused(webhooks.DecideWebhook(decide)) == unknown[0]
+        assert await refused(events.ListOutbox(epb.ListOutboxRequest())) == answer
+        assert await refused(events.SkipOutbox(skip)) == unknown[1]
 
 
 async def test_what_a_caller_may_not_read_does_not_exist_for_it(served):

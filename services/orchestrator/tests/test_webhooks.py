@@ -71,6 +71,11 @@ class Office:
         rows = await self.pool.fetch("SELECT state FROM webhook_delivery WHERE webhook = $1 ORDER BY seq", webhook)
         return [row["state"] for row in rows]
 
+    async def waits(self) -> list[bool]:
+        """Whether each event, in order, is put off until the one before it has ended."""
+        rows = await self.pool.fetch("SELECT due_at = 'infinity' AS waits FROM webhook_delivery ORDER BY seq")
+        return [row["waits"] for row in rows]
+
     async def come_to(self, *states: str, webhook: str = "on-call") -> None:
         async def look() -> bool:
             found = await self.states(webhook)
@@ -280,6 +285,45 @@ async def test_while_the_first_of_a_run_is_under_way_or_put_off_nothing_behind_i
         assert (again.seq, again.failures) == (first.seq, 1)
         assert await deliveries.failed(desk.pool, again, "it answered 500", timedelta(hours=1))
         assert await deliveries.take(desk.pool, "on-call", 10, minute) == []
+
+
+async def test_what_waits_behind_another_one_costs_nothing_until_that_has_ended(office, tmp_path):
+    run, minute = uuid4(), timedelta(minutes=1)
+    async with receiving(tmp_path) as receiver, office(receiver) as desk:
+        for _ in range(3):
+            await desk.tell(run)
+        [first] = await deliveries.take(desk.pool, "on-call", 10, minute)
+        assert await desk.waits() == [False, True, True]
+        await deliveries.delivered(desk.pool, first, "it answered 200")
+        assert await desk.waits() == [False, False, True]
+        [second] = await deliveries.take(desk.pool, "on-call", 10, minute)
+        await deliveries.parked(desk.pool, second, "it answered 410")
+        assert await deliveries.take(desk.pool, "on-call", 10, minute) == []
+        # Somebody removes the row that the last one waits for.
+        await desk.pool.execute("DELETE FROM webhook_delivery WHERE state = 'parked'")
+        assert await deliveries.take(desk.pool, "on-call", 10, minute) == []
+        await deliveries.wake(desk.pool)
+        assert len(await deliveries.take(desk.pool, "on-call", 10, minute)) == 1
+
+
+async def test_an_event_is_never_forgotten_behind_one_that_ends_at_the_same_moment(office, tmp_path):
+    """Whoever puts off what waits, and whoever releases it, do so at once, in many tries."""
+    minute = timedelta(minutes=1)
+    async with receiving(tmp_path) as receiver, office(receiver) as desk:
+        for _ in range(40):
+            run = uuid4()
+            await desk.tell(run)
+            [first] = await deliveries.take(desk.pool, "on-call", 1, minute)
+            await desk.tell(run)
+            _, taken, others = await asyncio.gather(
+                deliveries.delivered(desk.pool, first, "it answered 200"),
+                deliveries.take(desk.pool, "on-call", 10, minute),
+                deliveries.take(desk.pool, "on-call", 10, minute),
+            )
+            left = await deliveries.take(desk.pool, "on-call", 10, minute)
+            [second] = [*taken, *others, *left]
+            await deliveries.delivered(desk.pool, second, "it answered 200")
+        assert set(await desk.states()) == {"delivered"}
 
 
 async def test_what_ended_long_ago_is_forgotten_and_what_is_open_never(office, tmp_path):

@@ -50,6 +50,7 @@ async def counting_webhooks(database: Executes, sender: WebhookSender) -> None:
 async def forgetting_webhooks(database: Executes, retention: timedelta) -> None:
     """Forget what webhooks were sent once it is old, for ever."""
     while True:
+        await deliveries.wake(database)
         if await deliveries.expire(database, retention, FORGOTTEN_AT_ONCE) < FORGOTTEN_AT_ONCE:
             await asyncio.sleep(HOUSEKEEPING_EVERY.total_seconds())
 

@@ -26,7 +26,7 @@ SERVICE = "amends.events.v1.WebhookService"
 TEST = "amends.events.v1.WebhookTest"
 """The type of the event that a test sends; it is no event of a topic, and has no data."""
 MOST_LISTED = 1000
-DECISIONS = {pb.WEBHOOK_DECISION_RETRY: "retry", pb.WEBHOOK_DECISION_SKIP: "skip"}
+DECISIONS = {pb.WEBHOOK_DECISION_RETRY: deliveries.RETRY, pb.WEBHOOK_DECISION_SKIP: deliveries.SKIP}
 DECIDED, REPLAYED, TESTED = "webhooks.decided", "webhooks.replayed", "webhooks.tested"
 _log = structlog.get_logger(__name__)
 

@@ -8,10 +8,10 @@ of a key are tried in their order, whatever dies, and an event whose attempt was
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from amends_chassis.database import Executes
@@ -22,54 +22,65 @@ from google.protobuf import json_format
 
 from amends_orchestrator.announcer import PUBLISHES, SOURCE
 
+if TYPE_CHECKING:
+    from amends_chassis.database import Pool
+
 TOPIC = str(PUBLISHES[0].DESCRIPTOR.file.package)
 LONGEST_DETAIL = 500
 COUNTED = 10_000
+LOOKED_AT = 2_000
+"""So many events that are due are looked at in one transaction."""
+RETRY, SKIP = "retry", "skip"
+"""What may be decided about a parked event."""
 
+# What is due, locked: whoever releases what waits behind an event waits for this transaction, or was seen by it.
+_DUE = """
+SELECT seq FROM webhook_delivery
+WHERE webhook = $1 AND state = 'due' AND due_at <= clock_timestamp()
+  AND (leased_until IS NULL OR leased_until < clock_timestamp())
+ORDER BY due_at, seq LIMIT $2
+"""
+_LOCK_DUE = f"{_DUE} FOR NO KEY UPDATE SKIP LOCKED"
+# Of what is locked: takes the first open events of their keys; what waits behind another one is not looked at again
+# before that has ended. It is a statement of its own, so that it sees what ended before the locks were there.
 _TAKE = """
-UPDATE webhook_delivery SET leased_until = clock_timestamp() + $2, attempts = attempts + 1
-WHERE seq = ANY (ARRAY(
-    SELECT seq FROM webhook_delivery AS next
-    WHERE webhook = $1 AND state = 'due' AND due_at <= clock_timestamp()
-      AND (leased_until IS NULL OR leased_until < clock_timestamp())
-      AND NOT EXISTS (
+WITH known AS (
+    SELECT seq, EXISTS (
         SELECT FROM webhook_delivery AS before
-        WHERE before.webhook = next.webhook AND before.key = next.key AND before.seq < next.seq
-          AND before.state IN ('due', 'parked'))
-    ORDER BY due_at, seq LIMIT $3 FOR NO KEY UPDATE SKIP LOCKED
-))
+        WHERE before.webhook = one.webhook AND before.key = one.key AND before.seq < one.seq
+          AND before.state IN ('due', 'parked')) AS waits
+    FROM webhook_delivery AS one WHERE seq = ANY ($1::bigint[])
+), put_off AS (
+    UPDATE webhook_delivery AS one SET due_at = 'infinity' FROM known WHERE one.seq = known.seq AND known.waits
+)
+UPDATE webhook_delivery SET leased_until = clock_timestamp() + $2, attempts = attempts + 1
+WHERE seq = ANY (ARRAY(SELECT seq FROM known WHERE NOT waits ORDER BY seq LIMIT $3))
 RETURNING seq, webhook, event_id, key, version, type, dataschema, headers, payload, occurred_at, attempts, failures
 """
-# What comes after the event of the same key: it is not looked at before the event can be tried again.
-_BEHIND = "webhook = $3 AND key = $4 AND seq > $1 AND state = 'due'"
+# The next event of the key, once the one before it has ended.
+_RELEASED = """
+UPDATE webhook_delivery SET due_at = now()
+WHERE seq = (
+    SELECT min(later.seq) FROM webhook_delivery AS later JOIN done ON later.webhook = done.webhook
+        AND later.key = done.key AND later.seq > done.seq AND later.state = 'due'
+)
+"""
 _DELIVERED = f"""
 WITH done AS (
-    UPDATE webhook_delivery SET state = 'delivered', ended_at = now(), leased_until = NULL, detail = $5
-    WHERE seq = $1 AND attempts = $2 AND state = 'due' RETURNING seq
-), next AS (
-    UPDATE webhook_delivery SET due_at = now() WHERE {_BEHIND} AND due_at > now() AND EXISTS (SELECT FROM done)
-)
+    UPDATE webhook_delivery SET state = 'delivered', ended_at = now(), leased_until = NULL, detail = $3
+    WHERE seq = $1 AND attempts = $2 AND state = 'due' RETURNING seq, webhook, key
+), released AS ({_RELEASED})
 SELECT seq FROM done
-"""  # noqa: S608 - a condition of ours
-_FAILED = f"""
-WITH tried AS (
-    UPDATE webhook_delivery SET failures = failures + 1, due_at = now() + $6, leased_until = NULL, detail = $5
-    WHERE seq = $1 AND attempts = $2 AND state = 'due' RETURNING seq
-), next AS (
-    UPDATE webhook_delivery SET due_at = now() + $6 WHERE {_BEHIND} AND EXISTS (SELECT FROM tried)
-)
-SELECT seq FROM tried
-"""  # noqa: S608 - a condition of ours
-_PARKED = f"""
-WITH tried AS (
-    UPDATE webhook_delivery SET state = 'parked', parked_at = now(), failures = failures + 1, leased_until = NULL,
-        detail = $5
-    WHERE seq = $1 AND attempts = $2 AND state = 'due' RETURNING seq
-), next AS (
-    UPDATE webhook_delivery SET due_at = 'infinity' WHERE {_BEHIND} AND EXISTS (SELECT FROM tried)
-)
-SELECT seq FROM tried
-"""  # noqa: S608 - a condition of ours
+"""  # noqa: S608 - a statement of ours
+_FAILED = """
+UPDATE webhook_delivery SET failures = failures + 1, due_at = now() + $4, leased_until = NULL, detail = $3
+WHERE seq = $1 AND attempts = $2 AND state = 'due' RETURNING seq
+"""
+_PARKED = """
+UPDATE webhook_delivery SET state = 'parked', parked_at = now(), failures = failures + 1, leased_until = NULL,
+    detail = $3
+WHERE seq = $1 AND attempts = $2 AND state = 'due' RETURNING seq
+"""
 _GIVE_BACK = """
 UPDATE webhook_delivery AS given SET leased_until = NULL
 FROM unnest($1::bigint[], $2::integer[]) AS mine (seq, attempts)
@@ -93,25 +104,33 @@ SELECT webhook, event_id, key, type, occurred_at, parked_at, attempts, detail, (
 ) AS behind
 FROM webhook_delivery AS parked WHERE state = 'parked' AND ($1 = '' OR webhook = $1) ORDER BY seq LIMIT $2
 """
-_DECIDE = """
-WITH decided AS (
-    UPDATE webhook_delivery SET state = CASE $3 WHEN 'skip' THEN 'skipped' ELSE 'due' END,
-        ended_at = CASE $3 WHEN 'skip' THEN now() END, parked_at = NULL, failures = 0, due_at = now(),
-        decision = $3, decided_by = $4, decided_because = $5, decided_at = now()
-    WHERE webhook = $1 AND event_id = $2 AND state = 'parked' RETURNING seq, webhook, key
-), next AS (
-    UPDATE webhook_delivery AS behind SET due_at = now() FROM decided
-    WHERE behind.webhook = decided.webhook AND behind.key = decided.key AND behind.seq > decided.seq
-      AND behind.state = 'due'
-)
-SELECT seq FROM decided
+_RETRY = """
+UPDATE webhook_delivery SET state = 'due', parked_at = NULL, failures = 0, due_at = now(),
+    decision = 'retry', decided_by = $3, decided_because = $4, decided_at = now()
+WHERE webhook = $1 AND event_id = $2 AND state = 'parked' RETURNING seq
 """
+_SKIP = f"""
+WITH done AS (
+    UPDATE webhook_delivery SET state = 'skipped', parked_at = NULL, ended_at = now(),
+        decision = 'skip', decided_by = $3, decided_because = $4, decided_at = now()
+    WHERE webhook = $1 AND event_id = $2 AND state = 'parked' RETURNING seq, webhook, key
+), released AS ({_RELEASED})
+SELECT seq FROM done
+"""  # noqa: S608 - a statement of ours
 _REPLAY = """
 UPDATE webhook_delivery SET state = 'due', ended_at = NULL, failures = 0, due_at = now(), decision = NULL,
     decided_by = NULL, decided_because = NULL, decided_at = NULL
 WHERE webhook = $1 AND state IN ('delivered', 'skipped') AND occurred_at >= $2 AND ($3 = '' OR key = $3)
 """
 _STATE = "SELECT state FROM webhook_delivery WHERE webhook = $1 AND event_id = $2 ORDER BY seq LIMIT 1"
+# Nothing waits behind nothing: it would wait for ever, if somebody removed rows by hand.
+_WAKE = """
+UPDATE webhook_delivery AS one SET due_at = now()
+WHERE state = 'due' AND due_at = 'infinity' AND NOT EXISTS (
+    SELECT FROM webhook_delivery AS before
+    WHERE before.webhook = one.webhook AND before.key = one.key AND before.seq < one.seq
+      AND before.state IN ('due', 'parked'))
+"""
 _EXPIRE = """
 DELETE FROM webhook_delivery WHERE seq = ANY (ARRAY(
     SELECT seq FROM webhook_delivery WHERE ended_at < now() - $1::interval LIMIT $2
@@ -149,9 +168,15 @@ class OpenDeliveries:
     waits: timedelta
 
 
-async def take(database: Executes, webhook: str, limit: int, lease: timedelta) -> list[WebhookDelivery]:
+async def take(database: Pool, webhook: str, limit: int, lease: timedelta) -> list[WebhookDelivery]:
     """Take up to `limit` events that are due, each the first open one of its key, in the order of their turn."""
-    rows = await database.fetch(_TAKE, webhook, lease, limit)
+    rows: Sequence[Any] = ()
+    while not rows and await database.fetchval(_DUE, webhook, 1) is not None:
+        async with database.acquire() as connection, connection.transaction():
+            due = [row["seq"] for row in await connection.fetch(_LOCK_DUE, webhook, LOOKED_AT)]
+            rows = await connection.fetch(_TAKE, due, lease, limit)
+        if len(due) < LOOKED_AT:
+            break
     return sorted((_delivery(row) for row in rows), key=lambda delivery: delivery.seq)
 
 
@@ -171,23 +196,23 @@ def _delivery(row: Any) -> WebhookDelivery:
     return WebhookDelivery(row["seq"], row["webhook"], event, row["dataschema"], row["attempts"], row["failures"])
 
 
-def _place(delivery: WebhookDelivery, detail: str) -> tuple[Any, ...]:
-    return delivery.seq, delivery.attempts, delivery.webhook, delivery.event.key, detail[:LONGEST_DETAIL]
-
-
 async def delivered(database: Executes, delivery: WebhookDelivery, detail: str) -> bool:
     """Note that the destination has taken an event; return False when the attempt is not ours any more."""
-    return await database.fetchval(_DELIVERED, *_place(delivery, detail)) is not None
+    return await database.fetchval(_DELIVERED, *_written(delivery, detail)) is not None
 
 
 async def failed(database: Executes, delivery: WebhookDelivery, detail: str, pause: timedelta) -> bool:
     """Note that an attempt has failed, and when the next is due; return False when it is not ours any more."""
-    return await database.fetchval(_FAILED, *_place(delivery, detail), pause) is not None
+    return await database.fetchval(_FAILED, *_written(delivery, detail), pause) is not None
 
 
 async def parked(database: Executes, delivery: WebhookDelivery, detail: str) -> bool:
     """Note that an event is not tried any more before somebody decides; return False when it is not ours any more."""
-    return await database.fetchval(_PARKED, *_place(delivery, detail)) is not None
+    return await database.fetchval(_PARKED, *_written(delivery, detail)) is not None
+
+
+def _written(delivery: WebhookDelivery, detail: str) -> tuple[Any, ...]:
+    return delivery.seq, delivery.attempts, detail[:LONGEST_DETAIL]
 
 
 async def give_back(database: Executes, deliveries: list[WebhookDelivery]) -> None:
@@ -211,8 +236,9 @@ async def list_parked(database: Executes, webhook: str, limit: int) -> list[Any]
 
 
 async def decide(database: Executes, webhook: str, event_id: UUID, decision: str, actor: str, because: str) -> bool:
-    """Have a parked event tried again (`retry`) or left out (`skip`); return False when it is not parked."""
-    return await database.fetchval(_DECIDE, webhook, event_id, decision, actor, because) is not None
+    """Have a parked event tried again (RETRY) or left out (SKIP); return False when it is not parked."""
+    statement = _SKIP if decision == SKIP else _RETRY
+    return await database.fetchval(statement, webhook, event_id, actor, because) is not None
 
 
 async def state_of(database: Executes, webhook: str, event_id: UUID) -> str | None:
@@ -225,6 +251,11 @@ async def replay(database: Executes, webhook: str, since: datetime, key: str) ->
     """Have what ended tried again, as far back as `since` (of `key` alone, unless it is empty); return how many."""
     tag: str = await database.execute(_REPLAY, webhook, since, key)
     return int(tag.rpartition(" ")[2])
+
+
+async def wake(database: Executes) -> None:
+    """Have events tried that wait behind others which are not there any more."""
+    await database.execute(_WAKE)
 
 
 async def expire(database: Executes, retention: timedelta, limit: int = 1_000) -> int:

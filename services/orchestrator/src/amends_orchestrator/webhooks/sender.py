@@ -11,11 +11,11 @@ import random
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import structlog
 from amends_barrier import BROKEN
-from amends_chassis.database import Executes
 from amends_chassis.followed import FollowedFile
 from amends_resilience import Backoff
 
@@ -25,6 +25,9 @@ from amends_orchestrator.webhooks.addresses import Lookup, look_up
 from amends_orchestrator.webhooks.client import WITHIN, AttemptOutcome, WebhookClient
 from amends_orchestrator.webhooks.deliveries import WebhookDelivery
 from amends_orchestrator.webhooks.destinations import Destination, Destinations
+
+if TYPE_CHECKING:
+    from amends_chassis.database import Pool
 
 AT_ONCE = 4
 """So many events of different keys a replica sends to one webhook at the same time."""
@@ -72,7 +75,7 @@ class WebhookSender:
 
     def __init__(
         self,
-        database: Executes,
+        database: Pool,
         destinations: FollowedFile[Destinations],
         draining: asyncio.Event,
         manner: Manner | None = None,

@@ -10,6 +10,7 @@ from rich.console import Console
 
 from amends_demo import books, laws, load, mail, manifests, report
 from amends_demo.books import COMPENSATED, COMPLETED, Books
+from amends_demo.chat import listening
 from amends_demo.place import ShopFolder
 from amends_demo.shop import NAMESPACE, Shop, visiting
 from amends_demo.stack import SERVICES, Stack, running
@@ -24,12 +25,15 @@ async def play(place: ShopFolder, console: Console, tls: bool = False) -> int:
     began = time.monotonic()
     telling = Telling(console)
     console.print("Starting Postgres, a mail server, two orchestrators, the monitor and the services ...")
-    async with running(place, tls=tls, people=True) as stack:
+    async with (
+        listening(place.root) as (chat, webhooks),
+        running(place, tls=tls, people=True, webhooks=webhooks) as stack,
+    ):
         stack.say_what_runs("demo")
         async with visiting(stack) as shop:
             await _open(stack, shop)
             console.print(f"  ready after {time.monotonic() - began:.1f} s; addresses and logs are in {place.root}")
-            scene = Scene(stack, shop, telling)
+            scene = Scene(stack, shop, telling, chat)
             for story in STORIES:
                 with telling.surviving(story.__name__):
                     await story(scene)

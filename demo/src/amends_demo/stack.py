@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -82,6 +83,8 @@ class Stack:
     """The certificates with which everything is mutual TLS; None: plain text."""
     people: bool = False
     """Whether the services that know people run, too."""
+    webhooks: Path | None = None
+    """The file that says whom the orchestrators tell; None: the broker alone."""
     databases: dict[str, str] = field(default_factory=dict)
     """Database URLs by name: orchestrator, monitor, orders, inventory, payments, shipping, reporting."""
     owners: dict[str, str] = field(default_factory=dict)
@@ -166,6 +169,8 @@ class Stack:
         environment["AMENDS_MIGRATIONS_DATABASE_URL"] = self.owners[data]
         environment["AMENDS_BROKER"] = self.nats.url
         environment |= TOLD.get(name, {})
+        if name in REPLICAS and self.webhooks is not None:
+            environment["AMENDS_WEBHOOKS"] = str(self.webhooks)
         if name == "orders":
             environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
         for neighbour in NEIGHBOURS.get(name, ()):
@@ -263,11 +268,13 @@ async def _serving(child: Child, address: str, certificates: Certificates | None
 
 
 @asynccontextmanager
-async def running(place: ShopFolder, *, tls: bool = False, people: bool = False) -> AsyncIterator[Stack]:
+async def running(
+    place: ShopFolder, *, tls: bool = False, people: bool = False, webhooks: Path | None = None
+) -> AsyncIterator[Stack]:
     """Yield a started shop over a place that the caller holds, and stop everything afterwards.
 
     With `tls` every call in it is mutual TLS, by certificates in the place; with `people` it has accounts, customers
-    and campaigns, and writes to customers.
+    and campaigns, and writes to customers. `webhooks` is the file that says whom the orchestrators tell.
     """
     identities = Identities(place.certificates) if tls else None
     async with (
@@ -275,6 +282,6 @@ async def running(place: ShopFolder, *, tls: bool = False, people: bool = False)
         await Nats.start(place.root / "nats") as nats,
         Children(grace=timedelta(seconds=10)) as children,
     ):
-        stack = Stack(place, postgres, nats, children, identities, people)
+        stack = Stack(place, postgres, nats, children, identities, people, webhooks)
         await stack.start()
         yield stack

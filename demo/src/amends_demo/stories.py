@@ -16,6 +16,7 @@ import grpc.aio
 from amends_embedded.process import until
 
 from amends.saga.v1 import run_pb2
+from amends_demo.chat import Chat
 from amends_demo.mail import EMAIL_ADDRESS, mail_with, messages_about
 from amends_demo.shop import CALL, FULL, Shop
 from amends_demo.stack import REPLICAS, Stack
@@ -31,6 +32,7 @@ SLOW_EVERY = 5
 """One order in this many has the slow card, so that some are surely under way when the replica dies."""
 KILL_AFTER = 15
 END = timedelta(seconds=60)
+SOON = timedelta(seconds=10)
 GOOD = [
     "OrderPlaced",
     "StockReserved",
@@ -51,6 +53,7 @@ class Scene:
     stack: Stack
     shop: Shop
     telling: Telling
+    chat: Chat
 
 
 Story = Callable[[Scene], Awaitable[None]]
@@ -160,6 +163,13 @@ async def refunds_are_refused(scene: Scene) -> None:
         f"the run is PARKED: {run.parked.reason} at {run.parked.step}",
         run.state == run_pb2.RUN_STATE_PARKED and run.parked.step == "charge",
         run.message,
+    )
+    await until(lambda: ("RunParked", run_id) in scene.chat.told, SOON)
+    heard = scene.chat.told.get(("RunParked", run_id), {})
+    telling.claim(
+        f"the chat of who is on call was told: {heard.get('reason')} at {heard.get('step')}",
+        (heard.get("reason"), heard.get("step")) == (run.parked.reason, run.parked.step),
+        scene.chat.told,
     )
     await shop.payments.CloseDispute(payments_pb2.CloseDisputeRequest(order_id="order-6"), timeout=CALL)
     reason, actor = "the bank closed the dispute in our favour", "grace@shop.example"

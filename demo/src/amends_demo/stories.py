@@ -256,7 +256,9 @@ async def an_event_is_poison(scene: Scene) -> None:
     other = await shop.place("order-beside", fulfilment=types_pb2.FULFILMENT_CHOREOGRAPHED)
     telling.claim("another order is CONFIRMED meanwhile", other.state == orders_pb2.ORDER_STATE_CONFIRMED, other)
     command = ["events", "parked", "list", "--key", placed.order_id]
-    where = [part for name in stack.reports for part in ("--address", stack.address(name))]
+    where = [
+        part for name, said in stack.reports.items() if "grpc" in said for part in ("--address", stack.address(name))
+    ]
     parked = await _said(scene, *command, *where, until=" after ")
     _tell(scene, command, parked)
     order = await shop.order(placed.order_id)

@@ -20,9 +20,10 @@ from shop_reporting.projection import BATCH, LAYOUT, Projection
 from shop_reporting.rebuild import Rebuild
 from shop_reporting.repair import Repair
 
-from .world import RETENTION, TOPICS, Kept, Named, interleaved, orders, rows
+from .world import RETENTION, TOPICS, VIEWS, Kept, Named, interleaved, orders, rows
 
 ORDERS = 60
+HUNDRED_THOUSAND, CHUNK = 100_000, 5_000
 EVER = Period(date.min, date.max)
 
 
@@ -62,7 +63,7 @@ async def whole(database, of):
     return made
 
 
-async def caught_up(database, broker, projection):
+async def caught_up(database, broker, projection, within=timedelta(seconds=30)):
     fresh = Freshness(broker)
 
     async def look():
@@ -70,7 +71,7 @@ async def caught_up(database, broker, projection):
         read = await places(database.pool, projection.consumer)
         return len(read) == 32 and not fresh.left(read)
 
-    await eventually(look, what="everything is read")
+    await eventually(look, what="everything is read", timeout=within)
 
 
 async def test_a_rebuild_from_the_log_has_row_for_row_what_the_live_projection_has(database, broker, projection):
@@ -258,3 +259,18 @@ async def test_who_builds_needs_no_rights_but_those_of_serving(postgres):
         await serving.close()
         await owner.close()
         await postgres.drop("reporting_roles", "reporting_serves")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+async def test_a_hundred_thousand_orders_are_rebuilt_row_for_row(database, broker, projection):
+    async with beside(consumes(database, broker)(projection)):
+        for first in range(0, HUNDRED_THOUSAND, CHUNK):
+            await broker.tell(interleaved(orders(CHUNK, first), seed=first))
+        await caught_up(database, broker, projection, timedelta(minutes=20))
+        assert await builder(database, broker).run(ignore) == 2
+    for view in VIEWS:
+        for one, other in (("r1", "r2"), ("r2", "r1")):
+            differ = f"SELECT count(*) FROM (TABLE {one}.{view} EXCEPT ALL TABLE {other}.{view}) AS differ"
+            assert await database.pool.fetchval(differ) == 0
+    assert await database.pool.fetchval("SELECT count(*) FROM order_process") == HUNDRED_THOUSAND

@@ -1,10 +1,14 @@
 """Broken choreographies are found, those that look alike are accepted: all of them are the shop's, with one change."""
 
+import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 from amends_saga.check import ChoreographyCheck, check
 from amends_saga.check.render import text
+from amends_saga.choreography.plan import AnswerPlan, ChoreographyPlan, EventPlan
+from amends_saga.choreography.walk import walk
 from amends_saga.definition import Document
 
 ORDER = (Path(__file__).parents[3] / "examples/place-order/choreography.yaml").read_text()
@@ -232,6 +236,20 @@ def test_one_that_looks_alike_is_accepted(what: str, shop_contract: bytes) -> No
     found = checked(ALIKE[what], shop_contract)
     assert found.findings == [], text(found.findings)
     assert found.plan is not None
+
+
+def test_a_walk_ends_soon_however_large_the_choreography_is() -> None:
+    """A chain of a hundred events that each may come a hundred times, and are all answered by the same twenty."""
+    names = [f"e{number}" for number in range(100)]
+    events = {}
+    for number, name in enumerate(names):
+        following = names[(number + 1) % 100]
+        answers = tuple(AnswerPlan("a", (following, names[at]), timedelta(seconds=1)) for at in range(20))
+        events[name] = EventPlan(name, "a", answers, None, False, 100, None)
+    began = time.process_time()
+    walked = walk(ChoreographyPlan("n", "c", "k", "e0", {}, events))
+    assert not walked.complete
+    assert time.process_time() - began < 5
 
 
 def test_without_contracts_nothing_is_accepted(shop_contract: bytes) -> None:

@@ -109,6 +109,7 @@ class Definitions:
         self.known: dict[int, WatchedChoreography] = {}
         self.changed = asyncio.Event()
         """Set when others are known than before."""
+        self._reloading = asyncio.Lock()
 
     async def follow(self) -> None:
         """Look for choreographies that others have applied or deleted, for ever."""
@@ -118,6 +119,10 @@ class Definitions:
 
     async def reload(self) -> None:
         """Know what the database has."""
+        async with self._reloading:  # or an older look could end after a newer one
+            await self._reload()
+
+    async def _reload(self) -> None:
         rows = await self._database.pool.fetch(_VERSIONS)
         there = {row["choreography_id"]: (row["digest"], row["reading"], row["applied_at"]) for row in rows}
         stale = [number for number, version in there.items() if _version(self.known.get(number)) != version]

@@ -290,7 +290,7 @@ def _path_findings(names: _Roles, plan: ChoreographyPlan) -> Iterator[Finding]:
     walked = walk(plan)
     start = names.choreography.start
     if not walked.complete:
-        message = f"It has more than {MAX_STATES:,} sets of events that can have come."
+        message = f"It has too many paths: more than {MAX_STATES:,} sets of events can have come, or they are large."
         yield start.node.finding(codes.TOO_MANY_PATHS, message, "Split it, or have fewer answers to one event.")
         return
     if walked.endless is not None:

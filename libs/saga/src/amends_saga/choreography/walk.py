@@ -14,6 +14,8 @@ from amends_saga.definition.resources import FlowEnding
 
 MAX_STATES = 20_000
 """The most sets of events that are looked at."""
+MAX_ANSWERS = 200_000
+"""The most answers that are looked at in all of them, which takes a second."""
 
 _Counts = frozenset[tuple[str, int]]
 
@@ -38,9 +40,14 @@ def walk(plan: ChoreographyPlan) -> Walked:
     first: _Counts = frozenset({(plan.start, 1)})
     paths: dict[_Counts, tuple[str, ...]] = {first: (plan.start,)}
     waiting = deque([first])
+    answers = 0
     while waiting:
         state = waiting.popleft()
         counts, path = dict(state), paths[state]
+        answers += sum(1 + len(plan.events[event].answers) for event in counts)
+        if answers > MAX_ANSWERS:
+            found.complete = False
+            return found
         following = sorted(set(_next(plan, counts)))
         if not following:
             _ended(plan, counts, path, found)

@@ -102,17 +102,17 @@ async def test_what_was_decided_is_kept_with_who_and_why_also_when_it_did_not_he
     assert [one.actor for one in await list_decisions(pool, before=newest.decision_id)] == ["ada"]
 
 
-async def test_where_a_consumer_is_says_how_far_behind_who_reads_and_what_is_blocked(pool, nats_broker):
-    await log(nats_broker, record(1), record(2))
-    async with consuming(pool, nats_broker, poisoned) as consumer:
+async def test_where_a_consumer_is_says_how_far_behind_who_reads_and_what_is_blocked(pool, broker):
+    await log(broker, record(1), record(2))
+    async with consuming(pool, broker, poisoned) as consumer:
         await parked(pool, 2)
-        found = await place(pool, nats_broker)
+        found = await place(pool, broker)
         assert (found.position, found.lag, found.blocked_keys, found.state) == (2, 0, 1, ReadingState.READING)
         assert found.owner == consumer.owner
-    await log(nats_broker, record(3))
-    found = await place(pool, nats_broker)
+    await log(broker, record(3))
+    found = await place(pool, broker)
     assert (found.lag, found.owner, found.state) == (1, None, ReadingState.UNOWNED)
-    assert len(await list_lag(pool, nats_broker)) == TYPE.topic.partitions
+    assert len(await list_lag(pool, broker)) == TYPE.topic.partitions
 
 
 async def test_who_lets_go_of_a_partition_says_nothing_of_it_any_more(pool, nats_broker):
@@ -221,15 +221,15 @@ async def test_an_event_that_no_broker_takes_is_left_out_and_kept_with_the_decis
     assert PaymentTaken.FromString(row["payload"]).order_id == "o-1"
 
 
-async def test_what_is_forgotten_is_handled_again_by_a_replay(pool, nats_broker):
-    await log(nats_broker, record(1), record(2))
-    async with consuming(pool, nats_broker):
+async def test_what_is_forgotten_is_handled_again_by_a_replay(pool, broker):
+    await log(broker, record(1), record(2))
+    async with consuming(pool, broker):
         await handled(pool, 2)
-        moves = await plan_replay(pool, nats_broker, "test", TYPE.topic, ReplayStart(2, key="o-1"))
-        forget = await ids_to_forget(nats_broker, TYPE.topic, moves, "o-1")
+        moves = await plan_replay(pool, broker, "test", TYPE.topic, ReplayStart(2, key="o-1"))
+        forget = await ids_to_forget(broker, TYPE.topic, moves, "o-1")
         assert len(forget) == 1
         await replay(pool, moves, ADA, forget=forget)
-    async with consuming(pool, nats_broker):
+    async with consuming(pool, broker):
         assert await handled(pool, 3) == [("o-1", 1), ("o-1", 2), ("o-1", 2)]
 
 

@@ -2,8 +2,11 @@
 
 import json
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest_asyncio
@@ -42,11 +45,23 @@ async def database(service_url: str) -> AsyncIterator[Database]:
         yield database
 
 
+def keys_of(report: Path) -> str:
+    """Where the service that wrote a report serves its keys."""
+    return f"http://{json.loads(report.read_text())['jwks']}/.well-known/jwks.json"
+
+
+@asynccontextmanager
+async def serving(url: str, **told: Any) -> AsyncIterator[Service]:
+    """The service over a database, told more than it must be."""
+    with TemporaryDirectory() as folder:
+        report = Path(folder, "report.json")
+        settings = Settings(database_url=SecretStr(url), key_secret=SecretStr(SECRET), report_file=report, **told)
+        async with running(settings, partial(assemble, settings)) as runtime:
+            yield Service(IdentityServiceStub(runtime.channel(runtime.address)), keys_of(report))
+
+
 @pytest_asyncio.fixture(loop_scope="session")
-async def service(database: Database, service_url: str, tmp_path) -> AsyncIterator[Service]:
+async def service(database: Database, service_url: str) -> AsyncIterator[Service]:
     """The service; `database` looks at the same data."""
-    report = tmp_path / "report.json"
-    settings = Settings(database_url=SecretStr(service_url), key_secret=SecretStr(SECRET), report_file=report)
-    async with running(settings, partial(assemble, settings)) as runtime:
-        keys_url = f"http://{json.loads(report.read_text())['jwks']}/.well-known/jwks.json"
-        yield Service(IdentityServiceStub(runtime.channel(runtime.address)), keys_url)
+    async with serving(service_url) as service:
+        yield service

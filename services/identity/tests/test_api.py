@@ -13,10 +13,13 @@ import structlog
 from amends_chassis.domain import IdentifierInvalidError
 from amends_testkit.service import refusal_of, refusals_of
 from amends_testkit.waiting import eventually
+from argon2 import PasswordHasher
 from shop_identity import api, domain, store
 
 from shop.identity.events.v1.identity_pb2 import AccountClosed, AccountOpened
 from shop.identity.v1 import identity_pb2 as pb
+
+from .conftest import serving
 
 ADDRESS, PASSWORD = "ada@example.com", "correct horse battery"
 
@@ -81,6 +84,8 @@ async def test_the_published_keys_say_how_long_a_copy_is_good(service):
         await asyncio.to_thread(read, service.keys_url, **{"If-None-Match": headers["ETag"]})
     with pytest.raises(urllib.error.HTTPError, match="404"):
         await asyncio.to_thread(read, service.keys_url + "/../../etc/passwd")
+    with pytest.raises(urllib.error.HTTPError, match="405"):
+        await asyncio.to_thread(urllib.request.urlopen, service.keys_url, b"keys")
 
 
 async def test_signing_up_twice_is_answered_the_same_and_changes_nothing(service, database):
@@ -88,6 +93,25 @@ async def test_signing_up_twice_is_answered_the_same_and_changes_nothing(service
     assert await refused(sign_in(service, password="another password")) == ("UNAUTHENTICATED", "CREDENTIALS_WRONG")
     tokens = await sign_in(service)
     assert await published(database) == [(1, AccountOpened(account_id=tokens.account_id))]
+
+
+async def test_a_hash_of_before_is_made_anew_when_its_password_is_known(service, database):
+    await sign_up(service)
+    before = PasswordHasher(time_cost=1, memory_cost=1024, parallelism=1).hash(PASSWORD)
+    await database.pool.execute("UPDATE account SET password_hash = $1", before)
+    assert await refused(sign_in(service, password="a wrong password")) == ("UNAUTHENTICATED", "CREDENTIALS_WRONG")
+    assert await database.pool.fetchval("SELECT password_hash FROM account") == before
+    for _ in range(2):
+        await sign_in(service)
+    assert (await database.pool.fetchval("SELECT password_hash FROM account")).startswith("$argon2id$v=19$m=19456,t=2,")
+
+
+async def test_the_tokens_of_staff_say_so(service, service_url):
+    await sign_up(service)
+    account_id = (await sign_in(service)).account_id
+    async with serving(service_url, staff=(account_id,)) as told:
+        access_token = (await sign_in(told)).access_token
+    assert jwt.decode(access_token, options={"verify_signature": False})["roles"] == ["staff"]
 
 
 async def test_a_wrong_password_and_an_unknown_address_are_told_the_same_after_the_same_work(service):
@@ -126,7 +150,8 @@ async def test_guesses_at_the_same_time_count_each(service):
 async def test_a_flood_of_passwords_is_turned_away_and_the_service_answers_meanwhile(service):
     await sign_up(service)
     tokens = await sign_in(service)
-    flood = [asyncio.create_task(refused(sign_in(service, f"a{number}@example.com"))) for number in range(60)]
+    asked = [pb.SignInRequest(email_address=f"a{number}@example.com", password=PASSWORD) for number in range(60)]
+    flood = [asyncio.create_task(refused(service.stub.SignIn(request, timeout=60))) for request in asked]
 
     async def some_were_turned_away():
         return any(task.done() and task.result() == ("RESOURCE_EXHAUSTED", "BUSY") for task in flood)

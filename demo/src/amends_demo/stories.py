@@ -16,6 +16,7 @@ import grpc.aio
 from amends_embedded.process import until
 
 from amends.saga.v1 import run_pb2
+from amends_demo import accounts
 from amends_demo.chat import Chat
 from amends_demo.mail import EMAIL_ADDRESS, mail_with, messages_about
 from amends_demo.shop import CALL, FULL, Shop
@@ -322,6 +323,23 @@ async def the_mail_that_came(scene: Scene) -> None:
     )
 
 
+async def an_account_is_closed(scene: Scene) -> None:
+    """Tell how what is known of a person goes from every database when the account is closed."""
+    telling, stack = scene.telling, scene.stack
+    telling.title("An account is closed", "four services know something of a person, and none calls another")
+    tokens = await accounts.open_account(stack.address("identity"), stack.certificates)
+    await accounts.become_known(
+        tokens.account_id, stack.address("customers"), stack.address("marketing"), stack.certificates
+    )
+    who = {"identity", "customers", "notifications"}
+    known = await accounts.until_known(stack.databases, who)
+    telling.say(f"  {accounts.NAME} is in {', '.join(await accounts.places_of(stack.databases))}")
+    telling.claim("who signs in, who orders and where to write is known; not to marketing", known == who, known)
+    await accounts.close_account(stack.address("identity"), tokens.access_token, stack.certificates)
+    known = await accounts.until_known(stack.databases, set())
+    telling.claim("no row of any table has the name or the e-mail address any more", not known, known)
+
+
 async def _told(scene: Scene, order_id: str, *last: str) -> list[str]:
     """Show the events of an order, once these are among them; return what they are called, as they happened."""
     end = asyncio.get_running_loop().time() + END.total_seconds()
@@ -403,4 +421,5 @@ STORIES: tuple[Story, ...] = (
     an_order_by_events_is_late,
     an_event_is_poison,
     the_mail_that_came,
+    an_account_is_closed,
 )

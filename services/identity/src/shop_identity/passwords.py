@@ -44,10 +44,6 @@ class Passwords:
         """Return whether a hash was made with other parameters than those of today."""
         return self._hasher.check_needs_rehash(password_hash)
 
-    def close(self) -> None:
-        """Let the threads go."""
-        self._threads.shutdown(wait=False, cancel_futures=True)
-
     def _matches(self, password_hash: str, password: str) -> bool:
         try:
             return self._hasher.verify(password_hash, password)

@@ -87,18 +87,18 @@ _FIELDS = (
     "consumer, topic, partition, position, event_id, key, type, reason, detail, attempts, parked_at, decision,"
     " decided_by, decided_because, released_at"
 )
-_EARLIER = """
-SELECT {} FROM inbox_parked AS earlier
-WHERE earlier.consumer = p.consumer AND earlier.topic = p.topic AND earlier.partition = p.partition
-  AND earlier.key = p.key AND earlier.position < p.position AND earlier.released_at IS NULL
+_OPEN = "released_at IS NULL AND ($1 = '' OR consumer = $1) AND ($2 = '' OR topic = $2) AND ($3 = '' OR key = $3)"
+_PAGE = """
+WHERE ($4::text IS NULL OR (consumer, topic, partition, position) > ($4, $5, $6, $7))
+ORDER BY consumer, topic, partition, position LIMIT $8
 """
-_LIST = f"""
-SELECT {_FIELDS} FROM inbox_parked AS p
-WHERE released_at IS NULL AND ($1 = '' OR consumer = $1) AND ($2 = '' OR topic = $2) AND ($3 = '' OR key = $3)
-  AND ($4::text IS NULL OR (consumer, topic, partition, position) > ($4, $5, $6, $7))
-  AND NOT ($8 AND EXISTS ({_EARLIER.format("")}))
-ORDER BY consumer, topic, partition, position LIMIT $9
-"""  # noqa: S608 - no values
+_LIST = f"SELECT {_FIELDS} FROM (SELECT * FROM inbox_parked WHERE {_OPEN}) AS open {_PAGE}"  # noqa: S608 - no values
+_LIST_FIRST = f"""
+SELECT {_FIELDS} FROM (
+    SELECT DISTINCT ON (consumer, topic, partition, key) * FROM inbox_parked WHERE {_OPEN}
+    ORDER BY consumer, topic, partition, key, position
+) AS first {_PAGE}
+"""  # noqa: S608
 _ONE = f"""
 SELECT {_FIELDS}, attributes, payload FROM inbox_parked
 WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4
@@ -107,10 +107,13 @@ _BEHIND = """
 SELECT count(*) FROM inbox_parked
 WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position > $4 AND key = $5 AND released_at IS NULL
 """
-_LOCKED = f"""
-SELECT released_at, decision, key, ({_EARLIER.format("min(position)")}) AS earlier FROM inbox_parked AS p
-WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4 FOR UPDATE
-"""  # noqa: S608
+_LOCKED = """
+SELECT released_at, decision, key, (
+    SELECT min(position) FROM inbox_parked AS earlier
+    WHERE earlier.consumer = p.consumer AND earlier.topic = p.topic AND earlier.partition = p.partition
+      AND earlier.key = p.key AND earlier.position < p.position AND earlier.released_at IS NULL) AS earlier
+FROM inbox_parked AS p WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4 FOR UPDATE
+"""
 _DECIDE = """
 UPDATE inbox_parked SET decision = $5, decided_by = $6, decided_because = $7, decided_at = now()
 WHERE consumer = $1 AND topic = $2 AND partition = $3 AND position = $4
@@ -126,21 +129,20 @@ ON CONFLICT (consumer, topic, partition, position) DO UPDATE SET
 WHERE inbox_parked.released_at IS NOT NULL
   AND (excluded.event_id IS NOT NULL OR inbox_parked.event_id IS NOT NULL OR excluded.payload <> inbox_parked.payload)
 """
+_TAKEN = """
+SELECT EXISTS (
+    SELECT FROM unnest($4::bigint[], $5::uuid[], $6::bytea[]) AS new (position, event_id, payload)
+    JOIN inbox_parked AS open ON open.position = new.position
+    WHERE open.consumer = $1 AND open.topic = $2 AND open.partition = $3 AND open.released_at IS NULL
+      AND (new.event_id IS DISTINCT FROM open.event_id OR (new.event_id IS NULL AND new.payload <> open.payload)))
+"""
 # Events of a log that is no more, whose positions are given again: they keep their order, before those of the new one.
 _MAKE_ROOM = """
-WITH open AS (
-    SELECT position, event_id, payload FROM inbox_parked
-    WHERE consumer = $1 AND topic = $2 AND partition = $3 AND released_at IS NULL
-), taken AS (
-    SELECT FROM open JOIN unnest($4::bigint[], $5::uuid[], $6::bytea[]) AS new (position, event_id, payload)
-      ON new.position = open.position
-    WHERE new.event_id IS DISTINCT FROM open.event_id OR (new.event_id IS NULL AND new.payload <> open.payload)
-), span AS (
+UPDATE inbox_parked AS p SET position = p.position - span.width FROM (
     SELECT greatest(max(position), max(position) - min(position) + 1) AS width FROM inbox_parked
     WHERE consumer = $1 AND topic = $2 AND partition = $3
-)
-UPDATE inbox_parked AS p SET position = p.position - span.width FROM span
-WHERE consumer = $1 AND topic = $2 AND partition = $3 AND released_at IS NULL AND EXISTS (SELECT FROM taken)
+) AS span
+WHERE consumer = $1 AND topic = $2 AND partition = $3 AND released_at IS NULL
 """
 _BLOCKED = """
 SELECT DISTINCT key FROM inbox_parked
@@ -188,8 +190,9 @@ async def list_parked(
 ) -> list[ParkedEvent]:
     """Return the events that wait, by their places, at most `limit`; with `after` those that come after that one."""
     start = (None, None, None, None) if after is None else tuple(after)
-    asked = (which.consumer, which.topic, which.key, *start, which.decidable, limit)
-    return [_event(row) for row in await connection.fetch(_LIST, *asked)]
+    asked = (which.consumer, which.topic, which.key, *start, limit)
+    rows = await connection.fetch(_LIST_FIRST if which.decidable else _LIST, *asked)
+    return [_event(row) for row in rows]
 
 
 async def get_parked(connection: Any, place: ParkedPlace) -> tuple[ParkedEvent, EventRecord] | None:
@@ -274,7 +277,8 @@ class Parking:
             identity = (*self._place, stored.position, event_id, key, kind)
             rows.append((*identity, attributes, stored.record.payload, reason, _text(detail), attempts))
         taken = ([row[column] for row in rows] for column in (3, 4, 8))  # position, event_id, payload
-        await connection.execute(_MAKE_ROOM, *self._place, *taken)
+        if await connection.fetchval(_TAKEN, *self._place, *taken):
+            await connection.execute(_MAKE_ROOM, *self._place)
         await connection.executemany(_PARK, rows)
 
     async def decided(self, connection: Any) -> list[str]:

@@ -38,7 +38,7 @@ from amends_chassis.metrics import ClientMetrics, MetricsServer, ServerMetrics
 from amends_chassis.migrations import MigrationError, migrate
 from amends_chassis.server import Registrar, Routes, Servicer, add_reflection, server_options
 from amends_chassis.settings import ServiceSettings
-from amends_chassis.web import HttpServer, WsgiApplication
+from amends_chassis.web import HttpApplication, HttpServer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -193,7 +193,7 @@ class Runtime:
             raise ValueError(f"a background task is already called {name}")
         self._tasks[name] = asyncio.create_task(_supervise(name, run), name=name, context=detached())
 
-    def serve_http(self, name: str, application: WsgiApplication, port: int) -> None:
+    def serve_http(self, name: str, application: HttpApplication, port: int) -> None:
         """Answer HTTP requests at a port of their own, in threads; 0 picks a free one. The report has it as `name`.
 
         It is for what is small and read now and then. Raises OSError when the port is taken.

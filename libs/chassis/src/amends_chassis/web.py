@@ -16,7 +16,7 @@ from amends_chassis.hosts import address, bare
 CONNECTIONS = 16
 """Those that are served at once, each by a thread: a new one beyond them ends the oldest."""
 
-WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+HttpApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 """What answers requests, as PEP 3333 has it."""
 
 
@@ -64,7 +64,7 @@ class _QuietHandler(WSGIRequestHandler):
 class HttpServer:
     """Serves one WSGI application at a port of its own."""
 
-    def __init__(self, name: str, application: WsgiApplication, host: str, port: int) -> None:
+    def __init__(self, name: str, application: HttpApplication, host: str, port: int) -> None:
         """Listen at once; port 0 picks a free one. Raises OSError, with the address, when it cannot be listened on."""
         try:
             self._server = make_server(bare(host), port, application, _Server, _QuietHandler)

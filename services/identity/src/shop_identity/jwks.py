@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from amends_chassis.web import WsgiApplication
+from amends_chassis.web import HttpApplication
 
 from shop_identity.tokens import Keyring
 
@@ -14,7 +14,7 @@ MAX_AGE = 60
 """Seconds for which a copy is good: far shorter than a key is public before it signs."""
 
 
-def serving(keyring: Callable[[], Keyring]) -> WsgiApplication:
+def serving(keyring: Callable[[], Keyring]) -> HttpApplication:
     """Return the application that answers with the keys that there are when it is asked."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

@@ -13,6 +13,8 @@ import pytest
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
+from amends.events.v1 import webhooks_pb2 as wpb
+from amends.events.v1.webhooks_pb2_grpc import WebhookServiceStub
 from amends.saga.v1 import definition_service_pb2 as dpb
 from amends.saga.v1 import run_service_pb2 as pb
 
@@ -100,7 +102,7 @@ def base(name: str) -> Message:
         request.json.update(INPUT)
         request.wait_timeout.seconds = 0
         return request
-    made: Any = getattr(pb, f"{name}Request", None) or getattr(dpb, f"{name}Request")
+    made: Any = next(getattr(one, f"{name}Request") for one in (pb, dpb, wpb) if hasattr(one, f"{name}Request"))
     request = made()
     fields = request.DESCRIPTOR.fields_by_name
     for field, value in (("run_id", RUN), ("actor", "ada"), ("reason", "because"), ("resolution", 1)):
@@ -108,6 +110,10 @@ def base(name: str) -> Message:
             setattr(request, field, value)
     if "manifest" in fields:
         request.manifest.text = "apiVersion: amends.dev/v1alpha1\nkind: Saga\n"
+    if "since" in fields:
+        request.since.seconds = 1_700_000_000
+    if "event_id" in fields:
+        request.event_id, request.decision = RUN, wpb.WEBHOOK_DECISION_SKIP
     if "refresh_every" in fields:
         request.refresh_every.seconds = 1
     return request
@@ -138,7 +144,8 @@ async def test_no_field_of_any_request_can_make_the_server_fail(client: Client, 
     run = (await client.start("first")).run
     started, tried = {"first"}, 0
     capsys.readouterr()
-    for stub, service in ((client.runs, pb), (client.definitions, dpb)):
+    webhooks = WebhookServiceStub(client.channel)
+    for stub, service in ((client.runs, pb), (client.definitions, dpb), (webhooks, wpb)):
         [described] = service.DESCRIPTOR.services_by_name.values()
         for method in described.methods:
             request = base(method.name)

@@ -16,6 +16,7 @@ from amends_embedded.authority import Authority, spiffe
 from amends_events import INBOX, OUTBOX, Topic, partition, with_event
 from amends_testkit.service import refusal_of
 from amends_testkit.waiting import eventually
+from google.protobuf.message_factory import GetMessageClass
 from google.protobuf.timestamp_pb2 import Timestamp
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 from pydantic import SecretStr
@@ -264,6 +265,55 @@ async def test_a_service_that_only_publishes_has_nothing_to_decide(database_url)
         assert (await refused(api.GetParked(pb.GetParkedRequest(name="x/y/0/1"))))[1] == "PARKED_UNKNOWN"
         asked = pb.ReplayRequest(consumer="x", topic=TOPIC, position=1, dry_run=True)
         assert (await refused(api.Replay(asked)))[1] == "CONSUMER_UNKNOWN"
+
+
+TEXTS = (
+    "\0",
+    "a\0b",
+    "a" * 20_000,
+    "x/y/9999999999/1",
+    "x/y/1/99999999999999999999",
+    "-1",
+    "9" * 30,
+    "'; --",
+    "\x1b[2J",
+)
+NUMBERS = (-1, 2**31 - 1, -(2**31))
+
+
+def hostile(method):
+    """Requests of a method, each with one field that says something evil and the others something plausible."""
+    kind = GetMessageClass(method.input_type)
+    plausible = {"reason": "why", "actor": "ada", "position": 1, "decision": 1, "name": "x/y/1/1", "topic": TOPIC}
+    sound = kind(**{name: value for name, value in plausible.items() if name in kind.DESCRIPTOR.fields_by_name})
+    for field in kind.DESCRIPTOR.fields:
+        values = TEXTS if field.type == field.TYPE_STRING else NUMBERS
+        if field.message_type is not None:
+            values = (Timestamp(seconds=2**62), Timestamp(seconds=-(2**62)), Timestamp(seconds=1, nanos=-1))
+        if field.type in (field.TYPE_UINT32, field.TYPE_BOOL):
+            values = (1, 2**32 - 1) if field.type == field.TYPE_UINT32 else (True,)
+        for value in values:
+            request = kind()
+            request.CopyFrom(sound)
+            if field.message_type is not None:
+                getattr(request, field.name).CopyFrom(value)
+            else:
+                setattr(request, field.name, value)
+            yield request
+
+
+async def test_whatever_a_request_says_the_answer_is_in_words_of_the_contract(database_url):
+    wrong = []
+    async with served(Shop(), database_url, None) as api:
+        for method in pb.DESCRIPTOR.services_by_name["EventsService"].methods:
+            for request in hostile(method):
+                try:
+                    await getattr(api, method.name)(request)
+                except grpc.aio.AioRpcError as error:
+                    code, reason = refusal_of(error)
+                    if code in ("INTERNAL", "UNKNOWN", "UNIMPLEMENTED") or not reason:
+                        wrong.append((method.name, str(request), code, reason))
+    assert wrong == []
 
 
 async def _is(look, argument, wanted) -> bool:

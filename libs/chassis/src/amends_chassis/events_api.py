@@ -4,9 +4,10 @@ Served by `service.Runtime` in every service that has events. Its tables and rul
 requests are read, and answers written.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import wraps
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -22,6 +23,7 @@ from amends_events.backlog import (
 from amends_events.decisions import DecidedBy, DecisionError, list_decisions
 from amends_events.lag import PartitionLag, list_lag
 from amends_events.parked import (
+    LARGEST,
     ParkedDecision,
     ParkedEvent,
     ParkedFilter,
@@ -33,6 +35,8 @@ from amends_events.parked import (
 )
 from amends_events.replay import ReplayMove, ReplayStart, ids_to_forget, plan_replay, replay
 from amends_events.structured import structured
+from amends_events.topics import MAX_PARTITIONS
+from google.protobuf.message import Message
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from amends.events.v1 import events_service_pb2 as pb
@@ -45,10 +49,24 @@ from amends_chassis.types import Context
 SERVICE = "amends.events.v1.EventsService"
 PAGE_SIZE = 100
 MAX_PAGE_SIZE = 1000
+MAX_TEXT = 2000
 T = TypeVar("T")
 
 _KINDS = {pb.PARKED_DECISION_RETRY: ParkedDecision.RETRY, pb.PARKED_DECISION_SKIP: ParkedDecision.SKIP}
 _NOT_FOUND = {"PARKED_UNKNOWN", "CONSUMER_UNKNOWN", "TOPIC_UNKNOWN", "OUTBOX_EVENT_UNKNOWN"}
+
+
+def _in_bounds(serve: Callable[..., Coroutine[Any, Any, T]]) -> Callable[..., Coroutine[Any, Any, T]]:
+    """Serve only requests whose texts a database can take."""
+
+    @wraps(serve)
+    async def served(self: "EventsServicer", request: Message, context: Context) -> T:
+        for field, value in request.ListFields():
+            if isinstance(value, str) and (len(value) > MAX_TEXT or "\0" in value):
+                raise InvalidArgument("TEXT_INVALID", f"{field.name} has up to {MAX_TEXT} characters, and no NUL.")
+        return await serve(self, request, context)
+
+    return served
 
 
 class EventsServicer(EventsServiceServicer):
@@ -57,6 +75,7 @@ class EventsServicer(EventsServiceServicer):
     def __init__(self, events: ServiceEvents) -> None:
         self._events = events
 
+    @_in_bounds
     async def ListTopics(self, request: pb.ListTopicsRequest, context: Context) -> pb.ListTopicsResponse:
         """List what the contracts and the broker say of each topic."""
         found = []
@@ -73,6 +92,7 @@ class EventsServicer(EventsServiceServicer):
             found.append(status)
         return pb.ListTopicsResponse(topics=found)
 
+    @_in_bounds
     async def ListLag(self, request: pb.ListLagRequest, context: Context) -> pb.ListLagResponse:
         """List where consumers are in each partition."""
         if not await self._has("inbox_position"):
@@ -81,6 +101,7 @@ class EventsServicer(EventsServiceServicer):
             found = await list_lag(self._pool, self._broker(), request.consumer, request.topic)
         return pb.ListLagResponse(partitions=map(_lag, found))
 
+    @_in_bounds
     async def ListParked(self, request: pb.ListParkedRequest, context: Context) -> pb.ListParkedResponse:
         """List parked events, a page at a time."""
         if not await self._has("inbox_parked"):
@@ -91,6 +112,7 @@ class EventsServicer(EventsServiceServicer):
         token = str(found[size - 1].place) if len(found) > size else ""
         return pb.ListParkedResponse(events=map(_parked, found[:size]), next_page_token=token)
 
+    @_in_bounds
     async def GetParked(self, request: pb.GetParkedRequest, context: Context) -> pb.GetParkedResponse:
         """Read one parked event with its payload."""
         place = await self._place(request.name)
@@ -102,6 +124,7 @@ class EventsServicer(EventsServiceServicer):
         shown = structured(record.attributes, record.payload)
         return pb.GetParkedResponse(parked=_parked(event), event=shown, behind=behind)
 
+    @_in_bounds
     async def DecideParked(self, request: pb.DecideParkedRequest, context: Context) -> pb.DecideParkedResponse:
         """Have a parked event handled again, or left out."""
         decision = _KINDS.get(request.decision)
@@ -113,6 +136,7 @@ class EventsServicer(EventsServiceServicer):
                 event = await decide(connection, place, decision, by)
         return pb.DecideParkedResponse(parked=_parked(event), behind=await count_behind(self._pool, event))
 
+    @_in_bounds
     async def Replay(self, request: pb.ReplayRequest, context: Context) -> pb.ReplayResponse:
         """Move a consumer in the log, or say what that would do."""
         by = None if request.dry_run else _by(request, context)
@@ -122,6 +146,8 @@ class EventsServicer(EventsServiceServicer):
         remembers = self._force_allowed(request)
         since = _moment(request.since) if request.HasField("since") else request.position
         partition = request.partition if request.HasField("partition") else None
+        if partition is not None and partition >= MAX_PARTITIONS:
+            raise InvalidArgument("DECISION_INVALID", f"Partitions are 0 to {MAX_PARTITIONS - 1}.")
         with _told():
             broker = self._broker()
             start = ReplayStart(since, request.key or None, partition)
@@ -139,11 +165,12 @@ class EventsServicer(EventsServiceServicer):
             done=by is not None,
         )
 
+    @_in_bounds
     async def ListOutbox(self, request: pb.ListOutboxRequest, context: Context) -> pb.ListOutboxResponse:
         """List what waits in the outbox, a page at a time."""
         if not await self._has("outbox"):
             return pb.ListOutboxResponse()
-        size, after = _page(request, int)
+        size, after = _page(request, _number)
         found = await list_waiting(self._pool, request.topic, size + 1, after or 0)
         return pb.ListOutboxResponse(
             events=map(_waiting, found[:size]),
@@ -151,6 +178,7 @@ class EventsServicer(EventsServiceServicer):
             next_page_token=str(found[size - 1].seq) if len(found) > size else "",
         )
 
+    @_in_bounds
     async def SkipOutbox(self, request: pb.SkipOutboxRequest, context: Context) -> pb.SkipOutboxResponse:
         """Take an event out of the outbox that no broker will ever take."""
         by = _by(request, context)
@@ -163,6 +191,7 @@ class EventsServicer(EventsServiceServicer):
                 event = await skip_waiting(connection, self._events.source, event_id, by)
         return pb.SkipOutboxResponse(event=_waiting(event))
 
+    @_in_bounds
     async def Republish(self, request: pb.RepublishRequest, context: Context) -> pb.RepublishResponse:
         """Publish again what was published before."""
         by = None if request.dry_run else _by(request, context)
@@ -181,9 +210,10 @@ class EventsServicer(EventsServiceServicer):
         _set(answer.last_at, found.last_at)
         return answer
 
+    @_in_bounds
     async def ListDecisions(self, request: pb.ListDecisionsRequest, context: Context) -> pb.ListDecisionsResponse:
         """List the decisions that were made, newest first."""
-        size, before = _page(request, int)
+        size, before = _page(request, _number)
         found = await list_decisions(self._pool, size + 1, before)
         shown = []
         for one in found[:size]:
@@ -296,6 +326,14 @@ def _page(request: Any, read: Callable[[str], T]) -> tuple[int, T | None]:
         return size, read(request.page_token) if request.page_token else None
     except ValueError:
         raise InvalidArgument("PAGE_TOKEN_INVALID", "The page token is not from an answer of this method.") from None
+
+
+def _number(token: str) -> int:
+    """Read a page token that is the number of a row. Raises ValueError."""
+    number = int(token)
+    if not 0 <= number < LARGEST:
+        raise ValueError(token)
+    return number
 
 
 def _accept_loss(moves: Sequence[ReplayMove], accepted: bool) -> None:

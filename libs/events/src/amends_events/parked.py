@@ -15,6 +15,7 @@ from uuid import UUID
 from amends_events.broker import EventRecord, LogEntry
 from amends_events.decisions import DecidedBy, DecisionError, DecisionKind, note_decision
 from amends_events.envelope import EnvelopeError, event_from
+from amends_events.topics import MAX_PARTITIONS
 
 
 class ParkedReason(StrEnum):
@@ -62,6 +63,10 @@ class ParkedEvent:
         return ParkedPlace(self.consumer, self.topic, self.partition, self.position)
 
 
+LARGEST = 2**63
+"""Numbers of rows and positions are below it."""
+
+
 class ParkedPlace(NamedTuple):
     """Where an event is parked. As a text it is the event's name: CONSUMER/TOPIC/PARTITION/POSITION."""
 
@@ -80,7 +85,10 @@ class ParkedPlace(NamedTuple):
         consumer, *rest = name.rsplit("/", 3)
         if len(rest) != 3 or not consumer or not rest[0]:
             raise ValueError(f"{name!r} is not CONSUMER/TOPIC/PARTITION/POSITION")
-        return cls(consumer, rest[0], int(rest[1]), int(rest[2]))
+        partition, position = int(rest[1]), int(rest[2])
+        if not (0 <= partition < MAX_PARTITIONS and -LARGEST <= position < LARGEST):
+            raise ValueError(f"{name!r} is no place that a log can have")
+        return cls(consumer, rest[0], partition, position)
 
 
 _FIELDS = (

@@ -144,6 +144,17 @@ async def test_a_choreography_is_applied_to_the_monitor_and_needs_no_orchestrato
     assert "AM101" in result.out
 
 
+async def test_nothing_is_applied_when_nobody_knows_where_the_monitor_is(
+    run, orchestrator, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("AMENDS_MONITOR_ADDRESS", raising=False)
+    policy = "apiVersion: amends.dev/v1alpha1\nkind: RetryPolicy\nmetadata: {name: patient}\nspec: {}\n"
+    (tmp_path / "all.yaml").write_text(f"{policy}---\n{EXAMPLE.read_text()}")
+    result = await run("apply", "all.yaml", "--address", orchestrator.target)
+    assert (result.code, "where is the monitor?" in result.err) == (2, True)
+    assert orchestrator.received == []
+
+
 async def test_a_choreography_is_checked_without_a_server(run, tmp_path: Path) -> None:
     (tmp_path / "set.binpb").write_bytes(descriptor_set().SerializeToString())
     (tmp_path / "good.yaml").write_text(EXAMPLE.read_text())

@@ -49,7 +49,9 @@ def _left_by_up() -> str:
     path = next((one for folder in (here, *here.parents) if (one := folder / LEFT_BY_UP).is_file()), None)
     processes = {} if path is None else json.loads(path.read_text(encoding="utf-8"))["processes"]
     if "monitor" not in processes:
-        raise usage("where is the monitor?", f"Give --address HOST:PORT or {VARIABLE}, or run `make up` first.")
+        raise usage(
+            "where is the monitor?", f"Give its HOST:PORT as {VARIABLE}, or as an option, or run `make up` first."
+        )
     output.say(f"monitor {processes['monitor']['address']}, from {path}")
     return str(processes["monitor"]["address"])
 

@@ -46,15 +46,13 @@ def apply(
         if document.kind == "SagaRun":
             raise usage(f"{document.source}: a SagaRun is not applied here", "Start one with `amends start SAGA`.")
     contracts = descriptors.load(descriptor_files, protos)
-    results: list[dict[str, Any]] = []
     watched = [document for document in documents if document.kind == "Choreography"]
-    if len(watched) < len(documents):
-        with connection.connect(address) as server:
-            for document in documents:
-                if document.kind != "Choreography":
-                    results.append(_apply(server, document, namespace, contracts))
-    if watched:
-        with monitor.connect(watching) as stub:
+    others = [document for document in documents if document.kind != "Choreography"]
+    if not watched:
+        results = _apply_all(others, namespace, contracts, address)
+    else:
+        with monitor.connect(watching) as stub:  # before anything is applied: nobody may know where it is
+            results = _apply_all(others, namespace, contracts, address)
             results += [_watch(stub, document, namespace, contracts) for document in watched]
     if form in (Format.TABLE, Format.WIDE):
         _show(results, form)
@@ -63,6 +61,15 @@ def apply(
         output.emit(data, form)
     if any(row["result"] == "refused" for row in results):
         raise typer.Exit(Exit.FAILED)
+
+
+def _apply_all(
+    documents: list[Manifest], namespace: str, contracts: "FileDescriptorSet | None", address: str | None
+) -> list[dict[str, Any]]:
+    if not documents:
+        return []
+    with connection.connect(address) as server:
+        return [_apply(server, document, namespace, contracts) for document in documents]
 
 
 def _apply(

@@ -14,6 +14,7 @@ from amends_bench.fulfilments import choreographed_vs_orchestrated
 from amends_bench.guarded import barrier_transaction
 from amends_bench.journal import journal
 from amends_bench.kubernetes import operator_vs_kopf
+from amends_bench.projections import projections
 from amends_bench.queue import claims_vs_queue
 from amends_bench.recovery import recovery
 from amends_bench.sagas import latency, sagas_vs_dbos, sagas_vs_plain_calls, with_barriers
@@ -43,6 +44,7 @@ BENCHMARKS = {
     "recovery": Benchmark("The rate after kill -9 and after a restart of Postgres", recovery),
     "barrier-transaction": Benchmark("A local transaction with the barrier and without", barrier_transaction),
     "events": Benchmark("What events cost: outbox, relay and consumer, each beside its like", events),
+    "projections": Benchmark("A projection built from the log, against the same by hand", projections),
     "choreographed-vs-orchestrated": Benchmark(
         "An order by events, against the same order by its saga", choreographed_vs_orchestrated
     ),

@@ -1,16 +1,22 @@
 """`amends audit` over events finds what contradicts the laws, in databases and a log that relay and consumer filled."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
+import grpc.aio
 import pytest
 from amends_cli.audit_databases import UnreadableError
 from amends_cli.audit_events import audit_events
+from amends_cli.audit_exports import Exports
 from amends_events.broker import no_topic
 from amends_events.decisions import DecidedBy
 from amends_events.laws import EventLaw
 from amends_events.parked import ParkedDecision, decide, list_parked
 
+from amends.events.v1 import export_pb2
+from amends.events.v1.export_pb2_grpc import ExportServiceServicer, add_ExportServiceServicer_to_server
 from shop.payments.events.v1.payments_pb2 import PaymentTaken
 
 from .publishing import BOX, LAST, OF_ONE, TOPIC, Installation
@@ -19,7 +25,10 @@ from .publishing import BOX, LAST, OF_ONE, TOPIC, Installation
 async def test_of_what_went_well_everything_is_counted_and_nothing_is_found(shop: Installation):
     report = await shop.audited()
     assert (report.events, report.topics, report.consumers, report.handled) == (6, 1, 1, 6)
-    assert (report.found, report.unknown, report.waiting, report.parked.total()) == ([], [], {}, 0)
+    assert (report.found, report.waiting, report.parked.total()) == ([], {}, 0)
+    assert [sentence.partition(":")[0] for sentence in report.unknown] == [
+        "whether each change that services keep has its event"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -88,7 +97,7 @@ async def test_what_cannot_be_known_is_said(shop: Installation):
     await shop.payments.execute("DELETE FROM outbox_sent")
     await shop.shipping.execute("DELETE FROM inbox")
     said = (await shop.audited()).unknown
-    assert [text.partition(" ")[0] for text in said] == ["shipping", "no"]
+    assert [text.partition(" ")[0] for text in said] == ["whether", "shipping", "no"]
     report = await audit_events(shop.urls, "")
     assert (report.events, report.unknown) == (0, ["the log was not read: give --broker"])
 
@@ -118,4 +127,60 @@ async def test_a_topic_to_which_nobody_has_published_yet_is_no_contradiction(sho
     )
     report = await shop.audited()
     assert report.found == []
-    assert report.unknown == [str(no_topic("shop.catalog.events.v1"))]
+    assert report.unknown[0] == str(no_topic("shop.catalog.events.v1"))
+
+
+class Keeps(ExportServiceServicer):
+    """Exports payments as a service does, by their rows: a version for each event."""
+
+    def __init__(self, shop: Installation) -> None:
+        self._shop = shop
+
+    async def Export(self, request, context):
+        rows = await self._shop.payments.fetch("SELECT order_id, version FROM payment ORDER BY order_id")
+        first = int(request.page_token or 0)
+        answer = export_pb2.ExportResponse(next_page_token=str(first + 1) if first + 1 < len(rows) else "")
+        name = PaymentTaken.DESCRIPTOR.full_name
+        for version in range(1, rows[first]["version"] + 1):
+            answer.events.add(type=name, key=rows[first]["order_id"], version=version).occurred_at.GetCurrentTime()
+        return answer
+
+
+@asynccontextmanager
+async def exporting(shop: Installation) -> AsyncIterator[Exports]:
+    server = grpc.aio.server()
+    add_ExportServiceServicer_to_server(Keeps(shop), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield Exports([f"127.0.0.1:{port}"])
+    finally:
+        await server.stop(None)
+
+
+async def test_each_change_that_a_service_keeps_has_its_event_published_or_waiting_or_is_named(shop: Installation):
+    await shop.pay("o-3", "o-4")
+    async with exporting(shop) as exports:
+        report = await shop.audited(exports=exports)
+        assert (report.compared, report.found, report.waiting["payments"].events) == (8, [], 2)
+        await shop.payments.execute("DELETE FROM outbox WHERE key = 'o-4'")
+        await shop.payments.execute("UPDATE payment SET version = 4 WHERE order_id = 'o-1'")
+        report = await shop.audited(exports=exports)
+    assert [(one.law, one.key, one.topic) for one in report.found] == [
+        (EventLaw.PUBLISHED, "o-1", TOPIC.name),
+        (EventLaw.PUBLISHED, "o-4", TOPIC.name),
+    ]
+    assert "keeps version 4" in report.found[0].message
+
+
+async def test_a_service_that_was_named_and_exports_nothing_is_a_failure_and_one_that_was_found_is_none(
+    shop: Installation,
+):
+    server = grpc.aio.server()
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    with pytest.raises(UnreadableError, match="does not export what it keeps: UNIMPLEMENTED"):
+        await shop.audited(exports=Exports([f"127.0.0.1:{port}"]))
+    report = await shop.audited(exports=Exports([], [f"127.0.0.1:{port}"]))
+    assert [text.partition(" ")[0] for text in report.unknown] == ["whether"]
+    await server.stop(None)

@@ -19,6 +19,7 @@ from amends_events.laws import EventLaw
 from amends_events.parked import ParkedDecision
 
 from amends_cli.audit_databases import UnreadableError, connected
+from amends_cli.audit_exports import Exports, Untold, read_exports
 
 Place: TypeAlias = tuple[str, int]
 """A topic and a partition."""
@@ -32,6 +33,7 @@ SELECT to_regclass('outbox') IS NOT NULL AS has_outbox, to_regclass('outbox_sent
     to_regclass('inbox') IS NOT NULL AS has_inbox
 """
 _OUTBOX = "SELECT topic, count(*) AS events, now() - min(occurred_at) AS oldest FROM outbox GROUP BY topic"
+_TOLD = "SELECT type, key, version FROM outbox"
 _SENT = "SELECT event_id, key, version, occurred_at FROM outbox_sent WHERE topic = $1 AND partition = $2"
 _SENT_ANY = "SELECT EXISTS (SELECT FROM outbox_sent)"
 _HAS_READ = "SELECT EXISTS (SELECT FROM inbox_position WHERE consumer = $1 AND position > 0)"
@@ -73,6 +75,8 @@ class EventReport:
     """Different events in the log."""
     topics: int = 0
     consumers: int = 0
+    compared: int = 0
+    """Changes that services keep, each of which has its event in the log or in the outbox, or is named."""
     handled: int = 0
     """Effects: an event that two consumers have handled counts twice."""
     waiting: dict[str, Waiting] = field(default_factory=dict)
@@ -125,19 +129,25 @@ class _Reader:
 
 
 async def audit_events(
-    databases: Mapping[str, str], broker_url: str, retention: timedelta = INBOX_RETENTION
+    databases: Mapping[str, str],
+    broker_url: str,
+    exports: Exports | None = None,
+    retention: timedelta = INBOX_RETENTION,
 ) -> EventReport:
-    """Check the events of all databases, by name, against the log. Raises UnreadableError.
+    """Check the events of all databases, by name, against the log and what services keep. Raises UnreadableError.
 
     Without a broker only what waits and what is parked is told. `retention` is that of the inboxes.
     """
     report = EventReport()
+    changes, silent = await read_exports(exports) if exports is not None and broker_url else ([], [])
+    untold = Untold(changes)
+    report.unknown += silent
     async with AsyncExitStack() as stack:
         snapshots = [await stack.enter_async_context(_snapshot(name, url)) for name, url in databases.items()]
         snapshots = [one for one in snapshots if one.has_outbox or one.has_inbox]
         if not snapshots:
             return report
-        waiting = await _waiting(snapshots, report)
+        waiting = await _waiting(snapshots, report, untold)
         readers = await _readers(snapshots, report)
         report.consumers = len({reader.consumer for of in readers.values() for reader in of})
         if not broker_url:
@@ -145,7 +155,7 @@ async def audit_events(
             return report
         broker = open_broker(broker_url)
         try:
-            await _Auditor(report, snapshots, broker, retention).audit(readers, waiting)
+            await _Auditor(report, snapshots, broker, untold, retention).audit(readers, waiting)
         except BrokerError as error:
             raise UnreadableError(f"the broker cannot be read: {error}") from None
         finally:
@@ -164,7 +174,7 @@ async def _snapshot(name: str, url: str) -> AsyncIterator[_Database]:
         yield _Database(name, connection, **there)
 
 
-async def _waiting(databases: Sequence[_Database], report: EventReport) -> set[str]:
+async def _waiting(databases: Sequence[_Database], report: EventReport, untold: Untold) -> set[str]:
     """Return the topics of which something is in an outbox, or was and is remembered."""
     found: set[str] = set()
     for database in databases:
@@ -172,6 +182,8 @@ async def _waiting(databases: Sequence[_Database], report: EventReport) -> set[s
             found.add(row["topic"])
             waiting = report.waiting.get(database.name, Waiting(0, timedelta()))
             report.waiting[database.name] = Waiting(waiting.events + row["events"], max(waiting.oldest, row["oldest"]))
+        for row in await database.connection.fetch(_TOLD) if database.has_outbox and untold.compared else []:
+            untold.told(row["type"], row["key"], row["version"])
         if database.has_sent:
             found |= {row["topic"] for row in await database.connection.fetch(_SENT_TOPICS)}
     return found
@@ -197,9 +209,15 @@ class _Auditor:
     """The state of one audit over the log."""
 
     def __init__(
-        self, report: EventReport, databases: Sequence[_Database], broker: Broker, retention: timedelta
+        self,
+        report: EventReport,
+        databases: Sequence[_Database],
+        broker: Broker,
+        untold: Untold,
+        retention: timedelta,
     ) -> None:
         self._report = report
+        self._untold = untold
         self._databases = databases
         self._broker = broker
         self._remembered_since = datetime.now(UTC) - retention
@@ -212,11 +230,19 @@ class _Auditor:
 
     async def audit(self, readers: Mapping[Place, Sequence[_Reader]], published: set[str]) -> None:
         """Check every partition of the topics that somebody reads or has published to."""
-        topics = published | {topic for topic, _ in readers}
+        topics = published | {topic for topic, _ in readers} | self._untold.topics
         self._report.topics = len(topics)
         for topic in sorted(topics):
             for partition, ends in sorted((await self._ends(topic, readers)).items()):
                 await self._partition((topic, partition), ends, readers.get((topic, partition), ()))
+            for change in self._untold.left(topic):
+                what = f"{change.address} keeps version {change.version} ({change.type}), and no event tells of it"
+                self._report.add(EventFinding(EventLaw.PUBLISHED, what, topic, change.key))
+        self._report.compared = self._untold.compared
+        if not self._untold.compared:
+            self._report.unknown.append(
+                "whether each change that services keep has its event: no service exports what it keeps (--export)"
+            )
         await self._inboxes()
         if self._forgetful:
             names = ", ".join(sorted(self._forgetful))
@@ -258,6 +284,7 @@ class _Auditor:
                 if event is None or event.event_id in seen:
                     continue
                 seen.add(event.event_id)
+                self._untold.told(event.type, event.key, event.version)
                 began = began or event.occurred_at
                 fresh.append((entry, event))
                 if event.version < versions.get(event.key, event.version):
@@ -267,6 +294,8 @@ class _Auditor:
             for reader in readers:
                 await self._consumed(reader, place, fresh)
         self._report.events += len(seen)
+        if ends.first > 1:
+            self._untold.forgotten(place[0], began or datetime.now(UTC))
         await self._sent(place, seen, ends.first == 1, began)
 
     async def _log(self, place: Place, ends: Ends) -> AsyncIterator[list[tuple[LogEntry, CloudEvent | None]]]:

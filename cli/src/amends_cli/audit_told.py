@@ -24,6 +24,7 @@ def summary(report: "EventReport") -> dict[str, Any]:
         "topics": report.topics,
         "consumers": report.consumers,
         "handled": report.handled,
+        "changesCompared": report.compared,
         "waiting": {
             name: {"events": one.events, "oldestSeconds": one.oldest.total_seconds()}
             for name, one in sorted(report.waiting.items())
@@ -59,6 +60,8 @@ def tell(report: "EventReport", form: Format) -> None:
     if report.events or report.consumers:
         checked = f"{report.handled} effects of {report.consumers} consumers"
         output.line(f"{report.events} events in {report.topics} topics, {checked}")
+    if report.compared:
+        output.line(f"{report.compared} changes that services keep were compared with the events that tell of them")
     for name, one in sorted(report.waiting.items()):
         output.line(
             f"{one.events} events of {name} wait for the broker, the oldest for {one.oldest.total_seconds():.0f} s"

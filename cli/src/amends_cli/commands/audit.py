@@ -83,6 +83,15 @@ def audit(
             help="The broker of the events: nats://HOST:PORT or kafka://HOST:PORT.",
         ),
     ] = "",
+    exports: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--export",
+            metavar="HOST:PORT",
+            envvar="AMENDS_EXPORTS",
+            help="A service that exports what it keeps: each change has to have its event. May be repeated.",
+        ),
+    ] = None,
     form: output.Output = Format.TABLE,
 ) -> None:
     """Prove that every run and every event kept what was promised.
@@ -90,16 +99,18 @@ def audit(
     Checks the invariants over the databases of a running installation and the log of its broker, and names each run and
     each event that breaks one.
     """
-    from amends_cli import audit_databases, audit_events  # a database driver, which no other command needs
+    from amends_cli import audit_databases, audit_events, audit_exports  # drivers that no other command needs
 
     found = _Databases(database, _pairs(participants or ()), _named(services or ()), broker)
+    asked = audit_exports.Exports(exports or ())
     if not database:
         found = _left_by_up(found)
+        asked = audit_exports.Exports(exports or (), () if exports else found.addresses)
     assert found.orchestrator is not None
     wanted = audit_databases.AuditRequest(found.orchestrator, found.participants, since, lease, strangers)
     try:
         report = asyncio.run(audit_databases.audit(wanted))
-        events = asyncio.run(audit_events.audit_events(found.by_name, found.broker))
+        events = asyncio.run(audit_events.audit_events(found.by_name, found.broker, asked))
     except audit_databases.UnreadableError as error:
         raise CliError(str(error)) from None
     _show(report, events, form)
@@ -116,6 +127,8 @@ class _Databases:
     """By protobuf service."""
     others: dict[str, str]
     broker: str
+    addresses: Sequence[str] = ()
+    """Of services that may export what they keep."""
 
     @property
     def by_name(self) -> dict[str, str]:
@@ -213,4 +226,5 @@ def _left_by_up(given: _Databases) -> _Databases:
         participants | given.participants,
         others | given.others,
         given.broker or (f"nats://{address}" if address else ""),
+        tuple(process["address"] for name, process in processes.items() if name in others or process.get("service")),
     )

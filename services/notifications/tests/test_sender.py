@@ -1,8 +1,13 @@
 """What becomes of a message, on a real database and a real mail server (fault E26)."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from datetime import timedelta
 
+import pytest
+from amends_embedded import Postgres
+from amends_testkit.service import migrated
+from amends_testkit.waiting import eventually
 from shop_notifications import store
 from shop_notifications.domain import (
     ERASED,
@@ -25,13 +30,12 @@ async def test_a_due_message_is_sent_once(database, server):
     first = notice()
     await add(database, first, first, notice(MailTemplate.ORDER_REJECTED, event_id=first.event_id))
     assert await send_all(sender(database, server.port)) == 2
-    assert server.subjects() == ["Your order o-1 is confirmed", "We cannot fulfil your order o-1"]
+    assert sorted(server.subjects()) == ["We cannot fulfil your order o-1", "Your order o-1 is confirmed"]
     assert server.recipients == ["ada@example.org"] * 2
-    one, _ = await messages(database)
-    assert (one.state, one.attempts, one.due_at) == (State.SENT, 1, None)
-    assert one.answer.startswith("250")
-    assert one.sent_at is not None
-    assert server.mails[0]["Message-ID"] == one.message_id
+    found = await messages(database)
+    assert {(one.state, one.attempts, one.due_at) for one in found} == {(State.SENT, 1, None)}
+    assert all(one.answer.startswith("250") and one.sent_at is not None for one in found)
+    assert {mail["Message-ID"] for mail in server.mails} == {one.message_id for one in found}
 
 
 async def test_what_the_server_does_not_take_now_is_sent_later(database, server):
@@ -102,9 +106,10 @@ async def test_a_server_that_says_nothing_costs_the_time_of_one_transmission(dat
     await know(database)
     await add(database, notice())
     server.plan("DATA", SAY_NOTHING)
-    await send_all(sender(database, server.port, timeout=0.2))
+    await send_all(sender(database, server.port, timeout=0.5))
     (one,) = await messages(database)
-    assert (one.state, one.attempts) == (State.SENT, 2)
+    assert one.state is State.SENT
+    assert one.attempts >= 2
 
 
 async def test_while_the_server_is_away_messages_are_due_and_afterwards_each_is_sent_once(database):
@@ -193,11 +198,11 @@ async def test_nobody_writes_to_who_was_erased_and_nothing_about_them_is_left(da
 async def test_a_message_that_nobody_sends_any_more_is_unknown(database, server):
     await know(database)
     await add(database, notice(), notice(MailTemplate.CAMPAIGN))
-    dead = sender(database, server.port, timeout=0.05)
+    dead = sender(database, server.port)
     claimed = [one for _ in range(2) if (one := await store.claim(database, dead._rules))]
     assert set(await states(database)) == {State.SENDING}
     assert await store.give_up(database) == []
-    await asyncio.sleep(0.11)
+    await database.pool.execute("UPDATE notification SET due_at = now()")  # as if twice the time had passed
     assert sorted(await store.give_up(database)) == [MailTemplate.CAMPAIGN, MailTemplate.ORDER_CONFIRMED]
     assert {one.answer for one in await messages(database)} == {UNHEARD}
     await send_all(sender(database, server.port))
@@ -242,3 +247,28 @@ async def test_a_sender_that_is_to_end_finishes_what_it_is_transmitting(database
     await asyncio.wait([running])
     assert await states(database) == [State.SENT]
     assert len(server.mails) == 1
+
+
+@pytest.mark.faults
+async def test_a_database_that_is_away_is_waited_for_and_what_came_of_a_mail_is_written_then(tmp_path, server):
+    async with AsyncExitStack() as stack:
+        postgres = await stack.enter_async_context(await Postgres.start(tmp_path))
+        url = await postgres.create("mail", "mail")
+        database = await stack.enter_async_context(migrated(url, "shop_notifications.migrations"))
+        await know(database)
+        await add(database, notice(), notice())
+        takes = server.handle_DATA
+
+        async def while_it_dies(*arguments):
+            if postgres.running and not server.mails:
+                postgres.kill()
+            return await takes(*arguments)
+
+        server.handle_DATA = while_it_dies
+        sending = asyncio.create_task(send_all(sender(database, server.port)))
+        await eventually(lambda: len(server.mails) == 1)
+        assert not sending.done()
+        await postgres.restart()
+        await sending
+        assert await states(database) == [State.SENT] * 2
+    assert len(server.mails) == 2

@@ -81,7 +81,7 @@ async def test_421_ends_the_connection_and_the_message_is_for_later(command):
 async def test_without_an_answer_to_the_content_nobody_knows(command, answer, reply, taken):
     async with mail_server() as server:
         server.plan(command, answer)
-        one = client(server, timeout=0.2)
+        one = client(server, timeout=1)
         assert (await sent(one)).reply is reply
         assert not one.connected
         assert len(server.mails) >= taken

@@ -48,7 +48,7 @@ EXPIRE_EVERY: Final = timedelta(minutes=10)
 FINISH_WITHIN: Final = timedelta(seconds=4)
 """So long a transmission under way may go on when the process is to end."""
 _RECONNECT: Final = Backoff(timedelta(milliseconds=500), timedelta(seconds=30))
-_WRITE_AGAIN: Final = Backoff(timedelta(milliseconds=100), timedelta(seconds=2))
+_AGAIN: Final = Backoff(timedelta(milliseconds=100), timedelta(seconds=2))
 
 NO_SERVER: Final = "mail.no_server"
 
@@ -88,13 +88,13 @@ class MailSender:
             await self._client.close()
 
     async def turn(self) -> timedelta:
-        """See to one message, and return how long there is nothing to do. Raises what the database raises."""
+        """See to one message, and return how long there is nothing to do. Waits for a database that is away."""
         if not self._client.connected:
-            if not await store.is_due(self._database):
+            if not await self._surely(lambda: store.is_due(self._database)):
                 return LOOK_EVERY
             if not await self._connect():
                 return _RECONNECT.ceiling(self._failures)
-        claimed = await store.claim(self._database, self._rules)
+        claimed = await self._surely(lambda: store.claim(self._database, self._rules))
         if claimed is None:
             await self._rest()
             return LOOK_EVERY
@@ -146,31 +146,31 @@ class MailSender:
             return Transmission(ServerReply.REFUSED, f"it cannot be written: {error}")
         return await self._client.transmit(letter.sender, letter.recipient, letter.content)
 
-    async def _surely(self, write: Callable[[], Awaitable[T]]) -> T:
-        """Write as soon as the database is there: only this process knows what came of the transmission."""
+    async def _surely(self, work: Callable[[], Awaitable[T]]) -> T:
+        """Do something with the database as soon as it is there, and return what comes of it."""
         failures = 0
         while True:
             try:
-                return await write()
+                return await work()
             except Exception as error:
                 if not database_away(error) and not isinstance(error, Unavailable | OSError | TimeoutError):
                     raise
                 failures += 1
                 _log.warning("mail.database_away", error=f"{type(error).__name__}: {error}")
-                await asyncio.sleep(_WRITE_AGAIN.ceiling(failures).total_seconds())
+                await asyncio.sleep(_AGAIN.ceiling(failures).total_seconds())
 
     async def tend(self) -> None:
         """Call unknown what nobody sends any more, and note how old the oldest is, for ever."""
         while True:
-            for template in await store.give_up(self._database):
+            for template in await self._surely(lambda: store.give_up(self._database)):
                 self._metrics.came_into(template, NotificationState.UNKNOWN)
-            self._metrics.oldest(await store.oldest(self._database))
+            self._metrics.oldest(await self._surely(lambda: store.oldest(self._database)))
             await asyncio.sleep(min(TEND_EVERY, self._rules.transmission).total_seconds())
 
     async def expire(self, retention: timedelta) -> None:
         """Delete messages that nobody will look up any more, for ever."""
         while True:
-            while await store.expire(self._database, retention):
+            while await self._surely(lambda: store.expire(self._database, retention)):
                 pass
             await asyncio.sleep(EXPIRE_EVERY.total_seconds())
 

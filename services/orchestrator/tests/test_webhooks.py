@@ -333,6 +333,17 @@ async def test_what_ended_long_ago_is_forgotten_and_what_is_open_never(office, t
         one, two, _ = await deliveries.take(desk.pool, "on-call", 10, timedelta(minutes=1))
         await deliveries.delivered(desk.pool, one, "it answered 200")
         await deliveries.parked(desk.pool, two, "it answered 410")
-        assert await deliveries.expire(desk.pool, timedelta(days=7)) == 0
-        assert await deliveries.expire(desk.pool, timedelta()) == 1
+        assert await deliveries.expire(desk.pool, timedelta(days=7), ["on-call"]) == 0
+        assert await deliveries.expire(desk.pool, timedelta(), ["on-call"]) == 1
         assert await desk.states() == ["parked", "due"]
+
+
+async def test_what_is_open_for_a_webhook_that_nobody_names_any_more_is_forgotten_when_it_is_old(office, tmp_path):
+    async with receiving(tmp_path) as receiver, office(receiver) as desk:
+        await desk.tell(uuid4())
+        await desk.tell(uuid4())
+        [parked, _] = await deliveries.take(desk.pool, "on-call", 10, timedelta(minutes=1))
+        await deliveries.parked(desk.pool, parked, "it answered 410")
+        assert await deliveries.expire(desk.pool, timedelta(days=7), []) == 0
+        assert await deliveries.expire(desk.pool, timedelta(), []) == 2
+        assert await desk.states() == []

@@ -118,11 +118,11 @@ class Orchestrator:
         runtime.add(add_DefinitionServiceServicer_to_server, guarded(definitions), definition_api.SERVICE)
         webhooks = webhook_api.WebhookApi(self._pool, self.webhooks)
         runtime.add(add_WebhookServiceServicer_to_server, guarded(webhooks), webhook_api.SERVICE)
+        forgetting = partial(retention.forgetting_webhooks, self._pool, self.webhooks, self._settings.webhook_retention)
+        runtime.background("webhooks.forgetting", forgetting)
         if self.webhooks is not None:
             runtime.background("webhooks", self.webhooks.run)
             runtime.background("webhooks.counting", partial(retention.counting_webhooks, self._pool, self.webhooks))
-            forgetting = partial(retention.forgetting_webhooks, self._pool, self._settings.webhook_retention)
-            runtime.background("webhooks.forgetting", forgetting)
         runtime.background("runs", self._run)
         runtime.background("watches", watched.run)
         runtime.background("resources", self._reload)

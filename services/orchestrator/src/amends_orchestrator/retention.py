@@ -47,11 +47,12 @@ async def counting_webhooks(database: Executes, sender: WebhookSender) -> None:
         await asyncio.sleep(COUNT_EVERY.total_seconds())
 
 
-async def forgetting_webhooks(database: Executes, retention: timedelta) -> None:
+async def forgetting_webhooks(database: Executes, sender: WebhookSender | None, retention: timedelta) -> None:
     """Forget what webhooks were sent once it is old, for ever."""
     while True:
         await deliveries.wake(database)
-        if await deliveries.expire(database, retention, FORGOTTEN_AT_ONCE) < FORGOTTEN_AT_ONCE:
+        named = sender.destinations.current.by_name if sender is not None else ()
+        if await deliveries.expire(database, retention, named, FORGOTTEN_AT_ONCE) < FORGOTTEN_AT_ONCE:
             await asyncio.sleep(HOUSEKEEPING_EVERY.total_seconds())
 
 

@@ -136,6 +136,13 @@ DELETE FROM webhook_delivery WHERE seq = ANY (ARRAY(
     SELECT seq FROM webhook_delivery WHERE ended_at < now() - $1::interval LIMIT $2
 ))
 """
+# What nobody will send, because the settings do not name its webhook any more.
+_EXPIRE_FORMER = """
+DELETE FROM webhook_delivery WHERE seq = ANY (ARRAY(
+    SELECT seq FROM webhook_delivery
+    WHERE state IN ('due', 'parked') AND webhook <> ALL ($3::text[]) AND occurred_at < now() - $1::interval LIMIT $2
+))
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,7 +265,11 @@ async def wake(database: Executes) -> None:
     await database.execute(_WAKE)
 
 
-async def expire(database: Executes, retention: timedelta, limit: int = 1_000) -> int:
-    """Forget at most `limit` events that ended longer ago than `retention`; return how many."""
-    tag: str = await database.execute(_EXPIRE, retention, limit)
-    return int(tag.rpartition(" ")[2])
+async def expire(database: Executes, retention: timedelta, webhooks: Iterable[str], limit: int = 1_000) -> int:
+    """Forget what ended longer ago than `retention`, and what is as old and for none of `webhooks`; return how many.
+
+    At most `limit` of each are forgotten; call it again until it returns less.
+    """
+    ended: str = await database.execute(_EXPIRE, retention, limit)
+    former: str = await database.execute(_EXPIRE_FORMER, retention, limit, [*webhooks])
+    return max(int(tag.rpartition(" ")[2]) for tag in (ended, former))

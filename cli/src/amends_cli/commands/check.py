@@ -16,7 +16,7 @@ from amends_cli.output import Format, Styled
 from amends_cli.resources import check_by_server
 
 if TYPE_CHECKING:
-    from amends_saga.check import CheckResult, SagaFigures
+    from amends_saga.check import CheckResult, ChoreographyCheck, SagaFigures
     from amends_saga.findings import Finding
     from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
@@ -50,10 +50,10 @@ def check(
     contracts = descriptors.load(descriptor_files, protos)
     if contracts is not None:
         result = _locally(texts, contracts, namespace)
-        found, figures = result.findings, result.figures
+        found, figures, choreographies = result.findings, result.figures, result.choreographies
     else:
-        found, figures = check_by_server(texts, namespace, address), []
-    _show(found, figures, form, findings.plural([(len(texts), "file")]))
+        found, figures, choreographies = check_by_server(texts, namespace, address), [], []
+    _show(found, figures, choreographies, form, findings.plural([(len(texts), "file")]))
     if any(strict or finding.is_error for finding in found):
         raise typer.Exit(Exit.FAILED)
 
@@ -70,7 +70,13 @@ def _locally(texts: list[Text], contracts: "FileDescriptorSet", namespace: str) 
     return result
 
 
-def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: ReportFormat, summary: str) -> None:
+def _show(
+    found: "list[Finding]",
+    figures: "list[SagaFigures]",
+    choreographies: "list[ChoreographyCheck]",
+    form: ReportFormat,
+    summary: str,
+) -> None:
     from amends_saga.check import render
 
     if form is ReportFormat.SARIF:
@@ -87,4 +93,7 @@ def _show(found: "list[Finding]", figures: "list[SagaFigures]", form: ReportForm
         if form is ReportFormat.TABLE and not any(finding.is_error for finding in found):
             for saga in figures:
                 output.line(render.figures_line(saga))
+        for choreography in choreographies:
+            if choreography.plan is not None:
+                output.line(render.choreography_line(choreography))
         findings.show(found, summary=summary)

@@ -14,7 +14,7 @@ from amends_saga import codes
 from amends_saga.choreography.contracts import EventContract, EventContracts, enum_values, read_contracts
 from amends_saga.choreography.flow import short
 from amends_saga.choreography.plan import ChoreographyPlan, plan_of
-from amends_saga.choreography.walk import MAX_STATES, walk
+from amends_saga.choreography.walk import MAX_STATES, Walked, walk
 from amends_saga.definition import Choreography, DescribedEvent, EventName
 from amends_saga.descriptors import DescriptorError, parse_set
 from amends_saga.findings import Finding, choices, has_errors, ordered
@@ -34,6 +34,8 @@ class ChoreographyCheck:
     contracts: EventContracts
     """What the contracts say of all messages that they have."""
     files: FileDescriptorSet
+    states: int = 0
+    """How many sets of events can have come; 0 when the paths could not be walked."""
 
 
 class _Roles:
@@ -81,11 +83,13 @@ def check_choreography(choreography: Choreography, descriptors: bytes | None) ->
     findings += _consumer_findings(names)
     cycle = list(_cycle_findings(names))
     findings += cycle
-    plan = plan_of(choreography)
+    plan, states = plan_of(choreography), 0
     # A walk over what is misnamed would tell the same mistake again, as a path without an end.
     if not cycle and plan.start in plan.events and not has_errors(findings):
-        findings += _path_findings(names, plan)
-    return ChoreographyCheck(ordered(findings), None if has_errors(findings) else plan, contracts, files)
+        walked = walk(plan)
+        states = walked.states
+        findings += _path_findings(names, walked)
+    return ChoreographyCheck(ordered(findings), None if has_errors(findings) else plan, contracts, files, states)
 
 
 def _files(choreography: Choreography, data: bytes | None, findings: list[Finding]) -> FileDescriptorSet:
@@ -285,9 +289,8 @@ def _cycle_findings(names: _Roles) -> Iterator[Finding]:
                 work.append((following, iter(edges[following])))
 
 
-def _path_findings(names: _Roles, plan: ChoreographyPlan) -> Iterator[Finding]:
+def _path_findings(names: _Roles, walked: Walked) -> Iterator[Finding]:
     """Yield what is wrong at the ends of the paths."""
-    walked = walk(plan)
     start = names.choreography.start
     if not walked.complete:
         message = f"It has too many paths: more than {MAX_STATES:,} sets of events can have come, or they are large."

@@ -9,6 +9,7 @@ from typing import Any
 from amends_resilience.durations import format_duration
 
 from amends_saga import codes
+from amends_saga.check.choreographies import ChoreographyCheck
 from amends_saga.check.figures import SagaFigures, product
 from amends_saga.findings import Finding, Severity
 
@@ -140,6 +141,16 @@ def figures_line(figures: SagaFigures) -> str:
     return (
         f"{figures.namespace}/{figures.saga}: at worst {format_duration(figures.worst_case)} to the point of no return "
         f"(deadline: {deadline}), {format_duration(figures.whole_worst_case)} to the end; one call may become {calls}"
+    )
+
+
+def choreography_line(check: ChoreographyCheck) -> str:
+    """Return in one line what was proven of a choreography without errors."""
+    plan = check.plan
+    assert plan is not None
+    return (
+        f"{plan.namespace}/{plan.name}: every path ends, and what ends undone is undone; "
+        f"{len(plan.events)} events can have come in {check.states:,} ways"
     )
 
 

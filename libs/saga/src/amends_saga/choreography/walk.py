@@ -32,6 +32,8 @@ class Walked:
     """Events with an effect that is there at the end of a path that ends undone, and such a path."""
     complete: bool = True
     """False when there are too many paths."""
+    states: int = 0
+    """How many sets of events can have come."""
 
 
 def walk(plan: ChoreographyPlan) -> Walked:
@@ -61,6 +63,7 @@ def walk(plan: ChoreographyPlan) -> Walked:
                 return found
             paths[after] = (*path, event)
             waiting.append(after)
+    found.states = len(paths)
     return found
 
 

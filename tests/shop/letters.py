@@ -12,7 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from amends_chassis.database import Database
-from amends_demo import books, laws
+from amends_demo import books
 from amends_events import CloudEvent, EventHandler, Outbox
 from amends_events.envelope import handling
 from amends_testkit.service import migrated
@@ -38,7 +38,7 @@ from shop_shipping.domain import Line as ParcelLine
 from shop_shipping.domain import Slots
 from shop_shipping.events import PUBLISHES as SHIPPING
 
-from .market import Effects, effects_in
+from .market import Effects, broken_laws_of, effects_in
 
 PUBLISHES = {"orders": ORDERS, "inventory": INVENTORY, "payments": PAYMENTS, "shipping": SHIPPING}
 SKU, PRICE, STOCK = "mug", 900, 900_000
@@ -184,15 +184,14 @@ class Letters:
         return effects_in(await books.read(self.urls), order_id)
 
     async def broken_laws(self) -> list[str]:
-        found = await books.read(self.urls)
-        return [f"{law.name}: {what}" for law in laws.LAWS for what in law.broken(found)]
+        return broken_laws_of(await books.read(self.urls))
 
 
 @asynccontextmanager
 async def opened(make: Callable[[], Awaitable[str]]) -> AsyncIterator[Letters]:
     """The services over fresh databases."""
     async with AsyncExitStack() as stack:
-        urls = {name: await make() for name in (*PUBLISHES, "orchestrator")}
+        urls = {name: await make() for name in (*PUBLISHES, "orchestrator", "reporting")}
         await stack.enter_async_context(migrated(urls["orchestrator"], "amends_orchestrator.migrations"))
         databases = {
             name: await stack.enter_async_context(migrated(urls[name], f"shop_{name}.migrations")) for name in PUBLISHES

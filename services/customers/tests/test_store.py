@@ -124,6 +124,7 @@ async def test_nothing_brings_back_who_was_erased_even_before_it_was_known(datab
 
 
 async def test_a_change_beside_the_erasure_comes_before_it_or_is_refused(database):
+    await handle(database, AccountOpened(account_id="acc-1"))
     with pytest.raises(CustomerUnknown):
         await one_behind_the_other(
             database,
@@ -136,6 +137,7 @@ async def test_a_change_beside_the_erasure_comes_before_it_or_is_refused(databas
 
 
 async def test_an_erasure_beside_a_change_deletes_what_the_change_wrote(database):
+    await handle(database, AccountOpened(account_id="acc-1"))
     await one_behind_the_other(
         database,
         partial(store.change, outbox=OUTBOX, account_id="acc-1", expected=0, details=ADA),
@@ -143,6 +145,16 @@ async def test_an_erasure_beside_a_change_deletes_what_the_change_wrote(database
     )
     assert await database.pool.fetchval("SELECT count(*) FROM billing_address") == 0
     assert [event for _, event in await published(database)] == [CustomerErased(account_id="acc-1")]
+
+
+async def test_an_erasure_waits_for_who_writes_down_a_card_and_deletes_it(database):
+    await handle(database, AccountOpened(account_id="acc-1"))
+    await one_behind_the_other(
+        database,
+        partial(store.put_payment_method, account_id="acc-1", method=CARD, token="tok_visa"),
+        partial(store.erase, outbox=OUTBOX, account_id="acc-1"),
+    )
+    assert await database.pool.fetchval("SELECT count(*) FROM payment_method") == 0
 
 
 async def test_the_database_itself_keeps_nothing_of_who_was_erased(database):

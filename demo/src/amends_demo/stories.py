@@ -260,7 +260,7 @@ async def an_event_is_poison(scene: Scene) -> None:
     where = [
         part for name, said in stack.reports.items() if "grpc" in said for part in ("--address", stack.address(name))
     ]
-    parked = await _said(scene, *command, *where, until=" after ")
+    parked = await _said(scene, *command, *where, until=_waits_everywhere)
     _tell(scene, command, parked)
     order = await shop.order(placed.order_id)
     telling.claim("its own payment waits behind it", order.state == orders_pb2.ORDER_STATE_PENDING, order)
@@ -275,20 +275,29 @@ async def an_event_is_poison(scene: Scene) -> None:
 
 async def _flows(scene: Scene, *arguments: str, until: str = "LATE") -> str:
     """Ask `amends flows` until it says something; tell and return what it says."""
-    output = await _said(scene, "flows", *arguments, "--address", scene.stack.address("monitor"), until=until)
+    output = await _said(
+        scene, "flows", *arguments, "--address", scene.stack.address("monitor"), until=lambda said: until in said
+    )
     _tell(scene, ["flows", *arguments], output)
     return output
 
 
-async def _said(scene: Scene, *command: str, until: str) -> str:
-    """Run a command again and again until it says something; return what it says."""
+def _waits_everywhere(parked: str) -> bool:
+    """Return whether the services that an order needs next have parked the poison, and its payment behind it."""
+    rows = [line.split() for line in parked.splitlines() if line]
+    found = {name: [row for row in rows if row[0].startswith(f"{name}/")] for name in ("orders", "shipping")}
+    return all(len(waiting) == 2 for waiting in found.values())  # the poison, and the payment
+
+
+async def _said(scene: Scene, *command: str, until: Callable[[str], bool]) -> str:
+    """Run a command again and again until it says what is waited for; return what it says."""
     end = asyncio.get_running_loop().time() + END.total_seconds()
     while True:
         _, output = await _amends(scene, *command)
-        if until in output:
+        if until(output):
             return output
         if asyncio.get_running_loop().time() > end:
-            raise TimeoutError(f"`amends {' '.join(command)}` never says {until}: {output}")
+            raise TimeoutError(f"`amends {' '.join(command)}` never says what is waited for: {output}")
         await asyncio.sleep(0.1)
 
 

@@ -75,11 +75,16 @@ def run(data: Path | None, environment: dict[str, str]) -> None:
         asyncio.run(_serve(Path(scratch), environment, kept=False))
 
 
+def _passed() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
+
+
 def detach(arguments: list[str]) -> None:
     """Start `amends dev` in the background and return when it is ready. Raises CliError."""
     home = Path(tempfile.mkdtemp(prefix="amends-dev-log-"))
     command = [sys.executable, "-m", "amends_cli", "dev", *arguments]
-    child = Child.start("amends dev", command, log=home / "dev.log", report=home / "ready.json", outlives_us=True)
+    log, report = home / "dev.log", home / "ready.json"
+    child = Child.start("amends dev", command, log=log, report=report, environment=_passed(), outlives_us=True)
     try:
         asyncio.run(child.ready(READY))
     except (ChildDiedError, ReportTimeoutError) as error:
@@ -153,13 +158,12 @@ async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -
 
 
 def _orchestrator(data: Path, environment: dict[str, str]) -> Child:
-    passed = {name: value for name, value in os.environ.items() if name.startswith(PASSED)}
     return Child.start(
         "orchestrator",
         [sys.executable, "-m", "amends_orchestrator"],
         log=data / "orchestrator.log",
         report=data / "orchestrator.json",
-        environment=passed | environment,
+        environment=_passed() | environment,
     )
 
 

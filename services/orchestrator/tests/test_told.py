@@ -297,6 +297,8 @@ async def test_an_administrator_lists_tests_and_decides(database_url: str, shop:
         replay = wpb.ReplayWebhookRequest(webhook="on-call", since=since, actor="ada", reason="they lost it")
         assert (await webhooks.ReplayWebhook(replay)).events == 1
         await receiver.kinds("WebhookTest", "RunStarted", "RunStarted")
+        replay.webhook = "nobody"
+        assert (await refusal(webhooks.ReplayWebhook(replay)))[0] is grpc.StatusCode.NOT_FOUND
 
 
 async def _equals(ask: Any, expected: Any) -> bool:

@@ -43,6 +43,12 @@ class WebhookApi(WebhookServiceServicer):
     def _configured(self) -> Mapping[str, Destination]:
         return self._sender.destinations.current.by_name if self._sender is not None else {}
 
+    def _destination(self, name: str) -> Destination:
+        destination = self._configured.get(name)
+        if destination is None:
+            raise NotFound("WEBHOOK_UNKNOWN", f"There is no webhook {name!r} in the settings.")
+        return destination
+
     async def ListWebhooks(self, request: pb.ListWebhooksRequest, context: Any) -> pb.ListWebhooksResponse:
         """List the destinations, and those of which only events are left."""
         configured = self._configured
@@ -65,9 +71,8 @@ class WebhookApi(WebhookServiceServicer):
     async def TestWebhook(self, request: pb.TestWebhookRequest, context: Any) -> pb.TestWebhookResponse:
         """Send a test now, beside what is due."""
         check_request(request)
-        destination = self._configured.get(request.webhook)
-        if destination is None or self._sender is None:
-            raise NotFound("WEBHOOK_UNKNOWN", f"There is no webhook {request.webhook!r} in the settings.")
+        destination = self._destination(request.webhook)
+        assert self._sender is not None
         event_id = new_event_id()
         outcome = await self._sender.attempt(destination, event_id, _test(event_id, request.webhook))
         _log.info(TESTED, webhook=request.webhook, delivered=outcome.delivered, detail=outcome.detail)
@@ -115,6 +120,7 @@ class WebhookApi(WebhookServiceServicer):
         if not request.HasField("since"):
             raise InvalidArgument("SINCE_INVALID", "Say since when events are to be sent again.")
         since = _moment(request.since)
+        self._destination(request.webhook)
         events = await deliveries.replay(self._database, request.webhook, since, request.key)
         _log.info(
             REPLAYED,

@@ -48,16 +48,20 @@ async def test_what_the_server_does_not_take_now_is_sent_later(database, server)
     assert len(server.mails) == 1
 
 
-async def test_the_next_attempt_waits_for_a_pause_that_grows(database, server):
+async def test_the_next_attempt_waits_for_a_pause(database, server, monkeypatch):
+    monkeypatch.setattr("random.random", lambda: 0.9)  # of at most 10 seconds
     await know(database)
-    await add(database, notice())
+    await add(database, notice(age=timedelta(minutes=5)), notice(age=timedelta(hours=5), customer_id="bob"))
     server.plan("DATA", "452 full", "452 full")
     patient = sender(database, server.port)
     patient._rules = type(patient._rules)()  # the pauses that are meant
-    await patient.turn()
-    (one,) = await messages(database)
+    for _ in range(2):
+        await patient.turn()
+    (one,) = await messages(database, customer_id="ada")
     assert (one.state, one.attempts, one.answer) == (State.DUE, 1, "452 full")
-    assert await database.pool.fetchval("SELECT due_at - now() < interval '10 s' FROM notification")
+    (pause,) = await database.pool.fetch("SELECT due_at - began_at AS held FROM notification WHERE attempts = 1")
+    assert timedelta(seconds=9) <= pause["held"] < timedelta(seconds=30)
+    assert timedelta(minutes=5) < await store.oldest(database) < timedelta(hours=1)  # bob has no address
 
 
 async def test_what_the_server_refuses_is_not_sent_again(database, server):

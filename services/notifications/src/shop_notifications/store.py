@@ -93,7 +93,10 @@ UPDATE notification SET state = 'unknown', answer = $2, due_at = CASE WHEN templ
 WHERE state = 'sending' AND due_at <= now()
 RETURNING template
 """
-_OLDEST = "SELECT now() - min(occurred_at) FROM notification WHERE due_at <= now() OR state = 'sending'"
+# What waits because of the mail server: its turn has come, or it was tried. What waits for an address does not count.
+_OLDEST = """
+SELECT now() - min(occurred_at) FROM notification WHERE due_at IS NOT NULL AND (due_at <= now() OR attempts > 0)
+"""
 _EXPIRE = """
 DELETE FROM notification WHERE notification_id IN (
     SELECT notification_id FROM notification WHERE due_at IS NULL AND occurred_at < now() - $1::interval

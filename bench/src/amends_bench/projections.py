@@ -25,7 +25,7 @@ from amends_events.envelope import CloudEvent, attributes, event_from, new_event
 from google.protobuf.message import Message
 from rich.progress import Progress
 from shop_reporting import facts, statements, versions
-from shop_reporting.exports import Exports
+from shop_reporting.exports import ExportClient
 from shop_reporting.facts import SOURCES, TYPES, Fact
 from shop_reporting.projection import BATCH, LAYOUT, Projection
 from shop_reporting.rebuild import Rebuild
@@ -93,7 +93,7 @@ class _Reporting:
 
     async def rebuilt(self) -> Mapping[str, Any]:
         """Build a projection as the command does, until it serves."""
-        rebuild = Rebuild(self.database, self.broker, Exports({}), self._consume, _ignore)
+        rebuild = Rebuild(self.database, self.broker, ExportClient({}), self._consume, _ignore)
         with self._timed() as figures:
             version = await rebuild.run(_no_progress)
         async with self.database.pool.acquire() as connection:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from amends.events.v1.export_pb2_grpc import ExportServiceAsyncStub
 
 
-class Exports:
+class ExportClient:
     """The exports of all services, by the names of `facts.SOURCES`."""
 
     def __init__(self, channels: Mapping[str, Channel]) -> None:

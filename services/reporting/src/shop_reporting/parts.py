@@ -4,7 +4,7 @@ from functools import partial
 
 from amends_chassis.service import Runtime
 
-from shop_reporting.exports import Exports
+from shop_reporting.exports import ExportClient
 from shop_reporting.projection import BATCH, CountGaps, Projection
 from shop_reporting.rebuild import Rebuild
 from shop_reporting.settings import Settings
@@ -18,7 +18,7 @@ def rebuild(settings: Settings, runtime: Runtime, count_gaps: CountGaps) -> Rebu
         "payments": settings.payments_target,
         "shipping": settings.shipping_target,
     }
-    exports = Exports({source: runtime.channel(target) for source, target in targets.items()})
+    exports = ExportClient({source: runtime.channel(target) for source, target in targets.items()})
     return Rebuild(runtime.database, runtime.events.broker, exports, partial(_consume, runtime), count_gaps)
 
 

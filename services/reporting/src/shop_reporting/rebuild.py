@@ -19,7 +19,7 @@ from amends_events import Broker, BrokerError
 from amends_events.replay import begin
 
 from shop_reporting import freshness, versions
-from shop_reporting.exports import Exports
+from shop_reporting.exports import ExportClient
 from shop_reporting.facts import SOURCES
 from shop_reporting.freshness import Freshness
 from shop_reporting.projection import LAYOUT, CountGaps, Projection, consumer_of
@@ -55,7 +55,7 @@ class Rebuild:
 
     database: Database
     broker: Broker | None
-    exports: Exports
+    exports: ExportClient
     consume: Consume
     count_gaps: CountGaps
 

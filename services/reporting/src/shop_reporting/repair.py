@@ -11,7 +11,7 @@ import structlog
 from amends_chassis.database import Database
 from amends_chassis.errors import Unavailable
 
-from shop_reporting.exports import Exports
+from shop_reporting.exports import ExportClient
 from shop_reporting.projection import Projection
 
 LOOK_EVERY = timedelta(seconds=1)
@@ -24,7 +24,7 @@ _log = structlog.get_logger(__name__)
 class Repair:
     """Closes the gaps of one projection."""
 
-    def __init__(self, database: Database, exports: Exports, projection: Projection) -> None:
+    def __init__(self, database: Database, exports: ExportClient, projection: Projection) -> None:
         gap = f"{projection.schema}.version_gap"
         self._database = database
         self._exports = exports

@@ -78,17 +78,18 @@ async def demo(place: ShopFolder, console: Console, tls: bool = False) -> int:
 
 async def serve(place: ShopFolder, tls: bool = False) -> int:
     """Run a shop until SIGTERM: the background process of `up`. A process that dies is started again."""
-    from amends_demo.shop import NAMESPACE, visiting
+    from amends_demo.shop import NAMESPACE, describe_articles, visiting
 
     stop = asyncio.Event()
     for order in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(order, stop.set)
     with place.held():
-        async with running(place, tls=tls, people=True) as stack:
+        async with running(place, tls=tls, whole=True) as stack:
             async with visiting(stack) as shop:
                 targets = {service: stack.address(name) for name, service in SERVICES.items()}
                 await manifests.apply(shop.definitions, targets, NAMESPACE)
                 await manifests.watch(stack.address("monitor"), stack.certificates)
+                await describe_articles(stack.address("catalog"), stack.certificates)
                 await shop.stock_up()
             await mail.know_customer(stack.address("customers"), stack.certificates)
             stack.say_what_runs("up")

@@ -12,7 +12,7 @@ from amends_demo import books, laws, load, mail, manifests, report
 from amends_demo.books import COMPENSATED, COMPLETED, Books
 from amends_demo.chat import listening
 from amends_demo.place import ShopFolder
-from amends_demo.shop import NAMESPACE, Shop, visiting
+from amends_demo.shop import NAMESPACE, Shop, describe_articles, visiting
 from amends_demo.stack import SERVICES, Stack, running
 from amends_demo.stories import STORIES, Scene
 from amends_demo.telling import Telling
@@ -27,7 +27,7 @@ async def play(place: ShopFolder, console: Console, tls: bool = False) -> int:
     console.print("Starting Postgres, a mail server, two orchestrators, the monitor and the services ...")
     async with (
         listening(place.root) as (chat, webhooks),
-        running(place, tls=tls, people=True, webhooks=webhooks) as stack,
+        running(place, tls=tls, whole=True, webhooks=webhooks) as stack,
     ):
         stack.say_what_runs("demo")
         async with visiting(stack) as shop:
@@ -49,6 +49,7 @@ async def _open(stack: Stack, shop: Shop) -> None:
     targets = {service: stack.address(name) for name, service in SERVICES.items()}
     await manifests.apply(shop.definitions, targets, NAMESPACE)
     await manifests.watch(stack.address("monitor"), stack.certificates)
+    await describe_articles(stack.address("catalog"), stack.certificates)
     await shop.stock_up()
     await mail.know_customer(stack.address("customers"), stack.certificates)
 

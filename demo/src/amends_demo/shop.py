@@ -15,6 +15,8 @@ from amends.saga.v1 import run_pb2, run_service_pb2
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
 from amends_demo.stack import READERS, SERVICES, Stack
+from shop.catalog.v1 import catalog_pb2
+from shop.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from shop.inventory.v1 import inventory_pb2
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import orders_pb2
@@ -29,6 +31,7 @@ from shop.types.v1 import types_pb2
 if TYPE_CHECKING:
     from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceAsyncStub
     from amends.saga.v1.run_service_pb2_grpc import RunServiceAsyncStub
+    from shop.catalog.v1.catalog_pb2_grpc import CatalogServiceAsyncStub
     from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceAsyncStub
     from shop.orders.v1.orders_pb2_grpc import OrderServiceAsyncStub
     from shop.payments.v1.payments_pb2_grpc import PaymentServiceAsyncStub
@@ -37,6 +40,12 @@ if TYPE_CHECKING:
 
 NAMESPACE = "shop"
 PRICES = {"tea-assam": 1290, "coffee-yirgacheffe": 1450, "mug-blue": 900}
+ARTICLES = {
+    "tea-assam": ("tea", "Assam", "Malty and strong. Three minutes, with milk if you like."),
+    "coffee-yirgacheffe": ("coffee", "Yirgacheffe", "Bright, with bergamot. Roasted light."),
+    "mug-blue": ("mugs", "Blue mug", "Holds a third of a litre."),
+}
+"""Category, name and description."""
 CURRENCY = "EUR"
 STOCK = 2_000
 SLOTS = {"DE": 2_000, "FR": 2_000, "AT": 0}
@@ -106,6 +115,15 @@ class Shop:
         """Return how much of an article can be sold."""
         request = inventory_pb2.GetStockRequest(sku=sku)
         return int((await self.inventory.GetStock(request, timeout=CALL)).available)
+
+
+async def describe_articles(address: str, certificates: Certificates | None = None) -> None:
+    """Tell the catalog service at an address what the articles are. The same again changes nothing."""
+    async with dial(address, certificates=certificates) as channel:
+        catalog: CatalogServiceAsyncStub = CatalogServiceStub(channel)
+        for sku, (category, name, description) in ARTICLES.items():
+            article = catalog_pb2.PutArticleRequest(sku=sku, name=name, description=description, category=category)
+            await catalog.PutArticle(article, timeout=CALL)
 
 
 def order(order_id: str, card: str, *, country: str, quantity: int) -> orders_pb2.PlaceOrderRequest:

@@ -1,7 +1,7 @@
 """The processes of the shop: Postgres, NATS, two replicas of the orchestrator, the monitor, and the services.
 
-Called by the commands `demo` and `up`, and by tests, which can do without the services that know people. With these
-runs a mail server that delivers nothing and shows what customers were written. Every
+Called by the commands `demo` and `up`, and by tests, which can do without the services that no order waits for. With
+these run the cache of catalog, and a mail server that delivers nothing and shows what customers were written. Every
 service gets a database of its own and two roles: one owns the tables and migrates them, the other serves; nobody knows
 another's password. All listen on free ports of 127.0.0.1, or on AMENDS_PORT_<NAME>, and report what they got.
 """
@@ -22,7 +22,7 @@ import grpc
 import grpc.aio
 from amends_chassis.certificates import Certificates
 from amends_chassis.dial import dial
-from amends_embedded import Child, ChildDiedError, Children, Nats, Postgres
+from amends_embedded import Child, ChildDiedError, Children, Nats, Postgres, Valkey
 from grpc_health.v1.health_pb2 import HealthCheckRequest, HealthCheckResponse
 from grpc_health.v1.health_pb2_grpc import HealthStub
 
@@ -44,13 +44,14 @@ MODULES = {
     "shipping": "shop_shipping",
     "monitor": "amends_monitor",
 }
-PEOPLE = {
+MORE = {
+    "catalog": "shop_catalog",
     "customers": "shop_customers",
     "identity": "shop_identity",
     "marketing": "shop_marketing",
     "notifications": "shop_notifications",
 }
-"""What knows people."""
+"""Services that no order waits for."""
 MAIL_CATCHER = "mail-catcher"
 SERVICES = {
     "inventory": "shop.inventory.v1.InventoryService",
@@ -61,13 +62,13 @@ SERVICES = {
 TOLD = {
     **{replica: {"AMENDS_TARGETS": "loopback", "AMENDS_LEASE": "5s"} for replica in REPLICAS},
     "monitor": {"AMENDS_GRACE": "0s"},  # one machine, one clock
-    **{name: {"AMENDS_DATABASE_POOL": "4"} for name in PEOPLE},
+    **{name: {"AMENDS_DATABASE_POOL": "4"} for name in MORE},
     "shipping": {"AMENDS_HANDLING_TIME": "40ms"},  # packing a parcel takes a while: the slow one of the four
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
 READY = timedelta(seconds=60)
-CONNECTIONS, FEW_CONNECTIONS, OWNERS_CONNECTIONS = 23, 10, 3
-"""Of each role that serves, of those of PEOPLE, and of each that owns: seven of the first, four of the second and all
+CONNECTIONS, FEW_CONNECTIONS, OWNERS_CONNECTIONS = 23, 8, 3
+"""Of each role that serves, of those of MORE, and of each that owns: seven of the first, five of the second and all
 owners share the 240 of the server, and none can leave the others without."""
 
 
@@ -81,10 +82,12 @@ class Stack:
     children: Children
     identities: Identities | None = None
     """The certificates with which everything is mutual TLS; None: plain text."""
-    people: bool = False
-    """Whether the services that know people run, too."""
+    whole: bool = False
+    """Whether the services that no order waits for run, too."""
     webhooks: Path | None = None
     """The file that says whom the orchestrators tell; None: the broker alone."""
+    cache: Valkey | None = None
+    """The cache of catalog, when that runs."""
     databases: dict[str, str] = field(default_factory=dict)
     """Database URLs by name: orchestrator, monitor, orders, inventory, payments, shipping, reporting."""
     owners: dict[str, str] = field(default_factory=dict)
@@ -104,12 +107,12 @@ class Stack:
     @property
     def modules(self) -> Mapping[str, str]:
         """Return the module of each service, by name."""
-        return MODULES | PEOPLE if self.people else MODULES
+        return MODULES | MORE if self.whole else MODULES
 
     @property
     def programs(self) -> tuple[str, ...]:
         """Return the names of all processes but Postgres and NATS."""
-        return (*self.modules, MAIL_CATCHER) if self.people else (*self.modules,)
+        return (*self.modules, MAIL_CATCHER) if self.whole else (*self.modules,)
 
     @property
     def inbox(self) -> str:
@@ -127,15 +130,15 @@ class Stack:
 
     async def start(self) -> None:
         """Start everything, those who are told where the others are last."""
-        people = PEOPLE if self.people else ()
-        if people:
+        more = MORE if self.whole else ()
+        if more:
             await self.start_one(MAIL_CATCHER)
-        for name in ("orchestrator", "monitor", "orders", *PARTICIPANTS, *READERS, *people):
+        for name in ("orchestrator", "monitor", "orders", *PARTICIPANTS, *READERS, *more):
             owner = f"{name}_owner"
             self.owners[name] = await self.postgres.create(owner, name, connections=OWNERS_CONNECTIONS)
-            connections = FEW_CONNECTIONS if name in PEOPLE else CONNECTIONS
+            connections = FEW_CONNECTIONS if name in MORE else CONNECTIONS
             self.databases[name] = await self.postgres.create(name, name, connections=connections, owner=owner)
-        await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS, "monitor", *people)))
+        await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS, "monitor", *more)))
         await self.start_one("orders")
         await asyncio.gather(*(self.start_one(name) for name in READERS))
 
@@ -173,6 +176,10 @@ class Stack:
             environment["AMENDS_WEBHOOKS"] = str(self.webhooks)
         if name == "orders":
             environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
+            if self.whole:
+                environment["AMENDS_CATALOG_TARGET"] = self.address("catalog")
+        if name == "catalog" and self.cache is not None:
+            environment["AMENDS_CACHE_URL"] = self.cache.url
         for neighbour in NEIGHBOURS.get(name, ()):
             environment[f"AMENDS_{neighbour.upper()}_TARGET"] = self.address(neighbour)
         if name == "identity":
@@ -226,6 +233,12 @@ class Stack:
                 "database": "",
             },
         }
+        if self.cache is not None:
+            shown["cache"] = {
+                "pid": self.cache.child.pid,
+                "address": f"127.0.0.1:{self.cache.port}",
+                "database": "",
+            }
         for name in self.modules:
             report = self.reports[name]
             shown[name] = {
@@ -269,19 +282,22 @@ async def _serving(child: Child, address: str, certificates: Certificates | None
 
 @asynccontextmanager
 async def running(
-    place: ShopFolder, *, tls: bool = False, people: bool = False, webhooks: Path | None = None
+    place: ShopFolder, *, tls: bool = False, whole: bool = False, webhooks: Path | None = None
 ) -> AsyncIterator[Stack]:
     """Yield a started shop over a place that the caller holds, and stop everything afterwards.
 
-    With `tls` every call in it is mutual TLS, by certificates in the place; with `people` it has accounts, customers
-    and campaigns, and writes to customers. `webhooks` is the file that says whom the orchestrators tell.
+    With `tls` every call in it is mutual TLS, by certificates in the place. The `whole` of it has a catalogue,
+    accounts, customers and campaigns, too, and writes to customers.
     """
     identities = Identities(place.certificates) if tls else None
     async with (
         await Postgres.start(place.root / "postgres") as postgres,
         await Nats.start(place.root / "nats") as nats,
+        Valkey(place.root / "catalog-cache", user="catalog") as cache,
         Children(grace=timedelta(seconds=10)) as children,
     ):
-        stack = Stack(place, postgres, nats, children, identities, people, webhooks)
+        if whole:
+            await cache.restart()
+        stack = Stack(place, postgres, nats, children, identities, whole, webhooks, cache if whole else None)
         await stack.start()
         yield stack

@@ -35,9 +35,10 @@ class ValkeyError(RuntimeError):
 
 
 class Valkey:
-    """A running server. Make it with `await Valkey.start(folder)`, end it with `await stop()`."""
+    """A server. Make a running one with `await Valkey.start(folder)`, end it with `await stop()`."""
 
-    def __init__(self, home: Path, user: str, memory: str) -> None:
+    def __init__(self, home: Path, user: str = "service", memory: str = "32mb") -> None:
+        """Take what `start` takes, and start nothing: `restart` does, and the end of a block stops it."""
         self.home = home.absolute()
         self.user = user
         self.password = secrets.token_urlsafe(24)
@@ -52,7 +53,6 @@ class Valkey:
         `home` has its settings and its log. Raises ValkeyError.
         """
         server = cls(home, user, memory)
-        server.home.mkdir(parents=True, exist_ok=True)
         try:
             await server._launch()
         except BaseException:
@@ -73,6 +73,7 @@ class Valkey:
         return self._child
 
     async def _launch(self) -> None:
+        self.home.mkdir(parents=True, exist_ok=True)
         fixed = self.port
         for attempt in range(STARTS):
             self.port = fixed or _free_port()

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from amends_saga.check import ChoreographyCheck, check
 from amends_saga.check.render import text
+from amends_saga.choreography import needed_files
 from amends_saga.choreography.plan import AnswerPlan, ChoreographyPlan, EventPlan
 from amends_saga.choreography.walk import walk
 from amends_saga.definition import Document
+from google.protobuf.descriptor_pb2 import FileDescriptorSet
 
 ORDER = (Path(__file__).parents[3] / "examples/place-order/choreography.yaml").read_text()
 STOCK, PAYMENTS = "shop.inventory.events.v1", "shop.payments.events.v1"
@@ -256,3 +258,19 @@ def test_without_contracts_nothing_is_accepted(shop_contract: bytes) -> None:
     found = check([Document("choreography.yaml", ORDER)]).choreographies[0]
     assert [finding.code for finding in found.findings] == ["AM025"]
     assert found.plan is None
+
+
+@pytest.mark.parametrize("instead", ["", "[]", "{}", "5", "true", "null", "x", "[[a]]", "{a: b}", '"\\0"'])
+def test_no_mutilated_choreography_ends_in_an_error_of_ours(instead: str, shop_contract: bytes) -> None:
+    """Every third line loses its value, or has another one: there are findings then, and nothing is raised."""
+    events = [line.split()[-1] for line in ORDER.splitlines() if "- event: " in line]
+    contracts = needed_files(FileDescriptorSet.FromString(shop_contract), events).SerializeToString()
+    lines = ORDER.splitlines()
+    for number in range(14, len(lines), 3):
+        before, colon, _ = lines[number].partition(": ")
+        item = "- " if lines[number].lstrip().startswith("- ") else ""
+        changed = f"{before}: {instead}" if colon else lines[number].partition("- ")[0] + item + instead
+        mutilated = "\n".join([*lines[:number], changed, *lines[number + 1 :]])
+        result = check([Document("choreography.yaml", mutilated)], descriptors=contracts)
+        assert all(finding.place.line > 0 for finding in result.findings), changed
+        assert result.findings or all(one.plan is not None for one in result.choreographies), changed

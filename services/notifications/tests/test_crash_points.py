@@ -72,6 +72,7 @@ async def test_a_sender_that_is_killed_amid_two_hundred_orders_costs_one_duplica
 
 
 @pytest.mark.faults
+@pytest.mark.timeout(400)
 async def test_a_sender_dies_at_each_place_there_is(database, database_url, server, record_property):
     found = await deaths(database_url, server, 1, "all")
     assert [one["died"] for one in found] == [DIED] * (len(found) - 1) + [0]

@@ -20,11 +20,12 @@ from shop_reporting.api import ERRORS
 from shop_reporting.assemble import assemble
 from shop_reporting.settings import Settings
 
+from shop.orders.events.v1.orders_pb2 import OrderDispatched
 from shop.reporting.v1 import reporting_pb2 as pb
 from shop.reporting.v1.reporting_pb2_grpc import ReportingServiceStub
 from shop.types.v1.types_pb2 import FULFILMENT_CHOREOGRAPHED, FULFILMENT_ORCHESTRATED
 
-from .world import BEGAN, RETENTION, TOPICS, Named, order, orders
+from .world import BEGAN, RETENTION, TOPICS, Named, Told, order, orders
 
 ORDERS = 45
 NO_DAY = pb.Period(first_day="30.11.")
@@ -140,6 +141,19 @@ async def test_an_order_shows_everything_that_has_happened_to_it(service):
     assert (answer.order.code, answer.order.reason) == ("CARD_DECLINED", "it is so")
     assert not answer.order.open
     assert answer.order.total.minor == 1004
+
+
+async def test_how_old_the_report_is_and_what_was_jumped_over_are_metrics(service, log):
+    """The third version of an order is missing, and nobody exports it here: the gap stays."""
+    _, runtime = service
+    at = order(2)[-1].at + timedelta(hours=1)
+    await log[1].tell([Told(OrderDispatched(order_id="o-000002"), 4, at)])
+    value = partial(runtime.registry.get_sample_value, "projection_version_gaps_total")
+    await eventually(lambda: value() == 1, what="a gap")
+    [gap] = await runtime.database.pool.fetch("SELECT order_id, source FROM r1.version_gap")
+    assert tuple(gap) == ("o-000002", "orders")
+    age = partial(runtime.registry.get_sample_value, "projection_as_of_seconds", {"projection": "1"})
+    await eventually(lambda: (age() or 60) < 10, what="a young report", timeout=timedelta(seconds=60))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge
 
 from shop_reporting import freshness, versions
 from shop_reporting.freshness import Freshness
-from shop_reporting.projection import LAYOUT, Projection
+from shop_reporting.projection import LAYOUT, Projection, consumer_of
 from shop_reporting.rebuild import Rebuild
 from shop_reporting.repair import Repair
 
@@ -95,7 +95,7 @@ class Serving:
             group.create_task(repair.run())
 
     async def _tell_age(self, version: int) -> None:
-        read = await freshness.places(self.database.pool, Projection(version, self.metrics.gaps).consumer)
+        read = await freshness.places(self.database.pool, consumer_of(version))
         as_of = self.fresh.as_of(read)
         if as_of is not None:
             self.metrics.age(version, max(timedelta(0), datetime.now(UTC) - as_of))

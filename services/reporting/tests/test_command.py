@@ -11,9 +11,11 @@ import grpc.aio
 from amends_embedded import Nats
 from amends_events import open_broker
 from google.protobuf.timestamp_pb2 import Timestamp
-from shop_reporting import versions
+from pydantic import SecretStr
+from shop_reporting import command, versions
 from shop_reporting.facts import SOURCES
-from shop_reporting.projection import Projection
+from shop_reporting.projection import LAYOUT, Projection
+from shop_reporting.settings import Settings
 
 from amends.events.v1 import export_pb2
 from amends.events.v1.export_pb2_grpc import ExportServiceServicer, add_ExportServiceServicer_to_server
@@ -92,7 +94,7 @@ async def test_a_rebuild_that_is_killed_while_events_flow_goes_on_and_ends_in_th
 
         async with beside(consumes(database, broker)(projection)):
             first = await rebuild(environment, "--export")
-            await asyncio.wait_for(exporting["payments"].reached.wait(), 30)
+            await asyncio.wait_for(exporting["payments"].reached.wait(), 60)
             first.kill()
             assert await first.wait() == -9
             await broker.tell(told[250:])
@@ -107,10 +109,29 @@ async def test_a_rebuild_that_is_killed_while_events_flow_goes_on_and_ends_in_th
 
         for server in servers:
             await server.stop(None)
-        code, _, err = await said(await rebuild(environment, "--export"))
-        assert (code, err.splitlines()[-1]) == (
-            69,
-            "What was done is kept: call it again when that service is there.",
-        )
-        assert (await versions.serving(database.pool)).version == 2
         await client.close()
+
+
+async def test_a_service_that_does_not_export_is_named_and_what_was_done_is_kept(
+    database, database_url, projection, nats, capsys
+):
+    client = open_broker(nats.url)
+    await client.ensure(TOPICS, RETENTION)
+    await client.close()
+    nobody = dict.fromkeys((f"{source.name}_target" for source in SOURCES), "127.0.0.1:1")
+    settings = Settings(database_url=SecretStr(database_url), broker=SecretStr(nats.url), **nobody)
+    assert await command._rebuild(settings, export=True) == 69
+    assert capsys.readouterr().err.splitlines()[-2:] == [
+        "EXPORT_FAILED: orders does not export: UNAVAILABLE",
+        "What was done is kept: call it again when that service is there.",
+    ]
+    assert (await versions.serving(database.pool)).version == 1
+    assert (await versions.unfinished(database.pool, LAYOUT)).from_export
+
+
+async def test_who_comes_while_another_builds_is_told_to_come_again(database, database_url, nats, capsys):
+    nobody = dict.fromkeys((f"{source.name}_target" for source in SOURCES), "127.0.0.1:1")
+    settings = Settings(database_url=SecretStr(database_url), broker=SecretStr(nats.url), **nobody)
+    async with versions.alone(database):
+        assert await command._rebuild(settings, export=False) == 75
+    assert capsys.readouterr().err == "another process builds a projection\n"

@@ -17,7 +17,7 @@ from amends_saga.choreography.plan import ChoreographyPlan, plan_of
 from amends_saga.choreography.walk import MAX_STATES, Walked, walk
 from amends_saga.definition import Choreography, DescribedEvent, EventName
 from amends_saga.descriptors import DescriptorError, parse_set
-from amends_saga.findings import Finding, choices, has_errors, ordered
+from amends_saga.findings import Finding, choices, has_errors, ordered, suggestion
 
 SHOWN = 8
 """So many events of a path are named in a finding: the last ones."""
@@ -124,7 +124,8 @@ def _contract_findings(names: _Roles, contracts: EventContracts) -> Iterator[Fin
         elif not _has_key(contract, names.choreography.key):
             message = f"`{event.name}` has no text `{names.choreography.key}`."
             texts = [name for name in contract.fields if _has_key(contract, name)]
-            hint = choices(names.choreography.key, texts, "Add the field to the event.")
+            near = suggestion(names.choreography.key, texts)
+            hint = f"Did you mean `{near}`?" if near else "Add the field to the event, or take another key."
             yield event.node.finding(codes.KEY_MISSING, message, hint)
 
 
@@ -282,7 +283,7 @@ def _cycle_findings(names: _Roles) -> Iterator[Finding]:
             elif following in path:
                 circle = [*path[path.index(following) :], following]
                 message = f"Events follow each other without a bound: {' > '.join(map(short, circle))}."
-                hint = "Say with `atMost` how often one of them may happen in a flow."
+                hint = "Say with `atMost` how often each of them may happen in a flow."
                 yield names.described[following].event.node.finding(codes.UNBOUNDED_CYCLE, message, hint)
                 return
             elif following not in done:

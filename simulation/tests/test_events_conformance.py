@@ -108,12 +108,14 @@ def story() -> list[Statement]:
         (partition._MINE, (*place, 2)),
         (partition._MINE, (*place, 1)),
         (NOTE, ("c", ONE, "o-1", 1)),
-        (parked._MAKE_ROOM, (*place, [3], [THREE], [b"p3"])),
+        (parked._TAKEN, (*place, [3], [THREE], [b"p3"])),
         (parked._PARK, parks(3, THREE, "o-1", "failed")),
         (parked._PARK, parks(4, FOUR, "o-1", "after")),
         (parked._PARK, parks(4, FOUR, "o-1", "after")),
         (parked._PARK, parks(2, TWO, "o-2", "after")),
-        (parked._MAKE_ROOM, (*place, [3, 7], [THREE, ONE], [b"p3", b"p7"])),
+        (parked._TAKEN, (*place, [3, 7], [THREE, ONE], [b"p3", b"p7"])),
+        (parked._TAKEN, (*place, [3, 7], [ONE, ONE], [b"p3", b"p7"])),
+        (parked._TAKEN, (*place, [3], [None], [b"p3"])),
         (parked._BLOCKED, place),
         (parked._BLOCKED, ("c", TOPIC, 1)),
         (parked._DECIDED, place),
@@ -128,6 +130,7 @@ def story() -> list[Statement]:
         (parked._FIRST, (*place, "o-1")),
         (parked._BLOCKED, place),
         (parked._PARK, parks(3, THREE, "o-1", "failed")),
+        (parked._MAKE_ROOM, place),
     ]
 
 

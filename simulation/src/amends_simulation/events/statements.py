@@ -194,13 +194,22 @@ async def _blocked(session: S, *place: Any) -> Rows:
     return [{"key": key} for key in dict.fromkeys(row["key"] for _, row in _waiting(session, place))]
 
 
-async def _make_room(session: S, *values: Any) -> Rows:
-    """Nothing: no log here gives a position to another event while one is parked there."""
-    place, (positions, ids, _) = values[:3], values[3:]
-    open_ = {key[3]: row["event_id"] for key, row in _waiting(session, place)}
-    taken = [at for at, event_id in zip(positions, ids, strict=True) if open_.get(at, event_id) != event_id]
-    if taken:
-        raise LookupError(f"the simulation cannot make room at {taken}")
+async def _taken(session: S, *values: Any) -> Rows:
+    waiting = {key[3]: row for key, row in _waiting(session, values[:3])}
+    for position, event_id, payload in zip(*values[3:], strict=True):
+        there = waiting.get(position)
+        if there is not None and (there["event_id"] != event_id or (event_id is None and there["payload"] != payload)):
+            return [{"exists": True}]
+    return [{"exists": False}]
+
+
+async def _make_room(session: S, *place: Any) -> Rows:
+    positions = [key[3] for key, _ in session.all("inbox_parked") if key[:3] == place]
+    width = max(max(positions), max(positions) - min(positions) + 1)
+    for key, row in _waiting(session, place):
+        await session.lock("inbox_parked", key)
+        session.put("inbox_parked", key, None)
+        session.put("inbox_parked", (*place, key[3] - width), row)
     return []
 
 
@@ -287,6 +296,7 @@ STATEMENTS: dict[str, Callable[..., Awaitable[Rows]]] = {
     partition._ADVANCE: _advance,
     partition._MINE: _mine,
     parked._BLOCKED: _blocked,
+    parked._TAKEN: _taken,
     parked._MAKE_ROOM: _make_room,
     parked._PARK: _park,
     parked._DECIDED: _decided,

@@ -12,6 +12,8 @@ from amends_chassis.database import Database
 from amends_chassis.migrations import migrate
 from amends_embedded import Nats
 from amends_events import Consumer, open_broker
+from amends_events.decisions import DecidedBy
+from amends_events.parked import ParkedDecision, ParkedFilter, decide, list_parked
 from amends_testkit.waiting import eventually
 from shop_reporting import store, versions
 from shop_reporting.domain import Period
@@ -210,6 +212,33 @@ async def test_a_log_that_has_forgotten_is_not_begun_with(database, broker, proj
     broker.ends = ends
     wanted = await whole(database, of)
     assert await rows(database.pool) == await rows(database.pool, wanted.schema)
+
+
+async def test_what_a_person_has_left_out_is_left_out_of_the_next_projection_too(database, broker, projection):
+    """An event that nobody can read holds up its order in every projection; it is decided about once."""
+    of = orders(9)
+    taken = of[0][2]
+    place = (taken.topic.name, taken.topic.partition_of(taken.key))
+    await broker.append(*place, [replace(taken.record, payload=b"\xff")])
+    await broker.tell(interleaved(of))
+    async with beside(consumes(database, broker)(projection)):
+        await caught_up(database, broker, projection)
+        [poison, *behind] = await parked(database, projection)
+        assert behind
+        async with database.pool.acquire() as connection:
+            await decide(connection, poison.place, ParkedDecision.SKIP, DecidedBy("ada", "nobody can read it"))
+        await eventually(lambda: none_is_parked(database, projection), what="those behind it follow")
+        assert await builder(database, broker).run(ignore) == 2
+    wanted = await whole(database, of)
+    assert await rows(database.pool) == await rows(database.pool, "r1") == await rows(database.pool, wanted.schema)
+
+
+async def parked(database, projection):
+    return await list_parked(database.pool, ParkedFilter(projection.consumer))
+
+
+async def none_is_parked(database, projection):
+    return not await parked(database, projection)
 
 
 async def test_a_gap_is_repaired_by_the_export_of_its_order(database, projection):

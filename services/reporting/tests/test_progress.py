@@ -65,3 +65,12 @@ def test_nothing_is_shown_of_a_rebuild_that_did_not_begin():
     stream = io.StringIO()
     ProgressBar(stream).end()
     assert stream.getvalue() == ""
+
+
+def test_what_is_told_again_is_shown_once():
+    stream = io.StringIO()
+    bar = ProgressBar(stream, Clock())
+    for _ in range(200):
+        bar("events", 7, 7)
+    bar.end()
+    assert stream.getvalue() == "events: 100 %  7 of 7\n"

@@ -29,6 +29,8 @@ class ProgressBar:
         if stage != self._stage:
             self.end()
             self._stage, self._began, self._done_before = stage, now, done
+        if self._shown and (done, total) == self._last:
+            return
         if now - self._shown_at < (TERMINAL_EVERY if self._moves else LINES_EVERY) and done != total:
             self._shown = ""
             self._last = (done, total)

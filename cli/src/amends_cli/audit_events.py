@@ -21,7 +21,7 @@ from amends_events.parked import ParkedDecision
 from amends_cli.audit_databases import UnreadableError, connected
 from amends_cli.audit_exports import Exports, Untold, read_exports
 
-Place: TypeAlias = tuple[str, int]
+Partition: TypeAlias = tuple[str, int]
 """A topic and a partition."""
 PAGE = 1000
 SHOWN = 20
@@ -60,7 +60,7 @@ class EventFinding:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
+class WaitingEvents:
     """Events in an outbox, and the age of the oldest."""
 
     events: int
@@ -79,7 +79,7 @@ class EventReport:
     """Changes that services keep, each of which has its event in the log or in the outbox, or is named."""
     handled: int = 0
     """Effects: an event that two consumers have handled counts twice."""
-    waiting: dict[str, Waiting] = field(default_factory=dict)
+    waiting: dict[str, WaitingEvents] = field(default_factory=dict)
     """What is in the outbox, by database."""
     parked: Counter[str] = field(default_factory=Counter)
     """Events that wait for a person or behind one that does, by consumer."""
@@ -114,7 +114,7 @@ class _Database:
 
 
 @dataclass(slots=True)
-class _Reader:
+class _PartitionReader:
     """One consumer in one partition: where it is, and what was seen of it so far."""
 
     database: _Database
@@ -155,7 +155,7 @@ async def audit_events(
             return report
         broker = open_broker(broker_url)
         try:
-            await _Auditor(report, snapshots, broker, untold, retention).audit(readers, waiting)
+            await _EventAuditor(report, snapshots, broker, untold, retention).audit(readers, waiting)
         except BrokerError as error:
             raise UnreadableError(f"the broker cannot be read: {error}") from None
         finally:
@@ -180,8 +180,10 @@ async def _waiting(databases: Sequence[_Database], report: EventReport, untold: 
     for database in databases:
         for row in await database.connection.fetch(_OUTBOX) if database.has_outbox else []:
             found.add(row["topic"])
-            waiting = report.waiting.get(database.name, Waiting(0, timedelta()))
-            report.waiting[database.name] = Waiting(waiting.events + row["events"], max(waiting.oldest, row["oldest"]))
+            waiting = report.waiting.get(database.name, WaitingEvents(0, timedelta()))
+            report.waiting[database.name] = WaitingEvents(
+                waiting.events + row["events"], max(waiting.oldest, row["oldest"])
+            )
         for row in await database.connection.fetch(_TOLD) if database.has_outbox and untold.compared else []:
             untold.told(row["type"], row["key"], row["version"])
         if database.has_sent:
@@ -189,13 +191,13 @@ async def _waiting(databases: Sequence[_Database], report: EventReport, untold: 
     return found
 
 
-async def _readers(databases: Sequence[_Database], report: EventReport) -> dict[Place, list[_Reader]]:
+async def _readers(databases: Sequence[_Database], report: EventReport) -> dict[Partition, list[_PartitionReader]]:
     """Return who reads which partition, with what is parked of it."""
-    found: dict[Place, list[_Reader]] = defaultdict(list)
+    found: dict[Partition, list[_PartitionReader]] = defaultdict(list)
     for database in databases:
         for row in await database.connection.fetch(_POSITIONS) if database.has_inbox else []:
             place = row["topic"], row["partition"]
-            reader = _Reader(database, row["consumer"], row["position"], row["event_id"])
+            reader = _PartitionReader(database, row["consumer"], row["position"], row["event_id"])
             for one in await database.connection.fetch(_PARKED, row["consumer"], *place):
                 report.parked[reader.consumer] += one["released_at"] is None
                 report.left_out += one["released_at"] is not None and one["decision"] == ParkedDecision.SKIP
@@ -205,7 +207,7 @@ async def _readers(databases: Sequence[_Database], report: EventReport) -> dict[
     return found
 
 
-class _Auditor:
+class _EventAuditor:
     """The state of one audit over the log."""
 
     def __init__(
@@ -228,7 +230,7 @@ class _Auditor:
         self._read_by: dict[tuple[str, str], set[str]] = defaultdict(set)
         """The topics of a consumer, by database and consumer."""
 
-    async def audit(self, readers: Mapping[Place, Sequence[_Reader]], published: set[str]) -> None:
+    async def audit(self, readers: Mapping[Partition, Sequence[_PartitionReader]], published: set[str]) -> None:
         """Check every partition of the topics that somebody reads or has published to."""
         topics = published | {topic for topic, _ in readers} | self._untold.topics
         self._report.topics = len(topics)
@@ -255,7 +257,7 @@ class _Auditor:
                 "and lost is seen only where a consumer has handled it"
             )
 
-    async def _ends(self, topic: str, readers: Mapping[Place, Sequence[_Reader]]) -> Mapping[int, Ends]:
+    async def _ends(self, topic: str, readers: Mapping[Partition, Sequence[_PartitionReader]]) -> Mapping[int, Ends]:
         """Return the ends of a topic; one that is not there is empty, wherever somebody was in it."""
         try:
             return await self._broker.ends(topic)
@@ -267,7 +269,7 @@ class _Auditor:
                     partitions |= {row["partition"] for row in await database.connection.fetch(_SENT_PARTITIONS, topic)}
             return {partition: Ends(first=1, last=0) for partition in partitions}
 
-    async def _partition(self, place: Place, ends: Ends, readers: Sequence[_Reader]) -> None:
+    async def _partition(self, place: Partition, ends: Ends, readers: Sequence[_PartitionReader]) -> None:
         if ends.first > 1:
             self._forgetful.add(place[0])
         for reader in readers:
@@ -298,7 +300,7 @@ class _Auditor:
             self._untold.forgotten(place[0], began or datetime.now(UTC))
         await self._sent(place, seen, ends.first == 1, began)
 
-    async def _log(self, place: Place, ends: Ends) -> AsyncIterator[list[tuple[LogEntry, CloudEvent | None]]]:
+    async def _log(self, place: Partition, ends: Ends) -> AsyncIterator[list[tuple[LogEntry, CloudEvent | None]]]:
         """Yield what the log has up to its present end."""
         if ends.last < ends.first:
             return
@@ -308,13 +310,15 @@ class _Auditor:
                 if batch and batch[-1].position >= ends.last:
                     return
 
-    def _look_where(self, reader: _Reader, place: Place, ends: Ends) -> None:
+    def _look_where(self, reader: _PartitionReader, place: Partition, ends: Ends) -> None:
         """See whether the log goes on where a consumer is."""
         if reader.position > ends.last or 0 < reader.position < ends.first - 1:
             what = f"partition {place[1]} was read up to {reader.position}, and the log has {ends.first} to {ends.last}"
             self._report.add(EventFinding(EventLaw.POSITION, what, place[0], "", reader.consumer))
 
-    def _look_at(self, readers: Sequence[_Reader], entry: LogEntry, event: CloudEvent | None, place: Place) -> None:
+    def _look_at(
+        self, readers: Sequence[_PartitionReader], entry: LogEntry, event: CloudEvent | None, place: Partition
+    ) -> None:
         """See whether the log has, where a consumer is, the event that it has read there."""
         for reader in readers:
             known = reader.event_id
@@ -322,7 +326,9 @@ class _Auditor:
                 what = f"partition {place[1]} has another event at {entry.position} than was read there: {known}"
                 self._report.add(EventFinding(EventLaw.POSITION, what, place[0], "", reader.consumer))
 
-    async def _consumed(self, reader: _Reader, place: Place, events: Sequence[tuple[LogEntry, CloudEvent]]) -> None:
+    async def _consumed(
+        self, reader: _PartitionReader, place: Partition, events: Sequence[tuple[LogEntry, CloudEvent]]
+    ) -> None:
         """See whether a consumer has handled events that it has read, once, in the order of their keys."""
         read = [event for entry, event in events if entry.position <= reader.position]
         ids = [event.event_id for _, event in events]
@@ -339,7 +345,7 @@ class _Auditor:
             reader.types.add(event.type)
             self._in_order(reader, place, event, at)
 
-    def _in_order(self, reader: _Reader, place: Place, event: CloudEvent, at: datetime) -> None:
+    def _in_order(self, reader: _PartitionReader, place: Partition, event: CloudEvent, at: datetime) -> None:
         parked = reader.parked.get(event.event_id)
         if parked is not None:
             if parked["released_at"] is not None and parked["decision"] == ParkedDecision.SKIP:
@@ -352,7 +358,7 @@ class _Auditor:
             self._report.add(EventFinding(EventLaw.EFFECTS_IN_ORDER, what, place[0], event.key, reader.consumer))
         reader.last[event.key] = at
 
-    async def _sent(self, place: Place, seen: set[UUID], whole: bool, began: datetime | None) -> None:
+    async def _sent(self, place: Partition, seen: set[UUID], whole: bool, began: datetime | None) -> None:
         """See whether the log has what services remember to have published."""
         for database in self._databases:
             if not database.has_sent:

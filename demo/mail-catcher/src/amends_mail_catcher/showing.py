@@ -12,7 +12,7 @@ from wsgiref.simple_server import WSGIRequestHandler
 
 from amends_mail_catcher.inbox import CaughtMail, Inbox
 
-WsgiApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+InboxPage = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 HEALTH, AS_JSON, MAIL = "/healthz", "/mails.json", "/mail/"
 _HEADERS = [
@@ -43,7 +43,7 @@ pre {{ background: #f5f7fa; padding: 1rem; overflow: auto; white-space: pre-wrap
 """
 
 
-def application(inbox: Inbox) -> WsgiApplication:
+def application(inbox: Inbox) -> InboxPage:
     """Return the WSGI application: the inbox, each mail, and all of them as JSON."""
 
     def serve(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:

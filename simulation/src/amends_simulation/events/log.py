@@ -12,9 +12,9 @@ from typing import TypeAlias
 
 from amends_events import AppendRefusedError, Ends, EventRecord, LogEntry, PositionLostError, Topic, UnknownError
 
-from amends_simulation.events.tables import Gate
+from amends_simulation.events.tables import StatementGate
 
-TopicPlace: TypeAlias = tuple[str, int]
+LogPlace: TypeAlias = tuple[str, int]
 
 
 @dataclass
@@ -44,10 +44,10 @@ class SimulatedLog:
     atomic: bool
     """A batch is stored whole or not at all, and what is known already is not stored again: as NATS does, not Kafka."""
     faults: BrokerFaults = field(default_factory=BrokerFaults)
-    records: dict[TopicPlace, list[EventRecord]] = field(default_factory=dict)
-    first: dict[TopicPlace, int] = field(default_factory=dict)
+    records: dict[LogPlace, list[EventRecord]] = field(default_factory=dict)
+    first: dict[LogPlace, int] = field(default_factory=dict)
 
-    def store(self, place: TopicPlace, records: Sequence[EventRecord]) -> int:
+    def store(self, place: LogPlace, records: Sequence[EventRecord]) -> int:
         """Store records as the kind of broker does; return how many were there already."""
         there = self.records[place]
         if not self.atomic:
@@ -57,7 +57,7 @@ class SimulatedLog:
         there += [record for record in records if record.attributes["id"] not in known]
         return sum(record.attributes["id"] in known for record in records)
 
-    def forget(self, place: TopicPlace, first: int) -> None:
+    def forget(self, place: LogPlace, first: int) -> None:
         """Forget what is before a position."""
         self.first[place] = max(self.first[place], min(first, len(self.records[place]) + 1))
 
@@ -69,7 +69,7 @@ class SimulatedLog:
 class SimulatedBroker:
     """The broker port over the log, for one process."""
 
-    def __init__(self, log: SimulatedLog, gate: Gate) -> None:
+    def __init__(self, log: SimulatedLog, gate: StatementGate) -> None:
         self._log = log
         self._gate = gate
 

@@ -20,7 +20,7 @@ LEASE = timedelta(seconds=4)
 SOURCE = "/shop/payments"
 FOLLOWS, SEES = "follows", "sees"
 """The consumers: one takes payments and refunds each; one sees all that happens, in batches."""
-Fate = Callable[[str, CloudEvent], Exception | None]
+ProcessFate = Callable[[str, CloudEvent], Exception | None]
 """Says what a consumer's handler raises for an event."""
 
 
@@ -32,7 +32,7 @@ def outbox() -> Outbox:
 class EventsProcess:
     """One process; several of them share the partitions of relay and consumers."""
 
-    def __init__(self, name: str, tables: EventTables, log: SimulatedLog, fate: Fate) -> None:
+    def __init__(self, name: str, tables: EventTables, log: SimulatedLog, fate: ProcessFate) -> None:
         self.name = name
         self._tables = tables
         self._fate = fate

@@ -10,10 +10,10 @@ from uuid import UUID
 
 from amends_events import leases, parked, partition, relay
 
-from amends_simulation.events.tables import Key, Row, SimulatedSession
+from amends_simulation.events.tables import RowKey, SimulatedSession, TableRow
 from amends_simulation.virtual import database_now
 
-Rows = list[Row]
+TableRows = list[TableRow]
 S = SimulatedSession
 
 PAY = "a change of a payment, and its event"
@@ -21,7 +21,7 @@ NOTE = "an effect of an event"
 _OUTBOX = ("event_id", "topic", "partition", "key", "type", "dataschema", "headers", "payload")
 
 
-async def _pay(session: S, order_id: str, *values: Any) -> Rows:
+async def _pay(session: S, order_id: str, *values: Any) -> TableRows:
     """Do what a statement of `with_event` does: raise the version under the row's lock, and write the event."""
     row = await session.lock("payment", (order_id,))
     version = 1 if row is None else row["version"] + 1
@@ -32,7 +32,7 @@ async def _pay(session: S, order_id: str, *values: Any) -> Rows:
     return [{"version": version}]
 
 
-async def _note(session: S, consumer: str, event_id: UUID, key: str, version: int) -> Rows:
+async def _note(session: S, consumer: str, event_id: UUID, key: str, version: int) -> TableRows:
     number = session.tables.next("effect")
     row = {"consumer": consumer, "event_id": event_id, "key": key, "version": version}
     session.put("effect", (number,), row)
@@ -42,12 +42,12 @@ async def _note(session: S, consumer: str, event_id: UUID, key: str, version: in
 # ---------------------------------------------------------------- relay
 
 
-async def _advisory(session: S, one: int, other: int) -> Rows:
+async def _advisory(session: S, one: int, other: int) -> TableRows:
     return [{"locked": session.try_advisory((one, other))}]
 
 
-async def _read(session: S, topics: list[str], partitions: list[int], lows: list[int], limit: int) -> Rows:
-    found: Rows = []
+async def _read(session: S, topics: list[str], partitions: list[int], lows: list[int], limit: int) -> TableRows:
+    found: TableRows = []
     for topic, number, low in zip(topics, partitions, lows, strict=True):
         rows = [
             row
@@ -58,14 +58,14 @@ async def _read(session: S, topics: list[str], partitions: list[int], lows: list
     return found
 
 
-async def _delete(session: S, seqs: list[int]) -> Rows:
+async def _delete(session: S, seqs: list[int]) -> TableRows:
     for seq in seqs:
         if await session.lock("outbox", (seq,)) is not None:
             session.put("outbox", (seq,), None)
     return []
 
 
-async def _backlog(session: S, limit: int) -> Rows:
+async def _backlog(session: S, limit: int) -> TableRows:
     rows = sorted((row for _, row in session.all("outbox")), key=lambda row: int(row["seq"]))[:limit]
     now = database_now()
     oldest = max((now - row["occurred_at"] for row in rows), default=timedelta())
@@ -75,7 +75,7 @@ async def _backlog(session: S, limit: int) -> Rows:
 # ---------------------------------------------------------------- leases
 
 
-async def _make(session: S, consumer: str, topics: list[str], partitions: list[int]) -> Rows:
+async def _make(session: S, consumer: str, topics: list[str], partitions: list[int]) -> TableRows:
     for topic, number in zip(topics, partitions, strict=True):
         key = (consumer, topic, number)
         if await session.lock("inbox_position", key) is None:
@@ -84,35 +84,35 @@ async def _make(session: S, consumer: str, topics: list[str], partitions: list[i
     return []
 
 
-async def _join(session: S, consumer: str, owner: str, lease: timedelta) -> Rows:
+async def _join(session: S, consumer: str, owner: str, lease: timedelta) -> TableRows:
     await session.lock("inbox_member", (consumer, owner))
     session.put("inbox_member", (consumer, owner), {"lease_until": database_now() + lease})
     return []
 
 
-async def _forget(session: S, consumer: str) -> Rows:
+async def _forget(session: S, consumer: str) -> TableRows:
     for key, row in list(session.all("inbox_member")):
         if key[0] == consumer and row["lease_until"] < database_now() - timedelta(hours=1):
             session.put("inbox_member", key, None)
     return []
 
 
-async def _members(session: S, consumer: str) -> Rows:
+async def _members(session: S, consumer: str) -> TableRows:
     now = database_now()
     return [{"count": sum(key[0] == consumer and row["lease_until"] > now for key, row in session.all("inbox_member"))}]
 
 
-async def _leave(session: S, consumer: str, owner: str) -> Rows:
+async def _leave(session: S, consumer: str, owner: str) -> TableRows:
     if await session.lock("inbox_member", (consumer, owner)) is not None:
         session.put("inbox_member", (consumer, owner), None)
     return []
 
 
-def _owned_by(session: S, consumer: str, owner: str) -> list[Key]:
+def _owned_by(session: S, consumer: str, owner: str) -> list[RowKey]:
     return [key for key, row in session.all("inbox_position") if key[0] == consumer and row["owner"] == owner]
 
 
-async def _renew(session: S, consumer: str, owner: str, lease: timedelta) -> Rows:
+async def _renew(session: S, consumer: str, owner: str, lease: timedelta) -> TableRows:
     for key in _owned_by(session, consumer, owner):
         if session.free("inbox_position", key):
             row = await session.lock("inbox_position", key)
@@ -121,15 +121,15 @@ async def _renew(session: S, consumer: str, owner: str, lease: timedelta) -> Row
     return []
 
 
-async def _owned(session: S, consumer: str, owner: str) -> Rows:
+async def _owned(session: S, consumer: str, owner: str) -> TableRows:
     keys = _owned_by(session, consumer, owner)
     rows = [(key, session.get("inbox_position", key)) for key in keys]
     return [{"topic": key[1], "partition": key[2], "fence": row["fence"]} for key, row in rows if row is not None]
 
 
-async def _claim(session: S, consumer: str, owner: str, lease: timedelta, limit: int) -> Rows:
+async def _claim(session: S, consumer: str, owner: str, lease: timedelta, limit: int) -> TableRows:
     now = database_now()
-    found: Rows = []
+    found: TableRows = []
     for key, row in sorted(session.all("inbox_position")):
         gone = row["owner"] is None or row["lease_until"] < now
         if len(found) < limit and key[0] == consumer and gone and session.free("inbox_position", key):
@@ -141,7 +141,7 @@ async def _claim(session: S, consumer: str, owner: str, lease: timedelta, limit:
     return found
 
 
-async def _release_claim(session: S, consumer: str, topic: str, number: int, owner: str, fence: int) -> Rows:
+async def _release_claim(session: S, consumer: str, topic: str, number: int, owner: str, fence: int) -> TableRows:
     key = (consumer, topic, number)
     row = await session.lock("inbox_position", key)
     if row is not None and row["owner"] == owner and row["fence"] == fence:
@@ -162,7 +162,7 @@ async def _advance(
     event_at: datetime | None,
     fence: int,
     ids: list[UUID],
-) -> Rows:
+) -> TableRows:
     key = (consumer, topic, number)
     row = await session.lock("inbox_position", key)
     if row is None or row["fence"] != fence:
@@ -176,7 +176,7 @@ async def _advance(
     return [{"mine": True, "fresh": fresh}]
 
 
-async def _mine(session: S, consumer: str, topic: str, number: int, fence: int) -> Rows:
+async def _mine(session: S, consumer: str, topic: str, number: int, fence: int) -> TableRows:
     row = await session.lock("inbox_position", (consumer, topic, number))
     return [{"mine": True}] if row is not None and row["fence"] == fence else []
 
@@ -184,17 +184,17 @@ async def _mine(session: S, consumer: str, topic: str, number: int, fence: int) 
 # ---------------------------------------------------------------- parked events
 
 
-def _waiting(session: S, place: Key) -> list[tuple[Key, Row]]:
+def _waiting(session: S, place: RowKey) -> list[tuple[RowKey, TableRow]]:
     """Return the open parked events of a partition, by their positions."""
     found = [(k, row) for k, row in session.all("inbox_parked") if k[:3] == place and row["released_at"] is None]
     return sorted(found, key=lambda one: int(one[0][3]))
 
 
-async def _blocked(session: S, *place: Any) -> Rows:
+async def _blocked(session: S, *place: Any) -> TableRows:
     return [{"key": key} for key in dict.fromkeys(row["key"] for _, row in _waiting(session, place))]
 
 
-async def _taken(session: S, *values: Any) -> Rows:
+async def _taken(session: S, *values: Any) -> TableRows:
     waiting = {key[3]: row for key, row in _waiting(session, values[:3])}
     for position, event_id, payload in zip(*values[3:], strict=True):
         there = waiting.get(position)
@@ -203,7 +203,7 @@ async def _taken(session: S, *values: Any) -> Rows:
     return [{"exists": False}]
 
 
-async def _make_room(session: S, *place: Any) -> Rows:
+async def _make_room(session: S, *place: Any) -> TableRows:
     positions = [key[3] for key, _ in session.all("inbox_parked") if key[:3] == place]
     width = max(max(positions), max(positions) - min(positions) + 1)
     for key, row in _waiting(session, place):
@@ -213,7 +213,7 @@ async def _make_room(session: S, *place: Any) -> Rows:
     return []
 
 
-async def _park(session: S, *values: Any) -> Rows:
+async def _park(session: S, *values: Any) -> TableRows:
     key = values[:4]
     names = ("event_id", "key", "type", "attributes", "payload", "reason", "detail", "attempts")
     there = await session.lock("inbox_parked", key)
@@ -223,8 +223,8 @@ async def _park(session: S, *values: Any) -> Rows:
     return []
 
 
-async def _decided(session: S, *place: Any) -> Rows:
-    first: dict[str, Row] = {}
+async def _decided(session: S, *place: Any) -> TableRows:
+    first: dict[str, TableRow] = {}
     for _, row in _waiting(session, place):
         first.setdefault(row["key"], row)
     return [
@@ -234,7 +234,7 @@ async def _decided(session: S, *place: Any) -> Rows:
     ]
 
 
-async def _first(session: S, consumer: str, topic: str, number: int, key: str) -> Rows:
+async def _first(session: S, consumer: str, topic: str, number: int, key: str) -> TableRows:
     for place, row in _waiting(session, (consumer, topic, number)):
         if row["key"] == key:
             locked = await session.lock("inbox_parked", place)
@@ -245,21 +245,21 @@ async def _first(session: S, consumer: str, topic: str, number: int, key: str) -
     return []
 
 
-async def _change_parked(session: S, place: Key, change: Callable[[Row], Row]) -> Rows:
+async def _change_parked(session: S, place: RowKey, change: Callable[[TableRow], TableRow]) -> TableRows:
     row = await session.lock("inbox_parked", place)
     if row is not None:
         session.put("inbox_parked", place, row | change(row))
     return []
 
 
-async def _release_parked(session: S, *values: Any) -> Rows:
+async def _release_parked(session: S, *values: Any) -> TableRows:
     now = database_now()
     return await _change_parked(
         session, values[:4], lambda row: {"released_at": now, "attempts": row["attempts"] + values[4]}
     )
 
 
-async def _again(session: S, *values: Any) -> Rows:
+async def _again(session: S, *values: Any) -> TableRows:
     reason, detail, attempts = values[4:]
     return await _change_parked(
         session,
@@ -273,11 +273,11 @@ async def _again(session: S, *values: Any) -> Rows:
     )
 
 
-async def _decide(session: S, *values: Any) -> Rows:
+async def _decide(session: S, *values: Any) -> TableRows:
     return await _change_parked(session, values[:4], lambda _: {"decision": values[4]})
 
 
-STATEMENTS: dict[str, Callable[..., Awaitable[Rows]]] = {
+STATEMENTS: dict[str, Callable[..., Awaitable[TableRows]]] = {
     PAY: _pay,
     NOTE: _note,
     "SELECT pg_try_advisory_lock($1, $2)": _advisory,

@@ -10,9 +10,9 @@ from uuid import UUID
 from amends_events import Consumer
 from amends_events.laws import EventLaw as Law
 
-from amends_simulation.events.log import SimulatedLog, TopicPlace
+from amends_simulation.events.log import LogPlace, SimulatedLog
 from amends_simulation.events.process import FOLLOWS, SEES
-from amends_simulation.events.tables import EventTables, Row
+from amends_simulation.events.tables import EventTables, TableRow
 from shop.payments.events.v1.payments_pb2 import PaymentTaken
 
 Standing: TypeAlias = tuple[str, str, int]
@@ -43,7 +43,7 @@ def _log(tables: EventTables, log: SimulatedLog) -> Iterator[str]:
             yield Law.ORDER.broken(f"{key} is in the log as {found}")
 
 
-def expected(tables: EventTables, skipped: Set[tuple[str, UUID]]) -> dict[str, list[Row]]:
+def expected(tables: EventTables, skipped: Set[tuple[str, UUID]]) -> dict[str, list[TableRow]]:
     """Return what each consumer has to have handled, in the order of the commits."""
     taken = str(PaymentTaken.DESCRIPTOR.full_name)
     return {
@@ -78,7 +78,7 @@ def _left(tables: EventTables) -> Iterator[str]:
         yield Law.SEEN.broken(f"{waiting} events are parked")
 
 
-def all_have_begun(tables: EventTables, place: TopicPlace) -> bool:
+def all_have_begun(tables: EventTables, place: LogPlace) -> bool:
     """Return whether each consumer has read of a partition; one that has not begins at the oldest that there is."""
     read = [row["position"] for key, row in tables.table("inbox_position").items() if key[1:] == place]
     return len(read) == len((FOLLOWS, SEES)) and all(read)

@@ -36,10 +36,10 @@ STORM = 6.0
 PATIENCE = 240.0
 """Seconds after which, with everything well, all must have had their effects."""
 PARTITIONS = 2
-Tweak = Callable[["EventsSimulation"], None]
+EventTweak = Callable[["EventsSimulation"], None]
 
 
-def simulate_events(seed: int, tweak: Tweak | None = None) -> SeedResult:
+def simulate_events(seed: int, tweak: EventTweak | None = None) -> SeedResult:
     """Live through one seed. `tweak` may break the world before it begins."""
     before = random.getstate()
     random.seed(seed)  # back-off draws its jitter there
@@ -102,7 +102,7 @@ class EventsSimulation:
 
     # ------------------------------------------------------------ the story
 
-    async def live(self, tweak: Tweak | None) -> None:
+    async def live(self, tweak: EventTweak | None) -> None:
         """Storm, then calm, then judgement."""
         self._worsen()
         if tweak is not None:

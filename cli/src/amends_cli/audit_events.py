@@ -21,7 +21,7 @@ from amends_events.parked import ParkedDecision
 from amends_cli.audit_databases import UnreadableError, connected
 from amends_cli.audit_exports import Exports, Untold, read_exports
 
-Partition: TypeAlias = tuple[str, int]
+LogPartition: TypeAlias = tuple[str, int]
 """A topic and a partition."""
 PAGE = 1000
 SHOWN = 20
@@ -191,9 +191,9 @@ async def _waiting(databases: Sequence[_Database], report: EventReport, untold: 
     return found
 
 
-async def _readers(databases: Sequence[_Database], report: EventReport) -> dict[Partition, list[_PartitionReader]]:
+async def _readers(databases: Sequence[_Database], report: EventReport) -> dict[LogPartition, list[_PartitionReader]]:
     """Return who reads which partition, with what is parked of it."""
-    found: dict[Partition, list[_PartitionReader]] = defaultdict(list)
+    found: dict[LogPartition, list[_PartitionReader]] = defaultdict(list)
     for database in databases:
         for row in await database.connection.fetch(_POSITIONS) if database.has_inbox else []:
             place = row["topic"], row["partition"]
@@ -230,7 +230,7 @@ class _EventAuditor:
         self._read_by: dict[tuple[str, str], set[str]] = defaultdict(set)
         """The topics of a consumer, by database and consumer."""
 
-    async def audit(self, readers: Mapping[Partition, Sequence[_PartitionReader]], published: set[str]) -> None:
+    async def audit(self, readers: Mapping[LogPartition, Sequence[_PartitionReader]], published: set[str]) -> None:
         """Check every partition of the topics that somebody reads or has published to."""
         topics = published | {topic for topic, _ in readers} | self._untold.topics
         self._report.topics = len(topics)
@@ -257,7 +257,7 @@ class _EventAuditor:
                 "and lost is seen only where a consumer has handled it"
             )
 
-    async def _ends(self, topic: str, readers: Mapping[Partition, Sequence[_PartitionReader]]) -> Mapping[int, Ends]:
+    async def _ends(self, topic: str, readers: Mapping[LogPartition, Sequence[_PartitionReader]]) -> Mapping[int, Ends]:
         """Return the ends of a topic; one that is not there is empty, wherever somebody was in it."""
         try:
             return await self._broker.ends(topic)
@@ -269,7 +269,7 @@ class _EventAuditor:
                     partitions |= {row["partition"] for row in await database.connection.fetch(_SENT_PARTITIONS, topic)}
             return {partition: Ends(first=1, last=0) for partition in partitions}
 
-    async def _partition(self, place: Partition, ends: Ends, readers: Sequence[_PartitionReader]) -> None:
+    async def _partition(self, place: LogPartition, ends: Ends, readers: Sequence[_PartitionReader]) -> None:
         if ends.first > 1:
             self._forgetful.add(place[0])
         for reader in readers:
@@ -300,7 +300,7 @@ class _EventAuditor:
             self._untold.forgotten(place[0], began or datetime.now(UTC))
         await self._sent(place, seen, ends.first == 1, began)
 
-    async def _log(self, place: Partition, ends: Ends) -> AsyncIterator[list[tuple[LogEntry, CloudEvent | None]]]:
+    async def _log(self, place: LogPartition, ends: Ends) -> AsyncIterator[list[tuple[LogEntry, CloudEvent | None]]]:
         """Yield what the log has up to its present end."""
         if ends.last < ends.first:
             return
@@ -310,14 +310,14 @@ class _EventAuditor:
                 if batch and batch[-1].position >= ends.last:
                     return
 
-    def _look_where(self, reader: _PartitionReader, place: Partition, ends: Ends) -> None:
+    def _look_where(self, reader: _PartitionReader, place: LogPartition, ends: Ends) -> None:
         """See whether the log goes on where a consumer is."""
         if reader.position > ends.last or 0 < reader.position < ends.first - 1:
             what = f"partition {place[1]} was read up to {reader.position}, and the log has {ends.first} to {ends.last}"
             self._report.add(EventFinding(EventLaw.POSITION, what, place[0], "", reader.consumer))
 
     def _look_at(
-        self, readers: Sequence[_PartitionReader], entry: LogEntry, event: CloudEvent | None, place: Partition
+        self, readers: Sequence[_PartitionReader], entry: LogEntry, event: CloudEvent | None, place: LogPartition
     ) -> None:
         """See whether the log has, where a consumer is, the event that it has read there."""
         for reader in readers:
@@ -327,7 +327,7 @@ class _EventAuditor:
                 self._report.add(EventFinding(EventLaw.POSITION, what, place[0], "", reader.consumer))
 
     async def _consumed(
-        self, reader: _PartitionReader, place: Partition, events: Sequence[tuple[LogEntry, CloudEvent]]
+        self, reader: _PartitionReader, place: LogPartition, events: Sequence[tuple[LogEntry, CloudEvent]]
     ) -> None:
         """See whether a consumer has handled events that it has read, once, in the order of their keys."""
         read = [event for entry, event in events if entry.position <= reader.position]
@@ -345,7 +345,7 @@ class _EventAuditor:
             reader.types.add(event.type)
             self._in_order(reader, place, event, at)
 
-    def _in_order(self, reader: _PartitionReader, place: Partition, event: CloudEvent, at: datetime) -> None:
+    def _in_order(self, reader: _PartitionReader, place: LogPartition, event: CloudEvent, at: datetime) -> None:
         parked = reader.parked.get(event.event_id)
         if parked is not None:
             if parked["released_at"] is not None and parked["decision"] == ParkedDecision.SKIP:
@@ -358,7 +358,7 @@ class _EventAuditor:
             self._report.add(EventFinding(EventLaw.EFFECTS_IN_ORDER, what, place[0], event.key, reader.consumer))
         reader.last[event.key] = at
 
-    async def _sent(self, place: Partition, seen: set[UUID], whole: bool, began: datetime | None) -> None:
+    async def _sent(self, place: LogPartition, seen: set[UUID], whole: bool, began: datetime | None) -> None:
         """See whether the log has what services remember to have published."""
         for database in self._databases:
             if not database.has_sent:

@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 from amends_events import AppendRefusedError, Ends, EventRecord, LogEntry, PositionLostError, Topic, UnknownError
 
-from amends_simulation.events.tables import StatementGate
+from amends_simulation.events.tables import EventGate
 
 LogPlace: TypeAlias = tuple[str, int]
 
@@ -69,7 +69,7 @@ class SimulatedLog:
 class SimulatedBroker:
     """The broker port over the log, for one process."""
 
-    def __init__(self, log: SimulatedLog, gate: StatementGate) -> None:
+    def __init__(self, log: SimulatedLog, gate: EventGate) -> None:
         self._log = log
         self._gate = gate
 

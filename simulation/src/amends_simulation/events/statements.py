@@ -10,10 +10,10 @@ from uuid import UUID
 
 from amends_events import leases, parked, partition, relay
 
-from amends_simulation.events.tables import RowKey, SimulatedSession, TableRow
+from amends_simulation.events.tables import EventRow, RowKey, SimulatedSession
 from amends_simulation.virtual import database_now
 
-TableRows = list[TableRow]
+TableRows = list[EventRow]
 S = SimulatedSession
 
 PAY = "a change of a payment, and its event"
@@ -184,7 +184,7 @@ async def _mine(session: S, consumer: str, topic: str, number: int, fence: int) 
 # ---------------------------------------------------------------- parked events
 
 
-def _waiting(session: S, place: RowKey) -> list[tuple[RowKey, TableRow]]:
+def _waiting(session: S, place: RowKey) -> list[tuple[RowKey, EventRow]]:
     """Return the open parked events of a partition, by their positions."""
     found = [(k, row) for k, row in session.all("inbox_parked") if k[:3] == place and row["released_at"] is None]
     return sorted(found, key=lambda one: int(one[0][3]))
@@ -224,7 +224,7 @@ async def _park(session: S, *values: Any) -> TableRows:
 
 
 async def _decided(session: S, *place: Any) -> TableRows:
-    first: dict[str, TableRow] = {}
+    first: dict[str, EventRow] = {}
     for _, row in _waiting(session, place):
         first.setdefault(row["key"], row)
     return [
@@ -245,7 +245,7 @@ async def _first(session: S, consumer: str, topic: str, number: int, key: str) -
     return []
 
 
-async def _change_parked(session: S, place: RowKey, change: Callable[[TableRow], TableRow]) -> TableRows:
+async def _change_parked(session: S, place: RowKey, change: Callable[[EventRow], EventRow]) -> TableRows:
     row = await session.lock("inbox_parked", place)
     if row is not None:
         session.put("inbox_parked", place, row | change(row))

@@ -16,9 +16,9 @@ from typing import Any, TypeAlias
 import asyncpg
 
 RowKey: TypeAlias = tuple[Any, ...]
-TableRow: TypeAlias = dict[str, Any]
+EventRow: TypeAlias = dict[str, Any]
 RowPlace: TypeAlias = tuple[str, RowKey]
-StatementGate: TypeAlias = Callable[[], Awaitable[None]]
+EventGate: TypeAlias = Callable[[], Awaitable[None]]
 
 IDLE_IN_TRANSACTION = timedelta(seconds=5)
 """Unless the transaction says something else."""
@@ -30,15 +30,15 @@ class EventTables:
     """The committed rows, who holds which of them, and what has gone wrong with the database."""
 
     chance: Random
-    statements: dict[str, Callable[..., Awaitable[list[TableRow]]]]
-    rows: dict[str, dict[RowKey, TableRow]] = field(default_factory=dict)
+    statements: dict[str, Callable[..., Awaitable[list[EventRow]]]]
+    rows: dict[str, dict[RowKey, EventRow]] = field(default_factory=dict)
     held: dict[RowPlace, "SimulatedSession"] = field(default_factory=dict)
     """Which session holds a row, or an advisory lock."""
     numbers: dict[str, int] = field(default_factory=dict)
     """Sequences: they go on when a transaction is rolled back."""
-    told: list[TableRow] = field(default_factory=list)
+    told: list[EventRow] = field(default_factory=list)
     """Every row of the outbox that was ever committed, in the order of the commits."""
-    effects: list[TableRow] = field(default_factory=list)
+    effects: list[EventRow] = field(default_factory=list)
     """Every effect, in the order of the commits."""
     lost: float = 0.0
     """How often a connection breaks: before a statement arrives, or after it has worked."""
@@ -46,7 +46,7 @@ class EventTables:
     """How often a statement takes seconds."""
     away: bool = False
 
-    def table(self, name: str) -> dict[RowKey, TableRow]:
+    def table(self, name: str) -> dict[RowKey, EventRow]:
         """Return the committed rows of a table by their keys."""
         return self.rows.setdefault(name, {})
 
@@ -55,7 +55,7 @@ class EventTables:
         self.numbers[sequence] = self.numbers.get(sequence, 0) + 1
         return self.numbers[sequence]
 
-    def commit(self, changes: dict[RowPlace, TableRow | None]) -> None:
+    def commit(self, changes: dict[RowPlace, EventRow | None]) -> None:
         """Make the changes of a transaction visible to everybody."""
         for (name, key), row in changes.items():
             table = self.table(name)
@@ -72,10 +72,10 @@ class EventTables:
 class SimulatedSession:
     """One session of the server, behind what asyncpg's connection would be to relay and consumer."""
 
-    def __init__(self, tables: EventTables, gate: StatementGate) -> None:
+    def __init__(self, tables: EventTables, gate: EventGate) -> None:
         self.tables = tables
         self._gate = gate
-        self._changes: dict[RowPlace, TableRow | None] = {}
+        self._changes: dict[RowPlace, EventRow | None] = {}
         self._open = self._failed = self._over = self._closed = False
         self._ended = asyncio.Event()
         self._locks: list[RowPlace] = []
@@ -96,12 +96,12 @@ class SimulatedSession:
         self._closed = True
         self.end()
 
-    async def fetch(self, sql: str, *values: Any) -> list[TableRow]:
+    async def fetch(self, sql: str, *values: Any) -> list[EventRow]:
         """Execute a statement and return its rows."""
-        rows: list[TableRow] = await self._sent(sql, lambda: self._execute(sql, values))
+        rows: list[EventRow] = await self._sent(sql, lambda: self._execute(sql, values))
         return rows
 
-    async def fetchrow(self, sql: str, *values: Any) -> TableRow | None:
+    async def fetchrow(self, sql: str, *values: Any) -> EventRow | None:
         """Return the first row, or None."""
         rows = await self.fetch(sql, *values)
         return rows[0] if rows else None
@@ -196,7 +196,7 @@ class SimulatedSession:
         self._ended.set()
         self._ended = asyncio.Event()
 
-    async def _execute(self, sql: str, values: tuple[Any, ...]) -> list[TableRow]:
+    async def _execute(self, sql: str, values: tuple[Any, ...]) -> list[EventRow]:
         if self._failed:
             raise asyncpg.InFailedSQLTransactionError("current transaction is aborted")
         statement = self.tables.statements.get(sql)
@@ -215,20 +215,20 @@ class SimulatedSession:
 
     # ------------------------------------------------------------ what statements do
 
-    def get(self, table: str, key: RowKey) -> TableRow | None:
+    def get(self, table: str, key: RowKey) -> EventRow | None:
         """Return a row as this session sees it."""
         if (table, key) in self._changes:
             return self._changes[table, key]
         return self.tables.table(table).get(key)
 
-    def all(self, table: str) -> Iterator[tuple[RowKey, TableRow]]:
+    def all(self, table: str) -> Iterator[tuple[RowKey, EventRow]]:
         """Return all rows of a table as this session sees them, in the order in which they were made."""
         committed = self.tables.table(table)
         yield from ((key, row) for key in list(committed) if (row := self.get(table, key)) is not None)
         mine = [key for name, key in self._changes if name == table and key not in committed]
         yield from ((key, row) for key in mine if (row := self.get(table, key)) is not None)
 
-    def put(self, table: str, key: RowKey, row: TableRow | None) -> None:
+    def put(self, table: str, key: RowKey, row: EventRow | None) -> None:
         """Write a row, or delete it with None; it is held already, or new."""
         self._changes[table, key] = row
 
@@ -236,7 +236,7 @@ class SimulatedSession:
         """Return whether nobody else holds a row."""
         return self.tables.held.get((table, key), self) is self
 
-    async def lock(self, table: str, key: RowKey) -> TableRow | None:
+    async def lock(self, table: str, key: RowKey) -> EventRow | None:
         """Hold a row until the transaction ends, when nobody else does any more; return it as it is then.
 
         Raises DeadlockDetectedError after a while when those who hold it wait for this session.

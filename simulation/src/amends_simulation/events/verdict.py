@@ -12,7 +12,7 @@ from amends_events.laws import EventLaw as Law
 
 from amends_simulation.events.log import LogPlace, SimulatedLog
 from amends_simulation.events.process import FOLLOWS, SEES
-from amends_simulation.events.tables import EventTables, TableRow
+from amends_simulation.events.tables import EventRow, EventTables
 from shop.payments.events.v1.payments_pb2 import PaymentTaken
 
 Standing: TypeAlias = tuple[str, str, int]
@@ -43,7 +43,7 @@ def _log(tables: EventTables, log: SimulatedLog) -> Iterator[str]:
             yield Law.ORDER.broken(f"{key} is in the log as {found}")
 
 
-def expected(tables: EventTables, skipped: Set[tuple[str, UUID]]) -> dict[str, list[TableRow]]:
+def expected(tables: EventTables, skipped: Set[tuple[str, UUID]]) -> dict[str, list[EventRow]]:
     """Return what each consumer has to have handled, in the order of the commits."""
     taken = str(PaymentTaken.DESCRIPTOR.full_name)
     return {

@@ -21,7 +21,7 @@ from amends_demo.shop import Shop
 
 from .cluster import NAMESPACES, SERVICES, Clone, Trickle, grpcurl, say, until
 
-pytestmark = [pytest.mark.kind, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.kind, pytest.mark.timeout(1800)]  # the first one builds images and brings up the cluster
 
 UP_WITHIN, SHIPPED_WITHIN, ROLLED_OUT_WITHIN = 8 * 60, 90, 20
 MOST_MEMORY = 4.5

@@ -65,9 +65,15 @@ class Platform:
 
 @pytest.fixture(scope="session")
 async def platform(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
-    """Two replicas of the orchestrator, and the shop's services, with stock."""
-    place = ShopFolder(tmp_path_factory.mktemp("shop"))
-    async with running(place) as stack, visiting(stack) as shop:
+    """Two replicas of the orchestrator, and the shop's services, with stock and without events."""
+    async with a_platform(ShopFolder(tmp_path_factory.mktemp("shop")), events=False) as platform:
+        yield platform
+
+
+@asynccontextmanager
+async def a_platform(place: ShopFolder, *, events: bool) -> AsyncIterator[Platform]:
+    """Starts a platform; `events` that nobody reads would cost all tests beside it their processor."""
+    async with running(place, events=events) as stack, visiting(stack) as shop:
         await shop.stock_up()
         yield Platform(stack, shop)
 

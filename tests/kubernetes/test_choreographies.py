@@ -7,13 +7,15 @@ import pytest
 import yaml
 from amends_chassis.dial import dial
 from amends_contracts import descriptor_set
+from amends_demo.place import ShopFolder
+from amends_testkit.kubernetes import Kubernetes
 from amends_testkit.waiting import eventually
 
 from amends.monitor.v1 import monitor_service_pb2 as pb
 from amends.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
 from shop.types.v1.types_pb2 import FULFILMENT_CHOREOGRAPHED
 
-from .conftest import PATIENCE, ROOT, Namespace
+from .conftest import PATIENCE, ROOT, Namespace, Platform, a_platform
 
 ORDER = (ROOT / "examples/place-order/choreography.yaml").read_text()
 PLACED, REFUNDED = "shop.orders.events.v1.OrderPlaced", "shop.orders.events.v1.OrderRefunded"
@@ -25,6 +27,13 @@ def choreography(name: str) -> dict:
     document["metadata"] = {"name": name}
     document["spec"]["descriptors"] = {"configMapRef": {"name": "shop-events", "key": "events.binpb"}}
     return document
+
+
+@pytest.fixture(scope="module")
+async def platform(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Platform]:
+    """A platform whose events are published, and read by the monitor."""
+    async with a_platform(ShopFolder(tmp_path_factory.mktemp("events")), events=True) as platform:
+        yield platform
 
 
 @pytest.fixture

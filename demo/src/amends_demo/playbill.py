@@ -90,9 +90,14 @@ def _are_orders(found: Books, unended: dict[str, int]) -> bool:
 
 
 async def _audit(stack: Stack, telling: Telling) -> None:
-    """Let `amends audit` check every run. URLs go by the environment: anybody may read a command line."""
-    databases = " ".join(f"{service}={stack.databases[name]}" for name, service in SERVICES.items())
-    told = {"AMENDS_DATABASE_URL": stack.databases["orchestrator"], "AMENDS_PARTICIPANTS": databases}
+    """Let `amends audit` check runs and events. URLs go by the environment: anybody may read a command line."""
+    others = {name: url for name, url in stack.databases.items() if name not in (*SERVICES, "orchestrator")}
+    told = {
+        "AMENDS_DATABASE_URL": stack.databases["orchestrator"],
+        "AMENDS_PARTICIPANTS": " ".join(f"{service}={stack.databases[name]}" for name, service in SERVICES.items()),
+        "AMENDS_SERVICE_DATABASES": " ".join(f"{name}={url}" for name, url in others.items()),
+        "AMENDS_BROKER": stack.nats.url,
+    }
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         *("-m", "amends_cli", "audit"),
@@ -104,7 +109,7 @@ async def _audit(stack: Stack, telling: Telling) -> None:
     telling.say("  $ amends audit")
     for line in said.splitlines():
         telling.say(f"  {line}")
-    telling.claim("amends audit finds every invariant kept by every run", process.returncode == 0, said)
+    telling.claim("amends audit finds that all runs and events kept what was promised", process.returncode == 0, said)
 
 
 def _conclude(telling: Telling, seconds: float) -> int:

@@ -5,8 +5,9 @@ import os
 import sys
 from collections import Counter
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from amends_chassis.dial import dial
 from rich import box
 from rich.table import Table
 
@@ -16,7 +17,11 @@ from amends_demo.stack import Stack
 from amends_demo.telling import Telling
 from shop.payments.v1 import payments_pb2
 from shop.reporting.v1 import reporting_pb2
+from shop.reporting.v1.reporting_pb2_grpc import ReportingServiceStub
 from shop.types.v1 import types_pb2
+
+if TYPE_CHECKING:
+    from shop.reporting.v1.reporting_pb2_grpc import ReportingServiceAsyncStub
 
 FRESH_WITHIN = timedelta(seconds=20)
 NAMES = {
@@ -29,27 +34,29 @@ STEPS = ("placed", "reserved", "paid", "booked", "confirmed", "rejected", "dispa
 async def the_report_adds_up(stack: Stack, shop: Shop, telling: Telling) -> None:
     """Tell what the report says of everything before, compare it with the ledger, and build it anew."""
     telling.title("The report adds up to the ledger", "made of events alone, and built anew while it answers")
-    sales, as_of = await _fresh(shop)
-    telling.console.print(await _funnel(shop))
-    for reason, orders in sorted((await _undone(shop)).items()):
-        telling.say(f"  {orders} orders were not fulfilled: {reason}")
-    held = await _ledger(shop)
-    said = ", ".join(money(amount) for amount in sorted(sales.items()))
-    telling.claim(f"what was taken less what was paid back is what the ledger holds: {said}", sales == held, held)
-    code, output = await _rebuild(stack)
-    telling.say("  $ python -m shop_reporting rebuild")
-    for line in output.splitlines():
-        telling.say(f"  {line}")
-    again, _ = await _fresh(shop, since=as_of)
-    telling.claim("a report that is built anew says the same", code == 0 and again == sales, (code, again))
+    async with dial(stack.address("reporting"), certificates=stack.certificates) as channel:
+        report: ReportingServiceAsyncStub = ReportingServiceStub(channel)
+        sales, as_of = await _fresh(report)
+        telling.console.print(await _funnel(report))
+        for reason, orders in sorted((await _undone(report)).items()):
+            telling.say(f"  {orders} orders were not fulfilled: {reason}")
+        held = await _ledger(shop)
+        said = ", ".join(money(amount) for amount in sorted(sales.items()))
+        telling.claim(f"what was taken less what was paid back is what the ledger holds: {said}", sales == held, held)
+        code, output = await _rebuild(stack)
+        telling.say("  $ python -m shop_reporting rebuild")
+        for line in output.splitlines():
+            telling.say(f"  {line}")
+        again, _ = await _fresh(report, since=as_of)
+        telling.claim("a report that is built anew says the same", code == 0 and again == sales, (code, again))
 
 
-async def _fresh(shop: Shop, since: datetime | None = None) -> tuple[dict[str, int], datetime]:
+async def _fresh(report: "ReportingServiceAsyncStub", since: datetime | None = None) -> tuple[dict[str, int], datetime]:
     """Return what was taken less what was paid back by currency, once everything that was published is in it."""
     wanted = since or datetime.now(UTC)
     end = asyncio.get_running_loop().time() + FRESH_WITHIN.total_seconds()
     while True:
-        answer = await shop.reporting.ListSales(reporting_pb2.ListSalesRequest(), timeout=CALL)
+        answer = await report.ListSales(reporting_pb2.ListSalesRequest(), timeout=CALL)
         if answer.HasField("as_of") and answer.as_of.ToDatetime(UTC) > wanted:
             break
         if asyncio.get_running_loop().time() > end:
@@ -61,8 +68,8 @@ async def _fresh(shop: Shop, since: datetime | None = None) -> tuple[dict[str, i
     return dict(sums), answer.as_of.ToDatetime(UTC)
 
 
-async def _funnel(shop: Shop) -> Table:
-    answer = await shop.reporting.GetFunnel(reporting_pb2.GetFunnelRequest(), timeout=CALL)
+async def _funnel(report: "ReportingServiceAsyncStub") -> Table:
+    answer = await report.GetFunnel(reporting_pb2.GetFunnelRequest(), timeout=CALL)
     table = Table(box=box.SIMPLE)
     table.add_column("orders")
     for step in STEPS:
@@ -72,8 +79,8 @@ async def _funnel(shop: Shop) -> Table:
     return table
 
 
-async def _undone(shop: Shop) -> Counter[str]:
-    answer = await shop.reporting.ListUndone(reporting_pb2.ListUndoneRequest(), timeout=CALL)
+async def _undone(report: "ReportingServiceAsyncStub") -> Counter[str]:
+    answer = await report.ListUndone(reporting_pb2.ListUndoneRequest(), timeout=CALL)
     found: Counter[str] = Counter()
     for one in answer.undone:
         found[one.reason or "no reason was given"] += one.orders

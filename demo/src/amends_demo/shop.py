@@ -14,7 +14,7 @@ from amends_chassis.dial import dial
 from amends.saga.v1 import run_pb2, run_service_pb2
 from amends.saga.v1.definition_service_pb2_grpc import DefinitionServiceStub
 from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
-from amends_demo.stack import READERS, SERVICES, Stack
+from amends_demo.stack import SERVICES, Stack
 from shop.catalog.v1 import catalog_pb2
 from shop.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from shop.inventory.v1 import inventory_pb2
@@ -23,7 +23,6 @@ from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.payments.v1 import payments_pb2
 from shop.payments.v1.payments_pb2_grpc import PaymentServiceStub
-from shop.reporting.v1.reporting_pb2_grpc import ReportingServiceStub
 from shop.shipping.v1 import shipping_pb2
 from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceStub
 from shop.types.v1 import types_pb2
@@ -35,7 +34,6 @@ if TYPE_CHECKING:
     from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceAsyncStub
     from shop.orders.v1.orders_pb2_grpc import OrderServiceAsyncStub
     from shop.payments.v1.payments_pb2_grpc import PaymentServiceAsyncStub
-    from shop.reporting.v1.reporting_pb2_grpc import ReportingServiceAsyncStub
     from shop.shipping.v1.shipping_pb2_grpc import ShippingServiceAsyncStub
 
 NAMESPACE = "shop"
@@ -62,7 +60,6 @@ class Shop:
     inventory: "InventoryServiceAsyncStub"
     payments: "PaymentServiceAsyncStub"
     shipping: "ShippingServiceAsyncStub"
-    reporting: "ReportingServiceAsyncStub"
     runs: "RunServiceAsyncStub"
     definitions: "DefinitionServiceAsyncStub"
 
@@ -156,7 +153,6 @@ async def reaching(
         dial(addresses["inventory"], certificates=certificates) as inventory,
         dial(addresses["payments"], certificates=certificates) as payments,
         dial(addresses["shipping"], certificates=certificates) as shipping,
-        dial(addresses["reporting"], certificates=certificates) as reporting,
         dial(orchestrator, certificates=certificates) as runs,
     ):
         yield Shop(
@@ -164,7 +160,6 @@ async def reaching(
             InventoryServiceStub(inventory),
             PaymentServiceStub(payments),
             ShippingServiceStub(shipping),
-            ReportingServiceStub(reporting),
             RunServiceStub(runs),
             DefinitionServiceStub(runs),
         )
@@ -173,6 +168,6 @@ async def reaching(
 @asynccontextmanager
 async def visiting(stack: Stack) -> AsyncIterator[Shop]:
     """Yield channels to a running shop of this machine."""
-    names = {name: stack.address(name) for name in (*SERVICES, *READERS)}
+    names = {name: stack.address(name) for name in SERVICES}
     async with reaching(names, stack.orchestrator, stack.certificates) as shop:
         yield shop

@@ -82,6 +82,8 @@ class Stack:
     children: Children
     identities: Identities | None = None
     """The certificates with which everything is mutual TLS; None: plain text."""
+    events: bool = True
+    """Whether events are given to the broker, and reporting reads them; else they wait in the outboxes."""
     whole: bool = False
     """Whether the services that no order waits for run, too."""
     webhooks: Path | None = None
@@ -107,7 +109,8 @@ class Stack:
     @property
     def modules(self) -> Mapping[str, str]:
         """Return the module of each service, by name."""
-        return MODULES | MORE if self.whole else MODULES
+        core = MODULES if self.events else {name: one for name, one in MODULES.items() if name not in READERS}
+        return core | MORE if self.whole else core
 
     @property
     def programs(self) -> tuple[str, ...]:
@@ -130,17 +133,17 @@ class Stack:
 
     async def start(self) -> None:
         """Start everything, those who are told where the others are last."""
-        more = MORE if self.whole else ()
+        readers, more = READERS if self.events else (), MORE if self.whole else ()
         if more:
             await self.start_one(MAIL_CATCHER)
-        for name in ("orchestrator", "monitor", "orders", *PARTICIPANTS, *READERS, *more):
+        for name in ("orchestrator", "monitor", "orders", *PARTICIPANTS, *readers, *more):
             owner = f"{name}_owner"
             self.owners[name] = await self.postgres.create(owner, name, connections=OWNERS_CONNECTIONS)
             connections = FEW_CONNECTIONS if name in MORE else CONNECTIONS
             self.databases[name] = await self.postgres.create(name, name, connections=connections, owner=owner)
         await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS, "monitor", *more)))
         await self.start_one("orders")
-        await asyncio.gather(*(self.start_one(name) for name in READERS))
+        await asyncio.gather(*(self.start_one(name) for name in readers))
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:
         """Start one process, or start it again on the port it had. Raises ChildDiedError, ReportTimeoutError."""
@@ -170,7 +173,8 @@ class Stack:
         data = "orchestrator" if name in REPLICAS else name
         environment["AMENDS_DATABASE_URL"] = self.databases[data]
         environment["AMENDS_MIGRATIONS_DATABASE_URL"] = self.owners[data]
-        environment["AMENDS_BROKER"] = self.nats.url
+        if self.events:
+            environment["AMENDS_BROKER"] = self.nats.url
         environment |= TOLD.get(name, {})
         if name in REPLICAS and self.webhooks is not None:
             environment["AMENDS_WEBHOOKS"] = str(self.webhooks)
@@ -282,12 +286,18 @@ async def _serving(child: Child, address: str, certificates: Certificates | None
 
 @asynccontextmanager
 async def running(
-    place: ShopFolder, *, tls: bool = False, whole: bool = False, webhooks: Path | None = None
+    place: ShopFolder,
+    *,
+    tls: bool = False,
+    events: bool = True,
+    whole: bool = False,
+    webhooks: Path | None = None,
 ) -> AsyncIterator[Stack]:
     """Yield a started shop over a place that the caller holds, and stop everything afterwards.
 
     With `tls` every call in it is mutual TLS, by certificates in the place. The `whole` of it has a catalogue,
-    accounts, customers and campaigns, too, and writes to customers.
+    accounts, customers and campaigns, too, and writes to customers. Without `events` nothing is published or read, and
+    so nothing is done while nobody asks.
     """
     identities = Identities(place.certificates) if tls else None
     async with (
@@ -298,6 +308,6 @@ async def running(
     ):
         if whole:
             await cache.restart()
-        stack = Stack(place, postgres, nats, children, identities, whole, webhooks, cache if whole else None)
+        stack = Stack(place, postgres, nats, children, identities, events, whole, webhooks, cache if whole else None)
         await stack.start()
         yield stack

@@ -27,6 +27,7 @@ ADDRESSES = {
     "inventory": "127.0.0.1:7411",
     "payments": "127.0.0.1:7412",
     "shipping": "127.0.0.1:7413",
+    "reporting": "127.0.0.1:7416",
 }
 ORCHESTRATOR = "127.0.0.1:7400"
 CUSTOMERS = "127.0.0.1:7415"

@@ -18,7 +18,6 @@ MAY_REPEAT = {
     "PriceInvalid": SHOP,
     "Operation": "what a call asks for: the engine writes it into metadata and the barrier reads it; neither imports "
     "the other",
-    "PageInvalid": SHOP,
     "OrderUnknown": SHOP,
     "Settings": "each deployable's own settings; nobody imports those of two",
 }

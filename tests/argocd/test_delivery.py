@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 ARGOCD = ROOT / "argocd"
 ENVIRONMENTS = sorted(path.name for path in (ARGOCD / "envs").iterdir())
-OF_KIND = {"mail-catcher", "nats", "postgres"}
+OF_KIND = {"catalog-cache", "kafka", "mail-catcher", "nats", "postgres"}
 """What other environments have of their own."""
 NO_KUBECTL = "needs kubectl on PATH: https://kubernetes.io/docs/tasks/tools"
 SNAPSHOTS = ROOT / "tests" / "charts" / "snapshots"
@@ -69,8 +69,9 @@ def test_environments_differ_in_their_files_alone() -> None:
 def test_a_commit_to_one_file_concerns_one_application() -> None:
     spec = kustomize(ARGOCD / "envs/kind/environment")["ApplicationSet", "deployables"]["spec"]["template"]
     paths = spec["metadata"]["annotations"]["argocd.argoproj.io/manifest-generate-paths"].split(";")
-    assert paths == ["/charts/{{ .deploy.chart }}", "/charts/microservice", "/{{ .path.path }}/{{ .path.filename }}"]
-    assert spec["spec"]["source"]["helm"]["valueFiles"] == ["/{{ .path.path }}/{{ .path.filename }}"]
+    values = ["/{{ .path.path }}/environment/values.yaml", "/{{ .path.path }}/{{ .path.filename }}"]
+    assert sorted(paths) == sorted(["/charts/{{ .deploy.chart }}", "/charts/microservice", *values])
+    assert spec["spec"]["source"]["helm"]["valueFiles"] == values
 
 
 def test_a_sync_heals_prunes_and_takes_up_a_fix_while_it_is_stuck() -> None:

@@ -15,7 +15,7 @@ from amends.monitor.v1 import monitor_service_pb2 as pb
 from amends.monitor.v1.monitor_service_pb2_grpc import MonitorServiceStub
 from shop.types.v1.types_pb2 import FULFILMENT_CHOREOGRAPHED
 
-from .conftest import PATIENCE, ROOT, Namespace, Platform, a_platform
+from .conftest import PATIENCE, ROOT, Namespace, Platform, a_namespace, a_platform
 
 ORDER = (ROOT / "examples/place-order/choreography.yaml").read_text()
 PLACED, REFUNDED = "shop.orders.events.v1.OrderPlaced", "shop.orders.events.v1.OrderRefunded"
@@ -34,6 +34,17 @@ async def platform(cluster: Kubernetes, tmp_path_factory: pytest.TempPathFactory
     """A platform whose events are published, and read by the monitor."""
     async with a_platform(ShopFolder(tmp_path_factory.mktemp("events")), events=True) as platform:
         yield platform
+
+
+@pytest.fixture(scope="module")
+async def served(
+    cluster: Kubernetes, platform: Platform, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Namespace]:
+    """A namespace of that platform, with an operator at work."""
+    async with a_namespace(cluster, platform, tmp_path_factory.mktemp("flows"), "flows") as made:
+        await made.start()
+        await made.install()
+        yield made
 
 
 @pytest.fixture

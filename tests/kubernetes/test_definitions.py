@@ -2,6 +2,7 @@
 
 import base64
 
+import yaml
 from amends_contracts import descriptor_set
 from amends_testkit.kubernetes import KubectlError
 from amends_testkit.participant import FakeParticipant
@@ -162,9 +163,9 @@ async def test_descriptors_may_come_from_a_config_map_that_comes_later(served) -
     refused = await served.until("participant", "described", "Refused")
     assert "there is no ConfigMap contracts" in str(refused["status"]["conditions"])
     data = base64.b64encode(descriptor_set().SerializeToString()).decode()
-    await served.apply(
-        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "contracts"}, "binaryData": {"set": data}}
-    )
+    config_map = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "contracts"}}
+    # Not applied: kubectl would keep it in an annotation, which is too small for it.
+    await served.kubectl("create", "-f", "-", stdin=yaml.safe_dump({**config_map, "binaryData": {"set": data}}))
     ready = await served.until("participant", "described", "Accepted")
     assert "PlaceOrder" in [method["name"] for method in ready["status"]["methods"]]
     await served.kubectl("delete", "participant", "described")

@@ -57,6 +57,13 @@ def test_what_undoes_a_method_is_a_guarded_method_of_the_same_service():
     assert pairs
 
 
+NOT_TWICE = {
+    "IdentityService/SignIn": "begins another session each time",
+    "IdentityService/Refresh": "a refresh token is good once, and ends its session when it comes again",
+}
+"""Methods that do more when they are repeated, and why."""
+
+
 def test_every_method_of_the_shop_says_what_it_promises():
     silent = [
         f"{service.name}/{method.name}"
@@ -65,4 +72,4 @@ def test_every_method_of_the_shop_says_what_it_promises():
         and not contract(method).guarded
         and method.options.idempotency_level == MethodOptions.IDEMPOTENCY_UNKNOWN
     ]
-    assert silent == []
+    assert set(silent) == set(NOT_TWICE)

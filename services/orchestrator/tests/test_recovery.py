@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from amends_testkit.waiting import eventually
 
 from amends.saga.v1 import run_service_pb2 as pb
 
-from .shop import INPUT, Client, Shop, open_shop, orchestrator, state
+from .shop import INPUT, Shop, open_shop, orchestrator, state
 
 AWAY = ScriptedAnswer.refused(grpc.StatusCode.UNAVAILABLE, text="away")
 SLOW_POLICY = """
@@ -65,7 +66,7 @@ async def test_a_killed_replica_is_taken_over_and_every_run_ends_with_one_effect
     async with orchestrator(database_url, lease=timedelta(seconds=1)) as survivor:
         await survivor.apply(shop)
         async with grpc.aio.insecure_channel(report["grpc"]) as channel:
-            doomed = Client(survivor.runtime, survivor.parts, type(survivor.runs)(channel), survivor.definitions)
+            doomed = replace(survivor, runs=type(survivor.runs)(channel), channel=channel)
             started = await asyncio.gather(*(doomed.start(f"k{n}", wait=False) for n in range(20)))
         await shop.payments.called("Charge", 20)
         child.kill()

@@ -146,7 +146,8 @@ class Rebuild:
         reading = broker.read(place["topic"], place["partition"], place["position"] - 1, limit=1)
         async with aclosing(reading) as batches:
             async for batch in batches:
-                return bool(batch) and batch[0].record.attributes.get("id") == str(place["event_id"])
+                if batch:  # else nothing has come yet
+                    return batch[0].record.attributes.get("id") == str(place["event_id"])
         raise AssertionError("reading a log never ends")
 
     async def _take_exports(self, projection: Projection, progress: RebuildProgress) -> None:

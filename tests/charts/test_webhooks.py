@@ -1,11 +1,13 @@
 """The orchestrator's webhooks: what the chart makes of them is what the orchestrator reads."""
 
+from typing import Any
+
 from amends_orchestrator.webhooks.destinations import parse
 
-from .conftest import TAGGED, Helm
-from .test_tls import containers, environment, one
+from .conftest import TAGGED, Helm, containers
+from .test_tls import environment, one
 
-WEBHOOKS = [
+WEBHOOKS: list[dict[str, Any]] = [
     {
         "name": "on-call",
         "url": "https://hooks.example.com/amends?team=shop",

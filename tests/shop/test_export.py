@@ -1,5 +1,7 @@
 """What a service exports is what its outbox was given: the same events, versions, times and bytes."""
 
+from typing import Any
+
 import pytest
 import shop_inventory.events
 import shop_orders.events
@@ -97,8 +99,9 @@ async def test_an_export_tells_what_the_outbox_was_told(database_url, service):
                 await change(transaction, *arguments)
 
         await history(do, outbox)
-        exports = ExportService(database, exported)
-        told, token = [], ""
+        exports: Any = ExportService(database, exported)
+        told: list[pb.ExportedEvent] = []
+        token = ""
         while True:
             page = await exports.Export(pb.ExportRequest(page_size=2, page_token=token), None)
             told += page.events

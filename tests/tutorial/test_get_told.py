@@ -24,7 +24,7 @@ EVENT = b'{"data":{"reason":"BY_PERSON"},"subject":"run-1","type":"amends.events
 
 def block(language: str) -> str:
     [found] = re.findall(rf"```{language}\n(.*?)```", PAGE, re.DOTALL)
-    return found
+    return str(found)
 
 
 @pytest.fixture

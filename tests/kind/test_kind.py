@@ -72,6 +72,8 @@ def test_every_pod_is_admitted_where_pods_are_restricted(clone: Clone) -> None:
         pods = clone.get("pods", "-n", namespace)["items"]
         assert pods
         assert {pod["status"]["phase"] for pod in pods} == {"Running"}, namespace
+    (git,) = clone.get("pods", "-n", "gitops")["items"]
+    assert [one["restartCount"] for one in git["status"]["containerStatuses"]] == [0]
 
 
 def test_no_secret_of_the_installation_is_in_git(clone: Clone) -> None:

@@ -21,7 +21,9 @@ WAITING = 32
 """The number of open connections without a request; a new one beyond it closes the oldest."""
 PATIENCE = 20.0
 """Seconds for which a request waits for its turn."""
-_STACK = 512 * 1024
+_STACK = 2 * 1024 * 1024
+"""Bytes of a thread's stack: dulwich needs more than half a MiB for a repository of some thousand files, and a stack that
+is too small ends the process."""
 
 
 def limit_memory(size: int) -> None:

@@ -21,7 +21,7 @@ class Settings:
     """The URLs that are called after a push."""
     host: str = "127.0.0.1"
     port: int = 8080
-    memory: int = 96 * 1024 * 1024
+    memory: int = 160 * 1024 * 1024
     """The limit of the process's data in bytes, below its container's: a push that needs more fails alone."""
 
     @classmethod
@@ -37,7 +37,7 @@ class Settings:
             hooks=tuple(filter(None, environment.get("AMENDS_GIT_HOOKS", "").split(","))),
             host=environment.get("AMENDS_HOST", "127.0.0.1"),
             port=int(environment.get("AMENDS_PORT", "8080")),
-            memory=int(environment.get("AMENDS_GIT_MEMORY", "100663296")),
+            memory=int(environment.get("AMENDS_GIT_MEMORY", "167772160")),
         )
 
 

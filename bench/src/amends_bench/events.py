@@ -30,7 +30,9 @@ from amends_events import (
     EventRecord,
     Outbox,
     Relay,
+    Result,
     event_type,
+    new_event_id,
     open_broker,
     with_event,
 )
@@ -229,7 +231,6 @@ class _Drain:
         self._world = world
         self._size = size
         self._batches: list[tuple[str, int, Sequence[EventRecord]]] = []
-        self._again = itertools.count()
 
     async def published(self) -> Mapping[str, Any]:
         """Let the relay empty the outbox."""
@@ -249,15 +250,11 @@ class _Drain:
 
     async def published_by_hand(self) -> Mapping[str, Any]:
         """Publish the batches of the last time once more, as other events, as many at once as there are partitions."""
-        again = next(self._again)
         batches = [
             (
                 topic,
                 partition,
-                [
-                    EventRecord({**one.attributes, "id": f"{one.attributes['id']}-{again}"}, one.payload)
-                    for one in records
-                ],
+                [EventRecord({**one.attributes, "id": str(new_event_id())}, one.payload) for one in records],
             )
             for topic, partition, records in self._batches
         ]
@@ -389,7 +386,9 @@ class _Enough:
         return self._counted / (self._ended - self._began)
 
     def handled(self, consumer: str, event_type: str, result: Any, events: int = 1) -> None:
-        """Count what was committed."""
+        """Count what was committed with its effect."""
+        if result is not Result.HANDLED:
+            return
         now = time.perf_counter()
         if not self._began:
             self._began = now

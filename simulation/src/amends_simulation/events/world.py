@@ -35,6 +35,8 @@ STORM = 6.0
 """Seconds for which things go wrong."""
 PATIENCE = 240.0
 """Seconds after which, with everything well, all must have had their effects."""
+STEADY = 4
+"""So many looks in a row, a second apart, have to find everything seen."""
 PARTITIONS = 2
 EventTweak = Callable[["EventsSimulation"], None]
 
@@ -249,11 +251,12 @@ class EventsSimulation:
                         self.skipped.add((place[0], row["event_id"]))
 
     async def _await_end(self) -> None:
-        while seconds() < STORM + PATIENCE:
+        """Wait until everything was seen and nothing that is late has come for some seconds."""
+        well = 0
+        while seconds() < STORM + PATIENCE and well < STEADY:
             await asyncio.sleep(1)
-            if not self.tables.table("outbox") and verdict.all_seen(self.tables, self.skipped):
-                break
-        await asyncio.sleep(3)  # what is late arrives
+            seen = not self.tables.table("outbox") and verdict.all_seen(self.tables, self.skipped)
+            well = well + 1 if seen else 0
 
     def outcome(self) -> SeedResult:
         """Return the result of the seed: changes, effects, decisions, and how often a partition was taken."""

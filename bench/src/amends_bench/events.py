@@ -32,11 +32,11 @@ from amends_events import (
     Relay,
     Result,
     event_type,
-    new_event_id,
     open_broker,
     with_event,
 )
 from amends_events import relay as relaying
+from amends_events.envelope import new_event_id
 from amends_testkit.waiting import eventually
 from rich.progress import Progress
 

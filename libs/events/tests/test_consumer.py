@@ -1,4 +1,5 @@
 import asyncio
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
@@ -154,6 +155,73 @@ async def test_after_the_mend_a_retry_handles_the_event_and_those_behind_it_in_o
     assert (row["decided_by"], row["decided_because"]) == ("ada", "the handler is mended")
 
 
+class Unanswered:
+    """A pool of which the first transaction with a statement that has a text is committed and says that it failed."""
+
+    def __init__(self, pool: asyncpg.Pool, text: str) -> None:
+        self._pool, self._text = pool, text
+        self.unanswered = 0
+
+    def __getattr__(self, name: str):
+        return getattr(self._pool, name)
+
+    @asynccontextmanager
+    async def acquire(self, **options):
+        async with self._pool.acquire(**options) as connection:
+            yield _Unanswered(self, connection, self._text)
+
+
+class _Unanswered:
+    def __init__(self, pool: Unanswered, connection, text: str) -> None:
+        self._all, self._connection, self._text = pool, connection, text
+        self._heard = False
+
+    def __getattr__(self, name: str):
+        return getattr(self._connection, name)
+
+    async def executemany(self, sql: str, *values) -> None:
+        self._heard |= self._text in sql
+        await self._connection.executemany(sql, *values)
+
+    async def execute(self, sql: str, *values) -> str:
+        tag = await self._connection.execute(sql, *values)
+        self._heard |= self._text in sql
+        if sql == "COMMIT" and self._heard and not self._all.unanswered:
+            self._all.unanswered += 1
+            raise ConnectionResetError("the answer is lost")
+        return tag
+
+
+@pytest.mark.parametrize("payload", [None, b"\xff"], ids=["failed", "undecodable"])
+async def test_a_key_that_was_parked_by_a_commit_without_an_answer_waits_and_is_released(pool, payload):
+    listed, unanswered = Listed(), Unanswered(pool, "INSERT INTO inbox_parked")
+    await listed.append(TOPIC, 0, [record(1, payload=payload)])
+    async with consuming(unanswered, listed, failing(1)):
+        (poison,) = await parked(pool, 1)
+        await listed.append(TOPIC, 0, [record(2), record(3, "o-2")])
+        assert await handled(pool, 1) == [("o-2", 3)]
+        await parked(pool, 2)
+        await decide(pool, poison, ParkedDecision.SKIP, "ada", "a test order")
+        assert await handled(pool, 2) == [("o-2", 3), ("o-1", 2)]
+        await parked(pool, 0)
+    assert unanswered.unanswered == 1
+
+
+async def test_a_key_that_was_released_by_a_commit_without_an_answer_is_free(pool):
+    listed, unanswered = Listed(), Unanswered(pool, "SET released_at")
+    await listed.append(TOPIC, 0, [record(1)])
+    async with consuming(unanswered, listed, failing(1)) as consumer:
+        (poison,) = await parked(pool, 1)
+        await decide(pool, poison, ParkedDecision.SKIP, "ada", "a test order")
+        await parked(pool, 0)
+
+        async def free() -> bool:
+            return not any(partition.blocked for partition in consumer.partitions)
+
+        await eventually(free, what="a key that is free")
+    assert unanswered.unanswered == 1
+
+
 async def test_an_event_that_comes_twice_behind_a_parked_one_has_one_effect(pool, broker):
     first, second = record(1), record(2)
     await broker.ensure([TYPE.topic], RETENTION)
@@ -234,7 +302,7 @@ async def test_bytes_that_are_no_event_are_parked_at_once_and_block_their_key(po
     await log(broker, record(1, payload=b"\xff\xff"), record(2), record(1, "o-2"))
     async with consuming(pool, broker):
         found = await parked(pool, 2)
-        assert await handled(pool, 1) == [("o-2", 1)]
+        assert await handled(pool, 1) == [("o-2", 3)]
     assert [(one.reason, one.attempts) for one in found] == [(ParkedReason.UNDECODABLE, 0), (ParkedReason.AFTER, 0)]
 
 
@@ -244,7 +312,7 @@ async def test_an_envelope_that_makes_no_sense_is_parked(pool, either_broker):
     await log(either_broker, strange, record(1, "o-2"))
     async with consuming(pool, either_broker):
         (found,) = await parked(pool, 1)
-        assert await handled(pool, 1) == [("o-2", 1)]
+        assert await handled(pool, 1) == [("o-2", 3)]
     assert (found.reason, found.key, found.event_id) == (ParkedReason.UNDECODABLE, "o-1", None)
 
 

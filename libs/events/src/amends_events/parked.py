@@ -272,7 +272,7 @@ class Parking:
         """The keys of which an event is parked."""
 
     async def load(self, connection: Any) -> None:
-        """Read which keys are blocked. Only the owner changes that, so it is read once."""
+        """Read which keys are blocked. Only the owner changes that, so it is read when the owner is not sure."""
         self.blocked = {row["key"] for row in await connection.fetch(_BLOCKED, *self._place)}
 
     async def park(self, connection: Any, events: Sequence[tuple[LogEntry, ParkedReason, str, int]]) -> None:

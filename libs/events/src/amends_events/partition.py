@@ -120,6 +120,8 @@ class Partition:
         self._parking = Parking(reading.consumer, claim.topic, claim.partition)
         self._place = (reading.consumer, claim.topic, claim.partition)
         self._looked_at = float("-inf")
+        self._unsure = False
+        """Whether a transaction may have been committed without its answer: then the database knows what is parked."""
 
     @property
     def blocked(self) -> frozenset[str]:
@@ -215,9 +217,9 @@ class Partition:
         results: list[tuple[str, Result]] = []
         parked: list[tuple[LogEntry, ParkedReason, str, int]] = []
         taken: list[tuple[CloudEvent, Message]] = []
-        blocked = set(self._parking.blocked)
         async with self._transaction() as connection:
             fresh = await self._advance(connection, items)
+            blocked = set(self._parking.blocked)
             for item in items:
                 kind = "" if item.event is None else item.event.type
                 if item.event is not None and not item.wanted:
@@ -255,9 +257,10 @@ class Partition:
     async def _park(self, stored: LogEntry, error: BaseException, attempts: int) -> None:
         item = self._read(stored)
         assert item.event is not None
-        blocked = set(self._parking.blocked)
         async with self._transaction() as connection:
-            if item.event.event_id in await self._advance(connection, [item]):
+            fresh = await self._advance(connection, [item])
+            blocked = set(self._parking.blocked)
+            if item.event.event_id in fresh:
                 detail = f"{type(error).__name__}: {error}"
                 await self._parking.park(connection, [(stored, ParkedReason.FAILED, detail, attempts)])
                 blocked.add(item.event.key)
@@ -282,6 +285,9 @@ class Partition:
         assert row is not None
         if not row["mine"]:
             raise FenceLostError
+        if self._unsure:  # the row of the position is locked, so whatever was under way has ended
+            await self._parking.load(connection)
+            self._unsure = False
         return set(row["fresh"] if self._reading.remembers else ids)
 
     def _committed(self, last: _Item, blocked: set[str]) -> None:
@@ -313,6 +319,7 @@ class Partition:
         self._looked_at = now
         try:
             async with self._connection() as connection:
+                await self._parking.load(connection)
                 keys = await self._parking.decided(connection)
             for key in keys:
                 while await self._release_first(key):
@@ -384,7 +391,10 @@ class Partition:
                 if not connection.is_closed():
                     await _rolled_back(connection)
                 raise
-            if await connection.execute("COMMIT") != "COMMIT":
+            self._unsure, sure = True, self._unsure
+            tag = await connection.execute("COMMIT")
+            self._unsure = sure
+            if tag != "COMMIT":
                 raise RuntimeError("a handler went on after an error that had broken the transaction")
 
     @asynccontextmanager

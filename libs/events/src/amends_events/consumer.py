@@ -147,7 +147,7 @@ class Consumer:
             await self._stop(place)
             await self._leases.release(connection, place, partition.claim.fence)
         if (missing := share - len(self._running)) > 0:
-            for claim in await self._leases.claim(connection, missing):
+            for claim in await self._leases.claim(connection, self.topics, missing):
                 self._begin(claim, group)
 
     def _begin(self, claim: Claim, group: asyncio.TaskGroup) -> None:

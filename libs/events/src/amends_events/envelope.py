@@ -22,6 +22,8 @@ CAUSATION = "causationid"
 ACTOR = "actor"
 EXTENSIONS = (TRACEPARENT, CORRELATION, CAUSATION, ACTOR)
 """The attributes that an event may carry beside those of its row."""
+YEARS = range(1900, 3000)
+"""When an event may have occurred: other years are mistakes, with which nobody can reckon."""
 
 
 class EnvelopeError(ValueError):
@@ -107,13 +109,13 @@ def event_from(topic: str, attributes: Mapping[str, str], payload: bytes) -> Clo
         if attributes["specversion"] != SPECVERSION:
             raise EnvelopeError(f"specversion is {attributes['specversion']}, not {SPECVERSION}")
         return CloudEvent(
-            event_id=UUID(attributes["id"]),
+            event_id=id_of(attributes),
             source=attributes["source"],
             type=attributes["type"],
             topic=topic,
             key=attributes["subject"],
             version=int(attributes["sequence"]),
-            occurred_at=datetime.fromisoformat(attributes["time"]),
+            occurred_at=_moment(attributes["time"]),
             headers={name: attributes[name] for name in EXTENSIONS if name in attributes},
             payload=payload,
         )
@@ -121,3 +123,22 @@ def event_from(topic: str, attributes: Mapping[str, str], payload: bytes) -> Clo
         raise EnvelopeError(f"the attribute {error.args[0]} is missing") from error
     except ValueError as error:
         raise EnvelopeError(str(error)) from error
+
+
+def id_of(attributes: Mapping[str, str]) -> UUID:
+    """Return the id of an event, however its publisher spells a UUID. Raises EnvelopeError when it is none."""
+    text = attributes.get("id", "")
+    try:
+        return UUID(text)
+    except ValueError as error:
+        raise EnvelopeError(f"the id {text[:100]!r} is no UUID") from error
+
+
+def _moment(text: str) -> datetime:
+    """Read the time of an event. Raises ValueError."""
+    moment = datetime.fromisoformat(text.upper())
+    if moment.tzinfo is None:
+        raise EnvelopeError(f"the time {text[:100]} has no zone")
+    if moment.year not in YEARS:
+        raise EnvelopeError(f"the time {text[:100]} is not between the years {YEARS.start} and {YEARS.stop}")
+    return moment

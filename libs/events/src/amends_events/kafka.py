@@ -259,7 +259,7 @@ def _put(batch: Any, record: EventRecord) -> bool:
 
 
 def _stored(message: Any) -> LogEntry:
-    headers = {name: value.decode("utf-8", "replace") for name, value in message.headers}
+    headers = {name: (value or b"").decode("utf-8", "replace") for name, value in message.headers}
     attributes = {name.removeprefix(_PREFIX): value for name, value in headers.items() if name.startswith(_PREFIX)}
     if _CONTENT_TYPE in headers:
         attributes["datacontenttype"] = headers[_CONTENT_TYPE]

@@ -48,7 +48,7 @@ _OWNED = "SELECT topic, partition, fence FROM inbox_position WHERE consumer = $1
 _CLAIM = """
 WITH free AS (
     SELECT topic, partition FROM inbox_position
-    WHERE consumer = $1 AND (owner IS NULL OR lease_until < now())
+    WHERE consumer = $1 AND topic = ANY($5::text[]) AND (owner IS NULL OR lease_until < now())
     ORDER BY topic, partition LIMIT $4 FOR NO KEY UPDATE SKIP LOCKED
 )
 UPDATE inbox_position AS p SET owner = $2, fence = fence + 1, lease_until = now() + $3::interval FROM free
@@ -90,9 +90,13 @@ class Leases:
         members: int = await connection.fetchval(_MEMBERS, self._consumer)
         return -(-partitions // max(1, members))
 
-    async def claim(self, connection: Any, limit: int) -> list[Claim]:
-        """Take up to `limit` partitions that nobody has."""
-        rows = await connection.fetch(_CLAIM, self._consumer, self._owner, self._lease, limit)
+    async def claim(self, connection: Any, topics: list[Topic], limit: int) -> list[Claim]:
+        """Take up to `limit` partitions of these topics that nobody has.
+
+        An older or newer release under the same name may read others: what this one does not handle it would skip.
+        """
+        names = [topic.name for topic in topics]
+        rows = await connection.fetch(_CLAIM, self._consumer, self._owner, self._lease, limit, names)
         return [Claim(**row) for row in rows]
 
     async def release(self, connection: Any, place: tuple[str, int], fence: int) -> None:

@@ -356,7 +356,8 @@ class _PullReader:
         messages: list[Msg] = []
         message = await self._link.within(self._came.get(), self._wait + CALL_TIMEOUT)
         while True:
-            status = (message.headers or {}).get("Status")
+            # An end has nowhere to acknowledge it to; an event may have a header of this name.
+            status = None if message.reply else (message.headers or {}).get("Status")
             if status is None:
                 messages.append(message)
                 self._due -= 1

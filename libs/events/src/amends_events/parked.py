@@ -281,7 +281,7 @@ class Parking:
         rows = []
         for stored, reason, detail, attempts in events:
             event_id, key, kind = _identity(topic, stored)
-            attributes = json.dumps({name: _text(value) for name, value in stored.record.attributes.items()})
+            attributes = json.dumps({_text(name): _text(value) for name, value in stored.record.attributes.items()})
             identity = (*self._place, stored.position, event_id, key, kind)
             rows.append((*identity, attributes, stored.record.payload, reason, _text(detail), attempts))
         taken = ([row[column] for row in rows] for column in (3, 4, 8))  # position, event_id, payload
@@ -315,7 +315,7 @@ class Parking:
 
 
 def key_of(topic: str, stored: LogEntry) -> str:
-    """Return the key of a record, as far as its envelope says one."""
+    """Return the key of a record, as far as its envelope says one, as it is kept: what else Postgres refuses."""
     return _identity(topic, stored)[1]
 
 

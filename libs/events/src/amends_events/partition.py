@@ -25,7 +25,7 @@ from amends_events.envelope import CloudEvent, EnvelopeError, event_from, handli
 from amends_events.leases import Claim
 from amends_events.meter import Meter, Result
 from amends_events.parked import ParkedDecision, ParkedReason, Parking, key_of
-from amends_events.positions import another_event, read_after, topic_ends
+from amends_events.positions import another_event, is_event, read_after, topic_ends
 from amends_events.topics import EventType
 
 EventHandler = Callable[[Any, CloudEvent, Any], Awaitable[None]]
@@ -163,7 +163,7 @@ class Partition:
             async for batch in batches:
                 if check and batch:
                     check = False
-                    if batch[0].record.attributes.get("id") != str(known):
+                    if not is_event(batch[0].record, known):
                         raise another_event(topic, partition, after)
                     batch = batch[1:]
                 self._say_lost(False, None)
@@ -248,9 +248,8 @@ class Partition:
             fresh.remove(event_id)
         return True
 
-    @staticmethod
-    def _parks(item: _Item, blocked: set[str]) -> ParkedReason | None:
-        if item.event is not None and item.event.key in blocked:
+    def _parks(self, item: _Item, blocked: set[str]) -> ParkedReason | None:
+        if item.event is not None and blocked and key_of(self._place[1], item.stored) in blocked:
             return ParkedReason.AFTER
         return ParkedReason.UNDECODABLE if item.undecodable else None
 
@@ -263,7 +262,7 @@ class Partition:
             if item.event.event_id in fresh:
                 detail = f"{type(error).__name__}: {error}"
                 await self._parking.park(connection, [(stored, ParkedReason.FAILED, detail, attempts)])
-                blocked.add(item.event.key)
+                blocked.add(key_of(self._place[1], stored))
         self._committed(item, blocked)
         self._reading.meter.handled(self._place[0], item.event.type, Result.PARKED)
         _log.error("consumer.parked", extra=self._told(error) | {"position": stored.position, "type": item.event.type})

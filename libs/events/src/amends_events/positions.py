@@ -7,7 +7,8 @@ from contextlib import aclosing
 from datetime import timedelta
 from uuid import UUID
 
-from amends_events.broker import AppendRefusedError, Broker, Ends, PositionLostError
+from amends_events.broker import AppendRefusedError, Broker, Ends, EventRecord, PositionLostError
+from amends_events.envelope import EnvelopeError, id_of
 
 _WAIT = timedelta(seconds=1)
 
@@ -36,6 +37,14 @@ def read_after(topic: str, partition: int, position: int, ends: Ends | None) -> 
     return position
 
 
+def is_event(record: EventRecord, known: UUID) -> bool:
+    """Return whether a record is the event with this id."""
+    try:
+        return id_of(record.attributes) == known
+    except EnvelopeError:
+        return False
+
+
 def another_event(topic: str, partition: int, position: int) -> PositionLostError:
     """Return the error for a log that has another event at a position than was read there."""
     return PositionLostError(f"{topic}.{partition} has another event at {position} than was read there")
@@ -48,6 +57,6 @@ async def check_event(broker: Broker, topic: str, partition: int, position: int,
     """
     async with aclosing(broker.read(topic, partition, position - 1, limit=1, wait=_WAIT)) as batches:
         async for batch in batches:
-            if batch and batch[0].record.attributes.get("id") != str(known):
+            if batch and not is_event(batch[0].record, known):
                 raise another_event(topic, partition, position)
             return

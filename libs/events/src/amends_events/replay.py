@@ -5,7 +5,7 @@ for a consumer whose inbox lacks something, and for one whose position is lost. 
 """
 
 from collections.abc import Sequence
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -166,20 +166,21 @@ async def _before(broker: Broker, topic: str, partition: int, ends: Ends, since:
     low, high = ends.first, ends.last + 1
     while low < high:
         middle = (low + high) // 2
-        if await _occurred_at(broker, topic, partition, middle) < since:
+        at = await _occurred_at(broker, topic, partition, middle, ends.last)
+        if at is not None and at < since:
             low = middle + 1
         else:
             high = middle
     return low - 1
 
 
-async def _occurred_at(broker: Broker, topic: str, partition: int, position: int) -> datetime:
-    """Return when the event at a position, or the next one that can be read, occurred."""
+async def _occurred_at(broker: Broker, topic: str, partition: int, position: int, last: int) -> datetime | None:
+    """Return when the event at a position, or the next one that can be read, occurred; None when there is none."""
     async with aclosing(broker.read(topic, partition, position - 1)) as batches:
         async for batch in batches:
             for stored in batch:
-                try:
+                with suppress(EnvelopeError):
                     return event_from(topic, stored.record.attributes, b"").occurred_at
-                except EnvelopeError:
-                    continue
+                if stored.position >= last:
+                    return None
     raise AssertionError("reading a log never ends")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 import structlog
 from amends_chassis.database import Database
 from amends_events import Broker, BrokerError
+from amends_events.positions import is_event
 from amends_events.replay import begin
 
 from shop_reporting import freshness, versions
@@ -147,7 +148,7 @@ class Rebuild:
         async with aclosing(reading) as batches:
             async for batch in batches:
                 if batch:  # else nothing has come yet
-                    return batch[0].record.attributes.get("id") == str(place["event_id"])
+                    return is_event(batch[0].record, place["event_id"])
         raise AssertionError("reading a log never ends")
 
     async def _take_exports(self, projection: Projection, progress: RebuildProgress) -> None:

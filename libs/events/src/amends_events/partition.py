@@ -163,7 +163,7 @@ class Partition:
             async for batch in batches:
                 if check and batch:
                     check = False
-                    if not is_event(batch[0].record, known):
+                    if known is not None and not is_event(batch[0].record, known):
                         raise another_event(topic, partition, after)
                     batch = batch[1:]
                 self._say_lost(False, None)

@@ -124,6 +124,42 @@ BROKEN: dict[str, tuple[str, Change, str]] = {
         ((f"by: payments\n          {TAKEN_OR_FAILED}", f"by: inventory\n          {TAKEN_OR_FAILED}"),),
         f"`{PAYMENTS}.PaymentTaken` is published by `payments`, not by `inventory`.",
     ),
+    "an effect undoes itself": (
+        "AM103",
+        (
+            (
+                f"undoneBy: {{event: {SHIPPING}.ParcelCancelled, within",
+                f"undoneBy: {{event: {SHIPPING}.ParcelBooked, within",
+            ),
+            (f"    - event: {SHIPPING}.ParcelCancelled\n", ""),
+            (f"        - {SHIPPING}.ParcelCancelled\n", ""),
+        ),
+        "`ParcelBooked` undoes itself.",
+    ),
+    "events undo each other": (
+        "AM103",
+        (
+            (
+                f"    - event: {SHIPPING}.ParcelCancelled\n",
+                f"    - event: {SHIPPING}.ParcelCancelled\n"
+                f"      undoneBy: {{event: {SHIPPING}.ParcelBooked, within: 5s}}\n",
+            ),
+        ),
+        "Events undo each other: ParcelBooked > ParcelCancelled > ParcelBooked.",
+    ),
+    "what answers has come before": (
+        "AM101",
+        (
+            (
+                REJECTED_UPON_FAILED,
+                f"{FAILED}      atMost: 2\n      answers:\n"
+                f"        - {{by: inventory, with: [{STOCK}.StockReserved], within: 10s}}\n",
+            ),
+            (f"          - {PAYMENTS}.PaymentFailed\n", ""),
+            (BY_THE_DEADLINE, ""),
+        ),
+        "After OrderPlaced > StockReserved > PaymentFailed nothing more comes",
+    ),
     "who answers is nobody": (
         "AM095",
         (("        - by: inventory", "        - by: inventry"),),
@@ -187,6 +223,18 @@ ALIKE: dict[str, Change] = {
             f"          with: [{STOCK}.StockReserved, {STOCK}.StockShort]\n          within: 10s\n",
         ),
         (f"    - event: {STOCK}.StockReserved\n", f"    - event: {STOCK}.StockReserved\n      atMost: 3\n"),
+    ),
+    "a second attempt may end in another way than the first": (
+        (
+            REJECTED_UPON_FAILED,
+            f"{FAILED}      atMost: 3\n      answers:\n        - by: inventory\n"
+            f"          with: [{STOCK}.StockReserved]\n          within: 10s\n",
+        ),
+        (f"    - event: {STOCK}.StockReserved\n", f"    - event: {STOCK}.StockReserved\n      atMost: 4\n"),
+        (BY_THE_DEADLINE, ""),
+        (f"      undoneBy: {{event: {SHIPPING}.ParcelCancelled, within: 5s}}\n", "      effect: false\n"),
+        (f"    - event: {SHIPPING}.ParcelCancelled\n", ""),
+        (f"        - {SHIPPING}.ParcelCancelled\n", ""),
     ),
     "an event is heard by somebody who does not answer": (
         (

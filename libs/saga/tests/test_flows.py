@@ -73,6 +73,24 @@ def test_a_rejected_flow_has_ended_when_all_that_was_done_is_undone(plan: Choreo
     assert found.state is FlowState.ENDED_UNDONE
 
 
+def test_a_second_attempt_is_waited_for_that_may_end_in_another_way_than_the_first(shop_contract: bytes) -> None:
+    answer = "[{by: inventory, with: [shop.inventory.events.v1.StockReserved], within: 10s}]"
+    reserved = "    - event: shop.inventory.events.v1.StockReserved\n"
+    text = ORDER.replace(reserved, f"{reserved}      atMost: 2\n")
+    failed = "    - event: shop.payments.events.v1.PaymentFailed\n      effect: false\n"
+    again = f"{failed}      atMost: 2\n      answers: {answer}\n"
+    refused = "      answers: [{by: orders, with: [shop.orders.events.v1.OrderRejected], within: 2s}]\n"
+    text = text.replace(failed + refused, again)
+    plan = check([Document("choreography.yaml", text)], descriptors=shop_contract).choreographies[0].plan
+    assert plan is not None
+    second = ("StockReserved|StockShort", "inventory", "PaymentFailed", 12)
+    assert second in missing(judge(plan, happened(plan, "OrderPlaced", "StockReserved", "PaymentFailed")))
+    names = ["OrderPlaced", "StockReserved", "PaymentFailed", "StockReserved", "PaymentTaken"]
+    assert all(
+        by != "inventory" for events, by, _, _ in missing(judge(plan, happened(plan, *names))) if "Short" in events
+    )
+
+
 def test_what_is_undone_is_expected_before_the_end_has_come(plan: ChoreographyPlan) -> None:
     found = judge(plan, happened(plan, "OrderPlaced", "StockReserved", "PaymentFailed"))
     assert ("StockReleased", "inventory", "PaymentFailed", 7) in missing(found)

@@ -4,6 +4,7 @@ from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
+from amends_chassis.database import Database
 from amends_testkit.service import refusal_of
 from amends_testkit.waiting import eventually
 
@@ -135,6 +136,25 @@ async def test_a_change_judges_the_flows_that_are_there_and_reads_what_it_needs_
     await monitor.until(key, pb.FLOW_STATE_ENDED_WELL, 6)
     same = await monitor.apply(ORDER_WITH_DISPATCH)
     assert same.choreography.applied_at == changed.choreography.applied_at
+
+
+async def test_a_choreography_that_names_fewer_events_keeps_nothing_of_the_others(
+    monitor: Monitor, database: Database
+) -> None:
+    full, rest = new_key(), new_key()
+    await monitor.apply(ORDER_WITH_DISPATCH)
+    await monitor.publish(full, *WELL)
+    await monitor.publish(rest, "OrderDispatched")
+    await monitor.until(full, pb.FLOW_STATE_RUNNING, 5)
+    await monitor.until(rest, pb.FLOW_STATE_LATE, 1)
+    await monitor.apply()
+    await monitor.until(full, pb.FLOW_STATE_ENDED_WELL)
+
+    async def forgotten() -> bool:
+        return not await database.pool.fetchval("SELECT count(*) FROM flow WHERE key = $1", rest)
+
+    await eventually(forgotten, what="the flow without an event is forgotten")
+    assert await database.pool.fetchval("SELECT count(*) FROM flow_event WHERE key = $1", rest) == 0
 
 
 async def test_two_choreographies_read_the_same_events_each_for_itself(monitor: Monitor) -> None:

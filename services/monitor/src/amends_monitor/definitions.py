@@ -47,6 +47,7 @@ _JUDGE_AGAIN = """
 INSERT INTO flow_changed (choreography_id, key) SELECT DISTINCT choreography_id, key FROM flow_event
 WHERE choreography_id = $1
 """
+_FORGET_UNNAMED = "DELETE FROM flow_event WHERE choreography_id = $1 AND type <> ALL ($2::text[])"
 _FORGET_CHANGES = "DELETE FROM flow_changed WHERE choreography_id = $1"
 _FORGET_READING = """
 WITH position AS (DELETE FROM inbox_position WHERE consumer = $1),
@@ -171,6 +172,7 @@ class Definitions:
             if before is not None and anew:
                 await transaction.execute(_FORGET_READING, before.consumer)
             await transaction.execute(_JUDGE_AGAIN, number)
+            await transaction.execute(_FORGET_UNNAMED, number, list(plan.events))
 
     async def delete(self, namespace: str, name: str) -> bool:
         """Watch a choreography no more, and forget its flows; return whether there was one."""

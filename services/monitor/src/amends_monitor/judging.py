@@ -86,7 +86,7 @@ class Judging:
         """Write where these flows stand."""
         events = await read_events(transaction, keys)
         put: list[tuple[FlowKey, JudgedFlow]] = []
-        empty: list[FlowKey] = []
+        empty = [key for key in keys if key not in events]
         for key, seen in events.items():
             flow = judged(known[key[0]].plan, seen)
             if flow is None:

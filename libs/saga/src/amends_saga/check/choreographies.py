@@ -210,6 +210,7 @@ def _consumer_findings(names: _Roles) -> Iterator[Finding]:
             yield described.answers_node.finding(codes.END_ANSWERED, message, hint)
         yield from _answer_findings(names, described)
         yield from _undo_findings(names, described)
+        yield from _circle_findings(names, described)
         if not described.answers and described.ends is None and name not in undoing | consumed:
             message = f"Nobody consumes `{name}`, and it ends nothing."
             hint = "Say who answers it, or add it to `consumes` of a participant."
@@ -259,6 +260,22 @@ def _undo_findings(names: _Roles, described: DescribedEvent) -> Iterator[Finding
             yield event.node.finding(codes.NOT_CONSUMED, message, f"Add it to `consumes` of `{publisher}`.")
 
 
+def _circle_findings(names: _Roles, described: DescribedEvent) -> Iterator[Finding]:
+    """Yield a finding for an event that is undone by itself, or by what it undoes."""
+    circle, undo = [described.event.name], described.undone_by
+    while undo is not None and undo.event.name not in circle:
+        circle.append(undo.event.name)
+        following = names.described.get(undo.event.name)
+        undo = None if following is None else following.undone_by
+    if undo is None or described.undone_by is None or undo.event.name != circle[0]:
+        return
+    told = f"`{short(circle[0])}` undoes itself"
+    if len(circle) > 1:
+        told = f"Events undo each other: {' > '.join(map(short, [*circle, circle[0]]))}"
+    hint = "Name an event that says that it is undone, and that is not undone itself."
+    yield described.undone_by.event.node.finding(codes.NOT_UNDONE, f"{told}.", hint)
+
+
 def _cycle_findings(names: _Roles) -> Iterator[Finding]:
     """Yield one finding for the first cycle none of whose events has a bound."""
     free = {name for name, one in names.described.items() if one.at_most is None}
@@ -301,6 +318,8 @@ def _path_findings(names: _Roles, walked: Walked) -> Iterator[Finding]:
         last = names.described[walked.endless[-1]]
         message = f"After {_shown(walked.endless)} nothing more comes, and the flow has not ended."
         hint = f"Say what answers `{short(last.event.name)}`, or that it `ends` the flow."
+        if last.answers:  # each names an event that has come, and is not waited for once more
+            hint = "What answers it has come before: write one `with` wherever it is expected, or raise `atMost`."
         yield last.event.node.finding(codes.NO_END, message, hint)
     for name, path in walked.not_undone.items():
         described = names.described[name]

@@ -85,11 +85,22 @@ def demands(plan: ChoreographyPlan, counts: Mapping[str, int]) -> Iterator[Deman
 def _groups(
     plan: ChoreographyPlan, counts: Mapping[str, int]
 ) -> dict[tuple[str, tuple[str, ...]], dict[str, timedelta]]:
-    """Return the answers that are asked for: one that stands at several events is one."""
+    """Return the answers that are asked for: one that stands at several events is one.
+
+    Those of a participant that have an event in common that may be repeated are counted together: nobody can tell
+    which of them it answers.
+    """
     groups: dict[tuple[str, tuple[str, ...]], dict[str, timedelta]] = {}
     for name, event in plan.events.items():
         for answer in event.answers if counts.get(name) else ():
-            groups.setdefault((answer.by, tuple(sorted(answer.events))), {})[name] = answer.within
+            events, triggers = set(answer.events), {name: answer.within}
+            for by, others in list(groups):
+                asked = groups[by, others]
+                repeated = name not in asked and any(plan.bound(one) > 1 for one in events.intersection(others))
+                if by == answer.by and (repeated or events == set(others)):
+                    triggers = groups.pop((by, others)) | triggers
+                    events.update(others)
+            groups[answer.by, tuple(sorted(events))] = triggers
     return groups
 
 

@@ -179,7 +179,7 @@ format: setup ## Format the Python code and the contracts
 
 .PHONY: test
 test: setup ## All tests but the slow ones, on two cores: three processes, because tests wait more than they compute
-	@$(PY) -m pytest --numprocesses 3 --dist worksteal $(ARGS)
+	@$(PY) -m pytest --numprocesses 3 --dist loadgroup --no-loadscope-reorder $(ARGS)
 
 .PHONY: test-slow
 test-slow: setup ## The tests that take minutes

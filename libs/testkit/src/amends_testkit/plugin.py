@@ -19,8 +19,42 @@ if TYPE_CHECKING:
     from amends_testkit.kubernetes import Kubernetes
 
 _numbers = itertools.count(1)
+SHARED = ("kubernetes", "kafka")
+"""What is so costly to start and to keep that only one process of a run should have it: the tests share it in turn."""
+LONG = 120.0
+"""Seconds; a test that may take longer says so by its `timeout`."""
 COUNTED = "counted"
 """Under this name a test records, with `record_property`, what it has enumerated: shown at the end of the run."""
+
+
+@pytest.hookimpl(tryfirst=True)  # after the shuffle, before names get their group
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group the tests that share a costly server, and begin with the files that take longest."""
+    for item in items:
+        for name in SHARED:
+            if name in getattr(item, "fixturenames", ()):
+                item.add_marker(pytest.mark.xdist_group(name))
+                break
+    long = {item.path for item in items if _may_be_long(item)}
+    items.sort(key=lambda item: (not list(item.iter_markers("xdist_group")), item.path not in long))
+
+
+def _may_be_long(item: pytest.Item) -> bool:
+    marker = item.get_closest_marker("timeout")
+    return marker is not None and bool(marker.args) and marker.args[0] > LONG
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each process whole files and whole groups: what a file's tests share is made once."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class ByFileOrGroup(LoadScopeScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            _, at, group = nodeid[nodeid.rfind("]") + 1 :].rpartition("@")
+            return group if at else nodeid.split("::", 1)[0]
+
+    return ByFileOrGroup(config, log) if config.getoption("dist") == "loadgroup" else None
 
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:

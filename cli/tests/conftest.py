@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 
 import pytest
+import structlog
 from amends_cli.main import main
 from amends_contracts import descriptor_set
 from amends_testkit.participant import FakeParticipant
@@ -35,6 +36,8 @@ async def orchestrator() -> AsyncIterator[FakeParticipant]:
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path) -> Amends:
     """Runs `amends` with arguments, in a folder of its own."""
     monkeypatch.chdir(tmp_path)
+    # What servers of other suites in this process say goes anywhere but into what a command prints.
+    structlog.configure(logger_factory=structlog.stdlib.LoggerFactory())
     monkeypatch.delenv("AMENDS_ADDRESS", raising=False)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))  # or an `amends dev` of this machine would be found
 

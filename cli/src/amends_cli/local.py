@@ -143,7 +143,10 @@ async def _run(
 def _report_ready() -> None:
     """Tell the process that started this one in the background, and waits, that all is ready."""
     if REPORT in os.environ:
-        Path(os.environ[REPORT]).write_text("{}", encoding="utf-8")
+        report = Path(os.environ[REPORT])
+        draft = report.with_name(f".{report.name}.{os.getpid()}")  # it is there whole, or not at all
+        draft.write_text("{}", encoding="utf-8")
+        draft.replace(report)
 
 
 async def _unless_stopped(stop: asyncio.Event, work: Coroutine[Any, Any, str]) -> str | None:

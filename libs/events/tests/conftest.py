@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 import pytest_asyncio
 from amends_embedded import Nats, Postgres
 from amends_events import INBOX, OUTBOX, Broker, Topic, open_broker
+from amends_events import partition as reading
 
 from .world import EFFECTS, EMPTIED, Named, own_kafka, own_nats
 
@@ -89,3 +91,11 @@ async def pool(events_url: str) -> AsyncIterator[asyncpg.Pool]:
     async with asyncpg.create_pool(events_url, min_size=1, max_size=10) as made:
         await made.execute(EMPTIED)
         yield made
+
+
+@pytest.fixture
+def hurried(monkeypatch):
+    """A consumer pauses and looks often."""
+    monkeypatch.setattr(reading, "BACKOFF", replace(reading.BACKOFF, initial=timedelta(milliseconds=2)))
+    monkeypatch.setattr(reading, "LOOK_EVERY", timedelta(milliseconds=20))
+    monkeypatch.setattr(reading, "WAIT", timedelta(milliseconds=50))

@@ -1,6 +1,4 @@
 import asyncio
-from contextlib import asynccontextmanager
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import asyncpg
@@ -16,17 +14,26 @@ from google.protobuf.message import Message
 from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
 
 from .conftest import RETENTION
-from .world import TOPIC, Listed, answers, consuming, decide, effects, note, own_nats, record, replay, running
+from .world import (
+    TOPIC,
+    Listed,
+    answers,
+    consuming,
+    decide,
+    effects,
+    failing,
+    handled,
+    note,
+    own_nats,
+    parked,
+    record,
+    replay,
+    running,
+)
 
+pytestmark = pytest.mark.usefixtures("hurried")
 TYPE = event_type(PaymentTaken)
 LEASE = timedelta(milliseconds=400)
-
-
-@pytest.fixture(autouse=True)
-def _hurried(monkeypatch):
-    monkeypatch.setattr(reading, "BACKOFF", replace(reading.BACKOFF, initial=timedelta(milliseconds=2)))
-    monkeypatch.setattr(reading, "LOOK_EVERY", timedelta(milliseconds=20))
-    monkeypatch.setattr(reading, "WAIT", timedelta(milliseconds=50))
 
 
 async def log(broker, *records) -> None:
@@ -34,39 +41,6 @@ async def log(broker, *records) -> None:
     await broker.ensure([TYPE.topic], RETENTION)
     for one in records:
         await broker.append(TOPIC, TYPE.topic.partition_of(one.attributes["subject"]), [one])
-
-
-async def handled(pool, count: int) -> list[tuple[str, int]]:
-    async def look():
-        return len(await effects(pool)) >= count
-
-    await eventually(look, what=f"{count} effects")
-    return await effects(pool)
-
-
-async def parked(pool, count: int):
-    async def look():
-        return len(await list_parked(pool, ParkedFilter("test"))) == count
-
-    await eventually(look, what=f"{count} parked events")
-    return await list_parked(pool, ParkedFilter("test"))
-
-
-def failing(*versions: int, times: int = 1_000_000, error: type[Exception] = ValueError):
-    """A handler that fails for events of these versions, so many times in all."""
-    left = [times]
-
-    async def handle(connection, event, message: Message) -> None:
-        if event.version in versions and left[0]:
-            left[0] -= 1
-            await connection.execute(
-                "INSERT INTO effect (event_id, key, version) VALUES ($1, 'half', 0)", event.event_id
-            )
-            raise error("not now")
-        await note(connection, event, message)
-
-    handle.left = left
-    return handle
 
 
 async def test_each_event_has_its_effect_once_in_the_order_of_its_key(pool, broker):
@@ -153,73 +127,6 @@ async def test_after_the_mend_a_retry_handles_the_event_and_those_behind_it_in_o
         "SELECT decided_by, decided_because, released_at FROM inbox_parked WHERE decision = 'retry'"
     )
     assert (row["decided_by"], row["decided_because"]) == ("ada", "the handler is mended")
-
-
-class Unanswered:
-    """A pool of which the first transaction with a statement that has a text is committed and says that it failed."""
-
-    def __init__(self, pool: asyncpg.Pool, text: str) -> None:
-        self._pool, self._text = pool, text
-        self.unanswered = 0
-
-    def __getattr__(self, name: str):
-        return getattr(self._pool, name)
-
-    @asynccontextmanager
-    async def acquire(self, **options):
-        async with self._pool.acquire(**options) as connection:
-            yield _Unanswered(self, connection, self._text)
-
-
-class _Unanswered:
-    def __init__(self, pool: Unanswered, connection, text: str) -> None:
-        self._all, self._connection, self._text = pool, connection, text
-        self._heard = False
-
-    def __getattr__(self, name: str):
-        return getattr(self._connection, name)
-
-    async def executemany(self, sql: str, *values) -> None:
-        self._heard |= self._text in sql
-        await self._connection.executemany(sql, *values)
-
-    async def execute(self, sql: str, *values) -> str:
-        tag = await self._connection.execute(sql, *values)
-        self._heard |= self._text in sql
-        if sql == "COMMIT" and self._heard and not self._all.unanswered:
-            self._all.unanswered += 1
-            raise ConnectionResetError("the answer is lost")
-        return tag
-
-
-@pytest.mark.parametrize("payload", [None, b"\xff"], ids=["failed", "undecodable"])
-async def test_a_key_that_was_parked_by_a_commit_without_an_answer_waits_and_is_released(pool, payload):
-    listed, unanswered = Listed(), Unanswered(pool, "INSERT INTO inbox_parked")
-    await listed.append(TOPIC, 0, [record(1, payload=payload)])
-    async with consuming(unanswered, listed, failing(1)):
-        (poison,) = await parked(pool, 1)
-        await listed.append(TOPIC, 0, [record(2), record(3, "o-2")])
-        assert await handled(pool, 1) == [("o-2", 3)]
-        await parked(pool, 2)
-        await decide(pool, poison, ParkedDecision.SKIP, "ada", "a test order")
-        assert await handled(pool, 2) == [("o-2", 3), ("o-1", 2)]
-        await parked(pool, 0)
-    assert unanswered.unanswered == 1
-
-
-async def test_a_key_that_was_released_by_a_commit_without_an_answer_is_free(pool):
-    listed, unanswered = Listed(), Unanswered(pool, "SET released_at")
-    await listed.append(TOPIC, 0, [record(1)])
-    async with consuming(unanswered, listed, failing(1)) as consumer:
-        (poison,) = await parked(pool, 1)
-        await decide(pool, poison, ParkedDecision.SKIP, "ada", "a test order")
-        await parked(pool, 0)
-
-        async def free() -> bool:
-            return not any(partition.blocked for partition in consumer.partitions)
-
-        await eventually(free, what="a key that is free")
-    assert unanswered.unanswered == 1
 
 
 async def test_an_event_that_comes_twice_behind_a_parked_one_has_one_effect(pool, broker):

@@ -1,13 +1,10 @@
 """Records that no relay of ours wrote: each is handled, or parked with its key, and stops nobody."""
 
 import asyncio
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 import pytest
 from amends_events import Consumer, EventRecord, event_type, kafka
-from amends_events import partition as reading
-from amends_events.parked import ParkedFilter, list_parked
 from amends_events.replay import ReplayStart, plan_replay
 from amends_testkit.waiting import eventually
 
@@ -15,16 +12,10 @@ from shop.orders.events.v1.orders_pb2 import OrderPlaced
 from shop.payments.events.v1.payments_pb2 import PaymentTaken
 
 from .conftest import RETENTION
-from .world import TOPIC, Listed, consuming, effects, note, record, running
+from .world import TOPIC, Listed, consuming, effects, note, parked, record, running
 
+pytestmark = pytest.mark.usefixtures("hurried")
 TYPE = event_type(PaymentTaken)
-
-
-@pytest.fixture(autouse=True)
-def _hurried(monkeypatch):
-    monkeypatch.setattr(reading, "BACKOFF", replace(reading.BACKOFF, initial=timedelta(milliseconds=2)))
-    monkeypatch.setattr(reading, "LOOK_EVERY", timedelta(milliseconds=20))
-    monkeypatch.setattr(reading, "WAIT", timedelta(milliseconds=50))
 
 
 def foreign(key: str = "o-1", **attributes: str) -> EventRecord:
@@ -38,14 +29,6 @@ async def has_effects(pool, *keys: str) -> None:
         return set(keys) <= {key for key, _ in await effects(pool)}
 
     await eventually(look, what=f"effects for {keys}")
-
-
-async def parked(pool, count: int):
-    async def look():
-        return len(await list_parked(pool, ParkedFilter("test"))) == count
-
-    await eventually(look, what=f"{count} parked events")
-    return await list_parked(pool, ParkedFilter("test"))
 
 
 @pytest.mark.parametrize(

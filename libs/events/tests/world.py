@@ -22,13 +22,16 @@ from amends_events import (
     UnknownError,
     event_type,
     open_broker,
-    parked,
     with_event,
 )
+from amends_events import parked as parking
 from amends_events import replay as replays
 from amends_events.decisions import DecidedBy
 from amends_events.envelope import attributes, new_event_id
+from amends_events.parked import ParkedFilter, list_parked
 from amends_testkit.kafka import HOW_TO_GET, Kafka, libraries
+from amends_testkit.waiting import eventually
+from google.protobuf.message import Message
 
 from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
 
@@ -155,7 +158,7 @@ async def effects(pool: asyncpg.Pool) -> list[tuple[str, int]]:
 async def decide(pool, event, decision, actor: str, because: str):
     """Decide about a parked event as a person would."""
     async with pool.acquire() as connection:
-        return await parked.decide(connection, event.place, decision, DecidedBy(actor, because))
+        return await parking.decide(connection, event.place, decision, DecidedBy(actor, because))
 
 
 async def replay(pool, moves, by: DecidedBy = ADA, **options) -> None:
@@ -237,3 +240,36 @@ async def read_all(broker: Broker, topic: str, partition: int) -> list[EventReco
         if batch and batch[-1].position >= last:
             return found
     raise AssertionError("reading never ends")
+
+
+async def handled(pool, count: int) -> list[tuple[str, int]]:
+    async def look():
+        return len(await effects(pool)) >= count
+
+    await eventually(look, what=f"{count} effects")
+    return await effects(pool)
+
+
+async def parked(pool, count: int):
+    async def look():
+        return len(await list_parked(pool, ParkedFilter("test"))) == count
+
+    await eventually(look, what=f"{count} parked events")
+    return await list_parked(pool, ParkedFilter("test"))
+
+
+def failing(*versions: int, times: int = 1_000_000, error: type[Exception] = ValueError):
+    """A handler that fails for events of these versions, so many times in all."""
+    left = [times]
+
+    async def handle(connection, event, message: Message) -> None:
+        if event.version in versions and left[0]:
+            left[0] -= 1
+            await connection.execute(
+                "INSERT INTO effect (event_id, key, version) VALUES ($1, 'half', 0)", event.event_id
+            )
+            raise error("not now")
+        await note(connection, event, message)
+
+    handle.left = left
+    return handle

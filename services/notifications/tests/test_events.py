@@ -159,9 +159,14 @@ async def test_a_mail_follows_from_an_event_and_none_from_a_replay(database, dat
             await eventually(lambda: _is(told, [State.SUPPRESSED, State.SENT]))
             assert server.subjects() == [f"Your order {order} is confirmed"]
             position = await database.pool.fetchval(ends, CONSUMER)
-            said = await asyncio.to_thread(_metrics, runtime)
-        assert 'notification_total{state="sent",template="order-confirmed"} 1.0' in said
-        assert 'notification_total{state="suppressed",template="order-rejected"} 1.0' in said
+
+            async def counted():  # after the commit
+                said = await asyncio.to_thread(_metrics, runtime)
+                assert 'notification_total{state="sent",template="order-confirmed"} 1.0' in said
+                assert 'notification_total{state="suppressed",template="order-rejected"} 1.0' in said
+                return True
+
+            await eventually(counted)
         # Everything is read once more, as if nothing had been handled: the messages are there already.
         await database.pool.execute("UPDATE inbox_position SET position = 0, event_id = NULL; DELETE FROM inbox")
         async with serving(database_url, nats.url, server.port):

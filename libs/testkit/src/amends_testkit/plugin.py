@@ -32,7 +32,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group the tests that share a costly server, and begin with the files that take longest."""
     for item in items:
         for name in SHARED:
-            if name in getattr(item, "fixturenames", ()):
+            if name in getattr(item, "fixturenames", ()) or name in item.name:  # a parameter asks for it, too
                 item.add_marker(pytest.mark.xdist_group(name))
                 break
     long = {item.path for item in items if _may_be_long(item)}

@@ -1,5 +1,6 @@
 """Flows as the monitor shows them: real events of a real broker, in and out of order."""
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 import grpc
@@ -181,6 +182,31 @@ async def test_a_deleted_choreography_has_no_flows(monitor: Monitor) -> None:
     assert not (await monitor.stub.DeleteChoreography(request)).deleted
     assert not (await monitor.list()).flows
     assert not (await monitor.stub.ListChoreographies(pb.ListChoreographiesRequest())).choreographies
+
+
+async def test_a_choreography_is_deleted_while_its_events_are_written_down(
+    monitor: Monitor, database: Database
+) -> None:
+    await monitor.apply()
+    consumer = f"shop/{monitor.name}#%"
+
+    async def reads() -> bool:
+        return bool(
+            await database.pool.fetchval("SELECT count(*) FROM inbox_position WHERE consumer LIKE $1", consumer)
+        )
+
+    await eventually(reads, what="the choreography is read")
+    request = pb.DeleteChoreographyRequest(namespace="shop", name=monitor.name)
+    async with database.transaction() as transaction:  # as a reader does it
+
+        async def is_waited_for() -> bool:
+            return bool(await transaction.fetchval("SELECT count(*) FROM pg_locks WHERE NOT granted"))
+
+        await transaction.execute("UPDATE inbox_position SET position = position WHERE consumer LIKE $1", consumer)
+        deleting = asyncio.ensure_future(monitor.stub.DeleteChoreography(request))
+        await eventually(is_waited_for, what="the deletion waits")
+        await transaction.execute("SELECT FROM choreography WHERE name = $1 FOR KEY SHARE", monitor.name)
+    assert (await deleting).deleted
 
 
 async def test_an_event_without_a_key_is_left_out(monitor: Monitor) -> None:

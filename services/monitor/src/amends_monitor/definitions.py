@@ -26,16 +26,20 @@ UNREADABLE = "choreography.unreadable"
 APPLIED = "choreography.applied"
 _log = structlog.get_logger(__name__)
 
+ALONE = 0x416D656E64734D6F
+"""Whoever holds this lock judges flows, or changes a choreography: they would wait for each other's rows in circles."""
+
 _ALL = """
 SELECT choreography_id, namespace, name, digest, manifest, descriptors, reading, applied_at
 FROM choreography WHERE choreography_id = ANY($1)
 """
 _VERSIONS = "SELECT choreography_id, digest, reading, applied_at FROM choreography"
+_BE_ALONE = "SELECT pg_advisory_xact_lock($1)"
 _MAKE = """
 INSERT INTO choreography (namespace, name, digest, manifest, descriptors) VALUES ($1, $2, '', '', ''::bytea)
 ON CONFLICT DO NOTHING
 """
-_LOCK = "SELECT * FROM choreography WHERE namespace = $1 AND name = $2 FOR UPDATE"
+_ONE = "SELECT * FROM choreography WHERE namespace = $1 AND name = $2"
 _CHANGE = """
 UPDATE choreography SET digest = $2, manifest = $3, descriptors = $4, reading = reading + $5, applied_at = now()
 WHERE choreography_id = $1
@@ -49,12 +53,13 @@ WHERE choreography_id = $1
 """
 _FORGET_UNNAMED = "DELETE FROM flow_event WHERE choreography_id = $1 AND type <> ALL ($2::text[])"
 _FORGET_CHANGES = "DELETE FROM flow_changed WHERE choreography_id = $1"
+# First of all that is deleted: whoever reads has its position locked, and then its choreography and events.
 _FORGET_READING = """
 WITH position AS (DELETE FROM inbox_position WHERE consumer = $1),
      member AS (DELETE FROM inbox_member WHERE consumer = $1)
 DELETE FROM inbox_parked WHERE consumer = $1
 """
-_DELETE = "DELETE FROM choreography WHERE namespace = $1 AND name = $2 RETURNING choreography_id, reading"
+_DELETE = "DELETE FROM choreography WHERE choreography_id = $1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,29 +164,32 @@ class Definitions:
         files = needed_files(checked.files, plan.events).SerializeToString(deterministic=True)
         digest = _digest(choreography, files)
         async with self._database.transaction() as transaction:
+            await transaction.execute(_BE_ALONE, ALONE)
             await transaction.execute(_MAKE, metadata.namespace, metadata.name)
-            row = await transaction.fetchrow(_LOCK, metadata.namespace, metadata.name)
+            row = await transaction.fetchrow(_ONE, metadata.namespace, metadata.name)
             assert row is not None
             number, before = row["choreography_id"], _load(row) if row["manifest"] else None
             if row["manifest"] == text and row["digest"] == digest:
                 return
             anew = before is not None and _reads_anew(before.plan, plan)
+            if before is not None and anew:
+                await transaction.execute(_FORGET_READING, before.consumer)
             await transaction.execute(_CHANGE, number, digest, text, files, int(anew))
             if before is not None and before.plan.key != plan.key:
                 await transaction.execute(_FORGET_FLOWS, number)
-            if before is not None and anew:
-                await transaction.execute(_FORGET_READING, before.consumer)
             await transaction.execute(_JUDGE_AGAIN, number)
             await transaction.execute(_FORGET_UNNAMED, number, list(plan.events))
 
     async def delete(self, namespace: str, name: str) -> bool:
         """Watch a choreography no more, and forget its flows; return whether there was one."""
         async with self._database.transaction() as transaction:
-            row = await transaction.fetchrow(_DELETE, namespace, name)
+            await transaction.execute(_BE_ALONE, ALONE)
+            row = await transaction.fetchrow(_ONE, namespace, name)
             if row is not None:
                 consumer = consumer_of(namespace, name, row["choreography_id"], row["reading"])
-                await transaction.execute(_FORGET_CHANGES, row["choreography_id"])
                 await transaction.execute(_FORGET_READING, consumer)
+                await transaction.execute(_DELETE, row["choreography_id"])
+                await transaction.execute(_FORGET_CHANGES, row["choreography_id"])
         await self.reload()
         return row is not None
 

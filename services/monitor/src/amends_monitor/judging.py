@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from amends_chassis.database import Database
 
-from amends_monitor.definitions import Definitions, WatchedChoreography
+from amends_monitor.definitions import ALONE, Definitions, WatchedChoreography
 from amends_monitor.flows import FlowKey, JudgedFlow, judged, read_events
 
 if TYPE_CHECKING:
@@ -23,8 +23,6 @@ POLL = timedelta(milliseconds=250)
 """How often to look for what other replicas have read."""
 COMMITTED_SOON = timedelta(milliseconds=5)
 """Events are written down a moment before they are committed."""
-LOCK = 0x416D656E64734D6F
-"""Whoever holds it judges."""
 
 # What a replica knows in another version than the database has is left to those that know it, or until it does.
 _TAKE = """
@@ -72,7 +70,7 @@ class Judging:
     async def once(self) -> int:
         """Judge up to BATCH changes; return how many there were. Another replica that judges leaves none."""
         async with self._database.transaction() as transaction:
-            if not await transaction.fetchval("SELECT pg_try_advisory_xact_lock($1)", LOCK):
+            if not await transaction.fetchval("SELECT pg_try_advisory_xact_lock($1)", ALONE):
                 return 0
             known = dict(self._definitions.known)
             digests = [one.digest for one in known.values()]

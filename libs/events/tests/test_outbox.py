@@ -85,10 +85,11 @@ def test_the_partition_of_a_key_is_the_same_for_everybody():
         PaymentTaken(),
         PaymentTaken(order_id="o" * 256),
         PaymentTaken(order_id="o-1\n"),
+        PaymentTaken(order_id=" o-1"),
         PaymentTaken(order_id="o-1", payment_id="p" * 256 * 1024),
         ChargeRequest(order_id="o-1"),
     ],
-    ids=["no key", "long key", "unprintable key", "too large", "not declared"],
+    ids=["no key", "long key", "unprintable key", "space before the key", "too large", "not declared"],
 )
 async def test_what_a_broker_could_refuse_is_refused_in_the_transaction(pool, refused):
     async def change() -> None:

@@ -26,6 +26,8 @@ TAKEN_OR_FAILED = f"with: [{PAYMENTS}.PaymentTaken, {PAYMENTS}.PaymentFailed]"
 FAILED = f"    - event: {PAYMENTS}.PaymentFailed\n      effect: false\n"
 REJECTED_UPON_FAILED = f"{FAILED}      answers: [{{by: orders, with: [{ORDERS}.OrderRejected], within: 2s}}]\n"
 
+ENDS = "      ends: Undone\n"
+
 Change = tuple[tuple[str, str], ...]
 
 BROKEN: dict[str, tuple[str, Change, str]] = {
@@ -285,6 +287,17 @@ def test_a_broken_choreography_is_found(what: str, shop_contract: bytes) -> None
 def test_one_that_looks_alike_is_accepted(what: str, shop_contract: bytes) -> None:
     found = checked(ALIKE[what], shop_contract)
     assert found.findings == [], text(found.findings)
+    assert found.plan is not None
+
+
+def test_two_who_may_end_it_differently_are_told(shop_contract: bytes) -> None:
+    refused = f"    - event: {SHIPPING}.ParcelRefused\n      effect: false\n"
+    found = checked(
+        ((f"{refused}      answers: [{{by: orders, with: [{ORDERS}.OrderRejected], within: 2s}}]\n", refused + ENDS),),
+        shop_contract,
+    )
+    assert [finding.code for finding in found.findings] == ["AM108"], text(found.findings)
+    assert "`orders` by `OrderConfirmed`, and `shipping` by `ParcelRefused`" in found.findings[0].message
     assert found.plan is not None
 
 

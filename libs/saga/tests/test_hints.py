@@ -196,6 +196,7 @@ ADVICE = {
     "AM091": "the contract has to be changed",
     "AM092": "the contract has to be changed",
     "AM105": "which part to take away is for its author to say",
+    "AM108": "who decides is for its authors to say",
 }
 """Codes whose hint cannot be done in the text, and why."""
 

@@ -52,7 +52,7 @@ def test_every_finding_of_the_examples_says_where_what_and_how_to_mend_it(refere
 def test_codes_never_change_their_meaning() -> None:
     """A snapshot: adding a line is fine, changing or removing one breaks whoever suppresses a code."""
     warnings = {"AM005", "AM014", "AM057", "AM058", "AM068", "AM071", "AM073"}
-    warnings |= {"AM081", "AM082", "AM083", "AM084", "AM086", "AM104"}
+    warnings |= {"AM081", "AM082", "AM083", "AM084", "AM086", "AM104", "AM108"}
     found = {code for code, item in codes.ALL.items() if item.severity is Severity.WARNING}
     assert found == warnings
     assert len(codes.ALL) >= 86

@@ -119,8 +119,10 @@ class Outbox:
         if known is None:
             raise EventRefusedError(f"{self.source} does not declare that it publishes {event.DESCRIPTOR.full_name}")
         key, payload = known.key_of(event), event.SerializeToString()
-        if not 0 < len(key) <= MAX_KEY or not key.isprintable():
-            raise EventRefusedError(f"{known.name} needs a key of 1 to {MAX_KEY} printable characters")
+        if not 0 < len(key) <= MAX_KEY or not key.isprintable() or key != key.strip():  # NATS takes spaces away
+            raise EventRefusedError(
+                f"{known.name} needs a key of 1 to {MAX_KEY} printable characters, of which neither end is a space"
+            )
         if len(payload) > MAX_PAYLOAD:
             raise EventRefusedError(f"{known.name} has {len(payload)} bytes, the most are {MAX_PAYLOAD}")
         topic, event_id = known.topic, new_event_id()

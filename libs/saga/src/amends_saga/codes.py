@@ -261,3 +261,6 @@ NEVER_HAPPENS = _code("AM104", "The event can never happen", "Nothing that can h
 TOO_MANY_PATHS = _code("AM105", "Too many paths", "What cannot be walked through cannot be proven.")
 BAD_WHERE = _code("AM106", "A condition that cannot be", "No flow would ever begin, or every one would.")
 END_ANSWERED = _code("AM107", "An end has answers", "After the end nothing more is expected but what undoes.")
+RIVAL_ENDS = _code(
+    "AM108", "Two participants may end it, one well and one undone", "Neither can know that the other has.", _WARNING
+)

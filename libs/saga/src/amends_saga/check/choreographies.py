@@ -321,6 +321,12 @@ def _path_findings(names: _Roles, walked: Walked) -> Iterator[Finding]:
         if last.answers:  # each names an event that has come, and is not waited for once more
             hint = "What answers it has come before: write one `with` wherever it is expected, or raise `atMost`."
         yield last.event.node.finding(codes.NO_END, message, hint)
+    if walked.rivals is not None:
+        path, well, undone = walked.rivals
+        ends = f"`{names.publishers[well]}` by `{short(well)}`, and `{names.publishers[undone]}` by `{short(undone)}`"
+        message = f"After {_shown(path)} either may end the flow, {ends}: both may happen."
+        hint = "Let one of them publish both ends, so that one row decides which it is."
+        yield names.described[undone].event.node.finding(codes.RIVAL_ENDS, message, hint)
     for name, path in walked.not_undone.items():
         described = names.described[name]
         if described.undone_by is None:

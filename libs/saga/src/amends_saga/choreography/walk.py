@@ -5,7 +5,7 @@ checker.
 """
 
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from amends_saga.choreography.flow import demands
@@ -30,6 +30,8 @@ class Walked:
     """A shortest path after which nothing more can come, and that has no end."""
     not_undone: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """Events with an effect that is there at the end of a path that ends undone, and such a path."""
+    rivals: tuple[tuple[str, ...], str, str] | None = None
+    """A shortest path after which either of two events of different participants may end the flow, one of them well."""
     complete: bool = True
     """False when there are too many paths."""
     states: int = 0
@@ -53,6 +55,8 @@ def walk(plan: ChoreographyPlan) -> Walked:
         following = sorted(set(_next(plan, counts)))
         if not following:
             _ended(plan, counts, path, found)
+        if found.rivals is None and not any(map(plan.is_end, counts)):
+            found.rivals = _rivals(plan, path, following)
         for event in following:
             found.reached.add(event)
             after = frozenset((counts | {event: counts.get(event, 0) + 1}).items())
@@ -74,6 +78,17 @@ def _next(plan: ChoreographyPlan, counts: Mapping[str, int]) -> Iterator[str]:
         for event in demand.events:
             if counts.get(event, 0) < plan.bound(event) and not (ended and plan.is_end(event)):
                 yield event
+
+
+def _rivals(
+    plan: ChoreographyPlan, path: tuple[str, ...], following: Sequence[str]
+) -> tuple[tuple[str, ...], str, str] | None:
+    ends = [plan.events[event] for event in following if plan.is_end(event)]
+    for well in ends:
+        for undone in ends:
+            if well.ends is FlowEnding.WELL and undone.ends is FlowEnding.UNDONE and well.by != undone.by:
+                return path, well.name, undone.name
+    return None
 
 
 def _ended(plan: ChoreographyPlan, counts: Mapping[str, int], path: tuple[str, ...], found: Walked) -> None:

@@ -6,8 +6,10 @@ from datetime import UTC, datetime
 import pytest
 from amends_events import Consumer, EventRecord, event_type, kafka
 from amends_events.replay import ReplayStart, plan_replay
+from amends_events.structured import structured
 from amends_testkit.waiting import eventually
 
+from amends.events.v1.runs_pb2 import RunStalled
 from shop.orders.events.v1.orders_pb2 import OrderPlaced
 from shop.payments.events.v1.payments_pb2 import PaymentTaken
 
@@ -90,6 +92,15 @@ async def test_a_header_that_looks_like_the_status_of_a_pull_hides_no_record(poo
     async with consuming(pool, nats_broker):
         await has_effects(pool, "o-1")
         await parked(pool, 1)
+
+
+def test_a_payload_that_json_cannot_have_is_shown_as_it_is():
+    stalled = RunStalled()
+    stalled.since.seconds = 10**17
+    for kind, payload in (("amends.events.v1.RunStalled", stalled.SerializeToString()), ("google.protobuf.Value", b"")):
+        shown = structured({"type": kind, "datacontenttype": "application/protobuf"}, payload)
+        assert (shown.datacontenttype, shown.data_base64) == ("application/protobuf", payload)
+        assert not shown.HasField("data")
 
 
 def test_a_header_of_kafka_without_a_value_is_empty():

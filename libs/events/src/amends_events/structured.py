@@ -29,12 +29,15 @@ def structured(attributes: Mapping[str, str], payload: bytes) -> StructuredEvent
     except ValueError:
         event.ClearField("time")
     message = _read(attributes.get("type", ""), payload)
-    if message is None:
-        event.datacontenttype = attributes.get("datacontenttype", "")
-        event.data_base64 = payload
-    else:
-        event.datacontenttype = JSON
-        json_format.ParseDict(json_format.MessageToDict(message), event.data)
+    try:
+        if message is not None:
+            json_format.ParseDict(json_format.MessageToDict(message), event.data)
+            event.datacontenttype = JSON
+            return event
+    except (json_format.Error, ValueError, TypeError):  # such as a moment that no calendar has
+        event.ClearField("data")
+    event.datacontenttype = attributes.get("datacontenttype", "")
+    event.data_base64 = payload
     return event
 
 

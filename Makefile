@@ -185,6 +185,10 @@ test: setup ## All tests but the slow ones, on two cores: three processes, becau
 test-slow: setup ## The tests that take minutes
 	@$(PY) -m pytest -m slow $(ARGS)
 
+.PHONY: test-whole
+test-whole: setup ## The demo with its stories, a shop that heals itself, and the engine as machine code: they want both cores
+	@$(PY) -m pytest -q -n 0 -m "slow or not slow" demo/tests/test_whole.py tests/compiled $(ARGS)
+
 .PHONY: test-attacks
 test-attacks: setup ## What a stranger may send, in turn, beside 20 honest sagas a second
 	@$(PY) -m pytest -q -n 0 -m "slow or not slow" tests/attacks $(ARGS)

@@ -20,6 +20,8 @@ from amends_testkit.waiting import eventually
 from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 
+pytestmark = pytest.mark.slow  # each starts the whole shop
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -136,7 +138,6 @@ def amends(place: Path, *arguments: str) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(200)
 async def test_a_person_has_the_money_of_an_order_that_is_not_confirmed_given_back_and_the_books_hold(
     tmp_path: Path,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = pytest.mark.timeout(600)  # the compiler takes minutes where the processor is busy
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]  # the compiler takes minutes where the processor is busy
 
 ROOT = Path(__file__).resolve().parents[2]
 BUILD = ROOT / "libs/saga/hatch_build.py"

@@ -113,7 +113,7 @@ def test_a_consumer_that_stands_still_and_says_nothing_is_found_out(monkeypatch:
 
 def test_handlers_that_go_on_behind_a_parked_event_are_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     honest = reading.Partition._parks
-    monkeypatch.setattr(reading.Partition, "_parks", staticmethod(lambda item, _: honest(item, set())))
+    monkeypatch.setattr(reading.Partition, "_parks", lambda self, item, _: honest(self, item, set()))
     first_broken(None, "L4", 200)
 
 

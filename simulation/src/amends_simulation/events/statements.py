@@ -127,17 +127,18 @@ async def _owned(session: S, consumer: str, owner: str) -> TableRows:
     return [{"topic": key[1], "partition": key[2], "fence": row["fence"]} for key, row in rows if row is not None]
 
 
-async def _claim(session: S, consumer: str, owner: str, lease: timedelta, limit: int) -> TableRows:
+async def _claim(session: S, consumer: str, owner: str, lease: timedelta, limit: int, topics: list[str]) -> TableRows:
     now = database_now()
     found: TableRows = []
     for key, row in sorted(session.all("inbox_position")):
         gone = row["owner"] is None or row["lease_until"] < now
-        if len(found) < limit and key[0] == consumer and gone and session.free("inbox_position", key):
+        mine = key[0] == consumer and key[1] in topics
+        if len(found) < limit and mine and gone and session.free("inbox_position", key):
             await session.lock("inbox_position", key)
-            mine = row | {"owner": owner, "fence": row["fence"] + 1, "lease_until": now + lease}
-            session.put("inbox_position", key, mine)
+            taken = row | {"owner": owner, "fence": row["fence"] + 1, "lease_until": now + lease}
+            session.put("inbox_position", key, taken)
             place = {"topic": key[1], "partition": key[2]}
-            found.append(place | {name: mine[name] for name in ("fence", "position", "event_id")})
+            found.append(place | {name: taken[name] for name in ("fence", "position", "event_id")})
     return found
 
 

@@ -4,13 +4,19 @@ Run by `make asyncapi`; a test compares the file with what this would write. Eve
 descriptions too. https://www.asyncapi.com/docs/reference/specification/v3.0.0
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 from amends_contracts import descriptor_set
-from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto
+from google.protobuf.descriptor_pb2 import (
+    DescriptorProto,
+    EnumDescriptorProto,
+    FieldDescriptorProto,
+    FileDescriptorProto,
+)
 
 from amends.options.v1 import events_pb2
 
@@ -85,10 +91,14 @@ def _messages(files: Iterable[FileDescriptorProto]) -> Iterator[tuple[FileDescri
             yield file, number, message
 
 
-def _enums(files: Iterable[FileDescriptorProto]) -> dict[str, list[str]]:
-    return {
-        f".{file.package}.{one.name}": [value.name for value in one.value] for file in files for one in file.enum_type
-    }
+def _enums(files: Iterable[FileDescriptorProto]) -> dict[str, dict[str, Any]]:
+    return {f".{file.package}.{one.name}": _enum(one) for file in files for one in file.enum_type}
+
+
+def _enum(enum: EnumDescriptorProto) -> dict[str, Any]:
+    shown: dict[str, Any] = {"type": "string", "enum": [value.name for value in enum.value]}
+    unknown = enum.options.Extensions[events_pb2.unknown_value]
+    return {**shown, "x-unknown-value": unknown} if unknown else shown
 
 
 def _key(message: DescriptorProto) -> str:
@@ -132,7 +142,7 @@ def _message(file: FileDescriptorProto, number: int, message: DescriptorProto) -
     }
 
 
-def _schema(file: FileDescriptorProto, number: int, enums: Mapping[str, list[str]]) -> Any:
+def _schema(file: FileDescriptorProto, number: int, enums: Mapping[str, dict[str, Any]]) -> Any:
     message = file.message_type[number]
     return {
         "type": "object",
@@ -147,11 +157,11 @@ def _schema(file: FileDescriptorProto, number: int, enums: Mapping[str, list[str
     }
 
 
-def _field(field: FieldDescriptorProto, enums: Mapping[str, list[str]]) -> dict[str, Any]:
+def _field(field: FieldDescriptorProto, enums: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     if _is_message(field):
         one: dict[str, Any] = {"$ref": f"#/components/schemas/{field.type_name.removeprefix('.')}"}
     elif field.type == FieldDescriptorProto.TYPE_ENUM:
-        one = {"type": "string", "enum": list(enums[field.type_name])}
+        one = copy.deepcopy(enums[field.type_name])  # yaml would write the same object as an alias
     else:
         one = dict(SCALARS[FieldDescriptorProto.Type.Name(field.type)])
     if field.label == FieldDescriptorProto.LABEL_REPEATED:

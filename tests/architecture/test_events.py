@@ -38,6 +38,16 @@ def test_the_page_of_events_is_what_would_be_written_now():
     assert asyncapi.PAGE.read_text() == asyncapi.document(), "run `make asyncapi`"
 
 
+def test_the_page_says_what_readers_take_an_unknown_value_for(monkeypatch: pytest.MonkeyPatch):
+    said = "as ORCHESTRATED: it is what was there first"
+    contracts = descriptor_set()
+    enum = next(one for file in contracts.file for one in file.enum_type if one.name == "Fulfilment")
+    enum.options.Extensions[events_pb2.unknown_value] = said
+    monkeypatch.setattr(asyncapi, "descriptor_set", lambda: contracts)
+    schemas = yaml.safe_load(asyncapi.document())["components"]["schemas"]
+    assert schemas["shop.orders.events.v1.OrderPlaced"]["properties"]["fulfilment"]["x-unknown-value"] == said
+
+
 def test_every_reference_of_the_page_leads_somewhere_and_everything_is_described():
     document = yaml.safe_load(asyncapi.document())
 

@@ -1,10 +1,12 @@
 """Records that no relay of ours wrote: each is handled, or parked with its key, and stops nobody."""
 
 import asyncio
+import json
 from datetime import UTC, datetime
 
 import pytest
 from amends_events import Consumer, EventRecord, event_type, kafka
+from amends_events.envelope import event_from, handling
 from amends_events.replay import ReplayStart, plan_replay
 from amends_events.structured import structured
 from amends_testkit.waiting import eventually
@@ -14,7 +16,7 @@ from shop.orders.events.v1.orders_pb2 import OrderPlaced
 from shop.payments.events.v1.payments_pb2 import PaymentTaken
 
 from .conftest import RETENTION
-from .world import TOPIC, Listed, consuming, effects, note, parked, record, running
+from .world import TOPIC, Listed, consuming, effects, note, outbox, parked, record, running
 
 pytestmark = pytest.mark.usefixtures("hurried")
 TYPE = event_type(PaymentTaken)
@@ -92,6 +94,16 @@ async def test_a_header_that_looks_like_the_status_of_a_pull_hides_no_record(poo
     async with consuming(pool, nats_broker):
         await has_effects(pool, "o-1")
         await parked(pool, 1)
+
+
+@pytest.mark.parametrize("odd", ["c" * 1025, "a\nb", "\0"])
+def test_what_follows_from_an_event_carries_on_nothing_that_an_outbox_refuses(odd):
+    one = foreign(correlationid=odd, traceparent=odd)
+    event = event_from(TOPIC, one.attributes, one.payload)
+    with handling(event):
+        values = outbox().row(PaymentTaken(order_id="o-1")).values
+    carried = json.loads(values[6])
+    assert carried == {"correlationid": str(event.event_id), "causationid": str(event.event_id)}
 
 
 def test_a_payload_that_json_cannot_have_is_shown_as_it_is():

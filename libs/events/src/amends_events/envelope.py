@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import TypeGuard
 from uuid import UUID
 
 SPECVERSION = "1.0"
@@ -22,6 +23,8 @@ CAUSATION = "causationid"
 ACTOR = "actor"
 EXTENSIONS = (TRACEPARENT, CORRELATION, CAUSATION, ACTOR)
 """The attributes that an event may carry beside those of its row."""
+MAX_HEADER = 1024
+"""The longest of them, in characters, all of which are printable; what is not so is left out when it is read."""
 YEARS = range(1900, 3000)
 """When an event may have occurred: other years are mistakes, with which nobody can reckon."""
 
@@ -116,13 +119,18 @@ def event_from(topic: str, attributes: Mapping[str, str], payload: bytes) -> Clo
             key=attributes["subject"],
             version=int(attributes["sequence"]),
             occurred_at=_moment(attributes["time"]),
-            headers={name: attributes[name] for name in EXTENSIONS if name in attributes},
+            headers={name: attributes[name] for name in EXTENSIONS if may_carry(attributes.get(name))},
             payload=payload,
         )
     except KeyError as error:
         raise EnvelopeError(f"the attribute {error.args[0]} is missing") from error
     except ValueError as error:
         raise EnvelopeError(str(error)) from error
+
+
+def may_carry(value: str | None) -> TypeGuard[str]:
+    """Return whether an event can have such an extension."""
+    return value is not None and len(value) <= MAX_HEADER and value.isprintable()
 
 
 def id_of(attributes: Mapping[str, str]) -> UUID:

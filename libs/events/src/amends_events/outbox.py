@@ -13,12 +13,11 @@ from uuid import UUID
 
 from google.protobuf.message import Message
 
-from amends_events.envelope import EXTENSIONS, cause, new_event_id
+from amends_events.envelope import EXTENSIONS, cause, may_carry, new_event_id
 from amends_events.topics import EventType, Topic, event_types
 
 MAX_PAYLOAD = 256 * 1024
 MAX_KEY = 255
-MAX_HEADER = 1024
 
 
 class EventRefusedError(ValueError):
@@ -162,6 +161,6 @@ class Outbox:
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:
     for name, value in headers.items():
-        if name not in EXTENSIONS or len(value) > MAX_HEADER or not value.isprintable():
+        if name not in EXTENSIONS or not may_carry(value):
             raise EventRefusedError(f"an event cannot carry the attribute {name}")
     return dict(headers)

@@ -123,6 +123,13 @@ async def test_a_changed_policy_holds_for_runs_in_flight(diff, orchestrator) -> 
     assert (await diff(POLICY)).out == "RetryPolicy shop/patient: unchanged\n\n"
 
 
+@pytest.mark.usefixtures("in_force")
+async def test_a_choreography_that_is_not_compared_is_named(diff) -> None:
+    other = "apiVersion: amends.dev/v1alpha1\nkind: Choreography\nmetadata: {name: orders, namespace: shop}\n"
+    result = await diff(f"{OLD}---\n{other}")
+    assert "choreography orders is not compared" in result.err
+
+
 async def test_files_without_definitions_are_wrong_use(diff) -> None:
     run = "apiVersion: amends.dev/v1alpha1\nkind: SagaRun\nmetadata: {name: x}\nspec: {saga: pay}\n"
     assert (await diff(run)).code == 2

@@ -29,7 +29,11 @@ def diff(
     Runs in flight stay on what they have. Exit code 1 when something would be refused.
     """
     texts = manifests.read_files(files)
-    documents = [document for document in split(texts, namespace) if document.kind in KINDS]
+    given = split(texts, namespace)
+    documents = [document for document in given if document.kind in KINDS]
+    for document in given:
+        if document.kind == "Choreography":
+            output.say(f"{document.source}: choreography {document.name} is not compared; `amends check` proves it")
     if not documents:
         raise usage("there is no definition in these files", "Name Sagas, Participants or RetryPolicies.")
     found = check_by_server(texts, namespace, address)

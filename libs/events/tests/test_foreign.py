@@ -5,7 +5,7 @@ import json
 from datetime import UTC, datetime
 
 import pytest
-from amends_events import Consumer, EventRecord, event_type, kafka
+from amends_events import Consumer, EventRecord, Result, Silent, event_type, kafka
 from amends_events.envelope import event_from, handling
 from amends_events.replay import ReplayStart, plan_replay
 from amends_events.structured import structured
@@ -149,3 +149,21 @@ async def test_a_replay_from_a_time_ends_when_the_end_of_the_log_cannot_be_read(
     async with pool.acquire() as connection, asyncio.timeout(5):
         (move,) = await plan_replay(connection, nats_broker, "test", TYPE.topic, ReplayStart(datetime.now(UTC)))
     assert (move.position, move.back_to) == (2, 1)
+
+
+class Counting(Silent):
+    """A meter that keeps under which types events were counted."""
+
+    def __init__(self) -> None:
+        self.seen: set[tuple[str, Result]] = set()
+
+    def handled(self, consumer, event_type, result, events=1):
+        self.seen.add((event_type, result))
+
+
+async def test_types_that_nobody_handles_are_counted_without_their_names(pool):
+    listed, meter = Listed(), Counting()
+    await listed.append(TOPIC, 0, [*(foreign(type=f"made.up.No{number}") for number in range(3)), record(1, "o-2")])
+    async with consuming(pool, listed, meter=meter):
+        await has_effects(pool, "o-2")
+    assert meter.seen == {("", Result.SKIPPED), (PaymentTaken.DESCRIPTOR.full_name, Result.HANDLED)}

@@ -27,7 +27,7 @@ class Meter(Protocol):
         """Note what waits in the outbox."""
 
     def handled(self, consumer: str, event_type: str, result: Result, events: int = 1) -> None:
-        """Count what became of events of one type."""
+        """Count what became of events of one type; empty for what is no event, or of a type that nobody handles."""
 
     def took(self, consumer: str, topic: str, batch: timedelta, since_occurred: timedelta) -> None:
         """Note how long a batch took, and how old its last event was when it was committed."""

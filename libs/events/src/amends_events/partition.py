@@ -221,7 +221,7 @@ class Partition:
             fresh = await self._advance(connection, items)
             blocked = set(self._parking.blocked)
             for item in items:
-                kind = "" if item.event is None else item.event.type
+                kind = _kind(item)
                 if item.event is not None and not item.wanted:
                     results.append((kind, Result.SKIPPED))
                 elif item.event is not None and not self._is_new(fresh, item.event.event_id):
@@ -359,7 +359,7 @@ class Partition:
                 await self._parking.park_again(connection, position, reason, f"{type(error).__name__}: {error}", 1)
             _log.error("consumer.parked_again", extra=self._told(error) | {"position": position})
             return False
-        kind = "" if item.event is None else item.event.type
+        kind = _kind(item)
         skipped = first.decision is ParkedDecision.SKIP
         self._reading.meter.handled(self._place[0], kind, Result.SKIPPED if skipped else Result.HANDLED)
         _log.info("consumer.released", extra=self._told(None) | {"position": position, "skipped": skipped})
@@ -442,6 +442,11 @@ def is_transient(error: BaseException) -> bool:
     if isinstance(error, TransientError | OSError | TimeoutError):
         return True
     return database_away(error) or conflict(error)
+
+
+def _kind(item: _Item) -> str:
+    """Return the type under which an item is counted: empty for what is no event, or of a type made up by anybody."""
+    return item.event.type if item.event is not None and item.wanted else ""
 
 
 def _readable(item: _Item) -> tuple[CloudEvent, Message]:

@@ -18,17 +18,20 @@ from typing import Any
 
 from amends_chassis.database import Database
 from amends_chassis.migrations import migrate
+from amends_chassis.projections import versions
+from amends_chassis.projections.exports import ExportClient
+from amends_chassis.projections.projection import Projection
+from amends_chassis.projections.rebuild import Rebuild
 from amends_embedded import Nats, Postgres
 from amends_events import Broker, Consumer, EventRecord, event_type, open_broker
 from amends_events.broker import MAX_BATCH
 from amends_events.envelope import CloudEvent, attributes, event_from, new_event_id
 from google.protobuf.message import Message
 from rich.progress import Progress
-from shop_reporting import facts, statements, versions
-from shop_reporting.exports import ExportClient
+from shop_reporting import facts, statements
 from shop_reporting.facts import SOURCES, TYPES, Fact
-from shop_reporting.projection import BATCH, LAYOUT, Projection
-from shop_reporting.rebuild import Rebuild
+from shop_reporting.parts import kind
+from shop_reporting.projection import BATCH, LAYOUT
 
 from amends_bench.suite import Comparison, SuiteOptions, alternate
 from amends_bench.verify import WrongTotalsError
@@ -93,7 +96,8 @@ class _Reporting:
 
     async def rebuilt(self) -> Mapping[str, Any]:
         """Build a projection as the command does, until it serves."""
-        rebuild = Rebuild(self.database, self.broker, ExportClient({}), self._consume, _ignore)
+        exports: ExportClient[Fact] = ExportClient({}, lambda events: [])
+        rebuild = Rebuild(self.database, self.broker, exports, self._consume, kind(_ignore))
         with self._timed() as figures:
             version = await rebuild.run(_no_progress)
         async with self.database.pool.acquire() as connection:
@@ -119,7 +123,7 @@ class _Reporting:
                 await self._copy(connection, schema)
         return figures
 
-    async def _consume(self, projection: Projection) -> None:
+    async def _consume(self, projection: Projection[Fact]) -> None:
         await Consumer(projection.consumer, self.database.pool, self.broker, projection.batches, batch=BATCH).run()
 
     async def _read(self, topic: str, partition: int) -> list[Fact]:

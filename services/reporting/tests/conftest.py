@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest_asyncio
 from amends_chassis.database import Database
+from amends_chassis.projections import versions
 from amends_embedded import Nats
 from amends_events import Broker, open_broker
 from amends_testkit.service import migrated
-from shop_reporting import versions
-from shop_reporting.projection import LAYOUT, Projection
+from shop_reporting.projection import LAYOUT, OrderProjection
 
 from .world import Named
 
@@ -24,12 +24,12 @@ async def database(database_url: str) -> AsyncIterator[Database]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def projection(database: Database) -> Projection:
+async def projection(database: Database) -> OrderProjection:
     """The first projection, which serves."""
     async with database.pool.acquire() as connection:
         made = await versions.make(connection, LAYOUT)
         await versions.switch(connection, made.version)
-    return Projection(made.version, lambda new: None)
+    return OrderProjection(made.version, lambda new: None)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

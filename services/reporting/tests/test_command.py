@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+from amends_chassis.projections import command, versions
 from amends_embedded import Nats
 from amends_events import open_broker
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import SecretStr
-from shop_reporting import command, versions
+from shop_reporting import parts
 from shop_reporting.facts import SOURCES
-from shop_reporting.projection import LAYOUT, Projection
+from shop_reporting.projection import LAYOUT, OrderProjection
 from shop_reporting.settings import Settings
 
 from amends.events.v1 import export_pb2
@@ -66,6 +67,10 @@ async def rebuild(environment: dict[str, str], *arguments: str) -> asyncio.subpr
     )
 
 
+def making(settings: Settings) -> command.MakeRebuild:
+    return lambda runtime: parts.rebuild(settings, runtime, ignore)
+
+
 async def said(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
     out, err = await process.communicate()
     return process.returncode, out.decode(), err.decode()
@@ -102,8 +107,8 @@ async def test_a_rebuild_that_is_killed_while_events_flow_goes_on_and_ends_in_th
             exporting["payments"].stands_still = False
             assert (code := await said(await rebuild(environment)))[:2] == (0, "projection 2 serves\n"), code
             await caught_up(database, broker, projection)
-        async with beside(consumes(database, broker)(Projection(2, ignore))):
-            await caught_up(database, broker, Projection(2, ignore))
+        async with beside(consumes(database, broker)(OrderProjection(2, ignore))):
+            await caught_up(database, broker, OrderProjection(2, ignore))
         assert await rows(database.pool) == await rows(database.pool, "r1")
         assert {source: servicer.begun for source, servicer in exporting.items()} == dict.fromkeys(exporting, 1)
 
@@ -120,7 +125,7 @@ async def test_a_service_that_does_not_export_is_named_and_what_was_done_is_kept
     await client.close()
     nobody = dict.fromkeys((f"{source.name}_target" for source in SOURCES), "127.0.0.1:1")
     settings = Settings(database_url=SecretStr(database_url), broker=SecretStr(nats.url), **nobody)
-    assert await command._rebuild(settings, export=True) == 69
+    assert await command.rebuild(settings, making(settings), export=True) == 69
     assert capsys.readouterr().err.splitlines()[-2:] == [
         "EXPORT_FAILED: orders does not export: UNAVAILABLE",
         "What was done is kept: call it again when that service is there.",
@@ -133,5 +138,5 @@ async def test_who_comes_while_another_builds_is_told_to_come_again(database, da
     nobody = dict.fromkeys((f"{source.name}_target" for source in SOURCES), "127.0.0.1:1")
     settings = Settings(database_url=SecretStr(database_url), broker=SecretStr(nats.url), **nobody)
     async with versions.alone(database):
-        assert await command._rebuild(settings, export=False) == 75
+        assert await command.rebuild(settings, making(settings), export=False) == 75
     assert capsys.readouterr().err == "another process builds a projection\n"

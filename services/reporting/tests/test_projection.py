@@ -4,9 +4,9 @@ import asyncio
 import random
 from collections import Counter
 
-from shop_reporting import versions
+from amends_chassis.projections import versions
 from shop_reporting.facts import columns
-from shop_reporting.projection import LAYOUT, Projection
+from shop_reporting.projection import LAYOUT, OrderProjection
 
 from shop.payments.events.v1.payments_pb2 import PaymentRefunded, PaymentTaken
 
@@ -25,7 +25,7 @@ async def other(database, projection):
     """A second projection beside the first."""
     async with database.pool.acquire() as connection:
         made = await versions.make(connection, LAYOUT)
-    return Projection(made.version, lambda new: None)
+    return OrderProjection(made.version, lambda new: None)
 
 
 async def test_sums_are_those_of_the_events(database, projection):

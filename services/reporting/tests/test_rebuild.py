@@ -10,16 +10,18 @@ import asyncpg
 import pytest
 from amends_chassis.database import Database
 from amends_chassis.migrations import migrate
+from amends_chassis.projections import versions
+from amends_chassis.projections.freshness import Freshness, begin_reading, places
+from amends_chassis.projections.rebuild import Rebuild
 from amends_embedded import Nats
 from amends_events import Consumer, open_broker
 from amends_events.decisions import DecidedBy
 from amends_events.parked import ParkedDecision, ParkedFilter, decide, list_parked
 from amends_testkit.waiting import eventually
-from shop_reporting import store, versions
+from shop_reporting import store
 from shop_reporting.domain import Period
-from shop_reporting.freshness import Freshness, places
-from shop_reporting.projection import BATCH, LAYOUT, Projection
-from shop_reporting.rebuild import Rebuild
+from shop_reporting.parts import kind
+from shop_reporting.projection import BATCH, LAYOUT, NAME, OrderProjection
 from shop_reporting.repair import Repair
 
 from .world import RETENTION, TOPICS, VIEWS, Kept, Named, interleaved, orders, rows
@@ -41,7 +43,7 @@ def consumes(database, broker, **options):
 
 
 def builder(database, broker, kept=None, consume=None) -> Rebuild:
-    return Rebuild(database, broker, kept or Kept(), consume or consumes(database, broker), ignore)
+    return Rebuild(database, broker, kept or Kept(), consume or consumes(database, broker), kind(ignore))
 
 
 @asynccontextmanager
@@ -60,13 +62,13 @@ async def beside(work):
 async def whole(database, of):
     """A projection that was given everything at once."""
     async with database.pool.acquire() as connection:
-        made = Projection((await versions.make(connection, LAYOUT)).version, ignore)
+        made = OrderProjection((await versions.make(connection, LAYOUT)).version, ignore)
         await made.take(connection, [one.fact for told in of for one in told])
     return made
 
 
 async def caught_up(database, broker, projection, within=timedelta(seconds=30)):
-    fresh = Freshness(broker)
+    fresh = Freshness(broker, TOPICS)
 
     async def look():
         await fresh.look()
@@ -87,8 +89,8 @@ async def test_a_rebuild_from_the_log_has_row_for_row_what_the_live_projection_h
         await broker.tell(late)
         assert await rebuilding == 2
         await caught_up(database, broker, projection)
-    async with beside(consumes(database, broker)(Projection(2, ignore))):
-        await caught_up(database, broker, Projection(2, ignore))
+    async with beside(consumes(database, broker)(OrderProjection(2, ignore))):
+        await caught_up(database, broker, OrderProjection(2, ignore))
     assert await rows(database.pool) == await rows(database.pool, "r1")
     assert len((await rows(database.pool))["order_process"]) == ORDERS
     serving = await versions.serving(database.pool)
@@ -112,8 +114,8 @@ async def test_an_export_that_overlaps_the_stream_gives_equal_rows(database, bro
         kept.page = page_while_events_flow
         assert await builder(database, broker, kept).run(ignore, export=True) == 2
         await caught_up(database, broker, projection)
-    async with beside(consumes(database, broker)(Projection(2, ignore))):
-        await caught_up(database, broker, Projection(2, ignore))
+    async with beside(consumes(database, broker)(OrderProjection(2, ignore))):
+        await caught_up(database, broker, OrderProjection(2, ignore))
     assert await rows(database.pool) == await rows(database.pool, "r1")
     assert (await versions.serving(database.pool)).from_export
 
@@ -146,7 +148,7 @@ async def test_readers_see_no_error_during_the_switch_and_one_projection_or_the_
         try:
             while not stop.is_set():
                 async with connection.transaction():
-                    await store.begin(connection)
+                    await begin_reading(connection, NAME)
                     rows = await store.funnel(connection, EVER)
                     seen.append(sum(row["placed"] for row in rows))
         finally:
@@ -191,8 +193,8 @@ async def test_a_log_that_lost_its_store_is_replaced_by_what_services_export(dat
         await broker.tell(told[100:])
         assert await builder(database, broker, Kept(of)).run(ignore) == 2
         assert (await versions.serving(database.pool)).from_export
-        async with beside(consumes(database, broker)(Projection(2, ignore))):
-            await caught_up(database, broker, Projection(2, ignore))
+        async with beside(consumes(database, broker)(OrderProjection(2, ignore))):
+            await caught_up(database, broker, OrderProjection(2, ignore))
         await client.close()
     wanted = await whole(database, of)
     assert await rows(database.pool) == await rows(database.pool, wanted.schema)
@@ -279,7 +281,7 @@ async def test_who_builds_needs_no_rights_but_those_of_serving(postgres):
             for _ in range(2):
                 made = await versions.make(connection, LAYOUT)
                 await versions.switch(connection, made.version)
-                await Projection(made.version, ignore).take(connection, [one.fact for one in orders(1)[0]])
+                await OrderProjection(made.version, ignore).take(connection, [one.fact for one in orders(1)[0]])
                 assert await connection.fetchval("SELECT count(*) FROM order_process") == 1
             assert await versions.drop_retired(connection, timedelta(0)) == [1]
             with pytest.raises(asyncpg.InsufficientPrivilegeError):

@@ -201,5 +201,5 @@ class Kept:
         after = str(first + self._size) if first + self._size < len(told) else ""
         return [one.fact for one in told[first : first + self._size]], after
 
-    async def order(self, source: str, order_id: str) -> list[Fact]:
-        return [one.fact for one in self.of(source, order_id)]
+    async def one(self, source: str, key: str) -> list[Fact]:
+        return [one.fact for one in self.of(source, key)]

@@ -13,6 +13,7 @@ from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import DomainError, InvalidArgument, NotFound, Unavailable, answers
 from amends_chassis.pages import PageInvalidError, page_size
+from amends_chassis.projections.freshness import Freshness, begin_reading
 from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -21,7 +22,7 @@ from shop.reporting.v1 import reporting_pb2_grpc
 from shop.types.v1 import types_pb2
 from shop_reporting import domain, store
 from shop_reporting.facts import CHOREOGRAPHED, EVENTS
-from shop_reporting.freshness import Freshness
+from shop_reporting.projection import NAME
 
 if TYPE_CHECKING:
     from amends_chassis.database import Connection
@@ -131,7 +132,7 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
         """Yield a transaction that sees one moment, and as of when that is. Raises Unavailable before there is one."""
         try:
             async with self._database.transaction() as transaction:
-                as_of = self._fresh.as_of(await store.begin(transaction))
+                as_of = self._fresh.as_of(await begin_reading(transaction, NAME))
                 yield transaction, None if as_of is None else _timestamp(as_of)
         except asyncpg.UndefinedTableError as error:
             raise Unavailable("PROJECTION_MISSING", "The first projection is still being built.") from error

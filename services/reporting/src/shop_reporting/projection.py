@@ -1,4 +1,4 @@
-"""One projection: its schema, its consumer, and what it has taken in. Used by the service and by the rebuild.
+"""One projection of orders: its schema, its consumer, and what it has taken in. Made by `parts.py`.
 
 A consumer hands over whole batches, and each becomes one statement. It may be given anything twice, late, and from two
 sides at once (stream and export): rows know what they have seen.
@@ -15,6 +15,8 @@ from shop_reporting.facts import TYPES, Fact
 if TYPE_CHECKING:
     from amends_chassis.database import Connection
 
+NAME = "reporting"
+"""The first part of the names under which projections consume."""
 LAYOUT = 1
 """What the tables look like that this code writes: the number of make_projection's last change."""
 BATCH = 1_000
@@ -24,22 +26,17 @@ CountGaps = Callable[[int], None]
 """Is told how many gaps in versions a batch has shown."""
 
 
-def consumer_of(version: int) -> str:
-    """Return the name under which a projection consumes."""
-    return f"reporting@{version}"
-
-
 def schema_of(version: int) -> str:
     """Return the schema of a projection."""
     return f"r{version}"
 
 
-class Projection:
-    """A projection, whether it serves or not."""
+class OrderProjection:
+    """A projection of orders, whether it serves or not."""
 
     def __init__(self, version: int, count_gaps: CountGaps) -> None:
         self.version = version
-        self.consumer = consumer_of(version)
+        self.consumer = f"{NAME}@{version}"
         self.schema = schema_of(version)
         self._take = statements.take(self.schema)
         self._count_gaps = count_gaps

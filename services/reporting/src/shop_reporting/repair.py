@@ -1,7 +1,7 @@
 """Gaps in versions are closed by what the service that owns the row exports of that one order.
 
 A gap means that an event was lost on the way, or that a log has it in another order: neither happens while brokers keep
-what they have acknowledged. Run by `serving.py` for the projection that serves.
+what they have acknowledged. Run beside the projection that serves.
 """
 
 import asyncio
@@ -10,9 +10,10 @@ from datetime import timedelta
 import structlog
 from amends_chassis.database import Database
 from amends_chassis.errors import Unavailable
+from amends_chassis.projections.exports import ExportClient
 
-from shop_reporting.exports import ExportClient
-from shop_reporting.projection import Projection
+from shop_reporting.facts import Fact
+from shop_reporting.projection import OrderProjection
 
 LOOK_EVERY = timedelta(seconds=1)
 TRY_AGAIN = timedelta(minutes=1)
@@ -24,7 +25,7 @@ _log = structlog.get_logger(__name__)
 class Repair:
     """Closes the gaps of one projection."""
 
-    def __init__(self, database: Database, exports: ExportClient, projection: Projection) -> None:
+    def __init__(self, database: Database, exports: ExportClient[Fact], projection: OrderProjection) -> None:
         gap = f"{projection.schema}.version_gap"
         self._database = database
         self._exports = exports
@@ -49,7 +50,7 @@ class Repair:
         due = await self._database.pool.fetch(self._claim, TRY_AGAIN, AT_ONCE)
         for row in due:
             try:
-                told = await self._exports.order(row["source"], row["order_id"])
+                told = await self._exports.one(row["source"], row["order_id"])
             except Unavailable as error:
                 _log.warning("repair.export_away", source=row["source"], error=str(error))
                 continue

@@ -8,17 +8,6 @@ from amends_chassis.database import Executes
 
 from shop_reporting.domain import OrderUnknown, Period
 
-_AT_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
-
-
-async def begin(connection: Executes) -> Sequence[Any]:
-    """Let the transaction see one moment, and return where the consumer of what is shown is in that moment."""
-    await connection.execute(_AT_MOMENT)
-    return await connection.fetch(
-        "SELECT topic, partition, position, event_at FROM inbox_position"
-        " WHERE consumer = (SELECT 'reporting@' || version FROM projection WHERE state = 'serving')"
-    )
-
 
 async def sales(
     connection: Executes, period: Period, currency: str, after: tuple[date, str] | None, limit: int

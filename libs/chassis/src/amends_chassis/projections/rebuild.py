@@ -11,20 +11,19 @@ from contextlib import aclosing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import structlog
-from amends_chassis.database import Database
 from amends_events import Broker, BrokerError
 from amends_events.positions import is_event
 from amends_events.replay import begin
 
-from shop_reporting import freshness, versions
-from shop_reporting.exports import ExportClient
-from shop_reporting.facts import SOURCES
-from shop_reporting.freshness import Freshness
-from shop_reporting.projection import LAYOUT, CountGaps, Projection, consumer_of
-from shop_reporting.versions import Version
+from amends_chassis.database import Database
+from amends_chassis.projections import freshness, versions
+from amends_chassis.projections.exports import ExportClient
+from amends_chassis.projections.freshness import Freshness
+from amends_chassis.projections.projection import F, Projection, ProjectionKind
+from amends_chassis.projections.versions import Version
 
 if TYPE_CHECKING:
     from amends_chassis.database import Connection
@@ -42,7 +41,7 @@ UPDATE inbox_parked AS p SET decision = before.decision, decided_by = before.dec
     decided_because = before.decided_because, decided_at = before.decided_at
 FROM inbox_parked AS before
 WHERE p.consumer = $1 AND p.released_at IS NULL AND p.decision IS NULL
-    AND before.consumer LIKE 'reporting@%' AND before.decision = 'skip' AND before.released_at IS NOT NULL
+    AND before.consumer LIKE $2 || '@%' AND before.decision = 'skip' AND before.released_at IS NOT NULL
     AND (before.topic, before.partition, before.position) = (p.topic, p.partition, p.position)
     AND before.event_id IS NOT DISTINCT FROM p.event_id
 """
@@ -52,7 +51,7 @@ SELECT EXISTS (SELECT FROM inbox_parked WHERE consumer = $1 AND decision IS NOT 
 
 _log = structlog.get_logger(__name__)
 
-Consume = Callable[[Projection], Awaitable[None]]
+Consume = Callable[[Projection[Any]], Awaitable[None]]
 """Consumes for a projection, until cancelled."""
 
 
@@ -65,14 +64,14 @@ class RebuildProgress(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Rebuild:
+class Rebuild(Generic[F]):
     """What building a projection takes."""
 
     database: Database
     broker: Broker | None
-    exports: ExportClient
+    exports: ExportClient[F]
     consume: Consume
-    count_gaps: CountGaps
+    kind: ProjectionKind[F]
 
     async def run(self, progress: RebuildProgress, *, export: bool = False) -> int | None:
         """Build a projection, or go on with one, let it serve and return its number; None while somebody else builds.
@@ -83,27 +82,31 @@ class Rebuild:
         async with versions.alone(self.database) as connection:
             if connection is None:
                 return None
-            version = await self._unfinished(connection) or await versions.make(connection, LAYOUT)
-            projection = Projection(version.version, self.count_gaps)
+            version = await self._unfinished(connection) or await versions.make(connection, self.kind.layout)
+            projection = self.kind.open(version.version)
             await self._let_go(connection, projection)
             if await self._from_export(connection, projection, version, export):
                 await self._take_exports(projection, progress)
             await self._catch_up(connection, projection, progress)
             return version.version
 
+    def look_at_ends(self) -> Freshness:
+        """Return what looks at the ends of the logs."""
+        return Freshness(self.broker, self.kind.sources.values())
+
     async def _unfinished(self, connection: "Connection") -> Version | None:
         """Return the projection to go on with; one of which a log has forgotten what comes next is dropped."""
-        found = await versions.unfinished(connection, LAYOUT)
+        found = await versions.unfinished(connection, self.kind.layout)
         if found is None or self.broker is None or found.from_export is None:
             return found
-        fresh = Freshness(self.broker)
+        fresh = self.look_at_ends()
         await self._until_possible(fresh.look)
-        if not fresh.has_lost(await freshness.places(connection, consumer_of(found.version))):
+        if not fresh.has_lost(await freshness.places(connection, self.kind.consumer_of(found.version))):
             return found
         await versions.drop(connection, found.version)
         return None
 
-    async def _let_go(self, connection: "Connection", projection: Projection) -> None:
+    async def _let_go(self, connection: "Connection", projection: Projection[F]) -> None:
         """Take over from a builder that died: its leases need not run out, because nobody else builds."""
         await connection.execute(
             "UPDATE inbox_position SET owner = NULL, lease_until = NULL WHERE consumer = $1", projection.consumer
@@ -111,7 +114,7 @@ class Rebuild:
         await connection.execute("DELETE FROM inbox_member WHERE consumer = $1", projection.consumer)
 
     async def _from_export(
-        self, connection: "Connection", projection: Projection, version: Version, export: bool
+        self, connection: "Connection", projection: Projection[F], version: Version, export: bool
     ) -> bool:
         """Return whether to begin with the exports; decided once, with the positions that the export is to cover."""
         if version.from_export is not None:
@@ -119,8 +122,8 @@ class Rebuild:
         from_export = export or await self._until_possible(partial(self._log_is_not_whole, connection))
         async with connection.transaction():
             if from_export and self.broker is not None:
-                for source in SOURCES:
-                    await begin(connection, self.broker, projection.consumer, source.topic)
+                for topic in self.kind.sources.values():
+                    await begin(connection, self.broker, projection.consumer, topic)
             await connection.execute(
                 "UPDATE projection SET from_export = $2 WHERE version = $1", projection.version, from_export
             )
@@ -133,10 +136,10 @@ class Rebuild:
         """
         if self.broker is None:
             return False
-        fresh = Freshness(self.broker)
+        fresh = self.look_at_ends()
         await fresh.look()
         serving = await versions.serving(connection)
-        read = [] if serving is None else await freshness.places(connection, consumer_of(serving.version))
+        read = [] if serving is None else await freshness.places(connection, self.kind.consumer_of(serving.version))
         if fresh.has_lost(()) or (read and fresh.has_lost(read)):
             return True
         known = [place for place in read if place["event_id"] is not None]
@@ -151,11 +154,11 @@ class Rebuild:
                     return is_event(batch[0].record, place["event_id"])
         raise AssertionError("reading a log never ends")
 
-    async def _take_exports(self, projection: Projection, progress: RebuildProgress) -> None:
-        for source in SOURCES:
-            await self._take_export(projection, source.name, progress)
+    async def _take_exports(self, projection: Projection[F], progress: RebuildProgress) -> None:
+        for source in self.kind.sources:
+            await self._take_export(projection, source, progress)
 
-    async def _take_export(self, projection: Projection, source: str, progress: RebuildProgress) -> None:
+    async def _take_export(self, projection: Projection[F], source: str, progress: RebuildProgress) -> None:
         known = await self.database.pool.fetchrow(
             "SELECT page_token, events, done FROM projection_export WHERE version = $1 AND source = $2",
             projection.version,
@@ -179,9 +182,9 @@ class Rebuild:
                 )
             progress(f"export of {source}", events, None)
 
-    async def _catch_up(self, connection: "Connection", projection: Projection, progress: RebuildProgress) -> None:
+    async def _catch_up(self, connection: "Connection", projection: Projection[F], progress: RebuildProgress) -> None:
         """Consume until the projection is hardly behind; then let it serve."""
-        fresh, total = Freshness(self.broker), 0
+        fresh, total = self.look_at_ends(), 0
         consuming = asyncio.ensure_future(self.consume(projection))
         try:
             while True:
@@ -193,7 +196,7 @@ class Rebuild:
                 total = max(total, left)
                 progress("events", total - left, total)
                 as_of = fresh.as_of(read)
-                await connection.execute(_DECIDE_AS_BEFORE, projection.consumer)
+                await connection.execute(_DECIDE_AS_BEFORE, projection.consumer, self.kind.name)
                 released = not await connection.fetchval(_TO_RELEASE, projection.consumer)
                 if released and as_of is not None and datetime.now(UTC) - as_of < SWITCH_BELOW:
                     break

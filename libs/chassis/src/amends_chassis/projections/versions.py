@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 import asyncpg
+
 from amends_chassis.database import Database, Executes
 
 if TYPE_CHECKING:

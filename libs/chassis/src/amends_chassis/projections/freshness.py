@@ -5,23 +5,25 @@ the last event that was handled. A projection is as old as the oldest of its par
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import structlog
-from amends_chassis.database import Executes
-from amends_events import Broker, BrokerError, Ends
+from amends_events import Broker, BrokerError, Ends, Topic
 
-from shop_reporting.facts import SOURCES
+from amends_chassis.database import Executes
 
 LOOK_EVERY = timedelta(seconds=1)
-TOPICS = tuple(source.topic for source in SOURCES)
-PARTITIONS = sum(topic.partitions for topic in TOPICS)
 
 _log = structlog.get_logger(__name__)
 
 _PLACES = "SELECT topic, partition, position, event_id, event_at FROM inbox_position WHERE consumer = $1"
+_OF_SERVING = """
+SELECT topic, partition, position, event_at FROM inbox_position
+WHERE consumer = (SELECT $1 || '@' || version FROM projection WHERE state = 'serving')
+"""
+_AT_MOMENT = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY"
 
 
 async def places(connection: Executes, consumer: str) -> Sequence[Any]:
@@ -29,12 +31,23 @@ async def places(connection: Executes, consumer: str) -> Sequence[Any]:
     return await connection.fetch(_PLACES, consumer)
 
 
+async def begin_reading(connection: Executes, name: str) -> Sequence[Any]:
+    """Let the transaction see one moment, and return where the consumer of what is shown is in that moment.
+
+    `name` is that of the kind of projection.
+    """
+    await connection.execute(_AT_MOMENT)
+    return await connection.fetch(_OF_SERVING, name)
+
+
 class Freshness:
     """Knows the ends of the logs, as they were a moment ago."""
 
-    def __init__(self, broker: Broker | None) -> None:
-        """Without a broker nothing is ever published, so everything is there."""
+    def __init__(self, broker: Broker | None, topics: Collection[Topic]) -> None:
+        """Look at these topics. Without a broker nothing is ever published, so everything is there."""
         self._broker = broker
+        self._topics = tuple(topics)
+        self._partitions = sum(topic.partitions for topic in self._topics)
         self._asked_at: datetime | None = None
         self._ends: dict[tuple[str, int], Ends] = {}
 
@@ -52,8 +65,8 @@ class Freshness:
         asked_at = datetime.now(UTC)
         found: dict[tuple[str, int], Ends] = {}
         if self._broker is not None:
-            answers = await asyncio.gather(*(self._broker.ends(topic.name) for topic in TOPICS))
-            for topic, answer in zip(TOPICS, answers, strict=True):
+            answers = await asyncio.gather(*(self._broker.ends(topic.name) for topic in self._topics))
+            for topic, answer in zip(self._topics, answers, strict=True):
                 found |= {(topic.name, partition): ends for partition, ends in answer.items()}
         self._asked_at, self._ends = asked_at, found
 
@@ -62,7 +75,7 @@ class Freshness:
         if self._broker is None:
             return self._asked_at
         moments = [self._moment(place) for place in read]
-        if len(moments) < PARTITIONS or None in moments:
+        if len(moments) < self._partitions or None in moments:
             return None
         return min(moment for moment in moments if moment is not None)
 

@@ -2,7 +2,7 @@
 
 One of the replicas builds a projection when there is none of this code's layout: the first of all, and the next after a
 release that has changed the tables. Until then the process is not ready, and replicas of the old release serve.
-Assembled by `assemble.py`.
+Made by `parts`.
 """
 
 import asyncio
@@ -10,17 +10,17 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Generic
 
 import structlog
+from prometheus_client import CollectorRegistry, Gauge
+
 from amends_chassis.database import Database
 from amends_chassis.errors import Unavailable
-from prometheus_client import CollectorRegistry, Counter, Gauge
-
-from shop_reporting import freshness, versions
-from shop_reporting.freshness import Freshness
-from shop_reporting.projection import LAYOUT, Projection, consumer_of
-from shop_reporting.rebuild import Rebuild
-from shop_reporting.repair import Repair
+from amends_chassis.projections import freshness, versions
+from amends_chassis.projections.freshness import Freshness
+from amends_chassis.projections.projection import F, Projection
+from amends_chassis.projections.rebuild import Rebuild
 
 LOOK_EVERY = timedelta(seconds=1)
 DROP_EVERY = timedelta(minutes=10)
@@ -29,18 +29,13 @@ _log = structlog.get_logger(__name__)
 
 
 class ProjectionMetrics:
-    """The metrics of projections in one registry."""
+    """The metric of projections in one registry."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        """Register the metrics; a registry takes them once."""
-        self._gaps = Counter("projection_version_gaps", "Versions that were jumped over.", registry=registry)
+        """Register the metric; a registry takes it once."""
         self._age = Gauge(
             "projection_as_of_seconds", "How old the projection is that serves.", ("projection",), registry=registry
         )
-
-    def gaps(self, new: int) -> None:
-        """Count gaps in versions."""
-        self._gaps.inc(new)
 
     def age(self, version: int, age: timedelta) -> None:
         """Note how old the projection is that serves now; others are forgotten."""
@@ -49,16 +44,19 @@ class ProjectionMetrics:
 
 
 @dataclass(frozen=True, slots=True)
-class Serving:
+class Serving(Generic[F]):
     """What a replica does beside answering."""
 
     database: Database
-    rebuild: Rebuild
+    rebuild: Rebuild[F]
     fresh: Freshness
     metrics: ProjectionMetrics
     report: Callable[[bool], Awaitable[None]]
     """Is told whether there is a projection that this code can show."""
     keep_retired: timedelta
+    """How long a projection is kept after another has taken its place."""
+    beside: Callable[[Projection[F]], Awaitable[None]] | None = None
+    """What is done for the projection that serves beside consuming, until cancelled."""
 
     async def run(self) -> None:
         """Follow the projection that serves, for ever."""
@@ -69,12 +67,12 @@ class Serving:
             version = 0
             while True:
                 found = await versions.serving(self.database.pool)
-                if found is None or found.layout != LAYOUT:
+                if found is None or found.layout != self.rebuild.kind.layout:
                     await self._build()
                 elif found.version != version or following is None:
                     await _stopped(following)
                     version = found.version
-                    following = group.create_task(self._follow(Projection(version, self.metrics.gaps)))
+                    following = group.create_task(self._follow(self.rebuild.kind.open(version)))
                     await self.report(True)
                     _log.info("projection.serves", projection=version)
                 if found is not None:
@@ -88,14 +86,14 @@ class Serving:
         except Unavailable as error:
             _log.warning("projection.not_built", error=str(error))
 
-    async def _follow(self, projection: Projection) -> None:
-        repair = Repair(self.database, self.rebuild.exports, projection)
+    async def _follow(self, projection: Projection[F]) -> None:
         async with asyncio.TaskGroup() as group:
             group.create_task(_done(self.rebuild.consume(projection)))
-            group.create_task(repair.run())
+            if self.beside is not None:
+                group.create_task(_done(self.beside(projection)))
 
     async def _tell_age(self, version: int) -> None:
-        read = await freshness.places(self.database.pool, consumer_of(version))
+        read = await freshness.places(self.database.pool, self.rebuild.kind.consumer_of(version))
         as_of = self.fresh.as_of(read)
         if as_of is not None:
             self.metrics.age(version, max(timedelta(0), datetime.now(UTC) - as_of))

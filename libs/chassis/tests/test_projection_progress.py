@@ -2,7 +2,7 @@
 
 import io
 
-from shop_reporting.progress import ProgressBar
+from amends_chassis.projections.progress import ProgressBar
 
 
 class Terminal(io.StringIO):

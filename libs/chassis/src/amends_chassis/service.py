@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from amends_chassis.events import ServiceEvents
     from amends_chassis.export import ExportedTable
     from amends_chassis.policies import PolicySource
+    from amends_chassis.tokens import TokenVerifier
     from amends_chassis.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
@@ -99,6 +100,8 @@ class Runtime:
         self.certificates = _certificates(settings, registry)
         """What this process shows and trusts, for channels that are not opened by `channel`; None: plain text."""
         self._access = _access(settings)
+        self.tokens = _tokens(settings, registry)
+        """Verifies access tokens; None in a service that is not told who gives them out."""
         self._client_metrics = ClientMetrics(registry)
         self._server_metrics = ServerMetrics(registry)
         self._interceptor = ServerInterceptor(
@@ -291,6 +294,8 @@ class Runtime:
 
     async def start(self, assemble: "Callable[[Runtime], Awaitable[None]]") -> None:
         """Reach and migrate the database, assemble the service, and become ready."""
+        if self.tokens is not None:
+            self.background("issuer keys", self.tokens.keys.run)
         if self._database is not None:
             await self.health.report("database", False)
             await self.migrate()
@@ -455,6 +460,19 @@ def _access(settings: ServiceSettings) -> "Access | None":
     if settings.tls_dir is None:
         raise RulesError("AMENDS_ACCESS names callers by their certificates, so it needs AMENDS_TLS_DIR too")
     return Access(settings.access)
+
+
+def _tokens(settings: ServiceSettings, registry: CollectorRegistry) -> "TokenVerifier | None":
+    if settings.token_issuer is None:
+        return None
+    from amends_chassis.issuer import IssuerKeys
+    from amends_chassis.tokens import TokenVerifier  # signatures take cryptography, which many a service has no use for
+
+    if settings.token_audience is None:
+        raise ValueError("AMENDS_TOKEN_ISSUER needs AMENDS_TOKEN_AUDIENCE: a token for anybody is for nobody")
+    url = settings.token_keys_url or f"{settings.token_issuer.rstrip('/')}/.well-known/jwks.json"
+    keys = IssuerKeys(url, registry, settings.token_keys_file)
+    return TokenVerifier(settings.token_issuer, settings.token_audience, keys, registry)
 
 
 def _migrations(settings: ServiceSettings) -> str | None:

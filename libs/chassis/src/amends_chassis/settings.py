@@ -120,6 +120,14 @@ class ServiceSettings(BaseSettings):
     """The folder of tls.crt, tls.key and ca.crt: all calls, in and out, are mutual TLS; None: plain text."""
     access: Path | None = None
     """The file that says who may call which method, by the certificate; None: everybody who can connect."""
+    token_issuer: str | None = None
+    """Who gives out the access tokens of people (`iss`), compared exactly; None: nobody has to show one."""
+    token_audience: str | None = None
+    """Whom tokens must be for (`aud`); needed where there is an issuer."""
+    token_keys_url: str | None = None
+    """Where the issuer's public keys are; None: at /.well-known/jwks.json of the issuer."""
+    token_keys_file: Path | None = None
+    """A file that keeps the keys for a restart while the issuer is away; None: they are kept in memory alone."""
     retry_policies: Path | None = None
     """The compiled RetryPolicies (policies.json of the mounted ConfigMap) that outgoing calls follow; None: none."""
     broker: SecretStr | None = None

@@ -11,6 +11,8 @@ from .conftest import ENVS, ROOT, SERVICES, Helm, containers, pods
 SAGAS = ROOT / "charts" / "sagas" / "sagas"
 TARGET = re.compile(r"dns:///([a-z-]+)\.([a-z-]+)\.svc\.cluster\.local:(\d+)")
 GRPC = (*SERVICES, "operator")
+STATELESS = ("amends/operator", "shop/gateway")
+"""Those without a database, and so without an outbox or an inbox."""
 
 
 def resources(kind: str) -> list[dict]:
@@ -39,7 +41,7 @@ def graph() -> set[tuple[str, str]]:
         if participant["spec"]["service"] in called_services():
             name, namespace, _ = parts(participant["spec"]["target"])
             edges.add(("amends/orchestrator", f"{namespace}/{name}"))
-    for chart, namespace in (("orders", "shop"), ("reporting", "shop"), ("operator", "amends")):
+    for chart, namespace in (("orders", "shop"), ("reporting", "shop"), ("gateway", "shop"), ("operator", "amends")):
         values = yaml.safe_load((ROOT / "charts" / chart / "values.yaml").read_text())
         for name, other, _ in TARGET.findall(str(values["env"])):
             edges.add((f"{namespace}/{chart}", f"{other}/{name}"))
@@ -86,13 +88,13 @@ def test_the_graph_is_not_empty() -> None:
 def test_only_who_has_a_database_reaches_one(helm: Helm) -> None:
     for me, spec in policies(helm, "kind").items():
         reaches = peers(spec["egress"], "to", 5432)
-        assert reaches == (set() if me == "amends/operator" else {"data/postgres"}), me
+        assert reaches == (set() if me in STATELESS else {"data/postgres"}), me
 
 
 def test_only_who_publishes_or_consumes_reaches_the_broker(helm: Helm) -> None:
     for me, spec in policies(helm, "kind").items():
         reaches = peers(spec["egress"], "to", 4222)
-        assert reaches == ({"data/nats"} if me != "amends/operator" else set()), me
+        assert reaches == (set() if me in STATELESS else {"data/nats"}), me
 
 
 def test_in_production_the_database_and_the_broker_are_outside_of_the_cluster(helm: Helm) -> None:
@@ -101,7 +103,7 @@ def test_in_production_the_database_and_the_broker_are_outside_of_the_cluster(he
     for me, spec in policies(helm, "production").items():
         blocks = [rule["to"][0]["ipBlock"]["cidr"] for rule in spec["egress"] if "ipBlock" in str(rule.get("to"))]
         differ = {
-            "amends/operator": [],
+            **{name: [] for name in STATELESS},
             "shop/catalog": [database, cache, broker],
             "shop/notifications": [mail, database, broker],
         }

@@ -28,6 +28,9 @@ spec:
     {{- end }}
     {{- end }}
     {{- if $v.web.port }}
+    {{- if $v.networkPolicy.fromOutside }}
+    - ports: [{port: web, protocol: TCP}]
+    {{- end }}
     {{- range $v.web.from }}
     - from:
         {{- include "microservice.peer" . | nindent 8 }}

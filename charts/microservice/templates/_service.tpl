@@ -16,7 +16,9 @@ spec:
     {{- if .v.web.port }}
     - {name: web, port: {{ .v.web.port }}, targetPort: web, appProtocol: http}
     {{- end }}
-{{- if and .v.grpc.enabled .v.grpc.nodePort }}
+{{- $grpc := and .v.grpc.enabled .v.grpc.nodePort }}
+{{- $web := and .v.web.port .v.web.nodePort }}
+{{- if or $grpc $web }}
 ---
 apiVersion: v1
 kind: Service
@@ -31,7 +33,12 @@ spec:
   selector:
     {{- include "microservice.selector" .root | nindent 4 }}
   ports:
+    {{- if $grpc }}
     - {name: grpc, port: {{ .v.grpc.port }}, targetPort: grpc, nodePort: {{ .v.grpc.nodePort }}, appProtocol: grpc}
+    {{- end }}
+    {{- if $web }}
+    - {name: web, port: {{ .v.web.port }}, targetPort: web, nodePort: {{ .v.web.nodePort }}, appProtocol: http}
+    {{- end }}
 {{- end }}
 {{- end -}}
 

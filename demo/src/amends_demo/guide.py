@@ -28,7 +28,12 @@ def lines(place: ShopFolder) -> list[str]:
     people = []
     if "identity" in processes:
         identity, keys = processes["identity"]["address"], processes["identity"]["keys"]
+        shop = processes["gateway"]["shop"]
         people = [
+            "The shop, for people and for programs:",
+            f"  {shop}/",
+            f"  curl {shop}/v1/",
+            "",
             "An account, a token for it, and the keys by which services check the token:",
             f"  {grpcurl} -d @ {identity} shop.identity.v1.IdentityService/SignUp < {SIGN_IN}",
             f"  {grpcurl} -d @ {identity} shop.identity.v1.IdentityService/SignIn < {SIGN_IN}",

@@ -1,9 +1,10 @@
 """The processes of the shop: Postgres, NATS, two replicas of the orchestrator, the monitor, and the services.
 
 Called by the commands `demo` and `up`, and by tests, which can do without the services that no order waits for. With
-these run the cache of catalog, and a mail server that delivers nothing and shows what customers were written. Every
-service gets a database of its own and two roles: one owns the tables and migrates them, the other serves; nobody knows
-another's password. All listen on free ports of 127.0.0.1, or on AMENDS_PORT_<NAME>, and report what they got.
+these run the gateway, the cache of catalog, and a mail server that delivers nothing and shows what customers were
+written. Every service but the gateway gets a database of its own and two roles: one owns the tables and migrates them,
+the other serves; nobody knows another's password. All listen on free ports of 127.0.0.1, or on AMENDS_PORT_<NAME>, and
+report what they got.
 """
 
 import asyncio
@@ -33,7 +34,13 @@ REPLICAS = ("orchestrator-1", "orchestrator-2")
 PARTICIPANTS = ("inventory", "payments", "shipping")
 READERS = ("reporting",)
 """Services that no saga calls."""
-NEIGHBOURS = {"orders": PARTICIPANTS, "reporting": ("orders", *PARTICIPANTS)}
+GATEWAY = "gateway"
+"""The only one that faces the outside. It has no database, and runs where those of MORE do."""
+NEIGHBOURS = {
+    "orders": PARTICIPANTS,
+    "reporting": ("orders", *PARTICIPANTS),
+    GATEWAY: ("catalog", "customers", "identity", "inventory", "marketing", "notifications", "orders"),
+}
 """Who is told where which others are, beside the orchestrator."""
 MODULES = {
     **dict.fromkeys(REPLICAS, "amends_orchestrator"),
@@ -110,7 +117,7 @@ class Stack:
     def modules(self) -> Mapping[str, str]:
         """Return the module of each service, by name."""
         core = MODULES if self.events else {name: one for name, one in MODULES.items() if name not in READERS}
-        return core | MORE if self.whole else core
+        return core | MORE | {GATEWAY: "shop_gateway"} if self.whole else core
 
     @property
     def programs(self) -> tuple[str, ...]:
@@ -121,6 +128,11 @@ class Stack:
     def inbox(self) -> str:
         """Return the address of the page that shows what customers were written."""
         return f"http://{self.reports[MAIL_CATCHER]['http']}"
+
+    @property
+    def shop(self) -> str:
+        """Return the address of the shop for its customers."""
+        return f"http://{self.reports[GATEWAY]['http']}"
 
     @property
     def orchestrator(self) -> str:
@@ -143,7 +155,7 @@ class Stack:
             self.databases[name] = await self.postgres.create(name, name, connections=connections, owner=owner)
         await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS, "monitor", *more)))
         await self.start_one("orders")
-        await asyncio.gather(*(self.start_one(name) for name in readers))
+        await asyncio.gather(*(self.start_one(name) for name in (*readers, *((GATEWAY,) if more else ()))))
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:
         """Start one process, or start it again on the port it had. Raises ChildDiedError, ReportTimeoutError."""
@@ -170,11 +182,7 @@ class Stack:
         """Return the settings of a process, as environment variables."""
         environment = {"AMENDS_LOG_FORMAT": "console"}  # `make logs` is read by people
         environment |= {key: value for key, value in os.environ.items() if key.startswith(PASSED_ON)}
-        data = "orchestrator" if name in REPLICAS else name
-        environment["AMENDS_DATABASE_URL"] = self.databases[data]
-        environment["AMENDS_MIGRATIONS_DATABASE_URL"] = self.owners[data]
-        if self.events:
-            environment["AMENDS_BROKER"] = self.nats.url
+        environment |= self._data_of(name)
         environment |= TOLD.get(name, {})
         if name in REPLICAS and self.webhooks is not None:
             environment["AMENDS_WEBHOOKS"] = str(self.webhooks)
@@ -184,17 +192,25 @@ class Stack:
                 environment["AMENDS_CATALOG_TARGET"] = self.address("catalog")
         if name == "catalog" and self.cache is not None:
             environment["AMENDS_CACHE_URL"] = self.cache.url
+        for kind in set(self.reports.get(name, ())) & {"http", "jwks"}:
+            environment[f"AMENDS_{kind.upper()}_PORT"] = str(self.reports[name][kind]).rpartition(":")[2]
         for neighbour in NEIGHBOURS.get(name, ()):
             environment[f"AMENDS_{neighbour.upper()}_TARGET"] = self.address(neighbour)
         if name == "identity":
             environment["AMENDS_KEY_SECRET_FILE"] = str(self.place.secret("identity"))
-            if name in self.reports:
-                environment["AMENDS_JWKS_PORT"] = str(self.reports[name]["jwks"]).rpartition(":")[2]
         if name == "notifications":
             environment["AMENDS_SMTP"] = f"smtp://{self.reports[MAIL_CATCHER]['smtp']}"
         if self.identities is not None:
             environment["AMENDS_TLS_DIR"] = str(self.identities.folder(name))
         return environment
+
+    def _data_of(self, name: str) -> dict[str, str]:
+        """Return where a process has its data, if it has any, and where its events go."""
+        data = "orchestrator" if name in REPLICAS else name
+        if data not in self.databases:
+            return {}
+        urls = {"AMENDS_DATABASE_URL": self.databases[data], "AMENDS_MIGRATIONS_DATABASE_URL": self.owners[data]}
+        return urls | ({"AMENDS_BROKER": self.nats.url} if self.events else {})
 
     async def _start_mail_catcher(self) -> None:
         asked = {"smtp": "0", "http": os.environ.get("AMENDS_PORT_MAIL_CATCHER", "0")}
@@ -249,9 +265,11 @@ class Stack:
                 "pid": self.child(name).pid,
                 "address": report["grpc"],
                 "metrics": report.get("metrics", ""),
-                "database": self.databases["orchestrator" if name in REPLICAS else name],
+                "database": self.databases.get("orchestrator" if name in REPLICAS else name, ""),
                 "service": SERVICES.get(name, ""),
-            } | ({"keys": report["jwks"]} if "jwks" in report else {})
+            } | {
+                shown_as: report[port] for shown_as, port in {"keys": "jwks", "shop": "http"}.items() if port in report
+            }
         if MAIL_CATCHER in self.reports:
             shown[MAIL_CATCHER] = {
                 "pid": self.child(MAIL_CATCHER).pid,

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, contextmanager
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import grpc
 import structlog
@@ -72,6 +72,16 @@ _CANCEL_WITHIN = timedelta(seconds=5)
 _EXPIRE_EVERY = timedelta(minutes=10)
 
 
+class AttachedServer(Protocol):
+    """A server of a protocol that is not gRPC, in this event loop."""
+
+    address: str
+    """Where it listens, as host:port."""
+
+    async def stop(self, within: timedelta) -> None:
+        """Take on nothing more, let what is under way finish within a time, and close."""
+
+
 class Runtime:
     """A running process: what `assemble` gets. `settings` is the object given to `run`."""
 
@@ -122,6 +132,7 @@ class Runtime:
         self._health_server: grpc.aio.Server | None = None
         self._metrics_server: MetricsServer | None = None
         self._http_servers: dict[str, HttpServer] = {}
+        self._attached: dict[str, AttachedServer] = {}
         self._events: ServiceEvents | None = None
 
     @property
@@ -203,6 +214,15 @@ class Runtime:
         """
         self._http_servers[name] = HttpServer(name, application, to_listen_on(self.settings.host), port)
         self._report()
+
+    def attach(self, name: str, server: AttachedServer) -> None:
+        """Stop a listening server with this process: it drains while gRPC does. The report has it as `name`."""
+        self._attached[name] = server
+        self._report()
+
+    def attached(self, name: str) -> AttachedServer:
+        """Return the server that was attached under a name. Raises KeyError."""
+        return self._attached[name]
 
     def channel(self, target: str) -> grpc.aio.Channel:
         """Return the channel to `target`, one per target: deadlines, trace context and metrics are seen to."""
@@ -286,7 +306,8 @@ class Runtime:
         }
         if self.health_address:
             report["health"] = self.health_address
-        report |= {name: server.address for name, server in self._http_servers.items()}
+        for servers in (self._http_servers, self._attached):
+            report |= {name: server.address for name, server in servers.items()}
         path.parent.mkdir(parents=True, exist_ok=True)
         draft = path.with_name(f".{path.name}.{os.getpid()}")
         draft.write_text(json.dumps(report) + "\n", encoding="utf-8")
@@ -368,7 +389,9 @@ class Runtime:
         if self._server is not None:
             await asyncio.sleep(_HEARD_WITHIN.total_seconds())
             self._interceptor.end_streams()
-            await self._server.stop(self.settings.drain.total_seconds())
+            drain = self.settings.drain
+            attached = (server.stop(drain) for server in self._attached.values())
+            await asyncio.gather(self._server.stop(drain.total_seconds()), *attached)
         if self.barrier is not None:
             await self.barrier.drain()
         await self._cancel_background()

@@ -25,6 +25,7 @@ from amends_chassis.types import Context, Handler, Stream, Unary, behavior
 
 if TYPE_CHECKING:
     from amends_chassis.access import Access
+    from amends_chassis.people import PeopleAccess
     from amends_chassis.tracing import Tracing
 
 _log = structlog.get_logger(__name__)
@@ -44,10 +45,11 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         trace_ratio: float,
         tracing: "Tracing | None" = None,
         access: "Access | None" = None,
+        people: "PeopleAccess | None" = None,
     ) -> None:
         """Take the deadline of unary calls that bring none, and the share of new traces that are sampled.
 
-        `access` says who may call what; None: everybody who can connect.
+        `access` says which services may call what, `people` which people; None: everybody who can connect.
         """
         self.guards: tuple[grpc.aio.ServerInterceptor, ...] = ()
         """Applied inside everything else, the last innermost. Set before `open`; they must decide by method alone
@@ -58,6 +60,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         self._trace_ratio = trace_ratio
         self._tracing = tracing
         self._access = access
+        self._people = people
         self._open = False
         self._draining = False
         self._wrapped: dict[str, Handler] = {}
@@ -117,6 +120,7 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
         """
         admission, domain = self._admission, _domain(method)
         look = None if self._access is None else self._access.gate(method)
+        recognise = None if self._people is None else self._people.gate(method)
         gate = admission.gate(method, streaming=bool(handler.response_streaming))
         streaming = bool(handler.request_streaming)
 
@@ -127,6 +131,8 @@ class ServerInterceptor(grpc.aio.ServerInterceptor):
                     gate.look()
                     if look is not None:
                         look(context)
+                    if recognise is not None:
+                        await recognise()
                     request = requests if streaming else await admission.request(context)
                     gate.look()
                 except DomainError as refused:

@@ -36,6 +36,8 @@ FIRST_AGAIN = timedelta(seconds=1)
 KEPT_FOR = timedelta(hours=24)
 WAIT_FOR_KEYS = timedelta(seconds=1)
 """So long a call waits for keys that are being fetched because of it."""
+WAITING_AT_ONCE = 64
+"""So many calls wait; more are answered at once, so that tokens of unknown keys do not pile up."""
 MAX_DOCUMENT = 64 * 1024
 MAX_KEYS = 64
 
@@ -73,6 +75,7 @@ class IssuerKeys:
         self._fetched_at = 0.0
         self._attempted_at = 0.0
         self._fetching: asyncio.Task[bool] | None = None
+        self._waiting = 0
         self.on_gone: Callable[[frozenset[str]], None] = lambda kids: None
         """Called with the names of keys that are not published any more, or are others now."""
         self._fetches = Counter(
@@ -105,8 +108,12 @@ class IssuerKeys:
             return key
         if not 0 <= self._clock() - self._attempted_at < ASK_AT_MOST_EVERY.total_seconds():
             self._fetch()
-        if self._fetching is not None:
-            await asyncio.wait({self._fetching}, timeout=WAIT_FOR_KEYS.total_seconds())
+        if self._fetching is not None and self._waiting < WAITING_AT_ONCE:
+            self._waiting += 1
+            try:
+                await asyncio.wait({self._fetching}, timeout=WAIT_FOR_KEYS.total_seconds())
+            finally:
+                self._waiting -= 1
         key = self._current().get(kid)
         if key is None and self._fetched_at < self._attempted_at:
             raise Unavailable("ISSUER_UNREACHABLE", "Whoever gives out access tokens does not answer now.")

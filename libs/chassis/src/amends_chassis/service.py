@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from amends_chassis.certificates import Certificates
     from amends_chassis.events import ServiceEvents
     from amends_chassis.export import ExportedTable
+    from amends_chassis.people import PeopleAccess
     from amends_chassis.policies import PolicySource
     from amends_chassis.tokens import TokenVerifier
     from amends_chassis.tracing import Tracing
@@ -121,6 +122,7 @@ class Runtime:
             trace_ratio=settings.trace_ratio,
             tracing=self._tracing,
             access=self._access,
+            people=_people(settings, self.tokens),
         )
         self._routes = Routes()
         self._services: list[str] = []
@@ -496,6 +498,14 @@ def _tokens(settings: ServiceSettings, registry: CollectorRegistry) -> "TokenVer
     url = settings.token_keys_url or f"{settings.token_issuer.rstrip('/')}/.well-known/jwks.json"
     keys = IssuerKeys(url, registry, settings.token_keys_file)
     return TokenVerifier(settings.token_issuer, settings.token_audience, keys, registry)
+
+
+def _people(settings: ServiceSettings, tokens: "TokenVerifier | None") -> "PeopleAccess | None":
+    if tokens is None:
+        return None
+    from amends_chassis.people import PeopleAccess
+
+    return PeopleAccess(tokens, required=settings.token_required)
 
 
 def _migrations(settings: ServiceSettings) -> str | None:

@@ -128,6 +128,9 @@ class ServiceSettings(BaseSettings):
     """Where the issuer's public keys are; None: at /.well-known/jwks.json of the issuer."""
     token_keys_file: Path | None = None
     """A file that keeps the keys for a restart while the issuer is away; None: they are kept in memory alone."""
+    token_required: bool = True
+    """Whether methods for people refuse calls without a token. If not, such a call is taken for a service's: a step on
+    the way for an installation whose callers do not show tokens yet."""
     retry_policies: Path | None = None
     """The compiled RetryPolicies (policies.json of the mounted ConfigMap) that outgoing calls follow; None: none."""
     broker: SecretStr | None = None

@@ -9,7 +9,7 @@ import hashlib
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, Counter
 
 from amends_chassis.errors import Unauthenticated, Unavailable
 from amends_chassis.issuer import ALGORITHM, IssuerKeys
+from amends_chassis.people import Principal
 
 TYPE = "at+jwt"
 LEEWAY = timedelta(seconds=30)
@@ -27,22 +28,6 @@ REQUIRED = ("iss", "aud", "sub", "iat", "exp", "jti", "auth_time")
 REMEMBERED_FOR = timedelta(seconds=60)
 REMEMBERED = 4096
 """So many tokens are remembered as verified; those that were verified first make room."""
-
-
-@dataclass(frozen=True, slots=True)
-class Principal:
-    """Whom an access token was given to, and what it says about them."""
-
-    subject: str
-    """The account (`sub`)."""
-    issuer: str
-    roles: frozenset[str]
-    scopes: frozenset[str]
-    authenticated_at: datetime
-    """When they signed in (`auth_time`)."""
-    expires_at: datetime
-    token: str = field(repr=False)
-    """The token itself, to pass on with the calls that are made for this principal while this one is served."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,8 +1,8 @@
 """For whom a call is made: the person whose access token it brings. Which people may call which method.
 
 Methods say it in their contract (`amends.options.v1.people`), and the server interceptor holds calls to it. A handler
-asks `current_principal` who it is, and refuses what belongs to somebody else. A token goes on with a call only where
-`authorization` puts it: never with events or sagas, whose work goes on after the call.
+asks whether it `may_see` what it found, and answers as if there were nothing when it may not. No channel passes a token
+on by itself: the gateway puts it into its calls, and events and sagas, whose work goes on after the call, have none.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,7 +15,7 @@ from google.protobuf.descriptor_pool import Default
 
 from amends.options.v1 import people_pb2
 from amends_chassis.admission import INFRASTRUCTURE
-from amends_chassis.context import Metadatum, current_call
+from amends_chassis.context import current_call
 from amends_chassis.errors import PermissionDenied, Unauthenticated
 
 AUTHORIZATION = "authorization"
@@ -36,7 +36,7 @@ class Principal:
     """When they signed in (`auth_time`)."""
     expires_at: datetime
     token: str = field(repr=False)
-    """The token itself, to pass on with the calls that are made for them while this one is served."""
+    """The token itself, for whoever calls others for them while this call is served."""
 
 
 class BelievesTokens(Protocol):
@@ -63,9 +63,10 @@ def may_see(owner: str, *roles: str) -> bool:
     return principal is None or principal.subject == owner or not principal.roles.isdisjoint(roles)
 
 
-def authorization(principal: Principal) -> Metadatum:
-    """Return the metadatum with which a call is made for somebody."""
-    return AUTHORIZATION, f"Bearer {principal.token}"
+def whose_alone(*roles: str) -> str:
+    """Return of whom alone the call in hand may see things; empty for one that may see everybody's, as in `may_see`."""
+    principal = _principal.get()
+    return "" if principal is None or not principal.roles.isdisjoint(roles) else principal.subject
 
 
 class PeopleAccess:

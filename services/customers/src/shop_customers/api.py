@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
+from amends_chassis.people import may_see
 from amends_chassis.types import Context
 from amends_events import Outbox
 
@@ -29,6 +30,10 @@ ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
 }
 
 
+STAFF = "staff"
+"""The role of those who may read about every customer."""
+
+
 class CustomerService(customers_pb2_grpc.CustomerServiceServicer):
     """Keeps customers as orders need them."""
 
@@ -39,7 +44,7 @@ class CustomerService(customers_pb2_grpc.CustomerServiceServicer):
     async def GetCustomer(self, request: pb.GetCustomerRequest, context: Context) -> pb.GetCustomerResponse:
         """Read a customer."""
         with answers(ERRORS):
-            account_id = identifier(request.account_id, "account_id")
+            account_id = _own(request.account_id, STAFF)
             async with self._database.transaction() as transaction:
                 customer = await store.customer_of(transaction, account_id)
         return pb.GetCustomerResponse(customer=_customer(customer))
@@ -47,7 +52,7 @@ class CustomerService(customers_pb2_grpc.CustomerServiceServicer):
     async def ChangeCustomer(self, request: pb.ChangeCustomerRequest, context: Context) -> pb.ChangeCustomerResponse:
         """Replace what a customer says about itself."""
         with answers(ERRORS):
-            account_id, details = identifier(request.account_id, "account_id"), _details(request)
+            account_id, details = _own(request.account_id), _details(request)
             async with self._database.transaction() as transaction:
                 customer = await store.change(transaction, self._outbox, account_id, request.version, details)
         return pb.ChangeCustomerResponse(customer=_customer(customer))
@@ -57,7 +62,7 @@ class CustomerService(customers_pb2_grpc.CustomerServiceServicer):
     ) -> pb.PutDeliveryAddressResponse:
         """Add or replace a delivery address."""
         with answers(ERRORS):
-            account_id, wanted = identifier(request.account_id, "account_id"), request.delivery_address
+            account_id, wanted = _own(request.account_id), request.delivery_address
             to = domain.delivery_address(wanted.delivery_address_id, wanted.label, _address(wanted.address))
             async with self._database.transaction() as transaction:
                 await store.put_delivery_address(transaction, account_id, to)
@@ -68,7 +73,7 @@ class CustomerService(customers_pb2_grpc.CustomerServiceServicer):
     ) -> pb.RemoveDeliveryAddressResponse:
         """Remove a delivery address."""
         with answers(ERRORS):
-            account_id = identifier(request.account_id, "account_id")
+            account_id = _own(request.account_id)
             delivery_address_id = identifier(request.delivery_address_id, "delivery_address_id")
             async with self._database.transaction() as transaction:
                 await store.remove_delivery_address(transaction, account_id, delivery_address_id)
@@ -79,7 +84,7 @@ class CustomerService(customers_pb2_grpc.CustomerServiceServicer):
     ) -> pb.PutPaymentMethodResponse:
         """Add or replace a payment method."""
         with answers(ERRORS):
-            account_id, wanted = identifier(request.account_id, "account_id"), request.payment_method
+            account_id, wanted = _own(request.account_id), request.payment_method
             method = domain.payment_method(wanted.payment_method_id, wanted.brand, wanted.last_four)
             token = domain.card_token(request.card_token)
             async with self._database.transaction() as transaction:
@@ -91,7 +96,7 @@ class CustomerService(customers_pb2_grpc.CustomerServiceServicer):
     ) -> pb.RemovePaymentMethodResponse:
         """Remove a payment method."""
         with answers(ERRORS):
-            account_id = identifier(request.account_id, "account_id")
+            account_id = _own(request.account_id)
             payment_method_id = identifier(request.payment_method_id, "payment_method_id")
             async with self._database.transaction() as transaction:
                 await store.remove_payment_method(transaction, account_id, payment_method_id)
@@ -100,11 +105,19 @@ class CustomerService(customers_pb2_grpc.CustomerServiceServicer):
     async def GetCardToken(self, request: pb.GetCardTokenRequest, context: Context) -> pb.GetCardTokenResponse:
         """Read the token of a payment method."""
         with answers(ERRORS):
-            account_id = identifier(request.account_id, "account_id")
+            account_id = _own(request.account_id)
             payment_method_id = identifier(request.payment_method_id, "payment_method_id")
             async with self._database.transaction() as transaction:
                 token = await store.card_token_of(transaction, account_id, payment_method_id)
         return pb.GetCardTokenResponse(card_token=token)
+
+
+def _own(account_id: str, *roles: str) -> str:
+    """Return the account of a request, if it is the caller's or they have one of `roles`. Raises CustomerUnknown."""
+    identifier(account_id, "account_id")
+    if not may_see(account_id, *roles):
+        raise domain.CustomerUnknown(f"account {account_id} has no customer")
+    return account_id
 
 
 def _details(request: pb.ChangeCustomerRequest) -> Details:

@@ -7,6 +7,7 @@ from typing import TypeVar
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, InvalidArgument, NotFound, answers
+from amends_chassis.people import may_see
 from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -41,6 +42,8 @@ AUDIENCES: Mapping[Audience, "pb.Audience.ValueType"] = {
     Audience.BUYERS: pb.AUDIENCE_BUYERS,
     Audience.NEWCOMERS: pb.AUDIENCE_NEWCOMERS,
 }
+STAFF = "staff"
+"""The role of those who may read about every customer."""
 _Value = TypeVar("_Value")
 
 
@@ -54,7 +57,7 @@ class MarketingService(marketing_pb2_grpc.MarketingServiceServicer):
     async def GetCustomer(self, request: pb.GetCustomerRequest, context: Context) -> pb.GetCustomerResponse:
         """Read a customer."""
         with answers(ERRORS):
-            account_id = identifier(request.account_id, "account_id")
+            account_id = _own(request.account_id, STAFF)
             async with self._database.transaction() as transaction:
                 customer = await store.customer_of(transaction, account_id)
         return pb.GetCustomerResponse(customer=_customer(customer))
@@ -62,7 +65,7 @@ class MarketingService(marketing_pb2_grpc.MarketingServiceServicer):
     async def SetConsent(self, request: pb.SetConsentRequest, context: Context) -> pb.SetConsentResponse:
         """Write down that a customer agrees to something, or no longer does."""
         with answers(ERRORS):
-            account_id = identifier(request.account_id, "account_id")
+            account_id = _own(request.account_id)
             given = domain.consent(_asked(PURPOSES, request.purpose), request.granted, request.wording)
             async with self._database.transaction() as transaction:
                 await store.set_consent(transaction, account_id, given)
@@ -71,7 +74,7 @@ class MarketingService(marketing_pb2_grpc.MarketingServiceServicer):
     async def ListConsents(self, request: pb.ListConsentsRequest, context: Context) -> pb.ListConsentsResponse:
         """Read what a customer agreed to and when."""
         with answers(ERRORS):
-            account_id = identifier(request.account_id, "account_id")
+            account_id = _own(request.account_id, STAFF)
             async with self._database.transaction() as transaction:
                 given = await store.consents_of(transaction, account_id)
         return pb.ListConsentsResponse(
@@ -86,7 +89,7 @@ class MarketingService(marketing_pb2_grpc.MarketingServiceServicer):
     ) -> pb.SetEmailPreferencesResponse:
         """Replace how a customer wants to be written to."""
         with answers(ERRORS):
-            account_id, asked = identifier(request.account_id, "account_id"), request.email_preferences
+            account_id, asked = _own(request.account_id), request.email_preferences
             wanted = domain.email_preferences(
                 _asked(FREQUENCIES, asked.frequency), (_asked(TOPICS, topic) for topic in asked.topics)
             )
@@ -99,7 +102,7 @@ class MarketingService(marketing_pb2_grpc.MarketingServiceServicer):
     ) -> pb.ListSentCampaignsResponse:
         """Read which campaigns a customer was sent."""
         with answers(ERRORS):
-            account_id = identifier(request.account_id, "account_id")
+            account_id = _own(request.account_id, STAFF)
             async with self._database.transaction() as transaction:
                 sent = await store.campaigns_sent_to(transaction, account_id)
         return pb.ListSentCampaignsResponse(
@@ -137,6 +140,14 @@ class MarketingService(marketing_pb2_grpc.MarketingServiceServicer):
             started_at=_timestamp(found.started_at),
             ended_at=None if found.ended_at is None else _timestamp(found.ended_at),
         )
+
+
+def _own(account_id: str, *roles: str) -> str:
+    """Return the account of a request, if it is the caller's or they have one of `roles`. Raises CustomerUnknown."""
+    identifier(account_id, "account_id")
+    if not may_see(account_id, *roles):
+        raise domain.CustomerUnknown(f"account {account_id} has no customer")
+    return account_id
 
 
 def _customer(customer: Customer) -> pb.Customer:

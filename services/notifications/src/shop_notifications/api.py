@@ -15,6 +15,7 @@ from amends_chassis.pages import (
     page_token,
     parts_of,
 )
+from amends_chassis.people import may_see, whose_alone
 from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -24,10 +25,13 @@ from shop_notifications import domain, store
 from shop_notifications.domain import MessageUnknown, Notification, NotificationState
 
 MAX_PAGE = 500
+STAFF = "staff"
+"""The role of those who may read about everybody's messages."""
 
 ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     IdentifierInvalidError: InvalidArgument,
     domain.MessageUnknown: NotFound,
+    domain.CustomerUnknown: NotFound,
     PageInvalidError: InvalidArgument,
     domain.StateUnknown: InvalidArgument,
 }
@@ -53,13 +57,19 @@ class NotificationService(notifications_pb2_grpc.NotificationServiceServicer):
         with answers(ERRORS):
             notification_id = _notification_id(request.notification_id)
             async with self._database.transaction() as transaction:
-                return pb.GetMessageResponse(message=_message(await store.message(transaction, notification_id)))
+                found = await store.message(transaction, notification_id)
+            if not may_see(found.customer_id, STAFF):
+                raise domain.unknown(notification_id)
+        return pb.GetMessageResponse(message=_message(found))
 
     async def ListMessages(self, request: pb.ListMessagesRequest, context: Context) -> pb.ListMessagesResponse:
         """Read a page of messages, newest first."""
         with answers(ERRORS):
+            customer_id = request.customer_id or whose_alone(STAFF)
+            if customer_id and not may_see(identifier(customer_id, "customer_id"), STAFF):
+                raise domain.CustomerUnknown(f"there is no customer {customer_id}")
             wanted = store.MessageFilter(
-                customer_id=identifier(request.customer_id, "customer_id") if request.customer_id else "",
+                customer_id=customer_id,
                 order_id=identifier(request.order_id, "order_id") if request.order_id else "",
                 state=_state(request.state),
             )

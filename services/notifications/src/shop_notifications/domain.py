@@ -17,6 +17,12 @@ EMAIL: Final = "email"
 """The only channel there is. It is part of a notification's id, so that another one can come beside it."""
 
 
+class CustomerUnknown(RefusedError):
+    """There is no such customer, for whoever asks."""
+
+    reason = "CUSTOMER_UNKNOWN"
+
+
 class MessageUnknown(RefusedError):
     """There is no such message."""
 
@@ -27,6 +33,11 @@ class StateUnknown(RefusedError):
     """There is no such state of a message."""
 
     reason = "STATE_UNKNOWN"
+
+
+def unknown(notification_id: object) -> MessageUnknown:
+    """Return what is said of a message that is not there, and of one that is not the caller's."""
+    return MessageUnknown(f"there is no message {notification_id}")
 
 
 class NotificationState(StrEnum):

@@ -17,7 +17,6 @@ from shop_notifications.domain import (
     Contact,
     MailDecision,
     MailTemplate,
-    MessageUnknown,
     Notice,
     Notification,
     NotificationState,
@@ -28,6 +27,7 @@ from shop_notifications.domain import (
     after,
     decide,
     repeated,
+    unknown,
 )
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ async def message(connection: "Connection", notification_id: UUID) -> Notificati
         notification_id,
     )
     if row is None:
-        raise MessageUnknown(f"there is no message {notification_id}")
+        raise unknown(notification_id)
     return _notification(row)
 
 

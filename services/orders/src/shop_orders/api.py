@@ -21,6 +21,7 @@ from amends_chassis.errors import (
     answers,
 )
 from amends_chassis.pages import PageInvalidError, moment_of, page_size, page_token, parts_of
+from amends_chassis.people import may_see, whose_alone
 from amends_chassis.types import Context
 from amends_events import Outbox
 from amends_resilience import deadline
@@ -47,6 +48,7 @@ ERRORS: Mapping[type[RefusedError], type[DomainError]] = {
     domain.TotalTooLarge: InvalidArgument,
     domain.OrderReused: AlreadyExists,
     domain.OrderUnknown: NotFound,
+    domain.CustomerUnknown: NotFound,
     domain.OrderClosed: FailedPrecondition,
     domain.FulfilmentUnavailable: FailedPrecondition,
     domain.NeighbourAway: Unavailable,
@@ -59,6 +61,8 @@ STATES: Mapping[OrderState, "pb.OrderState.ValueType"] = {
     OrderState.REFUNDED: pb.ORDER_STATE_REFUNDED,
 }
 FULFILMENTS = {known: fulfilment for fulfilment, known in store.FULFILMENTS.items()}
+STAFF = "staff"
+"""The role of those who may read everybody's orders."""
 ANSWER_IN = timedelta(milliseconds=500)
 """So much of the caller's time is kept for the answer when it waits for the end of the saga."""
 DEFAULT_WAIT = timedelta(seconds=10)
@@ -90,6 +94,8 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
         with answers(ERRORS):
             order_id = identifier(request.order_id or f"ord_{uuid4().hex}", "order_id")
             content = _content(request)
+            if not may_see(content.customer_id):  # of staff, too: nobody orders in somebody else's name
+                raise _unknown(content.customer_id)
             fulfilment = FULFILMENTS.get(request.fulfilment, self._settings.fulfilment)
             order = await self._orders.place(order_id, content, fulfilment)
             if request.wait:
@@ -100,12 +106,18 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
     async def GetOrder(self, request: pb.GetOrderRequest, context: Context) -> pb.GetOrderResponse:
         """Read an order by its id."""
         with answers(ERRORS):
-            return pb.GetOrderResponse(order=_order(await self._orders.read(identifier(request.order_id, "order_id"))))
+            order = await self._orders.read(identifier(request.order_id, "order_id"))
+            if not may_see(order.customer_id, STAFF):
+                raise domain.unknown(order.order_id)
+            return pb.GetOrderResponse(order=_order(order))
 
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         """Read a page of orders, newest first."""
         with answers(ERRORS):
-            customer_id = identifier(request.customer_id, "customer_id") if request.customer_id else None
+            asked = request.customer_id or whose_alone(STAFF)
+            customer_id = identifier(asked, "customer_id") if asked else None
+            if customer_id is not None and not may_see(customer_id, STAFF):
+                raise _unknown(customer_id)
             size, before = page_size(request.page_size, largest=MAX_PAGE), _before(request.page_token)
             async with self._database.transaction() as transaction:
                 orders = await store.page(transaction, customer_id, before, size + 1)
@@ -152,6 +164,10 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
             price = None if one.price is None else types_pb2.Money(currency=one.price.currency, minor=one.price.minor)
             response.articles.add(sku=one.sku, name=one.name, price=price, withdrawn=one.withdrawn)
         return response
+
+
+def _unknown(customer_id: str) -> domain.CustomerUnknown:
+    return domain.CustomerUnknown(f"there is no customer {customer_id}")
 
 
 def _content(request: pb.PlaceOrderRequest) -> domain.Content:

@@ -83,6 +83,12 @@ class OrderUnknown(RefusedError):
     reason = "ORDER_UNKNOWN"
 
 
+class CustomerUnknown(RefusedError):
+    """There is no such customer, for whoever asks."""
+
+    reason = "CUSTOMER_UNKNOWN"
+
+
 class OrderClosed(RefusedError):
     """The order was rejected, or confirmed with other papers."""
 
@@ -99,6 +105,11 @@ class NeighbourAway(RefusedError):
     """Payments or shipping does not answer, and the order needs both before it is placed."""
 
     reason = "NEIGHBOUR_AWAY"
+
+
+def unknown(order_id: str) -> OrderUnknown:
+    """Return what is said of an order that is not there, and of one that is not the caller's."""
+    return OrderUnknown(f"there is no order {order_id}")
 
 
 class OrderState(StrEnum):

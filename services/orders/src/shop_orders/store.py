@@ -28,7 +28,7 @@ from shop_orders.domain import (
     Order,
     OrderClosed,
     OrderState,
-    OrderUnknown,
+    unknown,
 )
 
 if TYPE_CHECKING:
@@ -177,7 +177,7 @@ async def order_of(connection: "Connection", order_id: str) -> Order:
     """Read an order. Raises OrderUnknown."""
     row = await connection.fetchrow(f"{_ORDER} WHERE o.order_id = $1", order_id)
     if row is None:
-        raise OrderUnknown(f"there is no order {order_id}")
+        raise unknown(order_id)
     return _order(row)
 
 
@@ -217,7 +217,7 @@ async def confirm(connection: "Connection", outbox: "Outbox", order_id: str, tra
     """
     row = await _locked(connection, order_id)
     if row is None:
-        raise OrderUnknown(f"there is no order {order_id}")
+        raise unknown(order_id)
     if row["state"] == OrderState.CONFIRMED and (row["tracking_id"], row["payment_id"]) == (tracking_id, payment_id):
         return
     if row["state"] != OrderState.PENDING:

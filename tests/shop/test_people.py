@@ -1,6 +1,7 @@
 """An account opens and closes: identity, both models of a customer and who writes to them, tied by events alone."""
 
 import ast
+import json
 from collections.abc import Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -65,25 +66,33 @@ class People:
         return sorted(set(found))
 
 
-@pytest_asyncio.fixture(loop_scope="session")
-async def people(make_database, nats):
-    databases = {name: await make_database() for name in NAMES}
-    broker = SecretStr(nats.url)
+@pytest_asyncio.fixture(scope="module", loop_scope="session")
+async def people(make_lasting, nats, tmp_path_factory):
+    databases = {name: await make_lasting() for name in NAMES}
+    broker, report = SecretStr(nats.url), tmp_path_factory.mktemp("people") / "identity.json"
 
     def of(name):
         return {"database_url": SecretStr(databases[name]), "broker": broker}
 
-    settings = IdentitySettings(key_secret=SecretStr("k" * 32), **of("identity"))
+    who = IdentitySettings(key_secret=SecretStr("k" * 32), report_file=report, **of("identity"))
     async with AsyncExitStack() as stack:
         channels = {}
-        for name, made, assemble in (
-            ("identity", settings, partial(identity.assemble, settings)),
-            ("customers", CustomersSettings(**of("customers")), customers.assemble),
-            ("marketing", m := MarketingSettings(**of("marketing")), partial(marketing.assemble, m)),
-            ("notifications", n := NotificationsSettings(**of("notifications")), partial(notifications.assemble, n)),
-        ):
-            runtime = await stack.enter_async_context(running(made, assemble))
-            channels[name] = runtime.channel(runtime.address)
+
+        async def start(settings, assemble):
+            runtime = await stack.enter_async_context(running(settings, assemble))
+            channels[settings.name] = runtime.channel(runtime.address)
+
+        await start(who, partial(identity.assemble, who))
+        told = {
+            "token_issuer": who.issuer,
+            "token_audience": who.audience,
+            "token_keys_url": f"http://{json.loads(report.read_text())['jwks']}/.well-known/jwks.json",
+            "token_required": False,
+        }
+        await start(CustomersSettings(**told, **of("customers")), customers.assemble)
+        await start(settings := MarketingSettings(**told, **of("marketing")), partial(marketing.assemble, settings))
+        writes = NotificationsSettings(**told, **of("notifications"))
+        await start(writes, partial(notifications.assemble, writes))
         yield People(
             identity_pb2_grpc.IdentityServiceStub(channels["identity"]),
             customers_pb2_grpc.CustomerServiceStub(channels["customers"]),
@@ -171,6 +180,17 @@ async def test_opening_and_closing_an_account_reaches_both_customers_and_leaves_
     with pytest.raises(grpc.aio.AioRpcError) as error:
         await people.customers.ChangeCustomer(late)
     assert refusal_of(error.value) == ("NOT_FOUND", "CUSTOMER_UNKNOWN")
+
+
+async def test_the_tokens_that_identity_gives_out_are_believed_by_who_keeps_customers(people):
+    ada, bob = [await signed_in(people, f"{name}.tokens@example.com") for name in ("ada", "bob")]
+    for who, asked, answer in ((ada, ada, True), (ada, bob, False), (bob, bob, True), (bob, ada, False)):
+        shown = (("authorization", f"Bearer {who.access_token}"),)
+        for stub, kind in ((people.customers, customers_pb2), (people.marketing, marketing_pb2)):
+            own = kind.GetCustomerRequest(account_id=who.account_id)
+            await eventually(lambda stub=stub, own=own: found(stub.GetCustomer(own)), what="the account is heard of")
+            request = kind.GetCustomerRequest(account_id=asked.account_id)
+            assert bool(await found(stub.GetCustomer(request, metadata=shown))) is answer
 
 
 def fields_of(message) -> Iterator[str]:

@@ -1,0 +1,54 @@
+"""Each method of the shop is for people or for services that are named, and says so where it is for both."""
+
+import yaml
+from amends_contracts import descriptor_set
+
+from amends.options.v1 import options_pb2, people_pb2
+
+from .conftest import ROOT
+
+FOR_PEOPLE_THEMSELVES = "gateway"
+"""Who calls for people, with their tokens."""
+
+
+def methods() -> dict:
+    """The methods of the shop, by "package.Service/Method", with their options."""
+    found = {}
+    for file in descriptor_set().file:
+        for service in file.service if file.package.startswith("shop.") else ():
+            name = f"{file.package}.{service.name}"
+            found |= {f"{name}/{method.name}": method.options for method in service.method}
+    return found
+
+
+def called_by_services() -> set[str]:
+    """The methods that other services than the gateway may call, by the charts."""
+    found = set()
+    for path in sorted((ROOT / "charts").glob("*/values.yaml")):
+        for edge in yaml.safe_load(path.read_text()).get("access") or ():
+            if edge["from"]["name"] != FOR_PEOPLE_THEMSELVES:
+                found |= set(edge["methods"])
+    return found
+
+
+def rule_of(options):
+    return options.Extensions[people_pb2.people] if options.HasExtension(people_pb2.people) else None
+
+
+def test_a_method_that_no_person_may_call_is_called_by_a_service() -> None:
+    alone = {name for name, options in methods().items() if rule_of(options) is None}
+    assert alone
+    assert alone - called_by_services() == set(), "for nobody: say amends.options.v1.people, or who has access"
+
+
+def test_a_method_for_people_that_services_call_too_says_so() -> None:
+    rules = {name: rule for name, options in methods().items() if (rule := rule_of(options)) is not None}
+    both = called_by_services() & set(rules)
+    assert both
+    assert {name for name in both if not (rules[name].services or rules[name].anybody)} == set()
+
+
+def test_what_sagas_call_is_for_no_person() -> None:
+    guarded = {name for name, options in methods().items() if options.Extensions[options_pb2.method].guarded}
+    assert guarded
+    assert {name for name in guarded if rule_of(methods()[name]) is not None} == set()

@@ -21,7 +21,7 @@ INBOXES = ("inbox", "inbox_position", "inbox_member", "inbox_parked")
 TABLES = (
     {service: ["barrier", "outbox"] for service in GUARDED}
     | {service: ["outbox", *INBOXES] for service in CONSUMING}
-    | {"identity": ["outbox"], "notifications": list(INBOXES), "reporting": list(INBOXES)}
+    | {"identity": ["outbox"], "notifications": list(INBOXES), "reporting": list(INBOXES), "search": list(INBOXES)}
 )
 
 

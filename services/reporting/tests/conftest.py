@@ -9,10 +9,11 @@ from amends_chassis.database import Database
 from amends_chassis.projections import versions
 from amends_embedded import Nats
 from amends_events import Broker, open_broker
+from amends_testkit.log import PrefixedBroker
 from amends_testkit.service import migrated
 from shop_reporting.projection import LAYOUT, OrderProjection
 
-from .world import Named
+from .world import TOPICS
 
 _numbers = itertools.count(1)
 
@@ -40,8 +41,8 @@ async def client(nats: Nats) -> AsyncIterator[Broker]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def broker(client: Any) -> Named:
+async def broker(client: Any) -> PrefixedBroker:
     """A broker in which this test alone has every topic."""
-    named = Named(client, f"reporting.n{next(_numbers)}")
+    named = PrefixedBroker(client, TOPICS, f"reporting.n{next(_numbers)}")
     await named.make_topics()
     return named

@@ -11,6 +11,7 @@ import grpc.aio
 from amends_chassis.projections import command, versions
 from amends_embedded import Nats
 from amends_events import open_broker
+from amends_testkit.log import RETENTION, PrefixedBroker
 from google.protobuf.timestamp_pb2 import Timestamp
 from pydantic import SecretStr
 from shop_reporting import parts
@@ -22,7 +23,7 @@ from amends.events.v1 import export_pb2
 from amends.events.v1.export_pb2_grpc import ExportServiceServicer, add_ExportServiceServicer_to_server
 
 from .test_rebuild import beside, caught_up, consumes, ignore
-from .world import RETENTION, TOPICS, Kept, Named, Told, interleaved, orders, rows, split
+from .world import TOPICS, Kept, Told, interleaved, orders, rows, split
 
 
 class Exporting(ExportServiceServicer):
@@ -85,7 +86,7 @@ async def test_a_rebuild_that_is_killed_while_events_flow_goes_on_and_ends_in_th
     exporting = {source.name: Exporting(kept.of(source.name), source.name == "payments") for source in SOURCES}
     async with await Nats.start(tmp_path / "nats") as nats:
         client = open_broker(nats.url)
-        broker = Named(client, "")
+        broker = PrefixedBroker(client, TOPICS)
         await client.ensure(TOPICS, RETENTION)
         await broker.tell(told[:250])
         environment = {"AMENDS_DATABASE_URL": database_url, "AMENDS_BROKER": nats.url}

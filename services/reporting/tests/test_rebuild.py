@@ -17,6 +17,7 @@ from amends_embedded import Nats
 from amends_events import Consumer, open_broker
 from amends_events.decisions import DecidedBy
 from amends_events.parked import ParkedDecision, ParkedFilter, decide, list_parked
+from amends_testkit.log import RETENTION, PrefixedBroker
 from amends_testkit.waiting import eventually
 from shop_reporting import store
 from shop_reporting.domain import Period
@@ -24,7 +25,7 @@ from shop_reporting.parts import kind
 from shop_reporting.projection import BATCH, LAYOUT, NAME, OrderProjection
 from shop_reporting.repair import Repair
 
-from .world import RETENTION, TOPICS, VIEWS, Kept, Named, interleaved, orders, rows
+from .world import TOPICS, VIEWS, Kept, interleaved, orders, rows
 
 ORDERS = 60
 HUNDRED_THOUSAND, CHUNK = 100_000, 5_000
@@ -179,7 +180,7 @@ async def test_a_log_that_lost_its_store_is_replaced_by_what_services_export(dat
     told = interleaved(of)
     async with await Nats.start(tmp_path / "nats") as nats:
         client = open_broker(nats.url)
-        broker = Named(client, "")
+        broker = PrefixedBroker(client, TOPICS)
         await client.ensure(TOPICS, RETENTION)
         await broker.tell(told[:200])
         async with beside(consumes(database, broker)(projection)):
@@ -188,7 +189,7 @@ async def test_a_log_that_lost_its_store_is_replaced_by_what_services_export(dat
     shutil.rmtree(tmp_path / "nats")
     async with await Nats.start(tmp_path / "nats") as nats:
         client = open_broker(nats.url)
-        broker = Named(client, "")
+        broker = PrefixedBroker(client, TOPICS)
         await client.ensure(TOPICS, RETENTION)
         await broker.tell(told[100:])
         assert await builder(database, broker, Kept(of)).run(ignore) == 2

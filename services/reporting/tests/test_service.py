@@ -12,6 +12,7 @@ from amends_chassis.pages import PageInvalidError
 from amends_chassis.service import Runtime, running
 from amends_embedded import Nats
 from amends_events import open_broker
+from amends_testkit.log import RETENTION, PrefixedBroker
 from amends_testkit.service import refusal_of, refusals_of
 from amends_testkit.waiting import eventually
 from pydantic import SecretStr
@@ -25,17 +26,17 @@ from shop.reporting.v1 import reporting_pb2 as pb
 from shop.reporting.v1.reporting_pb2_grpc import ReportingServiceStub
 from shop.types.v1.types_pb2 import FULFILMENT_CHOREOGRAPHED, FULFILMENT_ORCHESTRATED
 
-from .world import BEGAN, RETENTION, TOPICS, Named, Told, order, orders
+from .world import BEGAN, TOPICS, Told, order, orders
 
 ORDERS = 45
 NO_DAY = pb.Period(first_day="30.11.")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def log(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Nats, Named]]:
+async def log(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[Nats, PrefixedBroker]]:
     """A server whose topics have the names of the contracts."""
     async with await Nats.start(tmp_path_factory.mktemp("reporting")) as server:
-        broker = Named(open_broker(server.url), "")
+        broker = PrefixedBroker(open_broker(server.url), TOPICS)
         await broker.broker.ensure(TOPICS, RETENTION)
         await broker.tell(one for told in orders(ORDERS) for one in told)
         yield server, broker
@@ -56,7 +57,7 @@ def settings(url: str, nats: Nats, **more: Any) -> Settings:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="session")
-async def service(postgres: Any, log: tuple[Nats, Named]) -> AsyncIterator[tuple[Any, Runtime]]:
+async def service(postgres: Any, log: tuple[Nats, PrefixedBroker]) -> AsyncIterator[tuple[Any, Runtime]]:
     url = await postgres.create("reporting_service", "reporting_service")
     configured = settings(url, log[0])
     async with running(configured, partial(assemble, configured)) as runtime:

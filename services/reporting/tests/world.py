@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from amends_events import Broker, CloudEvent, Ends, EventRecord, Topic, event_type
-from amends_events.envelope import attributes, new_event_id
+from amends_events import event_type
+from amends_testkit.log import ToldEvent
 from google.protobuf.message import Message
 from shop_reporting import facts
 from shop_reporting.facts import SOURCES, Fact
@@ -24,49 +24,17 @@ from shop.payments.events.v1.payments_pb2 import PaymentFailed, PaymentRefunded,
 from shop.shipping.events.v1.shipping_pb2 import ParcelBooked, ParcelCancelled, ParcelHandedOver
 from shop.types.v1.types_pb2 import FULFILMENT_CHOREOGRAPHED, FULFILMENT_ORCHESTRATED, Money
 
-RETENTION = timedelta(hours=1)
 TOPICS = [source.topic for source in SOURCES]
 BEGAN = datetime(2026, 11, 28, 22, tzinfo=UTC)
 
 
 @dataclass(frozen=True)
-class Told:
-    """An event of an order, with the version that it gives the row of the service that tells it."""
-
-    message: Message
-    version: int
-    at: datetime
-
-    @property
-    def kind(self) -> str:
-        return str(self.message.DESCRIPTOR.full_name)
-
-    @property
-    def key(self) -> str:
-        return str(self.message.order_id)
-
-    @property
-    def topic(self) -> Topic:
-        return event_type(type(self.message)).topic
+class Told(ToldEvent):
+    """An event of an order."""
 
     @property
     def fact(self) -> Fact:
         return facts.fact(self.kind, self.key, self.version, self.at, self.message)
-
-    @property
-    def record(self) -> EventRecord:
-        event = CloudEvent(
-            event_id=new_event_id(),
-            source="/shop",
-            type=self.kind,
-            topic=self.topic.name,
-            key=self.key,
-            version=self.version,
-            occurred_at=self.at,
-            headers={},
-            payload=self.message.SerializeToString(),
-        )
-        return EventRecord(attributes(event, "urn:sha256:0"), event.payload)
 
 
 def order(number: int) -> list[Told]:
@@ -140,45 +108,6 @@ async def rows(connection: Any, schema: str = "public") -> dict[str, list[tuple[
         query = f"SELECT * FROM {schema}.{view} ORDER BY {by}"
         found[view] = [tuple(row.values()) for row in await connection.fetch(query)]
     return found
-
-
-class Named:
-    """A broker whose topics have a prefix, so that tests share a server and no topic; with none, those of contracts."""
-
-    def __init__(self, broker: Broker, prefix: str) -> None:
-        self.broker = broker
-        self._prefix = prefix
-
-    def name(self, topic: str) -> str:
-        return f"{self._prefix}.{topic}" if self._prefix else topic
-
-    async def make_topics(self) -> None:
-        topics = [Topic(self.name(source.topic.name), source.topic.partitions) for source in SOURCES]
-        await self.broker.ensure(topics, RETENTION)
-
-    async def tell(self, told: Iterable[Told]) -> None:
-        """Put events into the log, those of a partition in the order that they have here."""
-        places: dict[tuple[str, int], list[EventRecord]] = {}
-        for one in told:
-            places.setdefault((one.topic.name, one.topic.partition_of(one.key)), []).append(one.record)
-        for (topic, partition), records in places.items():
-            for batch in split(records, 250):
-                await self.append(topic, partition, batch)
-
-    async def ensure(self, topics: Sequence[Topic], retention: timedelta) -> None:
-        """The topics are there."""
-
-    async def append(self, topic: str, partition: int, records: Sequence[EventRecord]) -> int:
-        return await self.broker.append(self.name(topic), partition, records)
-
-    def read(self, topic: str, partition: int, after: int, **options: Any) -> Any:
-        return self.broker.read(self.name(topic), partition, after, **options)
-
-    async def ends(self, topic: str) -> dict[int, Ends]:
-        return await self.broker.ends(self.name(topic))
-
-    async def close(self) -> None:
-        """The session closes the broker itself."""
 
 
 class Kept:

@@ -19,6 +19,7 @@ DATABASES = {
     "catalog": "shop",
     "customers": "shop",
     "reporting": "shop",
+    "search": "shop",
     "identity": "shop",
     "inventory": "shop",
     "marketing": "shop",

@@ -8,6 +8,7 @@ from amends_chassis.service import Runtime, run
 from shop.catalog.v1.catalog_pb2_grpc import add_CatalogServiceServicer_to_server
 from shop_catalog.api import ARTICLES, CatalogService
 from shop_catalog.events import PUBLISHES
+from shop_catalog.export import EXPORTED
 from shop_catalog.settings import Settings
 
 
@@ -19,6 +20,7 @@ async def assemble(settings: Settings, runtime: Runtime) -> None:
     outbox = runtime.publishes("/shop/catalog", *PUBLISHES)
     servicer = CatalogService(runtime.database, outbox, articles)
     runtime.add(add_CatalogServiceServicer_to_server, servicer, "shop.catalog.v1.CatalogService")
+    runtime.exports(*EXPORTED)
 
 
 if __name__ == "__main__":

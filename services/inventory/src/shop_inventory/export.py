@@ -1,11 +1,11 @@
-"""What inventory keeps for orders, told again as the events that led to it. Assembled by `__main__.py`."""
+"""What inventory keeps, told again as the events that led to it. Assembled by `__main__.py`."""
 
 from collections.abc import Iterable
 from typing import Any
 
 from amends_chassis.export import Exported, ExportedTable
 
-from shop.inventory.events.v1.inventory_pb2 import StockReleased, StockReserved, StockShort
+from shop.inventory.events.v1.inventory_pb2 import StockChanged, StockReleased, StockReserved, StockShort
 from shop.types.v1.types_pb2 import Line
 from shop_inventory.domain import ReservationState
 
@@ -31,7 +31,13 @@ def _refusal(row: Any) -> Iterable[Exported]:
     yield short, 1, row["refused_at"]
 
 
+def _stock(row: Any) -> Iterable[Exported]:
+    changed = StockChanged(**{name: row[name] for name in ("sku", "received", "available", "reserved", "sold")})
+    yield changed, row["version"], row["told_at"]
+
+
 EXPORTED = (
     ExportedTable(_RESERVATIONS, "r.order_id", _reservation),
     ExportedTable("SELECT * FROM refusal", "order_id", _refusal),
+    ExportedTable("SELECT stock.*, now() AS told_at FROM stock", "sku", _stock),
 )

@@ -1,0 +1,1 @@
+"""The schema of the search database, applied in order when the service starts."""

@@ -9,7 +9,7 @@ from amends_testkit.log import ToldEvent
 from google.protobuf.message import Message
 from shop_search import domain, facts, store
 from shop_search.domain import Filter
-from shop_search.facts import SOURCES, Fact
+from shop_search.facts import SOURCES, ArticleFact
 from shop_search.store import Found
 
 from shop.catalog.events.v1.catalog_pb2 import ArticleChanged, ArticlePriced, ArticleWithdrawn
@@ -26,7 +26,7 @@ class Told(ToldEvent):
     """An event of an article."""
 
     @property
-    def fact(self) -> Fact:
+    def fact(self) -> ArticleFact:
         return facts.fact(self.kind, self.key, self.version, self.message)
 
 
@@ -102,7 +102,7 @@ class Kept:
         self._size = size
         self.pages = 0
 
-    async def page(self, source: str, token: str) -> tuple[list[Fact], str]:
+    async def page(self, source: str, token: str) -> tuple[list[ArticleFact], str]:
         self.pages += 1
         first = int(token or 0)
         kept = [one for one in self.told if one.topic == SOURCES[source]]

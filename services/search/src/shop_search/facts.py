@@ -41,26 +41,26 @@ class StockFact(NamedTuple):
     available: int
 
 
-Fact = TextFact | PriceFact | StockFact
+ArticleFact = TextFact | PriceFact | StockFact
 
 
-def _changed(sku: str, version: int, event: ArticleChanged) -> Fact:
+def _changed(sku: str, version: int, event: ArticleChanged) -> ArticleFact:
     return TextFact(sku, version, event.name, event.description, event.category)
 
 
-def _withdrawn(sku: str, version: int, event: ArticleWithdrawn) -> Fact:
+def _withdrawn(sku: str, version: int, event: ArticleWithdrawn) -> ArticleFact:
     return TextFact(sku, version, None, None, None)
 
 
-def _priced(sku: str, version: int, event: ArticlePriced) -> Fact:
+def _priced(sku: str, version: int, event: ArticlePriced) -> ArticleFact:
     return PriceFact(sku, version, event.price.currency, event.price.minor)
 
 
-def _stocked(sku: str, version: int, event: StockChanged) -> Fact:
+def _stocked(sku: str, version: int, event: StockChanged) -> ArticleFact:
     return StockFact(sku, version, event.available)
 
 
-_KINDS: Mapping[type[Message], Callable[[str, int, Any], Fact]] = {
+_KINDS: Mapping[type[Message], Callable[[str, int, Any], ArticleFact]] = {
     ArticleChanged: _changed,
     ArticleWithdrawn: _withdrawn,
     ArticlePriced: _priced,
@@ -78,6 +78,6 @@ SOURCES: Mapping[str, Topic] = {
 """The topics that are read, by the services that export what they told there."""
 
 
-def fact(event: str, key: str, version: int, message: Any) -> Fact:
+def fact(event: str, key: str, version: int, message: Any) -> ArticleFact:
     """Return what an event says; `event` is the full name of its message."""
     return _READ[event](key, version, message)

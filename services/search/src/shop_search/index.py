@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from amends_events import Batches, CloudEvent
 
 from shop_search import domain
-from shop_search.facts import TYPES, Fact, PriceFact, StockFact, TextFact, fact
+from shop_search.facts import TYPES, ArticleFact, PriceFact, StockFact, TextFact, fact
 
 if TYPE_CHECKING:
     from amends_chassis.database import Connection
@@ -24,7 +24,7 @@ LAYOUT = 1
 BATCH = 500
 """So many events are one transaction at most."""
 
-AnyFact = TypeVar("AnyFact", TextFact, PriceFact, StockFact)
+FactOfOne = TypeVar("FactOfOne", TextFact, PriceFact, StockFact)
 
 _TEXT = """
 INSERT INTO {schema}.article AS a (sku, text_version, name, category, document)
@@ -73,7 +73,7 @@ class ArticleIndex:
         """Return what its consumer handles. Rows know which versions they have, so no inbox is needed."""
         return Batches(tuple(TYPES.values()), self._handle, remembers=False)
 
-    async def take(self, connection: "Connection", told: Iterable[Fact]) -> None:
+    async def take(self, connection: "Connection", told: Iterable[ArticleFact]) -> None:
         """Take facts in, in the transaction of `connection`; what is known already changes nothing."""
         every = list(told)
         if texts := _latest(one for one in every if isinstance(one, TextFact)):
@@ -98,9 +98,9 @@ class ArticleIndex:
         await self.take(connection, [fact(event.type, event.key, event.version, told) for event, told in events])
 
 
-def _latest(facts: Iterable[AnyFact]) -> list[AnyFact]:
+def _latest(facts: Iterable[FactOfOne]) -> list[FactOfOne]:
     """Return the fact with the largest version of each article, by article: a statement writes a row once."""
-    latest: dict[str, AnyFact] = {}
+    latest: dict[str, FactOfOne] = {}
     for one in facts:
         known = latest.get(one.sku)
         if known is None or one.version > known.version:

@@ -11,6 +11,8 @@ from .conftest import ENVS, ROOT, SERVICES, Helm, containers, pods
 SAGAS = ROOT / "charts" / "sagas" / "sagas"
 TARGET = re.compile(r"dns:///([a-z-]+)\.([a-z-]+)\.svc\.cluster\.local:(\d+)")
 GRPC = (*SERVICES, "operator")
+CALLERS = (("gateway", "shop"), ("operator", "amends"), ("orders", "shop"), ("reporting", "shop"), ("search", "shop"))
+"""Those that are configured with targets."""
 STATELESS = ("amends/operator", "shop/gateway")
 """Those without a database, and so without an outbox or an inbox."""
 
@@ -41,7 +43,7 @@ def graph() -> set[tuple[str, str]]:
         if participant["spec"]["service"] in called_services():
             name, namespace, _ = parts(participant["spec"]["target"])
             edges.add(("amends/orchestrator", f"{namespace}/{name}"))
-    for chart, namespace in (("orders", "shop"), ("reporting", "shop"), ("gateway", "shop"), ("operator", "amends")):
+    for chart, namespace in CALLERS:
         values = yaml.safe_load((ROOT / "charts" / chart / "values.yaml").read_text())
         for name, other, _ in TARGET.findall(str(values["env"])):
             edges.add((f"{namespace}/{chart}", f"{other}/{name}"))

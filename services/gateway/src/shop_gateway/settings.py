@@ -26,6 +26,8 @@ class Settings(ServiceSettings):
     """Where it is known what a customer was written."""
     orders_target: str
     """Where orders are, and the copies of articles by which they are priced."""
+    search_target: str
+    """Where articles are found by words."""
     request_timeout: PositiveDuration = timedelta(seconds=10)
     """How long a request may take in all, its body included. Calls behind get what is left of it as their deadline."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)

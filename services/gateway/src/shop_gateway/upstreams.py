@@ -28,6 +28,7 @@ from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.marketing.v1.marketing_pb2_grpc import MarketingServiceStub
 from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceStub
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
+from shop.search.v1.search_pb2_grpc import SearchServiceStub
 from shop_gateway.settings import Settings
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from shop.marketing.v1.marketing_pb2_grpc import MarketingServiceAsyncStub
     from shop.notifications.v1.notifications_pb2_grpc import NotificationServiceAsyncStub
     from shop.orders.v1.orders_pb2_grpc import OrderServiceAsyncStub
+    from shop.search.v1.search_pb2_grpc import SearchServiceAsyncStub
 
     Method = grpc.aio.UnaryUnaryMultiCallable
 else:
@@ -110,6 +112,7 @@ class Upstreams:
     marketing: "Upstream[MarketingServiceAsyncStub]"
     notifications: "Upstream[NotificationServiceAsyncStub]"
     orders: "Upstream[OrderServiceAsyncStub]"
+    search: "Upstream[SearchServiceAsyncStub]"
 
 
 def upstreams(settings: Settings, runtime: Runtime) -> Upstreams:
@@ -126,6 +129,7 @@ def upstreams(settings: Settings, runtime: Runtime) -> Upstreams:
             "notifications", NotificationServiceStub(channel(settings.notifications_target)), refused
         ),
         orders=Upstream("orders", OrderServiceStub(channel(settings.orders_target)), refused),
+        search=Upstream("search", SearchServiceStub(channel(settings.search_target)), refused),
     )
 
 

@@ -23,7 +23,7 @@ TARGETS = ("catalog", "customers", "identity", "inventory", "marketing", "notifi
 async def gateway(**told: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway that is told where some services are; nobody is where the others should be."""
     where = {f"{name}_target": NOBODY for name in TARGETS}
-    settings = Settings(**(where | told))
+    settings = Settings(cookie_secret=SecretStr("c" * 32), **(where | told))
     async with running(settings, partial(assemble, settings)) as runtime:
         address = runtime.attached("http").address
         async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as client:

@@ -28,7 +28,7 @@ def lines(place: ShopFolder) -> list[str]:
     people = []
     if "identity" in processes:
         identity, keys = processes["identity"]["address"], processes["identity"]["keys"]
-        shop = processes["gateway"]["shop"]
+        shop = f"http://{processes['gateway']['shop']}"
         people = [
             "The shop, for people and for programs:",
             f"  {shop}/",

@@ -198,6 +198,8 @@ class Stack:
             environment[f"AMENDS_{neighbour.upper()}_TARGET"] = self.address(neighbour)
         if name == "identity":
             environment["AMENDS_KEY_SECRET_FILE"] = str(self.place.secret("identity"))
+        if name == GATEWAY:
+            environment["AMENDS_COOKIE_SECRET_FILE"] = str(self.place.secret(GATEWAY))
         if name == "notifications":
             environment["AMENDS_SMTP"] = f"smtp://{self.reports[MAIL_CATCHER]['smtp']}"
         if self.identities is not None:

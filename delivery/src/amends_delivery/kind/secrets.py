@@ -65,8 +65,9 @@ def make_caches(cluster: KindCluster) -> None:
 
 
 def make_keys(cluster: KindCluster) -> None:
-    """Make the secret with which identity encrypts its signing keys."""
+    """Make the secrets with which identity encrypts its signing keys, and the gateway seals cookies."""
     _once(cluster, DATABASES["identity"], "identity-keys", ["secret"])
+    _once(cluster, DATABASES["identity"], "gateway-cookies", ["secret"])
 
 
 def make_git(cluster: KindCluster) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from datetime import timedelta
 
 from amends_chassis.settings import PositiveDuration, ServiceSettings
-from pydantic import Field
+from pydantic import Field, SecretStr
 
 
 class Settings(ServiceSettings):
@@ -28,6 +28,8 @@ class Settings(ServiceSettings):
     """Where orders are, and the copies of articles by which they are priced."""
     search_target: str
     """Where articles are found by words."""
+    cookie_secret: SecretStr = Field(min_length=32)
+    """Seals what browsers keep for pages; all replicas have the same. With another one everybody signs in again."""
     request_timeout: PositiveDuration = timedelta(seconds=10)
     """How long a request may take in all, its body included. Calls behind get what is left of it as their deadline."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)

@@ -191,6 +191,7 @@ def test_no_line_to_copy_is_longer_than_an_address_makes_it(place: ShopFolder) -
             | {
                 "orchestrator-1": processes()["orders"],
                 "identity": processes()["orders"] | {"keys": "127.0.0.1:54321"},
+                "gateway": processes()["orders"] | {"shop": "127.0.0.1:54323"},
                 "mail-catcher": processes()["orders"] | {"page": "http://127.0.0.1:54322"},
             },
         )

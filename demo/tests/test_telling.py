@@ -48,6 +48,7 @@ def test_a_claim_that_does_not_hold_is_remembered_with_what_was_seen() -> None:
 def test_the_lines_to_copy_hold_valid_messages(tmp_path) -> None:
     place = ShopFolder(tmp_path)
     processes = {name: {"address": f"{name}:1", "keys": "k:1"} for name in ("orders", "orchestrator-1", "identity")}
+    processes["gateway"] = {"address": "g:1", "shop": "g:2"}
     processes["mail-catcher"] = {"address": "m:1", "page": "http://m:2"}
     with place.held():
         place.write_state("up", "a:1", processes)

@@ -1,0 +1,218 @@
+"""Operations: what can be asked of a resource over HTTP, and how an answer is made.
+
+An operation names its path, its parameters, its body and what it answers; its handler calls the services behind. From
+the same declaration come the route (here) and the OpenAPI document (tools/openapi.py), by whose schemas a request is
+checked before the handler sees it.
+"""
+
+import hashlib
+import json
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from urllib.parse import unquote
+
+from amends_chassis.errors import InvalidArgument, Unauthenticated
+from amends_chassis.tokens import Principal
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from shop_gateway.gateway import Gateway
+from shop_gateway.problems import HttpError
+from shop_gateway.rest.document import Schema, schema_of_body, schema_of_parameter
+from shop_gateway.rest.resource import Body, Resource
+
+HAL = "application/hal+json"
+NOTHING_KEPT = "no-store"
+"""What a cache may do with what is somebody's own."""
+_BEARER = "bearer "
+_READS = ("GET", "HEAD")
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """A parameter in the path, the query or a header."""
+
+    name: str
+    place: str
+    description: str
+    schema: Mapping[str, Any]
+    required: bool = False
+    example: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A request whose parameters and body fit their schemas."""
+
+    gateway: Gateway
+    request: Request
+    parameters: Mapping[str, Any]
+    body: Mapping[str, Any]
+    principal: Principal | None
+
+    @property
+    def caller(self) -> Principal:
+        """Return who asks, in an operation that needs to know."""
+        assert self.principal is not None
+        return self.principal
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a handler answers with."""
+
+    document: Any = None
+    """What is sent as JSON; None: nothing."""
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+    keep: str = NOTHING_KEPT
+    """What caches may do with it (`cache-control`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """What an operation answers with when it does what it is for."""
+
+    status: int
+    description: str
+    resource: Resource | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    links: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Which operation is next, for the document: by name."""
+    media_type: str = HAL
+
+
+Handler = Callable[[Call], Awaitable[Answer | Response]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What can be asked by one method at one path."""
+
+    name: str
+    """operationId."""
+    method: str
+    path: str
+    summary: str
+    rpc: str
+    """The method behind it, as package.Service/Method: the document has its description; empty: none."""
+    handler: Handler
+    replies: tuple[Replies, ...]
+    parameters: tuple[Parameter, ...] = ()
+    body: Body | None = None
+    secured: bool = True
+    """Whether only who has signed in may ask."""
+    refusals: tuple[int, ...] = ()
+    """Statuses with which it may be refused, beyond those of every operation."""
+
+
+def route(gateway: Gateway, operation: Operation) -> Route:
+    """Return the route of an operation."""
+    schemas = {one.name: schema_of_parameter(operation.name, one.name) for one in operation.parameters}
+    body_schema = None if operation.body is None else schema_of_body(operation.name)
+
+    async def endpoint(request: Request) -> Response:
+        principal = await _principal(gateway, request, operation.secured)
+        parameters = {one.name: _parameter(request, one, schemas[one.name]) for one in operation.parameters}
+        _refuse_unknown(request, operation)
+        body = {} if body_schema is None else await _body(request, body_schema)
+        answer = await operation.handler(Call(gateway, request, parameters, body, principal))
+        return answer if isinstance(answer, Response) else respond(request, answer)
+
+    return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
+
+
+async def _principal(gateway: Gateway, request: Request, secured: bool) -> Principal | None:
+    """Return who asks; None for a stranger. Raises Unauthenticated when that may not be, or for a wrong token."""
+    header = request.headers.get("authorization", "")
+    if header[: len(_BEARER)].lower() != _BEARER:
+        if secured or header:
+            raise Unauthenticated("TOKEN_MISSING", "This needs an access token, as a bearer token.")
+        return None
+    principal = await gateway.tokens.verify(header[len(_BEARER) :].strip())
+    gateway.limits.take_for_subject(principal.subject)
+    return principal
+
+
+def _parameter(request: Request, parameter: Parameter, schema: Schema) -> Any:
+    """Return the value of a parameter; None when it is not given. Raises InvalidArgument."""
+    match parameter.place:
+        case "path":
+            values = [unquote(request.path_params[parameter.name])]
+        case "query":
+            values = request.query_params.getlist(parameter.name)
+        case _:
+            values = request.headers.getlist(parameter.name)
+    if not values:
+        if parameter.required:
+            raise InvalidArgument("PARAMETER_MISSING", f"{parameter.name} must be given.")
+        return None
+    if len(values) > 1:
+        raise InvalidArgument("PARAMETER_INVALID", f"{parameter.name} must be given once.")
+    value = schema.read(values[0])
+    if wrong := schema.wrong(value):
+        raise InvalidArgument("PARAMETER_INVALID", f"{parameter.name} {wrong}.")
+    return value
+
+
+def _refuse_unknown(request: Request, operation: Operation) -> None:
+    known = {one.name for one in operation.parameters if one.place == "query"}
+    unknown = [name for name in request.query_params if name not in known]
+    if unknown:
+        raise InvalidArgument("PARAMETER_UNKNOWN", f"There is no parameter {unknown[0][:100]!r} here.")
+
+
+async def _body(request: Request, schema: Schema) -> Mapping[str, Any]:
+    """Return the body of a request, which fits its schema. Raises InvalidArgument, HttpError."""
+    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if media_type != "application/json":
+        raise HttpError(415, "MEDIA_TYPE_UNSUPPORTED", "The body must be application/json.")
+    try:
+        said = json.loads(await request.body(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:  # and bytes that are no UTF-8
+        raise InvalidArgument("BODY_UNREADABLE", "The body is no JSON whose members have different names.") from error
+    if wrong := schema.wrong(said):
+        raise InvalidArgument("BODY_INVALID", f"The body {wrong}.")
+    checked: Mapping[str, Any] = said
+    return checked
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    made = dict(pairs)
+    if len(made) != len(pairs):
+        raise ValueError("a name stands twice")
+    return made
+
+
+def respond(request: Request, answer: Answer) -> Response:
+    """Return an answer as it is sent; 304 without a body for a client that has it already."""
+    headers = {"cache-control": answer.keep, **answer.headers}
+    if answer.document is None:
+        return Response(None, answer.status, headers)
+    body = encoded(answer.document)
+    if request.method in _READS and answer.status == 200:
+        headers.setdefault("etag", etag(body))
+        if _has(request, headers["etag"]):
+            return Response(None, 304, headers)
+    return Response(body, answer.status, headers, HAL)
+
+
+def encoded(document: Any) -> bytes:
+    """Return a document as JSON."""
+    return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def etag(body: bytes) -> str:
+    """Return the entity tag of a representation."""
+    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
+
+
+def _has(request: Request, tag: str) -> bool:
+    asked = request.headers.get("if-none-match", "")
+    return asked.strip() == "*" or tag in {one.strip().removeprefix("W/") for one in asked.split(",")}

@@ -94,6 +94,10 @@ asyncapi: setup ## Write the page of all events, and what the monitor knows of t
 	@$(PY) tools/asyncapi.py
 	@$(PY) tools/event_contracts.py
 
+.PHONY: openapi
+openapi: setup ## Write the OpenAPI document of the gateway, from its operations and protos/
+	@$(PY) tools/openapi.py
+
 .PHONY: pictures
 pictures: setup ## Draw docs/explanation/pictures from the import law, the charts and the engine
 	@PYTHONPATH=tools $(PY) -m pictures

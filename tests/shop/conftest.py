@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import httpx
 import pytest
 import pytest_asyncio
 from amends_chassis.database import Database
@@ -35,8 +36,10 @@ from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
 from shop.types.v1 import types_pb2
 
+from . import front as fronts
 from . import letters as post
 from . import market as markets
+from .front import Front
 from .letters import Letters
 from .market import Market
 
@@ -257,6 +260,22 @@ async def nats_market(make_lasting: Any, tmp_path_factory: pytest.TempPathFactor
             await definitions.apply_participant(name, target)
         await definitions.apply_saga((EXAMPLE / "saga.yaml").read_text())
         yield shop
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def front(
+    nats_market: Market, make_lasting: Any, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[Front]:
+    """Everything behind the gateway."""
+    async with fronts.front(nats_market, make_lasting, tmp_path_factory.mktemp("front")) as running:
+        yield running
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def client(front: Front) -> AsyncIterator[httpx.AsyncClient]:
+    """A client of the gateway in front of the whole shop."""
+    async with fronts.gateway(**front.settings) as client:
+        yield client
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

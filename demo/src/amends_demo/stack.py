@@ -59,6 +59,8 @@ MORE = {
     "notifications": "shop_notifications",
 }
 """Services that no order waits for."""
+ISSUER = "http://identity.shop.svc.cluster.local:8080"
+"""Who gives out access tokens, by the name that identity has by default."""
 MAIL_CATCHER = "mail-catcher"
 SERVICES = {
     "inventory": "shop.inventory.v1.InventoryService",
@@ -70,6 +72,7 @@ TOLD = {
     **{replica: {"AMENDS_TARGETS": "loopback", "AMENDS_LEASE": "5s"} for replica in REPLICAS},
     "monitor": {"AMENDS_GRACE": "0s"},  # one machine, one clock
     **{name: {"AMENDS_DATABASE_POOL": "4"} for name in MORE},
+    GATEWAY: {"AMENDS_TOKEN_ISSUER": ISSUER, "AMENDS_TOKEN_AUDIENCE": "shop"},
     "shipping": {"AMENDS_HANDLING_TIME": "40ms"},  # packing a parcel takes a while: the slow one of the four
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
@@ -192,6 +195,8 @@ class Stack:
                 environment["AMENDS_CATALOG_TARGET"] = self.address("catalog")
         if name == "catalog" and self.cache is not None:
             environment["AMENDS_CACHE_URL"] = self.cache.url
+        if name == GATEWAY:
+            environment["AMENDS_TOKEN_KEYS_URL"] = f"http://{self.reports['identity']['jwks']}/.well-known/jwks.json"
         for kind in set(self.reports.get(name, ())) & {"http", "jwks"}:
             environment[f"AMENDS_{kind.upper()}_PORT"] = str(self.reports[name][kind]).rpartition(":")[2]
         for neighbour in NEIGHBOURS.get(name, ()):

@@ -3,7 +3,8 @@
 from amends_chassis.service import Runtime
 
 from shop_gateway.application import application
-from shop_gateway.gateway import Gateway
+from shop_gateway.gateway import Gateway, Streams
+from shop_gateway.limits import Limits
 from shop_gateway.server import WebServer
 from shop_gateway.settings import Settings
 from shop_gateway.upstreams import upstreams
@@ -11,7 +12,16 @@ from shop_gateway.upstreams import upstreams
 
 async def assemble(settings: Settings, runtime: Runtime) -> None:
     """Put the service's parts together, and open its port."""
-    gateway = Gateway(settings, runtime, upstreams(settings, runtime))
+    if runtime.tokens is None:
+        raise ValueError("the gateway needs AMENDS_TOKEN_ISSUER and AMENDS_TOKEN_AUDIENCE to know who asks")
+    gateway = Gateway(
+        settings,
+        runtime,
+        upstreams(settings, runtime),
+        runtime.tokens,
+        Limits(settings.rate_per_address, settings.rate_per_account),
+        Streams(settings.most_streams),
+    )
     server = WebServer(application(gateway), settings)
     await server.listen()
     runtime.attach("http", server)

@@ -45,16 +45,19 @@ class Edge:
         self._routes = routes
         self._settings = gateway.settings
         self._shown = shown
+        self._limits = gateway.limits
         self._metrics = RequestMetrics(gateway.runtime.registry)
         self._under_way = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request, as ASGI has it."""
         began = perf_counter()
+        client = self._client(scope)
         trace = self._enter(scope)
         answer = _Answer(send, trace.trace_id)
         self._under_way += 1
         try:
+            self._limits.take_for_address(client)
             await self._serve(scope, receive, answer)
         except Exception as error:
             if answer.status:  # it has begun: the connection ends without its end
@@ -65,6 +68,16 @@ class Edge:
             route = scope.get("route")
             path = "" if route is None else route.path
             self._metrics.finished(scope["method"], path, answer.status or GONE, perf_counter() - began)
+
+    def _client(self, scope: Scope) -> str:
+        """Return the address of the client, as the last proxy that is trusted saw it."""
+        trusted = self._settings.trusted_proxies
+        if trusted:
+            headers = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-for"]
+            hops = [hop.strip() for hop in ",".join(headers).split(",")]
+            if len(hops) >= trusted and hops[-trusted]:
+                return hops[-trusted]
+        return scope["client"][0] if scope["client"] else ""
 
     def _enter(self, scope: Scope) -> Trace:
         """Begin a trace, and take from the request what nobody outside may say."""

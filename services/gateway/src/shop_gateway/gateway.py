@@ -1,11 +1,36 @@
 """What the routes of the gateway share. Made once, by `assemble.py`; REST and pages are given it."""
 
 from dataclasses import dataclass
+from types import TracebackType
+from typing import Self
 
 from amends_chassis.service import Runtime
+from amends_chassis.tokens import TokenVerifier
 
+from shop_gateway.limits import Limits
 from shop_gateway.settings import Settings
 from shop_gateway.upstreams import Upstreams
+
+
+class Streams:
+    """The answers under way that have no end of their own. A context manager counts one in and out."""
+
+    def __init__(self, most: int) -> None:
+        """Let so many be at once."""
+        self._most = most
+        self._open = 0
+
+    @property
+    def full(self) -> bool:
+        """Return whether there is room for none."""
+        return self._open >= self._most
+
+    def __enter__(self) -> Self:
+        self._open += 1
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._open -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,3 +40,7 @@ class Gateway:
     settings: Settings
     runtime: Runtime
     upstreams: Upstreams
+    tokens: TokenVerifier
+    """Says who shows an access token."""
+    limits: Limits
+    streams: Streams

@@ -30,6 +30,15 @@ class Settings(ServiceSettings):
     """Where articles are found by words."""
     cookie_secret: SecretStr = Field(min_length=32)
     """Seals what browsers keep for pages; all replicas have the same. With another one everybody signs in again."""
+    rate_per_address: float = Field(default=50, gt=0)
+    """How many requests a second one address may make in the long run, in each process of the gateway."""
+    rate_per_account: float = Field(default=50, gt=0)
+    """The same for one account, wherever it asks from."""
+    trusted_proxies: int = Field(default=0, ge=0, le=8)
+    """How many proxies of ours are in front of this. Each adds to x-forwarded-for who asked it, so the client is at
+    this place from its end; what stands before anybody may have written. 0: the header is not looked at."""
+    most_streams: int = Field(default=1_000, ge=1)
+    """How many clients are told the progress of orders at once, in each process."""
     request_timeout: PositiveDuration = timedelta(seconds=10)
     """How long a request may take in all, its body included. Calls behind get what is left of it as their deadline."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1024)

@@ -111,6 +111,14 @@ class OrderService(orders_pb2_grpc.OrderServiceServicer):
                 raise domain.unknown(order.order_id)
             return pb.GetOrderResponse(order=_order(order))
 
+    async def CancelOrder(self, request: pb.CancelOrderRequest, context: Context) -> pb.CancelOrderResponse:
+        """Ask for the end of an order of one's own."""
+        with answers(ERRORS):
+            order = await self._orders.read(identifier(request.order_id, "order_id"))
+            if not may_see(order.customer_id, STAFF):
+                raise domain.unknown(order.order_id)
+            return pb.CancelOrderResponse(order=_order(await self._orders.cancel(order)))
+
     async def ListOrders(self, request: pb.ListOrdersRequest, context: Context) -> pb.ListOrdersResponse:
         """Read a page of orders, newest first."""
         with answers(ERRORS):

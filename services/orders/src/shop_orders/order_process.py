@@ -17,8 +17,18 @@ from amends_events import Outbox
 from amends.saga.v1 import run_pb2
 from shop_orders import articles, domain, store
 from shop_orders.arrangements import Arrangements
-from shop_orders.domain import Content, Fulfilment, FulfilmentUnavailable, Money, Order, OrderReused, OrderState
-from shop_orders.saga import KeyReused, OrchestratorAway, PlaceOrderSaga, RunUnknown, SagaRefused
+from shop_orders.domain import (
+    Content,
+    Fulfilment,
+    FulfilmentUnavailable,
+    Money,
+    NeighbourAway,
+    Order,
+    OrderClosed,
+    OrderReused,
+    OrderState,
+)
+from shop_orders.saga import KeyReused, OrchestratorAway, PlaceOrderSaga, RunClosed, RunUnknown, SagaRefused
 from shop_orders.warehouse import Warehouse, WarehouseAway
 
 if TYPE_CHECKING:
@@ -32,6 +42,9 @@ WAIT_ENDED = "order.wait_ended"
 FOLLOW_UP_POSTPONED = "order.follow_up_postponed"
 NEEDS_ATTENTION = "order.needs_attention"
 DEADLINE_PASSED = "order.deadline_passed"
+
+CANCELLED = "CANCELLED"
+CANCELLED_REASON = "cancelled by the customer"
 
 WATCH_FIRST, WATCH_LAST = timedelta(milliseconds=10), timedelta(milliseconds=200)
 """The pauses between looks at a choreographed order that a customer waits for, the first and the longest."""
@@ -153,6 +166,36 @@ class OrderProcess:
             if order.state is OrderState.PENDING:
                 await store.wake(transaction, order_id)
         return order
+
+    async def cancel(self, order: Order) -> Order:
+        """Ask for the end of an order. One that was rejected is at its end, whatever for.
+
+        Raises OrderClosed, NeighbourAway.
+        """
+        if order.state is OrderState.PENDING and order.fulfilment is Fulfilment.CHOREOGRAPHED:
+            async with self._database.transaction() as transaction:
+                await store.reject(transaction, self._outbox, order.order_id, CANCELLED_REASON, CANCELLED)
+        elif order.state is OrderState.PENDING:
+            await self._cancel_run(order)
+        order = await self._stored(order.order_id)
+        if order.state in (OrderState.CONFIRMED, OrderState.REFUNDED):
+            raise OrderClosed(f"order {order.order_id} is {order.state}")
+        return order
+
+    async def _cancel_run(self, order: Order) -> None:
+        """Cancel the run of an order; one that may not have been started yet is started first, to have a run to end."""
+        try:
+            if order.run_id is None:
+                await self._start(order, REFUSED_FOR)
+                order = await self._stored(order.order_id)
+            if order.run_id is not None:
+                await self._saga.cancel(order.run_id, CANCELLED_REASON, f"customer {order.customer_id}")
+        except RunClosed as error:
+            raise OrderClosed(f"order {order.order_id} cannot be stopped any more") from error
+        except OrchestratorAway as error:
+            raise NeighbourAway("the order cannot be stopped now; ask again") from error
+        async with self._database.transaction() as transaction:
+            await store.wake(transaction, order.order_id)
 
     async def follow_up(self, order: Order) -> None:
         """Take the next step of an order that is not finished; when that fails now, the order is due again later."""

@@ -41,6 +41,10 @@ class KeyReused(Exception):
     """The order's key has a run that was begun with other input, by somebody else or before a restore."""
 
 
+class RunClosed(Exception):
+    """The run has ended, or nothing can stop it any more."""
+
+
 class OrchestratorAway(Exception):
     """The orchestrator gave no answer that settles anything. The saga may have been started all the same."""
 
@@ -93,6 +97,16 @@ class PlaceOrderSaga:
         except (grpc.aio.AioRpcError, DeadlinePassedError) as error:
             if _reason(error) == RUN_UNKNOWN:
                 raise RunUnknown(order_id) from error
+            raise _away(error) from error
+
+    async def cancel(self, run_id: str, reason: str, actor: str) -> None:
+        """Ask a run to undo what it did, if it still can. Raises RunClosed, OrchestratorAway."""
+        request = run_service_pb2.CancelRunRequest(run_id=run_id, reason=reason, actor=actor)
+        try:
+            await self._runs.CancelRun(request)
+        except (grpc.aio.AioRpcError, DeadlinePassedError) as error:
+            if _code(error) is grpc.StatusCode.FAILED_PRECONDITION:
+                raise RunClosed(_reason(error)) from error
             raise _away(error) from error
 
     def _request(self, order: Order) -> run_service_pb2.StartRunRequest:

@@ -196,16 +196,15 @@ async def _search(call: Call) -> Answer:
         page_size=parameters["pageSize"] or 0,
         page_token=parameters["pageToken"] or "",
     )
-    if search is not None:
-        try:
-            found = await search.ask(search.stub.Search, asked, within=WITHIN)
-            if found.next_page_token:
-                links["next"] = link(page_link(call, found.next_page_token))
-            return Answer(_found(found, links, degraded=False), keep=KEPT)
-        except (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError) as error:
-            if not away(error):
-                raise
-            _log.info(FALLBACK, of="search", error=type(error).__name__)
+    try:
+        found = await search.ask(search.stub.Search, asked, within=WITHIN)
+        if found.next_page_token:
+            links["next"] = link(page_link(call, found.next_page_token))
+        return Answer(_found(found, links, degraded=False), keep=KEPT)
+    except (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError) as error:
+        if not away(error):
+            raise
+        _log.info(FALLBACK, of="search", error=type(error).__name__)
     return Answer(_found(await _instead_of_search(call), links, degraded=True))
 
 
@@ -317,7 +316,11 @@ OPERATIONS = (
         (Replies(200, "What was found. While search is away: the list of articles, marked as degraded.", FOUND),),
         (
             Parameter(
-                "q", "query", "What somebody typed.", {"type": "string", "format": "line", "maxLength": 200}, example="tea"
+                "q",
+                "query",
+                "What somebody typed.",
+                {"type": "string", "format": "line", "maxLength": 200},
+                example="tea",
             ),
             CATEGORY,
             Parameter("inStock", "query", "Only what is in stock.", {"type": "boolean"}, example=True),

@@ -90,7 +90,9 @@ def _operations() -> dict[str, dict[str, Any]]:
 
 @cache
 def _registry() -> Registry[Any]:
-    return Registry().with_resource(_WHERE, Resource.from_contents(document(), DRAFT202012))
+    resource: Resource[Any] = Resource.from_contents(document(), DRAFT202012)
+    registry: Registry[Any] = Registry().with_resource(_WHERE, resource)
+    return registry
 
 
 def _schema(schema: Mapping[str, Any]) -> Schema:

@@ -13,7 +13,7 @@ ACCOUNT = Resource(
     "Account",
     identity_pb2.Account,
     "The account with which one signs in.",
-    links={name: "always" for name in ("self", "profile", "addresses", "paymentMethods", "consents", "messages")}
+    links=dict.fromkeys(("self", "profile", "addresses", "paymentMethods", "consents", "messages"), "always")
     | {"orders": "always", "close": "always", "signOutEverywhere": "always"},
 )
 PROFILE = Resource(

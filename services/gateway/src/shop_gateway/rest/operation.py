@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from amends_chassis.errors import InvalidArgument, Unauthenticated
-from amends_chassis.tokens import Principal
+from amends_chassis.people import Principal
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route

@@ -133,7 +133,7 @@ async def _put(call: Call) -> Answer:
 
 
 async def _place(call: Call, order_id: str) -> Answer:
-    """Place an order, or find that it was placed; with a preference to wait, answer with its end if it comes in time."""
+    """Place an order, or find that it was placed; who prefers to wait is answered with its end, if it comes in time."""
     request = PLACE_ORDER.parse(call.body)
     request.order_id, request.customer_id = order_id, call.caller.subject
     orders, token = call.gateway.upstreams.orders, call.caller.token

@@ -6,7 +6,7 @@ are declared here once: answers and requests are made by them, and so is the Ope
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any
 
 from amends_chassis.errors import InvalidArgument
 from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
@@ -68,14 +68,14 @@ class Body:
     def parse(self, said: Mapping[str, Any]) -> Any:
         """Return the message that a body says, which fits its schema. Raises InvalidArgument."""
         try:
-            return ParseDict(said, self.message())
+            return ParseDict(dict(said), self.message())
         except ParseError as error:
             raise InvalidArgument("BODY_INVALID", "The body does not fit its schema.") from error
 
 
 def shown(message: Message) -> dict[str, Any]:
     """Return a message as proto JSON, with every field that has a value by default."""
-    return cast("dict[str, Any]", MessageToDict(message, always_print_fields_with_no_presence=True))
+    return MessageToDict(message, always_print_fields_with_no_presence=True)
 
 
 def _camel(name: str) -> str:

@@ -1,6 +1,6 @@
 """What holds for every request."""
 
-from .conftest import gateway
+from .front import gateway
 
 
 async def test_an_unknown_address_and_an_unknown_method_are_problems():

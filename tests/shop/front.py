@@ -62,7 +62,13 @@ class Front:
 async def gateway(**told: Any) -> AsyncIterator[httpx.AsyncClient]:
     """A client of a gateway; where it is not told otherwise, nobody is behind it."""
     where: dict[str, Any] = {f"{name}_target": NOBODY for name in TARGETS}
-    where |= {"token_issuer": ISSUER, "token_audience": AUDIENCE, "token_keys_url": f"http://{NOBODY}/", "drain": "2s", "cookie_secret": SecretStr("x" * 32)}
+    where |= {
+        "token_issuer": ISSUER,
+        "token_audience": AUDIENCE,
+        "token_keys_url": f"http://{NOBODY}/",
+        "drain": "2s",
+        "cookie_secret": SecretStr("x" * 32),
+    }
     settings = GatewaySettings(**(where | told))
     async with running(settings, partial(assemble_gateway, settings)) as runtime:
         address = runtime.attached("http").address

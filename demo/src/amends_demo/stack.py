@@ -34,12 +34,15 @@ REPLICAS = ("orchestrator-1", "orchestrator-2")
 PARTICIPANTS = ("inventory", "payments", "shipping")
 READERS = ("reporting",)
 """Services that no saga calls."""
+SEARCH = "search"
+"""One of MORE that reads what others tell, and is told where they are. It can be rebuilt beside itself."""
 GATEWAY = "gateway"
 """The only one that faces the outside. It has no database, and runs where those of MORE do."""
 NEIGHBOURS = {
     "orders": PARTICIPANTS,
     "reporting": ("orders", *PARTICIPANTS),
-    GATEWAY: ("catalog", "customers", "identity", "inventory", "marketing", "notifications", "orders"),
+    GATEWAY: ("catalog", "customers", "identity", "inventory", "marketing", "notifications", "orders", SEARCH),
+    SEARCH: ("catalog", "inventory"),
 }
 """Who is told where which others are, beside the orchestrator."""
 MODULES = {
@@ -57,6 +60,7 @@ MORE = {
     "identity": "shop_identity",
     "marketing": "shop_marketing",
     "notifications": "shop_notifications",
+    SEARCH: "shop_search",
 }
 """Services that no order waits for."""
 ISSUER = "http://identity.shop.svc.cluster.local:8080"
@@ -78,8 +82,8 @@ TOLD = {
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
 READY = timedelta(seconds=60)
 CONNECTIONS, FEW_CONNECTIONS, OWNERS_CONNECTIONS = 23, 8, 3
-"""Of each role that serves, of those of MORE, and of each that owns: seven of the first, five of the second and all
-owners share the 240 of the server, and none can leave the others without."""
+"""Of each role that serves, of those of MORE but SEARCH, and of each that owns: eight of the first, five of the second
+and all owners share the 280 of the server, and none can leave the others without."""
 
 
 @dataclass
@@ -154,10 +158,11 @@ class Stack:
         for name in ("orchestrator", "monitor", "orders", *PARTICIPANTS, *readers, *more):
             owner = f"{name}_owner"
             self.owners[name] = await self.postgres.create(owner, name, connections=OWNERS_CONNECTIONS)
-            connections = FEW_CONNECTIONS if name in MORE else CONNECTIONS
+            connections = FEW_CONNECTIONS if name in MORE and name != SEARCH else CONNECTIONS
             self.databases[name] = await self.postgres.create(name, name, connections=connections, owner=owner)
-        await asyncio.gather(*(self.start_one(name) for name in (*PARTICIPANTS, *REPLICAS, "monitor", *more)))
-        await self.start_one("orders")
+        first = (*PARTICIPANTS, *REPLICAS, "monitor", *(name for name in more if name != SEARCH))
+        await asyncio.gather(*(self.start_one(name) for name in first))
+        await asyncio.gather(*(self.start_one(name) for name in ("orders", *((SEARCH,) if more else ()))))
         await asyncio.gather(*(self.start_one(name) for name in (*readers, *((GATEWAY,) if more else ()))))
 
     async def start_one(self, name: str, more: Mapping[str, str] | None = None) -> None:

@@ -34,7 +34,7 @@ LINGER = timedelta(seconds=10)  # how long the children of a killed server may t
 SETTINGS = {
     "listen_addresses": "127.0.0.1",
     "unix_socket_directories": "",  # a path over about 100 characters would fail, and nobody needs the socket
-    "max_connections": "240",
+    "max_connections": "280",
     "shared_buffers": "64MB",
     "max_wal_size": "512MB",
     "timezone": "UTC",

@@ -35,18 +35,25 @@ async def open_account(identity: str, certificates: Certificates | None) -> iden
     return answer.tokens
 
 
-async def become_known(account_id: str, customers: str, marketing: str, certificates: Certificates | None) -> None:
-    """Tell both services that have a Customer what they need of this one."""
+async def become_known(
+    tokens: identity_pb2.Tokens, customers: str, marketing: str, certificates: Certificates | None
+) -> None:
+    """Tell both services that have a Customer what they need of the one who has these tokens."""
+    account_id, shown = tokens.account_id, _shown(tokens.access_token)
     details = customers_pb2.ChangeCustomerRequest(account_id=account_id, name=NAME, email_address=EMAIL_ADDRESS)
     consent = marketing_pb2.SetConsentRequest(
         account_id=account_id, purpose=marketing_pb2.PURPOSE_EMAIL, granted=True, wording="newsletter-1"
     )
     async with dial(customers, certificates=certificates) as channel:
         orders_customer: Any = CustomerServiceStub(channel)
-        await orders_customer.ChangeCustomer(details, timeout=CALL)
+        await orders_customer.ChangeCustomer(details, metadata=shown, timeout=CALL)
     async with dial(marketing, certificates=certificates) as channel:
         marketings_customer: Any = MarketingServiceStub(channel)
-        await marketings_customer.SetConsent(consent, timeout=CALL)
+        await marketings_customer.SetConsent(consent, metadata=shown, timeout=CALL)
+
+
+def _shown(access_token: str) -> tuple[tuple[str, str], ...]:
+    return (("authorization", f"Bearer {access_token}"),)
 
 
 async def close_account(identity: str, access_token: str, certificates: Certificates | None) -> None:
@@ -55,7 +62,7 @@ async def close_account(identity: str, access_token: str, certificates: Certific
         stub: Any = IdentityServiceStub(channel)
         await stub.CloseAccount(
             identity_pb2.CloseAccountRequest(password=PASSWORD),
-            metadata=(("authorization", f"Bearer {access_token}"),),
+            metadata=_shown(access_token),
             timeout=CALL,
         )
 

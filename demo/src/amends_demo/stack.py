@@ -65,6 +65,9 @@ MORE = {
 """Services that no order waits for."""
 ISSUER = "http://identity.shop.svc.cluster.local:8080"
 """Who gives out access tokens, by the name that identity has by default."""
+BELIEVERS = ("catalog", "customers", "marketing", "notifications", "orders", GATEWAY)
+"""Who believes the access tokens of identity, and so starts after it. Calls without a token are served, too: stories
+and people with `grpcurl` make them."""
 MAIL_CATCHER = "mail-catcher"
 SERVICES = {
     "inventory": "shop.inventory.v1.InventoryService",
@@ -76,7 +79,6 @@ TOLD = {
     **{replica: {"AMENDS_TARGETS": "loopback", "AMENDS_LEASE": "5s"} for replica in REPLICAS},
     "monitor": {"AMENDS_GRACE": "0s"},  # one machine, one clock
     **{name: {"AMENDS_DATABASE_POOL": "4"} for name in MORE},
-    GATEWAY: {"AMENDS_TOKEN_ISSUER": ISSUER, "AMENDS_TOKEN_AUDIENCE": "shop"},
     "shipping": {"AMENDS_HANDLING_TIME": "40ms"},  # packing a parcel takes a while: the slow one of the four
 }
 PASSED_ON = ("AMENDS_PORT_", "AMENDS_LOG_", "AMENDS_OTLP_", "AMENDS_TRACE_")
@@ -160,8 +162,10 @@ class Stack:
             self.owners[name] = await self.postgres.create(owner, name, connections=OWNERS_CONNECTIONS)
             connections = FEW_CONNECTIONS if name in MORE and name != SEARCH else CONNECTIONS
             self.databases[name] = await self.postgres.create(name, name, connections=connections, owner=owner)
-        first = (*PARTICIPANTS, *REPLICAS, "monitor", *(name for name in more if name != SEARCH))
+        later = (*BELIEVERS, SEARCH)
+        first = (*PARTICIPANTS, *REPLICAS, "monitor", *(name for name in more if name not in later))
         await asyncio.gather(*(self.start_one(name) for name in first))
+        await asyncio.gather(*(self.start_one(name) for name in more if name in BELIEVERS))
         await asyncio.gather(*(self.start_one(name) for name in ("orders", *((SEARCH,) if more else ()))))
         await asyncio.gather(*(self.start_one(name) for name in (*readers, *((GATEWAY,) if more else ()))))
 
@@ -206,6 +210,8 @@ class Stack:
             environment[f"AMENDS_{kind.upper()}_PORT"] = str(self.reports[name][kind]).rpartition(":")[2]
         for neighbour in NEIGHBOURS.get(name, ()):
             environment[f"AMENDS_{neighbour.upper()}_TARGET"] = self.address(neighbour)
+        if name in BELIEVERS and self.whole:
+            environment |= self._issuer()
         if name == "identity":
             environment["AMENDS_KEY_SECRET_FILE"] = str(self.place.secret("identity"))
         if name == GATEWAY:
@@ -215,6 +221,15 @@ class Stack:
         if self.identities is not None:
             environment["AMENDS_TLS_DIR"] = str(self.identities.folder(name))
         return environment
+
+    def _issuer(self) -> dict[str, str]:
+        """Return whose access tokens are believed."""
+        return {
+            "AMENDS_TOKEN_ISSUER": ISSUER,
+            "AMENDS_TOKEN_AUDIENCE": "shop",
+            "AMENDS_TOKEN_KEYS_URL": f"http://{self.reports['identity']['jwks']}/.well-known/jwks.json",
+            "AMENDS_TOKEN_REQUIRED": "false",
+        }
 
     def _data_of(self, name: str) -> dict[str, str]:
         """Return where a process has its data, if it has any, and where its events go."""

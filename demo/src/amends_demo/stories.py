@@ -337,9 +337,7 @@ async def an_account_is_closed(scene: Scene) -> None:
     telling, stack = scene.telling, scene.stack
     telling.title("An account is closed", "four services know something of a person, and none calls another")
     tokens = await accounts.open_account(stack.address("identity"), stack.certificates)
-    await accounts.become_known(
-        tokens.account_id, stack.address("customers"), stack.address("marketing"), stack.certificates
-    )
+    await accounts.become_known(tokens, stack.address("customers"), stack.address("marketing"), stack.certificates)
     who = {"identity", "customers", "notifications"}
     known = await accounts.until_known(stack.databases, who)
     telling.say(f"  {accounts.NAME} is in {', '.join(await accounts.places_of(stack.databases))}")

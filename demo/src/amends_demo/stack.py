@@ -204,8 +204,6 @@ class Stack:
                 environment["AMENDS_CATALOG_TARGET"] = self.address("catalog")
         if name == "catalog" and self.cache is not None:
             environment["AMENDS_CACHE_URL"] = self.cache.url
-        if name == GATEWAY:
-            environment["AMENDS_TOKEN_KEYS_URL"] = f"http://{self.reports['identity']['jwks']}/.well-known/jwks.json"
         for kind in set(self.reports.get(name, ())) & {"http", "jwks"}:
             environment[f"AMENDS_{kind.upper()}_PORT"] = str(self.reports[name][kind]).rpartition(":")[2]
         for neighbour in NEIGHBOURS.get(name, ()):

@@ -15,6 +15,8 @@ from amends_cache import cache as caching
 from amends_embedded import Valkey
 from amends_testkit.waiting import eventually
 from prometheus_client import CollectorRegistry
+from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
 
 QUICK = Timing(fresh=timedelta(milliseconds=100), missing=timedelta(milliseconds=100))
 
@@ -90,6 +92,18 @@ async def test_a_thousand_readers_of_one_key_read_the_origin_once(cache_at, valk
     monkeypatch.setattr(caching, "_now", lambda: now() + 61_000)  # the key has expired
     assert set(await asyncio.gather(*(read(cache, origin) for _ in range(1000)))) == {b"assam"}
     assert await eventually(lambda: origin.reads == 2)
+
+
+async def test_a_thousand_readers_of_a_key_that_the_server_has_let_go_read_the_origin_once(cache_at, own, origin):
+    cache = cache_at(own.url, Timing(fresh=timedelta(milliseconds=20), keep=timedelta(milliseconds=40)))
+    await read(cache, origin)
+
+    async def gone() -> bool:
+        return not await _has_keys(own)
+
+    await eventually(gone, what="the key has expired")
+    assert set(await asyncio.gather(*(read(cache, origin) for _ in range(1000)))) == {b"assam"}
+    assert origin.reads == 2
 
 
 async def test_a_reader_that_goes_away_takes_nobody_with_it(cache_at, valkey, origin):
@@ -182,8 +196,6 @@ async def test_a_dead_server_costs_nothing_and_is_used_again_when_it_is_back(cac
 
 
 async def _has_keys(server: Valkey) -> bool:
-    from redis.asyncio import Redis
-
     async with Redis.from_url(server.url) as client:
         return bool(await client.dbsize())
 
@@ -217,6 +229,18 @@ async def test_without_its_own_password_nobody_reads_and_the_service_goes_on(cac
     mine, stranger = cache_at(own.url, Timing(), "own:v1"), cache_at(url.format(port=own.port), Timing(), "own:v1")
     await mine.put("tea", 9, b"secret")
     assert await read(stranger, origin) == b"assam"
+
+
+async def test_the_credentials_of_another_services_cache_open_nothing_here(cache_at, own, tmp_path, origin):
+    """Each service has a server of its own, with a user and a password of its own."""
+    async with await Valkey.start(tmp_path / "neighbour", user="neighbour") as neighbour:
+        theirs = neighbour.url.replace(f":{neighbour.port}", f":{own.port}")
+    await cache_at(own.url, Timing(), "own:v1").put("tea", 9, b"secret")
+    async with Redis.from_url(theirs) as client:
+        with pytest.raises(AuthenticationError):
+            await client.get("own:v1:tea")
+    assert await read(cache_at(theirs, Timing(), "own:v1"), origin) == b"assam"
+    assert origin.reads == 1
 
 
 async def test_a_password_that_was_changed_is_used_by_a_later_call(cache_at, own, origin):
@@ -255,8 +279,6 @@ async def test_a_cache_that_is_lost_does_not_take_the_origin_with_it(cache_at, o
 
 
 async def test_a_foreign_entry_is_read_again(cache_at, valkey, origin):
-    from redis.asyncio import Redis
-
     cache = cache_at(valkey.url, Timing(), "foreign:v1")
     async with Redis.from_url(valkey.url) as client:
         await client.set("foreign:v1:tea", b"short")

@@ -66,17 +66,18 @@ def with_event(change: str, parameters: int, *, timed: bool = False) -> str:
     return f"WITH changed AS ({change}), event AS ({event}) SELECT * FROM changed"  # noqa: S608
 
 
-def with_events(change: str, parameters: int) -> str:
+def with_events(change: str, parameters: int, *, timed: bool = False) -> str:
     """Return the statement that changes several aggregates and writes an event for each.
 
     As `with_event`, with the parameters of `Outbox.rows`. The change returns for each aggregate a row with its `key`
-    and `version`.
+    and `version`; a `timed` one with `occurred_at`, too.
     """
     arrays = ", ".join(f"${parameters + 1 + number}::{cast}[]" for number, cast in enumerate(_CASTS))
     names = _COLUMNS.removesuffix(", version")
     columns = ", ".join(f"event.{name}" for name in names.split(", "))
+    column, at = (", occurred_at", ", changed.occurred_at") if timed else ("", "")
     event = (
-        f"INSERT INTO outbox ({_COLUMNS}) SELECT {columns}, changed.version"  # noqa: S608 - no values
+        f"INSERT INTO outbox ({_COLUMNS}{column}) SELECT {columns}, changed.version{at}"  # noqa: S608 - no values
         f" FROM unnest({arrays}) AS event ({names}) JOIN changed ON changed.key = event.key"
     )
     return f"WITH changed AS ({change}), event AS ({event}) SELECT * FROM changed"  # noqa: S608

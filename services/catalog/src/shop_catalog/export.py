@@ -1,25 +1,39 @@
-"""What the catalogue keeps, told again as the events that led to it. Assembled by `__main__.py`.
+"""What the catalogue keeps, told again as the last event of each part of an article. Assembled by `__main__.py`.
 
-Each article is told as it is now, with its newest version: an article that was withdrawn had a text one version before.
+An article has one version, which a change of its text and one of its price make larger: those of prices are kept, and
+the largest other one is that of the text.
 """
 
 from collections.abc import Iterable
 from typing import Any
 
 from amends_chassis.export import Exported, ExportedTable
+from google.protobuf.message import Message
 
 from shop.catalog.events.v1.catalog_pb2 import ArticleChanged, ArticlePriced, ArticleWithdrawn
 from shop.types.v1.types_pb2 import Money
 
+_ARTICLES = """
+SELECT article.*,
+       (SELECT max(price.version) FROM price WHERE price.sku = article.sku) AS price_version,
+       (SELECT max(number) FROM generate_series(1, article.version) AS number
+        WHERE NOT EXISTS (SELECT FROM price WHERE price.sku = article.sku AND price.version = number)) AS text_version
+FROM article
+"""
+
 
 def _article(row: Any) -> Iterable[Exported]:
-    sku, version, now = row["sku"], row["version"], row["told_at"]
-    told = ArticleChanged(sku=sku, name=row["name"], description=row["description"], category=row["category"])
-    yield told, version - 1 if row["withdrawn"] else version, now
-    if row["minor"] is not None:
-        yield ArticlePriced(sku=sku, price=Money(currency=row["currency"], minor=row["minor"])), version, now
+    price = Money(currency=row["currency"], minor=row["minor"])
+    priced = (ArticlePriced(sku=row["sku"], price=price), row["price_version"], row["priced_at"])
+    text = (_text(row), row["text_version"], row["text_at"])
+    told = [text] if row["price_version"] is None else [text, priced]
+    return sorted(told, key=lambda one: int(one[1]))
+
+
+def _text(row: Any) -> Message:
     if row["withdrawn"]:
-        yield ArticleWithdrawn(sku=sku), version, now
+        return ArticleWithdrawn(sku=row["sku"])
+    return ArticleChanged(sku=row["sku"], name=row["name"], description=row["description"], category=row["category"])
 
 
-EXPORTED = (ExportedTable("SELECT article.*, now() AS told_at FROM article", "sku", _article),)
+EXPORTED = (ExportedTable(_ARTICLES, "article.sku", _article),)

@@ -21,19 +21,25 @@ if TYPE_CHECKING:
 _PUT = with_event(
     "INSERT INTO article (sku, name, description, category) VALUES ($1, $2, $3, $4)"
     " ON CONFLICT (sku) DO UPDATE SET name = excluded.name, description = excluded.description,"
-    " category = excluded.category, withdrawn = false, version = article.version + 1"
+    " category = excluded.category, withdrawn = false, version = article.version + 1,"
+    " text_at = clock_timestamp()"
     " WHERE (article.name, article.description, article.category, article.withdrawn)"
-    " IS DISTINCT FROM (excluded.name, excluded.description, excluded.category, false) RETURNING version",
+    " IS DISTINCT FROM (excluded.name, excluded.description, excluded.category, false)"
+    " RETURNING version, text_at AS occurred_at",
     4,
+    timed=True,
 )
 _PRICE = with_event(
-    "UPDATE article SET currency = $2, minor = $3, version = version + 1"
-    " WHERE sku = $1 AND (currency, minor) IS DISTINCT FROM ($2, $3) RETURNING version",
+    "UPDATE article SET currency = $2, minor = $3, version = version + 1, priced_at = clock_timestamp()"
+    " WHERE sku = $1 AND (currency, minor) IS DISTINCT FROM ($2, $3) RETURNING version, priced_at AS occurred_at",
     3,
+    timed=True,
 )
 _WITHDRAW = with_event(
-    "UPDATE article SET withdrawn = true, version = version + 1 WHERE sku = $1 AND NOT withdrawn RETURNING version",
+    "UPDATE article SET withdrawn = true, version = version + 1, text_at = clock_timestamp()"
+    " WHERE sku = $1 AND NOT withdrawn RETURNING version, text_at AS occurred_at",
     1,
+    timed=True,
 )
 _LATEST_PRICES = 100
 

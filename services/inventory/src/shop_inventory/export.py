@@ -33,11 +33,12 @@ def _refusal(row: Any) -> Iterable[Exported]:
 
 def _stock(row: Any) -> Iterable[Exported]:
     changed = StockChanged(**{name: row[name] for name in ("sku", "received", "available", "reserved", "sold")})
-    yield changed, row["version"], row["told_at"]
+    if row["version"]:  # else no event has told of it
+        yield changed, row["version"], row["changed_at"]
 
 
 EXPORTED = (
     ExportedTable(_RESERVATIONS, "r.order_id", _reservation),
     ExportedTable("SELECT * FROM refusal", "order_id", _refusal),
-    ExportedTable("SELECT stock.*, now() AS told_at FROM stock", "sku", _stock),
+    ExportedTable("SELECT * FROM stock", "sku", _stock),
 )

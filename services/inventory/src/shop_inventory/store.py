@@ -49,10 +49,12 @@ _REFUSE = with_event(
 )
 _CHANGE_STOCK = with_events(
     "UPDATE stock SET received = a.received, available = a.available, reserved = a.reserved, sold = a.sold,"
-    " version = version + 1"
+    " version = version + 1, changed_at = clock_timestamp()"
     " FROM unnest($1::text[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])"
-    " AS a (sku, received, available, reserved, sold) WHERE stock.sku = a.sku RETURNING stock.sku AS key, version",
+    " AS a (sku, received, available, reserved, sold) WHERE stock.sku = a.sku RETURNING stock.sku AS key, version,"
+    " changed_at AS occurred_at",
     5,
+    timed=True,
 )
 
 

@@ -12,7 +12,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[2]
 ARGOCD = ROOT / "argocd"
 ENVIRONMENTS = sorted(path.name for path in (ARGOCD / "envs").iterdir())
-OF_KIND = {"catalog-cache", "kafka", "mail-catcher", "nats", "postgres"}
+OF_KIND = {"catalog-cache", "customers-cache", "kafka", "mail-catcher", "nats", "postgres"}
 """What other environments have of their own."""
 NO_KUBECTL = "needs kubectl on PATH: https://kubernetes.io/docs/tasks/tools"
 SNAPSHOTS = ROOT / "tests" / "charts" / "snapshots"

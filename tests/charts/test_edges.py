@@ -107,6 +107,7 @@ def test_in_production_the_database_and_the_broker_are_outside_of_the_cluster(he
         differ = {
             **{name: [] for name in STATELESS},
             "shop/catalog": [database, cache, broker],
+            "shop/customers": [database, cache, broker],
             "shop/notifications": [mail, database, broker],
         }
         assert blocks == differ.get(me, [database, broker]), me

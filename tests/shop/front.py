@@ -98,7 +98,8 @@ async def front(market: Market, make: Callable[[], Awaitable[str]], folder: Path
         identity = await start(identity_settings, partial(assemble_identity, identity_settings))
         keys = f"http://{reported(report, 'jwks')}/.well-known/jwks.json"
         tokens: dict[str, Any] = {"token_issuer": ISSUER, "token_audience": AUDIENCE, "token_keys_url": keys}
-        customers = await start(CustomersSettings(**await common(), **tokens), assemble_customers)
+        customers_settings = CustomersSettings(**await common(), **tokens)
+        customers = await start(customers_settings, partial(assemble_customers, customers_settings))
         catalog_settings = CatalogSettings(**await common())
         catalog = await start(catalog_settings, partial(assemble_catalog, catalog_settings))
         marketing_settings = MarketingSettings(**await common(), **tokens)

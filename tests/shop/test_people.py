@@ -89,7 +89,8 @@ async def people(make_lasting, nats, tmp_path_factory):
             "token_keys_url": f"http://{json.loads(report.read_text())['jwks']}/.well-known/jwks.json",
             "token_required": False,
         }
-        await start(CustomersSettings(**told, **of("customers")), customers.assemble)
+        orders = CustomersSettings(**told, **of("customers"))
+        await start(orders, partial(customers.assemble, orders))
         await start(settings := MarketingSettings(**told, **of("marketing")), partial(marketing.assemble, settings))
         writes = NotificationsSettings(**told, **of("notifications"))
         await start(writes, partial(notifications.assemble, writes))

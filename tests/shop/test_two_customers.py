@@ -86,8 +86,7 @@ async def shop(make_lasting):
 
             async def start(kind, assemble, **more):
                 settings = kind(database_url=SecretStr(await make_lasting()), **told, **more)
-                made = partial(assemble, settings) if assemble is not customers.assemble else assemble
-                return await stack.enter_async_context(running(settings, made))
+                return await stack.enter_async_context(running(settings, partial(assemble, settings)))
 
             placed = await start(OrdersSettings, orders.assemble, orchestrator_target=NOWHERE, inventory_target=NOWHERE)
             runtimes = [
@@ -163,7 +162,12 @@ ATTEMPTS = {
         opb.ConfirmRequest(order_id="ada-0", tracking_id="t", payment_id="p"),
         ("PERMISSION_DENIED", "NOT_FOR_PEOPLE"),
     ),
-    "her name and addresses": ("customers", "GetCustomer", cpb.GetCustomerRequest(account_id=ADA), UNKNOWN),
+    "her name, which is in the cache": (
+        "customers",
+        "GetCustomer",
+        cpb.GetCustomerRequest(account_id=ADA),
+        UNKNOWN,
+    ),
     "her name, changed": ("customers", "ChangeCustomer", cpb.ChangeCustomerRequest(account_id=ADA, name="B"), UNKNOWN),
     "where her parcels go": ("customers", "PutDeliveryAddress", put_address(ADA), UNKNOWN),
     "an address of hers, gone": (

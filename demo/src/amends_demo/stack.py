@@ -1,10 +1,10 @@
 """The processes of the shop: Postgres, NATS, two replicas of the orchestrator, the monitor, and the services.
 
 Called by the commands `demo` and `up`, and by tests, which can do without the services that no order waits for. With
-these run the gateway, the cache of catalog, and a mail server that delivers nothing and shows what customers were
-written. Every service but the gateway gets a database of its own and two roles: one owns the tables and migrates them,
-the other serves; nobody knows another's password. All listen on free ports of 127.0.0.1, or on AMENDS_PORT_<NAME>, and
-report what they got.
+these run the gateway, the caches of catalog and customers, and a mail server that delivers nothing and shows what
+customers were written. Every service but the gateway gets a database of its own and two roles: one owns the tables and
+migrates them, the other serves; nobody knows another's password. All listen on free ports of 127.0.0.1, or on
+AMENDS_PORT_<NAME>, and report what they got.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ import json
 import os
 import sys
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
@@ -68,6 +68,8 @@ ISSUER = "http://identity.shop.svc.cluster.local:8080"
 BELIEVERS = ("catalog", "customers", "marketing", "notifications", "orders", GATEWAY)
 """Who believes the access tokens of identity, and so starts after it. Calls without a token are served, too: stories
 and people with `grpcurl` make them."""
+CACHED = ("catalog", "customers")
+"""Services that have a cache of their own."""
 MAIL_CATCHER = "mail-catcher"
 SERVICES = {
     "inventory": "shop.inventory.v1.InventoryService",
@@ -104,8 +106,8 @@ class Stack:
     """Whether the services that no order waits for run, too."""
     webhooks: Path | None = None
     """The file that says whom the orchestrators tell; None: the broker alone."""
-    cache: Valkey | None = None
-    """The cache of catalog, when that runs."""
+    caches: Mapping[str, Valkey] = field(default_factory=dict)
+    """The cache of each of CACHED, when these run."""
     databases: dict[str, str] = field(default_factory=dict)
     """Database URLs by name: orchestrator, monitor, orders, inventory, payments, shipping, reporting."""
     owners: dict[str, str] = field(default_factory=dict)
@@ -202,8 +204,8 @@ class Stack:
             environment["AMENDS_ORCHESTRATOR_TARGET"] = self.orchestrator
             if self.whole:
                 environment["AMENDS_CATALOG_TARGET"] = self.address("catalog")
-        if name == "catalog" and self.cache is not None:
-            environment["AMENDS_CACHE_URL"] = self.cache.url
+        if name in self.caches:
+            environment["AMENDS_CACHE_URL"] = self.caches[name].url
         for kind in set(self.reports.get(name, ())) & {"http", "jwks"}:
             environment[f"AMENDS_{kind.upper()}_PORT"] = str(self.reports[name][kind]).rpartition(":")[2]
         for neighbour in NEIGHBOURS.get(name, ()):
@@ -278,10 +280,10 @@ class Stack:
                 "database": "",
             },
         }
-        if self.cache is not None:
-            shown["cache"] = {
-                "pid": self.cache.child.pid,
-                "address": f"127.0.0.1:{self.cache.port}",
+        for name, cache in self.caches.items():
+            shown[f"{name}-cache"] = {
+                "pid": cache.child.pid,
+                "address": f"127.0.0.1:{cache.port}",
                 "database": "",
             }
         for name in self.modules:
@@ -346,11 +348,13 @@ async def running(
     async with (
         await Postgres.start(place.root / "postgres") as postgres,
         await Nats.start(place.root / "nats") as nats,
-        Valkey(place.root / "catalog-cache", user="catalog") as cache,
+        AsyncExitStack() as caching,
         Children(grace=timedelta(seconds=10)) as children,
     ):
-        if whole:
-            await cache.restart()
-        stack = Stack(place, postgres, nats, children, identities, events, whole, webhooks, cache if whole else None)
+        caches = {}
+        for name in CACHED if whole else ():
+            caches[name] = await caching.enter_async_context(Valkey(place.root / f"{name}-cache", user=name))
+            await caches[name].restart()
+        stack = Stack(place, postgres, nats, children, identities, events, whole, webhooks, caches)
         await stack.start()
         yield stack

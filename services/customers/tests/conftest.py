@@ -1,14 +1,16 @@
 """A migrated database, and the whole service on it, as its process would run."""
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Any
 
 import pytest_asyncio
 from amends_chassis.database import Database
 from amends_chassis.service import running
-from amends_embedded import Postgres
+from amends_embedded import Postgres, Valkey
 from amends_testkit.service import empty, migrated
 from pydantic import SecretStr
+from redis.asyncio import Redis
 from shop_customers.__main__ import assemble
 from shop_customers.settings import Settings
 
@@ -30,7 +32,16 @@ async def database(service_url: str) -> AsyncIterator[Database]:
 
 
 @pytest_asyncio.fixture(loop_scope="session")
-async def service(database: Database, service_url: str) -> AsyncIterator[Any]:
-    """The service's stub; `database` looks at the same data."""
-    async with running(Settings(database_url=SecretStr(service_url)), assemble) as runtime:
+async def cache(valkey: Valkey) -> AsyncIterator[Redis]:
+    """The service's cache, empty."""
+    async with Redis.from_url(valkey.url) as client:
+        await client.flushall()
+        yield client
+
+
+@pytest_asyncio.fixture(loop_scope="session")
+async def service(database: Database, service_url: str, cache: Redis, valkey: Valkey) -> AsyncIterator[Any]:
+    """The service's stub; `database` and `cache` look at the same data."""
+    settings = Settings(database_url=SecretStr(service_url), cache_url=SecretStr(valkey.url))
+    async with running(settings, partial(assemble, settings)) as runtime:
         yield CustomerServiceStub(runtime.channel(runtime.address))

@@ -2,10 +2,15 @@
 
 import grpc
 import pytest
+from amends_cache import Cache
+from amends_events import Outbox
 from amends_testkit.service import refusal_of, refusals_of
+from prometheus_client import CollectorRegistry
 from shop_customers import api, domain
+from shop_customers.events import PUBLISHES, handlers
 
 from shop.customers.v1 import customers_pb2 as pb
+from shop.identity.events.v1.identity_pb2 import AccountClosed
 from shop.types.v1.types_pb2 import Address
 
 HOME = Address(recipient="Ada Lovelace", street="Rosenweg 3", city="Berlin", postal_code="10115", country="DE")
@@ -120,3 +125,51 @@ async def test_what_is_wrong_has_a_code_and_a_reason(service):
         with pytest.raises(grpc.aio.AioRpcError) as error:
             await getattr(service, method)(request)
         assert refusal_of(error.value) == expected, f"{method} {request}"
+
+
+async def test_a_customer_is_read_from_the_cache_and_every_change_is_seen_at_once(service, database, cache):
+    await service.ChangeCustomer(change())
+    await service.PutPaymentMethod(card())
+    assert (await customer(service)).name == "Ada Lovelace"
+    await database.pool.execute("UPDATE customer SET name = 'changed behind the back of the service'")
+    assert (await customer(service)).name == "Ada Lovelace"
+    gone = pb.RemoveDeliveryAddressRequest(account_id="acc-1", delivery_address_id="home")
+    for change_it, request, seen in (
+        (service.PutDeliveryAddress, address(), 1),
+        (service.RemoveDeliveryAddress, gone, 0),
+        (service.PutDeliveryAddress, address("office"), 1),
+    ):
+        await change_it(request)
+        assert len((await customer(service)).delivery_addresses) == seen
+    request = pb.RemovePaymentMethodRequest(account_id="acc-1", payment_method_id="card-1")
+    await service.RemovePaymentMethod(request)
+    assert not (await customer(service)).payment_methods
+    [key] = await cache.keys()
+    assert key == f"{api.CUSTOMERS}:acc-1".encode()
+
+
+async def test_no_token_of_a_card_is_in_the_cache(service, cache):
+    await service.PutPaymentMethod(card(token="tok_of_ada_alone"))
+    await service.GetCardToken(pb.GetCardTokenRequest(account_id="acc-1", payment_method_id="card-1"))
+    [written] = [await cache.get(key) for key in await cache.keys()]
+    assert b"4242" in written
+    assert b"tok_of_ada_alone" not in written
+
+
+async def test_who_was_erased_is_erased_from_the_cache(service, database, valkey, cache):
+    await service.ChangeCustomer(change())
+    await service.PutDeliveryAddress(address())
+    before = [await cache.get(key) for key in await cache.keys()]
+    assert b"Rosenweg" in before[0]
+    customers = Cache(api.CUSTOMERS, lambda: valkey.url, registry=CollectorRegistry())
+    on_account_closed = handlers(Outbox("/shop/customers", PUBLISHES), customers)[AccountClosed]
+    for _ in range(2):
+        async with database.transaction() as transaction:
+            await on_account_closed(transaction, None, AccountClosed(account_id="acc-1"))
+    await customers.put("acc-1", 1, before[0][16:])  # a reader that was slower than all that
+    await customers.close()
+    [left] = [await cache.get(key) for key in await cache.keys()]
+    assert left[16:] == b""
+    with pytest.raises(grpc.aio.AioRpcError) as error:
+        await customer(service)
+    assert refusal_of(error.value) == ("NOT_FOUND", "CUSTOMER_UNKNOWN")

@@ -4,11 +4,13 @@ from functools import partial
 
 import asyncpg
 import pytest
+from amends_cache import Cache
 from amends_events import Outbox
 from amends_events.backlog import list_waiting, skip_waiting
 from amends_events.decisions import DecidedBy
 from amends_testkit.service import one_behind_the_other
-from shop_customers import store
+from prometheus_client import CollectorRegistry
+from shop_customers import api, store
 from shop_customers.domain import (
     Address,
     CustomerUnknown,
@@ -23,13 +25,14 @@ from shop.customers.events.v1.customers_pb2 import CustomerChanged, CustomerEras
 from shop.identity.events.v1.identity_pb2 import AccountClosed, AccountOpened
 
 OUTBOX = Outbox("/shop/customers", PUBLISHES)
+FORGETFUL = Cache(api.CUSTOMERS, None, registry=CollectorRegistry())
 HOME = Address("Ada Lovelace", "Rosenweg 3", "Berlin", "10115", "DE")
 ADA = Details("Ada Lovelace", "ada@example.com", "de", HOME)
 CARD = PaymentMethod("card-1", "Visa", "4242")
 
 
 async def handle(database, event, times=1):
-    handler = handlers(OUTBOX)[type(event)]
+    handler = handlers(OUTBOX, FORGETFUL)[type(event)]
     for _ in range(times):
         async with database.transaction() as transaction:
             await handler(transaction, None, event)
@@ -87,7 +90,7 @@ async def test_a_closed_account_leaves_its_id_alone_in_tables_and_events(databas
     for table in ("billing_address", "delivery_address", "payment_method"):
         assert await database.pool.fetchval(f"SELECT count(*) FROM {table}") == 0
     row = await database.pool.fetchrow("SELECT * FROM customer")
-    assert tuple(row.values()) == ("acc-1", 3, True, "", "", "en")
+    assert tuple(row.values()) == ("acc-1", 3, True, "", "", "en", 5)
     assert await published(database) == [(3, CustomerErased(account_id="acc-1"))]
 
 

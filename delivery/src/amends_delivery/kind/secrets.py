@@ -28,7 +28,7 @@ DATABASES = {
     "shipping": "shop",
 }
 """Services that have a database, and their namespaces."""
-CACHES = {"catalog": "shop"}
+CACHES = {"catalog": "shop", "customers": "shop"}
 """Services that have a Redis of their own, and their namespaces."""
 NAMESPACES = sorted({DATA, GITOPS, *DATABASES.values()})
 """Where everything but Argo CD is."""

@@ -124,6 +124,9 @@ class Customer:
 
     account_id: str
     version: int
+    """Counts the changes of its details."""
+    revision: int
+    """Counts all changes."""
     details: Details
     delivery_addresses: tuple[DeliveryAddress, ...] = field(default=())
     payment_methods: tuple[PaymentMethod, ...] = field(default=())

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from asyncpg import Record
 
 _CUSTOMER = """
-SELECT account_id, version, name, email_address, locale, recipient, street, city, postal_code, country
+SELECT account_id, version, revision, name, email_address, locale, recipient, street, city, postal_code, country
 FROM customer LEFT JOIN billing_address USING (account_id) WHERE account_id = $1 AND NOT erased
 """
 _CHANGE = with_event(
@@ -40,8 +40,8 @@ _CHANGE = with_event(
 )
 _ERASE = with_event(
     "INSERT INTO customer (account_id, erased) VALUES ($1, true) ON CONFLICT (account_id) DO UPDATE"
-    " SET erased = true, name = DEFAULT, email_address = DEFAULT, locale = DEFAULT, version = customer.version + 1"
-    " WHERE NOT customer.erased RETURNING version",
+    " SET erased = true, name = DEFAULT, email_address = DEFAULT, locale = DEFAULT, version = customer.version + 1,"
+    " revision = customer.revision + 1 WHERE NOT customer.erased RETURNING version, revision",
     1,
 )
 _PUT_BILLING_ADDRESS = """
@@ -64,17 +64,19 @@ async def open_customer(connection: "Executes", account_id: str) -> None:
     await connection.execute("INSERT INTO customer (account_id) VALUES ($1) ON CONFLICT DO NOTHING", account_id)
 
 
-async def erase(connection: "Executes", outbox: "Outbox", account_id: str) -> None:
-    """Delete whatever is known about a customer; a second time changes nothing.
+async def erase(connection: "Executes", outbox: "Outbox", account_id: str) -> int | None:
+    """Delete whatever is known about a customer, and return the revision of that; None when that was done before.
 
     Changes of the customer that are not published yet never will be: the e-mail address is in them.
     """
     row = outbox.row(CustomerErased(account_id=account_id))
-    if await connection.fetchval(_ERASE, account_id, *row.values) is None:
-        return
+    erased = await connection.fetchrow(_ERASE, account_id, *row.values)
+    if erased is None:
+        return None
     for table in ("billing_address", "delivery_address", "payment_method"):
         await connection.execute(f"DELETE FROM {table} WHERE account_id = $1", account_id)  # noqa: S608 - our tables
     await forget_events(connection, CustomerChanged, account_id)
+    return int(erased["revision"])
 
 
 async def customer_of(connection: "Connection", account_id: str) -> Customer:
@@ -94,6 +96,7 @@ async def customer_of(connection: "Connection", account_id: str) -> Customer:
     return Customer(
         account_id=row["account_id"],
         version=row["version"],
+        revision=row["revision"],
         details=Details(row["name"], row["email_address"], row["locale"], billing),
         delivery_addresses=tuple(
             DeliveryAddress(one["delivery_address_id"], one["label"], _address(one)) for one in addresses
@@ -123,27 +126,29 @@ async def change(
     return await customer_of(connection, account_id)
 
 
-async def put_delivery_address(connection: "Connection", account_id: str, to: DeliveryAddress) -> None:
-    """Add or replace an address to which parcels can go. Raises CustomerUnknown, TooMany."""
+async def put_delivery_address(connection: "Connection", account_id: str, to: DeliveryAddress) -> Customer:
+    """Add or replace an address to which parcels can go, and return the customer. Raises CustomerUnknown, TooMany."""
     await _lock(connection, account_id)
     await connection.execute(_PUT_DELIVERY_ADDRESS, account_id, to.delivery_address_id, to.label, *_values(to.address))
     count = await connection.fetchval("SELECT count(*) FROM delivery_address WHERE account_id = $1", account_id)
     if count > MAX_ADDRESSES:
         raise TooMany(f"a customer has at most {MAX_ADDRESSES} delivery addresses")
+    return await customer_of(connection, account_id)
 
 
-async def remove_delivery_address(connection: "Connection", account_id: str, delivery_address_id: str) -> None:
-    """Remove an address, if it is there. Raises CustomerUnknown."""
+async def remove_delivery_address(connection: "Connection", account_id: str, delivery_address_id: str) -> Customer:
+    """Remove an address, if it is there, and return the customer. Raises CustomerUnknown."""
     await _lock(connection, account_id)
     await connection.execute(
         "DELETE FROM delivery_address WHERE account_id = $1 AND delivery_address_id = $2",
         account_id,
         delivery_address_id,
     )
+    return await customer_of(connection, account_id)
 
 
-async def put_payment_method(connection: "Connection", account_id: str, method: PaymentMethod, token: str) -> None:
-    """Add or replace what can be charged. Raises CustomerUnknown, TooMany."""
+async def put_payment_method(connection: "Connection", account_id: str, method: PaymentMethod, token: str) -> Customer:
+    """Add or replace what can be charged, and return the customer. Raises CustomerUnknown, TooMany."""
     await _lock(connection, account_id)
     await connection.execute(
         "INSERT INTO payment_method (account_id, payment_method_id, brand, last_four, card_token)"
@@ -158,14 +163,16 @@ async def put_payment_method(connection: "Connection", account_id: str, method: 
     count = await connection.fetchval("SELECT count(*) FROM payment_method WHERE account_id = $1", account_id)
     if count > MAX_PAYMENT_METHODS:
         raise TooMany(f"a customer has at most {MAX_PAYMENT_METHODS} payment methods")
+    return await customer_of(connection, account_id)
 
 
-async def remove_payment_method(connection: "Connection", account_id: str, payment_method_id: str) -> None:
-    """Remove a payment method, if it is there. Raises CustomerUnknown."""
+async def remove_payment_method(connection: "Connection", account_id: str, payment_method_id: str) -> Customer:
+    """Remove a payment method, if it is there, and return the customer. Raises CustomerUnknown."""
     await _lock(connection, account_id)
     await connection.execute(
         "DELETE FROM payment_method WHERE account_id = $1 AND payment_method_id = $2", account_id, payment_method_id
     )
+    return await customer_of(connection, account_id)
 
 
 async def card_token_of(connection: "Connection", account_id: str, payment_method_id: str) -> str:
@@ -181,9 +188,13 @@ async def card_token_of(connection: "Connection", account_id: str, payment_metho
 
 
 async def _lock(connection: "Connection", account_id: str) -> None:
-    """Lock a customer's row, which is made when there is none. Raises CustomerUnknown for one that was erased."""
+    """Begin a change: count it, and so lock the customer's row, which is made when there is none.
+
+    Raises CustomerUnknown for one that was erased.
+    """
     await open_customer(connection, account_id)
-    if await connection.fetchval("SELECT erased FROM customer WHERE account_id = $1 FOR UPDATE", account_id):
+    count = "UPDATE customer SET revision = revision + 1 WHERE account_id = $1 RETURNING erased"
+    if await connection.fetchval(count, account_id):
         raise CustomerUnknown(f"account {account_id} is closed")
 
 

@@ -53,6 +53,8 @@ TEXTS: Mapping[str, Mapping[str, Any]] = {
 """What requests must look like, by field; the services hold to the same."""
 UNSAID = {"shop.customers.v1.PaymentMethod.payment_method_id"}
 """Fields of a part of a body that are not said there, because the path says them."""
+LINKED = {"shop.customers.v1.DeliveryAddress", "shop.customers.v1.PaymentMethod", "shop.search.v1.Hit"}
+"""Parts of a resource that have links of their own."""
 SCALARS: Mapping[int, Mapping[str, Any]] = {
     FieldDescriptor.TYPE_STRING: {"type": "string"},
     FieldDescriptor.TYPE_BOOL: {"type": "boolean"},
@@ -128,7 +130,12 @@ class Schemas:
         if resource.name not in self.made:
             descriptor = resource.message.DESCRIPTOR
             fields = [one for one in descriptor.fields if one.name not in resource.hidden]
-            schema = self._object(fields, resource.description, [one for one in fields if not one.has_presence])
+            plain = [one for one in fields if one.name not in resource.embedded]
+            schema = self._object(plain, resource.description, [one for one in fields if not one.has_presence])
+            for name, embedded in resource.embedded.items():
+                words = self._words.of(descriptor.fields_by_name[name].full_name)
+                listed = {"type": "array", "items": self.resource(embedded), "description": words}
+                schema["properties"][descriptor.fields_by_name[name].json_name] = listed
             told = "; ".join(f"`{name}` {when}" for name, when in resource.links.items())
             schema["properties"] |= resource.more
             schema["properties"]["_links"] = {"$ref": "#/components/schemas/Links", "description": f"{told}."}
@@ -189,7 +196,8 @@ class Schemas:
             self.made[name] = {}  # a message may have itself as a part
             required = [one for one in fields if not one.has_presence or said]
             self.made[name] = self._object(fields, self._words.of(descriptor.full_name), required, said=said)
-            self.made[name]["properties"] |= {"_links": {"$ref": "#/components/schemas/Links"}} if not said else {}
+            if descriptor.full_name in LINKED and not said:
+                self.made[name]["properties"]["_links"] = {"$ref": "#/components/schemas/Links"}
         return _reference(name)
 
 

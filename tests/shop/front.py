@@ -49,9 +49,9 @@ class Front:
     settings: dict[str, Any]
     catalog: Any
 
-    async def person(self, client: httpx.AsyncClient) -> dict[str, str]:
+    async def person(self, client: httpx.AsyncClient, password: str = PASSWORD) -> dict[str, str]:
         """Open an account and sign in; the headers of whoever it is."""
-        known = {"emailAddress": f"person-{next(_numbers)}@example.com", "password": PASSWORD}
+        known = {"emailAddress": f"person-{next(_numbers)}@example.com", "password": password}
         assert (await client.post("/v1/accounts", json=known)).status_code == 202
         session = await client.post("/v1/sessions", json=known)
         assert session.status_code == 201, session.text
@@ -118,9 +118,11 @@ async def front(market: Market, make: Callable[[], Awaitable[str]], folder: Path
         stub: Any = CatalogServiceStub(catalog.channel(catalog.address))
         await stub.PutArticle(catalog_pb2.PutArticleRequest(sku="mug", name="Blue mug", category="mugs"))
         await stub.PutArticle(catalog_pb2.PutArticleRequest(sku="tea/assam", name="Assam", category="tea"))
+        await stub.PutArticle(catalog_pb2.PutArticleRequest(sku="tea-assam", name="Assam", category="tea"))
         price = types_pb2.Money(currency="EUR", minor=900)
-        await stub.SetPrice(catalog_pb2.SetPriceRequest(sku="mug", price=price))
-        yield Front(where | tokens, stub)
+        for sku in ("mug", "tea-assam"):
+            await stub.SetPrice(catalog_pb2.SetPriceRequest(sku=sku, price=price))
+        yield Front(where | tokens | {"rate_per_address": 10_000, "rate_per_account": 10_000}, stub)
 
 
 def reported(report: Path, name: str) -> str:

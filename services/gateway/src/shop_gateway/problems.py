@@ -48,7 +48,7 @@ STATUSES: dict[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAUTHENTICATED: 401,
 }
 """The HTTP status of each gRPC status."""
-OF_REASONS = {"VERSION_STALE": 412, "ORDER_REUSED": 422, "KEY_REUSED": 422, "PRICE_UNKNOWN": 422}
+OF_REASONS = {"VERSION_STALE": 412, "ORDER_REUSED": 422, "KEY_REUSED": 422, "PRICE_UNKNOWN": 422, "PAGE_INVALID": 404}
 """The HTTP status of reasons for which HTTP has a status of its own: they outrank the table of codes."""
 RETRY_AFTER = {429: timedelta(seconds=1), 503: timedelta(seconds=1)}
 """When to come back if the service does not say."""

@@ -18,4 +18,5 @@ OPERATIONS = (
 
 def routes(gateway: Gateway) -> list[BaseRoute]:
     """Return the routes of all operations."""
-    return [route(gateway, operation) for operation in OPERATIONS]
+    paths = dict.fromkeys(one.path for one in OPERATIONS)
+    return [route(gateway, [one for one in OPERATIONS if one.path == path]) for path in paths]

@@ -55,6 +55,7 @@ ARTICLES = Resource(
     hidden=("next_page_token",),
     links={"self": "always", "next": "when there is another page", "categories": "always", "search": "always"},
     more={"degraded": DEGRADED},
+    embedded={"articles": ARTICLE},
 )
 CATEGORIES = Resource(
     "Categories",
@@ -246,7 +247,7 @@ OPERATIONS = (
         (Replies(200, "A page of articles.", ARTICLES, _CACHED),),
         (CATEGORY, PAGE_SIZE, PAGE_TOKEN),
         secured=False,
-        refusals=(503, 504),
+        refusals=(404, 503, 504),
     ),
     Operation(
         "getArticle",
@@ -328,6 +329,6 @@ OPERATIONS = (
             PAGE_TOKEN,
         ),
         secured=False,
-        refusals=(503, 504),
+        refusals=(404, 503, 504),
     ),
 )

@@ -129,7 +129,7 @@ async def _profile(call: Call) -> Answer:
 async def _change_profile(call: Call) -> Answer:
     request = CHANGE_PROFILE.parse(call.body)
     request.account_id = call.caller.subject
-    request.version = int((call.parameters["If-Match"] or '"0"').strip('"'))
+    request.version = int((call.parameters["If-Match"] or "*").strip('"').replace("*", "0"))
     customers = call.gateway.upstreams.customers
     answer = await customers.ask(customers.stub.ChangeCustomer, request, token=call.caller.token, within=WRITE)
     return _profile_of(answer.customer)
@@ -392,6 +392,6 @@ OPERATIONS = (
         _messages,
         (Replies(200, "A page of messages.", MESSAGES),),
         (PAGE_SIZE, PAGE_TOKEN),
-        refusals=_AWAY,
+        refusals=(404, *_AWAY),
     ),
 )

@@ -7,7 +7,7 @@ checked before the handler sees it.
 
 import hashlib
 import json
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import unquote
@@ -84,6 +84,7 @@ class Replies:
     media_type: str = HAL
 
 
+Endpoint = Callable[[Request], Awaitable[Response]]
 Handler = Callable[[Call], Awaitable[Answer | Response]]
 
 
@@ -108,8 +109,20 @@ class Operation:
     """Statuses with which it may be refused, beyond those of every operation."""
 
 
-def route(gateway: Gateway, operation: Operation) -> Route:
-    """Return the route of an operation."""
+def route(gateway: Gateway, operations: Sequence[Operation]) -> Route:
+    """Return the route of the operations of one path."""
+    endpoints = {one.method: _endpoint(gateway, one) for one in operations}
+    if "GET" in endpoints:
+        endpoints["HEAD"] = endpoints["GET"]
+
+    async def endpoint(request: Request) -> Response:
+        return await endpoints[request.method](request)
+
+    return Route(operations[0].path, endpoint, methods=list(endpoints), name=operations[0].name)
+
+
+def _endpoint(gateway: Gateway, operation: Operation) -> Endpoint:
+    """Return what answers requests of an operation."""
     schemas = {one.name: schema_of_parameter(operation.name, one.name) for one in operation.parameters}
     body_schema = None if operation.body is None else schema_of_body(operation.name)
 
@@ -121,7 +134,7 @@ def route(gateway: Gateway, operation: Operation) -> Route:
         answer = await operation.handler(Call(gateway, request, parameters, body, principal))
         return answer if isinstance(answer, Response) else respond(request, answer)
 
-    return Route(operation.path, endpoint, methods=[operation.method], name=operation.name)
+    return endpoint
 
 
 async def _principal(gateway: Gateway, request: Request, secured: bool) -> Principal | None:

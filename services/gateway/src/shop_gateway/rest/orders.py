@@ -61,6 +61,7 @@ ORDERS = Resource(
     "A page of orders, newest first.",
     hidden=("next_page_token",),
     links={"self": "always", "next": "when there is another page", "place": "always"},
+    embedded={"orders": ORDER},
 )
 PLACE_ORDER = Body(
     "PlaceOrder",
@@ -282,7 +283,7 @@ OPERATIONS = (
         _list,
         (Replies(200, "A page of orders.", ORDERS),),
         (PAGE_SIZE, PAGE_TOKEN),
-        refusals=(503, 504),
+        refusals=(404, 503, 504),
     ),
     Operation(
         "placeOrder",

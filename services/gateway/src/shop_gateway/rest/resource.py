@@ -40,6 +40,9 @@ class Resource:
     more: Mapping[str, dict[str, Any]] = field(default_factory=dict)
     """Members that are no fields of the message, as JSON Schema."""
 
+    embedded: "Mapping[str, Resource]" = field(default_factory=dict)
+    """Fields that are resources themselves, with links of their own."""
+
     def document(self, message: Message, links: Links, **more: Any) -> dict[str, Any]:
         """Return the resource of a message."""
         document = shown(message)

@@ -201,6 +201,15 @@ test-attacks: setup ## What a stranger may send, in turn, beside 20 honest sagas
 test-foreign: setup ## Contracts, dialects and servers that nobody here wrote (with servers in Go, Java and Node where these are installed)
 	@$(PY) -m pytest -q -rs -n 0 -m "foreign or not foreign" tests/foreign cli/tests/test_foreign.py libs/saga/tests/test_contracts.py libs/saga/tests/test_presence.py $(ARGS)
 
+.PHONY: test-browser
+test-browser: setup ## A customer's whole way in a real browser, also while services are dead (needs chromium and chromedriver)
+	@$(PY) -m pytest -q -rs -n 0 -m browser tests/browser $(ARGS)
+
+.PHONY: screenshots
+screenshots: setup ## Make the pictures of the shop's pages that the documentation shows (needs chromium and chromedriver)
+	@mkdir -p docs/explanation/pages
+	@AMENDS_SCREENSHOTS=docs/explanation/pages $(PY) -m pytest -q -rs -n 0 -m browser tests/browser -k "script and not no or dead"
+
 .PHONY: test-kafka
 test-kafka: setup ## All faults of events on a real Kafka: KAFKA_HOME names the folder of a distribution, and there is Java
 	@$(PY) -m pytest -q -n 0 -m "faults or not faults" libs/events tests/charts/test_kafka.py -k kafka $(ARGS)
@@ -286,7 +295,7 @@ bench/.peers/.done: bench/peers/requirements.txt
 
 # One target for each name in amends_bench's table: `make bench ARGS=--list` says what they measure.
 BENCHES := sagas-vs-dbos sagas-vs-plain-calls with-barriers latency journal chassis-vs-grpc tls-vs-plain-text claims-vs-queue \
-	operator-vs-kopf recovery barrier-transaction events projections choreographed-vs-orchestrated growth
+	operator-vs-kopf recovery barrier-transaction events projections choreographed-vs-orchestrated page-of-parts growth
 .PHONY: $(addprefix bench-,$(BENCHES))
 $(addprefix bench-,$(BENCHES)): bench-%: setup compiled
 	@$(PY_COMPILED) -m amends_bench $* $(ARGS)

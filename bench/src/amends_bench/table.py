@@ -14,6 +14,7 @@ from amends_bench.fulfilments import choreographed_vs_orchestrated
 from amends_bench.guarded import barrier_transaction
 from amends_bench.journal import journal
 from amends_bench.kubernetes import operator_vs_kopf
+from amends_bench.pages import page_of_parts
 from amends_bench.projections import projections
 from amends_bench.queue import claims_vs_queue
 from amends_bench.recovery import recovery
@@ -48,6 +49,7 @@ BENCHMARKS = {
     "choreographed-vs-orchestrated": Benchmark(
         "An order by events, against the same order by its saga", choreographed_vs_orchestrated
     ),
+    "page-of-parts": Benchmark("A page of the shop with four parts, against its slowest part", page_of_parts),
 }
 GROWTH = "growth"
 GROWTH_MEASURES = 'Cost as work grows; the largest history needs 42 GB of disk (ARGS="--finished 0,1000000": less)'

@@ -45,6 +45,6 @@ def error_page(scope: Scope, problem: HttpProblem) -> Response:
 async def _static(request: Request) -> Response:
     """Answer with a file that its address names together with its version."""
     name = request.path_params["name"]
-    if request.url.path != rendering.versioned(name):
+    if rendering.VERSIONS.get(name) != request.path_params["version"]:
         raise HttpError(404, "ROUTE_UNKNOWN", "There is nothing at this address.")
     return FileResponse(rendering.STATIC / name, headers={"cache-control": "public, max-age=31536000, immutable"})

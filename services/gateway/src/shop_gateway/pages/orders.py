@@ -9,6 +9,8 @@ from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote
 
+import grpc
+from amends_chassis.errors import NotFound, Unavailable
 from amends_resilience import deadline
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
@@ -17,11 +19,25 @@ from shop.notifications.v1 import notifications_pb2
 from shop.orders.v1 import orders_pb2 as pb
 from shop_gateway.pages.articles import Articles
 from shop_gateway.pages.compose import NOT_THERE
-from shop_gateway.pages.rendering import ORDER_STATES
+from shop_gateway.pages.rendering import ORDER_STATES, segment
 from shop_gateway.pages.site import Site
 from shop_gateway.pages.visit import Visit
+from shop_gateway.upstreams import WRITE
 
 PAGE = 20
+WHY: Final = {
+    "OUT_OF_STOCK": "There is not enough left of what you ordered.",
+    "SKU_UNKNOWN": "There is nothing left of what you ordered.",
+    "CARD_DECLINED": "Your card was declined.",
+    "INSUFFICIENT_FUNDS": "Your card does not cover the price.",
+    "CARD_UNKNOWN": "The payment provider does not know your card.",
+    "PROCESSING_ERROR": "The payment provider could not charge your card.",
+    "NOT_SERVED": "No carrier of ours goes to your address.",
+    "NO_SLOT": "No carrier has room for your parcel at the moment.",
+    "ADDRESS_INVALID": "The carrier cannot read your address.",
+    "CANCEL": "You cancelled it.",
+}
+"""Why an order was rejected, by what is in the reason that the services give."""
 LOOK_EVERY: Final = timedelta(milliseconds=300)
 """How often an order is looked at for a page that shows its progress."""
 STREAM_FOR: Final = timedelta(minutes=2)
@@ -44,6 +60,7 @@ class OrderPages:
             self._site.page("/orders", self.all),
             self._site.page("/orders/{order_id}", self.one),
             self._site.page("/orders/{order_id}/progress", self.progress),
+            self._site.form("/orders/{order_id}/cancel", self.cancel),
         ]
 
     async def all(self, visit: Visit) -> Response:
@@ -76,6 +93,7 @@ class OrderPages:
             "order.html",
             order=order,
             letters=letters,
+            why=_why(order),
             names={article.sku: article.name for article in names.value or ()},
             names_missing=names.missing,
             is_pending=order.state == pb.ORDER_STATE_PENDING,
@@ -84,12 +102,31 @@ class OrderPages:
     async def progress(self, visit: Visit) -> Response:
         """Tell of an order's progress, as server-sent events, until it has ended."""
         visit.signed_in()
+        if self._site.streams.full:
+            raise Unavailable("OVERLOADED", "Too many people watch their orders at the moment; load the page again.")
         order = await self._read(visit, unquote(visit.request.path_params["order_id"]))
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         return StreamingResponse(self._events(visit, order), media_type="text/event-stream", headers=headers)
 
+    async def cancel(self, visit: Visit) -> Response:
+        """Ask that an order is not fulfilled; whether that is still possible its page tells."""
+        visit.signed_in()
+        orders, order_id = self._site.upstreams.orders, unquote(visit.request.path_params["order_id"])
+        request = pb.CancelOrderRequest(order_id=(await self._read(visit, order_id)).order_id)
+        try:
+            await orders.ask(orders.stub.CancelOrder, request, token=visit.token, within=WRITE)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.FAILED_PRECONDITION:  # it has ended meanwhile
+                raise
+        return visit.go(f"/orders/{segment(order_id)}")
+
     async def _events(self, visit: Visit, order: pb.Order) -> AsyncIterator[str]:
         """Yield an event for each change of an order."""
+        with self._site.streams:
+            async for event in self._changes(visit, order):
+                yield event
+
+    async def _changes(self, visit: Visit, order: pb.Order) -> AsyncIterator[str]:
         clock = asyncio.get_running_loop().time
         told, told_at, end = "", clock(), clock() + STREAM_FOR.total_seconds()
         while clock() < end:
@@ -107,10 +144,14 @@ class OrderPages:
                 order = await self._read(visit, order.order_id)
 
     async def _read(self, visit: Visit, order_id: str) -> pb.Order:
+        """Read an order of whoever has signed in. Raises NotFound for one of somebody else."""
         orders = self._site.upstreams.orders
+        request = pb.GetOrderRequest(order_id=order_id)
         with deadline.scope(timedelta(seconds=2)):
-            request = pb.GetOrderRequest(order_id=order_id)
-            return (await orders.ask(orders.stub.GetOrder, request, token=visit.token)).order
+            order = (await orders.ask(orders.stub.GetOrder, request, token=visit.token)).order
+        if order.customer_id != visit.signed_in().account_id:
+            raise NotFound("ORDER_UNKNOWN", f"There is no order {order_id}.")
+        return order
 
     async def _letters(self, visit: Visit, order_id: str) -> Sequence[notifications_pb2.Message]:
         notifications = self._site.upstreams.notifications
@@ -119,6 +160,14 @@ class OrderPages:
         )
         answer = await notifications.ask(notifications.stub.ListMessages, request, token=visit.token)
         return answer.messages
+
+
+def _why(order: pb.Order) -> str:
+    """Return why an order was not fulfilled, in words for its customer; empty for any other order."""
+    if order.state != pb.ORDER_STATE_REJECTED:
+        return ""
+    words = (sentence for code, sentence in WHY.items() if code in order.reason)
+    return next(words, "A service of ours did not answer in time. Please order again.")
 
 
 def _news(order: pb.Order) -> dict[str, Any]:

@@ -65,10 +65,11 @@ def segment(value: str) -> str:
 
 def versioned(name: str) -> str:
     """Return the path of a file of `static`, which changes with the file: browsers keep it for good."""
-    return f"/static/{_VERSIONS[name]}/{name}"
+    return f"/static/{VERSIONS[name]}/{name}"
 
 
-_VERSIONS = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in STATIC.iterdir()}
+VERSIONS = {path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:12] for path in STATIC.iterdir()}
+"""The version of each file of `static`, by its name."""
 _templates = Environment(
     loader=FileSystemLoader(HERE / "templates"),
     autoescape=True,

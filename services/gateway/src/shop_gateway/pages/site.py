@@ -39,6 +39,7 @@ class Site:
     def __init__(self, gateway: Gateway) -> None:
         """Take the services of the gateway and its secret."""
         self.upstreams = gateway.upstreams
+        self.streams = gateway.streams
         self.compose = Composer(gateway.runtime.registry)
         self.sessions = Sessions(gateway.upstreams)
         self.seals = Seals(gateway.settings.cookie_secret.get_secret_value().encode())

@@ -1,4 +1,4 @@
-"""Texts of the formats that the document names, for schemathesis. Loaded by `schemathesis.toml`."""
+"""Texts of the formats that the document names, for schemathesis. Loaded by SCHEMATHESIS_HOOKS."""
 
 import schemathesis
 from hypothesis import strategies

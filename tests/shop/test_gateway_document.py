@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import os
 import re
 import sys
 from pathlib import Path
@@ -155,7 +156,8 @@ async def test_schemathesis_finds_nothing(client, front: Front, tmp_path: Path) 
         *command,
         f"{client.base_url}/v1/openapi.json",
         f"--header=Authorization: {me['authorization']}",
-        cwd=SCHEMATHESIS.parent,
+        cwd=tmp_path,  # where it keeps what it found
+        env=os.environ | {"SCHEMATHESIS_HOOKS": "schemathesis_formats", "PYTHONPATH": str(SCHEMATHESIS.parent)},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -58,8 +58,16 @@ class Front:
         return {"authorization": f"Bearer {session.json()['accessToken']}"}
 
 
+class Client(httpx.AsyncClient):
+    """A client of a gateway, whose process it can stop."""
+
+    def __init__(self, runtime: Runtime, **told: Any) -> None:
+        super().__init__(**told)
+        self.runtime = runtime
+
+
 @asynccontextmanager
-async def gateway(**told: Any) -> AsyncIterator[httpx.AsyncClient]:
+async def gateway(**told: Any) -> AsyncIterator["Client"]:
     """A client of a gateway; where it is not told otherwise, nobody is behind it."""
     where: dict[str, Any] = {f"{name}_target": NOBODY for name in TARGETS}
     where |= {
@@ -72,7 +80,7 @@ async def gateway(**told: Any) -> AsyncIterator[httpx.AsyncClient]:
     settings = GatewaySettings(**(where | told))
     async with running(settings, partial(assemble_gateway, settings)) as runtime:
         address = runtime.attached("http").address
-        async with httpx.AsyncClient(base_url=f"http://{address}", timeout=20) as client:
+        async with Client(runtime, base_url=f"http://{address}", timeout=20) as client:
             yield client
 
 

@@ -59,6 +59,7 @@ class WebServer:
         listening = _opened(self._host, self._port)
         self.address = address(self._host, listening.getsockname()[1])
         self._serving = asyncio.create_task(self._server.serve([listening]), name="http")
+        await self._server.listening.wait()
 
     async def stop(self, within: timedelta) -> None:
         """Tell each client to connect elsewhere, let requests finish within a time, and close."""
@@ -71,7 +72,16 @@ class WebServer:
 
 
 class _UvicornServer(uvicorn.Server):
-    """A server that leaves signals to the chassis."""
+    """A server that leaves signals to the chassis, and says when it listens."""
+
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.listening = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen."""
+        await super().startup(sockets)
+        self.listening.set()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -113,18 +123,19 @@ def _protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             super().connection_lost(exc)
 
         def data_received(self, data: bytes) -> None:
-            self._head_bytes += len(data)
+            if self._reading_head:
+                self._head_bytes += len(data)
             super().data_received(data)
             if self._reading_head and self._head_bytes > max_header_bytes and not self.transport.is_closing():
                 self._refuse(431, "HEADERS_TOO_LARGE", f"The head of a request has at most {max_header_bytes} bytes.")
 
         def on_message_begin(self) -> None:
-            self._head_bytes, self._reading_head = 0, True
+            self._reading_head = True
             self._start_timer()
             super().on_message_begin()
 
         def on_headers_complete(self) -> None:
-            self._reading_head = False
+            self._head_bytes, self._reading_head = 0, False
             self._stop_timer()
             super().on_headers_complete()
 

@@ -37,6 +37,19 @@ async def test_an_article_is_sent_once_to_who_keeps_it(client, front: Front):
     assert changed.status_code == 200
 
 
+async def test_an_answer_for_everybody_is_kept_and_who_wants_another_one_says_so(front: Front):
+    async with gateway(**front.settings) as client:
+        first = await client.get("/v1/articles/mug")
+        kept = await client.get("/v1/articles/mug")
+        fresh = await client.get("/v1/articles/mug", headers={"cache-control": "no-cache"})
+        has = await client.get("/v1/articles/mug", headers={"if-none-match": first.headers["etag"]})
+    assert "age" not in first.headers
+    assert "age" in kept.headers
+    assert kept.content == first.content == fresh.content
+    assert "age" not in fresh.headers
+    assert (has.status_code, has.headers["age"]) == (304, kept.headers["age"])
+
+
 async def test_an_article_whose_name_has_a_slash_is_found_by_its_link(client, front: Front):
     articles = (await client.get("/v1/articles?category=tea")).json()["articles"]
     [address] = [one["_links"]["self"]["href"] for one in articles if one["sku"] == "tea/assam"]
@@ -89,8 +102,9 @@ async def test_a_profile_is_changed_only_in_the_version_that_was_seen(client, fr
     changed = await client.put("/v1/me/profile", json=change, headers=match)
     assert (changed.status_code, changed.json()["name"]) == (200, "Ada")
     assert changed.headers["etag"] != seen.headers["etag"]
-    late = await client.put("/v1/me/profile", json=change, headers=match)
-    assert (late.status_code, late.json()["reason"]) == (412, "VERSION_STALE")
+    late = await client.put("/v1/me/profile", json=change | {"name": "Eve"}, headers=match)
+    assert late.status_code == 412, (late.text, seen.headers, changed.headers)
+    assert late.json()["reason"] == "VERSION_STALE"
 
 
 async def test_addresses_and_cards_are_put_under_names_of_ones_own(client, front: Front):

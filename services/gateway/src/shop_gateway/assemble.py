@@ -4,6 +4,7 @@ from amends_chassis.service import Runtime
 
 from shop_gateway.application import application
 from shop_gateway.gateway import Gateway, Streams
+from shop_gateway.kept import KeptAnswers
 from shop_gateway.limits import Limits
 from shop_gateway.server import WebServer
 from shop_gateway.settings import Settings
@@ -21,6 +22,7 @@ async def assemble(settings: Settings, runtime: Runtime) -> None:
         runtime.tokens,
         Limits(settings.rate_per_address, settings.rate_per_account),
         Streams(settings.most_streams),
+        KeptAnswers(),
     )
     server = WebServer(application(gateway), settings)
     await server.listen()

@@ -7,6 +7,7 @@ from typing import Self
 from amends_chassis.service import Runtime
 from amends_chassis.tokens import TokenVerifier
 
+from shop_gateway.kept import KeptAnswers
 from shop_gateway.limits import Limits
 from shop_gateway.settings import Settings
 from shop_gateway.upstreams import Upstreams
@@ -44,3 +45,5 @@ class Gateway:
     """Says who shows an access token."""
     limits: Limits
     streams: Streams
+    kept: KeptAnswers
+    """Answers that are the same for everybody."""

@@ -1,7 +1,5 @@
 """What the shop keeps about whoever asks: account, profile, addresses, cards, consents, messages."""
 
-from amends_chassis.errors import FailedPrecondition
-
 from shop.customers.v1 import customers_pb2
 from shop.identity.v1 import identity_pb2
 from shop.marketing.v1 import marketing_pb2
@@ -94,10 +92,6 @@ CLOSE_ACCOUNT = Body(
 )  # fmt: skip
 
 
-_NEVER_CHANGED = "0"
-"""The version of a profile that nobody has changed yet; as the version of a request it means any."""
-
-
 async def _account(call: Call) -> Answer:
     identity = call.gateway.upstreams.identity
     asked = identity_pb2.GetAccountRequest()
@@ -136,8 +130,6 @@ async def _change_profile(call: Call) -> Answer:
     request = CHANGE_PROFILE.parse(call.body)
     request.account_id = call.caller.subject
     expected = (call.parameters["If-Match"] or "*").strip('"')
-    if expected == _NEVER_CHANGED and (await _customer(call)).version:
-        raise FailedPrecondition("VERSION_STALE", "The profile has changed meanwhile.")
     request.version = 0 if expected == "*" else int(expected)
     customers = call.gateway.upstreams.customers
     answer = await customers.ask(customers.stub.ChangeCustomer, request, token=call.caller.token, within=WRITE)

@@ -127,12 +127,14 @@ def _endpoint(gateway: Gateway, operation: Operation) -> Endpoint:
     body_schema = None if operation.body is None else schema_of_body(operation.name)
 
     async def endpoint(request: Request) -> Response:
+        if not operation.secured and (kept := _kept(gateway, request)):
+            return kept
         principal = await _principal(gateway, request, operation.secured)
         parameters = {one.name: _parameter(request, one, schemas[one.name]) for one in operation.parameters}
         _refuse_unknown(request, operation)
         body = {} if body_schema is None else await _body(request, body_schema)
         answer = await operation.handler(Call(gateway, request, parameters, body, principal))
-        return answer if isinstance(answer, Response) else respond(request, answer)
+        return answer if isinstance(answer, Response) else respond(gateway, request, answer)
 
     return endpoint
 
@@ -203,7 +205,27 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return made
 
 
-def respond(request: Request, answer: Answer) -> Response:
+def _kept(gateway: Gateway, request: Request) -> Response | None:
+    """Return the answer that everybody gets, if it is kept and whoever asks does not want another one."""
+    headers = request.headers
+    if request.method not in _READS or "authorization" in headers or "no-cache" in headers.get("cache-control", ""):
+        return None
+    found = gateway.kept.find(_address(request))
+    if found is None:
+        return None
+    kept, age = found
+    told = {"cache-control": kept.keep, "etag": kept.etag, "age": str(age)}
+    if _has(request, kept.etag):
+        return Response(None, 304, told)
+    return Response(kept.body, 200, told, HAL)
+
+
+def _address(request: Request) -> str:
+    query = request.scope["query_string"].decode("latin-1")
+    return f"{request.scope['path']}?{query}"
+
+
+def respond(gateway: Gateway, request: Request, answer: Answer) -> Response:
     """Return an answer as it is sent; 304 without a body for a client that has it already."""
     headers = {"cache-control": answer.keep, **answer.headers}
     if answer.document is None:
@@ -211,6 +233,7 @@ def respond(request: Request, answer: Answer) -> Response:
     body = encoded(answer.document)
     if request.method in _READS and answer.status == 200:
         headers.setdefault("etag", etag(body))
+        gateway.kept.keep(_address(request), body, headers["etag"], answer.keep)
         if _has(request, headers["etag"]):
             return Response(None, 304, headers)
     return Response(body, answer.status, headers, HAL)

@@ -110,14 +110,17 @@ class Browser:
         """What the browser itself found wrong since the last time: refused scripts and styles, files not found."""
         return [one["message"] for one in self.driver.get_log("browser")]
 
-    def picture(self, name: str) -> None:
-        """Keep a picture of the whole page for the documentation, when somebody has asked for pictures."""
-        if not self._pictures:
+    def picture(self, name: str, *, at: int) -> None:
+        """Keep a picture of the whole page for the documentation, when somebody has asked for pictures.
+
+        It is taken in the window that is `at` pixels wide.
+        """
+        if not self._pictures or at != self.width:
             return
         height = int(self.driver.execute_script("return document.documentElement.scrollHeight"))
         window = {"width": self.width, "height": height, "deviceScaleFactor": 1, "mobile": False}
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", window)
-        self.driver.save_screenshot(str(Path(self._pictures) / f"{name}-{self.width}.png"))
+        self.driver.save_screenshot(str(Path(self._pictures) / f"{name}.png"))
 
     def close(self) -> None:
         """Close the window."""

@@ -69,7 +69,7 @@ async def test_the_whole_way(stack: Stack, browse: Browse, width: int, script: b
     browser = browse(width=width, script=script)
     browser.open("/")
     browser.looks_good()
-    browser.picture("articles")
+    browser.picture("articles", at=1280)
     browser.follow("Sign up")
     browser.looks_good()
     address = signed_up(browser)
@@ -77,22 +77,20 @@ async def test_the_whole_way(stack: Stack, browse: Browse, width: int, script: b
     browser.press("Search")
     browser.see("Assam")
     browser.looks_good()
-    browser.picture("search")
     browser.follow("Assam")
     assert "In stock" in browser.text
     browser.looks_good()
-    browser.picture("article")
+    browser.picture("article", at=1280)
     browser.press("Put into the basket")
     browser.looks_good()
-    browser.picture("basket")
     browser.follow("To the check-out")
     browser.looks_good()
-    browser.picture("checkout")
+    browser.picture("checkout", at=320)
     with stopped(stack, "shipping"):
         ordered(browser)
         assert "In progress" in browser.text
         browser.looks_good(but=() if script else REFRESHES)
-        browser.picture("order-in-progress")
+        browser.picture("order-in-progress", at=320)
     browser.see("Confirmed")  # nobody loads the page again but the page itself
     order_id = browser.driver.current_url.rpartition("/")[2]
     browser.looks_good()
@@ -101,14 +99,12 @@ async def test_the_whole_way(stack: Stack, browse: Browse, width: int, script: b
     assert order_id in written.text
     browser.open(f"/orders/{order_id}")
     browser.see(WRITTEN)
-    browser.picture("order")
+    browser.picture("order", at=1280)
     browser.follow("My orders")
     assert order_id in browser.text
     browser.looks_good()
-    browser.picture("orders")
     browser.follow("My account")
     browser.looks_good()
-    browser.picture("account")
     assert browser.complaints() == []
 
 
@@ -128,6 +124,7 @@ async def _mail_to(stack: Stack, address: str) -> Any:
         (READS, "/articles/tea-assam", "It is not known at the moment how many there are"),
         ("marketing", "/articles/tea-assam", "whether you get our letters"),
     ],
+    ids=["catalog", "search", READS, "marketing"],
 )
 async def test_an_order_while_a_service_is_dead(
     stack: Stack, browse: Browse, dead: str, page: str, missing: str
@@ -139,7 +136,7 @@ async def test_an_order_while_a_service_is_dead(
         browser.open(page)
         assert any(missing in sentence for sentence in browser.missing), browser.missing
         browser.looks_good()
-        browser.picture(f"without-{dead}")
+        browser.picture(f"without-{dead}", at=320)
         in_the_basket(browser)
         ordered(browser)
         browser.see("Confirmed")

@@ -16,7 +16,7 @@ import grpc.aio
 from amends_embedded.process import until
 
 from amends.saga.v1 import run_pb2
-from amends_demo import accounts
+from amends_demo import accounts, front_door
 from amends_demo.chat import Chat
 from amends_demo.mail import EMAIL_ADDRESS, mail_with, messages_about
 from amends_demo.shop import CALL, FULL, Shop
@@ -347,6 +347,16 @@ async def an_account_is_closed(scene: Scene) -> None:
     telling.claim("no row of any table has the name or the e-mail address any more", not known, known)
 
 
+async def without_the_catalogue(scene: Scene) -> None:
+    """Tell how a customer orders while the catalogue is dead."""
+    await front_door.an_order_without_the_catalogue(scene.stack, scene.telling)
+
+
+async def search_under_load(scene: Scene) -> None:
+    """Tell how search is built anew while people search."""
+    await front_door.search_is_built_anew(scene.stack, scene.telling)
+
+
 async def _told(scene: Scene, order_id: str, *last: str) -> list[str]:
     """Show the events of an order, once these are among them; return what they are called, as they happened."""
     end = asyncio.get_running_loop().time() + END.total_seconds()
@@ -428,5 +438,7 @@ STORIES: tuple[Story, ...] = (
     an_order_by_events_is_late,
     an_event_is_poison,
     the_mail_that_came,
+    without_the_catalogue,
+    search_under_load,
     an_account_is_closed,
 )

@@ -3,12 +3,18 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from datetime import timedelta
+from functools import partial
 from html import unescape
 from typing import Any
 
 import httpx
 import pytest
 import pytest_asyncio
+from amends_chassis.service import running
+from pydantic import SecretStr
+from shop_identity.assemble import assemble as assemble_identity
+from shop_identity.settings import Settings as IdentitySettings
 
 from .front import NOBODY, PASSWORD, Front, gateway
 
@@ -259,3 +265,24 @@ async def test_while_identity_is_away_a_visitor_reads_on(front: Front) -> None:
         tried = await visitor.send("/sign-in", "/sign-in", email_address="ada@example.com", password=PASSWORD)
     assert tried.status_code == 503
     assert 'role="alert"' in tried.text
+
+
+async def test_two_tabs_exchange_a_refresh_token_once(front: Front, make_database: Any, address: str) -> None:
+    short = IdentitySettings(
+        database_url=SecretStr(await make_database()),
+        key_secret=SecretStr("k" * 32),
+        access_token_lifetime=timedelta(seconds=30),
+    )
+    async with (
+        running(short, partial(assemble_identity, short)) as identity,
+        gateway(**(front.settings | {"identity_target": identity.address})) as client,
+    ):
+        await Visitor(client).sign_up(address)
+        first = dict(client.cookies)
+        tabs = [httpx.AsyncClient(base_url=client.base_url, cookies=first) for _ in range(4)]
+        answers = await asyncio.gather(*(tab.get("/account/close") for tab in tabs))
+        assert {answer.status_code for answer in answers} == {200}, "nobody was signed out"
+        assert {answer.cookies["session"] != first["session"] for answer in answers} == {True}
+        for tab in tabs:  # each goes on with what it was given
+            assert (await tab.get("/account/close")).status_code == 200
+            await tab.aclose()

@@ -11,6 +11,7 @@ from rich.progress import Progress
 from amends_bench.chassis import chassis_vs_grpc, tls_vs_plain_text
 from amends_bench.events import events
 from amends_bench.fulfilments import choreographed_vs_orchestrated
+from amends_bench.gateway import gateway_vs_framework
 from amends_bench.guarded import barrier_transaction
 from amends_bench.journal import journal
 from amends_bench.kubernetes import operator_vs_kopf
@@ -49,9 +50,20 @@ BENCHMARKS = {
     "choreographed-vs-orchestrated": Benchmark(
         "An order by events, against the same order by its saga", choreographed_vs_orchestrated
     ),
+    "gateway-vs-framework": Benchmark(
+        "An article through the gateway, against the bare framework", gateway_vs_framework
+    ),
     "page-of-parts": Benchmark("A page of the shop with four parts, against its slowest part", page_of_parts),
 }
 GROWTH = "growth"
 GROWTH_MEASURES = 'Cost as work grows; the largest history needs 42 GB of disk (ARGS="--finished 0,1000000": less)'
-QUICK = ("sagas-vs-plain-calls", "journal", "chassis-vs-grpc", "claims-vs-queue", "barrier-transaction", "events")
+QUICK = (
+    "sagas-vs-plain-calls",
+    "journal",
+    "chassis-vs-grpc",
+    "claims-vs-queue",
+    "barrier-transaction",
+    "events",
+    "gateway-vs-framework",
+)
 """Without latency: how long one saga takes on a busy machine says how busy it is."""

@@ -1,11 +1,13 @@
 """Each method of the shop is for people or for services that are named, and says so where it is for both."""
 
+import pytest
 import yaml
 from amends_contracts import descriptor_set
 
 from amends.options.v1 import options_pb2, people_pb2
 
-from .conftest import ROOT
+from .conftest import ENVS, ROOT, Helm, containers, pods
+from .test_edges import peers, policies
 
 FOR_PEOPLE_THEMSELVES = "gateway"
 """Who calls for people, with their tokens."""
@@ -52,3 +54,19 @@ def test_what_sagas_call_is_for_no_person() -> None:
     guarded = {name for name, options in methods().items() if options.Extensions[options_pb2.method].guarded}
     assert guarded
     assert {name for name in guarded if rule_of(methods()[name]) is not None} == set()
+
+
+@pytest.mark.parametrize("environment", sorted({name.partition("/")[0] for name in ENVS}))
+def test_who_believes_access_tokens_reaches_the_keys_of_their_issuer_and_nobody_else_does(
+    helm: Helm, environment: str
+) -> None:
+    found = policies(helm, environment)
+    believers = set()
+    for me in found:
+        manifests = helm.deployed(f"{environment}/{me.partition('/')[2]}")
+        told = (one for _, pod in pods(manifests) for container in containers(pod) for one in container.get("env", ()))
+        if any(one["name"] == "AMENDS_TOKEN_ISSUER" for one in told):
+            believers.add(me)
+    assert {"shop/gateway", "shop/orders", "shop/customers"} <= believers
+    assert {me for me, spec in found.items() if "shop/identity" in peers(spec["egress"], "to", 8080)} == believers
+    assert peers(found["shop/identity"]["ingress"], "from", "web") == believers

@@ -26,6 +26,7 @@ RULES = {
     "Services": None,
     "Watch": people_pb2.People(),
     "Seen": people_pb2.People(services=True),
+    "Relayed": people_pb2.People(),
 }
 """Methods, and what their contract says about people."""
 
@@ -46,7 +47,9 @@ Default().AddSerializedFile(contract().SerializeToString())
 
 
 class Handlers:
-    """Each method says for whom it works."""
+    """Each method says for whom it works; one asks another one."""
+
+    channel: grpc.aio.Channel
 
     async def answer(self, request, context):
         principal = current_principal()
@@ -56,6 +59,10 @@ class Handlers:
         seen = [owner for owner in ("ada", "bob") if may_see(owner, "staff", "audit")]
         return StringValue(value=f"{','.join(seen)} {whose_alone('staff', 'audit')}")
 
+    async def relayed(self, request, context):
+        wire = (Empty.SerializeToString, StringValue.FromString)
+        return await self.channel.unary_unary(f"/{SERVICE}/Both", *wire)(Empty())
+
     async def watch(self, request, context):
         yield await self.answer(request, context)
 
@@ -64,6 +71,7 @@ def register(servicer, server):
     wire = {"request_deserializer": Empty.FromString, "response_serializer": StringValue.SerializeToString}
     unary = grpc.unary_unary_rpc_method_handler(servicer.answer, **wire)
     handlers = {name: unary for name in RULES if name != "Watch"}
+    handlers["Relayed"] = grpc.unary_unary_rpc_method_handler(servicer.relayed, **wire)
     handlers["Seen"] = grpc.unary_unary_rpc_method_handler(servicer.seen, **wire)
     handlers["Watch"] = grpc.unary_stream_rpc_method_handler(servicer.watch, **wire)
     server.add_registered_method_handlers(SERVICE, handlers)
@@ -99,7 +107,9 @@ class Client:
 
 
 async def assemble(runtime):
-    runtime.add(register, Handlers(), SERVICE)
+    handlers = Handlers()
+    handlers.channel = runtime.channel(runtime.address)
+    runtime.add(register, handlers, SERVICE)
 
 
 @pytest_asyncio.fixture
@@ -120,7 +130,7 @@ async def test_each_method_is_called_by_those_whom_its_contract_names(client, is
     said = {
         method: [await client.says(method, *who) for who in (nobody, ada, staff)]
         for method in RULES
-        if method != "Seen"
+        if method not in ("Relayed", "Seen")
     }
     assert said == {
         "Own": [missing, "ada", "sam"],
@@ -152,6 +162,10 @@ async def test_there_is_one_way_to_show_a_token(client, issuer):
 async def test_nobody_is_left_behind_for_the_next_call(client, issuer):
     assert await client.says("Own", bearer(issuer.token("ada"))) == "ada"
     assert await client.says("Both") == "a service"
+
+
+async def test_a_token_goes_no_further_than_the_service_that_it_is_shown_to(client, issuer):
+    assert await client.says("Relayed", bearer(issuer.token("ada"))) == "a service"
 
 
 async def test_where_tokens_are_not_required_a_call_without_one_is_a_services(issuer):

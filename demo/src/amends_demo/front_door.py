@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import timedelta
 from html import unescape
 from typing import Any
 
@@ -37,7 +38,9 @@ ORDER = {
 }
 KEY = {"Idempotency-Key": "tea-for-joan", "Prefer": "wait=8"}
 SEARCHERS = 4
-"""Those that search without a pause while the index is built anew."""
+"""Those that search while the index is built anew."""
+PAUSE = timedelta(milliseconds=30)
+"""Between two searches of one of them."""
 _MISSING = re.compile(r'<p class="missing" role="status">(.*?)</p>')
 
 
@@ -89,7 +92,7 @@ async def an_order_without_the_catalogue(stack: Stack, telling: Telling) -> None
 
 async def search_is_built_anew(stack: Stack, telling: Telling) -> None:
     """Tell how the index of search is replaced while people search."""
-    telling.title("Search is built anew under load", f"{SEARCHERS} people search without a pause")
+    telling.title("Search is built anew under load", f"{SEARCHERS} people search, again and again")
     done = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         searching = [group.create_task(_search(stack, done)) for _ in range(SEARCHERS)]
@@ -115,6 +118,7 @@ async def _search(stack: Stack, done: asyncio.Event) -> list[list[str]]:
                 timeout=CALL,  # mistyped
             )
             found.append([hit.sku for hit in answer.hits])
+            await asyncio.sleep(PAUSE.total_seconds())
     return found
 
 

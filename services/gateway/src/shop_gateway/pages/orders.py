@@ -94,6 +94,7 @@ class OrderPages:
             order=order,
             letters=letters,
             why=_why(order),
+            attention=_attention(order),
             names={article.sku: article.name for article in names.value or ()},
             names_missing=names.missing,
             is_pending=order.state == pb.ORDER_STATE_PENDING,
@@ -170,9 +171,14 @@ def _why(order: pb.Order) -> str:
     return next(words, "A service of ours did not answer in time. Please order again.")
 
 
+def _attention(order: pb.Order) -> str:
+    """Return that somebody looks at an order; what exactly they have to decide is no matter of its customer."""
+    return "Somebody of the shop is looking at your order." if order.attention else ""
+
+
 def _news(order: pb.Order) -> dict[str, Any]:
     return {
         "state": ORDER_STATES.get(order.state, "In progress"),
-        "attention": order.attention,
+        "attention": _attention(order),
         "ended": order.state != pb.ORDER_STATE_PENDING,
     }

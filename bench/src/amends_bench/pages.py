@@ -13,7 +13,7 @@ import statistics
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import timedelta
 from html import unescape
 from pathlib import Path
@@ -50,12 +50,12 @@ PartCall = Callable[[], Awaitable[object]]
 async def page_of_parts(options: SuiteOptions, progress: Progress) -> list[Comparison]:
     """Measure how long a page of four parts takes, against its slowest part."""
     found = []
-    async with _shop(options.duration.total_seconds()) as shop:
+    async with _stack() as stack:
         for name, delay, target in (("page-of-parts", DELAY, 1.5), ("page-of-parts at hand", timedelta(), None)):
             comparison = Comparison(
                 name, "the page of four parts", "the slowest part", "ms, p50", target, True, key="p50"
             )
-            async with shop.away(delay):
+            async with _shop(stack, delay, options.duration.total_seconds()) as shop:
                 await shop.page()
                 found.append(await alternate(comparison, shop.page, shop.slowest_part, options.rounds, progress))
     return found
@@ -63,22 +63,9 @@ async def page_of_parts(options: SuiteOptions, progress: Progress) -> list[Compa
 
 @dataclass(slots=True)
 class _Shop:
-    stack: Stack
-    visitor: aiohttp.ClientSession
     seconds: float
-    parts: dict[str, PartCall] = field(default_factory=dict)
-
-    @asynccontextmanager
-    async def away(self, delay: timedelta) -> AsyncIterator[None]:
-        """Let the services be so far away from the gateway, and from who calls them alone."""
-        async with AsyncExitStack() as wires:
-            where = {name: await wires.enter_async_context(_wire(self.stack.address(name), delay)) for name in SERVICES}
-            told = {f"AMENDS_{name.upper()}_TARGET": address for name, address in where.items()}
-            await self.stack.child(GATEWAY).terminate()
-            await self.stack.start_one(GATEWAY, UNLIMITED | told)
-            await self.sign_in()
-            self.parts = await wires.enter_async_context(_calls(where))
-            yield
+    visitor: aiohttp.ClientSession
+    parts: dict[str, PartCall]
 
     async def page(self) -> Mapping[str, Any]:
         """Get the page again and again. Raises WrongTotalsError when a part is missing."""
@@ -96,11 +83,11 @@ class _Shop:
         if 'class="missing"' in text or not all(sentence in text for sentence in WHOLE):
             raise WrongTotalsError("the page of the article is not whole")
 
-    async def sign_in(self, form: str = "/sign-in") -> None:
-        """Sign in, or up, by the form, so that the page is a person's."""
-        async with self.visitor.get(form) as page:
+    async def sign_up(self) -> None:
+        """Sign up by the form, so that the page is a person's. Who has signed up is signed in."""
+        async with self.visitor.get("/sign-up") as page:
             fields = {unescape(name): unescape(value) for name, value in _HIDDEN.findall(await page.text())}
-        async with self.visitor.post(form, data=fields | PERSON) as answer:
+        async with self.visitor.post("/sign-up", data=fields | PERSON) as answer:
             answer.raise_for_status()
 
 
@@ -116,8 +103,8 @@ async def _p50(call: PartCall, seconds: float) -> Mapping[str, Any]:
 
 
 @asynccontextmanager
-async def _shop(seconds: float) -> AsyncIterator[_Shop]:
-    """Run the shop, and yield somebody who has signed in to it."""
+async def _stack() -> AsyncIterator[Stack]:
+    """Run the services of the shop."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         place = ShopFolder(Path(folder))
         with place.held():
@@ -125,11 +112,24 @@ async def _shop(seconds: float) -> AsyncIterator[_Shop]:
                 async with visiting(stack) as shop:
                     await describe_articles(stack.address("catalog"))
                     await shop.stock_up()
-                jar = aiohttp.CookieJar(unsafe=True)  # cookies of an address, not of a name
-                async with aiohttp.ClientSession(stack.shop, cookie_jar=jar) as visitor:
-                    made = _Shop(stack, visitor, seconds)
-                    await made.sign_in("/sign-up")
-                    yield made
+                yield stack
+
+
+@asynccontextmanager
+async def _shop(stack: Stack, delay: timedelta, seconds: float) -> AsyncIterator[_Shop]:
+    """Let the services be so far away from the gateway, and from who calls them alone; yield somebody signed in."""
+    async with AsyncExitStack() as wires:
+        where = {name: await wires.enter_async_context(_wire(stack.address(name), delay)) for name in SERVICES}
+        told = {f"AMENDS_{name.upper()}_TARGET": address for name, address in where.items()}
+        await stack.child(GATEWAY).terminate()
+        del stack.reports[GATEWAY]  # it takes other ports: somebody may have taken those that it had
+        await stack.start_one(GATEWAY, UNLIMITED | told)
+        jar = aiohttp.CookieJar(unsafe=True)  # cookies of an address, not of a name
+        visitor = await wires.enter_async_context(aiohttp.ClientSession(stack.shop, cookie_jar=jar))
+        shop = _Shop(seconds, visitor, {})
+        await shop.sign_up()
+        shop.parts = await wires.enter_async_context(_calls(where))
+        yield shop
 
 
 @asynccontextmanager

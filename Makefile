@@ -295,7 +295,7 @@ bench/.peers/.done: bench/peers/requirements.txt
 
 # One target for each name in amends_bench's table: `make bench ARGS=--list` says what they measure.
 BENCHES := sagas-vs-dbos sagas-vs-plain-calls with-barriers latency journal chassis-vs-grpc tls-vs-plain-text claims-vs-queue \
-	operator-vs-kopf recovery barrier-transaction events projections choreographed-vs-orchestrated gateway-vs-framework page-of-parts growth
+	operator-vs-kopf recovery barrier-transaction events projections search-apart choreographed-vs-orchestrated gateway-vs-framework page-of-parts growth
 .PHONY: $(addprefix bench-,$(BENCHES))
 $(addprefix bench-,$(BENCHES)): bench-%: setup compiled
 	@$(PY_COMPILED) -m amends_bench $* $(ARGS)

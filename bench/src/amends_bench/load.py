@@ -21,10 +21,14 @@ from amends_chassis.dial import dial
 
 from amends.saga.v1 import run_pb2, run_service_pb2
 from amends.saga.v1.run_service_pb2_grpc import RunServiceStub
+from shop.catalog.v1 import catalog_pb2
+from shop.catalog.v1.catalog_pb2_grpc import CatalogServiceStub
 from shop.inventory.v1 import inventory_pb2
 from shop.inventory.v1.inventory_pb2_grpc import InventoryServiceStub
 from shop.orders.v1 import orders_pb2
 from shop.orders.v1.orders_pb2_grpc import OrderServiceStub
+from shop.search.v1 import search_pb2
+from shop.search.v1.search_pb2_grpc import SearchServiceStub
 from shop.types.v1 import types_pb2
 
 CALL_SECONDS = 30.0
@@ -88,7 +92,33 @@ def echo(channel: grpc.aio.Channel, padding: int) -> One:
     return one
 
 
-SIDES = {"saga": saga, "bare": bare, "echo": echo}
+def article(channel: grpc.aio.Channel, padding: int) -> One:
+    """Read one article of the catalogue after the other."""
+    stub: Any = CatalogServiceStub(channel)
+    numbers = itertools.count()
+
+    async def one(key: str) -> bool:
+        answer = await stub.GetArticle(
+            catalog_pb2.GetArticleRequest(sku=f"a-{next(numbers) % 500}"), timeout=CALL_SECONDS
+        )
+        return bool(answer.article.name)
+
+    return one
+
+
+def search(channel: grpc.aio.Channel, padding: int) -> One:
+    """Search for one word after the other, of those that `searching` has written."""
+    stub: Any = SearchServiceStub(channel)
+    queries = itertools.cycle(("assam", "darjeeling 77", "sencha", "mint tin", "rooibos 9", "bergamot", "gift"))
+
+    async def one(key: str) -> bool:
+        await stub.Search(search_pb2.SearchRequest(query=next(queries)), timeout=CALL_SECONDS)
+        return True
+
+    return one
+
+
+SIDES = {"saga": saga, "bare": bare, "echo": echo, "article": article, "search": search}
 
 
 class Generator:

@@ -20,6 +20,7 @@ from amends_bench.projections import projections
 from amends_bench.queue import claims_vs_queue
 from amends_bench.recovery import recovery
 from amends_bench.sagas import latency, sagas_vs_dbos, sagas_vs_plain_calls, with_barriers
+from amends_bench.searching import search_apart
 from amends_bench.suite import Comparison, SuiteOptions
 
 
@@ -47,6 +48,7 @@ BENCHMARKS = {
     "barrier-transaction": Benchmark("A local transaction with the barrier and without", barrier_transaction),
     "events": Benchmark("What events cost: outbox, relay and consumer, each beside its like", events),
     "projections": Benchmark("A projection built from the log, against the same by hand", projections),
+    "search-apart": Benchmark("Search in a process of its own, against search in the catalogue", search_apart),
     "choreographed-vs-orchestrated": Benchmark(
         "An order by events, against the same order by its saga", choreographed_vs_orchestrated
     ),

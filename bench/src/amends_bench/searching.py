@@ -91,13 +91,16 @@ class _Searched:
     def searched(self, search: Sequence[Child], options: SuiteOptions) -> Round:
         """Return a round in which only search is asked."""
         targets = [self.addresses[child.name] for child in search]
-        processes = [self.postgres.pid, *(child.pid for child in search)]
+        processes, database = [child.pid for child in search], [self.postgres.pid]
 
         async def one() -> Mapping[str, Any]:
-            before = used(processes)
+            before, before_database = used(processes), used(database)
             searches = await self.searching.round("search", targets, 2 * SEARCHES, options.duration)
             _check(searches)
-            return searches | {"per_processor": searches["done"] / (used(processes) - before)}
+            replicas = (used(processes) - before) / searches["done"]
+            postgres = (used(database) - before_database) / searches["done"]
+            seconds = {"replicas_seconds": replicas, "postgres_seconds": postgres}
+            return searches | seconds | {"per_processor": 1 / (replicas + postgres)}
 
         return one
 

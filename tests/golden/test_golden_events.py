@@ -43,7 +43,7 @@ RETENTION = timedelta(hours=1)
 UNKNOWN_FIELD = b"\xc2\xb8\x02\x05later"
 """The field 5000, a text: no contract has it."""
 NOBODY = "127.0.0.1:1"
-CONSUMES = re.compile(r"\bruntime\.consumes\(|events\.consume\(")
+CONSUMES = re.compile(r"\bruntime\.consumes\(|events\.consume\(|\brebuild_with\(")
 
 
 def consuming() -> list[str]:
@@ -147,7 +147,7 @@ async def test_a_consumer_handles_what_every_release_has_left_and_what_a_later_o
 
 
 def test_every_service_that_consumes_is_found():
-    assert {"shop_orders", "shop_payments", "shop_reporting", "amends_monitor"} <= set(CONSUMING)
+    assert {"shop_orders", "shop_payments", "shop_reporting", "shop_search", "amends_monitor"} <= set(CONSUMING)
 
 
 def test_no_golden_event_was_edited_or_taken_away() -> None:

@@ -12,7 +12,7 @@ from starlette.routing import Route
 
 from shop_gateway.gateway import Gateway
 from shop_gateway.pages.basket import Basket
-from shop_gateway.pages.compose import Composer
+from shop_gateway.pages.compose import NOT_THERE, Composer
 from shop_gateway.pages.seals import Seals
 from shop_gateway.pages.session import Sessions, WebSession
 from shop_gateway.pages.visit import (
@@ -88,13 +88,22 @@ class Site:
         )
         if not visitor:
             visit.be(secrets.token_urlsafe(18))
-        if visit.session is not None:
-            fresh = await self.sessions.fresh(visit.session)
-            if fresh is None:
-                visit.forget_session()
-            elif fresh is not visit.session:
-                visit.keep_session(fresh)
+        await self._refresh(visit)
         return visit
+
+    async def _refresh(self, visit: Visit) -> None:
+        """Let the session have an access token that is valid. Pages for everybody are shown without one, too."""
+        if visit.session is None:
+            return
+        try:
+            fresh = await self.sessions.fresh(visit.session)
+        except NOT_THERE as error:
+            visit.session, visit.unknown = None, error
+            return
+        if fresh is None:
+            visit.forget_session()
+        elif fresh is not visit.session:
+            visit.keep_session(fresh)
 
     def _kept(self, request: Request, name: str) -> Any:
         sealed = request.cookies.get(cookie_name(name, is_secure(request)))

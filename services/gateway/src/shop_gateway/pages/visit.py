@@ -38,6 +38,8 @@ class Visit:
     """Made up for a browser; the proofs in its forms are made of it."""
     session: WebSession | None
     basket: Basket
+    unknown: Exception | None = None
+    """Why it cannot be said at the moment who comes, although the browser has a session."""
     form: Mapping[str, str] = field(default_factory=dict)
     """What was sent, by the names of the fields; one that was not sent is not there."""
     changed: dict[str, tuple[str, timedelta]] = field(default_factory=dict)
@@ -49,9 +51,9 @@ class Visit:
         return None if self.session is None else self.session.access_token
 
     def signed_in(self) -> WebSession:
-        """Return the session. Raises SignInNeededError without one."""
+        """Return the session. Raises SignInNeededError without one, or why it is not known whether there is one."""
         if self.session is None:
-            raise SignInNeededError
+            raise self.unknown or SignInNeededError
         return self.session
 
     def field(self, name: str) -> str:
@@ -87,7 +89,7 @@ class Visit:
         common = {
             "form_field": FORM_FIELD,
             "form_proof": self.seals.proof(FORM_FIELD, self.visitor),
-            "is_signed_in": self.session is not None,
+            "is_signed_in": None if self.unknown else self.session is not None,
             "pieces": self.basket.count,
             "path": self.request.url.path,
         }

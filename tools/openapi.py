@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import FileDescriptorProto
 from shop_gateway.problems import MEDIA_TYPE, TITLES
 from shop_gateway.rest import OPERATIONS
 from shop_gateway.rest.operation import HAL, Operation, Parameter, Replies
-from shop_gateway.rest.resource import Body, Resource
+from shop_gateway.rest.resource import RequestBody, Resource
 
 DOCUMENT = (
     Path(__file__).resolve().parent.parent / "services" / "gateway" / "src" / "shop_gateway" / "rest" / "openapi.json"
@@ -143,7 +143,7 @@ class Schemas:
             self.made[resource.name] = schema
         return _reference(resource.name)
 
-    def body(self, body: Body) -> dict[str, Any]:
+    def body(self, body: RequestBody) -> dict[str, Any]:
         """Return the reference to a body's schema."""
         if body.name not in self.made:
             by_name = body.message.DESCRIPTOR.fields_by_name

@@ -164,3 +164,53 @@ async def test_schemathesis_finds_nothing(client, front: Front, tmp_path: Path) 
     assert process.returncode == 0, told.decode()
     assert "Failures:" not in told.decode()
     assert f"{len(OPERATIONS)} passed" in told.decode()
+
+
+PLACES_AN_ORDER = """
+import sys
+from shop_client import AuthenticatedClient, Client
+from shop_client.api.default import get_order, place_order, sign_in, sign_up
+from shop_client.models import Address, Line, PlaceOrder, SignIn, SignUp
+
+known = {"email_address": "generated@example.com", "password": "correct horse battery"}
+stranger = Client(base_url=sys.argv[1])
+assert sign_up.sync_detailed(client=stranger, body=SignUp(**known)).status_code == 202
+tokens = sign_in.sync(client=stranger, body=SignIn(**known))
+client = AuthenticatedClient(base_url=sys.argv[1], token=tokens.access_token)
+address = Address(recipient="Ada", street="Rosenweg 3", city="Berlin", postal_code="10115", country="DE")
+order = PlaceOrder(lines=[Line(sku="mug", quantity=1)], card_token="tok_visa", address=address)
+placed = place_order.sync(client=client, body=order, idempotency_key="generated", prefer="wait=8")
+print(get_order.sync(placed.order_id, client=client).state)
+"""
+"""What somebody writes who has a client generated."""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+async def test_a_client_that_is_generated_from_the_document_places_an_order(
+    client, front: Front, tmp_path: Path
+) -> None:
+    python = tmp_path / "venv" / "bin" / "python"
+
+    async def run(*command: str | Path) -> str:
+        process = await asyncio.create_subprocess_exec(
+            *map(str, command), cwd=tmp_path, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        )
+        told, _ = await process.communicate()
+        assert process.returncode == 0, told.decode()
+        return told.decode()
+
+    # It needs another typer than the command line of this repository, so it is installed apart.
+    await run(sys.executable, "-m", "venv", tmp_path / "venv")
+    await run(python, "-m", "pip", "install", "--quiet", "openapi-python-client==0.29.1")
+    (tmp_path / "config.yaml").write_text("package_name_override: shop_client\nproject_name_override: shop-client\n")
+    generate = (
+        "generate",
+        f"--path={openapi.DOCUMENT}",
+        "--config=config.yaml",
+        "--meta=none",
+        "--output-path=shop_client",
+    )
+    await run(python.with_name("openapi-python-client"), *generate)
+    (tmp_path / "place.py").write_text(PLACES_AN_ORDER)
+    assert "ORDER_STATE_CONFIRMED" in await run(python, "place.py", str(client.base_url).rstrip("/"))

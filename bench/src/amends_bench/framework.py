@@ -8,8 +8,8 @@ import os
 from pathlib import Path
 from typing import Any
 
-import grpc.aio
 import uvicorn
+from amends_chassis.dial import dial
 from google.protobuf.json_format import MessageToDict
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -41,7 +41,7 @@ def application() -> Starlette:
     async def article(request: Request) -> JSONResponse:
         nonlocal stub
         if stub is None:
-            stub = CatalogServiceStub(grpc.aio.insecure_channel(os.environ["AMENDS_CATALOG_TARGET"]))
+            stub = CatalogServiceStub(dial(os.environ["AMENDS_CATALOG_TARGET"]))
         asked = catalog_pb2.GetArticleRequest(sku=request.path_params["sku"])
         answer = await stub.GetArticle(asked)
         return JSONResponse(MessageToDict(answer.article))

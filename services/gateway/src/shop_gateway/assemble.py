@@ -5,7 +5,7 @@ from amends_chassis.service import Runtime
 from shop_gateway.application import application
 from shop_gateway.gateway import Gateway, Streams
 from shop_gateway.kept import KeptAnswers
-from shop_gateway.limits import Limits
+from shop_gateway.limits import RateLimits
 from shop_gateway.server import WebServer
 from shop_gateway.settings import Settings
 from shop_gateway.upstreams import upstreams
@@ -20,7 +20,7 @@ async def assemble(settings: Settings, runtime: Runtime) -> None:
         runtime,
         upstreams(settings, runtime),
         runtime.tokens,
-        Limits(settings.rate_per_address, settings.rate_per_account),
+        RateLimits(settings.rate_per_address, settings.rate_per_account),
         Streams(settings.most_streams),
         KeptAnswers(),
     )

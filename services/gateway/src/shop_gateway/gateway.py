@@ -8,7 +8,7 @@ from amends_chassis.service import Runtime
 from amends_chassis.tokens import TokenVerifier
 
 from shop_gateway.kept import KeptAnswers
-from shop_gateway.limits import Limits
+from shop_gateway.limits import RateLimits
 from shop_gateway.settings import Settings
 from shop_gateway.upstreams import Upstreams
 
@@ -43,7 +43,7 @@ class Gateway:
     upstreams: Upstreams
     tokens: TokenVerifier
     """Says who shows an access token."""
-    limits: Limits
+    limits: RateLimits
     streams: Streams
     kept: KeptAnswers
     """Answers that are the same for everybody."""

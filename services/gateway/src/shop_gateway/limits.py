@@ -52,7 +52,7 @@ class Buckets:
         bucket.tokens -= 1
 
 
-class Limits:
+class RateLimits:
     """The limits of the gateway."""
 
     def __init__(self, per_address: float, per_subject: float) -> None:

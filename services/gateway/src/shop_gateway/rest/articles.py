@@ -18,7 +18,7 @@ from shop.catalog.v1 import catalog_pb2
 from shop.orders.v1 import orders_pb2
 from shop.search.v1 import search_pb2
 from shop_gateway.gateway import Gateway
-from shop_gateway.rest.operation import Answer, Call, Operation, Parameter, Replies, etag
+from shop_gateway.rest.operation import Call, Operation, Parameter, Replies, RestAnswer, etag
 from shop_gateway.rest.parameters import CATEGORY, PAGE_SIZE, PAGE_TOKEN, SKU, page_link, part, this_page
 from shop_gateway.rest.resource import Links, Resource, link
 
@@ -105,13 +105,13 @@ def _embedded(articles: Sequence[catalog_pb2.Article], degraded: bool) -> list[d
     return [ARTICLE.document(one, article_links(one), degraded=degraded) for one in articles]
 
 
-async def _article(call: Call) -> Answer:
+async def _article(call: Call) -> RestAnswer:
     sku = call.parameters["sku"]
     catalog = call.gateway.upstreams.catalog
     try:
         asked = catalog_pb2.GetArticleRequest(sku=sku)
         found = (await catalog.ask(catalog.stub.GetArticle, asked, within=WITHIN)).article
-        return Answer(ARTICLE.document(found, article_links(found), degraded=False), keep=KEPT)
+        return RestAnswer(ARTICLE.document(found, article_links(found), degraded=False), keep=KEPT)
     except (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError) as error:
         if not away(error):
             raise
@@ -119,7 +119,7 @@ async def _article(call: Call) -> Answer:
     copies = await _copies(call.gateway, (sku,))
     if not copies:
         raise NotFound("ARTICLE_UNKNOWN", f"There is no article {sku!r}.")
-    return Answer(ARTICLE.document(copies[0], article_links(copies[0]), degraded=True))
+    return RestAnswer(ARTICLE.document(copies[0], article_links(copies[0]), degraded=True))
 
 
 async def _copies(gateway: Gateway, skus: Sequence[str] = ()) -> list[catalog_pb2.Article]:
@@ -133,7 +133,7 @@ async def _copies(gateway: Gateway, skus: Sequence[str] = ()) -> list[catalog_pb
     return found
 
 
-async def _articles(call: Call) -> Answer:
+async def _articles(call: Call) -> RestAnswer:
     parameters = call.parameters
     asked = catalog_pb2.ListArticlesRequest(
         category=parameters["category"] or "",
@@ -153,22 +153,24 @@ async def _articles(call: Call) -> Answer:
     links = {"self": link(this_page(call)), "categories": link("/v1/categories"), "search": SEARCH_LINK}
     if page.next_page_token:
         links["next"] = link(page_link(call, page.next_page_token))
-    return Answer({"articles": _embedded(page.articles, degraded), "degraded": degraded, "_links": links}, keep=keep)
+    return RestAnswer(
+        {"articles": _embedded(page.articles, degraded), "degraded": degraded, "_links": links}, keep=keep
+    )
 
 
-async def _categories(call: Call) -> Answer:
+async def _categories(call: Call) -> RestAnswer:
     catalog = call.gateway.upstreams.catalog
     answer = await catalog.ask(catalog.stub.ListCategories, catalog_pb2.ListCategoriesRequest())
     links = {"self": link("/v1/categories"), "articles": link("/v1/articles{?category}", templated=True)}
-    return Answer(CATEGORIES.document(answer, links), keep=KEPT)
+    return RestAnswer(CATEGORIES.document(answer, links), keep=KEPT)
 
 
-async def _prices(call: Call) -> Answer:
+async def _prices(call: Call) -> RestAnswer:
     sku = call.parameters["sku"]
     catalog = call.gateway.upstreams.catalog
     answer = await catalog.ask(catalog.stub.ListPrices, catalog_pb2.ListPricesRequest(sku=sku))
     address = f"/v1/articles/{part(sku)}"
-    return Answer(PRICES.document(answer, {"self": link(f"{address}/prices"), "article": link(address)}), keep=KEPT)
+    return RestAnswer(PRICES.document(answer, {"self": link(f"{address}/prices"), "article": link(address)}), keep=KEPT)
 
 
 async def _picture(call: Call) -> Response:
@@ -186,7 +188,7 @@ async def _picture(call: Call) -> Response:
     return Response(body, headers=headers, media_type="image/svg+xml")
 
 
-async def _search(call: Call) -> Answer:
+async def _search(call: Call) -> RestAnswer:
     parameters = call.parameters
     links = {"self": link(this_page(call))}
     search = call.gateway.upstreams.search
@@ -201,12 +203,12 @@ async def _search(call: Call) -> Answer:
         found = await search.ask(search.stub.Search, asked, within=WITHIN)
         if found.next_page_token:
             links["next"] = link(page_link(call, found.next_page_token))
-        return Answer(_found(found, links, degraded=False), keep=KEPT)
+        return RestAnswer(_found(found, links, degraded=False), keep=KEPT)
     except (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError) as error:
         if not away(error):
             raise
         _log.info(FALLBACK, of="search", error=type(error).__name__)
-    return Answer(_found(await _instead_of_search(call), links, degraded=True))
+    return RestAnswer(_found(await _instead_of_search(call), links, degraded=True))
 
 
 async def _instead_of_search(call: Call) -> search_pb2.SearchResponse:

@@ -4,11 +4,11 @@ from starlette.responses import Response
 
 from shop_gateway.rest import document
 from shop_gateway.rest.articles import SEARCH_LINK
-from shop_gateway.rest.operation import Answer, Call, Operation, Replies
+from shop_gateway.rest.operation import Call, Operation, Replies, RestAnswer
 from shop_gateway.rest.resource import Links, link
 
 
-async def _entry(call: Call) -> Answer:
+async def _entry(call: Call) -> RestAnswer:
     links: Links = {
         "self": link("/v1/"),
         "articles": link("/v1/articles"),
@@ -21,7 +21,7 @@ async def _entry(call: Call) -> Answer:
     if call.principal is not None:
         links["me"] = link("/v1/me")
         links["orders"] = link("/v1/orders")
-    return Answer({"_links": links})
+    return RestAnswer({"_links": links})
 
 
 async def _document(call: Call) -> Response:

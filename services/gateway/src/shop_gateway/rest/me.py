@@ -4,9 +4,9 @@ from shop.customers.v1 import customers_pb2
 from shop.identity.v1 import identity_pb2
 from shop.marketing.v1 import marketing_pb2
 from shop.notifications.v1 import notifications_pb2
-from shop_gateway.rest.operation import Answer, Call, Operation, Parameter, Replies
+from shop_gateway.rest.operation import Call, Operation, Parameter, Replies, RestAnswer
 from shop_gateway.rest.parameters import IDENTIFIER, IF_MATCH, PAGE_SIZE, PAGE_TOKEN, page_link, part, this_page
-from shop_gateway.rest.resource import Body, Links, Resource, link
+from shop_gateway.rest.resource import Links, RequestBody, Resource, link
 from shop_gateway.upstreams import WRITE
 
 ACCOUNT = Resource(
@@ -57,7 +57,7 @@ _ADDRESS = {
     "postalCode": "10115",
     "country": "DE",
 }
-CHANGE_PROFILE = Body(
+CHANGE_PROFILE = RequestBody(
     "ChangeProfile",
     customers_pb2.ChangeCustomerRequest,
     "All that one says about oneself; what is left out is removed.",
@@ -65,34 +65,34 @@ CHANGE_PROFILE = Body(
     ("email_address", "locale", "billing_address"),
     {"name": "Ada Lovelace", "emailAddress": "ada@example.com", "locale": "en-GB", "billingAddress": _ADDRESS},
 )
-PUT_ADDRESS = Body(
+PUT_ADDRESS = RequestBody(
     "PutAddress",
     customers_pb2.DeliveryAddress,
     "Where parcels can go, and what one calls it.",
     ("label", "address"),
     example={"label": "Home", "address": _ADDRESS},
 )
-PUT_PAYMENT_METHOD = Body(
+PUT_PAYMENT_METHOD = RequestBody(
     "PutPaymentMethod",
     customers_pb2.PutPaymentMethodRequest,
     "A card, as the payment provider's token, and what one recognises it by.",
     ("payment_method", "card_token"),
     example={"paymentMethod": {"brand": "Visa", "lastFour": "4242"}, "cardToken": "tok_visa"},
 )
-SET_CONSENT = Body(
+SET_CONSENT = RequestBody(
     "SetConsent",
     marketing_pb2.SetConsentRequest,
     "Whether one agrees, and to which text.",
     ("granted", "wording"),
     example={"granted": True, "wording": "newsletter-2"},
 )
-CLOSE_ACCOUNT = Body(
+CLOSE_ACCOUNT = RequestBody(
     "CloseAccount", identity_pb2.CloseAccountRequest, "The password, once more.", ("password",),
     example={"password": "correct horse battery"},
 )  # fmt: skip
 
 
-async def _account(call: Call) -> Answer:
+async def _account(call: Call) -> RestAnswer:
     identity = call.gateway.upstreams.identity
     asked = identity_pb2.GetAccountRequest()
     answer = await identity.ask(identity.stub.GetAccount, asked, token=call.caller.token)
@@ -107,7 +107,7 @@ async def _account(call: Call) -> Answer:
         "close": link("/v1/me/close", method="POST"),
         "signOutEverywhere": link("/v1/me/sessions", method="DELETE"),
     }
-    return Answer(ACCOUNT.document(answer.account, links))
+    return RestAnswer(ACCOUNT.document(answer.account, links))
 
 
 async def _customer(call: Call) -> customers_pb2.Customer:
@@ -116,17 +116,17 @@ async def _customer(call: Call) -> customers_pb2.Customer:
     return (await customers.ask(customers.stub.GetCustomer, asked, token=call.caller.token)).customer
 
 
-def _profile_of(customer: customers_pb2.Customer) -> Answer:
+def _profile_of(customer: customers_pb2.Customer) -> RestAnswer:
     """Return a profile, whose entity tag is the version that a change may name."""
     links = {"self": link("/v1/me/profile"), "change": link("/v1/me/profile", method="PUT")}
-    return Answer(PROFILE.document(customer, links), headers={"etag": f'"{customer.version}"'})
+    return RestAnswer(PROFILE.document(customer, links), headers={"etag": f'"{customer.version}"'})
 
 
-async def _profile(call: Call) -> Answer:
+async def _profile(call: Call) -> RestAnswer:
     return _profile_of(await _customer(call))
 
 
-async def _change_profile(call: Call) -> Answer:
+async def _change_profile(call: Call) -> RestAnswer:
     request = CHANGE_PROFILE.parse(call.body)
     request.account_id = call.caller.subject
     expected = (call.parameters["If-Match"] or "*").strip('"')
@@ -136,78 +136,78 @@ async def _change_profile(call: Call) -> Answer:
     return _profile_of(answer.customer)
 
 
-async def _addresses(call: Call) -> Answer:
+async def _addresses(call: Call) -> RestAnswer:
     put = link("/v1/me/addresses/{addressId}", method="PUT", templated=True)
     document = ADDRESSES.document(await _customer(call), {"self": link("/v1/me/addresses"), "put": put})
     for one in document["deliveryAddresses"]:
         address = f"/v1/me/addresses/{part(one['deliveryAddressId'])}"
         one["_links"] = {"put": link(address, method="PUT"), "remove": link(address, method="DELETE")}
-    return Answer(document)
+    return RestAnswer(document)
 
 
-async def _put_address(call: Call) -> Answer:
+async def _put_address(call: Call) -> RestAnswer:
     address = PUT_ADDRESS.parse(call.body)
     address.delivery_address_id = call.parameters["addressId"]
     request = customers_pb2.PutDeliveryAddressRequest(account_id=call.caller.subject, delivery_address=address)
     customers = call.gateway.upstreams.customers
     await customers.ask(customers.stub.PutDeliveryAddress, request, token=call.caller.token, within=WRITE)
-    return Answer(status=204)
+    return RestAnswer(status=204)
 
 
-async def _remove_address(call: Call) -> Answer:
+async def _remove_address(call: Call) -> RestAnswer:
     request = customers_pb2.RemoveDeliveryAddressRequest(
         account_id=call.caller.subject, delivery_address_id=call.parameters["addressId"]
     )
     customers = call.gateway.upstreams.customers
     await customers.ask(customers.stub.RemoveDeliveryAddress, request, token=call.caller.token, within=WRITE)
-    return Answer(status=204)
+    return RestAnswer(status=204)
 
 
-async def _payment_methods(call: Call) -> Answer:
+async def _payment_methods(call: Call) -> RestAnswer:
     put = link("/v1/me/payment-methods/{paymentMethodId}", method="PUT", templated=True)
     links = {"self": link("/v1/me/payment-methods"), "put": put}
     document = PAYMENT_METHODS.document(await _customer(call), links)
     for one in document["paymentMethods"]:
         address = f"/v1/me/payment-methods/{part(one['paymentMethodId'])}"
         one["_links"] = {"put": link(address, method="PUT"), "remove": link(address, method="DELETE")}
-    return Answer(document)
+    return RestAnswer(document)
 
 
-async def _put_payment_method(call: Call) -> Answer:
+async def _put_payment_method(call: Call) -> RestAnswer:
     request = PUT_PAYMENT_METHOD.parse(call.body)
     request.account_id = call.caller.subject
     request.payment_method.payment_method_id = call.parameters["paymentMethodId"]
     customers = call.gateway.upstreams.customers
     await customers.ask(customers.stub.PutPaymentMethod, request, token=call.caller.token, within=WRITE)
-    return Answer(status=204)
+    return RestAnswer(status=204)
 
 
-async def _remove_payment_method(call: Call) -> Answer:
+async def _remove_payment_method(call: Call) -> RestAnswer:
     request = customers_pb2.RemovePaymentMethodRequest(
         account_id=call.caller.subject, payment_method_id=call.parameters["paymentMethodId"]
     )
     customers = call.gateway.upstreams.customers
     await customers.ask(customers.stub.RemovePaymentMethod, request, token=call.caller.token, within=WRITE)
-    return Answer(status=204)
+    return RestAnswer(status=204)
 
 
-async def _consents(call: Call) -> Answer:
+async def _consents(call: Call) -> RestAnswer:
     marketing = call.gateway.upstreams.marketing
     asked = marketing_pb2.ListConsentsRequest(account_id=call.caller.subject)
     answer = await marketing.ask(marketing.stub.ListConsents, asked, token=call.caller.token)
     links = {"self": link("/v1/me/consents"), "email": link("/v1/me/consents/email", method="PUT")}
-    return Answer(CONSENTS.document(answer, links))
+    return RestAnswer(CONSENTS.document(answer, links))
 
 
-async def _set_consent(call: Call) -> Answer:
+async def _set_consent(call: Call) -> RestAnswer:
     request = SET_CONSENT.parse(call.body)
     request.account_id, request.purpose = call.caller.subject, marketing_pb2.PURPOSE_EMAIL
     marketing = call.gateway.upstreams.marketing
     await marketing.ask(marketing.stub.SetConsent, request, token=call.caller.token, within=WRITE)
-    return Answer(status=204)
+    return RestAnswer(status=204)
 
 
-async def _messages(call: Call) -> Answer:
+async def _messages(call: Call) -> RestAnswer:
     notifications = call.gateway.upstreams.notifications
     asked = notifications_pb2.ListMessagesRequest(
         customer_id=call.caller.subject,
@@ -218,21 +218,21 @@ async def _messages(call: Call) -> Answer:
     links: Links = {"self": link(this_page(call))}
     if answer.next_page_token:
         links["next"] = link(page_link(call, answer.next_page_token))
-    return Answer(MESSAGES.document(answer, links))
+    return RestAnswer(MESSAGES.document(answer, links))
 
 
-async def _close(call: Call) -> Answer:
+async def _close(call: Call) -> RestAnswer:
     identity = call.gateway.upstreams.identity
     request = CLOSE_ACCOUNT.parse(call.body)
     await identity.ask(identity.stub.CloseAccount, request, token=call.caller.token, within=WRITE)
-    return Answer(status=204)
+    return RestAnswer(status=204)
 
 
-async def _sign_out_everywhere(call: Call) -> Answer:
+async def _sign_out_everywhere(call: Call) -> RestAnswer:
     identity = call.gateway.upstreams.identity
     request = identity_pb2.SignOutEverywhereRequest()
     await identity.ask(identity.stub.SignOutEverywhere, request, token=call.caller.token, within=WRITE)
-    return Answer(status=204)
+    return RestAnswer(status=204)
 
 
 _DONE = (Replies(204, "Done."),)

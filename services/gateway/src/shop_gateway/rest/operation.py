@@ -21,7 +21,7 @@ from starlette.routing import Route
 from shop_gateway.gateway import Gateway
 from shop_gateway.problems import HttpError
 from shop_gateway.rest.document import Schema, schema_of_body, schema_of_parameter
-from shop_gateway.rest.resource import Body, Resource
+from shop_gateway.rest.resource import RequestBody, Resource
 
 HAL = "application/hal+json"
 NOTHING_KEPT = "no-store"
@@ -60,7 +60,7 @@ class Call:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RestAnswer:
     """What a handler answers with."""
 
     document: Any = None
@@ -85,7 +85,7 @@ class Replies:
 
 
 Endpoint = Callable[[Request], Awaitable[Response]]
-Handler = Callable[[Call], Awaitable[Answer | Response]]
+OperationHandler = Callable[[Call], Awaitable[RestAnswer | Response]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,10 +99,10 @@ class Operation:
     summary: str
     rpc: str
     """The method behind it, as package.Service/Method: the document has its description; empty: none."""
-    handler: Handler
+    handler: OperationHandler
     replies: tuple[Replies, ...]
     parameters: tuple[Parameter, ...] = ()
-    body: Body | None = None
+    body: RequestBody | None = None
     secured: bool = True
     """Whether only who has signed in may ask."""
     refusals: tuple[int, ...] = ()
@@ -225,7 +225,7 @@ def _address(request: Request) -> str:
     return f"{request.scope['path']}?{query}"
 
 
-def respond(gateway: Gateway, request: Request, answer: Answer) -> Response:
+def respond(gateway: Gateway, request: Request, answer: RestAnswer) -> Response:
     """Return an answer as it is sent; 304 without a body for a client that has it already."""
     headers = {"cache-control": answer.keep, **answer.headers}
     if answer.document is None:

@@ -19,9 +19,9 @@ from starlette.responses import Response, StreamingResponse
 from shop.orders.v1 import orders_pb2
 from shop_gateway.gateway import Gateway
 from shop_gateway.problems import problem
-from shop_gateway.rest.operation import Answer, Call, Operation, Parameter, Replies, encoded, etag
+from shop_gateway.rest.operation import Call, Operation, Parameter, Replies, RestAnswer, encoded, etag
 from shop_gateway.rest.parameters import ORDER_ID, PAGE_SIZE, PAGE_TOKEN, UUID, page_link, part, this_page
-from shop_gateway.rest.resource import Body, Links, Resource, link
+from shop_gateway.rest.resource import Links, RequestBody, Resource, link
 from shop_gateway.upstreams import WRITE
 
 PENDING = orders_pb2.ORDER_STATE_PENDING
@@ -63,7 +63,7 @@ ORDERS = Resource(
     links={"self": "always", "next": "when there is another page", "place": "always"},
     embedded={"orders": ORDER},
 )
-PLACE_ORDER = Body(
+PLACE_ORDER = RequestBody(
     "PlaceOrder",
     orders_pb2.PlaceOrderRequest,
     "What is ordered, how it is paid, and where it goes.",
@@ -106,11 +106,11 @@ async def _order_of(call: Call, order_id: str) -> orders_pb2.Order:
     return order
 
 
-async def _get(call: Call) -> Answer:
-    return Answer(_document(await _order_of(call, call.parameters["orderId"])))
+async def _get(call: Call) -> RestAnswer:
+    return RestAnswer(_document(await _order_of(call, call.parameters["orderId"])))
 
 
-async def _list(call: Call) -> Answer:
+async def _list(call: Call) -> RestAnswer:
     orders = call.gateway.upstreams.orders
     asked = orders_pb2.ListOrdersRequest(
         customer_id=call.caller.subject,
@@ -121,19 +121,19 @@ async def _list(call: Call) -> Answer:
     links: Links = {"self": link(this_page(call)), "place": link("/v1/orders", method="POST")}
     if page.next_page_token:
         links["next"] = link(page_link(call, page.next_page_token))
-    return Answer({"orders": [_document(order) for order in page.orders], "_links": links})
+    return RestAnswer({"orders": [_document(order) for order in page.orders], "_links": links})
 
 
-async def _post(call: Call) -> Answer:
+async def _post(call: Call) -> RestAnswer:
     key = call.parameters["Idempotency-Key"]
     return await _place(call, str(uuid5(NAMESPACE_URL, f"{call.caller.issuer}/{call.caller.subject}/{key}")))
 
 
-async def _put(call: Call) -> Answer:
+async def _put(call: Call) -> RestAnswer:
     return await _place(call, call.parameters["orderId"])
 
 
-async def _place(call: Call, order_id: str) -> Answer:
+async def _place(call: Call, order_id: str) -> RestAnswer:
     """Place an order, or find that it was placed; who prefers to wait is answered with its end, if it comes in time."""
     request = PLACE_ORDER.parse(call.body)
     request.order_id, request.customer_id = order_id, call.caller.subject
@@ -145,9 +145,9 @@ async def _place(call: Call, order_id: str) -> Answer:
     address = f"/v1/orders/{part(order_id)}"
     headers = {"location": address} | ({} if wait is None else {"preference-applied": f"wait={wait}"})
     if wait is not None and order.state != PENDING:
-        return Answer(_document(order), 201, headers)
+        return RestAnswer(_document(order), 201, headers)
     receipt = RECEIPT.document(order, {"self": link(address), "progress": link(f"{address}/progress")})
-    return Answer(receipt, 202, headers)
+    return RestAnswer(receipt, 202, headers)
 
 
 def preferred_wait(prefer: str | None) -> int | None:
@@ -168,12 +168,12 @@ async def _ended(call: Call, order: orders_pb2.Order, within: timedelta) -> orde
     return order
 
 
-async def _cancel(call: Call) -> Answer:
+async def _cancel(call: Call) -> RestAnswer:
     order = await _order_of(call, call.parameters["orderId"])
     orders = call.gateway.upstreams.orders
     asked = orders_pb2.CancelOrderRequest(order_id=order.order_id)
     answer = await orders.ask(orders.stub.CancelOrder, asked, token=call.caller.token, within=WRITE)
-    return Answer(_document(answer.order), 202, {"location": f"/v1/orders/{part(order.order_id)}"})
+    return RestAnswer(_document(answer.order), 202, {"location": f"/v1/orders/{part(order.order_id)}"})
 
 
 async def _progress(call: Call) -> Response:

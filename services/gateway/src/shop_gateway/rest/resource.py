@@ -52,7 +52,7 @@ class Resource:
 
 
 @dataclass(frozen=True, slots=True)
-class Body:
+class RequestBody:
     """What a client says in the body of a request: some fields of its message."""
 
     name: str

@@ -1,8 +1,8 @@
 """Accounts and sessions of strangers: signing up, signing in, and what follows."""
 
 from shop.identity.v1 import identity_pb2
-from shop_gateway.rest.operation import Answer, Call, Operation, Replies
-from shop_gateway.rest.resource import Body, Links, Resource, link
+from shop_gateway.rest.operation import Call, Operation, Replies, RestAnswer
+from shop_gateway.rest.resource import Links, RequestBody, Resource, link
 from shop_gateway.upstreams import WRITE
 
 TOKENS = Resource(
@@ -11,27 +11,27 @@ TOKENS = Resource(
     "The tokens of a session. The access token is the bearer token of other requests.",
     links={"refresh": "always", "signOut": "always", "account": "always"},
 )
-SIGN_UP = Body(
+SIGN_UP = RequestBody(
     "SignUp",
     identity_pb2.SignUpRequest,
     "With what one will sign in.",
     ("email_address", "password"),
     example={"emailAddress": "grace@example.com", "password": "correct horse battery"},
 )
-SIGN_IN = Body(
+SIGN_IN = RequestBody(
     "SignIn",
     identity_pb2.SignInRequest,
     "With what one signs in.",
     ("email_address", "password"),
     example={"emailAddress": "ada@example.com", "password": "correct horse battery"},
 )
-REFRESH = Body(
+REFRESH = RequestBody(
     "Refresh",
     identity_pb2.RefreshRequest,
     "The newest refresh token of the session.",
     ("refresh_token",),
 )
-SIGN_OUT = Body("SignOut", identity_pb2.SignOutRequest, "A refresh token of the session.", ("refresh_token",))
+SIGN_OUT = RequestBody("SignOut", identity_pb2.SignOutRequest, "A refresh token of the session.", ("refresh_token",))
 
 
 def _tokens(tokens: identity_pb2.Tokens) -> dict[str, object]:
@@ -43,28 +43,28 @@ def _tokens(tokens: identity_pb2.Tokens) -> dict[str, object]:
     return TOKENS.document(tokens, links)
 
 
-async def _sign_up(call: Call) -> Answer:
+async def _sign_up(call: Call) -> RestAnswer:
     identity = call.gateway.upstreams.identity
     await identity.ask(identity.stub.SignUp, SIGN_UP.parse(call.body), within=WRITE)
-    return Answer({"_links": {"signIn": link("/v1/sessions", method="POST")}}, 202)
+    return RestAnswer({"_links": {"signIn": link("/v1/sessions", method="POST")}}, 202)
 
 
-async def _sign_in(call: Call) -> Answer:
+async def _sign_in(call: Call) -> RestAnswer:
     identity = call.gateway.upstreams.identity
     answer = await identity.ask(identity.stub.SignIn, SIGN_IN.parse(call.body), within=WRITE)
-    return Answer(_tokens(answer.tokens), 201)
+    return RestAnswer(_tokens(answer.tokens), 201)
 
 
-async def _refresh(call: Call) -> Answer:
+async def _refresh(call: Call) -> RestAnswer:
     identity = call.gateway.upstreams.identity
     answer = await identity.ask(identity.stub.Refresh, REFRESH.parse(call.body), within=WRITE)
-    return Answer(_tokens(answer.tokens))
+    return RestAnswer(_tokens(answer.tokens))
 
 
-async def _sign_out(call: Call) -> Answer:
+async def _sign_out(call: Call) -> RestAnswer:
     identity = call.gateway.upstreams.identity
     await identity.ask(identity.stub.SignOut, SIGN_OUT.parse(call.body), within=WRITE)
-    return Answer(status=204)
+    return RestAnswer(status=204)
 
 
 _IDENTITY = "shop.identity.v1.IdentityService"

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from uuid import uuid4
 
 import httpx
 
@@ -52,7 +53,7 @@ async def test_who_prefers_to_wait_is_answered_with_the_end(client, front: Front
 
 async def test_an_order_can_be_placed_under_an_id_of_ones_own(client, front: Front):
     me = await front.person(client)
-    address = "/v1/orders/2f0d9a52-6b9e-4a0a-9d3e-0f5c1f2f7a11"
+    address = f"/v1/orders/{uuid4()}"
     first = await client.put(address, json=ORDER, headers=me)
     again = await client.put(address, json=ORDER, headers=me)
     assert first.status_code == again.status_code == 202

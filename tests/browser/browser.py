@@ -9,7 +9,7 @@ from typing import Any
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
 from selenium.webdriver.common.by import By
-from selenium.webdriver.remote.webelement import WebElement
+from selenium.webdriver.support.expected_conditions import staleness_of
 from selenium.webdriver.support.wait import WebDriverWait
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -135,8 +135,10 @@ class Browser:
         return [str(text) for text in self.driver.execute_script(script, selector)]
 
     def _press(self, by: str, what: str) -> None:
-        element: WebElement = self.driver.find_element(by, what)
-        element.click()
+        """Click something that leads to a page, and wait until the page that it was on is gone."""
+        before = self.driver.find_element(By.TAG_NAME, "html")
+        self.driver.find_element(by, what).click()
+        WebDriverWait(self.driver, PATIENCE, 0.05).until(staleness_of(before))
 
 
 def _options() -> ChromeOptions:

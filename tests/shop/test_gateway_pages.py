@@ -193,6 +193,20 @@ async def test_a_check_out_that_is_sent_five_times_at_once_is_one_order(visitor:
     await asyncio.gather(*(one.aclose() for one in clients))
 
 
+async def test_what_is_ordered_is_the_basket_that_was_shown(visitor: Visitor, address: str) -> None:
+    await visitor.sign_up(address)
+    fields = await visitor.checkout()
+    await visitor.send("/articles/mug", "/basket", pieces="2")  # in another tab
+    changed = await visitor.post("/checkout", fields)
+    assert (changed.status_code, "Your basket has changed" in changed.text) == (409, True)
+    assert "3 × Blue mug" in changed.text
+    placed = await visitor.post("/checkout", fields | hidden(changed, "/checkout"), follow=False)
+    await visitor.send("/articles/mug", "/basket", pieces="1")
+    again = await visitor.post("/checkout", fields | hidden(changed, "/checkout"), follow=False)
+    assert again.headers["location"] == placed.headers["location"]
+    assert "Basket (1)" in (await visitor.get("/orders")).text, "what was added later is still there"
+
+
 async def test_an_order_tells_its_progress_and_another_customer_nothing(
     visitor: Visitor, client: httpx.AsyncClient, address: str
 ) -> None:

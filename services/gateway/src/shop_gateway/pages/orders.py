@@ -20,6 +20,7 @@ from shop.orders.v1 import orders_pb2 as pb
 from shop_gateway.pages.articles import Articles
 from shop_gateway.pages.compose import NOT_THERE
 from shop_gateway.pages.rendering import ORDER_STATES, segment
+from shop_gateway.pages.session import EARLY
 from shop_gateway.pages.site import Site
 from shop_gateway.pages.visit import Visit
 from shop_gateway.upstreams import WRITE
@@ -40,8 +41,8 @@ WHY: Final = {
 """Why an order was rejected, by what is in the reason that the services give."""
 LOOK_EVERY: Final = timedelta(milliseconds=300)
 """How often an order is looked at for a page that shows its progress."""
-STREAM_FOR: Final = timedelta(minutes=2)
-"""So long one answer tells of progress; the browser then asks again by itself."""
+STREAM_FOR: Final = EARLY
+"""So long one answer tells of progress, for the access token lasts no longer for sure; then the browser asks again."""
 SILENCE: Final = timedelta(seconds=10)
 """After so long without news something is sent all the same, so that nobody between closes the connection."""
 

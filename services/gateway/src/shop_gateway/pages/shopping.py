@@ -1,6 +1,8 @@
 """The basket and the check-out."""
 
 import asyncio
+import hashlib
+import json
 import secrets
 from dataclasses import dataclass
 from functools import partial
@@ -28,6 +30,9 @@ ORDERS: Final = UUID("5f0c8f0e-6f5c-4d7c-9d54-5a0d6f0f8a11")
 """The name space of the ids of orders that are placed by the form."""
 NEW: Final = "new"
 """Chosen where a saved address or card is not."""
+SHOWN: Final = "shown"
+"""The field that says which basket the form was shown for."""
+BASKET_CHANGED: Final = Mistake("BASKET_CHANGED", "Your basket has changed. Please look at it again.", 409)
 _AVAILABILITY_MISSING = "It is not known at the moment how many there are. You can order all the same."
 _NAMES_MISSING = "Some names and prices are missing at the moment. You can order all the same."
 
@@ -86,17 +91,20 @@ class ShoppingPages:
     async def order(self, visit: Visit) -> Response:
         """Place the order, once for each form that was shown."""
         account_id, key = visit.signed_in().account_id, visit.field("key")
-        order_id = str(uuid5(ORDERS, f"{account_id}/{key}"))
-        if not key or (not visit.basket.pieces and not await self._was_placed(visit, order_id)):
+        if not key:
             return visit.go("/basket")
+        order_id = str(uuid5(ORDERS, f"{account_id}/{key}"))
+        if visit.field(SHOWN) != _shown_as(visit.basket):  # since the form was shown, it was sent or the basket changed
+            if await self._was_placed(visit, order_id):
+                return visit.go(f"/orders/{order_id}")
+            return await self._checkout_page(visit, BASKET_CHANGED) if visit.basket.pieces else visit.go("/basket")
         try:
-            if visit.basket.pieces:
-                await self._place(visit, order_id)
+            await self._place(visit, order_id)
         except NOT_THERE as error:
             mistake = mistake_in(error)
             if mistake.status == HTTPStatus.UNAUTHORIZED:
                 raise
-            if mistake.reason != "ORDER_REUSED":  # the form was sent before, with another basket: that is the order
+            if mistake.reason != "ORDER_REUSED":  # it was sent before, with another address or card: that is the order
                 return await self._checkout_page(visit, mistake)
         visit.keep_basket(Basket())
         return visit.go(f"/orders/{order_id}")
@@ -154,6 +162,7 @@ class ShoppingPages:
             total=total(basket.lines),
             customer=customer,
             key=visit.field("key") or secrets.token_urlsafe(18),
+            shown=_shown_as(visit.basket),
             typed={name: visit.field(name) for name in (*ADDRESS, "address", "card", "card_token")},
             mistake=mistake.text,
         )
@@ -177,6 +186,11 @@ class ShoppingPages:
             BasketLine(known.get(sku) or ShownArticle(sku, sku, None), pieces) for sku, pieces in basket.pieces.items()
         ]
         return ShownBasket(lines, articles, short)
+
+
+def _shown_as(basket: Basket) -> str:
+    """Return what a basket is known by, to whoever is shown it."""
+    return hashlib.sha256(json.dumps(sorted(basket.kept.items())).encode()).hexdigest()
 
 
 def _chosen_address(visit: Visit, customer: customers_pb2.Customer | None) -> Address:

@@ -53,6 +53,7 @@ def test_the_lines_to_copy_hold_valid_messages(tmp_path) -> None:
     with place.held():
         place.write_state("up", "a:1", processes)
         text = "\n".join(guide.lines(place))
+    assert "http://g:2/" in text, "where the shop is"
     files = re.findall(r"-d @ \S+ (\S+) < (\S+)", text)
     kinds = {
         "shop.orders.v1.OrderService/PlaceOrder": orders_pb2.PlaceOrderRequest,

@@ -106,6 +106,9 @@ async def test_the_whole_way(stack: Stack, browse: Browse, width: int, script: b
     browser.follow("My account")
     browser.looks_good()
     assert browser.complaints() == []
+    for path in ("/account/close", "/sign-in", "/search?q=zzzzz", "/nowhere"):
+        browser.open(path)
+        browser.looks_good()
 
 
 async def _mail_to(stack: Stack, address: str) -> Any:

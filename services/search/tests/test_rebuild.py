@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from pathlib import Path
 
+import asyncpg
+import pytest
 import pytest_asyncio
 from amends_chassis.database import Database
 from amends_chassis.migrations import migrate
@@ -16,6 +18,7 @@ from amends_chassis.projections.rebuild import Rebuild
 from amends_embedded import Nats
 from amends_events import Consumer, open_broker
 from amends_testkit.log import PrefixedBroker
+from amends_testkit.service import migrated
 from amends_testkit.waiting import eventually
 from shop_search.index import BATCH, LAYOUT, ArticleIndex
 from shop_search.parts import INDEXES
@@ -178,3 +181,19 @@ async def test_who_builds_needs_no_rights_but_those_of_serving(postgres):
         await serving.close()
         await owner.close()
         await postgres.drop("search_roles", "search_serves")
+
+
+async def test_a_database_that_cannot_keep_every_letter_is_refused(postgres):
+    """Such as one of a server that was made without a locale."""
+    url = await postgres.create("search_ascii", "search_ascii")
+    admin = await asyncpg.connect(postgres.admin_url)
+    try:
+        await admin.execute("DROP DATABASE search_ascii")
+        template = "TEMPLATE template0 ENCODING 'SQL_ASCII' LOCALE 'C'"
+        await admin.execute(f"CREATE DATABASE search_ascii OWNER search_ascii {template}")
+        with pytest.raises(asyncpg.RaiseError, match="UTF8, not in SQL_ASCII"):
+            async with migrated(url, "shop_search.migrations"):
+                pass
+    finally:
+        await admin.close()
+        await postgres.drop("search_ascii", "search_ascii")

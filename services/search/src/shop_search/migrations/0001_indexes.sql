@@ -1,3 +1,9 @@
+DO $$ BEGIN
+    IF current_setting('server_encoding') <> 'UTF8' THEN
+        RAISE EXCEPTION 'search needs a database in UTF8, not in %', current_setting('server_encoding');
+    END IF;
+END $$;
+
 -- Without accents, without endings and in spite of mistakes: both extensions are trusted, so the owner of the database may
 -- create them.
 CREATE EXTENSION IF NOT EXISTS unaccent;

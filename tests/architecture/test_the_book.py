@@ -16,7 +16,7 @@ PLACE = re.compile(r"`([\w./-]+)`")
 
 @pytest.fixture(scope="module")
 def page(root) -> str:
-    return (root / "docs/explanation/the-book.md").read_text()
+    return str((root / "docs/explanation/the-book.md").read_text())
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,7 @@
 """Each method of the shop is for people or for services that are named, and says so where it is for both."""
 
+from typing import Any
+
 import pytest
 import yaml
 from amends_contracts import descriptor_set
@@ -13,9 +15,9 @@ FOR_PEOPLE_THEMSELVES = "gateway"
 """Who calls for people, with their tokens."""
 
 
-def methods() -> dict:
+def methods() -> dict[str, Any]:
     """The methods of the shop, by "package.Service/Method", with their options."""
-    found = {}
+    found: dict[str, Any] = {}
     for file in descriptor_set().file:
         for service in file.service if file.package.startswith("shop.") else ():
             name = f"{file.package}.{service.name}"

@@ -83,7 +83,7 @@ async def people(make_lasting, nats, tmp_path_factory):
             channels[settings.name] = runtime.channel(runtime.address)
 
         await start(who, partial(identity.assemble, who))
-        told = {
+        told: dict[str, Any] = {
             "token_issuer": who.issuer,
             "token_audience": who.audience,
             "token_keys_url": f"http://{json.loads(report.read_text())['jwks']}/.well-known/jwks.json",
@@ -110,6 +110,10 @@ async def found(call):
         if error.code() is not grpc.StatusCode.NOT_FOUND:
             raise
         return None
+
+
+async def _is_known(stub, request):
+    return await found(stub.GetCustomer(request))
 
 
 async def signed_in(people, address):
@@ -189,7 +193,7 @@ async def test_the_tokens_that_identity_gives_out_are_believed_by_who_keeps_cust
         shown = (("authorization", f"Bearer {who.access_token}"),)
         for stub, kind in ((people.customers, customers_pb2), (people.marketing, marketing_pb2)):
             own = kind.GetCustomerRequest(account_id=who.account_id)
-            await eventually(lambda stub=stub, own=own: found(stub.GetCustomer(own)), what="the account is heard of")
+            await eventually(partial(_is_known, stub, own), what="the account is heard of")
             request = kind.GetCustomerRequest(account_id=asked.account_id)
             assert bool(await found(stub.GetCustomer(request, metadata=shown))) is answer
 

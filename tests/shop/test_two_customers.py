@@ -104,7 +104,7 @@ async def shop(make_lasting):
             stubs = (OrderServiceStub, CustomerServiceStub, MarketingServiceStub, NotificationServiceStub)
             made = [stub(one.channel(one.address)) for stub, one in zip(stubs, runtimes, strict=True)]
             addresses = {f"{one.settings.name}_target": one.address for one in runtimes}
-            two = TwoCustomers(issuer, *made, addresses)
+            two = TwoCustomers(issuer, made[0], made[1], made[2], made[3], addresses)
             await fill(two, noted)
             yield two
 
@@ -117,7 +117,7 @@ async def fill(two, noted):
     for number in range(2):
         await two.orders.PlaceOrder(order(f"ada-{number}", ADA), metadata=ada)
     await two.orders.PlaceOrder(order("bob-1", BOB), metadata=bob)
-    details = {"name": "Ada King", "email_address": "ada@example.com"}
+    details: dict[str, Any] = {"name": "Ada King", "email_address": "ada@example.com"}
     await two.customers.ChangeCustomer(cpb.ChangeCustomerRequest(account_id=ADA, **details), metadata=ada)
     method = cpb.PaymentMethod(payment_method_id="visa", brand="Visa", last_four="4242")
     await two.customers.PutPaymentMethod(
@@ -127,7 +127,7 @@ async def fill(two, noted):
     await two.marketing.SetConsent(agreed, metadata=ada)
     async with noted.database.transaction() as transaction:
         for event_id, order_id, customer_id in ((NOTICE, "ada-0", ADA), (uuid4(), "bob-1", BOB)):
-            about = {"event_id": event_id, "order_id": order_id, "customer_id": customer_id}
+            about: dict[str, Any] = {"event_id": event_id, "order_id": order_id, "customer_id": customer_id}
             at = datetime.now(UTC)
             notice = Notice(occurred_at=at, template=MailTemplate.ORDER_CONFIRMED, parameters={}, **about)
             await add_notice(transaction, notice, f"<{event_id}@shop.example>")
@@ -362,7 +362,7 @@ async def test_bob_cannot_pass_for_ada(shop, forged):
 
 
 HERS = "/v1/orders/ada-0"
-OVER_REST = {
+OVER_REST: dict[str, tuple[str, Any, Any, Any]] = {
     "an order by its address": ("GET", HERS, {}, (404, "ORDER_UNKNOWN")),
     "an order, if it has changed": ("GET", HERS, {"headers": {"if-none-match": "*"}}, (404, "ORDER_UNKNOWN")),
     "its address, written otherwise": ("GET", "/v1/orders/%61da-0", {}, (404, "ORDER_UNKNOWN")),

@@ -143,8 +143,10 @@ async def test_a_rebuild_that_is_killed_at_any_point_goes_on_and_the_old_index_s
     for statement, wanted in points:
         async with held(database, statement) as holder:
             process = await rebuild()
-            await standing_still(database, holder, wanted)
-            process.kill()
+            try:
+                await standing_still(database, holder, wanted)
+            finally:
+                process.kill()
             assert await process.wait() == -9
             # The server notices that its client is gone, before it has what it waits for.
             await database.pool.execute(

@@ -76,7 +76,7 @@ def test_every_pod_that_stays_has_a_policy_that_denies_the_rest(deployed) -> Non
     for name, manifests in deployed.items():
         policies = [one["spec"] for one in manifests if one["kind"] == "NetworkPolicy"]
         for manifest in (one for one in manifests if one["kind"] in ("Deployment", "StatefulSet")):
-            if name == "kind/git-server":  # it is there for kind, whose network enforces none
+            if name == "kind/git-server":  # it is there for kind alone
                 continue
             labels = manifest["spec"]["template"]["metadata"]["labels"]
             (policy,) = (one for one in policies if one["podSelector"]["matchLabels"].items() <= labels.items())

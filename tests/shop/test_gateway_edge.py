@@ -10,6 +10,7 @@ from typing import Any
 import grpc.aio
 import pytest
 from amends_testkit.issuer import local_issuer
+from amends_testkit.waiting import eventually
 from shop_gateway import server
 
 from shop.identity.v1 import identity_pb2, identity_pb2_grpc
@@ -128,6 +129,78 @@ async def test_a_body_or_a_head_that_is_too_large_is_refused():
         assert json.loads(nonsense.partition(b"\r\n\r\n")[2])["reason"] == "REQUEST_UNREADABLE"
 
 
+HOSTS = [b"", b"Host: a\r\nHost: b\r\n", b"Host: [\r\n", b"Host: a/b\r\n", b"Host:\r\n"]
+
+
+async def test_a_request_names_one_host():
+    async with gateway() as client:
+        for host in HOSTS:
+            for path in (b"/v1/", b"/basket"):
+                answer = await raw(client, b"GET " + path + b" HTTP/1.1\r\nConnection: close\r\n" + host + b"\r\n")
+                assert answer.startswith(b"HTTP/1.1 400 "), (host, path)
+        assert (await raw(client, b"GET /v1/ HTTP/1.0\r\n\r\n")).startswith(b"HTTP/1.1 200 ")
+
+
+async def test_what_stands_after_a_body_is_no_header():
+    head = b"GET /v1/me HTTP/1.1\r\nHost: x\r\nConnection: close\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n"
+    async with gateway(max_header_bytes=4096) as client:
+        trailed = await raw(client, head + b"Authorization: Bearer nonsense\r\n\r\n")
+        assert json.loads(trailed.partition(b"\r\n\r\n")[2])["reason"] == "TOKEN_MISSING"
+        _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+        writer.write(head)
+
+        async def endless() -> None:
+            while True:
+                writer.write(b"x: " + b"y" * 1000 + b"\r\n")
+                await writer.drain()
+
+        with pytest.raises(ConnectionError):
+            await asyncio.wait_for(endless(), 5)
+        writer.close()
+
+
+async def test_an_answer_to_a_body_that_has_not_arrived_ends_the_connection():
+    head = b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n"
+    async with gateway() as client:
+        answer = await asyncio.wait_for(raw(client, head), 5)
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert b"connection: close" in answer
+
+
+async def test_who_goes_amid_a_body_is_no_error():
+    async with gateway() as client:
+        for sent in (b"", b"{"):
+            _, writer = await asyncio.open_connection(client.base_url.host, client.base_url.port)
+            writer.write(b"POST /v1/accounts HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n" + sent)
+            await writer.drain()
+            writer.close()
+        counted = {"method": "POST", "route": "", "status": "499"}
+        value = client.runtime.registry.get_sample_value
+        await eventually(lambda: value("http_requests_total", counted) == 2)
+
+
+async def test_every_answer_forbids_what_a_browser_could_do_with_it():
+    async with gateway() as client:
+        answers = [await client.get(path) for path in ("/v1/", "/v1/nothing", "/v1/me", "/account", "/nowhere")]
+        answers.append(await client.post("/basket"))
+        for answer in answers:
+            assert answer.headers["content-security-policy"].startswith("default-src 'none'"), answer.url
+            assert answer.headers["cache-control"] == "no-store"
+            assert answer.headers["x-content-type-options"] == "nosniff"
+        unreadable = (await raw(client, b"nonsense\r\n\r\n")).lower()
+        assert b"content-security-policy: default-src 'none'" in unreadable
+        assert b"cache-control: no-store" in unreadable
+
+
+async def test_a_request_has_one_access_token_and_a_body_in_utf_8():
+    async with gateway() as client:
+        two = [("authorization", "Bearer a"), ("authorization", "Bearer b")]
+        assert problem(await client.get("/v1/me", headers=two)) == (401, "TOKEN_MALFORMED")
+        json_type = {"content-type": "application/json"}
+        other = await client.post("/v1/accounts", content=json.dumps(ADA).encode("utf-16"), headers=json_type)
+        assert problem(other) == (400, "BODY_UNREADABLE")
+
+
 async def test_a_request_that_does_not_arrive_is_not_waited_for(monkeypatch):
     monkeypatch.setattr(server, "HEAD_WITHIN", timedelta(milliseconds=100))
     async with gateway(request_timeout="200ms") as client:
@@ -138,6 +211,11 @@ async def test_a_request_that_does_not_arrive_is_not_waited_for(monkeypatch):
 
 
 async def test_who_asks_too_often_is_told_when_to_come_back():
+    async with gateway(rate_per_address=0.1) as client:
+        assert (await client.get("/v1/")).status_code == 200
+        for path in ("/v1/", "/basket"):
+            refused = await client.get(path)
+            assert (refused.status_code, refused.headers["retry-after"]) == (429, "10")
     async with gateway(rate_per_address=0.5, trusted_proxies=1) as client:
         told = [await client.get("/v1/", headers={"x-forwarded-for": "spoofed, 192.0.2.1"}) for _ in range(4)]
         other = await client.get("/v1/", headers={"x-forwarded-for": "192.0.2.2"})

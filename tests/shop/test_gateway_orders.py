@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import httpx
 
-from .front import ADDRESS, ORDER, Front
+from .front import ADDRESS, ORDER, Front, gateway
 
 
 def problem(answer: httpx.Response) -> tuple[int, str]:
@@ -43,8 +43,9 @@ async def test_one_key_of_two_people_is_two_orders(client, front: Front):
 
 
 async def test_who_prefers_to_wait_is_answered_with_the_end(client, front: Front):
-    headers = await front.person(client) | {"idempotency-key": "k", "prefer": "wait=8"}
-    answer = await client.post("/v1/orders", json=ORDER, headers=headers)
+    headers = await front.person(client) | {"idempotency-key": "k"}
+    prefers = [("prefer", "respond-async"), ("prefer", "wait=8")]
+    answer = await client.post("/v1/orders", json=ORDER, headers=[*headers.items(), *prefers])
     assert answer.status_code == 201
     assert answer.headers["preference-applied"] == "wait=8"
     assert answer.json()["state"] == "ORDER_STATE_CONFIRMED"
@@ -75,6 +76,18 @@ async def test_an_order_tells_its_progress_until_it_has_ended(client, front: Fro
     assert events[-1]["event"] == "end"
     assert states[-1] == "ORDER_STATE_CONFIRMED"
     assert len({one["id"] for one in events}) == len(events)
+
+
+async def test_who_is_told_of_an_order_takes_nobody_else_s_place(front: Front, nats_market):
+    async with nats_market.without("inventory"), gateway(**(front.settings | {"max_concurrent_calls": 1})) as client:
+        me = await front.person(client)
+        placed = await client.post("/v1/orders", json=ORDER, headers=me | {"idempotency-key": "k"})
+        progress = placed.json()["_links"]["progress"]["href"]
+        async with client.stream("GET", progress, headers=me) as told:
+            assert await anext(told.aiter_lines())
+            assert (await client.get("/v1/")).status_code == 200
+            head = await asyncio.wait_for(client.head(progress, headers=me), 5)  # it has no end to wait for
+            assert (head.status_code, head.headers["content-type"]) == (200, told.headers["content-type"])
 
 
 async def test_an_order_is_cancelled_while_it_is_pending_and_not_after(client, front: Front, nats_market):

@@ -140,9 +140,10 @@ async def test_cookies_are_for_browsers_alone_and_for_tls_beyond_this_machine(vi
         {"form_proof": "x" * 43},
         {"header": {"origin": "https://evil.example"}},
         {"header": {"origin": "null"}},
+        {"header": {"origin": "http://["}},
         {"header": {"sec_fetch_site": "cross-site"}},
     ],
-    ids=["no proof", "another proof", "another site", "a hidden origin", "what the browser says"],
+    ids=["no proof", "another proof", "another site", "a hidden origin", "no origin", "what the browser says"],
 )
 async def test_a_form_that_is_not_of_a_page_of_ours_is_refused(visitor: Visitor, forged: dict[str, Any]) -> None:
     fields = hidden(await visitor.get("/articles/mug"), "/basket") | {"pieces": "1"}

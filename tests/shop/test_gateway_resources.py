@@ -98,6 +98,9 @@ async def test_a_profile_is_changed_only_in_the_version_that_was_seen(client, fr
     me = await front.person(client)
     seen = await known(client, me, "/v1/me/profile")
     change = {"name": "Ada", "billingAddress": ADDRESS}
+    for no_version in ('"0"', 'W/"1"', '"a"', ""):
+        refused = await client.put("/v1/me/profile", json=change, headers=me | {"if-match": no_version})
+        assert refused.status_code == 400, no_version
     match = me | {"if-match": seen.headers["etag"]}
     changed = await client.put("/v1/me/profile", json=change, headers=match)
     assert (changed.status_code, changed.json()["name"]) == (200, "Ada")

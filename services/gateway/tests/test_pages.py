@@ -7,6 +7,7 @@ from datetime import timedelta
 
 import grpc
 import pytest
+from amends_chassis.domain import IdentifierInvalidError
 from amends_resilience import BreakerOpenError, deadline
 from prometheus_client import CollectorRegistry
 from shop_gateway.pages.basket import MOST_ARTICLES, MOST_PIECES, Basket, BasketFullError
@@ -146,8 +147,14 @@ def test_a_basket_adds_up_and_has_bounds() -> None:
         basket = basket.add(f"article-{number_}", 1)
     with pytest.raises(BasketFullError):
         basket.add("one more", 1)
-    with pytest.raises(BasketFullError):
-        Basket().add("x" * 101, 1)
+    for sku in ("x" * 101, "\N{GRINNING FACE}", ""):
+        with pytest.raises(IdentifierInvalidError):
+            Basket().add(sku, 1)
+
+
+def test_a_full_basket_fits_into_a_cookie() -> None:
+    basket = Basket({f"{number_:x>100}": MOST_PIECES for number_ in range(MOST_ARTICLES)})
+    assert len(Seals(b"s" * 32).seal("basket", basket.kept, HOUR)) < 4096 - 100
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ problem documents. Used by `application`.
 """
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from time import perf_counter
@@ -26,10 +27,18 @@ _log = structlog.get_logger(__name__)
 
 GONE = 499
 REQUEST_ID = b"x-request-id"
+DEFAULTS = {
+    b"x-content-type-options": b"nosniff",
+    b"content-security-policy": b"default-src 'none'; frame-ancestors 'none'",
+    b"cache-control": b"no-store",
+}
+"""Headers of every answer that does not say otherwise."""
 STREAMS = "/progress"
 """The end of the paths whose answers have no end of their own."""
 _UNTRUSTED = (b"amends-", b"x-forwarded-", b"forwarded", b"x-real-ip", b"traceparent", b"tracestate", b"x-request-id")
 """Headers that are believed from nobody outside: as prefixes."""
+_HOST = re.compile(rb"([A-Za-z0-9._-]{1,253}|\[[0-9A-Fa-f:.]{2,45}\])(:[0-9]{1,5})?")
+_ANNOUNCE_BODY = (b"content-length", b"transfer-encoding")
 _REASONS = {404: "ROUTE_UNKNOWN", 405: "METHOD_NOT_ALLOWED"}
 _SENTENCES = {404: "There is nothing at this address.", 405: "This method is not there at this address."}
 
@@ -46,6 +55,7 @@ class Edge:
         self._settings = gateway.settings
         self._shown = shown
         self._limits = gateway.limits
+        self._streams = gateway.streams
         self._metrics = RequestMetrics(gateway.runtime.registry)
         self._under_way = 0
 
@@ -55,10 +65,13 @@ class Edge:
         client = self._client(scope)
         trace = self._enter(scope)
         answer = _Answer(send, trace.trace_id)
+        answer.is_early = any(name in _ANNOUNCE_BODY for name, _ in scope["headers"])
         self._under_way += 1
         try:
             self._limits.take_for_address(client)
             await self._serve(scope, receive, answer)
+        except _GoneError:
+            pass  # there is nobody to tell
         except Exception as error:
             if answer.status:  # it has begun: the connection ends without its end
                 raise
@@ -96,40 +109,37 @@ class Edge:
         head += sum(len(name) + len(value) for name, value in scope["headers"])
         if head > self._settings.max_header_bytes:
             raise HttpError(431, "HEADERS_TOO_LARGE", "The head of the request is too large.")
-        if self._under_way > self._settings.max_concurrent_calls:
+        _check_host(scope)
+        if self._under_way - self._streams.open > self._settings.max_concurrent_calls:
             raise Unavailable("OVERLOADED", "This server has as many requests as it can take; try again later.")
         with deadline.scope(self._settings.request_timeout):
             body = await self._body(scope, receive)
-        if scope["path"].endswith(STREAMS):
-            await _until_gone(self._routes(scope, _replay(body), answer), receive)
-            return
-        with deadline.scope(self._settings.request_timeout):
-            await _until_gone(self._routes(scope, _replay(body), answer), receive)
+            answer.is_early = False
+            if not scope["path"].endswith(STREAMS):
+                await _until_gone(self._routes(scope, _replay(body), answer), receive)
+                return
+        await _until_gone(self._routes(scope, _replay(body), answer), receive)
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """Return the whole body. Raises HttpError when it is too large or too late."""
+        """Return the whole body. Raises HttpError when it is too large or too late, _GoneError when it does not end."""
         most = self._settings.max_body_bytes
         length = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
         if length.isdigit() and int(length) > most:
             raise _too_large(most)
-        message = await self._received(receive)
-        body = message.get("body", b"")
-        while message.get("more_body", False):
-            message = await self._received(receive)
-            if message["type"] == "http.disconnect":
-                raise _GoneError
-            body += message.get("body", b"")
-            if len(body) > most:
-                raise _too_large(most)
-        return bytes(body)
-
-    async def _received(self, receive: Receive) -> Message:
-        left = deadline.timeout(self._settings.request_timeout)
+        body, more = bytearray(), True
         try:
-            async with asyncio.timeout(left.total_seconds()):
-                return await receive()
+            async with asyncio.timeout(self._settings.request_timeout.total_seconds()):
+                while more:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise _GoneError
+                    body += message.get("body", b"")
+                    more = message.get("more_body", False)
+                    if len(body) > most:
+                        raise _too_large(most)
         except TimeoutError:
             raise HttpError(408, "REQUEST_MISSING", "The body did not arrive in time.") from None
+        return bytes(body)
 
 
 class _GoneError(Exception):
@@ -141,6 +151,8 @@ class _Answer:
 
     def __init__(self, send: Send, request_id: str) -> None:
         self.status = 0
+        self.is_early = False
+        """Whether the body has not arrived: the connection ends with the answer, for nobody reads what still comes."""
         self._send = send
         self._request_id = request_id.encode()
 
@@ -148,11 +160,11 @@ class _Answer:
         """Send a part of the answer."""
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            message["headers"] = [
-                *message.get("headers", ()),
-                (REQUEST_ID, self._request_id),
-                (b"x-content-type-options", b"nosniff"),
-            ]
+            said = [*message.get("headers", ()), (REQUEST_ID, self._request_id)]
+            if self.is_early:
+                said.append((b"connection", b"close"))
+            names = {name for name, _ in said}
+            message["headers"] = [*said, *(one for one in DEFAULTS.items() if one[0] not in names)]
         await self._send(message)
 
 
@@ -192,6 +204,15 @@ def _replay(body: bytes) -> Receive:
         raise AssertionError("the event is never set")
 
     return receive
+
+
+def _check_host(scope: Scope) -> None:
+    """Refuse a request that does not name one host, as a host is written (RFC 9112, 3.2)."""
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    if not hosts and scope["http_version"] == "1.0":
+        return
+    if len(hosts) != 1 or not _HOST.fullmatch(hosts[0]):
+        raise HttpError(400, "HOST_INVALID", "The request must name one host.")
 
 
 def _too_large(most: int) -> HttpError:

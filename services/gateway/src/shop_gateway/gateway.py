@@ -1,6 +1,8 @@
 """What the routes of the gateway share. Made once, by `assemble.py`; REST and pages are given it."""
 
+import asyncio
 from dataclasses import dataclass
+from datetime import timedelta
 from types import TracebackType
 from typing import Self
 
@@ -19,19 +21,19 @@ class Streams:
     def __init__(self, most: int) -> None:
         """Let so many be at once."""
         self._most = most
-        self._open = 0
+        self.open = 0
 
     @property
     def full(self) -> bool:
         """Return whether there is room for none."""
-        return self._open >= self._most
+        return self.open >= self._most
 
     def __enter__(self) -> Self:
-        self._open += 1
+        self.open += 1
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._open -= 1
+        self.open -= 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,3 +49,12 @@ class Gateway:
     streams: Streams
     kept: KeptAnswers
     """Answers that are the same for everybody."""
+
+    async def stops_within(self, pause: timedelta) -> bool:
+        """Wait so long; return whether the process stops meanwhile, so that a client finds another one."""
+        try:
+            async with asyncio.timeout(pause.total_seconds()):
+                await self.runtime.draining.wait()
+        except TimeoutError:
+            return False
+        return True

@@ -95,14 +95,19 @@ class HttpProblem:
             members["correlationId"] = self.correlation_id
         return members
 
-    def response(self) -> Response:
-        """Return the answer, with what its status needs beside the document."""
-        headers = dict(self.headers)
+    @property
+    def needed_headers(self) -> dict[str, str]:
+        """Return the headers that its status needs; what the problem says itself outranks them."""
+        needed = {}
         if self.retry_after is not None:
-            headers["retry-after"] = str(max(1, round(self.retry_after.total_seconds())))
+            needed["retry-after"] = str(max(1, round(self.retry_after.total_seconds())))
         if self.status == HTTPStatus.UNAUTHORIZED:
-            headers["www-authenticate"] = 'Bearer realm="shop"'
-        return Response(json.dumps(self.document()), self.status, headers, MEDIA_TYPE)
+            needed["www-authenticate"] = 'Bearer realm="shop"'
+        return needed | dict(self.headers)
+
+    def response(self) -> Response:
+        """Return the answer."""
+        return Response(json.dumps(self.document()), self.status, self.needed_headers, MEDIA_TYPE)
 
 
 def problem(error: BaseException) -> HttpProblem:

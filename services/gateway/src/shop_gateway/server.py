@@ -18,6 +18,7 @@ from amends_chassis.hosts import address, to_listen_on
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from shop_gateway.edge import DEFAULTS
 from shop_gateway.problems import MEDIA_TYPE, HttpProblem
 from shop_gateway.settings import Settings
 
@@ -27,6 +28,8 @@ IDLE = timedelta(seconds=20)
 """So long a connection may be idle between two requests."""
 MOST_CONNECTIONS = 2_048
 _BACKLOG = 1_024
+_FRAMING = 16
+"""So many times the bytes of a chunk may arrive with it; one byte needs six more around it."""
 _LAST_WORDS = timedelta(seconds=1)
 """What uvicorn is given beyond the drain to cancel what has not finished."""
 
@@ -109,6 +112,7 @@ def _protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
 
         _head_bytes = 0
         _reading_head = True
+        _framing_bytes: int | None = None
         _head_timer: asyncio.TimerHandle | None = None
 
         def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -125,9 +129,13 @@ def _protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
         def data_received(self, data: bytes) -> None:
             if self._reading_head:
                 self._head_bytes += len(data)
+            elif self._framing_bytes is not None:
+                self._framing_bytes += len(data)
             super().data_received(data)
-            if self._reading_head and self._head_bytes > max_header_bytes and not self.transport.is_closing():
+            if self._reading_head and self._head_bytes > max_header_bytes:
                 self._refuse(431, "HEADERS_TOO_LARGE", f"The head of a request has at most {max_header_bytes} bytes.")
+            elif (self._framing_bytes or 0) > max_header_bytes:
+                self._refuse(431, "HEADERS_TOO_LARGE", "There is too much around the body of the request.")
 
         def on_message_begin(self) -> None:
             self._reading_head = True
@@ -135,9 +143,23 @@ def _protocol(max_header_bytes: int) -> type[HttpToolsProtocol]:
             super().on_message_begin()
 
         def on_headers_complete(self) -> None:
-            self._head_bytes, self._reading_head = 0, False
+            self._head_bytes, self._reading_head, self._framing_bytes = 0, False, 0
             self._stop_timer()
             super().on_headers_complete()
+
+        def on_body(self, body: bytes) -> None:
+            if self._framing_bytes is not None:
+                self._framing_bytes -= _FRAMING * len(body)
+            super().on_body(body)
+
+        def on_message_complete(self) -> None:
+            self._framing_bytes = None
+            super().on_message_complete()
+
+        def on_header(self, name: bytes, value: bytes) -> None:
+            """Take a header of the head alone: what stands after a chunked body is no header (RFC 9110, 6.5.1)."""
+            if self._reading_head:
+                super().on_header(name, value)
 
         def send_400_response(self, msg: str) -> None:
             self._refuse(400, "REQUEST_UNREADABLE", "This is no HTTP request.")
@@ -170,5 +192,6 @@ def _raw(problem: HttpProblem) -> bytes:
         f"content-type: {MEDIA_TYPE}",
         f"content-length: {len(body)}",
         "connection: close",
+        *(f"{name.decode()}: {value.decode()}" for name, value in DEFAULTS.items()),
     ]
     return "\r\n".join([*lines, "", ""]).encode() + body

@@ -37,8 +37,7 @@ def error_page(scope: Scope, problem: HttpProblem) -> Response:
     """Return what a person is shown when something cannot be done."""
     values = {"problem": problem, "is_signed_in": None, "pieces": None, "path": scope["path"]}
     response = rendering.page("problem.html", values, problem.status)
-    if problem.retry_after is not None:
-        response.headers["retry-after"] = str(max(1, round(problem.retry_after.total_seconds())))
+    response.headers.update(problem.needed_headers)
     return response
 
 

@@ -4,13 +4,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from amends_chassis.domain import identifier
+
 from shop.types.v1.types_pb2 import Line
 
 MOST_ARTICLES = 20
 """Different articles in a basket: a cookie has 4 KiB."""
 MOST_PIECES = 99
 """Of one article."""
-MOST_SKU = 100
 
 
 class BasketFullError(Exception):
@@ -44,13 +45,16 @@ class Basket:
         return [Line(sku=sku, quantity=pieces) for sku, pieces in self.pieces.items()]
 
     def add(self, sku: str, pieces: int) -> "Basket":
-        """Return the basket with more pieces of an article. Raises BasketFullError."""
+        """Return the basket with more pieces of an article. Raises what `put` does."""
         return self.put(sku, self.pieces.get(sku, 0) + pieces)
 
     def put(self, sku: str, pieces: int) -> "Basket":
-        """Return the basket with so many pieces of an article; without it for 0. Raises BasketFullError."""
+        """Return the basket with so many pieces of an article; without it for 0.
+
+        Raises BasketFullError, and IdentifierInvalidError for what is the name of no article.
+        """
         if pieces <= 0:
             return Basket({other: count for other, count in self.pieces.items() if other != sku})
-        if len(sku) > MOST_SKU or (sku not in self.pieces and len(self.pieces) >= MOST_ARTICLES):
+        if sku not in self.pieces and len(self.pieces) >= MOST_ARTICLES:
             raise BasketFullError
-        return Basket({**self.pieces, sku: min(pieces, MOST_PIECES)})
+        return Basket({**self.pieces, identifier(sku, "sku"): min(pieces, MOST_PIECES)})

@@ -1,7 +1,6 @@
 """The pages that need no account: the list of articles, what a search finds, an article and its picture."""
 
 import asyncio
-import hashlib
 from functools import partial
 from typing import Final
 from urllib.parse import unquote
@@ -13,16 +12,13 @@ from starlette.routing import BaseRoute, Route
 
 from shop.marketing.v1 import marketing_pb2
 from shop.search.v1 import search_pb2
+from shop_gateway.conditional import picture_response
 from shop_gateway.pages.articles import PAGE, ArticleList, Articles, availability
 from shop_gateway.pages.compose import WITHIN
 from shop_gateway.pages.site import Site
 from shop_gateway.pages.visit import Visit
 
 MAX_QUERY: Final = 200
-_PICTURE_HEADERS = {
-    "cache-control": "public, max-age=300",
-    "content-security-policy": "default-src 'none'; frame-ancestors 'none'; sandbox",
-}
 
 
 class CataloguePages:
@@ -110,11 +106,7 @@ class CataloguePages:
     async def picture(self, request: Request) -> Response:
         """Answer with the picture of an article."""
         svg = await self._articles.picture(unquote(request.path_params["sku"]))
-        etag = f'"{hashlib.sha256(svg.encode()).hexdigest()[:16]}"'
-        headers = _PICTURE_HEADERS | {"etag": etag}
-        if request.headers.get("if-none-match") == etag:
-            return Response(status_code=304, headers=headers)
-        return Response(svg, headers=headers, media_type="image/svg+xml")
+        return picture_response(request, svg)
 
     async def _listed(self, category: str) -> ArticleList:
         read = self._articles

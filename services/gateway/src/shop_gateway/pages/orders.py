@@ -104,10 +104,12 @@ class OrderPages:
     async def progress(self, visit: Visit) -> Response:
         """Tell of an order's progress, as server-sent events, until it has ended."""
         visit.signed_in()
+        order = await self._read(visit, unquote(visit.request.path_params["order_id"]))
         if self._site.streams.full:
             raise Unavailable("OVERLOADED", "Too many people watch their orders at the moment; load the page again.")
-        order = await self._read(visit, unquote(visit.request.path_params["order_id"]))
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
+        if visit.request.method == "HEAD":
+            return Response(None, headers=headers, media_type="text/event-stream")
         return StreamingResponse(self._events(visit, order), media_type="text/event-stream", headers=headers)
 
     async def cancel(self, visit: Visit) -> Response:
@@ -139,9 +141,8 @@ class OrderPages:
             elif clock() - told_at > SILENCE.total_seconds():
                 told_at = clock()
                 yield ": nothing new\n\n"
-            if order.state != pb.ORDER_STATE_PENDING:
+            if order.state != pb.ORDER_STATE_PENDING or await self._site.stops_within(LOOK_EVERY):
                 return
-            await asyncio.sleep(LOOK_EVERY.total_seconds())
             with suppress(*NOT_THERE):  # it is looked at again; the page says what it knew last
                 order = await self._read(visit, order.order_id)
 

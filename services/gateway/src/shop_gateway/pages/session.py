@@ -15,7 +15,10 @@ from shop_gateway.upstreams import WRITE, Upstreams
 EARLY = timedelta(seconds=60)
 """An access token is exchanged this long before it expires: a page and its progress should outlive it."""
 REMEMBERED = 1_000
-"""Exchanges whose outcome is kept: a browser that asks for two pages at once has shown the same refresh token twice."""
+"""So many exchanges are kept at most."""
+REMEMBERED_FOR = timedelta(seconds=30)
+"""So long the outcome of an exchange is kept: a browser that asks for two pages at once shows a refresh token twice.
+Who shows it later has no part in that, and identity ends the session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +95,7 @@ class Sessions:
             return found
         made = asyncio.create_task(self._refreshed(refresh_token))
         self._exchanges[refresh_token] = made
+        asyncio.get_running_loop().call_later(REMEMBERED_FOR.total_seconds(), self._exchanges.pop, refresh_token, None)
         if len(self._exchanges) > REMEMBERED:
             self._exchanges.popitem(last=False)
         return made

@@ -11,6 +11,7 @@ from typing import Final
 from uuid import UUID, uuid5
 
 import grpc
+from amends_chassis.domain import IdentifierInvalidError
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
@@ -77,6 +78,8 @@ class ShoppingPages:
         change = visit.basket.add if visit.field("what") == "add" else visit.basket.put
         try:
             visit.keep_basket(change(sku, pieces))
+        except IdentifierInvalidError:
+            return await self._basket_page(visit, "There is no such article.", 400)
         except BasketFullError:
             return await self._basket_page(visit, "The basket is full: it takes twenty different articles.", 409)
         return visit.go("/basket")

@@ -3,7 +3,7 @@
 import secrets
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 import grpc
 from starlette.requests import Request
@@ -40,6 +40,8 @@ class Site:
         """Take the services of the gateway and its secret."""
         self.upstreams = gateway.upstreams
         self.streams = gateway.streams
+        self.stops_within = gateway.stops_within
+        self._limits = gateway.limits
         self.compose = Composer(gateway.runtime.registry)
         self.sessions = Sessions(gateway.upstreams)
         self.seals = Seals(gateway.settings.cookie_secret.get_secret_value().encode())
@@ -95,6 +97,7 @@ class Site:
         """Let the session have an access token that is valid. Pages for everybody are shown without one, too."""
         if visit.session is None:
             return
+        self._limits.take_for_subject(visit.session.account_id)
         try:
             fresh = await self.sessions.fresh(visit.session)
         except NOT_THERE as error:
@@ -118,7 +121,7 @@ def _to_sign_in(visit: Visit) -> Response:
 def _check_origin(request: Request) -> None:
     """Refuse a form of another site. Browsers say where a form comes from; who says nothing has to have the proof."""
     origin = request.headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != request.headers.get("host"):
+    if origin is not None and origin.partition("://")[2] != request.headers.get("host"):
         raise HttpError(403, "ORIGIN_FOREIGN", "This form was sent by another site.")
     if request.headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
         raise HttpError(403, "ORIGIN_FOREIGN", "This form was sent by another site.")

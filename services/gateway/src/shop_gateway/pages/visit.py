@@ -3,11 +3,12 @@
 Made for each request by `site.py`; the pages of this package are given it.
 """
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import urlencode
 
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
@@ -21,7 +22,7 @@ VISITOR, SESSION, BASKET = "visitor", "session", "basket"
 FORM_FIELD: Final = "form_proof"
 _BASKET_KEPT = timedelta(days=30)
 _VISITOR_KEPT = timedelta(days=30)
-_LOOPBACK = ("127.0.0.1", "localhost", "::1")
+_LOOPBACK = re.compile(r"(127\.0\.0\.1|localhost|\[::1\])(:[0-9]+)?", re.IGNORECASE)
 
 
 class SignInNeededError(Exception):
@@ -118,7 +119,7 @@ class Visit:
 
 def is_secure(request: Request) -> bool:
     """Return whether cookies may go over TLS alone: everywhere but on the machine itself."""
-    return urlsplit(f"//{request.headers.get('host', '')}").hostname not in _LOOPBACK
+    return not _LOOPBACK.fullmatch(request.headers.get("host", ""))
 
 
 def cookie_name(name: str, secure: bool) -> str:

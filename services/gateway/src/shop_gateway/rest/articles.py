@@ -17,8 +17,9 @@ from starlette.responses import Response
 from shop.catalog.v1 import catalog_pb2
 from shop.orders.v1 import orders_pb2
 from shop.search.v1 import search_pb2
+from shop_gateway.conditional import picture_response
 from shop_gateway.gateway import Gateway
-from shop_gateway.rest.operation import Call, Operation, Parameter, Replies, RestAnswer, etag
+from shop_gateway.rest.operation import Call, Operation, Parameter, Replies, RestAnswer
 from shop_gateway.rest.parameters import CATEGORY, PAGE_SIZE, PAGE_TOKEN, SKU, page_link, part, this_page
 from shop_gateway.rest.resource import Links, Resource, link
 
@@ -26,7 +27,6 @@ _log = structlog.get_logger(__name__)
 
 FALLBACK = "fallback.used"
 KEPT = "public, max-age=5"
-FOR_LONG = "public, max-age=60"
 DEGRADED: dict[str, Any] = {
     "type": "boolean",
     "description": "True when the service that knows all of it is away, and something that knows less stands in.",
@@ -176,16 +176,7 @@ async def _prices(call: Call) -> RestAnswer:
 async def _picture(call: Call) -> Response:
     catalog = call.gateway.upstreams.catalog
     asked = catalog_pb2.GetPictureRequest(sku=call.parameters["sku"])
-    body = (await catalog.ask(catalog.stub.GetPicture, asked)).svg.encode()
-    headers = {
-        "cache-control": FOR_LONG,
-        "etag": etag(body),
-        # Opened by itself it is a document of this origin: nothing in it may be carried out or fetched.
-        "content-security-policy": "default-src 'none'; style-src 'unsafe-inline'; sandbox",
-    }
-    if headers["etag"] in call.request.headers.get("if-none-match", ""):
-        return Response(None, 304, headers)
-    return Response(body, headers=headers, media_type="image/svg+xml")
+    return picture_response(call.request, (await catalog.ask(catalog.stub.GetPicture, asked)).svg)
 
 
 async def _search(call: Call) -> RestAnswer:

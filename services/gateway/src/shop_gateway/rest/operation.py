@@ -5,7 +5,6 @@ the same declaration come the route (here) and the OpenAPI document (tools/opena
 checked before the handler sees it.
 """
 
-import hashlib
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +17,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from shop_gateway.conditional import client_has, etag
 from shop_gateway.gateway import Gateway
 from shop_gateway.problems import HttpError
 from shop_gateway.rest.document import Schema, schema_of_body, schema_of_parameter
@@ -40,6 +40,8 @@ class Parameter:
     schema: Mapping[str, Any]
     required: bool = False
     example: Any = None
+    is_list: bool = False
+    """Whether a header may stand several times, as one list (RFC 9110, 5.3)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,10 @@ def _endpoint(gateway: Gateway, operation: Operation) -> Endpoint:
 
 async def _principal(gateway: Gateway, request: Request, secured: bool) -> Principal | None:
     """Return who asks; None for a stranger. Raises Unauthenticated when that may not be, or for a wrong token."""
-    header = request.headers.get("authorization", "")
+    headers = request.headers.getlist("authorization")
+    if len(headers) > 1:
+        raise Unauthenticated("TOKEN_MALFORMED", "A request has one access token.")
+    header = "".join(headers)
     if header[: len(_BEARER)].lower() != _BEARER:
         if secured or header:
             raise Unauthenticated("TOKEN_MISSING", "This needs an access token, as a bearer token.")
@@ -160,6 +165,7 @@ def _parameter(request: Request, parameter: Parameter, schema: Schema) -> Any:
             values = request.query_params.getlist(parameter.name)
         case _:
             values = request.headers.getlist(parameter.name)
+            values = [", ".join(values)] if values and parameter.is_list else values
     if not values:
         if parameter.required:
             raise InvalidArgument("PARAMETER_MISSING", f"{parameter.name} must be given.")
@@ -185,7 +191,8 @@ async def _body(request: Request, schema: Schema) -> Mapping[str, Any]:
     if media_type != "application/json":
         raise HttpError(415, "MEDIA_TYPE_UNSUPPORTED", "The body must be application/json.")
     try:
-        said = json.loads(await request.body(), parse_constant=_refuse_constant, object_pairs_hook=_unique)
+        text = (await request.body()).decode()
+        said = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:  # and bytes that are no UTF-8
         raise InvalidArgument("BODY_UNREADABLE", "The body is no JSON whose members have different names.") from error
     if wrong := schema.wrong(said):
@@ -215,7 +222,7 @@ def _kept(gateway: Gateway, request: Request) -> Response | None:
         return None
     kept, age = found
     told = {"cache-control": kept.keep, "etag": kept.etag, "age": str(age)}
-    if _has(request, kept.etag):
+    if client_has(request, kept.etag):
         return Response(None, 304, told)
     return Response(kept.body, 200, told, HAL)
 
@@ -234,7 +241,7 @@ def respond(gateway: Gateway, request: Request, answer: RestAnswer) -> Response:
     if request.method in _READS and answer.status == 200:
         headers.setdefault("etag", etag(body))
         gateway.kept.keep(_address(request), body, headers["etag"], answer.keep)
-        if _has(request, headers["etag"]):
+        if client_has(request, headers["etag"]):
             return Response(None, 304, headers)
     return Response(body, answer.status, headers, HAL)
 
@@ -242,13 +249,3 @@ def respond(gateway: Gateway, request: Request, answer: RestAnswer) -> Response:
 def encoded(document: Any) -> bytes:
     """Return a document as JSON."""
     return json.dumps(document, ensure_ascii=False, separators=(",", ":")).encode()
-
-
-def etag(body: bytes) -> str:
-    """Return the entity tag of a representation."""
-    return f'"{hashlib.sha256(body).hexdigest()[:32]}"'
-
-
-def _has(request: Request, tag: str) -> bool:
-    asked = request.headers.get("if-none-match", "")
-    return asked.strip() == "*" or tag in {one.strip().removeprefix("W/") for one in asked.split(",")}

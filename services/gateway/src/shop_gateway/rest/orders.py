@@ -17,9 +17,9 @@ from amends_resilience import deadline
 from starlette.responses import Response, StreamingResponse
 
 from shop.orders.v1 import orders_pb2
-from shop_gateway.gateway import Gateway
+from shop_gateway.conditional import etag
 from shop_gateway.problems import problem
-from shop_gateway.rest.operation import Call, Operation, Parameter, Replies, RestAnswer, encoded, etag
+from shop_gateway.rest.operation import Call, Operation, Parameter, Replies, RestAnswer, encoded
 from shop_gateway.rest.parameters import ORDER_ID, PAGE_SIZE, PAGE_TOKEN, UUID, page_link, part, this_page
 from shop_gateway.rest.resource import Links, RequestBody, Resource, link
 from shop_gateway.upstreams import WRITE
@@ -33,7 +33,7 @@ BEAT = timedelta(seconds=10)
 """So often a stream says something, so that nobody between takes it for dead."""
 LONGEST_STREAM = timedelta(minutes=5)
 """After this a stream ends, and its client comes back by itself."""
-_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]{1,4})(?:$|[,;\s])")
+_WAIT = re.compile(r"(?:^|[,;\s])wait\s*=\s*([0-9]+)(?:$|[,;\s])")
 
 _HIDDEN = ("attention", "customer_id")
 ORDER = Resource(
@@ -183,9 +183,10 @@ async def _progress(call: Call) -> Response:
     seen = call.request.headers.get("last-event-id", "")
     if gateway.streams.full:
         raise ResourceExhausted("TOO_MANY_STREAMS", "This server tells of as many orders as it can; read it instead.")
-    return StreamingResponse(
-        _told(call, order, seen), media_type="text/event-stream", headers={"cache-control": "no-store"}
-    )
+    headers = {"cache-control": "no-store"}
+    if call.request.method == "HEAD":
+        return Response(None, headers=headers, media_type="text/event-stream")
+    return StreamingResponse(_told(call, order, seen), media_type="text/event-stream", headers=headers)
 
 
 async def _told(call: Call, order: orders_pb2.Order, seen: str) -> AsyncIterator[bytes]:
@@ -195,19 +196,19 @@ async def _told(call: Call, order: orders_pb2.Order, seen: str) -> AsyncIterator
     """
     with call.gateway.streams:
         loop = asyncio.get_running_loop()
-        end, spoken, pause = loop.time() + LONGEST_STREAM.total_seconds(), loop.time(), LOOK_FIRST.total_seconds()
+        end, spoken, pause = loop.time() + LONGEST_STREAM.total_seconds(), loop.time(), LOOK_FIRST
         while True:
             body = encoded(_document(order))
             tag = etag(body).strip('"')
             if tag != seen or order.state != PENDING:
-                seen, spoken, pause = tag, loop.time(), LOOK_FIRST.total_seconds()
+                seen, spoken, pause = tag, loop.time(), LOOK_FIRST
                 yield _event(tag, "order" if order.state == PENDING else "end", body)
             elif loop.time() - spoken > BEAT.total_seconds():
                 spoken = loop.time()
                 yield b": still there\n\n"
-            if order.state != PENDING or loop.time() > end or await _stops(call.gateway, pause):
+            if order.state != PENDING or loop.time() > end or await call.gateway.stops_within(pause):
                 return
-            pause = min(pause * 1.5, LOOK_LAST.total_seconds())
+            pause = min(pause * 1.5, LOOK_LAST)
             try:
                 with deadline.scope(call.gateway.settings.request_timeout):
                     order = await _order_of(call, order.order_id)
@@ -216,16 +217,6 @@ async def _told(call: Call, order: orders_pb2.Order, seen: str) -> AsyncIterator
                 if told.status < 500:
                     yield _event("", "problem", encoded(told.document()))
                     return
-
-
-async def _stops(gateway: Gateway, seconds: float) -> bool:
-    """Wait so long; return whether the process stops meanwhile, so that the client finds another one."""
-    try:
-        async with asyncio.timeout(seconds):
-            await gateway.runtime.draining.wait()
-        return True
-    except TimeoutError:
-        return False
 
 
 def _event(tag: str, name: str, body: bytes) -> bytes:
@@ -251,6 +242,7 @@ _PREFER = Parameter(
     "`wait=N`: to be answered when the order has ended, or after N seconds (RFC 7240).",
     {"type": "string", "pattern": "^[ -~]{0,200}$"},
     example="wait=5",
+    is_list=True,
 )
 _PLACED = {
     "order": {"operationId": "getOrder", "parameters": {"orderId": "$response.body#/orderId"}},

@@ -28,7 +28,7 @@ IF_MATCH = Parameter(
     "If-Match",
     "header",
     "The entity tag of what is to be changed: it is refused with 412 when it has changed meanwhile.",
-    {"type": "string", "pattern": '^("?[0-9]{1,18}"?|[*])$'},
+    {"type": "string", "pattern": '^("?[1-9][0-9]{0,17}"?|[*])$'},
     example='"1"',
 )
 

@@ -27,6 +27,7 @@ SERVICES = {
     "customers": "CustomerService",
     "marketing": "MarketingService",
     "notifications": "NotificationService",
+    "catalog": "CatalogService",
 }
 BAD = ("INTERNAL", "UNKNOWN", "DATA_LOSS", "DEADLINE_EXCEEDED", "CANCELLED")
 TEXTS = (

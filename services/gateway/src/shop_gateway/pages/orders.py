@@ -10,7 +10,7 @@ from typing import Any, Final
 from urllib.parse import unquote
 
 import grpc
-from amends_chassis.errors import NotFound, Unavailable
+from amends_chassis.errors import NotFound, ResourceExhausted
 from amends_resilience import deadline
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import BaseRoute
@@ -105,8 +105,8 @@ class OrderPages:
         """Tell of an order's progress, as server-sent events, until it has ended."""
         visit.signed_in()
         order = await self._read(visit, unquote(visit.request.path_params["order_id"]))
-        if self._site.streams.full:
-            raise Unavailable("OVERLOADED", "Too many people watch their orders at the moment; load the page again.")
+        if self._site.streams.is_full(visit.signed_in().account_id):
+            raise ResourceExhausted("TOO_MANY_STREAMS", "Too many pages watch orders now; load the page again.")
         headers = {"cache-control": "no-store", "x-accel-buffering": "no"}
         if visit.request.method == "HEAD":
             return Response(None, headers=headers, media_type="text/event-stream")
@@ -126,7 +126,7 @@ class OrderPages:
 
     async def _events(self, visit: Visit, order: pb.Order) -> AsyncIterator[str]:
         """Yield an event for each change of an order."""
-        with self._site.streams:
+        with self._site.streams.one_of(visit.signed_in().account_id):
             async for event in self._changes(visit, order):
                 yield event
 

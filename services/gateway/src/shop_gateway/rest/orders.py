@@ -181,8 +181,8 @@ async def _progress(call: Call) -> Response:
     with deadline.scope(gateway.settings.request_timeout):
         order = await _order_of(call, call.parameters["orderId"])
     seen = call.request.headers.get("last-event-id", "")
-    if gateway.streams.full:
-        raise ResourceExhausted("TOO_MANY_STREAMS", "This server tells of as many orders as it can; read it instead.")
+    if gateway.streams.is_full(call.caller.subject):
+        raise ResourceExhausted("TOO_MANY_STREAMS", "You are told of as many orders as can be; read this one instead.")
     headers = {"cache-control": "no-store"}
     if call.request.method == "HEAD":
         return Response(None, headers=headers, media_type="text/event-stream")
@@ -194,7 +194,7 @@ async def _told(call: Call, order: orders_pb2.Order, seen: str) -> AsyncIterator
 
     A client that comes back says what it was told last (`Last-Event-ID`).
     """
-    with call.gateway.streams:
+    with call.gateway.streams.one_of(call.caller.subject):
         loop = asyncio.get_running_loop()
         end, spoken, pause = loop.time() + LONGEST_STREAM.total_seconds(), loop.time(), LOOK_FIRST
         while True:

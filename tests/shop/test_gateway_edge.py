@@ -14,8 +14,9 @@ from amends_testkit.waiting import eventually
 from shop_gateway import server
 
 from shop.identity.v1 import identity_pb2, identity_pb2_grpc
+from shop.orders.v1 import orders_pb2, orders_pb2_grpc
 
-from .front import PASSWORD, gateway
+from .front import ORDER, PASSWORD, gateway
 
 ADA = {"emailAddress": "ada@example.com", "password": PASSWORD}
 
@@ -52,16 +53,35 @@ class Identity(identity_pb2_grpc.IdentityServiceServicer):
     CloseAccount: Any = SignUp
 
 
+class Orders(orders_pb2_grpc.OrderServiceServicer):
+    """Takes orders, and can tell nothing of them."""
+
+    async def PlaceOrder(self, request: Any, context: Any) -> Any:
+        order = orders_pb2.Order(order_id=request.order_id, state=orders_pb2.ORDER_STATE_PENDING)
+        return orders_pb2.PlaceOrderResponse(order=order)
+
+    async def GetOrder(self, request: Any, context: Any) -> Any:
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "")
+
+
 @asynccontextmanager
 async def identity() -> AsyncIterator[tuple[Identity, str]]:
-    servicer, served = Identity(), grpc.aio.server()
-    identity_pb2_grpc.add_IdentityServiceServicer_to_server(servicer, served)
-    port = served.add_insecure_port("127.0.0.1:0")
-    await served.start()
+    servicer = Identity()
+    async with served(identity_pb2_grpc.add_IdentityServiceServicer_to_server, servicer) as target:
+        yield servicer, target
+
+
+@asynccontextmanager
+async def served(add: Any, servicer: Any) -> AsyncIterator[str]:
+    """The address of a service that does what a test says."""
+    server = grpc.aio.server()
+    add(servicer, server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
     try:
-        yield servicer, f"127.0.0.1:{port}"
+        yield f"127.0.0.1:{port}"
     finally:
-        await served.stop(None)
+        await server.stop(None)
 
 
 async def raw(client: Any, request: bytes) -> bytes:
@@ -252,6 +272,16 @@ async def test_a_token_is_checked_before_any_service_is_asked(header: str, reaso
             answer = await client.get("/v1/me", headers={"authorization": made.get(header, header)})
     assert problem(answer) == (401, reason)
     assert answer.headers["www-authenticate"].startswith("Bearer")
+
+
+async def test_an_order_that_was_accepted_is_accepted_although_nobody_can_tell_its_end():
+    with local_issuer() as issuer:
+        async with served(orders_pb2_grpc.add_OrderServiceServicer_to_server, Orders()) as target:
+            told = {"token_issuer": "https://issuer.test", "token_keys_url": issuer.url, "orders_target": target}
+            async with gateway(**told) as client:
+                headers = {"authorization": f"Bearer {issuer.token()}", "idempotency-key": "k", "prefer": "wait=5"}
+                answer = await client.post("/v1/orders", json=ORDER, headers=headers)
+    assert answer.status_code == 202, answer.text
 
 
 async def test_a_request_under_way_is_answered_while_the_process_stops():

@@ -120,6 +120,7 @@ REFUSED = {
     "expired": (lambda: SIGNER.token(exp=now(-LATER)), "TOKEN_EXPIRED"),
     "not valid yet": (lambda: SIGNER.token(nbf=now(LATER)), "TOKEN_NOT_VALID_YET"),
     "given out later": (lambda: SIGNER.token(iat=now(LATER)), "TOKEN_NOT_VALID_YET"),
+    "of nobody": (lambda: SIGNER.token(""), "TOKEN_MALFORMED"),
     "of a role that is a number": (lambda: SIGNER.token(roles=[1]), "TOKEN_MALFORMED"),
     "of roles that are text": (lambda: SIGNER.token(roles="staff"), "TOKEN_MALFORMED"),
     "signed in at no time": (lambda: SIGNER.token(auth_time="yesterday"), "TOKEN_MALFORMED"),

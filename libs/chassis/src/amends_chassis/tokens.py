@@ -129,7 +129,9 @@ def _kid(token: str) -> str:
 
 
 def _principal_of(claims: Mapping[str, Any], token: str) -> Principal:
-    roles, scope = claims.get("roles", []), claims.get("scope", "")
+    subject, roles, scope = claims["sub"], claims.get("roles", []), claims.get("scope", "")
+    if not subject:  # it would see everything, as a call does that is made for nobody
+        raise _malformed("The access token is of nobody.")
     if not (isinstance(roles, list) and all(isinstance(role, str) for role in roles) and isinstance(scope, str)):
         raise _malformed("A claim of the access token has another form than it must.")
     try:
@@ -138,7 +140,7 @@ def _principal_of(claims: Mapping[str, Any], token: str) -> Principal:
     except (ValueError, TypeError, OverflowError, OSError) as error:
         raise _malformed("A moment in the access token is none.") from error
     return Principal(
-        claims["sub"], claims["iss"], frozenset(roles), frozenset(scope.split()), authenticated_at, expires_at, token
+        subject, claims["iss"], frozenset(roles), frozenset(scope.split()), authenticated_at, expires_at, token
     )
 
 

@@ -4,6 +4,7 @@ With several replicas each counts for itself, so that together they let through 
 tries of a password, is counted by the service that owns it. Called by `edge` and `operation`.
 """
 
+import ipaddress
 import math
 import time
 from collections import OrderedDict
@@ -62,8 +63,19 @@ class RateLimits:
 
     def take_for_address(self, address: str) -> None:
         """Count a request from an address. Raises HttpError when there are too many."""
-        self._addresses.take(address)
+        self._addresses.take(_given_to_one(address))
 
     def take_for_subject(self, subject: str) -> None:
         """Count a request of an account. Raises HttpError when there are too many."""
         self._subjects.take(subject)
+
+
+def _given_to_one(address: str) -> str:
+    """Return what stands for all addresses that one client is likely to have: of IPv6, its network of 64 bits."""
+    if ":" not in address:
+        return address
+    try:
+        mapped = ipaddress.IPv6Address(address).ipv4_mapped
+        return str(mapped or ipaddress.IPv6Network((address, 64), strict=False))
+    except ValueError:  # a proxy may say anything
+        return address

@@ -17,6 +17,7 @@ from amends_resilience import (
     BulkheadFullError,
     BulkheadPolicy,
     CircuitBreaker,
+    DeadlinePassedError,
     SystemClock,
 )
 from prometheus_client import CollectorRegistry, Counter
@@ -62,6 +63,13 @@ _BULKHEAD = BulkheadPolicy(max_concurrent=64, max_queued=64)
 _QUEUE = timedelta(milliseconds=500)
 """So long a call waits at most for its turn behind the others to the same service."""
 _AWAY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+CALL_ERRORS = (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError)
+"""What `Upstream.ask` raises."""
+
+
+def is_away(error: Exception) -> bool:
+    """Return whether one of CALL_ERRORS says that a service is away, not that it refused."""
+    return not isinstance(error, grpc.aio.AioRpcError) or error.code() in (*_AWAY, grpc.StatusCode.UNIMPLEMENTED)
 
 
 class Upstream(Generic[Stub]):
@@ -81,7 +89,7 @@ class Upstream(Generic[Stub]):
         """Call a method of the stub as the person whose access token is `token`; None: as nobody.
 
         The call has `within`, or what is left of the request's deadline if that is shorter. Raises AioRpcError,
-        DeadlinePassedError, and without a call BreakerOpenError, BulkheadFullError.
+        DeadlinePassedError, and without a call BreakerOpenError, BulkheadFullError (CALL_ERRORS).
         """
         metadata = None if token is None else (("authorization", f"Bearer {token}"),)
         try:

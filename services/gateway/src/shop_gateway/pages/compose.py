@@ -12,14 +12,16 @@ from typing import Generic, TypeVar, cast
 
 import grpc
 import structlog
-from amends_resilience import BreakerOpenError, BulkheadFullError, DeadlinePassedError, deadline
+from amends_resilience import deadline
 from prometheus_client import CollectorRegistry, Counter
+
+from shop_gateway.upstreams import CALL_ERRORS
 
 _log = structlog.get_logger(__name__)
 
 WITHIN = timedelta(milliseconds=700)
 """So long a part may take, and so long again what stands in for it."""
-NOT_THERE = (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError, TimeoutError)
+NOT_THERE = (*CALL_ERRORS, TimeoutError)
 """What reading from another service raises. Anything else is a mistake in the page."""
 ANSWERS = {
     grpc.StatusCode.ALREADY_EXISTS,

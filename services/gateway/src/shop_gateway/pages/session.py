@@ -7,10 +7,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import grpc
-from amends_resilience import BreakerOpenError, BulkheadFullError, DeadlinePassedError
 
 from shop.identity.v1 import identity_pb2 as pb
-from shop_gateway.upstreams import WRITE, Upstreams
+from shop_gateway.upstreams import CALL_ERRORS, WRITE, Upstreams
 
 EARLY = timedelta(seconds=60)
 """An access token is exchanged this long before it expires: a page and its progress should outlive it."""
@@ -80,7 +79,7 @@ class Sessions:
             return session
         try:
             return await asyncio.shield(self._exchange(session.refresh_token))
-        except (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError):
+        except CALL_ERRORS:
             if session.lasts(timedelta()):
                 return session
             raise

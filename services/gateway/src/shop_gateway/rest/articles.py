@@ -8,10 +8,8 @@ from collections.abc import Sequence
 from datetime import timedelta
 from typing import Any
 
-import grpc
 import structlog
 from amends_chassis.errors import NotFound
-from amends_resilience import BreakerOpenError, BulkheadFullError, DeadlinePassedError
 from starlette.responses import Response
 
 from shop.catalog.v1 import catalog_pb2
@@ -22,6 +20,7 @@ from shop_gateway.gateway import Gateway
 from shop_gateway.rest.operation import Call, Operation, Parameter, Replies, RestAnswer
 from shop_gateway.rest.parameters import CATEGORY, PAGE_SIZE, PAGE_TOKEN, SKU, page_link, part, this_page
 from shop_gateway.rest.resource import Links, Resource, link
+from shop_gateway.upstreams import CALL_ERRORS, is_away
 
 _log = structlog.get_logger(__name__)
 
@@ -33,7 +32,6 @@ DEGRADED: dict[str, Any] = {
 }
 WITHIN = timedelta(milliseconds=500)
 """So long something that has a fallback may take."""
-_OUTAGES = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.UNIMPLEMENTED)
 
 ARTICLE = Resource(
     "Article",
@@ -79,13 +77,6 @@ FOUND = Resource(
 )
 
 
-def away(error: Exception) -> bool:
-    """Return whether a call failed because a service is away, not because it refused."""
-    if isinstance(error, grpc.aio.AioRpcError):
-        return error.code() in _OUTAGES
-    return isinstance(error, BreakerOpenError | BulkheadFullError | DeadlinePassedError)
-
-
 def article_links(article: catalog_pb2.Article) -> Links:
     """Return what can be done with an article now."""
     address = f"/v1/articles/{part(article.sku)}"
@@ -112,8 +103,8 @@ async def _article(call: Call) -> RestAnswer:
         asked = catalog_pb2.GetArticleRequest(sku=sku)
         found = (await catalog.ask(catalog.stub.GetArticle, asked, within=WITHIN)).article
         return RestAnswer(ARTICLE.document(found, article_links(found), degraded=False), keep=KEPT)
-    except (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError) as error:
-        if not away(error):
+    except CALL_ERRORS as error:
+        if not is_away(error):
             raise
         _log.info(FALLBACK, of="article", error=type(error).__name__)
     copies = await _copies(call.gateway, (sku,))
@@ -144,8 +135,8 @@ async def _articles(call: Call) -> RestAnswer:
     degraded, keep = False, KEPT
     try:
         page = await catalog.ask(catalog.stub.ListArticles, asked, within=WITHIN)
-    except (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError) as error:
-        if not away(error):
+    except CALL_ERRORS as error:
+        if not is_away(error):
             raise
         _log.info(FALLBACK, of="articles", error=type(error).__name__)
         sold = [one for one in await _copies(call.gateway) if one.HasField("price") and not one.withdrawn]
@@ -195,8 +186,8 @@ async def _search(call: Call) -> RestAnswer:
         if found.next_page_token:
             links["next"] = link(page_link(call, found.next_page_token))
         return RestAnswer(_found(found, links, degraded=False), keep=KEPT)
-    except (grpc.aio.AioRpcError, BreakerOpenError, BulkheadFullError, DeadlinePassedError) as error:
-        if not away(error):
+    except CALL_ERRORS as error:
+        if not is_away(error):
             raise
         _log.info(FALLBACK, of="search", error=type(error).__name__)
     return RestAnswer(_found(await _instead_of_search(call), links, degraded=True))

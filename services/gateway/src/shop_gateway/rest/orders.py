@@ -22,7 +22,7 @@ from shop_gateway.problems import problem
 from shop_gateway.rest.operation import Call, Operation, Parameter, Replies, RestAnswer, encoded
 from shop_gateway.rest.parameters import ORDER_ID, PAGE_SIZE, PAGE_TOKEN, UUID, page_link, part, this_page
 from shop_gateway.rest.resource import Links, RequestBody, Resource, link
-from shop_gateway.upstreams import WRITE
+from shop_gateway.upstreams import CALL_ERRORS, WRITE, is_away
 
 PENDING = orders_pb2.ORDER_STATE_PENDING
 LONGEST_WAIT = 8
@@ -157,14 +157,18 @@ def preferred_wait(prefer: str | None) -> int | None:
 
 
 async def _ended(call: Call, order: orders_pb2.Order, within: timedelta) -> orders_pb2.Order:
-    """Return an order when it has ended, or as it stands after a time."""
-    left = deadline.timeout(within, timedelta(seconds=1))
+    """Return an order when it has ended, or as it was known last: after a time, or when nobody can tell any more."""
     loop = asyncio.get_running_loop()
-    end, pause = loop.time() + left.total_seconds(), LOOK_FIRST.total_seconds()
-    while order.state == PENDING and loop.time() + pause < end:
-        await asyncio.sleep(pause)
-        pause = min(pause * 1.5, LOOK_LAST.total_seconds())
-        order = await _order_of(call, order.order_id)
+    try:
+        left = deadline.timeout(within, timedelta(seconds=1))
+        end, pause = loop.time() + left.total_seconds(), LOOK_FIRST.total_seconds()
+        while order.state == PENDING and loop.time() + pause < end:
+            await asyncio.sleep(pause)
+            pause = min(pause * 1.5, LOOK_LAST.total_seconds())
+            order = await _order_of(call, order.order_id)
+    except CALL_ERRORS as error:
+        if not is_away(error):
+            raise
     return order
 
 

@@ -100,6 +100,12 @@ async def test_pages_of_a_person_lead_to_the_form_to_sign_in(visitor: Visitor) -
         assert (answer.status_code, answer.headers["location"].partition("?")[0]) == (303, "/sign-in"), path
 
 
+async def test_an_address_says_what_can_be_done_there(visitor: Visitor) -> None:
+    for path, methods in (("/basket", "GET HEAD POST"), ("/orders", "GET HEAD"), ("/sign-out", "POST")):
+        answer = await visitor.client.delete(path)
+        assert (answer.status_code, sorted(answer.headers["allow"].split(", "))) == (405, methods.split())
+
+
 async def test_static_files_are_kept_for_good_under_an_address_that_changes_with_them(visitor: Visitor) -> None:
     [style] = re.findall(r'href="(/static/[^"]+\.css)"', (await visitor.get("/")).text)
     answer = await visitor.get(style)

@@ -46,8 +46,7 @@ class AccountPages:
             self._site.form("/account/addresses", self.save_address),
             self._site.form("/account/addresses/remove", self.remove_address),
             self._site.form("/account/letters", self.save_letters),
-            self._site.page("/account/close", self.ask_to_close),
-            self._site.form("/account/close", self.close),
+            self._site.page("/account/close", self.ask_to_close, self.close),
         ]
 
     async def show(self, visit: Visit) -> Response:

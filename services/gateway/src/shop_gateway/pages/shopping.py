@@ -60,10 +60,8 @@ class ShoppingPages:
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
         return [
-            self._site.page("/basket", self.basket),
-            self._site.form("/basket", self.change),
-            self._site.page("/checkout", self.checkout),
-            self._site.form("/checkout", self.order),
+            self._site.page("/basket", self.basket, self.change),
+            self._site.page("/checkout", self.checkout, self.order),
         ]
 
     async def basket(self, visit: Visit) -> Response:

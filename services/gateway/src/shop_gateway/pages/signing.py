@@ -34,10 +34,8 @@ class SigningPages:
     def routes(self) -> list[BaseRoute]:
         """Return the routes."""
         return [
-            self._site.page("/sign-up", self.ask_up),
-            self._site.form("/sign-up", self.up),
-            self._site.page("/sign-in", self.ask_in),
-            self._site.form("/sign-in", self.sign_in),
+            self._site.page("/sign-up", self.ask_up, self.up),
+            self._site.page("/sign-in", self.ask_in, self.sign_in),
             self._site.form("/sign-out", self.out),
         ]
 

@@ -46,26 +46,32 @@ class Site:
         self.sessions = Sessions(gateway.upstreams)
         self.seals = Seals(gateway.settings.cookie_secret.get_secret_value().encode())
 
-    def page(self, path: str, page: Page) -> Route:
-        """Return the route of a page that is read."""
+    def page(self, path: str, page: Page, form: Page | None = None) -> Route:
+        """Return the route of a page that is read, and of the form that is sent to the same path."""
 
-        async def read(request: Request) -> Response:
+        async def read_or_sent(request: Request) -> Response:
+            if form is not None and request.method == "POST":
+                return await self._sent(request, form)
             return await self._answer(await self._visit(request), page)
 
-        return Route(path, read, methods=["GET"])
+        return Route(path, read_or_sent, methods=["GET"] if form is None else ["GET", "POST"])
 
     def form(self, path: str, form: Page) -> Route:
-        """Return the route of a form that is sent: only from a page of ours, by the visitor who was given it."""
+        """Return the route of a form that is sent to a path where no page is."""
 
         async def sent(request: Request) -> Response:
-            _check_origin(request)
-            visit = await self._visit(request)
-            visit.form = await _fields(request)
-            if not self.seals.proves(FORM_FIELD, visit.visitor, visit.field(FORM_FIELD)):
-                raise HttpError(403, "FORM_EXPIRED", "This form is too old. Go back, load the page again, and repeat.")
-            return await self._answer(visit, form)
+            return await self._sent(request, form)
 
         return Route(path, sent, methods=["POST"])
+
+    async def _sent(self, request: Request, form: Page) -> Response:
+        """Take a form: only from a page of ours, by the visitor who was given it."""
+        _check_origin(request)
+        visit = await self._visit(request)
+        visit.form = await _fields(request)
+        if not self.seals.proves(FORM_FIELD, visit.visitor, visit.field(FORM_FIELD)):
+            raise HttpError(403, "FORM_EXPIRED", "This form is too old. Go back, load the page again, and repeat.")
+        return await self._answer(visit, form)
 
     async def _answer(self, visit: Visit, page: Page) -> Response:
         try:

@@ -19,6 +19,7 @@ from .cluster import Clone, Trickle, say, until
 
 pytestmark = [
     pytest.mark.kind,
+    pytest.mark.timeout(900),
     pytest.mark.skipif(os.environ.get("SCALING") != "1", reason="takes minutes more: SCALING=1 runs it"),
 ]
 

@@ -43,6 +43,7 @@ Deploy: `make ship SERVICE=payments` builds and pushes a service, `git push kind
 
   make kind-status         what is deployed, and how it is
   kubectl get amends -A    sagas, runs, participants and policies (context kind-{cluster})
+  http://127.0.0.1:7480    the shop: its pages, and REST below /v1/
   http://127.0.0.1:7440    the inbox of the mail catcher: what customers are told
   http://127.0.0.1:7420    Argo CD, user admin; its password: make kind-password
 """

@@ -193,6 +193,10 @@ test-slow: setup ## The tests that take minutes
 test-whole: setup ## The demo with its stories, a shop that heals itself, and the engine as machine code: they want both cores
 	@$(PY) -m pytest -q -n 0 -m "slow or not slow" demo/tests/test_whole.py tests/compiled $(ARGS)
 
+.PHONY: test-kubernetes
+test-kubernetes: setup ## The operator, the charts and kubectl against a real API server (KUBEBUILDER_ASSETS names the folder of one)
+	@$(PY) -m pytest -m kubernetes --numprocesses 2 --dist loadfile $(ARGS)
+
 .PHONY: test-attacks
 test-attacks: setup ## What a stranger may send, in turn, beside 20 honest sagas a second
 	@$(PY) -m pytest -q -n 0 -m "slow or not slow" tests/attacks $(ARGS)
@@ -212,7 +216,7 @@ screenshots: setup ## Make the pictures of the shop's pages that the documentati
 
 .PHONY: test-kafka
 test-kafka: setup ## All faults of events on a real Kafka: KAFKA_HOME names the folder of a distribution, and there is Java
-	@$(PY) -m pytest -q -n 0 -m "faults or not faults" libs/events tests/charts/test_kafka.py -k kafka $(ARGS)
+	@$(PY) -m pytest -q -n 0 -m "faults or not faults" libs/events tests/shop tests/charts/test_kafka.py -k kafka $(ARGS)
 
 .PHONY: test-kind
 test-kind: setup ## The whole way on a real kind cluster with Argo CD, from a clone of what is committed (KEEP_KIND=1 keeps it)

@@ -200,7 +200,7 @@ def test_a_contract_of_one_service_touches_that_service_and_who_calls_it():
         return {one.name for one in REAL.values() if any(name.startswith(f"{path}/") for path in one.inputs)}
 
     assert by("protos/shop/payments/v1/payments.proto") == {"orders", "payments"}
-    assert by("protos/shop/inventory/v1/inventory.proto") == {"inventory", "orders"}
+    assert by("protos/shop/inventory/v1/inventory.proto") == {"gateway", "inventory", "orders"}
     assert by("libs/saga/src/amends_saga/plan.py") == {"monitor", "orchestrator"}
 
 

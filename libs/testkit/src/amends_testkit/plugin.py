@@ -19,8 +19,10 @@ if TYPE_CHECKING:
     from amends_testkit.kubernetes import Kubernetes
 
 _numbers = itertools.count(1)
-SHARED = ("kubernetes", "kafka")
+SHARED = "kafka"
 """What is so costly to start and to keep that only one process of a run should have it: the tests share it in turn."""
+MARKED = "kubernetes"
+"""The fixture whose tests have a marker of its name, so that they run when somebody asks for them."""
 LONG = 120.0
 """Seconds; a test that may take longer says so by its `timeout`."""
 COUNTED = "counted"
@@ -29,12 +31,13 @@ COUNTED = "counted"
 
 @pytest.hookimpl(tryfirst=True)  # after the shuffle, before names get their group
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests that share a costly server, and begin with the files that take longest."""
+    """Mark and group the tests that need a costly server, and begin with the files that take longest."""
     for item in items:
-        for name in SHARED:
-            if name in getattr(item, "fixturenames", ()) or name in item.name:  # a parameter asks for it, too
-                item.add_marker(pytest.mark.xdist_group(name))
-                break
+        fixtures = getattr(item, "fixturenames", ())
+        if SHARED in fixtures or SHARED in item.name:  # a parameter asks for it, too
+            item.add_marker(pytest.mark.xdist_group(SHARED))
+        if MARKED in fixtures:
+            item.add_marker(MARKED)
     long = {item.path for item in items if _may_be_long(item)}
     items.sort(key=lambda item: (not list(item.iter_markers("xdist_group")), item.path not in long))
 

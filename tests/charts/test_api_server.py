@@ -13,6 +13,7 @@ from .conftest import ENVS, ROOT, TAGGED, Helm, pods
 NAMESPACES = ("amends", "data", "gitops", "shop")
 FOREIGN = ("ServiceMonitor", "PrometheusRule")
 """Kinds of the Prometheus operator, which this server does not know."""
+pytestmark = pytest.mark.kubernetes
 RESTRICTED = {"pod-security.kubernetes.io/enforce": "restricted"}
 
 

@@ -380,13 +380,14 @@ async def test_a_claim_with_an_old_fence_cannot_commit(pool, either_broker):
         assert fences == {1}
         goes_on.set()
         await handled(pool, 1)
-        await pool.execute("UPDATE inbox_position SET fence = fence + 1")  # as another owner's claim does
+        # As the claim of another process does.
+        await pool.execute(
+            "UPDATE inbox_position"
+            " SET fence = fence + 1, owner = gen_random_uuid()::text, lease_until = now() + interval '1 hour'"
+        )
         await log(either_broker, record(2))
 
-        async def let_go():
-            return all(one.claim.fence != 1 for one in consumer.partitions)
-
-        await eventually(let_go)
+        await eventually(lambda: not any(one.claim.fence == 1 for one in consumer.partitions))
     assert await effects(pool) == [("o-1", 1)]
 
 

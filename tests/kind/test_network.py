@@ -54,9 +54,8 @@ def by_name(clone: Clone, kind: str) -> dict[str, dict[str, Any]]:
 def test_each_pod_reaches_whom_the_policies_name_and_nobody_else(clone: Clone) -> None:
     policies = by_name(clone, "networkpolicies")
     deployments = by_name(clone, "deployments").keys() & policies.keys()
-    services = {
-        name for name, spec in by_name(clone, "services").items() if PORT in {port["port"] for port in spec["ports"]}
-    }
+    found = by_name(clone, "services").items()
+    services = policies.keys() & {name for name, spec in found if PORT in {port["port"] for port in spec["ports"]}}
     hosts = {f"{name.partition('/')[2]}.{name.partition('/')[0]}.svc.cluster.local": name for name in services}
 
     def reaches(me: str) -> set[str]:
@@ -77,4 +76,4 @@ def test_each_pod_reaches_whom_the_policies_name_and_nobody_else(clone: Clone) -
     say(f"{sum(map(len, seen.values()))} edges are open, {refused} were tried and are not")
     assert seen == {me: may_reach(me) for me in deployments}
     assert "shop/payments" in seen["amends/orchestrator"]
-    assert "shop/payments" not in seen["shop/orders"]
+    assert "shop/payments" not in seen["shop/gateway"]

@@ -108,6 +108,17 @@ class Upstream(Generic[Stub]):
             self._refused.labels(self.name, "bulkhead").inc()
             raise
 
+    async def find(
+        self, method: Method[Request, Response], request: Request, *, token: str | None = None
+    ) -> Response | None:
+        """Do as `ask` does for a read, and return None for what the service does not have."""
+        try:
+            return await self.ask(method, request, token=token)
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not grpc.StatusCode.NOT_FOUND:
+                raise
+            return None
+
 
 @dataclass(frozen=True, slots=True)
 class Upstreams:

@@ -6,7 +6,6 @@ from functools import partial
 from http import HTTPStatus
 from uuid import uuid4
 
-import grpc
 from starlette.responses import Response
 from starlette.routing import BaseRoute
 
@@ -156,9 +155,5 @@ class AccountPages:
         """Read what marketing knows; a customer without consent while it has not heard of the account."""
         marketing, account_id = self._site.upstreams.marketing, visit.signed_in().account_id
         request = marketing_pb2.GetCustomerRequest(account_id=account_id)
-        try:
-            return (await marketing.ask(marketing.stub.GetCustomer, request, token=visit.token)).customer
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
-            return marketing_pb2.Customer(account_id=account_id)
+        found = await marketing.find(marketing.stub.GetCustomer, request, token=visit.token)
+        return marketing_pb2.Customer(account_id=account_id) if found is None else found.customer

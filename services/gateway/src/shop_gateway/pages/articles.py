@@ -4,7 +4,6 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import grpc
 from amends_chassis.errors import NotFound
 
 from shop.catalog.v1 import catalog_pb2
@@ -88,14 +87,11 @@ class Articles:
 
     async def each(self, skus: Sequence[str]) -> list[ShownArticle]:
         """Read these articles from catalog, those that are known."""
+        catalog = self._to.catalog
 
         async def one(sku: str) -> ShownArticle | None:
-            try:
-                return await self.article(sku)
-            except grpc.aio.AioRpcError as error:
-                if error.code() is not grpc.StatusCode.NOT_FOUND:
-                    raise
-                return None
+            found = await catalog.find(catalog.stub.GetArticle, catalog_pb2.GetArticleRequest(sku=sku))
+            return None if found is None else _shown(found.article)
 
         return [article for article in await asyncio.gather(*map(one, skus)) if article is not None]
 
@@ -128,12 +124,8 @@ class Articles:
     async def available(self, sku: str) -> int:
         """Read how many pieces can be ordered from inventory; none of what it has never received."""
         inventory = self._to.inventory
-        try:
-            return (await inventory.ask(inventory.stub.GetStock, GetStockRequest(sku=sku))).available
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
-            return 0
+        found = await inventory.find(inventory.stub.GetStock, GetStockRequest(sku=sku))
+        return 0 if found is None else found.available
 
     async def short_of(self, pieces: dict[str, int]) -> dict[str, int]:
         """Return what there is too little of for so many pieces, and how much there is."""

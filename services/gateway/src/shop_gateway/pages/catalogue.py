@@ -5,7 +5,6 @@ from functools import partial
 from typing import Final
 from urllib.parse import unquote
 
-import grpc
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
@@ -125,10 +124,6 @@ class CataloguePages:
             return None
         marketing = self._site.upstreams.marketing
         request = marketing_pb2.GetCustomerRequest(account_id=visit.session.account_id)
-        try:
-            answer = await marketing.ask(marketing.stub.GetCustomer, request, token=visit.token)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
-            return False  # marketing has not heard of the account yet
-        return marketing_pb2.PURPOSE_EMAIL in answer.customer.agreed_to
+        found = await marketing.find(marketing.stub.GetCustomer, request, token=visit.token)
+        # None: marketing has not heard of the account yet.
+        return found is not None and marketing_pb2.PURPOSE_EMAIL in found.customer.agreed_to

@@ -1,7 +1,5 @@
 """What pages read of the customer who has signed in, and write."""
 
-import grpc
-
 from shop.customers.v1 import customers_pb2 as pb
 from shop_gateway.pages.visit import Visit
 from shop_gateway.upstreams import WRITE, Upstreams
@@ -18,12 +16,8 @@ class Customers:
         """Read the customer; one without anything while the service has not heard of the account."""
         account_id, service = visit.signed_in().account_id, self._customers
         request = pb.GetCustomerRequest(account_id=account_id)
-        try:
-            return (await service.ask(service.stub.GetCustomer, request, token=visit.token)).customer
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
-            return pb.Customer(account_id=account_id)
+        found = await service.find(service.stub.GetCustomer, request, token=visit.token)
+        return pb.Customer(account_id=account_id) if found is None else found.customer
 
     async def card_token(self, visit: Visit, payment_method_id: str) -> str:
         """Read the token of a saved card."""

@@ -10,7 +10,6 @@ from http import HTTPStatus
 from typing import Final
 from uuid import UUID, uuid5
 
-import grpc
 from amends_chassis.domain import IdentifierInvalidError
 from starlette.responses import Response
 from starlette.routing import BaseRoute
@@ -125,13 +124,7 @@ class ShoppingPages:
     async def _was_placed(self, visit: Visit, order_id: str) -> bool:
         orders = self._site.upstreams.orders
         request = orders_pb2.GetOrderRequest(order_id=order_id)
-        try:
-            await orders.ask(orders.stub.GetOrder, request, token=visit.token)
-        except grpc.aio.AioRpcError as error:
-            if error.code() is not grpc.StatusCode.NOT_FOUND:
-                raise
-            return False
-        return True
+        return await orders.find(orders.stub.GetOrder, request, token=visit.token) is not None
 
     async def _customer_if_needed(self, visit: Visit) -> customers_pb2.Customer | None:
         if visit.field("address") in ("", NEW):

@@ -390,9 +390,11 @@ class Partition:
                 if not connection.is_closed():
                     await _rolled_back(connection)
                 raise
-            self._unsure, sure = True, self._unsure
-            tag = await connection.execute("COMMIT")
-            self._unsure = sure
+            try:
+                tag = await connection.execute("COMMIT")
+            except BaseException:
+                self._unsure = True
+                raise
             if tag != "COMMIT":
                 raise RuntimeError("a handler went on after an error that had broken the transaction")
 

@@ -8,11 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import jwt
 import pytest
+from amends_chassis.tokens import LEEWAY
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from shop_identity.domain import TokenInvalid
 from shop_identity.keys import thumbprint
-from shop_identity.tokens import LEEWAY, AccessTokens, Keyring, SigningKey
+from shop_identity.tokens import AccessTokens, Keyring, SigningKey
 
 LIFETIME = timedelta(minutes=10)
 

@@ -86,15 +86,7 @@ class TokenVerifier:
         if key is None:
             raise Unauthenticated("TOKEN_KEY_UNKNOWN", "The access token names a key that its issuer does not have.")
         try:
-            claims = jwt.decode(
-                token,
-                key,
-                algorithms=[ALGORITHM],
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=LEEWAY,
-                options={"require": list(REQUIRED)},
-            )
+            claims = claims_in(token, key, self._issuer, self._audience)
         except jwt.InvalidTokenError as error:
             raise _meaning(error) from error
         return _principal_of(claims, token), kid
@@ -110,6 +102,23 @@ class TokenVerifier:
         """Forget what was verified with these keys."""
         for digest in [digest for digest, one in self._remembered.items() if one.kid in kids]:
             del self._remembered[digest]
+
+
+def claims_in(token: str, key: Any, issuer: str, audience: str) -> dict[str, Any]:
+    """Return what a token says that was signed with the private half of `key`.
+
+    It has each claim of REQUIRED, and is for this audience and for now. Raises jwt.InvalidTokenError.
+    """
+    claims: dict[str, Any] = jwt.decode(
+        token,
+        key,
+        algorithms=[ALGORITHM],
+        audience=audience,
+        issuer=issuer,
+        leeway=LEEWAY,
+        options={"require": list(REQUIRED)},
+    )
+    return claims
 
 
 def _kid(token: str) -> str:

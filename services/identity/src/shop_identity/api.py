@@ -1,7 +1,6 @@
 """shop.identity.v1.IdentityService: parses requests, checks access tokens, answers. Made by `assemble.py`."""
 
 from collections.abc import Mapping
-from datetime import datetime
 
 from amends_chassis.context import current_call
 from amends_chassis.domain import RefusedError
@@ -13,8 +12,8 @@ from amends_chassis.errors import (
     Unauthenticated,
     answers,
 )
+from amends_chassis.timestamps import timestamp
 from amends_chassis.types import Context
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from shop.identity.v1 import identity_pb2 as pb
 from shop.identity.v1 import identity_pb2_grpc
@@ -82,7 +81,7 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
         """Read the caller's account."""
         with answers(ERRORS):
             account = await self._accounts.read(self._caller())
-        opened_at = _timestamp(account.opened_at)
+        opened_at = timestamp(account.opened_at)
         return pb.GetAccountResponse(
             account=pb.Account(account_id=account.account_id, email_address=account.email_address, opened_at=opened_at)
         )
@@ -107,13 +106,7 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
         return pb.Tokens(
             account_id=session.account_id,
             access_token=access.text,
-            access_token_expires_at=_timestamp(access.expires_at),
+            access_token_expires_at=timestamp(access.expires_at),
             refresh_token=token.text,
-            refresh_token_expires_at=_timestamp(session.expires_at),
+            refresh_token_expires_at=timestamp(session.expires_at),
         )
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

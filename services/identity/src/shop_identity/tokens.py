@@ -11,16 +11,11 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import jwt
+from amends_chassis.issuer import ALGORITHM
+from amends_chassis.tokens import MAX_TOKEN, TYPE, claims_in
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
 
 from shop_identity.domain import TokenInvalid
-
-ALGORITHM = "ES256"
-TYPE = "at+jwt"
-LEEWAY = timedelta(seconds=30)
-"""So far the clocks of two machines may be apart."""
-MAX_TOKEN = 4096
-REQUIRED = ("iss", "aud", "sub", "iat", "exp", "jti", "auth_time")
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,15 +109,7 @@ class AccessTokens:
             key = self._keyring().named(header.get("kid"))
             if key is None or header.get("typ") != TYPE:
                 raise TokenInvalid("the access token is not valid")
-            claims = jwt.decode(
-                token,
-                key.public_key,
-                algorithms=[ALGORITHM],
-                audience=self._audience,
-                issuer=self._issuer,
-                leeway=LEEWAY,
-                options={"require": list(REQUIRED)},
-            )
+            claims = claims_in(token, key.public_key, self._issuer, self._audience)
         except jwt.InvalidTokenError as error:
             raise TokenInvalid("the access token is not valid") from error
         return str(claims["sub"])

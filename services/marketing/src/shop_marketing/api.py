@@ -1,15 +1,14 @@
 """shop.marketing.v1.MarketingService: parses requests, opens transactions, answers. Assembled by `__main__`."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import TypeVar
 
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, InvalidArgument, NotFound, answers
 from amends_chassis.people import may_see
+from amends_chassis.timestamps import timestamp
 from amends_chassis.types import Context
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from shop.marketing.v1 import marketing_pb2 as pb
 from shop.marketing.v1 import marketing_pb2_grpc
@@ -79,7 +78,7 @@ class MarketingService(marketing_pb2_grpc.MarketingServiceServicer):
                 given = await store.consents_of(transaction, account_id)
         return pb.ListConsentsResponse(
             consents=[
-                pb.Consent(purpose=PURPOSES[one.purpose], granted=one.granted, wording=one.wording, at=_timestamp(at))
+                pb.Consent(purpose=PURPOSES[one.purpose], granted=one.granted, wording=one.wording, at=timestamp(at))
                 for one, at in given
             ]
         )
@@ -107,7 +106,7 @@ class MarketingService(marketing_pb2_grpc.MarketingServiceServicer):
                 sent = await store.campaigns_sent_to(transaction, account_id)
         return pb.ListSentCampaignsResponse(
             campaigns=[
-                pb.SentCampaign(campaign_id=campaign_id, subject=subject, sent_at=_timestamp(at))
+                pb.SentCampaign(campaign_id=campaign_id, subject=subject, sent_at=timestamp(at))
                 for campaign_id, subject, at in sent
             ]
         )
@@ -137,8 +136,8 @@ class MarketingService(marketing_pb2_grpc.MarketingServiceServicer):
             campaign_id=found.campaign_id,
             subject=found.subject,
             sent=found.sent,
-            started_at=_timestamp(found.started_at),
-            ended_at=None if found.ended_at is None else _timestamp(found.ended_at),
+            started_at=timestamp(found.started_at),
+            ended_at=None if found.ended_at is None else timestamp(found.ended_at),
         )
 
 
@@ -157,7 +156,7 @@ def _customer(customer: Customer) -> pb.Customer:
         agreed_to=sorted(PURPOSES[purpose] for purpose in customer.agreed_to),
         email_preferences=_preferences(customer.email_preferences),
         orders=customer.orders,
-        last_ordered_at=None if at is None else _timestamp(at),
+        last_ordered_at=None if at is None else timestamp(at),
     )
 
 
@@ -171,9 +170,3 @@ def _preferences(preferences: EmailPreferences) -> pb.EmailPreferences:
 def _asked(numbers: Mapping[_Value, int], number: int) -> _Value | None:
     """Return what a number stands for in the contract; None when it stands for nothing."""
     return next((value for value, one in numbers.items() if one == number), None)
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

@@ -16,6 +16,7 @@ from amends_chassis.pages import (
     parts_of,
 )
 from amends_chassis.people import may_see, whose_alone
+from amends_chassis.timestamps import timestamp
 from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -131,8 +132,4 @@ def _message(notification: Notification) -> pb.Message:
 
 
 def _timestamp(moment: datetime | None) -> Timestamp | None:
-    if moment is None:
-        return None
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp
+    return None if moment is None else timestamp(moment)

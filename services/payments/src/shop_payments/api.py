@@ -4,7 +4,7 @@ Assembled by `__main__.py`. Charge and Refund are guarded: the barrier has opene
 """
 
 from collections.abc import Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from amends_barrier import before, connection
 from amends_chassis.database import Database
@@ -18,9 +18,9 @@ from amends_chassis.errors import (
     Unavailable,
     answers,
 )
+from amends_chassis.timestamps import timestamp
 from amends_chassis.types import Context
 from amends_events import Outbox
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from shop.payments.v1 import payments_pb2 as pb
 from shop.payments.v1 import payments_pb2_grpc
@@ -106,7 +106,7 @@ class PaymentService(payments_pb2_grpc.PaymentServiceServicer):
             amount=_money(payment.amount),
             state=STATES[payment.state],
             disputed=payment.disputed,
-            charged_at=_timestamp(payment.charged_at),
+            charged_at=timestamp(payment.charged_at),
         )
 
     async def ListBalances(self, request: pb.ListBalancesRequest, context: Context) -> pb.ListBalancesResponse:
@@ -133,9 +133,3 @@ def _keep_for(request: pb.KeepCardRequest) -> timedelta:
         return domain.MAX_KEPT
     asked = request.keep_for.seconds + request.keep_for.nanos / 1e9
     return timedelta(seconds=min(max(asked, 0), domain.MAX_KEPT.total_seconds()))
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

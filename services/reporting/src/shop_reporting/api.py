@@ -3,17 +3,17 @@
 Assembled by `assemble.py`.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from datetime import datetime, timedelta
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-import asyncpg
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
-from amends_chassis.errors import DomainError, InvalidArgument, NotFound, Unavailable, answers
+from amends_chassis.errors import DomainError, InvalidArgument, NotFound, answers
 from amends_chassis.pages import PageInvalidError, page_size
-from amends_chassis.projections.freshness import Freshness, begin_reading
+from amends_chassis.projections.freshness import Freshness
+from amends_chassis.timestamps import timestamp
 from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -127,15 +127,8 @@ class ReportingService(reporting_pb2_grpc.ReportingServiceServicer):
                 row = await store.order(transaction, order_id, self._stuck_after)
         return pb.GetOrderProcessResponse(order=_process(row), as_of=as_of)
 
-    @asynccontextmanager
-    async def _moment(self) -> AsyncIterator[tuple["Connection", Timestamp | None]]:
-        """Yield a transaction that sees one moment, and as of when that is. Raises Unavailable before there is one."""
-        try:
-            async with self._database.transaction() as transaction:
-                as_of = self._fresh.as_of(await begin_reading(transaction, NAME))
-                yield transaction, None if as_of is None else _timestamp(as_of)
-        except asyncpg.UndefinedTableError as error:
-            raise Unavailable("PROJECTION_MISSING", "The first projection is still being built.") from error
+    def _moment(self) -> AbstractAsyncContextManager[tuple["Connection", Timestamp | None]]:
+        return self._fresh.moment(self._database, NAME, "projection")
 
 
 def _page_size(asked: int) -> int:
@@ -157,8 +150,8 @@ def _process(row: Any) -> pb.OrderProcess:
         order_id=row["order_id"],
         fulfilment=_fulfilment(row["fulfilment"]) if placed else types_pb2.FULFILMENT_UNSPECIFIED,
         total=types_pb2.Money(currency=row["currency"], minor=row["total_minor"]) if placed else None,
-        placed_at=_timestamp(row["placed_at"]) if placed else None,
-        happenings=[pb.Happening(event=EVENTS[kind], at=_timestamp(at)) for at, kind in happened],
+        placed_at=timestamp(row["placed_at"]) if placed else None,
+        happenings=[pb.Happening(event=EVENTS[kind], at=timestamp(at)) for at, kind in happened],
         reason=row["reason"] or "",
         code=row["code"] or "",
         open=row["open_since"] is not None,
@@ -173,9 +166,3 @@ def _fulfilment(name: str) -> types_pb2.Fulfilment.ValueType:
 
 def _without(row: Any, name: str) -> dict[str, Any]:
     return {column: value for column, value in row.items() if column != name}
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

@@ -3,17 +3,15 @@
 Assembled by `assemble.py`. It asks no other service: what it answers with was told by events.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from datetime import datetime
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING
 
-import asyncpg
 from amends_chassis.database import Database
 from amends_chassis.domain import RefusedError
-from amends_chassis.errors import DomainError, InvalidArgument, Unavailable, answers
+from amends_chassis.errors import DomainError, InvalidArgument, answers
 from amends_chassis.pages import PageInvalidError, never_given_out, page_size, page_token, parts_of
-from amends_chassis.projections.freshness import Freshness, begin_reading
+from amends_chassis.projections.freshness import Freshness
 from amends_chassis.types import Context
 from google.protobuf.timestamp_pb2 import Timestamp
 
@@ -76,15 +74,8 @@ class SearchService(search_pb2_grpc.SearchServiceServicer):
             found = await store.suggest(transaction, match, size)
         return pb.SuggestResponse(suggestions=[pb.Suggestion(text=name, sku=sku) for name, sku in found])
 
-    @asynccontextmanager
-    async def _moment(self) -> AsyncIterator[tuple["Connection", Timestamp | None]]:
-        """Yield a transaction that sees one moment, and as of when that is. Raises Unavailable before there is one."""
-        try:
-            async with self._database.transaction() as transaction:
-                as_of = self._fresh.as_of(await begin_reading(transaction, NAME))
-                yield transaction, None if as_of is None else _timestamp(as_of)
-        except asyncpg.UndefinedTableError as error:
-            raise Unavailable("PROJECTION_MISSING", "The first index is still being built.") from error
+    def _moment(self) -> AbstractAsyncContextManager[tuple["Connection", Timestamp | None]]:
+        return self._fresh.moment(self._database, NAME, "index")
 
 
 def _hit(article: FoundArticle) -> pb.Hit:
@@ -112,9 +103,3 @@ def _page_key(token: str) -> PageKey | None:
         return float(key[0]), key[1], key[2]
     except ValueError as error:
         raise never_given_out() from error
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

@@ -5,15 +5,15 @@ Assembled by `__main__.py`. Book is guarded: the barrier has opened its transact
 
 import asyncio
 from collections.abc import Iterable, Mapping
-from datetime import datetime, timedelta
+from datetime import timedelta
 
 from amends_barrier import before, connection
 from amends_chassis.database import Database
 from amends_chassis.domain import IdentifierInvalidError, RefusedError, identifier
 from amends_chassis.errors import AlreadyExists, DomainError, FailedPrecondition, InvalidArgument, NotFound, answers
+from amends_chassis.timestamps import timestamp
 from amends_chassis.types import Context
 from amends_events import Outbox
-from google.protobuf.timestamp_pb2 import Timestamp
 
 from shop.shipping.v1 import shipping_pb2 as pb
 from shop.shipping.v1 import shipping_pb2_grpc
@@ -84,7 +84,7 @@ class ShippingService(shipping_pb2_grpc.ShippingServiceServicer):
                 postal_code=address.postal_code,
                 country=address.country,
             ),
-            booked_at=_timestamp(shipment.booked_at),
+            booked_at=timestamp(shipment.booked_at),
         )
 
     async def SetSlots(self, request: pb.SetSlotsRequest, context: Context) -> pb.SetSlotsResponse:
@@ -126,9 +126,3 @@ def _keep_for(request: pb.AnnounceParcelRequest) -> timedelta:
         return domain.MAX_KEPT
     asked = request.keep_for.seconds + request.keep_for.nanos / 1e9
     return timedelta(seconds=min(max(asked, 0), domain.MAX_KEPT.total_seconds()))
-
-
-def _timestamp(moment: datetime) -> Timestamp:
-    timestamp = Timestamp()
-    timestamp.FromDatetime(moment)
-    return timestamp

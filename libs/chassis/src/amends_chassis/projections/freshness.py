@@ -5,14 +5,22 @@ the last event that was handled. A projection is as old as the oldest of its par
 """
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import AsyncIterator, Collection, Sequence
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+import asyncpg
 import structlog
 from amends_events import Broker, BrokerError, Ends, Topic
+from google.protobuf.timestamp_pb2 import Timestamp
 
-from amends_chassis.database import Executes
+from amends_chassis.database import Database, Executes
+from amends_chassis.errors import Unavailable
+from amends_chassis.timestamps import timestamp
+
+if TYPE_CHECKING:
+    from amends_chassis.database import Connection
 
 LOOK_EVERY = timedelta(seconds=1)
 
@@ -69,6 +77,21 @@ class Freshness:
             for topic, answer in zip(self._topics, answers, strict=True):
                 found |= {(topic.name, partition): ends for partition, ends in answer.items()}
         self._asked_at, self._ends = asked_at, found
+
+    @asynccontextmanager
+    async def moment(
+        self, database: Database, name: str, what: str
+    ) -> "AsyncIterator[tuple[Connection, Timestamp | None]]":
+        """Yield a transaction that sees one moment of what serves, and as of when that is; None while nobody knows.
+
+        `name` is that of the kind of projection, `what` what people call one. Raises Unavailable before there is one.
+        """
+        try:
+            async with database.transaction() as transaction:
+                as_of = self.as_of(await begin_reading(transaction, name))
+                yield transaction, None if as_of is None else timestamp(as_of)
+        except asyncpg.UndefinedTableError as error:
+            raise Unavailable("PROJECTION_MISSING", f"The first {what} is still being built.") from error
 
     def as_of(self, read: Sequence[Any]) -> datetime | None:
         """Return as of when is what a consumer has read that is at these `places`; None while that is not known."""
